@@ -1,0 +1,19 @@
+"""The two errors a user may see. The command line prints their message on one line, without a traceback."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(ValueError):
+    """Something the user can put right: a wrong path, an unknown name, a value out of range. Exit code 2."""
+
+
+class Failure(RuntimeError):
+    """Something went wrong that no other spelling of the command would have prevented: a full disk, a corrupt file. Exit code 1."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """`"; did you mean X?"` for the known name closest to `name`, or the whole list when none is close."""
+    known = sorted(known)
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"; did you mean '{close[0]}'?" if close else f"; known: {', '.join(known)}"

@@ -1,0 +1,83 @@
+"""Cross-entropy of a linear head without holding all logits: for a vocabulary of 16k they would outweigh the rest of a small model.
+
+The fused path makes logits for a few tokens at a time, in a buffer that stays in cache, and turns them into gradients on the spot, so the
+backward pass has nothing left to compute. Measured on two CPU cores (4,096 tokens, width 256, 16,448 entries): 0.44 s forward and backward,
+against 0.81 s for torch's linear_cross_entropy and 0.48 s for that with the same chunks.
+
+Legend: N tokens, C tokens of one chunk, D width, V vocabulary.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from braingpt.kernels import dispatch
+
+IGNORE = -100
+
+
+def _chunk(x_ND: Tensor) -> int:
+    """Tokens whose logits exist at once: few enough for a CPU's cache, enough to fill a GPU."""
+    return 2048 if x_ND.is_cuda else 128
+
+
+def reference(x_ND: Tensor, weight_VD: Tensor, target_N: Tensor, reduction: str = "mean") -> Tensor:
+    """The definition, with all logits at once."""
+    loss_N = F.cross_entropy(F.linear(x_ND, weight_VD).to(_wide(x_ND)), target_N, ignore_index=IGNORE, reduction="none")
+    return loss_N if reduction == "none" else loss_N.sum() / (target_N != IGNORE).sum().clamp(min=1)
+
+
+class _Fused(torch.autograd.Function):
+    """Mean loss; the gradients of the input and the weight are made in the forward pass and only scaled in the backward."""
+
+    @staticmethod
+    def forward(ctx, x_ND: Tensor, weight_VD: Tensor, target_N: Tensor) -> Tensor:
+        wide = _wide(x_ND)
+        counted_N = target_N != IGNORE
+        share = 1.0 / counted_N.sum().clamp(min=1).to(wide)
+        grad_x, grad_weight = torch.empty_like(x_ND), torch.zeros(weight_VD.shape, dtype=wide, device=x_ND.device)
+        total = torch.zeros((), dtype=wide, device=x_ND.device)
+        for x, target, counted, out in zip(*(t.split(_chunk(x_ND)) for t in (x_ND, target_N, counted_N, grad_x)), strict=True):
+            label = target.clamp(min=0)[:, None]
+            logit = torch.mm(x, weight_VD.T).to(wide)
+            grad = torch.softmax(logit, -1)
+            # A probability that underflows (below 1e-38) counts as 87 nats; its gradient is exact all the same.
+            total -= grad.gather(1, label)[:, 0].clamp(min=torch.finfo(wide).tiny).log() @ counted.to(wide)
+            grad.scatter_add_(1, label, torch.full_like(label, -1, dtype=wide))
+            grad *= (counted * share)[:, None]
+            grad = grad.to(x.dtype)
+            torch.mm(grad, weight_VD, out=out)
+            if wide == x.dtype:
+                grad_weight.addmm_(grad.T, x)
+            else:
+                grad_weight += torch.mm(grad.T, x)
+        ctx.save_for_backward(grad_x, grad_weight.to(weight_VD.dtype))
+        return total * share
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+        grad_x, grad_weight = ctx.saved_tensors
+        return grad_x * grad.to(grad_x.dtype), grad_weight * grad.to(grad_weight.dtype), None
+
+
+def _wide(x: Tensor) -> torch.dtype:
+    return torch.promote_types(x.dtype, torch.float32)
+
+
+@torch.compiler.disable  # a loop of large products: compiling would only unroll it
+def linear_cross_entropy(x_ND: Tensor, weight_VD: Tensor, target_N: Tensor, reduction: str = "mean") -> Tensor:
+    """Cross-entropy in nats between `x @ weight.T` and the targets; `reduction` is "mean" over the targets that count, or "none".
+
+    Targets of IGNORE (-100) count for nothing; with no target left the mean is 0.
+    """
+    grad = torch.is_grad_enabled() and (x_ND.requires_grad or weight_VD.requires_grad)
+    if dispatch.chosen("cross_entropy") == "torch" or (grad and reduction == "none"):
+        return reference(x_ND, weight_VD, target_N, reduction)
+    if grad:
+        return _Fused.apply(x_ND, weight_VD, target_N)
+    chunks = zip(x_ND.split(_chunk(x_ND)), target_N.split(_chunk(x_ND)), strict=True)
+    loss_N = torch.cat([reference(x, weight_VD, target, "none") for x, target in chunks])
+    return loss_N if reduction == "none" else loss_N.sum() / (target_N != IGNORE).sum().clamp(min=1)
+
+
+dispatch.register("cross_entropy", ("fused", lambda: None), ("torch", lambda: None))

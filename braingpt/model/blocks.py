@@ -1,0 +1,52 @@
+"""One block of each architecture: mixer, then MLP, each on normalised input and added to the residual stream."""
+
+from torch import Tensor, nn
+
+from braingpt.model.attention import Attention
+from braingpt.model.columns import SilencedColumns, SparseColumns
+from braingpt.model.config import DenseConfig, V1Config, V2Config
+from braingpt.model.dendritic import DendriticAttention
+from braingpt.model.layout import Layout
+from braingpt.model.mamba import Mamba2
+from braingpt.model.parts import MLP, rms_norm
+from braingpt.model.selective import SelectiveAttention
+
+
+class Block(nn.Module):
+    """x + mixer(norm(x)), then x + mlp(norm(x))."""
+
+    def __init__(self, mixer: nn.Module, mlp: nn.Module) -> None:
+        super().__init__()
+        self.mixer, self.mlp = mixer, mlp
+
+    def forward(self, x_BLD: Tensor, layout: Layout, state=None) -> Tensor:
+        x_BLD = x_BLD + self.mixer(rms_norm(x_BLD), layout, state)
+        normed = rms_norm(x_BLD)
+        return x_BLD + (self.mlp(normed) if isinstance(self.mlp, MLP) else self.mlp(normed, layout.valid))
+
+    def parameters_active(self) -> int:
+        """Weights one token multiplies with."""
+        return self.mixer.parameters_active() + self.mlp.parameters_active()
+
+
+def dense_block(config: DenseConfig, layer: int) -> Block:
+    """Full attention and a dense MLP."""
+    return Block(Attention(config.hidden, config.heads, config.rope_base), MLP(config.hidden, config.mlp))
+
+
+def v1_block(config: V1Config, layer: int) -> Block:
+    """Dendritic sparse attention and silenced columns."""
+    mixer = DendriticAttention(config.hidden, config.heads, config.rope_base, config.attention)
+    return Block(mixer, SilencedColumns(config.hidden, config.columns, config.two_four))
+
+
+def v2_block(config: V2Config, layer: int) -> Block:
+    """Mamba-2, or selective attention in the layers named for it, and sparse columns."""
+    if layer in config.attention.layers:
+        mixer = SelectiveAttention(config.hidden, config.heads, config.rope_base, config.attention.rate)
+    else:
+        mixer = Mamba2(config.hidden, config.mamba)
+    return Block(mixer, SparseColumns(config.hidden, config.columns))
+
+
+BLOCKS = {"dense": dense_block, "v1": v1_block, "v2": v2_block}

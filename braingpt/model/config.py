@@ -1,0 +1,123 @@
+"""Shapes of the three architectures, checked. Plain settings: nothing here imports torch.
+
+Every setting is read by the model it belongs to; an unknown key is refused. Sizes are counted in neurons, tokens and layers.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+VOCAB = 16_448  # 16,384 byte-pair entries and 64 special tokens: a multiple of 64, and it fits uint16
+
+
+class Settings(BaseModel):
+    """A checked, immutable group of settings."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Shell(Settings):
+    """What all architectures share: embedding, `layers` blocks of width `hidden`, tied head."""
+
+    layers: int = Field(ge=1)
+    hidden: int = Field(ge=8)
+    heads: int = Field(ge=1)
+    vocab: int = Field(VOCAB, ge=2, le=65_536)
+    rope_base: float = Field(10_000.0, gt=1)
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> "Shell":
+        if self.hidden % self.heads or (self.hidden // self.heads) % 2:
+            raise ValueError(f"model.hidden ({self.hidden}) must be an even multiple of model.heads ({self.heads})")
+        return self
+
+
+class DenseConfig(Shell):
+    """A causal transformer with rotary positions, RMSNorm, normalised queries and keys and a squared-ReLU MLP of `mlp` neurons."""
+
+    architecture: Literal["dense"] = "dense"
+    mlp: int = Field(ge=1)
+
+
+class SparseAttentionConfig(Settings):
+    """V1's attention: each query keeps the `keep` share of its causal scores that is largest in magnitude, at least `floor` keys."""
+
+    keep: float = Field(0.05, gt=0, le=1)
+    floor: int = Field(4, ge=1)
+    dendrites: int = Field(4, ge=1)
+    gate_threshold: float = Field(0.1, ge=0, lt=1)
+
+
+class ColumnsConfig(Settings):
+    """An MLP split into `count` columns of `width` neurons, of which `active` win each token."""
+
+    count: int = Field(32, ge=1)
+    width: int = Field(64, ge=1)
+    active: int = Field(2, ge=1)
+
+    @model_validator(mode="after")
+    def _winners_exist(self) -> "ColumnsConfig":
+        if self.active > self.count:
+            raise ValueError(f"model.columns.active ({self.active}) is more than model.columns.count ({self.count})")
+        return self
+
+
+class SharedColumnsConfig(ColumnsConfig):
+    """Columns of which `shared` more run for every token."""
+
+    shared: int = Field(1, ge=0)
+
+
+class V1Config(Shell):
+    """The cortical-column transformer: dendritic sparse attention, competing columns, 2:4 weights in the MLP."""
+
+    architecture: Literal["v1"] = "v1"
+    attention: SparseAttentionConfig = SparseAttentionConfig()
+    columns: ColumnsConfig = ColumnsConfig(active=3)
+    two_four: bool = True
+
+    @model_validator(mode="after")
+    def _shapes_fit(self) -> "V1Config":
+        if self.heads % self.attention.dendrites:
+            raise ValueError(f"model.heads ({self.heads}) must be a multiple of model.attention.dendrites ({self.attention.dendrites})")
+        if self.two_four and (self.hidden % 4 or self.columns.width % 4):
+            raise ValueError("model.two_four needs model.hidden and model.columns.width to be multiples of 4")
+        return self
+
+
+class MambaConfig(Settings):
+    """Mamba-2 mixer: `state` per channel, heads of `head` channels, inner width `expand` x hidden, causal convolution of `conv` taps."""
+
+    state: int = Field(64, ge=1)
+    head: int = Field(64, ge=1)
+    expand: float = Field(1.0, gt=0)
+    conv: int = Field(4, ge=2)
+    chunk: int = Field(64, ge=1)
+
+
+class SelectiveConfig(Settings):
+    """Attention in `layers` (numbered from 0) over the `rate` of tokens that score highest, in place of the Mamba mixer there."""
+
+    layers: tuple[int, ...] = ()
+    rate: float = Field(0.10, gt=0, le=1)
+
+
+class V2Config(Shell):
+    """Mamba-2 mixers, selective attention in a few layers, columns computed only where they win."""
+
+    architecture: Literal["v2"] = "v2"
+    mamba: MambaConfig = MambaConfig()
+    attention: SelectiveConfig = SelectiveConfig()
+    columns: SharedColumnsConfig = SharedColumnsConfig()
+
+    @model_validator(mode="after")
+    def _shapes_fit(self) -> "V2Config":
+        inner = self.hidden * self.mamba.expand
+        if inner % self.mamba.head:
+            raise ValueError(f"model.hidden x model.mamba.expand ({inner:g}) must be a multiple of model.mamba.head ({self.mamba.head})")
+        if any(not 0 <= layer < self.layers for layer in self.attention.layers):
+            raise ValueError(f"model.attention.layers {list(self.attention.layers)} must lie in 0..{self.layers - 1}")
+        return self
+
+
+ModelConfig = Annotated[DenseConfig | V1Config | V2Config, Field(discriminator="architecture")]

@@ -1,0 +1,59 @@
+"""How the rows of a batch are divided into documents and padding, computed once a forward pass and read by every mixer.
+
+Legend: B batch, L tokens, K channels a head.
+"""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+
+@dataclass
+class Layout:
+    """`valid` and `run` are None where every row is one document without padding, the common case, which then costs nothing.
+
+    position: (B or 1, L) place of each token in its document.  valid: (B, L) false at padding.  run: (B, L) number of the token's
+    document; padding carries that of the document before it.
+    """
+
+    position: Tensor
+    valid: Tensor | None = None
+    run: Tensor | None = None
+    _rotary: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, ids_BL: Tensor, segments_BL: Tensor | None, seen_B: Tensor | None) -> "Layout":
+        """From document numbers (B, L), non-decreasing, -1 at padding; `seen` counts the tokens a state has already read in each row."""
+        length = ids_BL.shape[1]
+        if segments_BL is None:
+            position = torch.arange(length, device=ids_BL.device)[None]
+            return cls(position if seen_B is None else position + seen_B[:, None])
+        valid = segments_BL >= 0
+        run = segments_BL.cummax(1).values.clamp(min=0)
+        nth = valid.cumsum(1) - 1  # among the row's real tokens
+        earlier = torch.cat([torch.full_like(run[:, :1], -1), segments_BL.cummax(1).values[:, :-1]], 1)
+        starts = torch.where(valid & (segments_BL != earlier), nth, 0).cummax(1).values
+        position = (nth - starts).clamp(min=0)
+        if seen_B is not None:
+            position = position + seen_B[:, None]
+        return cls(position, None if bool(valid.all()) else valid, None if bool((run == run[:, :1]).all()) else run)
+
+    def rotary(self, channels: int, base: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """cos and sin, each (B or 1, 1, L, K/2), of the rotary angles (Su et al. 2021, section 3.2)."""
+        if channels not in self._rotary:
+            exponent = torch.arange(0, channels, 2, device=self.position.device, dtype=torch.float64) / channels
+            angle = self.position[:, None, :, None].double() * base**-exponent
+            self._rotary[channels] = (angle.cos().to(dtype), angle.sin().to(dtype))
+        return self._rotary[channels]
+
+    def may_read(self) -> Tensor:
+        """(B or 1, L, L), true where query l may see key t: not later, of its own document, no padding (padding sees only itself)."""
+        length = self.position.shape[1]
+        allowed = torch.ones(length, length, dtype=torch.bool, device=self.position.device).tril()[None]
+        if self.run is not None:
+            allowed = allowed & (self.run[:, :, None] == self.run[:, None, :])
+        if self.valid is not None:
+            itself = torch.eye(length, dtype=torch.bool, device=self.position.device)
+            allowed = (allowed & self.valid[:, None, :]) | itself
+        return allowed

@@ -1,0 +1,72 @@
+"""Small parts all architectures share.
+
+Legend: B batch, H heads, L tokens, K channels a head, D hidden.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def rms_norm(x: Tensor) -> Tensor:
+    """x over its root mean square along the last dimension, without a learned scale (Zhang & Sennrich 2019)."""
+    return F.rms_norm(x, (x.shape[-1],), eps=1e-6)
+
+
+def rotate(x_BHLK: Tensor, cos_sin: tuple[Tensor, Tensor]) -> Tensor:
+    """Rotary position embedding, halves paired (Su et al. 2021)."""
+    cos, sin = cos_sin
+    left, right = x_BHLK.chunk(2, -1)
+    return torch.cat([left * cos - right * sin, left * sin + right * cos], -1)
+
+
+def split_heads(x_BLD: Tensor, heads: int) -> Tensor:
+    """(B, L, D) to (B, H, L, K)."""
+    return x_BLD.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+
+def merge_heads(x_BHLK: Tensor) -> Tensor:
+    """(B, H, L, K) to (B, L, D)."""
+    return x_BHLK.transpose(1, 2).flatten(2)
+
+
+class Linear(nn.Linear):
+    """A linear map without bias; `out=True` marks one that writes into the residual stream and starts at zero: a fresh block changes nothing."""
+
+    def __init__(self, inputs: int, outputs: int, out: bool = False) -> None:
+        self.out = out
+        super().__init__(inputs, outputs, bias=False)
+
+    def reset_parameters(self) -> None:
+        if self.out:
+            nn.init.zeros_(self.weight)
+        else:
+            nn.init.uniform_(self.weight, -math.sqrt(3 / self.in_features), math.sqrt(3 / self.in_features))
+
+
+class MLP(nn.Module):
+    """Two linear maps around a squared ReLU (So et al. 2021, Primer)."""
+
+    def __init__(self, hidden: int, neurons: int) -> None:
+        super().__init__()
+        self.up = Linear(hidden, neurons)
+        self.down = Linear(neurons, hidden, out=True)
+        self.record = None
+
+    def forward(self, x_BLD: Tensor) -> Tensor:
+        act = F.relu(self.up(x_BLD)).square()
+        if self.record is not None:
+            tokens = x_BLD.shape[:-1].numel()
+            self.record.count(neurons=act.numel(), neurons_fired=int((act > 0).sum()))
+            self.record.products(tokens * self.flops())
+        return self.down(act)
+
+    def parameters_active(self) -> int:
+        """Weights one token multiplies with."""
+        return self.up.weight.numel() + self.down.weight.numel()
+
+    def flops(self) -> int:
+        """Floating-point operations a token, forward."""
+        return 2 * self.parameters_active()

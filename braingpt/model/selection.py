@@ -1,0 +1,76 @@
+"""Select, pack, compute, unpack: the primitive of sparsity over tokens.
+
+A token is chosen when its own score passes a threshold that stays fixed within a step, so the choice is causal and knows no neighbours.
+A slow controller moves the threshold toward the quantile that gives the wanted rate. Chosen tokens are packed to the front of each row,
+computed densely there, and scattered back; their results are multiplied by the score, so that the choice learns.
+
+Legend: B batch, L tokens, C packed slots, D channels.
+"""
+
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass
+class Selection:
+    """index: (B, C) place of each packed token in its row.  valid: (B, C) false in unused slots.  count: (B,) tokens chosen in each row."""
+
+    index: Tensor
+    valid: Tensor
+    count: Tensor
+
+    @classmethod
+    def of(cls, chosen_BL: Tensor) -> "Selection":
+        """The chosen tokens of each row in their order; C is the largest count, rounded up to 16 for whole sequences to keep shapes few."""
+        batch, length = chosen_BL.shape
+        count = chosen_BL.sum(1)
+        most = int(count.max())
+        slots = min(length, -(-most // 16) * 16) if length > 1 else most
+        rank = torch.where(chosen_BL, chosen_BL.cumsum(1) - 1, slots)
+        places = torch.arange(length, device=chosen_BL.device).expand(batch, -1)
+        index = torch.zeros(batch, slots + 1, dtype=torch.long, device=chosen_BL.device).scatter_(1, rank, places)[:, :slots]
+        return cls(index, torch.arange(slots, device=chosen_BL.device) < count[:, None], count)
+
+    def pack(self, x_BLD: Tensor) -> Tensor:
+        """(B, L, ...) to (B, C, ...); unused slots hold some token of the row."""
+        index = self.index.view(*self.index.shape, *(1 for _ in x_BLD.shape[2:]))
+        return x_BLD.gather(1, index.expand(-1, -1, *x_BLD.shape[2:]))
+
+    def unpack(self, y_BCD: Tensor, length: int) -> Tensor:
+        """(B, C, D) to (B, L, D), zero where no token was chosen."""
+        y_BCD = y_BCD * self.valid[..., None]
+        index = self.index[..., None].expand_as(y_BCD)
+        return y_BCD.new_zeros(y_BCD.shape[0], length, y_BCD.shape[2]).scatter_add(1, index, y_BCD)
+
+
+class Selector(nn.Module):
+    """Scores tokens and chooses about `rate` of them."""
+
+    def __init__(self, hidden: int, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+        self.weight = nn.Parameter(torch.randn(hidden) * hidden**-0.5)
+        # Logits of a fresh model on normalised input are about standard normal: start at the quantile that gives the rate.
+        start = float("-inf") if rate >= 1 else NormalDist().inv_cdf(1 - rate)
+        self.register_buffer("threshold", torch.tensor(start))
+        self.register_buffer("observed", torch.zeros(2), persistent=False)  # sum of wanted thresholds, how many
+
+    def forward(self, x_BLD: Tensor, valid_BL: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Scores in 0..1 and the choice, (B, L) each; padding is never chosen."""
+        logit_BL = x_BLD @ self.weight.to(x_BLD.dtype)
+        if self.training and torch.is_grad_enabled():
+            real = logit_BL.detach() if valid_BL is None else logit_BL.detach()[valid_BL]
+            wanted = torch.quantile(real.flatten()[:100_000].float(), 1 - self.rate)
+            self.observed += torch.stack([wanted, torch.ones_like(wanted)])
+        chosen_BL = logit_BL > self.threshold
+        return torch.sigmoid(logit_BL), chosen_BL if valid_BL is None else chosen_BL & valid_BL
+
+    @torch.no_grad()
+    def after_step(self) -> None:
+        """Move the threshold a tenth of the way to where this step's tokens would have met the rate."""
+        if self.rate < 1 and self.observed[1] > 0:
+            self.threshold += 0.1 * (self.observed[0] / self.observed[1] - self.threshold)
+        self.observed.zero_()

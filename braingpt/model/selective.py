@@ -1,0 +1,89 @@
+"""Selective attention: about a tenth of the tokens query, and they alone are the keys; the rest pass by. The cache holds only them.
+
+Legend: B batch, H heads, L tokens, C chosen tokens, T cached ones, K channels a head, D hidden.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from braingpt.model.cache import PackedCache
+from braingpt.model.layout import Layout
+from braingpt.model.parts import Linear, merge_heads, rms_norm, rotate, split_heads
+from braingpt.model.selection import Selection, Selector
+
+
+class SelectiveAttention(nn.Module):
+    """Attention among the chosen tokens, computed on them alone, in training and in generation alike."""
+
+    kind = "selective"
+
+    def __init__(self, hidden: int, heads: int, rope_base: float, rate: float) -> None:
+        super().__init__()
+        self.heads, self.rope_base = heads, rope_base
+        self.selector = Selector(hidden, rate)
+        self.qkv = Linear(hidden, 3 * hidden)
+        self.out = Linear(hidden, hidden, out=True)
+        self.record = None
+
+    def new_state(self, batch: int, device, dtype) -> PackedCache:
+        """An empty cache."""
+        return PackedCache(batch, device)
+
+    def forward(self, x_BLD: Tensor, layout: Layout, state: PackedCache | None = None) -> Tensor:
+        score_BL, chosen_BL = self.selector(x_BLD, layout.valid)
+        packed = Selection.of(chosen_BL)
+        slots = packed.index.shape[1]
+        if self.record is not None:
+            self._count(x_BLD, packed, state)
+        if slots == 0:
+            # Keep the score in the graph, so that a step without a choice still has a (zero) gradient for every weight.
+            return x_BLD.new_zeros(x_BLD.shape) if not self.training else x_BLD * 0.0
+        q, k, v = (split_heads(part, self.heads) for part in self.qkv(packed.pack(x_BLD)).chunk(3, -1))
+        cos_sin = self._rotary(layout, packed, q)
+        q, k = rotate(rms_norm(q), cos_sin), rotate(rms_norm(k), cos_sin)
+        if state is None:
+            mask_BCT = torch.ones(slots, slots, dtype=torch.bool, device=q.device).tril()[None]
+            if layout.run is not None:
+                run_BC = packed.pack(layout.run)
+                mask_BCT = mask_BCT & (run_BC[:, :, None] == run_BC[:, None, :])
+        else:
+            k, v, slot_BC = state.append(k, v, packed.count)
+            mask_BCT = torch.arange(k.shape[2], device=q.device) <= slot_BC[..., None]
+        y_BHCK = F.scaled_dot_product_attention(q, k, v, attn_mask=mask_BCT[:, None])
+        y_BCD = self.out(merge_heads(y_BHCK)) * packed.pack(score_BL)[..., None]
+        return packed.unpack(y_BCD, x_BLD.shape[1])
+
+    def _rotary(self, layout: Layout, packed: Selection, q_BHCK: Tensor) -> tuple[Tensor, Tensor]:
+        """The layout's angles at the places of the chosen tokens."""
+        batch = packed.index.shape[0]
+        tables = layout.rotary(q_BHCK.shape[-1], self.rope_base, q_BHCK.dtype)
+        return tuple(packed.pack(table.squeeze(1).expand(batch, -1, -1))[:, None] for table in tables)
+
+    def _count(self, x_BLD: Tensor, packed: Selection, state: PackedCache | None) -> None:
+        batch, length, hidden = x_BLD.shape
+        chosen, before = packed.count, 0 if state is None else state.count_B
+        pairs = self.heads * int((chosen * before + chosen * (chosen + 1) // 2).sum())
+        possible = self.heads * batch * length * (length + 1) // 2
+        weights = self.qkv.weight.numel() + self.out.weight.numel()
+        work = batch * packed.index.shape[1]  # slots computed, unused ones included
+        score = 2 * batch * length * hidden
+        self.record.count(attended=int(chosen.sum()), keys_kept=pairs, keys_possible=possible)
+        self.record.products(
+            score + 2 * work * weights + 4 * pairs * (hidden // self.heads),
+            score + 2 * batch * length * weights + 4 * possible * (hidden // self.heads),
+        )
+
+    def parameters_active(self) -> int:
+        """Weights one token multiplies with, on average at the target rate."""
+        weights = self.qkv.weight.numel() + self.out.weight.numel()
+        return self.selector.weight.numel() + round(self.selector.rate * weights)
+
+    def flops(self, context: int) -> float:
+        """Forward operations a token at the target rate, averaged over a window of `context` tokens."""
+        rate, hidden = self.selector.rate, self.out.in_features
+        return 2 * self.parameters_active() + rate * 4 * hidden * (rate * context + 1) / 2
+
+    def state_bytes(self, length: int) -> int:
+        """Bytes a sequence of `length` tokens leaves behind at the target rate, in float32."""
+        return round(2 * 4 * self.out.in_features * length * self.selector.rate)

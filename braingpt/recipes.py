@@ -1,0 +1,185 @@
+"""Recipes: YAML to checked settings. One `extends`, dotted overrides, unknown keys refused with the nearest known name.
+
+    load_recipe("small-v2")                                     # shipped with the package
+    load_recipe("my.yaml", ["train.lr=1e-3", "data.folders=[data/korean]"])
+
+The resolved recipe is saved with every run (`save_recipe`) and loads again without its parents.
+"""
+
+import re
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import yaml
+from pydantic import Field, ValidationError, model_validator
+
+from braingpt.errors import UserError, nearest
+from braingpt.model.config import ModelConfig, Settings
+
+_PACKAGED = Path(__file__).parent / "_recipes"  # inside a wheel
+_CHECKOUT = Path(__file__).parent.parent / "recipes"  # in a source checkout
+RECIPES = _PACKAGED if _PACKAGED.is_dir() else _CHECKOUT
+
+
+class DataConfig(Settings):
+    """Prepared folders, and how languages are mixed: in `proportional` shares, `balanced`, or by weights like {ko: 2, en: 1}."""
+
+    folders: tuple[str, ...] = ()
+    mixture: Literal["proportional", "balanced"] | dict[str, float] = "proportional"
+
+
+class TrainConfig(Settings):
+    """How long, how fast, how large. A step sees `batch` windows of `context` tokens, `micro_batch` at a time."""
+
+    steps: int = Field(1000, ge=1)
+    batch: int = Field(16, ge=1)
+    micro_batch: int | None = Field(None, ge=1)  # None: the whole batch at once
+    context: int = Field(512, ge=2)
+    lr: float = Field(3e-3, gt=0)
+    schedule: Literal["cosine", "linear", "wsd"] = "cosine"
+    warmup: int = Field(50, ge=0)  # steps
+    final_lr: float = Field(0.1, ge=0, le=1)  # share of lr at the last step
+    weight_decay: float = Field(0.1, ge=0)
+    betas: tuple[float, float] = (0.9, 0.95)
+    clip: float = Field(1.0, gt=0)  # gradient norm
+    seed: int = Field(0, ge=0)
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 on a GPU that has it, float32 on a CPU
+    compile: bool = False
+    eval_every: int = Field(250, ge=1)  # steps
+    eval_windows: int = Field(64, ge=1)  # per language
+    save_every: int = Field(250, ge=1)  # steps
+
+    @model_validator(mode="after")
+    def _batch_divides(self) -> "TrainConfig":
+        if self.micro_batch and self.batch % self.micro_batch:
+            raise ValueError(f"train.batch ({self.batch}) must be a multiple of train.micro_batch ({self.micro_batch})")
+        return self
+
+
+class Recipe(Settings):
+    """Everything a run depends on but the data itself."""
+
+    name: str
+    model: ModelConfig
+    train: TrainConfig = TrainConfig()
+    data: DataConfig = DataConfig()
+
+
+def shipped() -> list[str]:
+    """Names of the recipes that come with the package; files whose name starts with `_` are bases for others."""
+    return sorted(p.stem for p in RECIPES.glob("*.yaml") if not p.stem.startswith("_"))
+
+
+def load_recipe(name: str | Path, overrides: list[str] | None = None) -> Recipe:
+    """The recipe `name` (a shipped name or a YAML file) with `overrides` like `train.lr=1e-3` laid over it.
+
+    Raises UserError for an unknown recipe or key, a value out of range, settings that contradict each other.
+    """
+    tree = _read(_locate(str(name)))
+    for override in overrides or []:
+        _override(tree, override)
+    return check_recipe(tree)
+
+
+def check_recipe(tree: dict[str, Any]) -> Recipe:
+    """A Recipe from plain nested dictionaries, or a UserError that names the key."""
+    try:
+        return Recipe.model_validate(tree)
+    except ValidationError as error:
+        raise UserError(_explain(error.errors()[0])) from None
+
+
+def save_recipe(recipe: Recipe, path: Path) -> None:
+    """Write the resolved recipe as YAML, keys in the order of their definition."""
+    path.write_text(yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True), encoding="utf-8")
+
+
+def _locate(name: str) -> Path:
+    path = Path(name)
+    if path.suffix in (".yaml", ".yml") or "/" in name:
+        if not path.is_file():
+            raise UserError(f"no recipe file {path}")
+        return path
+    if name not in shipped() and not name.startswith("_"):
+        raise UserError(f"unknown recipe '{name}'{nearest(name, shipped())}")
+    return RECIPES / f"{name}.yaml"
+
+
+def _read(path: Path, depth: int = 0) -> dict[str, Any]:
+    """The file's tree, laid over the tree it extends. A parent is looked for beside the file first."""
+    try:
+        tree = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"cannot read recipe {path}: {' '.join(str(error).split())}") from None
+    if not isinstance(tree, dict):
+        raise UserError(f"recipe {path} is not a mapping of settings")
+    parent = tree.pop("extends", None)
+    if parent is not None:
+        if depth == 8:
+            raise UserError(f"recipe {path}: 'extends' goes round in a circle")
+        beside = path.parent / f"{parent}.yaml"
+        tree = _merge(_read(beside if beside.is_file() else _locate(str(parent)), depth + 1), tree)
+    return {"name": path.stem, **tree} if depth == 0 and "name" not in tree else tree
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 reads `1e-3` as a string for want of a dot; here it is a number."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9]*)?[eE][-+]?[0-9]+$"),
+    list("-+0123456789"),
+)
+
+
+def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in over.items():
+        both = isinstance(value, dict) and isinstance(base.get(key), dict) and key != "mixture"
+        merged[key] = _merge(base[key], value) if both else value
+    return merged
+
+
+def _override(tree: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise UserError(f"--set takes KEY=VALUE, like train.lr=1e-3, not '{override}'")
+    try:
+        value = yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError:
+        raise UserError(f"--set {key}: cannot read the value '{text}'") from None
+    *groups, last = key.strip().split(".")
+    for group in groups:
+        if not isinstance(tree.get(group, {}), dict):
+            raise UserError(f"--set {key}: '{group}' is a single value, not a group")
+        tree = tree.setdefault(group, {})
+    tree[last] = value
+
+
+def _explain(error: dict[str, Any]) -> str:
+    """One line for the first thing pydantic found wrong."""
+    path = [str(part) for part in error["loc"] if part not in ("dense", "v1", "v2")]
+    key = ".".join(path)
+    if error["type"] == "extra_forbidden":
+        return f"unknown recipe key '{key}'{nearest(path[-1], _siblings(error['loc']))}"
+    if error["type"] == "missing":
+        return f"the recipe lacks '{key}'"
+    if error["type"].startswith("union_tag"):
+        given = error.get("input", {})
+        given = given.get("architecture") if isinstance(given, dict) else given
+        return f"model.architecture is '{given}'; it is one of dense, v1, v2"
+    message = error["msg"].removeprefix("Value error, ")
+    return message if message.startswith(("model.", "train.", "data.")) else f"{key}: {message} (it is {error.get('input')!r})"
+
+
+def _siblings(loc: tuple[Any, ...]) -> list[str]:
+    """Known keys of the group in which `loc` ends."""
+    group: Any = Recipe
+    for part in loc[:-1]:
+        tagged = {m.model_fields["architecture"].default: m for m in get_args(get_args(ModelConfig)[0])}
+        if part in tagged:
+            group = tagged[part]
+        elif part in getattr(group, "model_fields", {}) and part != "model":
+            group = group.model_fields[part].annotation
+    return list(getattr(group, "model_fields", {}))
