@@ -82,8 +82,15 @@ class Mamba2(nn.Module):
         y_BLI = (y_BLHP + self.skip.to(x_BLHP.dtype)[:, None] * x_BLHP).flatten(2)
         if self.record is not None:
             self.record.count(attended=batch * length)
-            self.record.products(round(batch * length * self.flops(length)))
+            self.record.products(self._products(batch, length))
         return self.out(rms_norm(y_BLI * F.silu(z_BLI)) * self.scale.to(x_BLD.dtype))
+
+    def _products(self, batch: int, length: int) -> int:
+        """Operations of a forward pass; the scan computes whole chunks."""
+        chunk = min(self.config.chunk, length)
+        weights = 2 * (self.into.weight.numel() + self.out.weight.numel() + self.conv.numel())
+        scanned = -(-length // chunk) * chunk
+        return round(batch * (length * weights + scanned * (self.flops(length) - weights)))
 
     def parameters_active(self) -> int:
         """Weights one token multiplies with."""

@@ -33,7 +33,7 @@ def merge_heads(x_BHLK: Tensor) -> Tensor:
 
 
 class Linear(nn.Linear):
-    """A linear map without bias; `out=True` marks one that writes into the residual stream and starts at zero: a fresh block changes nothing."""
+    """A linear map without bias; `out=True`: it writes into the residual stream and starts at zero, so a fresh block is the identity."""
 
     def __init__(self, inputs: int, outputs: int, out: bool = False) -> None:
         self.out = out

@@ -66,11 +66,12 @@ class SelectiveAttention(nn.Module):
         pairs = self.heads * int((chosen * before + chosen * (chosen + 1) // 2).sum())
         possible = self.heads * batch * length * (length + 1) // 2
         weights = self.qkv.weight.numel() + self.out.weight.numel()
-        work = batch * packed.index.shape[1]  # slots computed, unused ones included
+        work = batch * packed.index.shape[1]  # slots computed, unused ones included; their attention is a masked rectangle
+        reach = packed.index.shape[1] + (0 if state is None else state.longest)
         score = 2 * batch * length * hidden
         self.record.count(attended=int(chosen.sum()), keys_kept=pairs, keys_possible=possible)
         self.record.products(
-            score + 2 * work * weights + 4 * pairs * (hidden // self.heads),
+            score + 2 * work * weights + 4 * work * reach * hidden,
             score + 2 * batch * length * weights + 4 * possible * (hidden // self.heads),
         )
 

@@ -1,0 +1,44 @@
+"""Shared by all tests: small models of every architecture, and one thread, which on tiny matrices is faster than two."""
+
+import pytest
+import torch
+
+from braingpt.model.config import DenseConfig, V1Config, V2Config
+from braingpt.model.lm import LanguageModel, build
+
+torch.set_num_threads(1)
+
+SMALL = {
+    "dense": DenseConfig(layers=2, hidden=32, heads=4, vocab=97, mlp=64),
+    "v1": V1Config(layers=2, hidden=32, heads=4, vocab=97, columns={"count": 8, "width": 8, "active": 2}),
+    "v2": V2Config(
+        layers=3,
+        hidden=32,
+        heads=4,
+        vocab=97,
+        mamba={"state": 8, "head": 8, "chunk": 8},
+        attention={"layers": [1], "rate": 0.3},
+        columns={"count": 8, "width": 8, "active": 2, "shared": 1},
+    ),
+}
+
+
+def awake(config, seed: int = 0) -> LanguageModel:
+    """A float64 model whose every part speaks: fresh residual writers are zero, so all weights are shaken."""
+    model = build(config, seed).double()
+    generator = torch.Generator().manual_seed(seed + 1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.3 * torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype) * parameter.shape[-1] ** -0.5
+    model.after_step()
+    return model
+
+
+@pytest.fixture(params=list(SMALL))
+def architecture(request) -> str:
+    return request.param
+
+
+@pytest.fixture
+def small(architecture) -> LanguageModel:
+    return awake(SMALL[architecture])

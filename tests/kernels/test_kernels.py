@@ -1,0 +1,134 @@
+"""Every fast path against its float64 reference, in value and gradient, over odd shapes."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from braingpt.kernels import cross_entropy, dispatch, grouped, scan
+from braingpt.kernels.conv import causal_conv
+from braingpt.kernels.magnitude_attention import magnitude_attention
+from braingpt.kernels.two_four import masked_weight, two_four_mask
+
+few = settings(max_examples=20, deadline=None)
+
+
+def normal(seed: int, *shape: int) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def same_gradients(first, second, inputs) -> None:
+    """Both results, and their gradients under one random upstream, agree."""
+    torch.testing.assert_close(first, second, rtol=1e-9, atol=1e-10)
+    upstream = normal(99, *first.shape)
+    grads = [torch.autograd.grad(out, inputs, upstream, retain_graph=True, allow_unused=True) for out in (first, second)]
+    for a, b in zip(*grads, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-9)
+
+
+@few
+@given(
+    st.integers(1, 3),
+    st.integers(1, 37),
+    st.integers(1, 3),
+    st.integers(1, 9),
+    st.integers(1, 7),
+    st.integers(1, 16),
+    st.booleans(),
+    st.data(),
+)
+def test_chunked_scan_equals_the_recurrence(batch, length, heads, width, state, chunk, documents, data):
+    x = normal(0, batch, length, heads, width).requires_grad_()
+    dt = F.softplus(normal(1, batch, length, heads)).requires_grad_()
+    a = (-torch.exp(normal(2, heads))).requires_grad_()
+    b, c = normal(3, batch, length, state).requires_grad_(), normal(4, batch, length, state).requires_grad_()
+    initial = normal(5, batch, heads, state, width).requires_grad_()
+    run = None
+    if documents:
+        starts = torch.tensor(data.draw(st.lists(st.booleans(), min_size=batch * length, max_size=batch * length)))
+        run = starts.view(batch, length).long().cumsum(1)
+    inputs = (x, dt, a, b, c, initial)
+    y, last = scan.chunked(*inputs, run, chunk=chunk)
+    y_ref, last_ref = scan.recurrent(*inputs, run)
+    same_gradients(torch.cat([y.flatten(), last.flatten()]), torch.cat([y_ref.flatten(), last_ref.flatten()]), inputs)
+
+
+def test_scan_of_strong_decay_stays_finite():
+    x, b, c = (torch.randn(1, 256, *rest) for rest in ((2, 8), (4,), (4,)))
+    dt = torch.full((1, 256, 2), 40.0).requires_grad_()
+    y, state = scan.chunked(x, dt, torch.tensor([-16.0, -1e-3]), b, c, torch.zeros(1, 2, 4, 8))
+    (y.sum() + state.sum()).backward()
+    assert y.isfinite().all() and dt.grad.isfinite().all()
+
+
+@few
+@given(st.integers(1, 3), st.integers(1, 20), st.integers(1, 5), st.integers(2, 5))
+def test_conv_equals_torch_conv1d(batch, length, channels, taps):
+    x, weight, past = normal(0, batch, length, channels), normal(1, channels, taps), normal(2, batch, taps - 1, channels)
+    expected = F.conv1d(torch.cat([past, x], 1).mT, weight[:, None], groups=channels).mT
+    torch.testing.assert_close(causal_conv(x, weight, past), expected)
+
+
+@few
+@given(st.lists(st.integers(0, 6), min_size=1, max_size=9), st.integers(1, 8), st.integers(1, 8))
+def test_grouped_matmul_equals_the_loop(sizes, inner, outer):
+    rows = sum(sizes)
+    x, weight = normal(0, rows, inner).requires_grad_(), normal(1, len(sizes), inner, outer).requires_grad_()
+    sizes = torch.tensor(sizes)
+    same_gradients(grouped.grouped_matmul(x, weight, sizes), grouped.reference(x, weight, sizes), (x, weight))
+
+
+@few
+@given(st.integers(1, 300), st.integers(1, 9), st.integers(2, 50), st.data())
+def test_fused_cross_entropy_equals_the_definition(tokens, width, vocabulary, data):
+    x, weight = normal(0, tokens, width).requires_grad_(), normal(1, vocabulary, width).requires_grad_()
+    target = torch.randint(0, vocabulary, (tokens,), generator=torch.Generator().manual_seed(2))
+    target[torch.rand(tokens, generator=torch.Generator().manual_seed(3)) < data.draw(st.sampled_from([0.0, 0.5, 1.0]))] = -100
+    fused = cross_entropy.linear_cross_entropy(x, weight, target)
+    same_gradients(fused[None], cross_entropy.reference(x, weight, target)[None], (x, weight))
+    with torch.no_grad():
+        each = cross_entropy.linear_cross_entropy(x, weight, target, "none")
+    torch.testing.assert_close(each, cross_entropy.reference(x, weight, target, "none").detach())
+
+
+def test_cross_entropy_of_a_hopeless_token_is_finite():
+    x, weight = torch.tensor([[200.0]], requires_grad=True), torch.tensor([[1.0], [-1.0]])
+    loss = cross_entropy.linear_cross_entropy(x, weight, torch.tensor([1]))
+    loss.backward()
+    assert loss.isfinite() and x.grad.item() == pytest.approx(2.0)
+
+
+@few
+@given(st.integers(1, 30), st.floats(0.01, 1.0), st.integers(1, 6), st.integers(0, 1000))
+def test_magnitude_attention_row_by_row(length, keep, floor, seed):
+    q, k, v = (normal(seed + i, 1, 2, length, 4) for i in range(3))
+    allowed = torch.ones(1, length, length, dtype=torch.bool).tril()
+    y, kept = magnitude_attention(q, k, v, allowed, keep, floor)
+    for head in range(2):
+        for t in range(length):
+            scores = (k[0, head, : t + 1] @ q[0, head, t]) / 2
+            quota = min(t + 1, max(floor, int(-(-(t + 1) * keep // 1))))
+            chosen = scores.abs().topk(quota).indices
+            weights = torch.softmax(scores[chosen], 0)
+            assert set(kept[0, head, t].nonzero()[:, 0].tolist()) == set(chosen.tolist())
+            torch.testing.assert_close(y[0, head, t], weights @ v[0, head, chosen])
+
+
+def test_two_four_keeps_the_two_largest_and_passes_gradients():
+    weight = normal(0, 6, 16).requires_grad_()
+    mask = two_four_mask(weight)
+    groups = weight.detach().abs().view(-1, 4)
+    kept = torch.where(mask.view(-1, 4), groups, torch.inf).amin(1)
+    dropped = torch.where(mask.view(-1, 4), -torch.inf, groups).amax(1)
+    assert (mask.view(-1, 4).sum(1) == 2).all() and (kept >= dropped).all()
+    masked_weight(weight, mask, decay=0.1).sum().backward()
+    torch.testing.assert_close(weight.grad, 1 + 0.1 * weight.detach() * ~mask)
+
+
+def test_dispatch_names_one_path_and_the_reference_on_demand(monkeypatch):
+    rows = {row["operation"]: row for row in dispatch.report()}
+    assert {"scan", "grouped_matmul", "cross_entropy"} <= set(rows)
+    assert rows["scan"]["runs"] == "chunked" and all(reason for row in rows.values() for reason in row["others"].values())
+    monkeypatch.setenv("BRAINGPT_KERNELS", "torch")
+    assert all(row["runs"] == "torch" for row in dispatch.report())

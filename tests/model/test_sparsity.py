@@ -1,0 +1,192 @@
+"""What is called sparse is not computed, and what competes learns."""
+
+import pytest
+import torch
+
+from braingpt.kernels.two_four import two_four_mask
+from braingpt.model.columns import SilencedColumns, SparseColumns
+from braingpt.model.config import ColumnsConfig, SharedColumnsConfig
+from braingpt.model.selection import Selection, Selector
+from tests.conftest import SMALL, awake
+
+
+def columns_of(sparse: bool):
+    shape = dict(count=8, width=8, active=2)
+    torch.manual_seed(0)
+    dense = SilencedColumns(32, ColumnsConfig(**shape), two_four=False).double()
+    torch.nn.init.normal_(dense.down.weight, std=0.1)
+    packed = SparseColumns(32, SharedColumnsConfig(shared=0, **shape)).double()
+    packed.competition.load_state_dict(dense.competition.state_dict())
+    with torch.no_grad():
+        packed.up.copy_(dense.up.weight.view(8, 8, 32).transpose(1, 2))
+        packed.down.copy_(dense.down.weight.view(32, 8, 8).permute(1, 2, 0))
+    return packed, dense
+
+
+def test_winners_alone_equal_silencing_the_losers():
+    """V2's packed columns compute what V1's masked ones do, in value and gradient."""
+    packed, dense = columns_of(True)
+    x = torch.randn(2, 17, 32, dtype=torch.float64, requires_grad=True)
+    outputs = [part(x, None) for part in (packed, dense)]
+    torch.testing.assert_close(*outputs)
+    upstream = torch.randn_like(outputs[0])
+    grads = [
+        torch.autograd.grad(out, (x, part.competition.router.weight), upstream) for out, part in zip(outputs, (packed, dense), strict=True)
+    ]
+    for a, b in zip(*grads, strict=True):
+        torch.testing.assert_close(a, b)
+    up = torch.autograd.grad(packed(x, None), packed.up, upstream)[0]
+    down = torch.autograd.grad(dense(x, None), dense.up.weight, upstream)[0]
+    torch.testing.assert_close(up, down.view(8, 8, 32).transpose(1, 2))
+
+
+def test_losing_columns_are_never_read():
+    """Poison in a column that wins no token changes nothing; a mask over a dense product would spread it."""
+    packed, dense = columns_of(True)
+    x = torch.randn(1, 1, 32, dtype=torch.float64)
+    with torch.no_grad():
+        winners, _ = packed.competition(x[0], None)
+        clean = packed(x, None)
+        for loser in set(range(8)) - set(winners[0].tolist()):
+            packed.up[loser] = float("nan")
+            packed.down[loser] = float("nan")
+            dense.up.weight.view(8, 8, 32)[loser] = float("nan")
+        assert torch.equal(packed(x, None), clean)
+        assert dense(x, None).isnan().any()
+
+
+def test_tokens_not_chosen_are_never_attended():
+    model = awake(SMALL["v2"]).eval()
+    attention = model.blocks[1].mixer
+    x = torch.randn(1, 30, 32, dtype=torch.float64)
+    from braingpt.model.layout import Layout
+
+    layout = Layout.of(torch.zeros(1, 30, dtype=torch.long), None, None)
+    with torch.no_grad():
+        _, chosen = attention.selector(x, None)
+        assert 0 < chosen.sum() < 30
+        clean = attention(x, layout)
+        poisoned = torch.where(chosen[..., None], x, x * -5)
+        poisoned = torch.where((attention.selector(poisoned, None)[1] == chosen)[..., None], poisoned, x)
+        torch.testing.assert_close(attention(poisoned, layout), clean)
+    assert (clean[~chosen] == 0).all() and (clean[chosen] != 0).any()
+
+
+def test_inhibition_keeps_a_rival_from_winning():
+    packed, _ = columns_of(True)
+    competition = packed.competition
+    x = torch.randn(64, 32, dtype=torch.float64)
+    with torch.no_grad():
+        before = competition(x, None)[0]
+        busiest = int(torch.bincount(before.flatten(), minlength=8).argmax())
+        competition.inhibition[:, busiest] = 8.0  # everyone inhibits the busiest
+        after = competition(x, None)[0]
+    assert competition._strength().diagonal().abs().max() == 0 and (competition._strength() >= 0).all()
+    assert (before == busiest).any() and not (after == busiest).any()
+
+
+def test_balance_evens_the_load():
+    torch.manual_seed(0)
+    competition = SparseColumns(32, SharedColumnsConfig(count=8, width=8, active=2)).competition
+    with torch.no_grad():
+        competition.router.weight[0] += 0.5  # column 0 would take almost every token
+    x = torch.randn(512, 32) + 0.5
+    spread = []
+    for _ in range(400):
+        competition.train()(x, None)
+        spread.append(float(competition.load.max() / competition.load.mean()))
+        competition.after_step()
+    assert spread[0] > 3 and spread[-1] < 1.5
+
+
+def test_balance_is_frozen_within_a_step():
+    model = awake(SMALL["v2"]).train()
+    ids = torch.randint(0, 97, (2, 20))
+    first, second = model(ids).logits, model(ids).logits
+    torch.testing.assert_close(first, second)
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.3])
+def test_threshold_finds_the_rate(rate):
+    torch.manual_seed(0)
+    selector = Selector(32, rate).train()
+    x = torch.randn(4, 500, 32) * 2 + 0.3  # not the unit variance the start assumes
+    for _ in range(60):
+        selector(x, None)
+        selector.after_step()
+    assert selector(x, None)[1].float().mean() == pytest.approx(rate, abs=0.01)
+
+
+def test_pack_and_unpack_are_inverse_on_the_chosen():
+    x = torch.randn(3, 40, 5)
+    chosen = torch.rand(3, 40) < 0.4
+    chosen[1] = False
+    packed = Selection.of(chosen)
+    assert packed.count.tolist() == chosen.sum(1).tolist()
+    torch.testing.assert_close(packed.unpack(packed.pack(x), 40), x * chosen[..., None])
+
+
+def test_two_four_weights_stay_two_of_four():
+    model = awake(SMALL["v1"]).float().train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.05)
+    up = model.blocks[0].mlp.up
+    before = up.mask.clone()
+    for seed in range(5):
+        ids = torch.randint(0, 97, (2, 17), generator=torch.Generator().manual_seed(seed))
+        model(ids[:, :-1], ids[:, 1:]).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        model.after_step()
+    groups = (up.effective_weight() != 0).view(up.weight.shape[0], -1, 4).sum(-1)
+    assert (groups == 2).all() and (up.mask != before).any()  # the form holds, and the choice follows the weights
+    assert torch.equal(up.mask, two_four_mask(up.weight))
+    with torch.no_grad():
+        assert torch.equal(up.effective_weight(), up.weight * up.mask)
+
+
+def test_pruned_weights_follow_a_load():
+    model = awake(SMALL["v1"]).eval()
+    other = awake(SMALL["v1"], seed=5).eval()
+    ids = torch.randint(0, 97, (1, 9))
+    with torch.no_grad():
+        stale = model(ids).logits
+        model.load_state_dict(other.state_dict())
+        assert not torch.allclose(model(ids).logits, stale)
+        torch.testing.assert_close(model(ids).logits, other(ids).logits)
+
+
+def test_closed_dendrites_pass_nothing_and_can_reopen():
+    model = awake(SMALL["v1"]).train()
+    attention = model.blocks[0].mixer
+    with torch.no_grad():
+        attention.gate.bias.fill_(-20)  # all closed
+    ids = torch.randint(0, 97, (1, 12))
+    with model.recording() as layers:
+        loss = model(ids, ids).loss
+    assert layers[0].dendrites_open == 0 and layers[0].dendrites == 12 * 4
+    assert attention.out.weight.grad is None
+    loss.backward()
+    assert attention.out.weight.grad.abs().max() == 0  # nothing passed
+    with torch.no_grad():
+        attention.gate.bias.fill_(-3)  # still below the threshold of 0.1
+    model(ids, ids).loss.backward()
+    assert attention.gate.bias.grad.abs().max() > 0  # and yet the gates feel the gradient
+
+
+def test_each_query_keeps_its_share_of_keys():
+    model = awake(SMALL["v1"]).eval()
+    with torch.no_grad(), model.recording() as layers:
+        model(torch.randint(0, 97, (1, 200)))
+    expected = sum(min(t, max(4, -(-t * 5 // 100))) for t in range(1, 201)) * 4  # heads
+    assert layers[0].keys_kept == expected
+    assert layers[0].keys_possible == 4 * 200 * 201 // 2
+
+
+def test_recording_stops_with_its_block(small):
+    ids = torch.randint(0, 97, (1, 8))
+    with torch.no_grad():
+        with small.recording() as layers:
+            small(ids)
+        tokens = [layer.tokens for layer in layers]
+        small(ids)
+    assert tokens == [8] * len(layers) == [layer.tokens for layer in layers]
