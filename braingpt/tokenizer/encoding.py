@@ -1,0 +1,198 @@
+"""The tokenizer: byte-level BPE served by tiktoken, with 64 special tokens after the BPE entries.
+
+Every Unicode text comes back exactly: the encoding works on bytes and never normalises. (Bring Korean text to NFC before training on it: in
+NFD it costs several times the tokens.) Text is always plain text: a literal `<|endoftext|>` in it is spelled out in ordinary tokens, and
+only the attributes below (`eot`, `pad`, `user`, `assistant`, `markers`) name the special ids.
+
+Layout of the ids: BPE entries 0..n-1 in order of their merge rank (the first 256 are the bytes), then the 64 specials.
+"""
+
+import codecs
+import hashlib
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import tiktoken
+
+from braingpt.errors import UserError, nearest
+from braingpt.tokenizer import language as languages
+
+# The letters of o200k_base with Hangul taken out of them and given a class of its own, so that no token holds both Hangul and Latin and a
+# switch of language always falls between tokens. Runs of white space are bounded: without that a line of a million spaces overflows the
+# regex engine's stack. Digits go in groups of up to three.
+_BEFORE = r"[^\r\n\p{L}\p{N}\p{Hangul}]?"
+_UPPER = r"[[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]--\p{Hangul}]"
+_LOWER = r"[[\p{Ll}\p{Lm}\p{Lo}\p{M}]--\p{Hangul}]"
+_ENGLISH = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
+PATTERN = "|".join(
+    [
+        rf"{_BEFORE}\p{{Hangul}}+",
+        rf"{_BEFORE}{_UPPER}*{_LOWER}+{_ENGLISH}",
+        rf"{_BEFORE}{_UPPER}+{_LOWER}*{_ENGLISH}",
+        r"\p{N}{1,3}",
+        r" ?[^\s\p{L}\p{N}]+[\r\n/]*",
+        r"\s{0,128}[\r\n]+",
+        r"\s{1,128}(?!\S)",
+        r"\s{1,128}",
+    ]
+)
+SPECIALS = 64
+CONTROL = ("<|endoftext|>", "<|pad|>", "<|user|>", "<|assistant|>")
+
+
+def special_names(marked: Iterable[str] = languages.LANGUAGES) -> list[str]:
+    """The 64 special tokens in order of id: control tokens, one marker per language, reserved ones."""
+    names = [*CONTROL, *(f"<|{code}|>" for code in marked)]
+    return names + [f"<|reserved_{index}|>" for index in range(SPECIALS - len(names))]
+
+
+class Tokenizer:
+    """A byte-level BPE vocabulary with language markers. Immutable; safe to share between threads and to pickle."""
+
+    def __init__(
+        self,
+        entries: list[bytes],
+        *,
+        pattern: str = PATTERN,
+        specials: list[str] | None = None,
+        marked: Iterable[str] = languages.LANGUAGES,
+    ):
+        """`entries`: the byte strings in order of merge rank. `marked`: the languages that have a marker among `specials`."""
+        self.entries = entries
+        self.pattern = pattern
+        self.marked = tuple(marked)
+        self.specials = specials or special_names(self.marked)
+        self.vocab_size = len(entries) + len(self.specials)
+        ids = {name: len(entries) + index for index, name in enumerate(self.specials)}
+        self.eot, self.pad, self.user, self.assistant = (ids[name] for name in CONTROL)
+        self.markers = {code: ids[f"<|{code}|>"] for code in self.marked}
+        ranks = {entry: rank for rank, entry in enumerate(entries)}
+        self._bpe = tiktoken.Encoding("braingpt", pat_str=pattern, mergeable_ranks=ranks, special_tokens=ids)
+        self.fingerprint = fingerprint_of(entries, pattern, self.specials)
+
+    @classmethod
+    def default(cls) -> "Tokenizer":
+        """The shipped vocabulary: 16,384 entries trained on six languages, 64 specials. Read once per process."""
+        return _default()
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "Tokenizer":
+        """The tokenizer saved in `folder`. UserError when there is none or it is another program's; Failure when it is damaged."""
+        from braingpt.tokenizer.files import read
+
+        return cls(**read(Path(folder)))
+
+    def save(self, folder: str | Path) -> None:
+        """Write the tokenizer into `folder` (made if need be); `load` needs nothing else."""
+        from braingpt.tokenizer.files import write
+
+        write(Path(folder), self)
+
+    def encode(self, text: str, language: str | None = None) -> list[int]:
+        """Token ids of `text`.
+
+        `language`: None for the text alone; a code such as "ko" puts that language's marker first; "auto" detects the language and puts
+        its marker first (none if it is not among the marked ones); "split" cuts code-switched text into its languages and puts a marker
+        before each piece. UserError for an unknown language, or text holding a lone surrogate, which no encoding can represent.
+        """
+        _check_text(text)
+        if language is None:
+            return self._bpe.encode_ordinary(text)
+        if language == "split":
+            ids = []
+            for code, piece in languages.split(text):
+                ids += self._marker(code) + self._bpe.encode_ordinary(piece)
+            return ids
+        if language == "auto":
+            return self._marker(languages.detect(text)) + self._bpe.encode_ordinary(text)
+        if language not in self.markers:
+            raise UserError(f"no marker for language '{language}'{nearest(language, [*self.markers, 'auto', 'split'])}")
+        return [self.markers[language], *self._bpe.encode_ordinary(text)]
+
+    def encode_batch(self, texts: list[str]) -> list[list[int]]:
+        """`encode(text)` for each text, on as many threads as there are processors."""
+        for text in texts:
+            _check_text(text)
+        return self._bpe.encode_ordinary_batch(texts)
+
+    def decode(self, ids: Iterable[int], specials: bool = False) -> str:
+        """The text of `ids`. Bytes that are no UTF-8 become U+FFFD; special tokens are dropped, or spelled out with `specials`."""
+        return self.decode_bytes(ids, specials).decode("utf-8", errors="replace")
+
+    def decode_bytes(self, ids: Iterable[int], specials: bool = False) -> bytes:
+        """The bytes of `ids`. UserError for an id outside the vocabulary."""
+        return b"".join(self.token(token, specials) for token in ids)
+
+    def token(self, token: int, specials: bool = False) -> bytes:
+        """The bytes one id stands for; empty for a special token unless `specials`. UserError for an id outside the vocabulary."""
+        if not 0 <= token < self.vocab_size:
+            raise UserError(f"token id {token} is not in this vocabulary of {self.vocab_size}; it comes from another tokenizer")
+        if token < len(self.entries):
+            return self.entries[token]
+        return self.specials[token - len(self.entries)].encode() if specials else b""
+
+    def token_bytes(self) -> np.ndarray:
+        """How many UTF-8 bytes each token stands for, int32 (vocab_size,); 0 for special tokens."""
+        return np.array([*map(len, self.entries), *(0 for _ in self.specials)], dtype=np.int32)
+
+    def stream(self, specials: bool = False) -> "StreamDecoder":
+        """A decoder for ids that arrive one by one."""
+        return StreamDecoder(self, specials)
+
+    def _marker(self, code: str | None) -> list[int]:
+        return [self.markers[code]] if code in self.markers else []
+
+    def __reduce__(self):
+        return _rebuild, (self.entries, self.pattern, self.specials, self.marked)
+
+    def __repr__(self) -> str:
+        return f"Tokenizer({len(self.entries)} entries + {len(self.specials)} specials, fingerprint {self.fingerprint[:12]})"
+
+
+class StreamDecoder:
+    """Text from ids that arrive one by one. Joined, what `push` and `flush` return is what `Tokenizer.decode` gives for all the ids."""
+
+    def __init__(self, tokenizer: Tokenizer, specials: bool = False):
+        self._tokenizer = tokenizer
+        self._specials = specials
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+
+    def push(self, token: int) -> str:
+        """The text that became whole with `token`; empty while a character still lacks bytes (a Hangul syllable has three)."""
+        return self._decoder.decode(self._tokenizer.token(token, self._specials))
+
+    def flush(self) -> str:
+        """What is left at the end: U+FFFD if the last character never became whole, otherwise nothing. The decoder can be used again."""
+        rest = self._decoder.decode(b"", final=True)
+        self._decoder.reset()
+        return rest
+
+
+@cache
+def _default() -> Tokenizer:
+    return Tokenizer.load(Path(__file__).parent / "assets" / "default")
+
+
+def _rebuild(entries: list[bytes], pattern: str, specials: list[str], marked: tuple[str, ...]) -> Tokenizer:
+    return Tokenizer(entries, pattern=pattern, specials=specials, marked=marked)
+
+
+def _check_text(text: str) -> None:
+    """tiktoken would quietly replace lone surrogates, and the round trip would no longer be exact."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        code = ord(text[error.start])
+        raise UserError(f"the text holds a lone surrogate (U+{code:04X}) at character {error.start}; it is not valid Unicode") from None
+
+
+def fingerprint_of(entries: list[bytes], pattern: str, specials: list[str]) -> str:
+    """sha256 over all that decides the ids. Each item is preceded by its length, so that no two vocabularies give the same bytes."""
+    digest = hashlib.sha256()
+    for part in (entries, [pattern.encode()], [name.encode() for name in specials]):
+        digest.update(b"%d;" % len(part))
+        for item in part:
+            digest.update(b"%d:" % len(item) + item)
+    return digest.hexdigest()

@@ -1,0 +1,98 @@
+"""A tokenizer on disk: a folder with `tokenizer.json` (pattern, specials, fingerprint) and `ranks.tiktoken` (one entry a line, in base64,
+with its rank: the format tiktoken itself reads).
+
+Whatever is read is checked against the fingerprint in `tokenizer.json`, so a damaged file is found before a wrong id is made. Files are
+written under a temporary name and renamed.
+"""
+
+import base64
+import binascii
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from braingpt.errors import Failure, UserError
+
+if TYPE_CHECKING:
+    from braingpt.tokenizer.encoding import Tokenizer
+
+DESCRIPTION, RANKS = "tokenizer.json", "ranks.tiktoken"
+FORMAT, VERSION = "braingpt-tokenizer", 1
+
+
+def write(folder: Path, tokenizer: "Tokenizer") -> None:
+    """Write `tokenizer` into `folder`, the description last: where it is, the ranks are too."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = [base64.b64encode(entry) + b" %d\n" % rank for rank, entry in enumerate(tokenizer.entries)]
+    _write(folder / RANKS, b"".join(lines))
+    description = {
+        "format": FORMAT,
+        "version": VERSION,
+        "entries": len(tokenizer.entries),
+        "fingerprint": tokenizer.fingerprint,
+        "languages": list(tokenizer.marked),
+        "pattern": tokenizer.pattern,
+        "specials": tokenizer.specials,
+    }
+    _write(folder / DESCRIPTION, (json.dumps(description, ensure_ascii=False, indent=1) + "\n").encode())
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """The arguments of `Tokenizer` from `folder`. UserError: nothing of ours there. Failure: ours, but damaged."""
+    from braingpt.tokenizer.encoding import CONTROL, fingerprint_of
+
+    path = folder / DESCRIPTION
+    if not path.is_file():
+        raise UserError(f"no tokenizer in {folder} ({DESCRIPTION} is missing); name a folder made by `braingpt tokenizer train`")
+    try:
+        description = json.loads(path.read_text("utf-8"))
+    except ValueError:
+        raise _damaged(folder, f"{DESCRIPTION} is not JSON") from None
+    if not isinstance(description, dict) or description.get("format") != FORMAT:
+        raise UserError(f"{path} is not a braingpt tokenizer; name a folder made by `braingpt tokenizer train`")
+    if description.get("version") != VERSION:
+        raise UserError(f"{path} has format version {description.get('version')}; this braingpt reads version {VERSION}")
+    if not (folder / RANKS).is_file():
+        raise _damaged(folder, f"{RANKS} is missing")
+    try:
+        pattern, specials, marked = (description[key] for key in ("pattern", "specials", "languages"))
+        known = {*CONTROL, *(f"<|{code}|>" for code in marked)}
+        fields_sound = isinstance(pattern, str) and known <= set(specials) and len(set(specials)) == len(specials)
+    except (KeyError, TypeError):
+        fields_sound = False
+    if not fields_sound:
+        raise _damaged(folder, f"{DESCRIPTION} lacks a field")
+    entries = _entries(folder)
+    if fingerprint_of(entries, pattern, specials) != description.get("fingerprint"):
+        raise _damaged(folder, "its contents do not match its fingerprint")
+    return {"entries": entries, "pattern": pattern, "specials": specials, "marked": marked}
+
+
+def _entries(folder: Path) -> list[bytes]:
+    entries: list[bytes] = []
+    for number, line in enumerate((folder / RANKS).read_bytes().splitlines()):
+        try:
+            text, rank = line.split()
+            if int(rank) != number:
+                raise ValueError
+            entries.append(base64.b64decode(text, validate=True))
+        except (ValueError, binascii.Error):
+            raise _damaged(folder, f"line {number + 1} of {RANKS} is not an entry with rank {number}") from None
+    return entries
+
+
+def _damaged(folder: Path, why: str) -> Failure:
+    return Failure(f"the tokenizer in {folder} is damaged: {why}; copy or train it again")
+
+
+def _write(path: Path, content: bytes) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,74 @@
+"""`braingpt tokenizer`: train, report, encode, with and without --json."""
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from braingpt.cli.tokenizer import app
+from braingpt.errors import UserError
+from braingpt.tokenizer import Tokenizer
+
+KOREAN = "오늘은 날씨가 참 좋네요. 내일도 맑겠습니다.\n"
+
+
+def run(*arguments):
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=True)
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.stdout
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    folder = tmp_path / "corpus"
+    folder.mkdir()
+    (folder / "a.txt").write_text(KOREAN * 30, "utf-8")
+    lines = [json.dumps({"text": "The weather is lovely this morning, is it not?"}), "{broken", json.dumps({"text": KOREAN})]
+    (folder / "b.jsonl").write_text("\n".join(lines), "utf-8")
+    return folder
+
+
+def test_train_writes_a_tokenizer_that_loads(corpus, tmp_path):
+    result = json.loads(run("train", corpus, "--out", tmp_path / "own", "--vocab", 300, "--json"))
+    tokenizer = Tokenizer.load(tmp_path / "own")
+    assert result["fingerprint"] == tokenizer.fingerprint and result["vocab_size"] == tokenizer.vocab_size == 364
+    assert result["texts"] == 3 and result["skipped"] == 1
+    assert json.loads(run("encode", "내일", "--tokenizer", tmp_path / "own", "--json"))["tokens"]
+    assert "skipped 1 broken" in run("train", corpus, "--out", tmp_path / "own", "--vocab", 300)
+
+
+def test_train_leaves_nothing_behind_when_it_fails(corpus, tmp_path):
+    with pytest.raises(UserError, match="yields only"):
+        run("train", corpus, "--out", tmp_path / "own", "--vocab", 9000)
+    assert not (tmp_path / "own").exists()
+    with pytest.raises(UserError, match="no file or folder"):
+        run("train", tmp_path / "nowhere", "--out", tmp_path / "own")
+
+
+def test_column_names_the_text_of_a_table(tmp_path):
+    (tmp_path / "t.csv").write_text("question,answer\n날씨가 어때?,좋네요.\n", "utf-8")
+    with pytest.raises(UserError, match="--column"):
+        run("report", tmp_path)
+    assert json.loads(run("report", tmp_path, "--column", "answer", "--json"))["rows"][0]["characters"] == 4
+
+
+def test_report(corpus, tmp_path, monkeypatch):
+    monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(tmp_path / "none"))
+    result = json.loads(run("report", corpus, "--json"))
+    assert {(row["language"], row["texts"]) for row in result["rows"]} == {("ko", 2), ("en", 1)}
+    assert all(row["characters_per_token"]["braingpt"] > 1 for row in result["rows"])
+    assert result["absent"] == ["gpt2", "cl100k_base", "o200k_base"] and result["skipped"] == 1
+    shown = run("report", corpus)
+    assert "ko" in shown and "not compared" in shown and "skipped 1" in shown
+
+
+def test_encode_shows_ids_and_parts_of_characters():
+    result = json.loads(run("encode", "뷁 [bold]x", "--language", "ko", "--json"))
+    tokens = result["tokens"]
+    assert tokens[0] == {"id": 16_388, "text": "<|ko|>"}
+    assert Tokenizer.default().decode([token["id"] for token in tokens]) == "뷁 [bold]x"
+    assert any(token["text"].startswith("<EB>") for token in tokens)
+    assert "│ [ " in run("encode", "[bold]x")
+    with pytest.raises(UserError, match="no marker"):
+        run("encode", "x", "--language", "xx")

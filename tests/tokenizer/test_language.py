@@ -1,0 +1,105 @@
+"""Detection on handwritten sentences, and the cuts of code-switched text."""
+
+import sys
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from braingpt.tokenizer import language
+from braingpt.tokenizer.language import detect, split
+
+SENTENCES = {
+    "ko": [
+        "오늘은 날씨가 참 좋네요.",
+        "GPU 메모리가 부족하면 batch size를 줄이세요.",
+        "ㅋㅋㅋ 진짜?",
+        "서울",
+        "\u1109\u1165\u110b\u116e\u11af",
+    ],
+    "en": ["The weather is lovely this morning.", "How do I install the new version on Windows?", "She would rather have stayed at home."],
+    "de": ["Das Wetter ist heute Morgen wunderschön.", "Wir müssen noch über den Preis sprechen.", "Ich weiß nicht, was du meinst."],
+    "fr": ["Il fait très beau ce matin à Paris.", "Nous devons encore parler du prix.", "Je ne sais pas ce que tu veux dire."],
+    "es": ["Esta mañana hace muy buen tiempo.", "Todavía tenemos que hablar del precio.", "No sé qué quieres decir con eso."],
+    "it": ["Stamattina il tempo è bellissimo.", "Dobbiamo ancora parlare del prezzo.", "Non so che cosa vuoi dire con questo."],
+}
+CASES = [(code, text) for code, texts in SENTENCES.items() for text in texts]
+OTHERS = [
+    "O tempo está muito bom esta manhã, e amanhã também não vai chover em Lisboa.",
+    "Het weer is vanochtend erg mooi en morgen gaat het waarschijnlijk ook niet regenen.",
+    "Сегодня утром очень хорошая погода.",
+    "今日はとてもいい天気です。",
+    "今天早上天气很好。",
+    "12:30 — 100 %",
+    "",
+]
+
+
+@pytest.mark.parametrize(("code", "text"), CASES)
+def test_the_six_languages(code, text):
+    assert detect(text) == code
+
+
+@pytest.mark.parametrize("text", OTHERS)
+def test_other_languages_are_turned_away(text):
+    assert detect(text) is None
+
+
+def test_py3langid_stands_in(monkeypatch):
+    monkeypatch.setitem(sys.modules, "eldc", None)
+    language._detectors.cache_clear()
+    try:
+        right = sum(detect(text) == code for code, text in CASES)
+        assert detect(OTHERS[0]) is None
+        assert language._detectors()[0].__module__ == "braingpt.tokenizer.language"
+    finally:
+        language._detectors.cache_clear()
+    assert right >= len(CASES) - 1
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("나는 Python을 좋아해요.", ["ko"]),
+        ("GPT 모델은 크다", ["ko"]),
+        ("Will.i.am이 부른 'Don't Cha'는 크게 유행했다", ["ko"]),
+        ("Deep Learning 입문 강의를 들었다", ["ko"]),
+        ("안녕하세요. Thank you very much for coming! 감사합니다.", ["ko", "en", "ko"]),
+        ("회의는 tomorrow morning at nine 시작합니다.", ["ko", "en", "ko"]),
+        ("I ate 김치 yesterday with my friends", ["en", "ko", "en"]),
+        ("그는 말했다. Das ist eine sehr gute Idee, mein Freund.", ["ko", "de"]),
+        ("The end.\n그리고 끝났다.\n123", ["en", "ko"]),
+        ("123 ... !", [None]),
+        ("  (1) 한국어", ["ko"]),
+        ("", []),
+    ],
+)
+def test_split(text, expected):
+    pieces = split(text)
+    assert [code for code, _ in pieces] == expected
+    assert "".join(piece for _, piece in pieces) == text
+
+
+def test_what_is_no_letter_stays_with_the_piece_before():
+    assert split("안녕하세요! 1) Good morning to you all... 2) 네.") == [
+        ("ko", "안녕하세요! 1) "),
+        ("en", "Good morning to you all... 2) "),
+        ("ko", "네."),
+    ]
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.text("한국 abcé.!\n1漢😀 ", max_size=60) | st.text(max_size=40))
+def test_pieces_join_to_the_text_and_none_is_empty(text):
+    pieces = split(text)
+    assert "".join(piece for _, piece in pieces) == text
+    assert all(piece for _, piece in pieces)
+    assert all(code is None or code in language.LANGUAGES for code, _ in pieces)
+
+
+@pytest.mark.parametrize(
+    "text", ["!안a " * 50_000, "." * 200_000 + "a", ".a" * 100_000, "안a" * 100_000, "\n" * 200_000], ids=lambda text: text[:4]
+)
+@pytest.mark.timeout(10)
+def test_long_degenerate_text_takes_linear_time(text):
+    assert "".join(piece for _, piece in split(text)) == text
