@@ -91,7 +91,12 @@ def check_recipe(tree: dict[str, Any]) -> Recipe:
 
 def save_recipe(recipe: Recipe, path: Path) -> None:
     """Write the resolved recipe as YAML, keys in the order of their definition."""
-    path.write_text(yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True), encoding="utf-8")
+    path.write_text(recipe_text(recipe), encoding="utf-8")
+
+
+def recipe_text(recipe: Recipe) -> str:
+    """The resolved recipe as YAML."""
+    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
 def _locate(name: str) -> Path:
@@ -118,8 +123,8 @@ def _read(path: Path, depth: int = 0) -> dict[str, Any]:
         if depth == 8:
             raise UserError(f"recipe {path}: 'extends' goes round in a circle")
         beside = path.parent / f"{parent}.yaml"
-        tree = _merge(_read(beside if beside.is_file() else _locate(str(parent)), depth + 1), tree)
-    return {"name": path.stem, **tree} if depth == 0 and "name" not in tree else tree
+        tree = _merge(_read(beside if beside.is_file() else _locate(str(parent)), depth + 1), {"name": path.stem, **tree})
+    return {"name": path.stem, **tree}
 
 
 class _Loader(yaml.SafeLoader):

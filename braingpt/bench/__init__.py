@@ -1,0 +1,1 @@
+"""Speed, memory and learning of architectures, side by side in one run."""

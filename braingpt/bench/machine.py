@@ -1,0 +1,70 @@
+"""What the figures were measured on: processor, threads, GPU, versions."""
+
+import os
+import platform
+import sys
+from pathlib import Path
+
+import torch
+
+
+def machine() -> dict[str, str | int | None]:
+    """Names and numbers of this machine, for reports. Memory in bytes; None where it cannot be known."""
+    gpu = torch.cuda.is_available()
+    return {
+        "cpu": cpu_name(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "memory_bytes": memory_bytes(),
+        "gpu": torch.cuda.get_device_name() if gpu else None,
+        "gpu_memory_bytes": torch.cuda.get_device_properties(0).total_memory if gpu else None,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+    }
+
+
+def cpu_name() -> str:
+    """The processor's name as the system gives it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, "") or platform.processor() or platform.machine()
+
+
+def memory_bytes() -> int | None:
+    """Memory this process may use: the machine's, or its container's where that is less."""
+    try:
+        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError):
+        return None
+    try:
+        limit = int(Path("/sys/fs/cgroup/memory.max").read_text())  # "max" where there is none
+    except (OSError, ValueError):
+        return total
+    return min(total, limit)
+
+
+def resident_bytes(peak: bool = False) -> int:
+    """Memory this process holds now, or the most it held (since `forget_peak`).
+
+    Linux keeps the peak of getrusage across exec, so that a child starts with its parent's; VmHWM belongs to the program alone.
+    """
+    try:
+        status = Path("/proc/self/status").read_text()
+    except OSError:
+        import resource
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    line = next(line for line in status.splitlines() if line.startswith("VmHWM:" if peak else "VmRSS:"))
+    return int(line.split()[1]) * 1024
+
+
+def forget_peak() -> None:
+    """Let the peak begin anew from what is held now, where the system allows it (Linux: /proc/self/clear_refs)."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return

@@ -1,0 +1,252 @@
+"""`braingpt data`: prepare corpora for training, list, show and verify what is prepared."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from braingpt.cli.console import Json, console, print_json
+
+if TYPE_CHECKING:
+    from braingpt.data.manifest import Manifest
+    from braingpt.data.pipeline import Prepared, Request
+
+app = typer.Typer(help="Prepare corpora for training; list, show and verify them.", no_args_is_help=True, rich_markup_mode=None)
+
+PREPARED = Path("data")  # where `prepare` writes and `list` looks
+LOG_SECONDS = 30  # between progress lines where there is no terminal to draw a bar on
+Folder = Annotated[Path, typer.Argument(metavar="DIR", help="A prepared folder, such as data/korean.", show_default=False)]
+
+
+@app.command()
+def prepare(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The corpus; `braingpt data list` shows all. 'text' takes your own files.")],
+    paths: Annotated[
+        list[Path] | None, typer.Argument(metavar="[PATH]...", help="Files and folders of 'text'.", show_default=False)
+    ] = None,
+    source: Annotated[Path | None, typer.Option(metavar="DIR", help="Read copies in the hub's layout below DIR, not the hub.")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Where to write; data/NAME if not given.")] = None,
+    languages: Annotated[str | None, typer.Option(metavar="ko,en", help="Only these languages.")] = None,
+    max_samples: Annotated[int | None, typer.Option(metavar="N", help="At most N documents of each source and language.")] = None,
+    column: Annotated[str | None, typer.Option(metavar="NAME", help="The text column of your tables; found by name if not given.")] = None,
+    validation: Annotated[float | None, typer.Option(metavar="F", help="Share held out: 0.01, or 0.05 of small corpora.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace what is prepared there already.")] = False,
+    json_output: Json = False,
+) -> None:
+    """Fetch or stream a corpus, filter, deduplicate, tokenize, write shards."""
+    from braingpt.data.pipeline import Request
+    from braingpt.tokenizer import Tokenizer
+
+    request = Request(
+        name=name,
+        out=out or PREPARED / name,
+        paths=paths or [],
+        source=source,
+        languages=[language.strip() for language in languages.split(",") if language.strip()] if languages else None,
+        max_samples=max_samples,
+        column=column,
+        validation=validation,
+        force=force,
+    )
+    done = _with_progress(request, Tokenizer.default(), json_output)
+    if json_output:
+        facts = {"folder": str(request.out), "fresh": done.fresh, "seconds": round(done.seconds, 2), "notes": done.notes}
+        print_json({**facts, **done.manifest.model_dump()})
+        return
+    terminal = console()
+    if not done.fresh:
+        _say(terminal, f"{request.out} is prepared already with the same parameters; --force prepares it again")
+    _show_manifest(terminal, request.out, done.manifest)
+    if done.fresh:
+        size = sum(stream.bytes for stream in done.manifest.streams)
+        _say(terminal, f"{size / 1e6:.1f} MB of text in {done.seconds:.1f} s ({size / 1e6 / max(done.seconds, 1e-9):.1f} MB/s)")
+
+
+@app.command("list")
+def list_(json_output: Json = False) -> None:
+    """All corpora: languages, licence, size; and what is prepared under data/."""
+    from rich.table import Table
+
+    from braingpt.data.sources import DATASETS, PREPARATIONS, languages_of
+
+    corpora = []
+    for name, entry in PREPARATIONS.items():
+        sets = [DATASETS[dataset] for dataset in entry.datasets]
+        corpora.append(
+            {
+                "name": name,
+                "languages": languages_of(name),
+                "default_languages": list(entry.languages),
+                "about": entry.about,
+                "datasets": [dataset.id for dataset in sets],
+                "licences": list(dict.fromkeys(dataset.licence for dataset in sets)),
+                "sizes": [dataset.size for dataset in sets],
+            }
+        )
+    prepared = _prepared()
+    if json_output:
+        print_json({"corpora": corpora, "prepared": prepared})
+        return
+    terminal = console()
+    table = Table(title="Corpora (braingpt data prepare NAME)", title_justify="left")
+    for column in ("name", "languages", "what it is", "licence", "size on the hub"):
+        table.add_column(column, overflow="fold")
+    for corpus in corpora:
+        own = "" if corpus["datasets"] else "-"
+        licences, sizes = (
+            ("each its own", "") if corpus["name"] == "all" else ("; ".join(corpus["licences"]), "; ".join(dict.fromkeys(corpus["sizes"])))
+        )
+        table.add_row(corpus["name"], " ".join(corpus["languages"]), corpus["about"], licences or own, sizes or own)
+    terminal.print(table)
+    if not prepared:
+        _say(terminal, f"Nothing is prepared under {PREPARED}/ yet; 'braingpt data prepare sample' takes seconds and needs no network.")
+        return
+    table = Table(title=f"Prepared under {PREPARED}/", title_justify="left")
+    for column in ("folder", "corpus", "languages"):
+        table.add_column(column)
+    for column in ("tokens", "validation", "prepared"):
+        table.add_column(column, justify="right")
+    for facts in prepared:
+        if facts["problem"]:
+            table.add_row(facts["folder"], "damaged", "-", "-", "-", "-")
+        else:
+            tokens, held = f"{facts['train_tokens']:,}", f"{facts['validation_tokens']:,}"
+            table.add_row(facts["folder"], facts["name"], " ".join(facts["languages"]), tokens, held, facts["created"][:10])
+    terminal.print(table)
+
+
+@app.command()
+def info(folder: Folder, json_output: Json = False) -> None:
+    """Documents, tokens and bytes by language and source, and what was dropped by which rule."""
+    from braingpt.data.manifest import check_sizes, read_manifest
+
+    manifest = read_manifest(folder)
+    check_sizes(folder, manifest)
+    if json_output:
+        print_json({"folder": str(folder), **manifest.model_dump()})
+        return
+    terminal = console()
+    _show_manifest(terminal, folder, manifest)
+    _show_filters(terminal, manifest)
+
+
+@app.command()
+def verify(folder: Folder, json_output: Json = False) -> None:
+    """Check every file against its hash. Exit code 1 when one differs."""
+    from braingpt.data.manifest import read_manifest
+    from braingpt.data.manifest import verify as problems_of
+    from braingpt.errors import Failure
+    from braingpt.tokenizer import Tokenizer
+
+    manifest = read_manifest(folder)
+    problems = problems_of(folder, manifest)
+    try:
+        if Tokenizer.load(folder / "tokenizer").fingerprint != manifest.tokenizer.fingerprint:
+            problems.append(f"{folder / 'tokenizer'} is not the tokenizer of these tokens")
+    except (ValueError, RuntimeError, OSError) as error:
+        problems.append(f"{folder / 'tokenizer'}: {error}")
+    files = sum(len(stream.files) for stream in manifest.streams)
+    if json_output:
+        print_json({"folder": str(folder), "files": files, "problems": problems})
+    elif not problems:
+        _say(console(), f"{folder}: {files} files are as they were written")
+    if problems:
+        raise Failure(f"{len(problems)} of {files} files are damaged: {'; '.join(problems)}")
+
+
+def _with_progress(request: "Request", tokenizer: Any, json_output: bool) -> "Prepared":
+    """Run the preparation with a line that shows rate and time left, on a terminal only."""
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    from braingpt.data.pipeline import prepare as run
+
+    terminal = console(json_output)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(20),
+        TextColumn("{task.fields[facts]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=terminal, transient=True, disable=not terminal.is_terminal) as bar:
+        task = bar.add_task(request.name, total=None, facts="")
+        last = [0.0]  # when a line was last logged
+
+        def advance(progress: Any) -> None:
+            seconds = bar.tasks[0].elapsed or 1e-9
+            rate = progress.bytes / 1e6 / seconds
+            facts = f"{progress.kept:,} of {progress.read:,} documents kept, {progress.tokens / 1e6:,.1f}M tokens, {rate:.1f} MB/s"
+            done = progress.done
+            if not terminal.is_terminal and seconds - last[0] > LOG_SECONDS:
+                last[0] = seconds
+                _say(terminal, f"{progress.source}: {facts}")
+            bar.update(task, description=progress.source, facts=facts, completed=done or 0, total=None if done is None else 1)
+
+        return run(request, tokenizer, note=lambda line: _say(terminal, f"note: {line}"), progress=advance)
+
+
+def _say(terminal: Any, line: str) -> None:
+    """One line as it is: a path may hold brackets and be longer than the terminal is wide."""
+    terminal.print(line, markup=False, soft_wrap=True)
+
+
+def _show_manifest(terminal: Any, folder: Path, manifest: "Manifest") -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=Text(f"{folder} ({manifest.name})"), title_justify="left")
+    for column in ("language", "source"):
+        table.add_column(column)
+    for column in ("documents", "train tokens", "validation", "MB", "bytes/token"):
+        table.add_column(column, justify="right", overflow="fold")
+    for language, source in dict.fromkeys((stream.language, stream.source) for stream in manifest.streams):
+        streams = {stream.split: stream for stream in manifest.streams if (stream.language, stream.source) == (language, source)}
+        tokens = {split: stream.tokens for split, stream in streams.items()}
+        size = sum(stream.bytes for stream in streams.values())
+        documents = sum(stream.documents for stream in streams.values())
+        counts = (f"{documents:,}", f"{tokens.get('train', 0):,}", f"{tokens.get('validation', 0):,}")
+        table.add_row(language, source, *counts, f"{size / 1e6:.2f}", f"{size / sum(tokens.values()):.2f}")
+    terminal.print(table)
+    dropped: dict[str, int] = {}
+    for report in manifest.filters.values():
+        for rule, facts in report["dropped"].items():
+            dropped[rule] = dropped.get(rule, 0) + facts["documents"]
+    rules = ", ".join(f"{rule} {count:,}" for rule, count in sorted(dropped.items(), key=lambda item: -item[1]))
+    _say(terminal, f"dropped: {rules or 'nothing'}")
+
+
+def _show_filters(terminal: Any, manifest: "Manifest") -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title="Dropped", title_justify="left")
+    for column in ("source", "rule", "documents", "such as"):
+        table.add_column(column, justify="right" if column == "documents" else "left", overflow="fold")
+    for source, report in manifest.filters.items():
+        for rule, facts in report["dropped"].items():
+            table.add_row(source, rule, f"{facts['documents']:,}", Text(next(iter(facts["samples"]), "")))
+    if table.row_count:
+        terminal.print(table)
+
+
+def _prepared() -> list[dict[str, Any]]:
+    """A few facts about every prepared folder under data/."""
+    from braingpt.data.manifest import NAME, read_manifest
+    from braingpt.errors import UserError
+
+    found = []
+    for path in sorted(PREPARED.glob(f"*/{NAME}")):
+        facts: dict[str, Any] = {"folder": str(path.parent), "problem": None}
+        try:
+            manifest = read_manifest(path.parent)
+            facts |= {
+                "name": manifest.name,
+                "languages": manifest.languages(),
+                "train_tokens": manifest.total("train"),
+                "validation_tokens": manifest.total("validation"),
+                "created": manifest.created,
+            }
+        except UserError as error:
+            facts["problem"] = str(error)
+        found.append(facts)
+    return found

@@ -1,0 +1,34 @@
+"""`braingpt doctor`: what is here, what runs, what is missing, and why."""
+
+from typing import Annotated
+
+import typer
+
+from braingpt.cli.console import Json, console, print_json
+
+MARKS = {"ok": "[green]ok[/green]", "note": "[yellow]--[/yellow]", "problem": "[red]!![/red]"}
+
+
+def doctor(
+    json: Json = False,
+    strict: Annotated[bool, typer.Option(help="Exit with 1 when there is a problem.")] = False,
+) -> None:
+    """Look over this installation: Python, torch, device, kernels, optional packages, data and runs."""
+    from braingpt.inspection.doctor import examine
+
+    findings = examine()
+    problems = sum(finding.state == "problem" for finding in findings)
+    if json:
+        print_json({"problems": problems, "findings": [finding.as_dict() for finding in findings]})
+    else:
+        from rich.markup import escape
+        from rich.table import Table
+
+        table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+        for finding in findings:
+            table.add_row(MARKS[finding.state], finding.topic, escape(finding.text))
+        out = console()
+        out.print(table)
+        out.print("no problem found" if not problems else f"{problems} problem{'s' if problems > 1 else ''} found, marked !!")
+    if strict and problems:
+        raise typer.Exit(1)

@@ -1,0 +1,58 @@
+"""`braingpt generate`: text from a trained model, written as it comes."""
+
+from typing import Annotated
+
+import typer
+
+from braingpt.cli.console import Json, console, print_json
+from braingpt.cli.output import Device, Run, open_run, read_text, show
+
+
+def generate(
+    run: Run = None,
+    prompt: Annotated[str | None, typer.Option(help="The text to continue; - reads it from standard input.", show_default=False)] = None,
+    lang: Annotated[str | None, typer.Option(help="Language marker to start from: ko, en, ... [default: the prompt's, or ko]")] = None,
+    max_new_tokens: Annotated[int, typer.Option(help="At most so many tokens.")] = 200,
+    temperature: Annotated[float, typer.Option(help="0 takes the likeliest token each time.")] = 0.8,
+    top_k: Annotated[int | None, typer.Option(help="Choose among the K likeliest tokens.", show_default=False)] = None,
+    top_p: Annotated[float | None, typer.Option(help="Choose among the likeliest tokens that hold a share P.", show_default=False)] = None,
+    seed: Annotated[int | None, typer.Option(help="The same seed writes the same text.", show_default=False)] = None,
+    device: Device = "auto",
+    json: Json = False,
+) -> None:
+    """Generate text with a trained model, streaming."""
+    from braingpt.inference.sampling import Sampling
+    from braingpt.inference.text import write
+
+    Sampling(temperature, top_k, top_p, seed)  # a wrong setting is told before a model is loaded
+    if prompt == "-":
+        prompt = read_text("-")
+    say = console(json_output=True)
+    model, tokenizer, _, state, folder = open_run(run, device, say)
+    settings = {"max_new_tokens": max_new_tokens, "temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}
+    written = write(model, tokenizer, prompt, language=lang, **settings)
+    if json:
+        text = "".join(written)
+        result = {
+            "run": str(folder),
+            "step": state["step"],
+            "prompt": prompt or "",
+            "language": written.language,
+            "text": text,
+            "tokens": written.tokens,
+            "prompt_tokens": written.prompt_tokens,
+            "finish": written.finish,
+            "seconds": written.seconds,
+            "seconds_to_first_token": written.first_token_seconds,
+            "tokens_per_second": written.tokens_per_second,
+        }
+        print_json(result)
+        return
+    show(prompt or "")
+    for piece in written:
+        show(piece)
+    show("\n")
+    speed = f", {written.tokens_per_second:.1f} tokens/s" if written.tokens_per_second else ""
+    first = f", first token after {written.first_token_seconds:.2f} s" if written.first_token_seconds else ""
+    ended = ", ended by the model" if written.finish == "stop" else ""
+    say.print(f"{len(written.tokens)} tokens{speed}{first}{ended}", style="dim")

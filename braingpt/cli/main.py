@@ -1,0 +1,54 @@
+"""The entry point: which command lives in which file."""
+
+import sys
+
+import typer
+
+from braingpt.cli import bench, chat, data, doctor, evaluate, export, generate, inspect, quickstart, recipes, serve, tokenizer, train
+from braingpt.cli.console import guarded
+
+app = typer.Typer(
+    name="braingpt",
+    help="Small, brain-inspired, sparse language models: prepare data, train, evaluate, generate, benchmark, look inside.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from braingpt import __version__
+
+        print(f"braingpt {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version.")) -> None:
+    pass
+
+
+app.add_typer(tokenizer.app, name="tokenizer")
+app.add_typer(data.app, name="data")
+app.add_typer(recipes.app, name="recipes")
+app.command()(train.train)
+app.command()(quickstart.quickstart)
+app.command("eval")(evaluate.evaluate)
+app.command()(generate.generate)
+app.command()(chat.chat)
+app.command()(serve.serve)
+app.command()(export.export)
+app.command()(bench.bench)
+app.command("inspect-sparsity")(inspect.inspect_sparsity)
+app.command()(doctor.doctor)
+
+
+def run() -> None:
+    """Run the command line and exit with its code."""
+    sys.exit(guarded(lambda: app(standalone_mode=False)))
+
+
+if __name__ == "__main__":
+    run()

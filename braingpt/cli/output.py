@@ -1,0 +1,99 @@
+"""What the reporting commands share: `--json FILE`, a run opened by name, text from a file or a pipe."""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+JsonFile = Annotated[str | None, typer.Option("--json", metavar="FILE", help="Write the result as JSON to FILE; - is standard output.")]
+Run = Annotated[Path | None, typer.Argument(help="A run folder or one checkpoint in it; by default the newest run.", show_default=False)]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N; auto takes a GPU where there is one.")]
+
+
+def deliver(value: Any, target: str | None) -> None:
+    """`value` as JSON to the file `target`, to standard output for "-", nowhere for None. The file is whole or not there."""
+    if target is None:
+        return
+    from braingpt.cli.console import print_json
+
+    if target == "-":
+        print_json(value)
+        return
+    path = Path(target)
+    check_target(target)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "w", encoding="utf-8") as file:
+            json.dump(value, file, ensure_ascii=False, indent=2, allow_nan=False)
+            file.write("\n")
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def check_target(target: str | None) -> None:
+    """UserError when `--json FILE` cannot be written; to be called before the work, not after it."""
+    from braingpt.errors import UserError
+
+    if target in (None, "-"):
+        return
+    path = Path(target)
+    if path.is_dir():
+        raise UserError(f"--json {path} is a folder; name a file, or - for standard output")
+    if not path.parent.is_dir():
+        raise UserError(f"--json {path}: there is no folder {path.parent}")
+    if not os.access(path.parent, os.W_OK):
+        raise UserError(f"--json {path}: no permission to write in {path.parent}")
+
+
+def open_run(run: Path | None, device: str, say: Any) -> tuple[Any, Any, Any, dict[str, Any], Path]:
+    """(model, tokenizer, recipe, state, folder) of RUN. `say`: the console that names the checkpoint taken when RUN is None."""
+    from braingpt.train.checkpoint import load_model, resolve
+    from braingpt.train.setup import pick_device
+
+    place = pick_device(None if device == "auto" else device)
+    folder = resolve(run)
+    if run is None:
+        say.print(f"taking {folder}", soft_wrap=True, markup=False)
+    return *load_model(folder, place), folder
+
+
+def read_text(source: str | Path) -> str:
+    """UTF-8 text of the file `source`, or of standard input for "-". Raises UserError when it is not there or not UTF-8."""
+    from braingpt.errors import UserError
+
+    name = "standard input" if str(source) == "-" else str(source)
+    try:
+        raw = sys.stdin.buffer.read() if str(source) == "-" else Path(source).read_bytes()
+    except (FileNotFoundError, IsADirectoryError):
+        raise UserError(f"there is no text file {name}") from None
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{name} is not UTF-8 text (byte {error.start}); convert it first") from None
+
+
+def show(piece: str) -> None:
+    """A piece of text on standard output at once, whatever the terminal's encoding can show of it."""
+    encoding = sys.stdout.encoding or "utf-8"
+    sys.stdout.write(piece.encode(encoding, "replace").decode(encoding))
+    sys.stdout.flush()
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A figure for a table: thousands separated, `digits` significant where it is small, a dash for None."""
+    if value is None:
+        return "-"
+    if isinstance(value, int) or abs(value) >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.{digits}f}" if abs(value) < 10 else f"{value:.{max(0, digits - 2)}f}"
+
+
+def percent(value: float | None) -> str:
+    """A share as percent; a dash for None."""
+    return "-" if value is None else f"{100 * value:.1f} %"

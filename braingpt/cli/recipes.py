@@ -1,0 +1,74 @@
+"""`braingpt recipes`: what is shipped, and what a recipe resolves to."""
+
+from typing import Annotated
+
+import typer
+
+from braingpt.cli.console import Json, console, print_json
+
+app = typer.Typer(rich_markup_mode=None, help="List the shipped recipes, or show what one resolves to.", invoke_without_command=True)
+
+Overrides = Annotated[list[str] | None, typer.Option("--set", help="Lay a value over the recipe, like train.lr=1e-3; may be repeated.")]
+
+
+@app.callback()
+def recipes(context: typer.Context, json_output: Json = False) -> None:
+    """List the shipped recipes with their shape and size."""
+    if context.invoked_subcommand:
+        return
+    from rich.table import Table
+
+    from braingpt.train.plan import human
+
+    rows = [_row(name) for name in _shipped()]
+    if json_output:
+        print_json(rows)
+        return
+    table = Table("recipe", "kind", box=None, pad_edge=False)
+    for column in ("layers", "hidden", "heads", "params", "active", "context", "steps"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for row in rows:
+        figures = [str(row[key]) for key in ("layers", "hidden", "heads")]
+        size = [human(row[key]) for key in ("parameters_total", "parameters_active")]
+        table.add_row(row["name"], row["architecture"], *figures, *size, str(row["context"]), f"{row['steps']:,}")
+    console().print(table)
+
+
+@app.command()
+def show(
+    name: Annotated[str, typer.Argument(help="A shipped recipe or a YAML file.")],
+    overrides: Overrides = None,
+    json_output: Json = False,
+) -> None:
+    """Print a recipe with everything it inherits, as it would be saved with a run."""
+    from braingpt.recipes import load_recipe, recipe_text
+
+    recipe = load_recipe(name, overrides)
+    if json_output:
+        print_json(recipe.model_dump(mode="json"))
+    else:
+        print(recipe_text(recipe), end="")
+
+
+def _shipped() -> list[str]:
+    from braingpt.recipes import shipped
+
+    return shipped()
+
+
+def _row(name: str) -> dict[str, object]:
+    """Shape and size of one recipe; its model is built without memory."""
+    from braingpt.recipes import load_recipe
+    from braingpt.train.plan import build_plan
+
+    recipe = load_recipe(name)
+    plan = build_plan(recipe, None)
+    shape = {key: getattr(recipe.model, key) for key in ("architecture", "layers", "hidden", "heads")}
+    return {
+        "name": name,
+        **shape,
+        "parameters_total": plan.parameters_total,
+        "parameters_active": plan.parameters_active,
+        "context": recipe.train.context,
+        "steps": recipe.train.steps,
+    }

@@ -1,0 +1,117 @@
+"""`braingpt train`: a recipe and prepared data to a run folder."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from braingpt.cli.console import Json, console, print_json
+from braingpt.cli.output import Device
+
+
+def train(
+    recipe: Annotated[str | None, typer.Option("--recipe", help="A shipped recipe (`braingpt recipes` lists them) or a YAML file.")] = None,
+    data: Annotated[list[Path] | None, typer.Option("--data", help="A prepared folder; may be repeated. Default: the recipe's.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="The run folder. Default: runs/ and the recipe's name.")] = None,
+    overrides: Annotated[list[str] | None, typer.Option("--set", help="Lay a value over the recipe, like train.lr=1e-3.")] = None,
+    resume: Annotated[str | None, typer.Option("--resume", help="auto: go on from the newest checkpoint; or a checkpoint folder.")] = None,
+    plan: Annotated[bool, typer.Option("--plan", help="Say what the run would take, and stop.")] = False,
+    compile_model: Annotated[bool, typer.Option("--compile", help="Run the model through torch.compile.")] = False,
+    device: Device = "auto",
+    json_output: Json = False,
+) -> None:
+    """Train a model from a recipe."""
+    from braingpt.train.setup import flush_denormals
+
+    flush_denormals()  # before anything computes: threads inherit the flag
+    from braingpt.train import loop
+    from braingpt.train.checkpoint import resolve
+    from braingpt.train.progress import reporter_for
+    from braingpt.train.resume import recipe_to_train, run_of
+
+    settings = [*(overrides or []), *(["train.compile=true"] if compile_model else [])]
+    chosen = recipe_to_train(recipe, out, resume, settings)
+    if out is None:
+        out = run_of(resolve(resume)) if resume and resume != "auto" else Path("runs") / chosen.name
+    own_folders = any(setting.startswith(("data.folders", "data=")) for setting in settings)
+    folders = data or ([Path(folder) for folder in chosen.data.folders] if own_folders else None)
+    screen = console(json_output)
+    if plan:
+        _print_plan(chosen, folders or [Path(folder) for folder in chosen.data.folders], device, screen, json_output)
+        return
+    result = loop.train(chosen, out, folders, resume=resume, reporter=reporter_for(screen), device=device)
+    if json_output:
+        print_json(result.as_dict() | {"resume": _resume_command(out) if result.interrupted else None})
+    if result.interrupted:
+        where = f"checkpoint {result.checkpoint}" if result.checkpoint else "nothing to save yet"
+        stopped = f"stopped after step {result.step} of {result.steps}, {where}"
+        console(True).print(f"{stopped}; go on with: {_resume_command(out)}", soft_wrap=True, markup=False)
+        raise typer.Exit(130)
+    if not json_output:
+        _print_result(result, screen)
+
+
+def _resume_command(out: Path) -> str:
+    import shlex
+
+    return f"braingpt train --resume auto --out {shlex.quote(str(out))}"
+
+
+def _print_plan(recipe, folders: list[Path], device: str, screen, json_output: bool) -> None:
+    """The plan as a table; with data that are not prepared, the command that prepares them."""
+    from rich.table import Table
+
+    from braingpt.errors import UserError
+    from braingpt.train.loop import training_tokens
+    from braingpt.train.plan import build_plan, human, size
+    from braingpt.train.setup import autocast_dtype, open_data, pick_device
+
+    missing = None
+    try:
+        tokens = training_tokens(open_data(folders, recipe)[1])
+    except UserError as error:
+        tokens, missing = None, str(error)
+    plan = build_plan(recipe, tokens, autocast_dtype(recipe.train, pick_device(device)) is not None)
+    if json_output:
+        print_json(plan.as_dict() | {"data_missing": missing})
+        return
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column()
+    table.add_column(justify="right")
+    table.add_row("parameters, total", human(plan.parameters_total))
+    table.add_row("parameters, active for a token", human(plan.parameters_active))
+    table.add_row("forward FLOPs a token", human(plan.flops_per_token))
+    table.add_row("training FLOPs, whole run", f"{plan.training_flops:.2e}")
+    table.add_row("memory: weights and buffers", size(plan.weights_bytes))
+    table.add_row("memory: gradients", size(plan.gradients_bytes))
+    table.add_row("memory: optimizer", size(plan.optimizer_bytes))
+    if plan.autocast_bytes:
+        table.add_row("memory: bfloat16 copies", size(plan.autocast_bytes))
+    table.add_row("memory before activations", size(plan.memory_bytes))
+    table.add_row("tokens a step", f"{plan.tokens_per_step:,}")
+    table.add_row("steps", f"{plan.steps:,}")
+    table.add_row("tokens, whole run", human(plan.tokens))
+    table.add_row("tokens in the data", human(plan.data_tokens) if plan.data_tokens else "not prepared")
+    if plan.epochs is not None:
+        table.add_row("epochs", f"{plan.epochs:.2f}")
+    table.add_row("disk a checkpoint", size(plan.checkpoint_bytes))
+    screen.print(table)
+    if missing:
+        screen.print(missing, soft_wrap=True)
+
+
+def _print_result(result, screen) -> None:
+    from braingpt.train.plan import size
+    from braingpt.train.progress import duration
+
+    if result.loss is None and result.seconds == 0:
+        screen.print(f"{result.run} has no steps left", soft_wrap=True)
+        return
+    best = f", best validation loss {result.best['loss']:.3f} at step {result.best['step']}" if result.best else ""
+    skipped = f", {result.skipped} steps without a finite gradient skipped" if result.skipped else ""
+    speed = f"{result.tokens / result.seconds:,.0f} tokens/s, " if result.seconds else ""
+    screen.print(
+        f"step {result.step}{best}{skipped}; {duration(result.seconds)} of training, {speed}peak memory {size(result.peak_memory_bytes)}\n"
+        f"checkpoint {result.checkpoint}\nnext: braingpt generate {result.run}   braingpt eval {result.run}",
+        soft_wrap=True,
+    )

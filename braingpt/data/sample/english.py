@@ -1,0 +1,155 @@
+"""English: stories, dialogues, diaries, letters and notices, with one cast of words per document so that characters and things come back."""
+
+from typing import Any
+
+from braingpt.data.sample.english_facts import facts
+from braingpt.data.sample.english_grammar import English
+from braingpt.data.sample.grammar import LATER, Draw, capital, settle, tell, turns
+from braingpt.data.sample.texts import items, stories, table, words
+
+_SEASONS = {"spring": (3, 4, 5), "summer": (6, 7, 8), "autumn": (9, 10, 11), "winter": (12, 1, 2)}
+
+
+def people(draw: Draw, count: int) -> list[English]:
+    """Different persons, men and women."""
+    lists = words("en")
+    both = [English(name, "m") for name in lists["men"]] + [English(name, "f") for name in lists["women"]]
+    return draw.several(both, count)
+
+
+def _weather(draw: Draw, season: str, fair: bool) -> list[str]:
+    return draw.choice([row for row in table("en", "weather") if row[0] == season and (not fair or row[3] == "f")])
+
+
+def cast(draw: Draw) -> dict[str, Any]:
+    """Everything an English template may name, drawn so that it fits together: season and weather, trip and souvenir, dish and steps."""
+    lists = words("en")
+    season = draw.choice(list(_SEASONS))
+    following = list(_SEASONS)[(list(_SEASONS).index(season) + 1) % 4]
+    found: dict[str, Any] = dict(zip(("hero", "friend", "friend2"), people(draw, 3), strict=True))
+
+    def pick(key: str, *names: str) -> None:
+        found.update(zip(names, map(English, draw.several(lists[key], len(names))), strict=True))
+
+    for key, kinds in (("elder", "elders"), ("stranger", "strangers")):
+        gender = draw.choice("mf")
+        word = draw.choice(lists[f"{kinds} {'men' if gender == 'm' else 'women'}"])
+        found[key] = English(word.split("=")[0], gender)
+    pick("pet kinds", "pet")
+    pick("pet names", "petname")
+    pick("colors", "color", "color2")
+    pick("things", "thing", "decoy")
+    pick("indoors", "indoor", "indoor2")
+    pick("outdoors", "outdoor", "outdoor2")
+    pick("parks", "park")
+    pick("shops", "shop")
+    pick("spots", "spot")
+    pick("landmarks", "landmark")
+    pick("snacks", "snack")
+    pick("drinks", "drink")
+    pick("topics", "topic")
+    pick("hours", "hour")
+    pick("plants", "plant")
+    pick("fable", "animal", "animal2")
+    pick("fable food", "fable_food")
+    pick("traits", "traits", "trait2")
+    pick("subjects", "subject", "subject2", "subject3")
+    pick("fruits", "fruit")
+    pick("books", "book")
+    pick("weekdays", "weekday")
+    pick("play", "play", "play2", "play3")
+    pick(f"play in {season}", "season_play", "season_play2")
+    pick(f"play in {following}", "next_play")
+    found |= {"season": English(season), "next_season": English(following)}
+
+    time = draw.choice(lists["times"])
+    weather, fair = _weather(draw, season, False), _weather(draw, season, True)
+    found |= {"opening": f"One {season} {time}, {weather[1]}", "morning": f"One {season} morning, {weather[1]}"}
+    found |= {"fair": f"One {season} {time}, {fair[1]}", "fairsentence": capital(fair[1]), "weather": English(weather[1])}
+    found |= {"later": LATER, "fairlater": LATER, "weather_later": weather[2], "fair_later": fair[2], "time": time}
+    found |= {"month_name": lists["months"][draw.choice(_SEASONS[season]) - 1], "day": draw.between(1, 28)}
+
+    place, rides, seen, done, souvenir = draw.choice(table("en", "trips"))
+    sights, doings = draw.several(items(seen), 2), draw.several(items(done), 2)
+    found |= {"place": place, "ride": draw.choice(items(rides)), "seen": sights[0], "seen2": sights[1], "souvenir": souvenir}
+    found |= {"done": English(doings[0]), "done2": English(doings[1])}
+    dish, ingredients, steps, taste = draw.choice(table("en", "dishes"))
+    found |= {"dish": English(dish), "ingredients": ingredients, "taste": taste}
+    found |= {f"step{i}": step for i, step in enumerate(items(steps), 1)}
+    thing, fault, mend, tool = draw.choice(table("en", "broken"))
+    found |= {"broken": thing, "fault": fault, "mend": English(mend), "tool": tool}
+    job, job_place, task, event, result = draw.choice(table("en", "jobs"))
+    found |= {"job": English(job), "job_place": job_place, "task": task, "work_event": event, "work_result": result}
+    return found | {"skill": draw.choice(table("en", "skills"))[0]}
+
+
+def _title(draw: Draw, topic: str, found: dict[str, Any]) -> str:
+    titles = {
+        "lost at home": "The {color} {thing}",
+        "lost outside": "The lost {thing}",
+        "a new friend": "{hero} and {friend}",
+        "a trip": "A day at {place}",
+        "a fable": "The {animal} and the {animal2}",
+        "a birthday present": "{friend}'s birthday",
+        "a lost pet": "Where is {petname}?",
+        "something broken": "The broken {broken}",
+        "growing a plant": "{hero} and the {plant}",
+    }
+    return titles[topic].format_map(found) + "\n" if topic in titles and draw.chance(35) else ""
+
+
+def _story(draw: Draw) -> str:
+    found = cast(draw)
+    told = {**stories("en", "stories"), **stories("en", "tales")}
+    topic = draw.choice(list(told))
+    text = tell(told[topic], draw, found)
+    if found["fair"][1:] in text or found["fairsentence"] in text:
+        text = settle(text, "", found["fair_later"], "")
+    text = settle(text, found["weather"].text, found["weather_later"], draw.choice(words("en")["neutral"]))
+    return _title(draw, topic, found) + text
+
+
+def _note(draw: Draw) -> str:
+    told = stories("en", "notes")
+    return tell(told[draw.choice(list(told))], draw, cast(draw))
+
+
+def _money(draw: Draw) -> dict[str, str]:
+    price, count = 10 * draw.between(3, 12), draw.between(2, 9)
+    total = price * count
+    paid = next(note for note in (5, 10, 20) if note * 100 > total)
+    amounts = {"total": total, "change": paid * 100 - total}
+    return {key: f"€{cents // 100}.{cents % 100:02}" for key, cents in amounts.items()} | {
+        "price": str(price),
+        "count": words("en")["numbers"][count],
+        "paid": str(paid),
+    }
+
+
+def _said(draw: Draw, speaker: English, text: str, asked: bool) -> str:
+    """One turn in prose."""
+    if text[-1] == "?":
+        return f'"{text}" asked {speaker}.'
+    said = "answered" if asked and draw.chance(50) else "said"
+    if text[-1] == "." and draw.chance(30):
+        return f'{speaker} {said}, "{text}"'
+    return f'"{text[:-1]}," {said} {speaker}.' if text[-1] == "." else f'"{text}" {said} {speaker}.'
+
+
+def _talk(draw: Draw) -> str:
+    told = stories("en", "talk")
+    found = cast(draw)
+    sky = draw.choice(table("en", "sky"))
+    found |= {"a": found["hero"], "b": found["friend"], "sky": sky[0], "sky2": sky[1], "bring": sky[2]} | _money(draw)
+    found["people"] = words("en")["numbers"][draw.between(2, 6)]
+    speakers = {"A": found["a"], "B": found["b"]}
+    lines = turns(told[draw.choice(list(told))], draw, found)
+    if draw.chance(50):
+        return "\n".join(f'{speakers[who]}: "{text}"' for who, text in lines)
+    asked = [False] + [text[-1] == "?" for _, text in lines]
+    return "\n".join(_said(draw, speakers[who], text, asked[i]) for i, (who, text) in enumerate(lines))
+
+
+def document(draw: Draw) -> str:
+    """One English document: story, dialogue, note or facts."""
+    return draw.choice((_story, _story, _story, _story, _talk, _talk, _note, facts))(draw)

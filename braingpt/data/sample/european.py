@@ -1,0 +1,144 @@
+"""What German, French, Spanish and Italian share: the cast of a document, its kinds, and the facts.
+
+A language adds its word forms (`Forms`) and its texts. Nouns stand in `words.txt` with their gender: `m Ball | f Lampe | n Buch`; a second
+form after a slash is what the language needs (German: the other cases; Italian: the plural). Activities stand as `infinitive = past`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from braingpt.data.sample.grammar import LATER, Draw, Noun, capital, fill, settle, tell, turns
+from braingpt.data.sample.texts import items, stories, table, words
+
+
+class Gendered(Noun):
+    """A noun that can carry a colour (`*` at the end of a spec sets it in) and the gender of its owner, for his and her."""
+
+    def __init__(self, text: str, gender: str = "m", other: str = "", color: str = "", owner: str = "m") -> None:
+        super().__init__(text, gender)
+        self.other, self.color, self.owner = other or text, color, owner
+
+
+@dataclass(frozen=True)
+class Forms:
+    """One language: its code, its noun class, how a country takes "of", how a turn of a dialogue is told, and where the world table has it."""
+
+    language: str
+    noun: type[Gendered]
+    country: Callable[[str], Noun]
+    said: Callable[[Draw, Noun, str, bool], str]
+    quote: tuple[str, str]
+    column: int  # of the country in world/capitals; its capital stands right of it
+    genders: str = "mf"
+
+
+def parse(forms: Forms, entry: str, **more: str) -> Gendered:
+    """`f Lampe` or `m Bär/Bären` as a noun."""
+    gender, _, text = entry.partition(" ")
+    text, _, other = text.partition("/")
+    return forms.noun(text, gender, other, **more)
+
+
+def cast(forms: Forms, draw: Draw) -> dict[str, Any]:
+    """Everything a template may name, drawn so that it fits together."""
+    code = forms.language
+    lists = words(code)
+    both = [f"m {name}" for name in lists["men"]] + [f"f {name}" for name in lists["women"]]
+    hero, friend, third = (parse(forms, entry) for entry in draw.several(both, 3))
+    found: dict[str, Any] = {"hero": hero, "friend": friend, "friend2": third}
+    for key, color in zip(("thing", "thing2"), draw.several(lists["colors"], 2), strict=True):
+        found[key] = parse(forms, draw.choice(lists["things"]), color=color, owner=hero.gender)
+    found["elder"] = parse(forms, draw.choice(lists["elders"]), owner=hero.gender)
+    found["stranger"] = parse(forms, draw.choice(lists["strangers"]))
+    found |= dict(zip(("animal", "animal2"), (parse(forms, entry) for entry in draw.several(lists["fable"], 2)), strict=True))
+    found["pet"] = parse(forms, draw.choice(lists["pets"]), owner=hero.gender)
+    for key in ("petname", "trait", "fable food", "weekday", "snack", "drink", "shop", "spot", "landmark", "topic", "book", "hour", "neutral"):
+        found[key.replace(" ", "_")] = draw.choice(lists[key])
+    for key in ("indoor", "outdoor"):
+        found |= dict(zip((key, f"{key}2"), draw.several(lists[key], 2), strict=True))
+    found |= dict(zip(("park", "to_park"), draw.choice(lists["parks"]).split("="), strict=True))
+    for key, pair in zip(("play", "play2"), draw.several(lists["play"], 2), strict=True):
+        found[key], found[f"{key}ed"] = (part.strip() for part in pair.split("="))
+
+    rows = table(code, "weather")
+    weather, fair = draw.choice(rows), draw.choice([row for row in rows if row[3] == "f"])
+    found |= {"weather": weather[1], "weather_later": weather[2], "fairsentence": fair[1], "fair_later": fair[2]}
+    found |= {"opening": f"{weather[0]}, {weather[1]}", "fair": f"{fair[0]}, {fair[1]}", "later": LATER}
+
+    to, at, ride, seen, done, souvenir = draw.choice(table(code, "trips"))
+    found |= {"to": to, "at": at, "ride": draw.choice(items(ride)), "souvenir": souvenir}
+    found |= dict(zip(("seen", "seen2"), draw.several(items(seen), 2), strict=True))
+    found |= dict(zip(("done", "done2"), draw.several(items(done), 2), strict=True))
+    dish, ingredients, steps, taste = draw.choice(table(code, "dishes"))
+    found |= {"dish": dish, "ingredients": ingredients, "taste": taste} | {f"step{i}": step for i, step in enumerate(items(steps), 1)}
+    found["fruit"] = parse(forms, draw.choice(lists["fruits"]))
+    price, count = 10 * draw.between(3, 9), draw.between(2, 9)
+    found |= {"price": price, "count": lists["numbers"][count], "total": f"{price * count // 100},{price * count % 100:02}"}
+    return found | {"change": f"{(1000 - price * count) // 100},{(1000 - price * count) % 100:02}", "a": hero, "b": friend}
+
+
+def _story(forms: Forms, draw: Draw) -> str:
+    found = cast(forms, draw)
+    told = stories(forms.language, "stories")
+    text = tell(told[draw.choice(list(told))], draw, found)
+    if found["fairsentence"] in text:
+        return settle(text, "", found["fair_later"], "")
+    return settle(text, found["weather"], found["weather_later"], found["neutral"])
+
+
+def _talk(forms: Forms, draw: Draw) -> str:
+    found = cast(forms, draw)
+    told = stories(forms.language, "talk")
+    lines = turns(told[draw.choice(list(told))], draw, found)
+    speakers = {"A": found["a"], "B": found["b"]}
+    if draw.chance(40):
+        opened, closed = forms.quote
+        return "\n".join(f"{speakers[who]}: {opened}{text}{closed}" for who, text in lines)
+    asked = [False] + [text[-1] == "?" for _, text in lines]
+    return "\n".join(forms.said(draw, speakers[who], text, asked[i]) for i, (who, text) in enumerate(lines))
+
+
+def _facts(forms: Forms, draw: Draw) -> str:
+    """A document of true statements on one subject; the wording stands in `facts.txt`, a beat for each kind of statement."""
+    code = forms.language
+    lists, told = words(code), stories(code, "facts")
+    topic = draw.choice(("capital", "capital", "animal", "animal", "sum", "calendar", "common", "common", "opposite", "problem"))
+    lines: list[str] = []
+    if topic == "common":
+        lines = draw.several(told[topic][0], draw.between(4, 7))
+    elif topic == "capital":
+        for row in draw.several(table("world", "capitals"), draw.between(4, 7)):
+            found: dict[str, Any] = {"land": forms.country(row[forms.column]), "city": row[forms.column + 1]}
+            lines.append(fill(draw.choice(told[topic][0]), draw, found))
+    elif topic == "animal":
+        for name, food, home, trait in draw.several(table(code, "animals"), draw.between(2, 4)):
+            found = {"animal": parse(forms, name), "food": food, "home": home, "trait": trait}
+            beats = draw.several(told[topic], draw.between(2, len(told[topic])))
+            lines += [fill(draw.choice(beat), draw, found) for beat in beats]
+    elif topic == "opposite":
+        for pair in draw.several(lists["opposites"], draw.between(3, 6)):
+            found = dict(zip(("one", "other"), pair.split("="), strict=True))
+            lines.append(fill(draw.choice(told[topic][0]), draw, found))
+    elif topic == "problem":
+        hero, friend = draw.several(lists["men"] + lists["women"], 2)
+        have, more = draw.between(2, 10), draw.between(2, 9)
+        beat = draw.below(2)
+        have, left = (have, have + more) if beat == 0 else (have + more, have)
+        numbers = lists["numbers"]
+        found = {"hero": hero, "friend": friend, "toys": draw.choice(lists["toys"]), "have": numbers[have], "more": numbers[more]}
+        lines = [fill(draw.choice(told[topic][beat]), draw, found | {"left": numbers[left]})]
+    else:
+        for _ in range(draw.between(4, 7)):
+            a, b, c, d = draw.between(1, 20), draw.between(1, 20), draw.between(2, 10), draw.between(2, 10)
+            found = {"a": a, "b": b, "total": a + b, "c": c, "d": d, "product": c * d, "double": 2 * a}
+            day, month = draw.below(7), draw.below(12)
+            found |= {"day": lists["weekday"][day], "next_day": lists["weekday"][(day + 1) % 7]}
+            found |= {"month": lists["months"][month], "next_month": lists["months"][(month + 1) % 12]}
+            lines.append(capital(fill(draw.choice(told[topic][0]), draw, found)))
+    return draw.choice((" ", "\n")).join(dict.fromkeys(lines))
+
+
+def write(forms: Forms, draw: Draw) -> str:
+    """One document: story, dialogue or facts."""
+    return draw.choice((_story, _story, _story, _talk, _talk, _facts))(forms, draw)

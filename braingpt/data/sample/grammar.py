@@ -1,0 +1,95 @@
+"""The machinery shared by every language: stable chance, templates, and nouns that inflect inside a template.
+
+A template is the sentence itself. `[a|b|c]` stands for one of the alternatives (it nests, and an alternative may be empty), and
+`{hero:spec}` asks the word bound to `hero` for the form `spec`. A spec is spelled like the form of an example word: `{hero:은}` becomes
+은 or 는, `{ball:einen}` becomes einen, eine or ein. `a/b` or `a/b/c` in a spec picks by gender: `{hero:content/contente}`.
+"""
+
+import random
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+Beat = str | tuple[str, ...]  # one sentence of a story: its alternatives; a plain string is the only alternative
+
+LATER = "<later>"  # stands for a sentence that depends on what the text said before
+_CHOICE = re.compile(r"\[([^\[\]]*)\]")
+_SPACES = re.compile(r"\s*\n\s*|[ ]{2,}")
+
+
+class Draw:
+    """Chance that gives the same results on every platform and Python version.
+
+    Built on `Random.random()` alone: the one method whose sequence Python promises to keep.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self._random = random.Random(seed).random
+
+    def below(self, n: int) -> int:
+        """An integer in [0, n)."""
+        return int(self._random() * n)
+
+    def between(self, low: int, high: int) -> int:
+        """An integer in [low, high]."""
+        return low + self.below(high - low + 1)
+
+    def choice(self, items: Sequence[T]) -> T:
+        return items[self.below(len(items))]
+
+    def several(self, items: Sequence[T], count: int) -> list[T]:
+        """`count` different items, in random order."""
+        rest = list(items)
+        return [rest.pop(self.below(len(rest))) for _ in range(count)]
+
+    def chance(self, percent: int) -> bool:
+        return self.below(100) < percent
+
+
+class Noun:
+    """A word with a gender ("m", "f", "n"). Languages subclass it and answer specs in `form`."""
+
+    genders = "mf"
+
+    def __init__(self, text: str, gender: str = "m") -> None:
+        self.text, self.gender = text, gender
+
+    def __format__(self, spec: str) -> str:
+        if "/" in spec:
+            return spec.split("/")[self.genders.index(self.gender)]
+        return self.form(spec) if spec else self.text
+
+    def form(self, spec: str) -> str:
+        """The inflected form `spec` stands for. ValueError: no such form, the template is wrong."""
+        raise ValueError(f"{type(self).__name__} has no form {spec!r}")
+
+
+def fill(template: str, draw: Draw, words: Mapping[str, Any]) -> str:
+    """One sentence: alternatives drawn, words set in."""
+    while "[" in template:
+        template = _CHOICE.sub(lambda found: draw.choice(found[1].split("|")), template)
+    return template.format_map(words)
+
+
+def tell(beats: Sequence[Beat], draw: Draw, words: Mapping[str, Any]) -> str:
+    """A text of beats in order, one alternative each. `"\\n"` starts a paragraph; an empty alternative leaves the beat out."""
+    chosen = [beat if isinstance(beat, str) else draw.choice(beat) for beat in beats]
+    text = " ".join(part if part == "\n" else fill(part, draw, words) for part in chosen if part)
+    return _SPACES.sub(lambda found: "\n" if "\n" in found[0] else " ", text).strip()
+
+
+def capital(text: str) -> str:
+    """The first letter in upper case, the rest as it is."""
+    return text[:1].upper() + text[1:]
+
+
+def turns(beats: Sequence[Beat], draw: Draw, words: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """A dialogue from beats whose alternatives open with the speaker: [("A", "..."), ("B", "..."), ...]."""
+    lines = [fill(draw.choice(beat), draw, words).partition(": ") for beat in beats]
+    return [(speaker, text) for speaker, _, text in lines]
+
+
+def settle(text: str, told: str, outcome: str, otherwise: str) -> str:
+    """Sets the sentence for `LATER`: `outcome`, what became of the weather, where the text told of it, else a neutral one."""
+    return text.replace(LATER, outcome if told in text else otherwise)

@@ -1,0 +1,177 @@
+"""Korean: stories, dialogues, diaries, letters and notices, with one cast of words per document so that characters and things come back."""
+
+from typing import Any
+
+from braingpt.data.sample.grammar import LATER, Draw, settle, tell, turns
+from braingpt.data.sample.korean_facts import facts, native
+from braingpt.data.sample.korean_grammar import Person, Verb, Word, final
+from braingpt.data.sample.texts import items, stories, table, words
+
+_MONTHS = {"봄": (3, 4, 5), "여름": (6, 7, 8), "가을": (9, 10, 11), "겨울": (12, 1, 2)}
+_SEASONS = tuple(_MONTHS)
+_FAIR = ("맑음", "바람")  # weather that lets people play outside
+_CLOSED_SS = 20  # index of the final consonant ㅆ
+
+
+def polite(text: str, ending: str) -> str:
+    """Plain narration (했다) in another style: ending "어요" or "습니다". Quoted speech stays as it is."""
+    parts = text.split('"')
+    for i in range(0, len(parts), 2):
+        pieces = parts[i].split("다.")
+        for j, piece in enumerate(pieces[:-1]):
+            pieces[j] = piece + (f"{ending}." if final(piece) == _CLOSED_SS else "다.")
+        parts[i] = "".join(pieces[:-1]) + pieces[-1]
+    return '"'.join(parts)
+
+
+def _weather(draw: Draw, season: str, fair: bool) -> list[str]:
+    return draw.choice([row for row in table("ko", "weather") if row[0] == season and (not fair or row[3] in _FAIR)])
+
+
+def cast(draw: Draw) -> dict[str, Any]:
+    """Everything a Korean template may name, drawn so that it fits together: season and weather, trip and souvenir, dish and steps."""
+    lists = words("ko")
+    familiar = draw.chance(60)
+    season = draw.choice(_SEASONS)
+    following = _SEASONS[(_SEASONS.index(season) + 1) % 4]
+    found: dict[str, Any] = {"color": draw.choice(lists["colors"]), "weekday": Word(draw.choice(lists["weekdays"]))}
+
+    def nouns(key: str, *names: str) -> None:
+        found.update(zip(names, map(Word, draw.several(lists[key], len(names))), strict=True))
+
+    def verbs(key: str, *names: str) -> None:
+        found.update(zip(names, map(Verb, draw.several(lists[key], len(names))), strict=True))
+
+    hero, friend = draw.several(lists["names"], 2)
+    found |= {"hero": Person(hero, familiar), "friend": Person(friend, familiar)}
+    found |= {"season": Word(season), "next_season": Word(following), "next_play": Verb(draw.choice(lists[f"play in {following}"]))}
+    nouns("elders", "elder")
+    nouns("pet_kinds", "pet")
+    nouns("pet_names", "petname")
+    nouns("things", "thing", "decoy")
+    nouns("indoors", "indoor", "indoor2")
+    nouns("outdoors", "outdoor", "outdoor2")
+    nouns("parks", "park")
+    nouns("shops", "shop")
+    nouns("strangers", "stranger")
+    nouns("snacks", "snack")
+    nouns("drinks", "drink")
+    nouns("outing food", "outing_food")
+    nouns("cakes", "cake")
+    nouns("plants", "plant")
+    nouns("fable", "animal", "animal2")
+    nouns("fable_food", "fable_food")
+    nouns("subjects", "subject", "subject2", "subject3")
+    nouns("spots", "spot")
+    nouns("landmarks", "landmark")
+    nouns("study places", "study_place")
+    nouns("meeting places", "meeting")
+    verbs("play", "play", "play2", "play3")
+    verbs(f"play in {season}", "season_play", "season_play2")
+    title = draw.choice(lists["books"])
+    found["book"] = Word(f"『{title}』", title)
+
+    time = draw.choice(lists["times"])
+    any_weather, fair = _weather(draw, season, False), _weather(draw, season, True)
+    found |= {"opening": f"어느 {season}날 {time}, {any_weather[1]}", "weather": any_weather[1], "weather_later": any_weather[2]}
+    found |= {"morning": f"어느 {season}날 아침, {any_weather[1]}", "sky": any_weather[3]}
+    found |= {"fair": f"어느 {season}날 {time}, {fair[1]}", "fairsentence": fair[1], "fair_later": fair[2], "time": time}
+    found |= {"later": LATER, "fairlater": LATER, "month": draw.choice(_MONTHS[season]), "day": draw.between(1, 28)}
+
+    place, rides, seen, done, souvenir = draw.choice(table("ko", "trips"))
+    sights, doings = draw.several(items(seen), 2), draw.several(items(done), 2)
+    found |= {"place": Word(place), "ride": Word(draw.choice(items(rides))), "seen": sights[0], "seen2": sights[1]}
+    found |= {"done": Verb(doings[0]), "done2": Verb(doings[1]), "souvenir": Word(souvenir)}
+
+    dish, other = draw.several(table("ko", "dishes"), 2)
+    ingredients = items(dish[1])
+    found |= {f"step{i}": step for i, step in enumerate(items(dish[2]), 1)}
+    found |= {"dish": Word(dish[0]), "taste": dish[3], "dish2": Word(other[0]), "taste2": other[3], "ingredient": Word(ingredients[-1])}
+    found |= {"ingredients": Word(", ".join(ingredients)), "shopping": Word(", ".join(ingredients[1:]))}
+
+    thing, fault, mend, tool = draw.choice(table("ko", "broken"))
+    found |= {"broken": Word(thing), "fault": fault, "mend": Verb(mend), "tool": Word(tool)}
+    job, job_place, task, event, result = draw.choice(table("ko", "jobs"))
+    found |= {"job": Word(job), "job_place": Word(job_place), "task": Verb(task), "work_event": event, "work_result": result}
+    skill, do_skill = draw.choice(table("ko", "skills"))
+    return found | {"skill": Word(skill), "do_skill": Verb(do_skill)}
+
+
+def _story(draw: Draw) -> str:
+    found = cast(draw)
+    told = {**stories("ko", "stories"), **stories("ko", "tales")}
+    text = tell(told[draw.choice(list(told))], draw, found)
+    outcome, weather = (found["weather_later"], found["weather"]) if found["weather"] in text else (found["fair_later"], found["fairsentence"])
+    text = settle(text, weather, outcome, draw.choice(words("ko")["neutral"]))
+    return polite(text, draw.choice(("다", "다", "어요", "어요", "습니다")))
+
+
+def _note(draw: Draw) -> str:
+    told = stories("ko", "notes")
+    return tell(told[draw.choice(list(told))], draw, cast(draw))
+
+
+def _money(draw: Draw) -> dict[str, Any]:
+    price, count = 100 * draw.between(5, 30), draw.between(2, 9)
+    total = price * count
+    paid = next(note for note in (5000, 10000, 20000, 30000) if note > total)
+    amounts = {"price": price, "total": total, "paid": paid, "change": paid - total}
+    return {key: f"{amount:,}" for key, amount in amounts.items()} | {"count": native(count)}
+
+
+def _speech(draw: Draw, told: list[tuple[str, str]], found: dict[str, Any]) -> str:
+    """Turns with their speakers: half of the documents as `이름: "..."`, half as `"..." 이름이 말했다.`"""
+    speakers = {"A": found["a"], "B": found["b"]}
+    if draw.chance(50):
+        return "\n".join(f'{speakers[who].text}: "{text}"' for who, text in told)
+    lines, asked = [], False
+    for who, text in told:
+        elder = not isinstance(speakers[who], Person)
+        verb = ("물으셨다" if elder else "물었다") if text[-1] == "?" else ("말씀하셨다" if elder else "대답했다" if asked else "말했다")
+        lines.append(f'"{text}" {speakers[who]:이} {verb}.')
+        asked = text[-1] == "?"
+    return polite("\n".join(lines), draw.choice(("다", "어요", "습니다")))
+
+
+def _talk(draw: Draw) -> str:
+    told = stories("ko", "talk")
+    topic = draw.choice(list(told))
+    found = cast(draw)
+    sky = draw.choice(table("ko", "sky"))
+    third = draw.choice([name for name in words("ko")["names"] if name not in (found["hero"].text, found["friend"].text)])
+    found |= {"weather_talk": sky[0], "weather_talk2": sky[1], "bring": Word(sky[2])} | _money(draw)
+    found |= {"fruit": Word(draw.choice(words("ko")["fruits"])), "people": native(draw.between(2, 6)), "food": found["outing_food"]}
+    found |= {"fable": found["animal"], "fable2": found["animal2"], "elder2": Word(draw.choice(("엄마", "아빠")))}
+    elders = {"phone call to grandmother": Word("할머니"), "getting up": found["elder"]}
+    found |= {"a": found["hero"], "b": elders.get(topic, found["friend"]), "friend2": Person(third, found["hero"].familiar)}
+    return _speech(draw, turns(told[topic], draw, found), found)
+
+
+def document(draw: Draw) -> str:
+    """One Korean document: story, dialogue, note or facts."""
+    kind = draw.choice((_story, _story, _story, _story, _talk, _talk, _note, facts))
+    return kind(draw)
+
+
+def mixed_document(draw: Draw) -> str:
+    """A Korean document with English terms and sentences inside."""
+    lists = words("ko")
+    if draw.chance(25):
+        pairs = draw.several(table("ko", "terms"), draw.between(4, 8))
+        quoted = [(Word(korean), Word(f'"{english}"', sound)) for korean, english, sound in pairs]
+        form = draw.choice(("{0:은} 영어로 {1:이라고} 한다.", "{0:은} 영어로 {1:이에요}.", "{0} - {1}", "{1:은} 한국어로 {0:이라고} 합니다."))
+        return "\n".join(form.format(*pair) for pair in quoted)
+    told = stories("ko", "mixed_talk")
+    topic = draw.choice(list(told))
+    names = [Person(name, False) for name in draw.several(lists["names"], 2)]
+    tech, jobs = ([Word(t, s) for t, s, kind in table("ko", "work_terms") if kind == key] for key in "tj")
+    found: dict[str, Any] = {"a": names[0], "b": names[1], "weekday": draw.choice(lists["weekdays"])}
+    message, last = draw.choice(table("ko", "errors"))
+    found["error"] = Word(f"'{message}'", last)
+    found |= dict(zip(("term", "term2"), draw.several(tech, 2), strict=True)) | dict(zip(("job", "job2"), draw.several(jobs, 2), strict=True))
+    found |= {"hour": draw.choice(("한", "두", "세", "네", "아홉", "열", "열한"))}
+    found |= dict(zip(("coffee", "coffee2"), draw.several(lists["coffees"], 2), strict=True))
+    found |= dict(zip(("english", "korean"), draw.choice(table("ko", "phrases")), strict=True))
+    korean, english, sound = draw.choice(table("ko", "terms"))
+    found |= {"word_ko": Word(korean), "word_en": Word(english, sound)}
+    return _speech(draw, turns(told[topic], draw, found), found)

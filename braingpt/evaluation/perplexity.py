@@ -1,0 +1,155 @@
+"""How well a model predicts text: loss, perplexity and bits per byte, by language.
+
+Bits per byte compare across tokenizers; loss and perplexity do not. They are the nats of all tokens that stand for at least one byte
+of UTF-8, over ln 2, over those bytes; markers and document ends, which are no text, are left out (as in nanochat). Loss and perplexity
+are means over every predicted token, markers and ends included, so they continue the training curve.
+
+Shapes: B rows, L positions, V vocabulary.
+"""
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from braingpt.errors import UserError
+from braingpt.inference.engine import evaluating
+
+IGNORED = -100  # the target of a position that is not scored
+
+
+@dataclass
+class Score:
+    """Sums over scored tokens, and the figures they give. A figure with nothing to divide by is None."""
+
+    tokens: int = 0
+    bytes: int = 0  # of UTF-8, in tokens that are text
+    nats: float = 0.0  # of all tokens
+    text_nats: float = 0.0  # of tokens that are text
+
+    @property
+    def loss(self) -> float | None:
+        """Nats a token."""
+        return self.nats / self.tokens if self.tokens else None
+
+    @property
+    def perplexity(self) -> float | None:
+        """exp(loss); infinite where that does not fit a float."""
+        if self.loss is None:
+            return None
+        return math.exp(self.loss) if self.loss < 700 else math.inf
+
+    @property
+    def bits_per_byte(self) -> float | None:
+        """Bits a byte of UTF-8."""
+        return self.text_nats / math.log(2) / self.bytes if self.bytes else None
+
+    def add(self, other: "Score") -> None:
+        """Pool with another score."""
+        self.tokens += other.tokens
+        self.bytes += other.bytes
+        self.nats += other.nats
+        self.text_nats += other.text_nats
+
+    def as_dict(self) -> dict[str, float | int | None]:
+        """Tokens, bytes and the three figures; what is not finite is None, since JSON has no word for it."""
+        figures = {"loss": self.loss, "perplexity": self.perplexity, "bits_per_byte": self.bits_per_byte}
+        finite = {name: value if value is not None and math.isfinite(value) else None for name, value in figures.items()}
+        return {"tokens": self.tokens, "bytes": self.bytes, **finite}
+
+
+@dataclass
+class Scores(Score):
+    """The pooled score of all languages, and each language's own."""
+
+    by_language: dict[str, Score] = field(default_factory=dict)
+
+    def count(self, language: str, score: Score) -> None:
+        """Add `score` to the language's and to the pool."""
+        self.by_language.setdefault(language, Score()).add(score)
+        self.add(score)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The pool's figures and `by_language`."""
+        return {**super().as_dict(), "by_language": {language: score.as_dict() for language, score in self.by_language.items()}}
+
+
+def evaluate(
+    model: nn.Module,
+    shards: Any,
+    tokenizer: Any,
+    *,
+    context: int,
+    windows: int,
+    rows: int = 8,
+    device: torch.device | str = "cpu",
+    languages: Iterable[str] | None = None,
+) -> Scores:
+    """Scores over the first `windows` validation windows of `context` tokens of every language, the same ones every time.
+
+    `languages`: only these. Runs in whatever autocast the caller has set. Raises UserError when the shards hold no validation window.
+    """
+    from braingpt.data.mixture import validation_windows
+
+    bytes_V = torch.from_numpy(np.asarray(tokenizer.token_bytes())).to(device)
+    scores = Scores()
+    for language in languages or shards.languages("validation"):
+        for batch in validation_windows(shards, language, context, rows, windows):
+            scores.count(language, score_batch(model, batch.ids_BL.to(device), batch.targets_BL.to(device), bytes_V))
+    if not scores.tokens:
+        raise UserError(f"the data holds no validation window of {context} tokens; take a smaller context or prepare more data")
+    return scores
+
+
+def evaluate_text(
+    model: nn.Module,
+    tokenizer: Any,
+    text: str,
+    language: str | None = None,
+    *,
+    context: int = 512,
+    rows: int = 8,
+    device: torch.device | str = "cpu",
+) -> Scores:
+    """Scores of one text as a document: marker, text, end. `language` None is detected ("?" where that fails).
+
+    Every token after the first is predicted exactly once, in windows of `context` tokens that do not see each other.
+    Raises UserError for an empty text.
+    """
+    if not text.strip():
+        raise UserError("the text is empty; there is nothing to evaluate")
+    ids = [*tokenizer.encode(text, language=language or "auto"), tokenizer.eot]
+    names = {marker: name for name, marker in tokenizer.markers.items()}
+    bytes_V = torch.from_numpy(np.asarray(tokenizer.token_bytes())).to(device)
+    scores = Scores()
+    for ids_BL, targets_BL in windows_of(ids, context, rows):
+        scores.count(names.get(ids[0], "?"), score_batch(model, ids_BL.to(device), targets_BL.to(device), bytes_V))
+    return scores
+
+
+def windows_of(ids: list[int], context: int, rows: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Ids and targets (B <= rows, L <= context) that predict ids[1:] once each; the last window is padded on the right."""
+    starts = range(0, len(ids) - 1, context)
+    for first in range(0, len(starts), rows):
+        chunks = [ids[start : start + context + 1] for start in starts[first : first + rows]]
+        length = max(map(len, chunks)) - 1
+        ids_BL = torch.zeros(len(chunks), length, dtype=torch.int64)
+        targets_BL = torch.full_like(ids_BL, IGNORED)
+        for row, chunk in enumerate(chunks):
+            ids_BL[row, : len(chunk) - 1] = torch.tensor(chunk[:-1])
+            targets_BL[row, : len(chunk) - 1] = torch.tensor(chunk[1:])
+        yield ids_BL, targets_BL
+
+
+def score_batch(model: nn.Module, ids_BL: Tensor, targets_BL: Tensor, bytes_V: Tensor) -> Score:
+    """Sums over one batch, in float64. `bytes_V`: UTF-8 bytes each token stands for, 0 for specials, on the model's device."""
+    with evaluating(model):
+        loss_BL = model(ids_BL, targets_BL, reduction="none").loss.reshape(targets_BL.shape).double()
+        scored_BL = targets_BL != IGNORED
+        size_BL = bytes_V[targets_BL.clamp(min=0)] * scored_BL
+        nats, text_nats = (loss_BL * scored_BL).sum(), (loss_BL * (size_BL > 0)).sum()
+        return Score(int(scored_BL.sum()), int(size_BL.sum()), float(nats), float(text_nats))

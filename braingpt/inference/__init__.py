@@ -1,0 +1,1 @@
+"""Loading a run and generating from it."""

@@ -1,0 +1,100 @@
+"""From logits to the next token: temperature, top-k, top-p, and a seed of its own for every row.
+
+A row draws one uniform number a token from its own CPU generator and looks it up in the cumulative distribution. So the same seed
+gives the same tokens on a CPU and on a GPU (where the logits agree), a batch never disturbs its neighbours' draws, and the global
+random state is left alone.
+
+Shapes: B rows, V vocabulary.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from braingpt.errors import Failure, UserError
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How to choose. `temperature` 0 is greedy; `top_k` keeps the k likeliest tokens, `top_p` the fewest that hold a share p.
+
+    `seed` None draws a fresh seed; row i of a batch uses seed + i. `banned` ids are never chosen. Raises UserError out of range.
+    """
+
+    temperature: float = 1.0
+    top_k: int | None = None
+    top_p: float | None = None
+    seed: int | None = None
+    banned: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.temperature <= 100:  # also false for NaN
+            raise UserError(f"temperature must lie between 0 (greedy) and 100, not {self.temperature}")
+        if self.top_k is not None and self.top_k < 1:
+            raise UserError(f"top-k must be at least 1, not {self.top_k}")
+        if self.top_p is not None and not 0 < self.top_p <= 1:
+            raise UserError(f"top-p must be above 0 and at most 1, not {self.top_p}")
+        if self.seed is not None and not 0 <= self.seed < 2**63:
+            raise UserError(f"seed must lie between 0 and 2^63 - 1, not {self.seed}")
+
+
+class Sampler:
+    """Draws the next token of each of `rows` rows; keeps one random generator a row."""
+
+    def __init__(self, sampling: Sampling, rows: int = 1) -> None:
+        self.sampling = sampling
+        self._generators = [torch.Generator() for _ in range(rows)]
+        for row, generator in enumerate(self._generators):
+            if sampling.seed is None:
+                generator.seed()
+            else:
+                generator.manual_seed((sampling.seed + row) % 2**63)
+
+    def __call__(self, logits_BV: Tensor) -> Tensor:
+        """Ids (B,) on the logits' device. Raises Failure when the logits are not numbers, which greedy choice would hide."""
+        chosen = self.sampling
+        logits_BV = logits_BV.float()
+        if torch.isnan(logits_BV).any():
+            raise Failure("the model's logits are not numbers (NaN): its weights are broken; take an earlier checkpoint")
+        if chosen.banned:
+            banned = torch.tensor(chosen.banned, device=logits_BV.device)
+            logits_BV = logits_BV.index_fill(1, banned, -torch.inf)
+        if chosen.temperature == 0 or chosen.top_k == 1:
+            return logits_BV.argmax(dim=1)
+        probs_BK, ids_BK = self._candidates(logits_BV)
+        cumulative_BK = probs_BK.double().cumsum(dim=1)  # float32 sums over 16k entries lose the tail
+        uniform_B1 = torch.cat([torch.rand(1, 1, generator=g, dtype=torch.float64) for g in self._generators]).to(logits_BV.device)
+        # right=True: the first entry whose cumulative share exceeds u, so an entry of probability 0 is never drawn.
+        index_B1 = torch.searchsorted(cumulative_BK, uniform_B1 * cumulative_BK[:, -1:], right=True)
+        # rounding may put u x total at the total itself: fall back to the last entry that has any share
+        last_B1 = (probs_BK > 0).int().cumsum(dim=1).argmax(dim=1, keepdim=True)
+        index_B1 = torch.minimum(index_B1, last_B1)
+        return (index_B1 if ids_BK is None else ids_BK.gather(1, index_B1)).squeeze(1)
+
+    def _candidates(self, logits_BV: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Shares (B, K) not yet normalised and their ids; ids None when entry i is token i. Sorting only where a cut asks for it."""
+        chosen = self.sampling
+        # A temperature near zero overflows unless the largest logit is taken off first.
+        scaled_BV = (logits_BV - logits_BV.amax(dim=1, keepdim=True)) / chosen.temperature
+        if chosen.top_k is None and chosen.top_p is None:
+            return scaled_BV.softmax(dim=1), None
+        k = min(chosen.top_k or scaled_BV.shape[1], scaled_BV.shape[1])
+        top_BK, ids_BK = scaled_BV.topk(k, dim=1)
+        probs_BK = top_BK.softmax(dim=1)
+        if chosen.top_p is not None:
+            before_BK = probs_BK.double().cumsum(dim=1) - probs_BK  # the share of all likelier ones: the first is always kept
+            probs_BK = probs_BK.masked_fill(before_BK >= chosen.top_p, 0)
+        return probs_BK, ids_BK
+
+
+def check_ids(ids: Sequence[int], vocab: int) -> list[int]:
+    """`ids` as a list, or a UserError when there are none or one is outside 0..vocab-1."""
+    ids = [int(i) for i in ids]
+    if not ids:
+        raise UserError("generation needs at least one token to start from; a language marker will do")
+    bad = next((i for i in ids if not 0 <= i < vocab), None)
+    if bad is not None:
+        raise UserError(f"token {bad} is outside the model's vocabulary of {vocab}")
+    return ids

@@ -1,0 +1,1 @@
+"""What is really sparse: per layer, counted on real text."""

@@ -1,0 +1,135 @@
+"""What a model really leaves out, counted layer by layer while it reads a text.
+
+Every figure is a quotient of two counts that the layers make as they run (`model.recording()`), or of stored weights; nothing is taken
+from the recipe. A share of 100 % means no sparsity. "Computed" is the floating-point work done over that of the same shape done densely:
+only this share saves time. V1 silences columns and keys after computing them, so it is sparse and yet computes everything.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from braingpt.errors import UserError
+from braingpt.inference.engine import evaluating
+
+SAMPLE = """대한민국의 수도는 서울이며, 한강이 도시를 가로질러 흐른다. 사람의 뇌에는 약 860억 개의 신경세포가 있고,
+그 가운데 한순간에 활동하는 것은 몇 퍼센트에 지나지 않는다. 겉질의 기둥들은 서로를 억제하며 경쟁하고, 이긴 기둥만이 신호를 보낸다.
+The cerebral cortex is organised in columns of neurons that respond to the same stimulus. Neighbouring columns inhibit each other,
+so that only a few of them are active at any moment, and the brain runs on about twenty watts. A model that computes only what wins
+should need less, too.
+"""
+
+
+@dataclass
+class LayerSparsity:
+    """One layer, or the sum of several. Shares lie in 0..1; None where the layer has nothing of the kind."""
+
+    layer: int | None  # None: the sum over layers
+    mixer: str
+    tokens: int
+    attended: float | None  # tokens that query
+    keys_kept: float | None  # query-key pairs that enter a softmax, of those causality allows
+    dendrites_open: float | None
+    columns_active: float | None
+    columns_dead: int | None  # columns that won no token of this text
+    load_entropy: float | None  # of the tokens won by each column, over that of an even load
+    neurons_fired: float | None
+    weights_zero: float | None  # of the weights that are multiplied with
+    computed: float | None
+
+
+@dataclass
+class Report:
+    """Layers and their sum over `tokens` tokens read in windows of `context`."""
+
+    tokens: int
+    context: int
+    layers: list[LayerSparsity]
+    total: LayerSparsity
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return asdict(self)
+
+
+def inspect(model: nn.Module, tokenizer: Any, text: str, *, language: str | None = None, context: int = 256, rows: int = 8) -> Report:
+    """Count what `model` does on `text`, read in windows of `context` tokens. Raises UserError for an empty text."""
+    if not text.strip():
+        raise UserError("the text is empty; there is nothing to look at")
+    return inspect_ids(model, tokenizer.encode(text, language=language or "auto"), context=context, rows=rows)
+
+
+def inspect_ids(model: nn.Module, ids: list[int], *, context: int = 256, rows: int = 8) -> Report:
+    """`inspect` for tokens."""
+    if not ids:
+        raise UserError("there are no tokens to look at")
+    device = next(model.parameters()).device
+    with evaluating(model), model.recording() as records:
+        for ids_BL in _windows(ids, context, rows):
+            model(ids_BL.to(device))
+    zeros = [_zero_weights(block) for block in model.blocks]
+    layers = [_shares(record.layer, record.mixer, [record], [zero]) for record, zero in zip(records, zeros, strict=True)]
+    return Report(len(ids), min(context, len(ids)), layers, _shares(None, "all", records, zeros))
+
+
+def _windows(ids: list[int], context: int, rows: int) -> Iterator[Tensor]:
+    """(B, L) windows that hold every token once. No padding, which would be counted: the rest is a window of its own."""
+    whole = len(ids) // context * context
+    if whole:
+        yield from torch.tensor(ids[:whole]).view(-1, context).split(rows)
+    if whole < len(ids):
+        yield torch.tensor([ids[whole:]])
+
+
+def _zero_weights(block: nn.Module) -> tuple[int, int]:
+    """(zero weights, weights) of a block's matrices, as they are multiplied with: after a 2:4 mask where there is one."""
+    zero = total = 0
+    with torch.inference_mode():
+        for module in block.modules():
+            for parameter in module.parameters(recurse=False):
+                if parameter.ndim < 2:
+                    continue
+                masked = hasattr(module, "effective_weight") and parameter is module.weight
+                weight = module.effective_weight() if masked else parameter
+                zero += int((weight == 0).sum())
+                total += weight.numel()
+    return zero, total
+
+
+def _shares(layer: int | None, mixer: str, records: list[Any], zeros: list[tuple[int, int]]) -> LayerSparsity:
+    def share(part: str, whole: str) -> float | None:
+        # a layer that has nothing of the kind (a Mamba mixer has no keys) takes no part in the sum either
+        having = [record for record in records if getattr(record, whole)]
+        return sum(getattr(r, part) for r in having) / sum(getattr(r, whole) for r in having) if having else None
+
+    attending = [record for record in records if record.keys_possible]
+    tokens = sum(record.tokens for record in attending)
+    loads = [record.column_load for record in records if record.column_load is not None]
+    entropies = [entropy for load in loads if (entropy := _entropy(load)) is not None]
+    zero, weights = map(sum, zip(*zeros, strict=True))
+    return LayerSparsity(
+        layer=layer,
+        mixer=mixer,
+        tokens=records[0].tokens,
+        attended=sum(record.attended for record in attending) / tokens if tokens else None,
+        keys_kept=share("keys_kept", "keys_possible"),
+        dendrites_open=share("dendrites_open", "dendrites"),
+        columns_active=share("columns_active", "columns"),
+        columns_dead=sum(int((load == 0).sum()) for load in loads) if loads else None,
+        load_entropy=sum(entropies) / len(entropies) if entropies else None,
+        neurons_fired=share("neurons_fired", "neurons"),
+        weights_zero=zero / weights if weights else None,
+        computed=share("flops", "flops_dense"),
+    )
+
+
+def _entropy(load_E: Tensor) -> float | None:
+    """Entropy of the load over ln(columns): 1 when all columns win equally often. None for a single column or no load."""
+    if load_E.numel() < 2 or not load_E.any():
+        return None
+    share_E = load_E.double() / load_E.sum()
+    return float(-torch.special.xlogy(share_E, share_E).sum()) / math.log(load_E.numel())

@@ -1,0 +1,281 @@
+"""Checkpoints: one folder, complete in itself, never half there.
+
+    step-0000250/
+      model.safetensors      parameters and buffers (controllers included); a tied tensor once
+      optimizer.safetensors  AdamW's moments by parameter name, and the random generators' states
+      recipe.yaml            the resolved recipe
+      tokenizer/             the tokenizer, complete
+      state.json             step, tokens, version, best validation loss, size and SHA-256 of every other file
+
+A checkpoint is written to a hidden sibling folder, every file flushed to the disk, and the folder renamed: who sees the name sees
+all of it. Loading checks size and hash of each file before it is used. Nothing is pickled.
+"""
+
+import errno
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from braingpt import __version__
+from braingpt.errors import Failure, UserError
+from braingpt.recipes import Recipe, load_recipe, save_recipe
+from braingpt.train.optimizer import pack_state, unpack_state
+
+FORMAT = 1
+CHECKPOINTS = "checkpoints"  # the folder in a run folder
+RNG_CPU, RNG_CUDA = "rng.cpu", "rng.cuda"
+_NAME = re.compile(r"step-(\d{7,})")
+
+
+def save(
+    folder: Path,
+    *,
+    model: torch.nn.Module,
+    tokenizer: Any,
+    recipe: Recipe,
+    step: int,
+    tokens: int,
+    optimizer: torch.optim.Optimizer | None = None,
+    extra: dict[str, Any] | None = None,
+) -> Path:
+    """Write a checkpoint to `folder`, replacing one that is there, and return it. `extra` goes into state.json as it is.
+
+    `step` counts finished optimizer steps, `tokens` the tokens they saw. Without `optimizer` the checkpoint serves inference only.
+    Raises OSError when the disk is full or not writable; what was there before stays then.
+    """
+    folder = Path(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = folder.parent / f".{folder.name}.tmp-{os.getpid()}"
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        temporary.mkdir()
+        _save_tensors(_distinct(model.state_dict()), temporary / "model.safetensors")
+        if optimizer is not None:
+            _save_tensors(pack_state(model, optimizer) | _random_state(), temporary / "optimizer.safetensors")
+        save_recipe(recipe, temporary / "recipe.yaml")
+        tokenizer.save(temporary / "tokenizer")
+        for path in temporary.glob("*.safetensors"):  # the library makes files only their owner can read
+            path.chmod((temporary / "recipe.yaml").stat().st_mode)
+        files = {p.relative_to(temporary).as_posix(): p for p in sorted(temporary.rglob("*")) if p.is_file()}
+        state = {"format": FORMAT, "version": __version__, "step": step, "tokens": tokens, **(extra or {})}
+        state["files"] = {name: {"bytes": path.stat().st_size, "sha256": _sha256(path)} for name, path in files.items()}
+        (temporary / "state.json").write_text(json.dumps(state, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        for path in [*files.values(), temporary / "state.json", temporary / "tokenizer", temporary]:
+            _flush(path)
+        remove(folder)
+        os.rename(temporary, folder)
+        _flush(folder.parent)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    return folder
+
+
+def load_model(folder: Path, device: str | torch.device = "cpu") -> tuple[torch.nn.Module, Any, Recipe, dict[str, Any]]:
+    """(model, tokenizer, recipe, state) of the checkpoint `folder`, the model on `device`.
+
+    Raises UserError where there is no checkpoint, Failure where one is damaged.
+    """
+    from braingpt.model.lm import build
+
+    folder = Path(folder)
+    state = read_state(folder)
+    verify(folder, state, (name for name in state["files"] if name != "optimizer.safetensors"))
+    recipe = load_recipe(folder / "recipe.yaml")
+    model = build(recipe)
+    load_weights(model, folder)
+    return model.to(device), load_tokenizer(folder), recipe, state
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """The tokenizer that was saved with the checkpoint."""
+    from braingpt.tokenizer import Tokenizer
+
+    return Tokenizer.load(Path(folder) / "tokenizer")
+
+
+def load_weights(model: torch.nn.Module, folder: Path) -> None:
+    """Fill `model` with the checkpoint's parameters and buffers. Raises Failure when they are another model's."""
+    path = Path(folder) / "model.safetensors"
+    tensors = _load_tensors(path)
+    own = model.state_dict()
+    kept = _distinct(own)
+    wrong = sorted(kept.keys() ^ tensors.keys()) or sorted(name for name in kept if kept[name].shape != tensors[name].shape)
+    if wrong:
+        raise Failure(f"{path} holds another model than its recipe.yaml describes: '{wrong[0]}' does not fit")
+    with torch.no_grad():
+        for name, value in tensors.items():
+            own[name].copy_(value)
+
+
+def load_training(model: torch.nn.Module, optimizer: torch.optim.Optimizer, folder: Path) -> None:
+    """Put the optimizer's and the random generators' states back. Raises UserError for a checkpoint saved without them."""
+    path = Path(folder) / "optimizer.safetensors"
+    if "optimizer.safetensors" not in read_state(folder)["files"]:
+        raise UserError(f"{folder} was saved for inference, without the optimizer's state; training cannot go on from it")
+    tensors = _load_tensors(path)
+    cpu, cuda = tensors.pop(RNG_CPU), tensors.pop(RNG_CUDA, None)
+    try:
+        unpack_state(model, optimizer, tensors)
+    except ValueError as error:
+        raise Failure(f"{path} does not belong to this model: {error}") from None
+    torch.set_rng_state(cpu)
+    if cuda is not None and torch.cuda.is_available():
+        torch.cuda.set_rng_state(cuda)
+
+
+def read_state(folder: Path) -> dict[str, Any]:
+    """The checkpoint's state.json. Raises UserError where there is none, Failure where it cannot be read."""
+    path = Path(folder) / "state.json"
+    if not path.is_file():
+        raise UserError(f"{folder} is not a checkpoint (it has no state.json)")
+    try:
+        state = json.loads(path.read_text(encoding="utf-8"))
+        state["files"]["model.safetensors"]["sha256"], state["files"]["recipe.yaml"]["sha256"], int(state["step"]), int(state["tokens"])
+    except (ValueError, KeyError, TypeError):
+        raise Failure(f"{path} is damaged; take another checkpoint{_others(folder)}") from None
+    if state.get("format") != FORMAT:
+        raise UserError(f"{folder} has checkpoint format {state.get('format')}; braingpt {__version__} reads format {FORMAT}")
+    return state
+
+
+def verify(folder: Path, state: dict[str, Any] | None = None, names: Iterable[str] | None = None) -> None:
+    """Compare size and SHA-256 of the files `names` (all of them by default) with state.json; Failure names the first that differs."""
+    folder = Path(folder)
+    files = (state or read_state(folder))["files"]
+    for name in names or files:
+        path = folder / name
+        if not path.is_file():
+            raise Failure(f"{path} is missing; take another checkpoint{_others(folder)}")
+        if path.stat().st_size != files[name]["bytes"] or _sha256(path) != files[name]["sha256"]:
+            raise Failure(f"{path} is damaged: it is not the file that was saved; take another checkpoint{_others(folder)}")
+
+
+def list_checkpoints(run: Path) -> list[Path]:
+    """The run's checkpoints, oldest step first."""
+    found = [(int(match[1]), path) for path in (Path(run) / CHECKPOINTS).glob("step-*") if (match := _NAME.fullmatch(path.name))]
+    return [path for _, path in sorted(found) if (path / "state.json").is_file()]
+
+
+def newest(run: Path) -> Path | None:
+    """The run's checkpoint with the highest step."""
+    return next(reversed(list_checkpoints(run)), None)
+
+
+def resolve(run: Path | str | None, runs: Path = Path("runs")) -> Path:
+    """The checkpoint meant by `run`: a checkpoint, a run folder (its newest one), or None (the newest run under `runs`).
+
+    Raises UserError that says which command makes a checkpoint.
+    """
+    if run is None:
+        every = [path for folder in runs.glob("*") if (path := newest(folder))]
+        if not every:
+            commands = "`braingpt quickstart` makes a first one, `braingpt train --recipe NAME` a real one"
+            raise UserError(f"no trained model under {runs}/; {commands}")
+        return max(every, key=lambda path: (path / "state.json").stat().st_mtime_ns)
+    run = Path(run)
+    if (run / "state.json").is_file():
+        return run
+    if not run.exists():
+        named = Path(runs) / run
+        hint = f"did you mean {named}?" if named.is_dir() else f"`braingpt train --recipe NAME --out {run}` makes it"
+        raise UserError(f"there is no run {run}; {hint}")
+    found = newest(run)
+    if found is None:
+        resumable = (run / "recipe.yaml").is_file()
+        command = f"braingpt train --resume auto --out {run}" if resumable else f"braingpt train --recipe NAME --out {run}/NAME"
+        raise UserError(f"{run} holds no checkpoint; `{command}` makes one")
+    return found
+
+
+def prune(run: Path, keep: int, also: Iterable[Path] = ()) -> None:
+    """Delete the run's checkpoints except the newest `keep` and those in `also`."""
+    every = list_checkpoints(run)
+    for path in every[: max(0, len(every) - keep)]:
+        if path not in set(also):
+            remove(path)
+
+
+def sweep(run: Path) -> None:
+    """Delete what a killed process left half-written. Only the holder of the run's lock may call this."""
+    for path in (Path(run) / CHECKPOINTS).glob(".step-*"):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def remove(folder: Path) -> None:
+    """Delete a checkpoint so that no half of it is ever seen under its name."""
+    if folder.exists():
+        hidden = folder.parent / f".{folder.name}.old-{os.getpid()}"
+        shutil.rmtree(hidden, ignore_errors=True)
+        os.rename(folder, hidden)
+        shutil.rmtree(hidden)
+
+
+def name_of(step: int) -> str:
+    """The folder name of step `step`'s checkpoint."""
+    return f"step-{step:07d}"
+
+
+def _distinct(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """`state` without the second names of tied tensors."""
+    seen: set[tuple[int, torch.Size]] = set()
+    kept = {}
+    for name, tensor in state.items():
+        key = (tensor.data_ptr(), tensor.shape)
+        if tensor.numel() and key in seen:
+            continue
+        seen.add(key)
+        kept[name] = tensor
+    return kept
+
+
+def _random_state() -> dict[str, torch.Tensor]:
+    cuda = {RNG_CUDA: torch.cuda.get_rng_state()} if torch.cuda.is_available() and torch.cuda.is_initialized() else {}
+    return {RNG_CPU: torch.get_rng_state(), **cuda}
+
+
+def _save_tensors(tensors: dict[str, torch.Tensor], path: Path) -> None:
+    try:
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path)
+    except SafetensorError as error:  # the library turns the system's error into words
+        code = re.search(r"os error (\d+)", str(error))
+        raise OSError(int(code[1]), os.strerror(int(code[1])), str(path)) if code else Failure(f"cannot write {path}: {error}") from None
+
+
+def _load_tensors(path: Path) -> dict[str, torch.Tensor]:
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise Failure(f"cannot read {path}: {error}") from None
+
+
+def _flush(path: Path) -> None:
+    """Ask the system to bring a file or a folder's entries to the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network file systems cannot flush a folder
+            raise
+    finally:
+        os.close(handle)
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _others(folder: Path) -> str:
+    """Names an undamaged-looking neighbour of a damaged checkpoint."""
+    others = [path for path in list_checkpoints(Path(folder).parent.parent) if path != Path(folder)]
+    return f", like {others[-1]}" if others else ""

@@ -1,0 +1,116 @@
+"""What a person sees while training runs: a live line in a terminal, a plain line every ten seconds elsewhere.
+
+The loop tells a `Reporter` what happens; the base class says nothing, so a library call is silent.
+"""
+
+import time
+from typing import Any
+
+PLAIN_SECONDS = 10.0  # between two plain lines
+
+
+class Reporter:
+    """Hears everything, prints nothing."""
+
+    def begin(self, summary: str, step: int, steps: int) -> None:
+        """The run starts after `step` of `steps`; `summary` is the plan in a line."""
+
+    def step(self, record: dict[str, Any]) -> None:
+        """A training record, as in metrics.jsonl."""
+
+    def validation(self, record: dict[str, Any]) -> None:
+        """A validation record."""
+
+    def note(self, text: str) -> None:
+        """Something worth a line."""
+
+    def end(self) -> None:
+        """The run is over, well or not."""
+
+
+class PlainReporter(Reporter):
+    """Lines on a console without a terminal: the first step, then one every ten seconds, every validation, the last step."""
+
+    def __init__(self, console: Any) -> None:
+        self.console = console
+        self.last = 0.0
+
+    def begin(self, summary: str, step: int, steps: int) -> None:
+        self.console.print(summary, soft_wrap=True)
+        self.first, self.steps, self.began = step, steps, time.monotonic()
+
+    def step(self, record: dict[str, Any]) -> None:
+        now, step = time.monotonic(), record["step"]
+        if now - self.last < PLAIN_SECONDS and step != self.steps:
+            return
+        self.last = now
+        left = (now - self.began) / (step - self.first) * (self.steps - step)
+        self.console.print(
+            f"step {step}/{self.steps}  loss {_number(record['loss'])}  lr {record['lr']:.2e}  "
+            f"{record['tokens_per_second']:,.0f} tokens/s  {duration(left)} left",
+            soft_wrap=True,
+        )
+
+    def validation(self, record: dict[str, Any]) -> None:
+        self.console.print(validation_line(record), soft_wrap=True)
+
+    def note(self, text: str) -> None:
+        self.console.print(text, soft_wrap=True, markup=False)
+
+
+class LiveReporter(PlainReporter):
+    """A bar that redraws itself; validations and notes stay above it."""
+
+    def begin(self, summary: str, step: int, steps: int) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        self.console.print(summary)
+        self.progress = Progress(
+            BarColumn(bar_width=20),
+            MofNCompleteColumn(),
+            TextColumn("loss {task.fields[loss]}"),
+            TextColumn("validation {task.fields[validation]}"),
+            TextColumn("{task.fields[speed]} tokens/s"),
+            TimeRemainingColumn(),
+            TextColumn("left"),
+            console=self.console,
+            refresh_per_second=4,
+        )
+        self.task = self.progress.add_task("", total=steps, completed=step, loss="-", validation="-", speed="-")
+        self.progress.start()
+
+    def step(self, record: dict[str, Any]) -> None:
+        self.progress.update(
+            self.task, completed=record["step"], loss=_number(record["loss"]), speed=f"{record['tokens_per_second']:,.0f}"
+        )  # fmt: skip
+
+    def validation(self, record: dict[str, Any]) -> None:
+        bits = record["bits_per_byte"]
+        self.progress.update(self.task, validation="-" if bits is None else f"{bits:.3f} bits/byte")
+        super().validation(record)
+
+    def end(self) -> None:
+        if hasattr(self, "progress"):
+            self.progress.stop()
+
+
+def reporter_for(console: Any) -> Reporter:
+    """Live on a terminal, plain lines elsewhere."""
+    return LiveReporter(console) if console.is_terminal else PlainReporter(console)
+
+
+def validation_line(record: dict[str, Any]) -> str:
+    """`step 100  validation loss 5.12, 2.01 bits/byte (ko 1.80, en 2.20)`"""
+    languages = ", ".join(f"{name} {_number(score['bits_per_byte'])}" for name, score in record["by_language"].items())
+    return f"step {record['step']}  validation loss {_number(record['loss'])}, {_number(record['bits_per_byte'])} bits/byte ({languages})"
+
+
+def duration(seconds: float) -> str:
+    """1h02m, 3m05s, 12s."""
+    whole = round(seconds)
+    hours, minutes, rest = whole // 3600, whole // 60 % 60, whole % 60
+    return f"{hours}h{minutes:02}m" if hours else f"{minutes}m{rest:02}s" if minutes else f"{rest}s"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"

@@ -1,0 +1,92 @@
+"""Where a run begins: anew, or after a checkpoint; and whether the two fit together.
+
+What decides the numbers (model, batches, rate, seed) must be what the run began with, so that stopping and going on equals never having
+stopped. What does not (how long, how often to look, how much at a time) may change.
+"""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from braingpt.errors import UserError
+from braingpt.recipes import Recipe, load_recipe
+from braingpt.train import checkpoint
+from braingpt.train.run_folder import RECIPE, is_run
+
+FREE = (
+    "name", "data.folders",
+    "train.steps", "train.micro_batch", "train.compile", "train.eval_every", "train.eval_windows", "train.save_every",
+)  # fmt: skip
+
+
+def starting_point(out: Path, resume: str | None) -> Path | None:
+    """The checkpoint to go on from, or None to begin anew.
+
+    `resume`: None (the run must be new), "auto" (the newest checkpoint in `out`, if any), or a run folder or checkpoint.
+    Raises UserError when going on would overwrite later steps of a run.
+    """
+    last = checkpoint.newest(out)
+    if resume == "auto":
+        return last
+    if resume is None:
+        if is_run(out):
+            raise UserError(f"{out} exists; --resume auto goes on, --out starts elsewhere")
+        return None
+    chosen = checkpoint.resolve(resume)
+    if is_run(out) and run_of(chosen).resolve() != Path(out).resolve():
+        raise UserError(f"{out} is another run than {chosen}'s; --out takes a new folder")
+    if last and last.resolve() != chosen.resolve():
+        raise UserError(f"{out} has gone on to {last.name}; --out starts a branch from {chosen.name} in a new folder")
+    return chosen
+
+
+def run_of(folder: Path) -> Path:
+    """The run folder a checkpoint belongs to; the checkpoint's own parent when it was moved out of one."""
+    return folder.parent.parent if folder.parent.name == checkpoint.CHECKPOINTS else folder.parent
+
+
+def recipe_to_train(name: str | None, out: Path | None, resume: str | None, overrides: Sequence[str]) -> Recipe:
+    """The recipe named, or else the one the run to be resumed was started with, with `overrides` laid over it."""
+    if name:
+        return load_recipe(name, list(overrides))
+    if resume and resume != "auto":
+        return load_recipe(checkpoint.resolve(resume) / RECIPE, list(overrides))
+    if resume and out and (Path(out) / RECIPE).is_file():
+        return load_recipe(Path(out) / RECIPE, list(overrides))
+    if resume and out:
+        raise UserError(f"there is no run {out} to go on with; --recipe NAME starts one")
+    if resume:
+        raise UserError("--resume auto needs --out RUN or --recipe NAME")
+    raise UserError("--recipe NAME is missing; `braingpt recipes` lists the names")
+
+
+def check_agreement(saved: Recipe, asked: Recipe, folder: Path) -> None:
+    """UserError naming the first setting in which a resumed run would differ from what it began with."""
+    before, now = dict(_flat(saved.model_dump(mode="json"))), dict(_flat(asked.model_dump(mode="json")))
+    for key in dict.fromkeys(["model.architecture", *before, *now]):
+        if key not in FREE and before.get(key) != now.get(key):
+            raise UserError(
+                f"{folder} was trained with {key} = {_shown(before.get(key))}, the recipe asks for {_shown(now.get(key))};"
+                " resume with the same settings, or start elsewhere with --out"
+            )
+
+
+def data_identity(folders: Sequence[Path]) -> str:
+    """SHA-256 over the manifests of the prepared folders: equal when the data are the same, wherever they lie."""
+    digest = hashlib.sha256()
+    for folder in folders:
+        digest.update((Path(folder) / "manifest.json").read_bytes())
+    return digest.hexdigest()
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _shown(value: Any) -> str:
+    return "nothing" if value is None else str(value)

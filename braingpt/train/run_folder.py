@@ -1,0 +1,123 @@
+"""The run folder: one writer at a time, the metrics line by line, and which checkpoint is best.
+
+runs/NAME/
+  recipe.yaml     the resolved recipe
+  metrics.jsonl   one JSON object a line: {"kind": "train", ...} every step, {"kind": "validation", ...} every evaluation
+  best.json       step, loss and folder of the checkpoint with the lowest validation loss
+  checkpoints/    step-0000250/ ...
+"""
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from braingpt.errors import UserError
+from braingpt.recipes import Recipe, save_recipe
+from braingpt.train import checkpoint
+
+METRICS, RECIPE, BEST, LOCK = "metrics.jsonl", "recipe.yaml", "best.json", ".lock"
+KEEP = 3  # newest checkpoints; the best one stays as well
+
+
+@contextmanager
+def locked(path: Path) -> Iterator["RunFolder"]:
+    """The run folder at `path`, created if need be, for this process alone. Left without content, it is removed again.
+
+    Raises UserError when another process writes there, or when `path` is a file or a folder of other things.
+    """
+    path = Path(path)
+    if path.exists() and not path.is_dir():
+        raise UserError(f"{path} is a file; --out takes a folder")
+    if path.is_dir() and not is_run(path) and any(entry.name != LOCK for entry in path.iterdir()):
+        raise UserError(f"{path} holds other files than a run's; --out takes a new folder")
+    path.mkdir(parents=True, exist_ok=True)
+    with open(path / LOCK, "a", encoding="utf-8") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"another process is training in {path}; wait for it, or give --out another folder") from None
+        try:
+            yield RunFolder(path)
+        finally:
+            if [entry.name for entry in path.iterdir()] == [LOCK]:
+                (path / LOCK).unlink()
+                path.rmdir()
+
+
+def is_run(path: Path) -> bool:
+    """Whether training has begun in this folder before."""
+    return any((Path(path) / name).exists() for name in (RECIPE, METRICS, checkpoint.CHECKPOINTS))
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """All records of the run at `path`; a line cut short by a crash is left out."""
+    records = []
+    file = Path(path) / METRICS
+    for line in file.read_text(encoding="utf-8").splitlines() if file.is_file() else []:
+        try:
+            records.append(json.loads(line))
+        except ValueError:
+            continue
+    return records
+
+
+class RunFolder:
+    """A run folder this process may write to; obtained from `locked`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def prepare(self, recipe: Recipe, step: int, history: Path | None = None) -> None:
+        """Make the folder ready to go on after `step`: recipe saved, half-written rests removed, later metrics dropped.
+
+        `history`: the run whose metrics up to `step` lead here; this one by default.
+        """
+        checkpoint.sweep(self.path)
+        records = [record for record in read_metrics(history or self.path) if record["step"] <= step]
+        lines = [json.dumps(record, ensure_ascii=False) + "\n" for record in records]
+        _replace(self.path / METRICS, "".join(lines))
+        temporary = self.path / f".{RECIPE}.tmp-{os.getpid()}"
+        save_recipe(recipe, temporary)
+        os.replace(temporary, self.path / RECIPE)
+
+    def log(self, record: dict[str, Any]) -> None:
+        """Append one record to metrics.jsonl."""
+        with open(self.path / METRICS, "a", encoding="utf-8") as file:
+            file.write(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n")
+
+    def validations(self) -> list[dict[str, Any]]:
+        """The validation records so far."""
+        return [record for record in read_metrics(self.path) if record["kind"] == "validation"]
+
+    def checkpoint(self, step: int) -> Path:
+        """Where the checkpoint of `step` lies."""
+        return self.path / checkpoint.CHECKPOINTS / checkpoint.name_of(step)
+
+    def check_space(self, needed: int) -> None:
+        """Raise UserError when fewer than `needed` bytes are free: better now than at the first save."""
+        free = shutil.disk_usage(self.path).free
+        if free < needed:
+            room = f"a checkpoint takes {needed / 1e6:,.0f} MB, {self.path} has {free / 1e6:,.0f} MB free"
+            raise UserError(f"{room}; --out takes a folder on another disk")
+
+    def settle(self, best: dict[str, Any] | None) -> None:
+        """Record which checkpoint is best and delete those that are neither new nor best."""
+        folder = self.checkpoint(best["step"]) if best else None
+        if folder and folder.is_dir():
+            _replace(self.path / BEST, json.dumps({**best, "checkpoint": str(folder.relative_to(self.path))}) + "\n")
+        checkpoint.prune(self.path, KEEP, [folder] if folder else [])
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write a small file so that the old one or the new one is there, never a part."""
+    temporary = path.parent / f".{path.name}.tmp-{os.getpid()}"
+    with open(temporary, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)

@@ -1,0 +1,25 @@
+"""The learning rate as a pure function of the step: warm-up, then one of three descents.
+
+Nothing is remembered between steps, so a resumed run needs only its step number.
+"""
+
+import math
+
+from braingpt.recipes import TrainConfig
+
+WSD_DECAY = 0.2  # share of the steps in which `wsd` descends (MiniCPM, section 4: 10 to 20 %)
+
+
+def learning_rate(step: int, config: TrainConfig) -> float:
+    """The rate of step `step` (counted from 0): rises linearly to `lr` over `warmup` steps, ends at `final_lr` x `lr` in the last step.
+
+    `cosine` and `linear` descend over all steps after the warm-up, `wsd` (warm-up, stable, decay) stays at `lr` and descends linearly
+    over the last fifth.
+    """
+    if step < config.warmup:
+        return config.lr * (step + 1) / config.warmup
+    last = config.steps - 1
+    begin = max(config.warmup, last - round(WSD_DECAY * config.steps)) if config.schedule == "wsd" else config.warmup
+    done = min(1.0, max(0, step - begin) / max(1, last - begin))  # 0 where the descent begins, 1 in the last step
+    fall = 0.5 * (1 - math.cos(math.pi * done)) if config.schedule == "cosine" else done
+    return config.lr * (1 - (1 - config.final_lr) * fall)

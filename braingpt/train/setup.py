@@ -1,0 +1,101 @@
+"""What a run needs before its first step: a device, a precision, a tokenizer, tokens, and a forward pass, compiled or not."""
+
+import logging
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from braingpt.errors import Failure, UserError
+from braingpt.recipes import Recipe, TrainConfig
+
+
+def pick_device(name: str | None = None) -> torch.device:
+    """The device called `name` ("cpu", "cuda", "cuda:1"); "auto" and None take a GPU where there is one. UserError where it is missing."""
+    if name in (None, "auto"):
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UserError(f"unknown device '{name}'; it is cpu or cuda") from None
+    if device.type not in ("cpu", "cuda"):
+        raise UserError(f"device '{name}' is not supported; it is cpu or cuda")
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UserError("there is no usable NVIDIA GPU here (`braingpt doctor` says more); --device cpu works everywhere")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UserError(f"device '{name}' is not there; this machine has {torch.cuda.device_count()} GPU(s), counted from cuda:0")
+    return device
+
+
+def flush_denormals() -> None:
+    """Treat numbers below 1e-38 as zero on the CPU, from now on. In the head's gradient they made a step up to ten times slower.
+
+    The flag belongs to a thread and is inherited by the threads it starts: set it before torch first computes in parallel.
+    """
+    torch.set_flush_denormal(True)
+
+
+@contextmanager
+def denormals_flushed() -> Iterator[None]:
+    """`flush_denormals` for the time of the `with`, so that a library call does not change its caller's arithmetic."""
+    flushed_before = bool(torch.tensor(1e-39, dtype=torch.float32).mul(1.0) == 0)
+    flush_denormals()
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(flushed_before)
+
+
+def autocast_dtype(config: TrainConfig, device: torch.device) -> torch.dtype | None:
+    """bfloat16 where products are to run in it, None for plain float32."""
+    native = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.bfloat16 if config.dtype == "bfloat16" or (config.dtype == "auto" and native) else None
+
+
+def autocast(device: torch.device, dtype: torch.dtype | None) -> AbstractContextManager[None]:
+    """A fresh autocast context, or one that does nothing."""
+    return torch.autocast(device.type, dtype=dtype) if dtype else nullcontext()
+
+
+def open_data(folders: Sequence[Path], recipe: Recipe) -> tuple[Any, Any]:
+    """(tokenizer, shards) of the prepared folders. The tokenizer is the first folder's; the others must have been prepared with the same.
+
+    Raises UserError for a folder that is not prepared (naming the command), and for a vocabulary that is not the model's.
+    """
+    from braingpt.data.manifest import read_manifest
+    from braingpt.data.shards import ShardSet
+    from braingpt.tokenizer import Tokenizer
+
+    if not folders:
+        raise UserError("no data to train on; --data DIR names a prepared folder, `braingpt data prepare sample` makes one")
+    for folder in folders:
+        read_manifest(folder)
+    tokenizer = Tokenizer.load(folders[0] / "tokenizer")
+    if tokenizer.vocab_size != recipe.model.vocab:
+        raise UserError(
+            f"{folders[0]} has a vocabulary of {tokenizer.vocab_size:,} tokens, the recipe's model one of {recipe.model.vocab:,};"
+            f" --set model.vocab={tokenizer.vocab_size} makes them agree"
+        )
+    return tokenizer, ShardSet.open(folders, tokenizer)
+
+
+def compiled(model: torch.nn.Module, device: torch.device) -> Callable[..., Any]:
+    """The model's forward through torch.compile. Raises UserError where no compiler can be found, Failure where it does not get through."""
+    compilers = [os.environ["CXX"]] if os.environ.get("CXX") else ["g++", "clang++"] if device.type == "cpu" else ["gcc", "clang", "cc"]
+    if not any(shutil.which(name) for name in compilers):
+        raise UserError(f"--compile needs a C++ compiler ({' or '.join(compilers)}); install one, or train without --compile")
+    torch._logging.set_logs(dynamo=logging.ERROR)  # graph breaks cost speed, not correctness: nothing to tell a user
+    forward = torch.compile(model)
+
+    def guarded(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return forward(*args, **kwargs)
+        except torch._dynamo.exc.TorchDynamoException as error:
+            first = str(error).strip().splitlines()[0]
+            raise Failure(f"torch.compile cannot compile this model here ({first}); train without --compile") from error
+
+    return guarded

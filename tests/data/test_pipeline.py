@@ -1,0 +1,258 @@
+"""Preparations from end to end, on the user's own files and on copies of hub datasets."""
+
+import errno
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from braingpt.data import hub, pipeline
+from braingpt.data.manifest import read_manifest, verify
+from braingpt.data.pipeline import Request, prepare
+from braingpt.data.shards import ShardSet
+from braingpt.data.sources import DATASETS, PREPARATIONS
+from braingpt.data.writer import FolderWriter
+from braingpt.errors import Failure, UserError
+from tests.data.folders import ByteTokenizer
+
+CORPORA = Path("../shared/corpora")
+KOREAN = "인공지능은 사람이 만든 기계가 배우고 생각하는 힘을 말한다. 이것은 {} 번째 글이다."
+ENGLISH = "Small models learn from little text, and this is the document with the number {} among them."
+
+
+def _own(tmp_path: Path, count: int = 40) -> Path:
+    path = tmp_path / "own.jsonl"
+    texts = [template.format(number) for number in range(count) for template in (KOREAN, ENGLISH)]
+    path.write_text("\n".join(json.dumps({"text": text}) for text in [*texts, texts[0], "x"]))
+    return path
+
+
+def _decoded(folder: Path, split: str, language: str, tokenizer: ByteTokenizer) -> list[str]:
+    """Texts of one language, each checked to stand between its marker and the end of text."""
+    shards = ShardSet.open([folder], tokenizer)
+    ids = shards.window(split, language, 0, shards.tokens(split, language)).tolist()
+    texts: list[list[int]] = []
+    for token in ids:
+        if token == tokenizer.markers[language]:
+            assert not texts or texts[-1][-1] == tokenizer.eot
+            texts.append([])
+        else:
+            texts[-1].append(token)
+    return [bytes(text[:-1]).decode() for text in texts]
+
+
+def test_own_files(tmp_path: Path, tokenizer: ByteTokenizer) -> None:
+    out = tmp_path / "out"
+    done = prepare(Request("text", out, [_own(tmp_path)], validation=0.2), tokenizer)
+    kept = {language: [_decoded(out, split, language, tokenizer) for split in ("train", "validation")] for language in ("ko", "en")}
+    for language, template in (("ko", KOREAN), ("en", ENGLISH)):
+        train, validation = kept[language]
+        assert sorted(train + validation) == sorted(template.format(number) for number in range(40))
+        assert 1 <= len(validation) <= 20
+    report = done.manifest.filters["text"]
+    assert (report["read"], report["kept"]) == (82, 80)
+    assert {rule: facts["documents"] for rule, facts in report["dropped"].items()} == {"duplicate": 1, "too short": 1}
+    assert sum(stream.bytes for stream in done.manifest.streams) == sum(
+        len(text.encode()) for both in kept.values() for s in both for text in s
+    )
+    assert sum(stream.documents for stream in done.manifest.streams) == 80
+    assert verify(out, read_manifest(out)) == []
+    assert (out / "tokenizer").is_dir()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "own.jsonl"]
+
+
+def test_same_inputs_give_the_same_bytes(tmp_path: Path, tokenizer: ByteTokenizer) -> None:
+    manifests = [prepare(Request("text", tmp_path / name, [_own(tmp_path)]), tokenizer).manifest for name in "ab"]
+    assert manifests[0].streams == manifests[1].streams
+
+
+def test_a_single_document_gives_both_splits(tmp_path: Path, tokenizer: ByteTokenizer) -> None:
+    path = tmp_path / "one.txt"
+    path.write_text("".join(ENGLISH.format(number) + "\n" for number in range(100)))
+    prepare(Request("text", tmp_path / "out", [path]), tokenizer)
+    shards = ShardSet.open([tmp_path / "out"], tokenizer)
+    train, validation = shards.tokens("train", "en"), shards.tokens("validation", "en")
+    assert train + validation == len(path.read_text().strip()) + 2
+    assert validation == pytest.approx(0.05 * (train + validation), abs=2)
+
+
+def test_existing_folder(tmp_path: Path, tokenizer: ByteTokenizer) -> None:
+    out, own = tmp_path / "out", _own(tmp_path)
+    request = Request("text", out, [own])
+    first = prepare(request, tokenizer)
+    again = prepare(request, tokenizer)
+    assert (first.fresh, again.fresh) == (True, False)
+    assert again.manifest == first.manifest
+    with pytest.raises(UserError, match=r"languages: was .*, now ko\).*--force"):
+        prepare(Request("text", out, [own], languages=["ko"]), tokenizer)
+    assert prepare(Request("text", out, [own], languages=["ko"], force=True), tokenizer).manifest.languages() == ["ko"]
+    own.write_text(json.dumps({"text": ENGLISH}))
+    with pytest.raises(UserError, match="inputs: changed since"):
+        prepare(Request("text", out, [own], languages=["ko"]), tokenizer)
+    (out / "my-notes.txt").write_text("mine")
+    with pytest.raises(UserError, match=r"my-notes\.txt"):
+        prepare(Request("text", out, [own], force=True), tokenizer)
+    assert (out / "my-notes.txt").exists()
+
+
+def test_max_samples(tmp_path: Path, tokenizer: ByteTokenizer) -> None:
+    manifest = prepare(Request("text", tmp_path / "out", [_own(tmp_path)], max_samples=7), tokenizer).manifest
+    counts = {language: sum(s.documents for s in manifest.streams if s.language == language) for language in ("ko", "en")}
+    assert counts == {"ko": 7, "en": 7}
+
+
+@pytest.mark.parametrize("validation", [0.0, 0.5])
+def test_validation_share(tmp_path: Path, tokenizer: ByteTokenizer, validation: float) -> None:
+    manifest = prepare(Request("text", tmp_path / "out", [_own(tmp_path, 200)], validation=validation), tokenizer).manifest
+    assert manifest.total("validation", "documents") / 400 == pytest.approx(validation, abs=0.1)
+
+
+def test_nothing_kept(tmp_path: Path, tokenizer: ByteTokenizer) -> None:
+    path = tmp_path / "short.jsonl"
+    path.write_text('{"text": "x"}\n{"text": "y"}\n{\n')
+    with pytest.raises(UserError, match=r"too short: 2, broken row: 1 \(such as 'x'\)"):
+        prepare(Request("text", tmp_path / "deep" / "out", [path]), tokenizer)
+    path.write_text("")
+    with pytest.raises(UserError, match="holds no documents"):
+        prepare(Request("text", tmp_path / "deep" / "out", [path]), tokenizer)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["short.jsonl"]
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()])
+def test_failure_leaves_nothing_and_keeps_what_was(
+    tmp_path: Path, tokenizer, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    out, own = tmp_path / "out", _own(tmp_path)
+    before = prepare(Request("text", out, [own]), tokenizer).manifest
+    added = FolderWriter.add
+
+    def failing(self, split, language, *rest):
+        added(self, split, language, *rest)
+        if language == "en":
+            raise error
+
+    monkeypatch.setattr(FolderWriter, "add", failing)
+    with pytest.raises(type(error)):
+        prepare(Request("text", out, [own], force=True), tokenizer)
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["out", "own.jsonl"]
+    assert read_manifest(out) == before
+    assert verify(out, before) == []
+
+
+@pytest.mark.parametrize(
+    ("request_", "words"),
+    [
+        (Request("koraen", Path("x")), "did you mean 'korean'"),
+        (Request("text", Path("x")), "needs files"),
+        (Request("korean", Path("x"), [Path("y")]), "go with 'text'"),
+        (Request("korean", Path("x"), source=Path("no-such-folder")), "not a folder"),
+        (Request("sample", Path("x"), source=Path()), "reads none"),
+        (Request("korean", Path("x"), languages=["de"]), "no language 'de'"),
+        (Request("korean", Path("x"), max_samples=0), "at least 1"),
+        (Request("korean", Path("x"), validation=0.9), "from 0 to 0.5"),
+        (Request("korean", Path("x"), column="text"), "--column goes with"),
+        (Request("text", Path("x"), [Path("no-such-file.txt")]), "no file or folder"),
+    ],
+)
+def test_wrong_requests(tokenizer: ByteTokenizer, request_: Request, words: str) -> None:
+    with pytest.raises(UserError) as caught:
+        prepare(request_, tokenizer)
+    assert words in str(caught.value)
+    assert not Path("x").exists()
+
+
+def test_the_table_is_consistent() -> None:
+    for name, entry in PREPARATIONS.items():
+        assert set(entry.datasets) <= set(DATASETS), name
+        offered = {language for dataset in entry.datasets for language in DATASETS[dataset].parts}
+        assert not entry.datasets or set(entry.languages) <= offered, name
+    used = {dataset for name, entry in PREPARATIONS.items() if name != "all" for dataset in entry.datasets}
+    assert used == set(DATASETS)
+
+
+def _local(tmp_path: Path) -> Path:
+    """A copy of one dataset, in the hub's layout, with a column of each kind the reader understands."""
+    folder = tmp_path / "copies" / "klue" / "klue"
+    configs = []
+    rows = {
+        "ynat": [{"title": KOREAN.format(n), "label": n} for n in range(5)],
+        "ner": [{"tokens": list(KOREAN.format(n)), "sentence": "<표:XX>"} for n in range(5, 10)],
+        "wos": [
+            {"dialogue": [{"role": "user", "text": KOREAN.format(n)}, {"role": "sys", "text": "네, 알겠습니다."}]} for n in range(10, 12)
+        ],
+    }
+    for config, content in rows.items():
+        (folder / config).mkdir(parents=True)
+        (folder / config / "train.jsonl").write_text("\n".join(map(json.dumps, content)))
+        configs.append(f"- config_name: {config}\n  data_files:\n  - split: train\n    path: {config}/train.jsonl\n")
+    (folder / "README.md").write_text("---\nconfigs:\n" + "".join(configs) + "---\n")
+    return tmp_path / "copies"
+
+
+def test_local_copy_of_a_hub_dataset(tmp_path: Path, tokenizer: ByteTokenizer) -> None:
+    notes: list[str] = []
+    request = Request("korean", tmp_path / "out", source=_local(tmp_path), languages=["ko"], validation=0.0)
+    manifest = prepare(request, tokenizer, note=notes.append).manifest
+    texts = _decoded(tmp_path / "out", "train", "ko", tokenizer)
+    assert texts == [*(KOREAN.format(n) for n in range(10)), *(f"{KOREAN.format(n)}\n네, 알겠습니다." for n in (10, 11))]
+    assert [stream.source for stream in manifest.streams] == ["klue"]
+    assert any("KorQuAD" in note for note in notes)
+    assert any("klue/klue" in note and "mrc" in note and "ynat validation" in note for note in notes)
+
+
+def test_nothing_of_it_is_there(tmp_path: Path, tokenizer: ByteTokenizer) -> None:
+    with pytest.raises(UserError, match="looked for allenai/c4"):
+        prepare(Request("c4", tmp_path / "out", source=_local(tmp_path)), tokenizer)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_hub_out_of_reach_is_one_line(tmp_path: Path, tokenizer: ByteTokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub
+
+    def refuse():
+        raise ConnectionError("name or service not known")
+
+    monkeypatch.setattr(huggingface_hub, "get_session", refuse)
+    with pytest.raises(Failure, match=r"cannot reach the Hugging Face hub.*--source DIR"):
+        prepare(Request("korean", tmp_path / "out"), tokenizer)
+
+
+def test_errors_while_reading_are_one_line() -> None:
+    def rows(error: Exception):
+        yield {"text": "one"}
+        raise error
+
+    for error, words in ((ConnectionError("reset"), "cannot reach"), (RuntimeError("bad page"), "cannot read c4 en")):
+        with pytest.raises(Failure, match=words):
+            list(hub._guarded(rows(error), "c4 en"))
+    with pytest.raises(OSError, match="No space"):
+        list(hub._guarded(rows(OSError(errno.ENOSPC, "No space left on device")), "c4 en"))
+
+
+@pytest.mark.skipif(not CORPORA.is_dir(), reason="the development corpora are not here")
+@pytest.mark.parametrize("name", [name for name in PREPARATIONS if name not in ("sample", "text")])
+def test_every_corpus_of_the_table(tmp_path: Path, tokenizer: ByteTokenizer, name: str) -> None:
+    manifest = prepare(Request(name, tmp_path / "out", source=CORPORA, max_samples=20), tokenizer).manifest
+    assert manifest.total("train", "documents") >= 19
+    assert manifest.total("validation") > 0
+    for stream in manifest.streams:
+        ids = np.fromfile(tmp_path / "out" / stream.files[0].path, dtype="<u2")
+        assert stream.documents == 0 or ids[0] == tokenizer.markers[stream.language]
+    if name == "korean":
+        assert {(stream.language, stream.source) for stream in manifest.streams if stream.split == "train"} == {
+            ("ko", "klue"),
+            ("ko", "korquad"),
+            ("ko", "parallel"),
+            ("en", "parallel"),
+            ("ko", "nsmc"),
+        }
+
+
+def test_progress_is_told(tmp_path: Path, tokenizer: ByteTokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline, "BATCH", 1000)
+    told: list[pipeline.Progress] = []
+    done = prepare(Request("text", tmp_path / "out", [_own(tmp_path)]), tokenizer, progress=told.append)
+    assert len(told) > 3
+    assert told[-1].tokens == sum(stream.tokens for stream in done.manifest.streams)
+    assert [progress.kept for progress in told] == sorted(progress.kept for progress in told)

@@ -1,0 +1,103 @@
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from braingpt.errors import UserError
+from braingpt.recipes import check_recipe, load_recipe, recipe_text, save_recipe, shipped
+
+
+@pytest.mark.parametrize("name", shipped())
+def test_every_shipped_recipe_loads_and_comes_back_the_same(name, tmp_path):
+    recipe = load_recipe(name)
+    assert recipe.name == name and recipe.model.architecture == name.rsplit("-", 1)[1]
+    save_recipe(recipe, tmp_path / "recipe.yaml")
+    assert load_recipe(tmp_path / "recipe.yaml") == recipe
+
+
+def test_bases_are_not_listed():
+    assert shipped() and not [name for name in shipped() if name.startswith("_")]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["train.lrr=1"], r"unknown recipe key 'train.lrr'; did you mean 'lr'\?"),
+        (["trian.lr=1"], r"unknown recipe key 'trian'; did you mean 'train'\?"),
+        (["model.columns.actve=1"], r"unknown recipe key 'model.columns.actve'; did you mean 'active'\?"),
+        (["model.mlp=4"], "unknown recipe key 'model.mlp'; known: .*columns"),
+        (["train.steps=0"], "train.steps: .*greater than or equal to 1"),
+        (["train.steps=many"], "train.steps: .*'many'"),
+        (["train.lr=.nan"], "train.lr"),
+        (["train.micro_batch=5"], r"train.batch \(16\) must be a multiple of train.micro_batch \(5\)"),
+        (["model.hidden=130"], r"model.hidden \(130\) must be an even multiple of model.heads"),
+        (["model.columns.active=99"], r"model.columns.active \(99\) is more than model.columns.count \(16\)"),
+        (["model.attention.layers=[7]"], "model.attention.layers"),
+        (["model.architecture=v9"], "model.architecture is 'v9'; it is one of dense, v1, v2"),
+        (["train.schedule=sine"], "train.schedule"),
+        (["data.mixture=even"], "data.mixture"),
+        (["train.lr"], "--set takes KEY=VALUE"),
+        (["=3"], "--set takes KEY=VALUE"),
+        (["train.lr=[1"], "--set train.lr: cannot read the value"),
+        (["name.first=x"], "'name' is a single value, not a group"),
+        (["train=5"], "train"),
+        (["extends=nano-v1"], "unknown recipe key 'extends'"),
+    ],
+)
+def test_what_a_user_can_get_wrong_is_told_in_one_line(overrides, message):
+    with pytest.raises(UserError, match=message) as caught:
+        load_recipe("nano-v2", overrides)
+    assert "\n" not in str(caught.value)
+
+
+def test_overrides_are_yaml_laid_over_in_order():
+    recipe = load_recipe("nano-v2", ["train.lr=1e-3", "train.lr=2e-3", "data.folders=[a, b/c]", "data.mixture={ko: 2, en: 1}", "name=x"])
+    assert (recipe.train.lr, recipe.data.folders, recipe.name) == (2e-3, ("a", "b/c"), "x")
+    assert recipe.data.mixture == {"ko": 2.0, "en": 1.0}
+    assert load_recipe("nano-v2").train.lr != 2e-3, "a recipe is read anew each time"
+
+
+def test_unknown_names_and_files():
+    with pytest.raises(UserError, match=r"unknown recipe 'nano-v3'; did you mean 'nano-v"):
+        load_recipe("nano-v3")
+    with pytest.raises(UserError, match="no recipe file"):
+        load_recipe("none.yaml")
+    with pytest.raises(UserError):
+        load_recipe("_none")
+
+
+def test_a_file_extends_one_beside_it_or_a_shipped_one(tmp_path):
+    (tmp_path / "base.yaml").write_text("extends: nano-dense\ntrain: {lr: 1e-2, steps: 7}\n")
+    (tmp_path / "mine.yaml").write_text("extends: base\ntrain: {steps: 8}\n")
+    recipe = load_recipe(tmp_path / "mine.yaml")
+    assert (recipe.name, recipe.train.lr, recipe.train.steps, recipe.model) == ("mine", 1e-2, 8, load_recipe("nano-dense").model)
+
+
+def test_the_name_is_the_files_own_even_when_the_parent_has_one(tmp_path):
+    save_recipe(load_recipe("nano-dense"), tmp_path / "parent.yaml")
+    (tmp_path / "child.yaml").write_text("extends: parent\ntrain: {steps: 8}\n")
+    assert load_recipe(tmp_path / "child.yaml").name == "child"
+
+
+def test_bad_files_are_told_in_one_line(tmp_path):
+    for text in ("extends: round\n", "- a\n", "a: [1\n", "model: 5\n", "", "train: null\n"):
+        (tmp_path / "round.yaml").write_text(text)
+        with pytest.raises(UserError) as caught:
+            load_recipe(tmp_path / "round.yaml")
+        assert "\n" not in str(caught.value)
+    (tmp_path / "round.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UserError, match="cannot read recipe"):
+        load_recipe(tmp_path / "round.yaml")
+
+
+@given(
+    lr=st.floats(1e-12, 1e3), steps=st.integers(1, 10**9), seed=st.integers(0, 2**63), name=st.text(min_size=1, max_size=20),
+    weights=st.dictionaries(st.sampled_from(["ko", "en", "no", "on", "1", "de"]), st.floats(1e-6, 1e6), min_size=1),
+)  # fmt: skip
+@settings(max_examples=40, deadline=None)
+def test_saved_recipes_load_as_they_were(tmp_path_factory, lr, steps, seed, name, weights):
+    tree = load_recipe("nano-v2").model_dump(mode="json")
+    tree["train"] |= {"lr": lr, "steps": steps, "seed": seed}
+    recipe = check_recipe(tree | {"name": name, "data": {"folders": ["자료/하나"], "mixture": weights}})
+    path = tmp_path_factory.mktemp("r") / "recipe.yaml"
+    path.write_text(recipe_text(recipe), encoding="utf-8")
+    assert load_recipe(path) == recipe

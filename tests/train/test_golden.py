@@ -1,0 +1,23 @@
+"""Five steps from a fixed seed over fixed text: any change to model, batches, optimizer or schedule shows here first.
+
+A change that means to alter the numbers alters these too, and says why.
+"""
+
+import pytest
+import torch
+
+from braingpt.recipes import load_recipe
+from braingpt.train.loop import train
+from braingpt.train.run_folder import read_metrics
+
+SETTINGS = ["train.batch=4", "train.context=64", "train.steps=5", "train.warmup=2", "train.eval_every=5", "train.eval_windows=2"]
+LOSSES: dict[str, list[float]] = {
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("architecture", ["dense", "v1", "v2"])
+def test_losses_are_those_written_down(tmp_path, data, architecture):
+    train(load_recipe(f"nano-{architecture}", SETTINGS), tmp_path / "run", [data], device="cpu")
+    *steps, validation = [record["loss"] for record in read_metrics(tmp_path / "run")]
+    assert [*steps, validation] == pytest.approx(LOSSES[architecture], rel=1e-3)
+    assert torch.get_default_dtype() == torch.float32

@@ -1,0 +1,199 @@
+import json
+import math
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from braingpt.errors import Failure, UserError
+from braingpt.inference.loading import load
+from braingpt.train import checkpoint
+from braingpt.train.loop import Trainer, train
+from braingpt.train.progress import Reporter
+from braingpt.train.run_folder import locked, read_metrics
+from tests.train.conftest import tiny
+
+TIMING = ("tokens_per_second", "seconds")
+
+
+class StopAt(Reporter):
+    """Sends this process the signal a user's Ctrl-C or a scheduler would, after step `at`."""
+
+    def __init__(self, at: int, number: int = signal.SIGINT) -> None:
+        self.at, self.number, self.notes = at, number, []
+
+    def step(self, record):
+        if record["step"] == self.at:
+            os.kill(os.getpid(), self.number)
+
+    def note(self, text):
+        self.notes.append(text)
+
+
+def history(run: Path) -> list[dict]:
+    return [{key: value for key, value in record.items() if key not in TIMING} for record in read_metrics(run)]
+
+
+def same_tensors(one: Path, two: Path) -> bool:
+    a, b = load_file(one), load_file(two)
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.mark.parametrize("architecture", ["dense", "v1", "v2"])
+@pytest.mark.parametrize("at", [7, 10])  # between two saves, and where a save and a validation are due
+def test_stopped_and_resumed_equals_never_stopped(tmp_path, data, architecture, at):
+    recipe = tiny(architecture)
+    whole = train(recipe, tmp_path / "whole", [data], device="cpu")
+    assert (whole.step, whole.tokens, whole.interrupted) == (20, 20 * 4 * 32, False)
+    half = train(recipe, tmp_path / "halves", [data], device="cpu", reporter=StopAt(at, signal.SIGTERM))
+    assert half.interrupted and half.step == at and checkpoint.newest(tmp_path / "halves").name == f"step-{at:07d}"
+    torch.manual_seed(99)
+    done = train(recipe, tmp_path / "halves", resume="auto", device="cpu")
+    assert done.step == 20 and done.tokens == whole.tokens and done.best == whole.best
+    for name in ("model.safetensors", "optimizer.safetensors"):
+        assert same_tensors(Path(whole.checkpoint) / name, Path(done.checkpoint) / name)
+    assert history(tmp_path / "whole") == history(tmp_path / "halves")
+    assert [record["step"] for record in history(tmp_path / "whole") if record["kind"] == "validation"] == [10, 20]
+
+
+def test_it_learns_and_the_result_loads(tmp_path, data):
+    result = train(tiny("v2", "train.steps=60", "train.lr=1e-2"), tmp_path / "run", [data], device="cpu")
+    records = read_metrics(tmp_path / "run")
+    losses = [record["loss"] for record in records if record["kind"] == "train"]
+    assert len(losses) == 60 and losses[0] == pytest.approx(math.log(16448), abs=0.2) and losses[-1] < 5
+    last = records[-1]
+    assert last["kind"] == "validation" and last["bits_per_byte"] > 0 and set(last["by_language"]) == {"ko", "en"}
+    assert set(records[0]) == {"kind", "step", "loss", "lr", "grad_norm", "tokens", "tokens_per_second", "seconds"}
+    assert result.peak_memory_bytes > 1e6 and result.loss == losses[-1]
+    model, tokenizer = load(tmp_path / "run")
+    assert not model.training and len(model.generate(tokenizer.encode("아침", language="ko"), max_new_tokens=4)) == 4
+
+
+def test_micro_batches_give_the_same_gradients(tmp_path, data):
+    whole, pieces = ([], [])
+    for sizes, recipe in ((whole, tiny("v2")), (pieces, tiny("v2", "train.micro_batch=1"))):
+        with locked(tmp_path / f"{len(sizes)}{recipe.train.micro_batch}") as run:
+            trainer = Trainer(recipe, run, [data], torch.device("cpu"), Reporter())
+            loss, norm = trainer._gradients()
+            sizes += [loss, norm, *(p.grad for p in trainer.model.parameters() if p.grad is not None)]
+    assert len(whole) == len(pieces)
+    for one, two in zip(whole, pieces, strict=True):
+        torch.testing.assert_close(one, two, rtol=2e-4, atol=1e-6)
+
+
+def test_a_step_without_finite_gradient_changes_nothing(tmp_path, data, monkeypatch):
+    gradients = Trainer._gradients
+    before = {}
+
+    def broken_at_the_third(self):
+        loss, norm = gradients(self)
+        if self.step == 2:
+            before.update({name: tensor.clone() for name, tensor in self.model.state_dict().items()})
+            return math.nan, math.inf
+        if self.step == 3:
+            now = self.model.state_dict()
+            assert all(torch.equal(before[name], now[name]) for name in now)
+        return loss, norm
+
+    monkeypatch.setattr(Trainer, "_gradients", broken_at_the_third)
+    result = train(tiny("dense", "train.steps=5"), tmp_path / "run", [data], device="cpu")
+    assert result.skipped == 1 and result.step == 5 and before
+    lines = (tmp_path / "run/metrics.jsonl").read_text().splitlines()
+    third = [json.loads(line, parse_constant=pytest.fail) for line in lines][2]
+    assert third["loss"] is None and third["grad_norm"] is None and third["skipped"] is True
+
+
+def test_a_run_that_never_recovers_is_given_up(tmp_path, data, monkeypatch):
+    monkeypatch.setattr(Trainer, "_gradients", lambda self: (math.nan, math.nan))
+    with pytest.raises(Failure, match=r"21 steps up to step 21.*step-0000020.*lower train\.lr"):
+        train(tiny("dense", "train.steps=99"), tmp_path / "run", [data], device="cpu")
+
+
+def test_an_existing_run_is_never_overwritten(tmp_path, data):
+    recipe = tiny("dense", "train.steps=2")
+    train(recipe, tmp_path / "run", [data], device="cpu")
+    with pytest.raises(UserError, match=r"exists; --resume auto goes on, --out starts elsewhere"):
+        train(recipe, tmp_path / "run", [data], device="cpu")
+    with pytest.raises(UserError, match=r"trained with model\.mlp = 512, the recipe asks for 99"):
+        train(tiny("dense", "train.steps=4", "model.mlp=99"), tmp_path / "run", [data], resume="auto", device="cpu")
+    with pytest.raises(UserError, match=r"model\.architecture = dense, the recipe asks for v2"):
+        train(tiny("v2"), tmp_path / "run", [data], resume="auto", device="cpu")
+    with pytest.raises(UserError, match=r"train\.lr"):
+        train(tiny("dense", "train.lr=1"), tmp_path / "run", [data], resume="auto", device="cpu")
+    assert train(tiny("dense", "train.steps=4"), tmp_path / "run", resume="auto", device="cpu").step == 4
+    assert train(tiny("dense", "train.steps=4"), tmp_path / "run", resume="auto", device="cpu").loss is None, "no step left"
+
+
+def test_a_given_checkpoint_is_branched_off_elsewhere(tmp_path, data):
+    recipe = tiny("dense")
+    first = train(recipe, tmp_path / "run", [data], device="cpu")
+    tenth = tmp_path / "run/checkpoints/step-0000010"
+    with pytest.raises(UserError, match=r"has gone on to step-0000020; --out starts a branch"):
+        train(recipe, tmp_path / "run", resume=str(tenth), device="cpu")
+    branch = train(recipe, tmp_path / "branch", resume=str(tenth), device="cpu")
+    assert history(tmp_path / "branch") == history(tmp_path / "run")
+    assert same_tensors(Path(first.checkpoint) / "model.safetensors", Path(branch.checkpoint) / "model.safetensors")
+    with pytest.raises(UserError, match="is another run than"):
+        train(recipe, tmp_path / "branch", resume=str(tenth), device="cpu")
+
+
+def test_a_damaged_checkpoint_stops_the_resume(tmp_path, data):
+    recipe = tiny("dense")
+    done = train(recipe, tmp_path / "run", [data], device="cpu", reporter=StopAt(12))
+    path = Path(done.checkpoint) / "optimizer.safetensors"
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(Failure, match=r"optimizer\.safetensors is damaged.*like .*step-0000010"):
+        train(recipe, tmp_path / "run", resume="auto", device="cpu")
+
+
+def test_two_writers_are_one_too_many(tmp_path, data):
+    with locked(tmp_path / "run"), pytest.raises(UserError, match="another process is training"):
+        train(tiny(), tmp_path / "run", [data], device="cpu")
+    assert not (tmp_path / "run").exists(), "nothing is left of a run that never began"
+
+
+def test_the_best_checkpoint_outlives_the_newest_three(tmp_path, data):
+    recipe = tiny(
+        "dense", "train.steps=12", "train.save_every=2", "train.eval_every=3", "train.lr=3.0", "train.clip=1e9", "train.final_lr=1"
+    )
+    result = train(recipe, tmp_path / "run", [data], device="cpu")
+    kept = [int(path.name[5:]) for path in checkpoint.list_checkpoints(tmp_path / "run")]
+    best = json.loads((tmp_path / "run/best.json").read_text())
+    assert best["step"] == result.best["step"] < 8, "this rate makes the model worse and worse"
+    assert kept[-1] == 12 and best["step"] in kept and len(kept) == 4
+    assert (tmp_path / "run" / best["checkpoint"]).is_dir()
+
+
+def test_unprepared_data_name_the_command(tmp_path, data, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"data/korean does not exist.*braingpt data prepare korean"):
+        train(tiny("dense", "data.folders=[data/korean]"), "runs/x", device="cpu")
+    with pytest.raises(UserError, match=r"vocabulary of 16,448 .* one of 999"):
+        train(tiny("dense", "model.vocab=999"), "runs/x", [data], device="cpu")
+    with pytest.raises(UserError, match="no data to train on"):
+        train(tiny("dense", "data.folders=[]"), "runs/x", device="cpu")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/letter.txt").write_text("x")
+    with pytest.raises(UserError, match="other files than a run's"):
+        train(tiny(), "mine", [data], device="cpu")
+    assert not Path("runs/x").exists() and [p.name for p in Path("mine").iterdir()] == ["letter.txt"]
+
+
+def test_changed_data_are_mentioned(tmp_path, data):
+    from tests.train.conftest import prepared
+
+    train(tiny("dense", "train.steps=2"), tmp_path / "run", [data], device="cpu")
+    other = prepared(tmp_path / "sample", count=50)
+    listener = StopAt(-1)
+    train(tiny("dense", "train.steps=4"), tmp_path / "run", [other], resume="auto", reporter=listener, device="cpu")
+    assert any("data differ" in note for note in listener.notes)
+
+
+def test_bfloat16_on_a_cpu_is_possible_and_warned_of(tmp_path, data):
+    listener = StopAt(-1)
+    result = train(tiny("dense", "train.steps=1", "train.dtype=bfloat16"), tmp_path / "run", [data], reporter=listener, device="cpu")
+    assert result.loss == pytest.approx(math.log(16448), abs=0.3) and any("bfloat16 is slow" in note for note in listener.notes)
+    assert load(tmp_path / "run")[0].embedding.weight.dtype == torch.float32

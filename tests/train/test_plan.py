@@ -1,0 +1,43 @@
+import pytest
+
+from braingpt.model.lm import build
+from braingpt.recipes import load_recipe, shipped
+from braingpt.train.plan import build_plan, human, size
+from tests.train.conftest import tiny
+
+
+@pytest.mark.parametrize("architecture", ["dense", "v1", "v2"])
+def test_figures_are_those_of_the_real_model(architecture):
+    recipe = tiny(architecture, "train.batch=8", "train.steps=50")
+    model = build(recipe)
+    plan = build_plan(recipe, data_tokens=3200)
+    count = sum(p.numel() for p in model.parameters())
+    assert plan.parameters_total == count == model.parameters_total()
+    assert plan.gradients_bytes == 4 * count and plan.optimizer_bytes == 8 * count
+    assert plan.weights_bytes == sum(t.numel() * t.element_size() for t in [*model.parameters(), *model.buffers()])
+    assert plan.memory_bytes == plan.weights_bytes + 12 * count
+    assert (plan.tokens_per_step, plan.tokens, plan.epochs) == (8 * 32, 50 * 8 * 32, 4.0)
+    assert plan.training_flops == pytest.approx(3 * model.flops_per_token(32) * plan.tokens)
+    assert build_plan(recipe, None, autocast=True).memory_bytes > plan.memory_bytes
+
+
+def test_a_checkpoint_is_as_large_as_planned(tmp_path, data):
+    from pathlib import Path
+
+    from braingpt.train.loop import train
+
+    recipe = tiny("v2", "train.steps=1")
+    folder = Path(train(recipe, tmp_path / "run", [data], device="cpu").checkpoint)
+    real = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+    assert real == pytest.approx(build_plan(recipe, None).checkpoint_bytes, rel=0.02)
+
+
+@pytest.mark.parametrize("name", shipped())
+def test_every_shipped_recipe_can_be_planned_without_memory(name):
+    plan = build_plan(load_recipe(name), None)
+    assert 0 < plan.parameters_active <= plan.parameters_total and name in plan.summary()
+
+
+def test_figures_for_people():
+    assert [human(n) for n in (999, 1500, 60_100_000, 2.59e9)] == ["999", "1.5k", "60.1M", "2.6B"]
+    assert [size(n) for n in (12, 1.5e6, 24e9)] == ["12 B", "1.5 MB", "24.0 GB"]

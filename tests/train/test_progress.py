@@ -1,0 +1,48 @@
+import io
+
+from rich.console import Console
+
+from braingpt.train.progress import LiveReporter, PlainReporter, duration, reporter_for
+
+STEP = {"kind": "train", "step": 1, "loss": 9.7, "lr": 1e-3, "tokens_per_second": 1234.5}
+SCORE = {"bits_per_byte": 1.5, "loss": 4.0, "tokens": 1, "bytes": 1, "perplexity": 54.6}
+VALIDATION = {
+    "kind": "validation",
+    "step": 2,
+    "loss": 4.0,
+    "bits_per_byte": 1.5,
+    "by_language": {"ko": SCORE, "en": SCORE | {"bits_per_byte": None}},
+}
+
+
+def tell(reporter):
+    reporter.begin("nano: 2.7M parameters", 0, 3)
+    for step in (1, 2, 3):
+        reporter.step(STEP | {"step": step, "loss": None if step == 3 else 9.7})
+    reporter.validation(VALIDATION)
+    reporter.note("a note [with brackets]")
+    reporter.end()
+
+
+def test_plain_lines_first_and_last_step_and_what_matters():
+    out = io.StringIO()
+    tell(PlainReporter(Console(file=out, width=60)))
+    lines = out.getvalue().splitlines()
+    assert lines[0] == "nano: 2.7M parameters"
+    assert [line.split()[1] for line in lines if line.startswith("step") and "tokens/s" in line] == ["1/3", "3/3"]
+    assert "step 2  validation loss 4.000, 1.500 bits/byte (ko 1.500, en -)" in lines
+    assert lines[-1] == "a note [with brackets]"
+    assert "\x1b" not in out.getvalue()
+
+
+def test_live_on_a_terminal_only():
+    out = io.StringIO()
+    console = Console(file=out, force_terminal=True, width=110)
+    assert isinstance(reporter_for(console), LiveReporter) and type(reporter_for(Console(file=io.StringIO()))) is PlainReporter
+    tell(reporter_for(console))
+    assert "3/3" in out.getvalue() and "1.500 bits/byte" in out.getvalue() and "tokens/s" in out.getvalue()
+    LiveReporter(console).end()  # a run that fails before it begins
+
+
+def test_durations():
+    assert [duration(s) for s in (0.4, 59.6, 61, 3600 * 26 + 125)] == ["0s", "1m00s", "1m01s", "26h02m"]

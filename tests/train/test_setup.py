@@ -1,0 +1,76 @@
+import signal
+from functools import partial
+
+import pytest
+import torch
+
+from braingpt.errors import Failure, UserError
+from braingpt.recipes import TrainConfig
+from braingpt.train import setup
+from braingpt.train.loop import train
+from braingpt.train.stopping import Stopped, stop_on_signals
+from tests.train.conftest import tiny
+
+
+def test_devices():
+    assert setup.pick_device("cpu") == torch.device("cpu")
+    assert setup.pick_device().type == setup.pick_device("auto").type
+    for name in ("tpu", "mps", "meta", "cuda:99"):
+        with pytest.raises(UserError):
+            setup.pick_device(name)
+
+
+def test_precision_on_a_cpu():
+    cpu = torch.device("cpu")
+    assert setup.autocast_dtype(TrainConfig(), cpu) is None
+    assert setup.autocast_dtype(TrainConfig(dtype="bfloat16"), cpu) == torch.bfloat16
+
+
+def test_denormals_are_flushed_inside_only():
+    tiny_number = torch.tensor(1e-39)
+    before = float(tiny_number * 1)
+    with setup.denormals_flushed():
+        assert float(tiny_number * 1) == 0
+    assert float(tiny_number * 1) == before
+
+
+def test_compile_needs_a_compiler(monkeypatch):
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setattr(setup.shutil, "which", lambda name: None)
+    with pytest.raises(UserError, match="needs a C\\+\\+ compiler"):
+        setup.compiled(torch.nn.Linear(2, 2), torch.device("cpu"))
+
+
+def test_compiled_training_equals_plain_training(tmp_path, data, monkeypatch):
+    """Traced whole, but not translated to C++, which would take a minute here; a run with --compile does that too."""
+    monkeypatch.setattr(setup.shutil, "which", lambda name: name)
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    small = ("train.steps=3", "model.layers=1", "train.eval_windows=1")
+    plain = train(tiny("dense", *small), tmp_path / "plain", [data], device="cpu")
+    traced = train(tiny("dense", *small, "train.compile=true"), tmp_path / "traced", [data], device="cpu")
+    assert traced.loss == pytest.approx(plain.loss, rel=1e-5)
+
+
+def test_a_model_that_does_not_compile_is_one_line(monkeypatch):
+    def refuse(graph, inputs):
+        raise RuntimeError("no such instruction\nand much more")
+
+    monkeypatch.setattr(setup.shutil, "which", lambda name: name)
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=refuse))
+    with pytest.raises(Failure, match="train without --compile") as caught:
+        setup.compiled(torch.nn.Linear(2, 2), torch.device("cpu"))(torch.ones(1, 2))
+    assert "\n" not in str(caught.value)
+
+
+def test_the_second_signal_stops_at_once_and_handlers_are_put_back():
+    before = signal.getsignal(signal.SIGINT)
+    with stop_on_signals() as stop:
+        signal.raise_signal(signal.SIGTERM)
+        assert stop.asked
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        with pytest.raises(Stopped), stop.droppable():
+            pass
+    with stop_on_signals() as stop, pytest.raises(Stopped), stop.droppable():
+        signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is before
