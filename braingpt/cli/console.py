@@ -37,10 +37,12 @@ def guarded(command: Callable[[], Any]) -> int:
 
     try:
         code = command()
+        if code == 130:  # what typer makes of Ctrl-C; a command that says more itself ends with SystemExit
+            return _say("interrupted", 130)
         return code if isinstance(code, int) else 0
-    except typer.Abort:
-        return _say("interrupted", 130)
-    except KeyboardInterrupt:
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    except (typer.Abort, KeyboardInterrupt):
         return _say("interrupted", 130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader left; nothing more to say

@@ -53,7 +53,7 @@ def quickstart(
     result = train(recipe, out, [DATA], reporter=reporter_for(screen), device="cpu")
     if result.interrupted:
         console(True).print(f"stopped after step {result.step}; braingpt quickstart begins again", soft_wrap=True)
-        raise typer.Exit(130)
+        raise SystemExit(130)
     losses = _losses(out)
     speed = f"{result.seconds:.0f} s, {result.tokens / result.seconds:,.0f} tokens/s"
     screen.print(f"loss {losses[0]:.2f} {_spark(losses)} {losses[-1]:.2f}  ({speed})", soft_wrap=True)

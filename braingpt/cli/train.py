@@ -46,7 +46,7 @@ def train(
         where = f"checkpoint {result.checkpoint}" if result.checkpoint else "nothing to save yet"
         stopped = f"stopped after step {result.step} of {result.steps}, {where}"
         console(True).print(f"{stopped}; go on with: {_resume_command(out)}", soft_wrap=True, markup=False)
-        raise typer.Exit(130)
+        raise SystemExit(130)
     if not json_output:
         _print_result(result, screen)
 
@@ -104,8 +104,8 @@ def _print_result(result, screen) -> None:
     from braingpt.train.plan import size
     from braingpt.train.progress import duration
 
-    if result.loss is None and result.seconds == 0:
-        screen.print(f"{result.run} has no steps left", soft_wrap=True)
+    if result.loss is None and not result.interrupted:
+        screen.print(f"{result.run} has no steps left; --set train.steps=N with N above {result.steps} goes on", soft_wrap=True)
         return
     best = f", best validation loss {result.best['loss']:.3f} at step {result.best['step']}" if result.best else ""
     skipped = f", {result.skipped} steps without a finite gradient skipped" if result.skipped else ""

@@ -42,6 +42,7 @@ class Result:
     checkpoint: str | None
     step: int
     steps: int
+    taken: int  # steps of this call
     tokens: int
     loss: float | None  # of the last step taken now
     validation: dict[str, Any] | None  # the run's last validation record
@@ -111,7 +112,7 @@ class Trainer:
         self.model = build(recipe, seed=config.seed).to(device)
         self.forward = compiled(self.model, device) if config.compile else self.model
         self.optimizer = build_optimizer(self.model, config)
-        self.step = self.tokens = self.skipped = self.skipped_in_row = 0
+        self.step = self.tokens = self.skipped = self.skipped_in_row = self.taken = 0
         self.seconds = 0.0
         self.best: dict[str, Any] | None = None
         self.loss: float | None = None
@@ -193,7 +194,7 @@ class Trainer:
             raise Failure(f"no finite gradient in {self.skipped_in_row} steps up to step {self.step + 1}{last}; try a lower train.lr")
         seconds = time.perf_counter() - began
         tokens = self.config.batch * self.config.context
-        self.step, self.tokens, self.seconds = self.step + 1, self.tokens + tokens, self.seconds + seconds
+        self.step, self.tokens, self.seconds, self.taken = self.step + 1, self.tokens + tokens, self.seconds + seconds, self.taken + 1
         self.loss = loss if math.isfinite(loss) else None
         self._log(
             "train", self.reporter.step, loss=self.loss, lr=rate, grad_norm=norm if math.isfinite(norm) else None, tokens=self.tokens,
@@ -271,7 +272,7 @@ class Trainer:
         else:
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
         return Result(
-            run=str(self.run.path), checkpoint=str(self.saved) if self.saved else None, step=self.step, steps=self.config.steps,
+            run=str(self.run.path), checkpoint=str(self.saved) if self.saved else None, step=self.step, steps=self.config.steps, taken=self.taken,
             tokens=self.tokens, loss=self.loss, validation=self.validation, best=self.best, skipped=self.skipped, seconds=self.seconds,
             peak_memory_bytes=peak, interrupted=interrupted,
         )  # fmt: skip

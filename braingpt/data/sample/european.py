@@ -13,7 +13,7 @@ from braingpt.data.sample.texts import items, stories, table, words
 
 
 class Gendered(Noun):
-    """A noun that can carry a colour (`*` at the end of a spec sets it in) and the gender of its owner, for his and her."""
+    """A noun that can carry an adjective, its colour (`*` at the end of a spec sets it in) and the gender of its owner, for his and her."""
 
     def __init__(self, text: str, gender: str = "m", other: str = "", color: str = "", owner: str = "m") -> None:
         super().__init__(text, gender)
@@ -40,6 +40,12 @@ def parse(forms: Forms, entry: str, **more: str) -> Gendered:
     return forms.noun(text, gender, other, **more)
 
 
+def agree(adjective: str, gender: str) -> str:
+    """An adjective given as `rojo/roja`, or as one form for both genders."""
+    masculine, _, feminine = adjective.partition("/")
+    return feminine if feminine and gender == "f" else masculine
+
+
 def cast(forms: Forms, draw: Draw) -> dict[str, Any]:
     """Everything a template may name, drawn so that it fits together."""
     code = forms.language
@@ -51,9 +57,11 @@ def cast(forms: Forms, draw: Draw) -> dict[str, Any]:
         found[key] = parse(forms, draw.choice(lists["things"]), color=color, owner=hero.gender)
     found["elder"] = parse(forms, draw.choice(lists["elders"]), owner=hero.gender)
     found["stranger"] = parse(forms, draw.choice(lists["strangers"]))
-    found |= dict(zip(("animal", "animal2"), (parse(forms, entry) for entry in draw.several(lists["fable"], 2)), strict=True))
+    traits = draw.several(lists["traits"], 2)
+    for key, entry, trait in zip(("animal", "animal2"), draw.several(lists["fable"], 2), traits, strict=True):
+        found[key] = parse(forms, entry, color=trait)
     found["pet"] = parse(forms, draw.choice(lists["pets"]), owner=hero.gender)
-    for key in ("petname", "trait", "fable food", "weekday", "snack", "drink", "shop", "spot", "landmark", "topic", "book", "hour", "neutral"):
+    for key in ("petname", "fable food", "weekday", "snack", "drink", "shop", "spot", "landmark", "book", "hour", "neutral"):
         found[key.replace(" ", "_")] = draw.choice(lists[key])
     for key in ("indoor", "outdoor"):
         found |= dict(zip((key, f"{key}2"), draw.several(lists[key], 2), strict=True))

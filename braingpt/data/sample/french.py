@@ -3,7 +3,7 @@
 A spec is the masculine form: `{ballon:le}` is le, la or l', `{lieu:du}` is du, de la or de l', `{hero:de}` is de or d'; a `*` adds the colour.
 """
 
-from braingpt.data.sample.european import Forms, Gendered, write
+from braingpt.data.sample.european import Forms, Gendered, agree, write
 from braingpt.data.sample.grammar import Draw, Noun, capital
 
 _ASPIRATED = ("hibou", "hérisson", "hamster", "hache", "haricot", "héron", "Hongrie", "harpe", "hublot", "handball", "Hugo")
@@ -25,12 +25,6 @@ _ARTICLES = {
 def elides(word: str) -> bool:
     """Whether le, de and que lose their vowel before `word`: a vowel or a mute h."""
     return word[0].lower() in "aàâeéèêëiîïoôuûœ" or (word[0].lower() == "h" and word not in _ASPIRATED)
-
-
-def agree(adjective: str, gender: str) -> str:
-    """An adjective given as `vert/verte`, or as one form for both."""
-    masculine, _, feminine = adjective.partition("/")
-    return feminine if feminine and gender == "f" else masculine
 
 
 class French(Gendered):

@@ -5,7 +5,7 @@ A spec is the form before a plain masculine noun: `{zaino:il}` is lo zaino, `{is
 
 import re
 
-from braingpt.data.sample.european import Forms, Gendered, write
+from braingpt.data.sample.european import Forms, Gendered, agree, write
 from braingpt.data.sample.grammar import Draw, Noun, capital
 
 _VOWEL = re.compile(r"h?[aeiouàèéìòù]", re.IGNORECASE)
@@ -23,12 +23,6 @@ _JOINED = {
 _MANY = {"i": ("i ", "gli ", "le "), "dei": ("dei ", "degli ", "delle "), "ai": ("ai ", "agli ", "alle ")}
 _OWNED = {"il suo": ("il suo ", "la sua "), "suo": ("suo ", "sua "), "il mio": ("il mio ", "la mia "), "mio": ("mio ", "mia ")}
 _OWNED |= {"il tuo": ("il tuo ", "la tua "), "del suo": ("del suo ", "della sua "), "nuovo": ("nuovo ", "nuova ")}
-
-
-def agree(adjective: str, gender: str) -> str:
-    """An adjective given as `rosso/rossa`, or as one form for both."""
-    masculine, _, feminine = adjective.partition("/")
-    return feminine if feminine and gender == "f" else masculine
 
 
 def article(spec: str, word: str, gender: str) -> str:

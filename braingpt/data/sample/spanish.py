@@ -5,18 +5,12 @@ A spec is the masculine form: `{gorro:el}` is el or la, `{hero:y}` is "y Ana" or
 
 import re
 
-from braingpt.data.sample.european import Forms, Gendered, write
+from braingpt.data.sample.european import Forms, Gendered, agree, write
 from braingpt.data.sample.grammar import Draw, Noun, capital
 
 _STRESSED_A = ("águila", "agua", "hacha", "alma", "aula", "ala", "hada")  # feminine, but el and un
 _ARTICLES = {"el": ("el", "la"), "un": ("un", "una"), "al": ("al", "a la"), "del": ("del", "de la"), "este": ("este", "esta")}
 _SOUNDS_LIKE_I = re.compile(r"(i|hi(?!e|a))", re.IGNORECASE)
-
-
-def agree(adjective: str, gender: str) -> str:
-    """An adjective given as `rojo/roja`, or as one form for both."""
-    masculine, _, feminine = adjective.partition("/")
-    return feminine if feminine and gender == "f" else masculine
 
 
 class Spanish(Gendered):
