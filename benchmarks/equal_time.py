@@ -99,7 +99,12 @@ def main() -> None:
     for runner in runners:
         folder = options.out / runner.name / "checkpoints" / checkpoint.name_of(runner.step)
         checkpoint.save(
-            folder, model=runner.model, tokenizer=tokenizer, recipe=runner.recipe, step=runner.step, tokens=runner.curve[-1]["tokens_trained"]
+            folder,
+            model=runner.model,
+            tokenizer=tokenizer,
+            recipe=runner.recipe,
+            step=runner.step,
+            tokens=runner.curve[-1]["tokens_trained"],
         )
         text = tokenizer.decode(generate(runner.model.eval(), prompt, max_new_tokens=60, temperature=0.8, top_p=0.9, seed=1))
         results[runner.name] = {
@@ -112,7 +117,9 @@ def main() -> None:
     (options.out / f"equal-time-seed{options.seed}.json").write_text(json.dumps(report, ensure_ascii=False, indent=1), encoding="utf-8")
     for name, result in results.items():
         last = result["curve"][-1]
-        print(f"{name}: {last['bits_per_byte']:.4f} bits per byte after {last['step']} steps, {last['tokens_trained']:,} tokens\n  {result['sample']}")
+        print(
+            f"{name}: {last['bits_per_byte']:.4f} bits per byte after {last['step']} steps, {last['tokens_trained']:,} tokens\n  {result['sample']}"
+        )
 
 
 if __name__ == "__main__":

@@ -59,7 +59,7 @@ class TrainConfig(Settings):
 class Recipe(Settings):
     """Everything a run depends on but the data itself."""
 
-    name: str
+    name: str = Field(pattern=r"^\w[\w.+-]*$")  # it names the run folder
     model: ModelConfig
     train: TrainConfig = TrainConfig()
     data: DataConfig = DataConfig()

@@ -90,7 +90,7 @@ def test_bad_files_are_told_in_one_line(tmp_path):
 
 
 @given(
-    lr=st.floats(1e-12, 1e3), steps=st.integers(1, 10**9), seed=st.integers(0, 2**63), name=st.text(min_size=1, max_size=20),
+    lr=st.floats(1e-12, 1e3), steps=st.integers(1, 10**9), seed=st.integers(0, 2**63), name=st.text("aZ09가나_-.", max_size=20).map("r".__add__),
     weights=st.dictionaries(st.sampled_from(["ko", "en", "no", "on", "1", "de"]), st.floats(1e-6, 1e6), min_size=1),
 )  # fmt: skip
 @settings(max_examples=40, deadline=None)

@@ -82,14 +82,14 @@ def _print(out: Any, report: dict[str, Any]) -> None:
     shape = f"{settings['steps']} steps of {settings['batch']} x {settings['context']} tokens of {', '.join(settings['folders'])}"
     out.print(f"size {settings['size']}, {shape}", soft_wrap=True)
     out.print(f"matching: {report['matching']['words']}", soft_wrap=True)
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column("")
-    for head in [*names, *(f"{name} / {names[0]}" for name in names[1:])]:
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("", no_wrap=True)
+    for head in [*names, *(f"{name}/{names[0]}" for name in names[1:])]:
         table.add_column(head, justify="right", no_wrap=True)
     for label, values, spread in _rows([results[name] for name in names]):
         table.add_row(label, *map(_figure, values), *(_ratio(value, values[0]) for value in values[1:]))
         if spread:
-            table.add_row("  slowest - fastest", *spread, style="dim")
+            table.add_row("  lowest-highest", *spread, style="dim")
     out.print(table)
     out.print(
         f"generation: batch 1, greedy, {settings['new_tokens']} tokens after a prompt of {settings['prompt_tokens']}; "
@@ -99,24 +99,25 @@ def _print(out: Any, report: dict[str, Any]) -> None:
 
 
 def _rows(results: list[dict[str, Any]]) -> list[tuple[str, list[Any], list[str] | None]]:
-    """(label, a value for each architecture, slowest and fastest round)"""
+    """(label, a value for each architecture, the lowest and highest round). Short: three architectures have to fit 80 columns."""
     rows: list[tuple[str, list[Any], list[str] | None]] = []
 
-    def timed(label: str, key: str) -> None:
+    def timed(label: str, key: str, unit: float = 1.0) -> None:
         series = [result[key] for result in results]
-        rows.append((label, [s["median"] for s in series], [f"{_figure(s['min'])} - {_figure(s['max'])}" for s in series]))
+        spread = [f"{_figure(s['min'] * unit)}-{_figure(s['max'] * unit)}" for s in series]
+        rows.append((label, [s["median"] * unit for s in series], spread))
 
     def plain(label: str, values: list[Any]) -> None:
         rows.append((label, values, None))
 
     plain("total parameters", [r["parameters_total"] for r in results])
     plain("active parameters", [r["parameters_active"] for r in results])
-    plain("forward MFLOP a token", [r["flops_per_token"] / 1e6 for r in results])
-    timed("training, tokens/s", "training_tokens_per_second")
-    plain("training, peak MB", [r["training_memory_bytes"] / 1e6 for r in results])
-    timed("generation, tokens/s", "generation_tokens_per_second")
-    timed("first token, s", "first_token_seconds")
-    plain("state a sequence, kB", [r["state_bytes"] / 1e3 for r in results])
+    plain("forward MFLOP/token", [r["flops_per_token"] / 1e6 for r in results])
+    timed("training tokens/s", "training_tokens_per_second")
+    plain("training peak MB", [r["training_memory_bytes"] / 1e6 for r in results])
+    timed("generation tokens/s", "generation_tokens_per_second")
+    timed("first token ms", "first_token_seconds", 1e3)
+    plain("state kB/sequence", [r["state_bytes"] / 1e3 for r in results])
     plain("last training loss", [r["train_losses"][-1] for r in results])
     plain("loss spikes", [r["loss_spikes"] for r in results])
     plain("validation loss", [r["validation"]["loss"] for r in results])
@@ -127,6 +128,7 @@ def _rows(results: list[dict[str, Any]]) -> list[tuple[str, list[Any], list[str]
 
 
 def _figure(value: float | None) -> str:
+    """Three to four digits: 1,186 or 42.3 or 0.0559."""
     return number(value, 4 if value is not None and abs(value) < 1 else 3)
 
 

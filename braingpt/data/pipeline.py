@@ -1,14 +1,14 @@
 """One preparation from end to end: documents -> filters -> deduplication -> tokens -> shards.
 
-Reading and filtering run in the calling thread, tokenizing in a second one in batches (it releases the interpreter lock), and the first
-thread writes what comes back, in order. Memory stays bounded by a few batches and the deduplication's eight bytes a document, whatever the
-size of the corpus. The result is a pure function of the inputs and the parameters.
+Batches of documents are tokenized on all processors, everything else runs in one thread: reading and filtering beside the tokenizer's
+threads was slower (11.5 s instead of 9.5 s for 28 MB on two processors), as they take turns at the interpreter lock. Memory stays bounded
+by a batch and the deduplication's eight bytes a document, whatever the size of the corpus. The result is a pure function of the inputs and
+the parameters.
 """
 
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -190,19 +190,15 @@ class _Run:
 
     def fill(self, writer: FolderWriter) -> None:
         """Write all streams of the preparation."""
-        waiting: deque[tuple[list[tuple[Document, int]], Future[list[list[int]]]]] = deque()
-        with ThreadPoolExecutor(1) as pool, closing(self._batches()) as batches:
+        with closing(self._batches()) as batches:
             for batch in batches:
-                waiting.append((batch, pool.submit(self.tokenizer.encode_batch, [document.text for document, _ in batch])))
-                if len(waiting) > 2:
-                    self._write(writer, *waiting.popleft())
-            while waiting:
-                self._write(writer, *waiting.popleft())
+                self._write(writer, batch)
         token_bytes_V = np.asarray(self.tokenizer.token_bytes())
         writer.hold_out(SMALL if self.request.validation is None else self.request.validation, token_bytes_V)
 
-    def _write(self, writer: FolderWriter, batch: list[tuple[Document, int]], encoded: "Future[list[list[int]]]") -> None:
-        for (document, hashed), ids in zip(batch, encoded.result(), strict=True):
+    def _write(self, writer: FolderWriter, batch: list[tuple[Document, int]]) -> None:
+        encoded = self.tokenizer.encode_batch([document.text for document, _ in batch])
+        for (document, hashed), ids in zip(batch, encoded, strict=True):
             share = self._share(document.source)
             split = "validation" if held_out(hashed, share) else "train"
             ids = [self.tokenizer.markers[document.language], *ids, self.tokenizer.eot]

@@ -16,7 +16,11 @@ def _capitals(draw: Draw) -> list[str]:
     lines = []
     for row in draw.several(table("world", "capitals"), draw.between(4, 8)):
         continent, country, city = row[0], row[3], row[4]
-        forms = [f"The capital of {country} is {city}.", f"{city} is the capital of {country}.", f"What is the capital of {country}? It is {city}."]
+        forms = [
+            f"The capital of {country} is {city}.",
+            f"{city} is the capital of {country}.",
+            f"What is the capital of {country}? It is {city}.",
+        ]
         if continent:
             forms.append(f"{capital(country)} is in {continent}, and its capital is {city}.")
         lines.append(draw.choice(forms))
@@ -41,7 +45,10 @@ def _riddle(draw: Draw) -> list[str]:
         hints.append(f"Each of us has {_word(int(legs))} legs.")
     lists = words("en")
     asker, solver = draw.several(lists["men"] + lists["women"], 2)
-    return [f'{asker} said, "Here is a riddle. {" ".join(draw.several(hints, len(hints)))} Who are we?"', f'"You are {plural(animal)}!" said {solver}.']
+    return [
+        f'{asker} said, "Here is a riddle. {" ".join(draw.several(hints, len(hints)))} Who are we?"',
+        f'"You are {plural(animal)}!" said {solver}.',
+    ]
 
 
 def _sizes(draw: Draw) -> list[str]:
@@ -101,7 +108,10 @@ def _common(draw: Draw) -> list[str]:
 def _problem(draw: Draw) -> list[str]:
     lists = words("en")
     men = draw.chance(50)
-    hero, friend = English(draw.choice(lists["men" if men else "women"]), "m" if men else "f"), draw.choice(lists["women" if men else "men"])
+    hero, friend = (
+        English(draw.choice(lists["men" if men else "women"]), "m" if men else "f"),
+        draw.choice(lists["women" if men else "men"]),
+    )
     toy, have, other = draw.choice(lists["toys"]), draw.between(3, 20), draw.between(1, 19)
 
     def some(n: int) -> str:
@@ -121,5 +131,7 @@ def _problem(draw: Draw) -> list[str]:
 
 def facts(draw: Draw) -> str:
     """A document of facts on one subject."""
-    topic = draw.choice((_capitals, _capitals, _animals, _animals, _sums, _sums, _problem, _problem, _calendar, _common, _common, _sizes, _riddle))
+    topic = draw.choice(
+        (_capitals, _capitals, _animals, _animals, _sums, _sums, _problem, _problem, _calendar, _common, _common, _sizes, _riddle)
+    )
     return draw.choice((" ", "\n")).join(topic(draw))

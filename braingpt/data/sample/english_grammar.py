@@ -24,18 +24,45 @@ _PLURALS = {
 }
 _PAST = dict(
     pair.split("=")
-    for pair in (
-        "be=was build=built catch=caught dig=dug do=did draw=drew drink=drank eat=ate feed=fed find=found fly=flew go=went have=had hide=hid "
-        "make=made put=put read=read ride=rode row=rowed run=ran sew=sewed sing=sang sleep=slept swim=swam take=took teach=taught tell=told "
-        "throw=threw win=won write=wrote"
-    ).split()
+    for pair in [
+        "be=was",
+        "build=built",
+        "catch=caught",
+        "dig=dug",
+        "do=did",
+        "draw=drew",
+        "drink=drank",
+        "eat=ate",
+        "feed=fed",
+        "find=found",
+        "fly=flew",
+        "go=went",
+        "have=had",
+        "hide=hid",
+        "make=made",
+        "put=put",
+        "read=read",
+        "ride=rode",
+        "row=rowed",
+        "run=ran",
+        "sew=sewed",
+        "sing=sang",
+        "sleep=slept",
+        "swim=swam",
+        "take=took",
+        "teach=taught",
+        "tell=told",
+        "throw=threw",
+        "win=won",
+        "write=wrote",
+    ]
 )
 _PRONOUNS = {"he": "she", "him": "her", "his": "her", "himself": "herself"}
 _DOUBLED = re.compile(r"[^aeiou][aeiou][bdgmnpt]$")  # stop: stopped, skip: skipping
 
 
 def article(word: str) -> str:
-    """"a" or "an" by the first sound: an apple, a university, an hour."""
+    """ "a" or "an" by the first sound: an apple, a university, an hour."""
     vowel = word[0].lower() in "aeiou" and not _SPELLED_VOWEL_SAID_CONSONANT.match(word)
     return "an" if vowel or _SILENT_H.match(word) else "a"
 

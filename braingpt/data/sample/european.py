@@ -28,7 +28,7 @@ class Forms:
     noun: type[Gendered]
     country: Callable[[str], Noun]
     said: Callable[[Draw, Noun, str, bool], str]
-    quote: tuple[str, str]
+    script: tuple[str, str]  # what stands between a speaker's name and the words, and after them
     column: int  # of the country in world/capitals; its capital stands right of it
     genders: str = "mf"
 
@@ -63,16 +63,21 @@ def cast(forms: Forms, draw: Draw) -> dict[str, Any]:
     found["pet"] = parse(forms, draw.choice(lists["pets"]), owner=hero.gender)
     for key in ("petname", "fable food", "weekday", "snack", "drink", "shop", "spot", "landmark", "book", "hour", "neutral"):
         found[key.replace(" ", "_")] = draw.choice(lists[key])
+    found["Weekday"] = capital(found["weekday"])
     for key in ("indoor", "outdoor"):
         found |= dict(zip((key, f"{key}2"), draw.several(lists[key], 2), strict=True))
     found |= dict(zip(("park", "to_park"), draw.choice(lists["parks"]).split("="), strict=True))
     for key, pair in zip(("play", "play2"), draw.several(lists["play"], 2), strict=True):
         found[key], found[f"{key}ed"] = (part.strip() for part in pair.split("="))
 
+    for key, others in (("both", friend), ("family", found["elder"])):  # they: of two genders it is masculine
+        found[key] = forms.noun("", "f" if hero.gender == others.gender == "f" else "m")
+    found["animals"] = forms.noun("", "f" if found["animal"].gender == found["animal2"].gender == "f" else "m")
+
     rows = table(code, "weather")
     weather, fair = draw.choice(rows), draw.choice([row for row in rows if row[3] == "f"])
     found |= {"weather": weather[1], "weather_later": weather[2], "fairsentence": fair[1], "fair_later": fair[2]}
-    found |= {"opening": f"{weather[0]}, {weather[1]}", "fair": f"{fair[0]}, {fair[1]}", "later": LATER}
+    found |= {"opening": f"{weather[0]} {weather[1]}", "fair": f"{fair[0]} {fair[1]}", "later": LATER}
 
     to, at, ride, seen, done, souvenir = draw.choice(table(code, "trips"))
     found |= {"to": to, "at": at, "ride": draw.choice(items(ride)), "souvenir": souvenir}
@@ -101,8 +106,8 @@ def _talk(forms: Forms, draw: Draw) -> str:
     lines = turns(told[draw.choice(list(told))], draw, found)
     speakers = {"A": found["a"], "B": found["b"]}
     if draw.chance(40):
-        opened, closed = forms.quote
-        return "\n".join(f"{speakers[who]}: {opened}{text}{closed}" for who, text in lines)
+        opened, closed = forms.script
+        return "\n".join(f"{speakers[who]}{opened}{text}{closed}" for who, text in lines)
     asked = [False] + [text[-1] == "?" for _, text in lines]
     return "\n".join(forms.said(draw, speakers[who], text, asked[i]) for i, (who, text) in enumerate(lines))
 

@@ -60,10 +60,12 @@ def _said(draw: Draw, speaker: Noun, text: str, asked: bool) -> str:
     verb = "demande" if text[-1] == "?" else "répond" if asked else "dit"
     if draw.chance(40):
         return f"{speaker} {verb} : « {text} »"
+    if text[-1] in "?!":
+        return f"« {text} » {verb} {speaker}."
     return f"« {text.removesuffix('.')} », {verb} {speaker}."
 
 
-FORMS = Forms("fr", French, Country, _said, ("« ", " »"), 7)
+FORMS = Forms("fr", French, Country, _said, (" : « ", " »"), 7)
 
 
 def document(draw: Draw) -> str:

@@ -61,7 +61,7 @@ class Country(Noun):
             first, _, name = self.text.partition(" ")
             if self.text.startswith("l'"):
                 return "dell'" + self.text[2:]
-            return f"{ {'il': 'del', 'la': 'della'}[first]} {name}" if first in ("il", "la") else f"di {self.text}"
+            return f"{ {'il': 'del', 'la': 'della'}[first] } {name}" if first in ("il", "la") else f"di {self.text}"
         return capital(self.text) if spec == "Nom" else super().form(spec)
 
 
@@ -72,7 +72,7 @@ def _said(draw: Draw, speaker: Noun, text: str, asked: bool) -> str:
     return f"«{text.removesuffix('.')}», {verb} {speaker}."
 
 
-FORMS = Forms("it", Italian, Country, _said, ("«", "»"), 11)
+FORMS = Forms("it", Italian, Country, _said, (": «", "»"), 11)
 
 
 def document(draw: Draw) -> str:

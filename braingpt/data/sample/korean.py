@@ -101,7 +101,9 @@ def _story(draw: Draw) -> str:
     found = cast(draw)
     told = {**stories("ko", "stories"), **stories("ko", "tales")}
     text = tell(told[draw.choice(list(told))], draw, found)
-    outcome, weather = (found["weather_later"], found["weather"]) if found["weather"] in text else (found["fair_later"], found["fairsentence"])
+    outcome, weather = (
+        (found["weather_later"], found["weather"]) if found["weather"] in text else (found["fair_later"], found["fairsentence"])
+    )
     text = settle(text, weather, outcome, draw.choice(words("ko")["neutral"]))
     return polite(text, draw.choice(("다", "다", "어요", "어요", "습니다")))
 
@@ -159,7 +161,9 @@ def mixed_document(draw: Draw) -> str:
     if draw.chance(25):
         pairs = draw.several(table("ko", "terms"), draw.between(4, 8))
         quoted = [(Word(korean), Word(f'"{english}"', sound)) for korean, english, sound in pairs]
-        form = draw.choice(("{0:은} 영어로 {1:이라고} 한다.", "{0:은} 영어로 {1:이에요}.", "{0} - {1}", "{1:은} 한국어로 {0:이라고} 합니다."))
+        form = draw.choice(
+            ("{0:은} 영어로 {1:이라고} 한다.", "{0:은} 영어로 {1:이에요}.", "{0} - {1}", "{1:은} 한국어로 {0:이라고} 합니다.")
+        )
         return "\n".join(form.format(*pair) for pair in quoted)
     told = stories("ko", "mixed_talk")
     topic = draw.choice(list(told))
@@ -168,7 +172,9 @@ def mixed_document(draw: Draw) -> str:
     found: dict[str, Any] = {"a": names[0], "b": names[1], "weekday": draw.choice(lists["weekdays"])}
     message, last = draw.choice(table("ko", "errors"))
     found["error"] = Word(f"'{message}'", last)
-    found |= dict(zip(("term", "term2"), draw.several(tech, 2), strict=True)) | dict(zip(("job", "job2"), draw.several(jobs, 2), strict=True))
+    found |= dict(zip(("term", "term2"), draw.several(tech, 2), strict=True)) | dict(
+        zip(("job", "job2"), draw.several(jobs, 2), strict=True)
+    )
     found |= {"hour": draw.choice(("한", "두", "세", "네", "아홉", "열", "열한"))}
     found |= dict(zip(("coffee", "coffee2"), draw.several(lists["coffees"], 2), strict=True))
     found |= dict(zip(("english", "korean"), draw.choice(table("ko", "phrases")), strict=True))

@@ -145,7 +145,11 @@ def _problem(draw: Draw, style: str) -> list[str]:
     else:
         change = draw.choice((f"{hero:은} {friend}에게 {native(more)} 개를 주었{past}.", f"{hero:은} {native(more)} 개를 잃어버렸{past}."))
         left = have - more
-    question = {"plain": f"{hero:은} {toy:을} 몇 개 가지고 있을까?", "polite": f"이제 {toy:은} 몇 개일까요?", "formal": f"남은 {toy:은} 몇 개입니까?"}
+    question = {
+        "plain": f"{hero:은} {toy:을} 몇 개 가지고 있을까?",
+        "polite": f"이제 {toy:은} 몇 개일까요?",
+        "formal": f"남은 {toy:은} 몇 개입니까?",
+    }
     if style == "formal" and left > have:
         question["formal"] = f"이제 {toy:은} 모두 몇 개입니까?"
     sum_told = f"{have} {'+' if left > have else '-'} {more} = {left}. " if draw.chance(40) else ""
@@ -156,5 +160,7 @@ def _problem(draw: Draw, style: str) -> list[str]:
 def facts(draw: Draw) -> str:
     """A document of facts on one subject, in one style."""
     style = draw.choice(_STYLES)
-    topic = draw.choice((_capitals, _capitals, _animals, _animals, _sums, _sums, _problem, _problem, _calendar, _common, _common, _sizes, _riddle))
+    topic = draw.choice(
+        (_capitals, _capitals, _animals, _animals, _sums, _sums, _problem, _problem, _calendar, _common, _common, _sizes, _riddle)
+    )
     return draw.choice((" ", "\n")).join(topic(draw, style))

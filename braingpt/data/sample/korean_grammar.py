@@ -113,11 +113,59 @@ def number(n: int) -> Word:
 
 # Irregular stems by their last word. Everything else is regular, or regular by its shape (ㄹ, 으 and 하 stems).
 _IRREGULAR = {
-    "ㄷ": "걷 듣 묻 싣 깨닫".split(),
-    "ㅂ": "춥 덥 무덥 맵 돕 눕 줍 굽 쉽 어렵 무섭 고맙 반갑 귀엽 가볍 무겁 즐겁 아름답 외롭 아쉽 부드럽 시끄럽 자랑스럽 뜨겁 차갑 두껍 어둡 가깝 더럽".split(),
-    "ㅅ": "짓 낫 붓 젓 잇 긋".split(),
-    "ㅎ": "빨갛 노랗 파랗 하얗 까맣 동그랗 커다랗 그렇 어떻".split(),
-    "르": "부르 모르 빠르 고르 자르 기르 오르 흐르 서두르 누르 다르 마르 바르 서투르 나르 구르 게으르".split(),
+    "ㄷ": ["걷", "듣", "묻", "싣", "깨닫"],
+    "ㅂ": [
+        "춥",
+        "덥",
+        "무덥",
+        "맵",
+        "돕",
+        "눕",
+        "줍",
+        "굽",
+        "쉽",
+        "어렵",
+        "무섭",
+        "고맙",
+        "반갑",
+        "귀엽",
+        "가볍",
+        "무겁",
+        "즐겁",
+        "아름답",
+        "외롭",
+        "아쉽",
+        "부드럽",
+        "시끄럽",
+        "자랑스럽",
+        "뜨겁",
+        "차갑",
+        "두껍",
+        "어둡",
+        "가깝",
+        "더럽",
+    ],
+    "ㅅ": ["짓", "낫", "붓", "젓", "잇", "긋"],
+    "ㅎ": ["빨갛", "노랗", "파랗", "하얗", "까맣", "동그랗", "커다랗", "그렇", "어떻"],
+    "르": [
+        "부르",
+        "모르",
+        "빠르",
+        "고르",
+        "자르",
+        "기르",
+        "오르",
+        "흐르",
+        "서두르",
+        "누르",
+        "다르",
+        "마르",
+        "바르",
+        "서투르",
+        "나르",
+        "구르",
+        "게으르",
+    ],
 }
 _KIND = {stem: kind for kind, stems in _IRREGULAR.items() for stem in stems}
 _BRIGHT = "ㅏㅗㅑ"
@@ -178,7 +226,9 @@ def conjugate(verb: str, ending: str) -> str:
         return (_close(joined, "ㅆ") if opened else joined) + closing
     soft = ending[0] in "으은을"
     if soft and kind in ("ㄷ", "ㅂ", "ㅅ"):
-        stem = {"ㄷ": head + _join(initial, vowel, "ㄹ"), "ㅂ": head + _join(initial, vowel) + "우", "ㅅ": head + _join(initial, vowel)}[kind]
+        stem = {"ㄷ": head + _join(initial, vowel, "ㄹ"), "ㅂ": head + _join(initial, vowel) + "우", "ㅅ": head + _join(initial, vowel)}[
+            kind
+        ]
         if kind in ("ㄷ", "ㅅ"):
             return stem + ending
     elif soft and kind == "ㅎ":

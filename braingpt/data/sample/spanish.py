@@ -44,7 +44,7 @@ def _said(draw: Draw, speaker: Noun, text: str, asked: bool) -> str:
     return f"«{text.removesuffix('.')}», {verb} {speaker}."
 
 
-FORMS = Forms("es", Spanish, Country, _said, ("«", "»"), 9)
+FORMS = Forms("es", Spanish, Country, _said, (": «", "»"), 9)
 
 
 def document(draw: Draw) -> str:
