@@ -16,7 +16,7 @@ from braingpt.cli.console import Json, console, print_json
 if TYPE_CHECKING:
     from braingpt.data.shards import ShardSet
 
-NAME = "quickstart (nano-v2)"  # a run of this name may be replaced by the next quickstart
+NAME = "quickstart"  # a run of this name may be replaced by the next quickstart
 DATA, RUN = Path("data/sample"), Path("runs/quickstart")
 STEPS = 400
 WRITTEN = 48  # tokens of each text

@@ -20,11 +20,13 @@ class Spanish(Gendered):
         wanted = spec.rstrip("*").lower()
         if wanted == "y":
             return f"{'e' if _SOUNDS_LIKE_I.match(self.text) else 'y'} {self.text}"
+        color = f" {agree(self.color, self.gender)}" if spec.endswith("*") else ""
+        if not wanted:  # `*` alone: the noun and its colour, as after mi and su
+            return self.text + color
         if wanted not in _ARTICLES:
             return super().form(spec)
         masculine = self.gender == "m" or (self.text in _STRESSED_A and wanted != "este")
         article = _ARTICLES[wanted][0 if masculine else 1]
-        color = f" {agree(self.color, self.gender)}" if spec.endswith("*") else ""
         return f"{capital(article) if spec[0].isupper() else article} {self.text}{color}"
 
 
@@ -40,7 +42,7 @@ class Country(Noun):
 def _said(draw: Draw, speaker: Noun, text: str, asked: bool) -> str:
     verb = "preguntó" if text[-1] == "?" else "respondió" if asked else "dijo"
     if draw.chance(40):
-        return f"{speaker} {verb}: «{text.removesuffix('.')}»." if text[-1] == "." else f"{speaker} {verb}: «{text}»."
+        return f"{speaker} {verb}: «{text.removesuffix('.')}»."
     return f"«{text.removesuffix('.')}», {verb} {speaker}."
 
 
