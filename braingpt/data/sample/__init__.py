@@ -19,6 +19,9 @@ _STREAMS = (
     ("ko", "korean", "mixed_document", 2.5),
     ("en", "english", "document", 30.0),
     ("de", "german", "document", 7.5),
+    ("fr", "french", "document", 7.5),
+    ("es", "spanish", "document", 7.5),
+    ("it", "italian", "document", 7.5),
 )
 
 

@@ -4,7 +4,7 @@ import re
 
 from braingpt.data.sample.grammar import Noun, capital
 
-_SPELLED_VOWEL_SAID_CONSONANT = re.compile(r"(uni(?!n)|use|u[tk]|eu|one\b|once\b)", re.IGNORECASE)
+_SPELLED_VOWEL_SAID_CONSONANT = re.compile(r"(uni(?![nm])|use|u[tk]|eu|one\b|once\b)", re.IGNORECASE)
 _SILENT_H = re.compile(r"(hour|honest|honou?r|heir)", re.IGNORECASE)
 _PLURALS = {
     "mouse": "mice",

@@ -22,13 +22,13 @@ class Gendered(Noun):
 
 @dataclass(frozen=True)
 class Forms:
-    """One language: its code, its noun class, how a country takes "of", how a turn of a dialogue is told, and where the world table has it."""
+    """One language: its code, its noun class, how a country takes "of", how a turn of a dialogue is told and written, and where the world table has it."""
 
     language: str
     noun: type[Gendered]
     country: Callable[[str], Noun]
     said: Callable[[Draw, Noun, str, bool], str]
-    script: tuple[str, str]  # what stands between a speaker's name and the words, and after them
+    script: Callable[[Noun, str], str]  # the same as in the text of a play
     column: int  # of the country in world/capitals; its capital stands right of it
     genders: str = "mf"
 
@@ -106,8 +106,7 @@ def _talk(forms: Forms, draw: Draw) -> str:
     lines = turns(told[draw.choice(list(told))], draw, found)
     speakers = {"A": found["a"], "B": found["b"]}
     if draw.chance(40):
-        opened, closed = forms.script
-        return "\n".join(f"{speakers[who]}{opened}{text}{closed}" for who, text in lines)
+        return "\n".join(forms.script(speakers[who], text) for who, text in lines)
     asked = [False] + [text[-1] == "?" for _, text in lines]
     return "\n".join(forms.said(draw, speakers[who], text, asked[i]) for i, (who, text) in enumerate(lines))
 
@@ -134,7 +133,7 @@ def _facts(forms: Forms, draw: Draw) -> str:
             found = dict(zip(("one", "other"), pair.split("="), strict=True))
             lines.append(fill(draw.choice(told[topic][0]), draw, found))
     elif topic == "problem":
-        hero, friend = draw.several(lists["men"] + lists["women"], 2)
+        hero, friend = map(forms.noun, draw.several(lists["men"] + lists["women"], 2))
         have, more = draw.between(2, 10), draw.between(2, 9)
         beat = draw.below(2)
         have, left = (have, have + more) if beat == 0 else (have + more, have)

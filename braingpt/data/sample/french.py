@@ -65,7 +65,7 @@ def _said(draw: Draw, speaker: Noun, text: str, asked: bool) -> str:
     return f"« {text.removesuffix('.')} », {verb} {speaker}."
 
 
-FORMS = Forms("fr", French, Country, _said, (" : « ", " »"), 7)
+FORMS = Forms("fr", French, Country, _said, lambda speaker, text: f"{speaker} : « {text} »", 7)
 
 
 def document(draw: Draw) -> str:

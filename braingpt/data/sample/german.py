@@ -66,7 +66,7 @@ def _said(draw: Draw, speaker: Noun, text: str, asked: bool) -> str:
     return f"„{text.removesuffix('.')}“, {verb} {speaker}."
 
 
-FORMS = Forms("de", German, Country, _said, (": „", "“"), 5, "mfn")
+FORMS = Forms("de", German, Country, _said, lambda speaker, text: f"{speaker}: „{text}“", 5, "mfn")
 
 
 def document(draw: Draw) -> str:

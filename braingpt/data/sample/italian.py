@@ -43,7 +43,7 @@ class Italian(Gendered):
     def form(self, spec: str) -> str:
         wanted = spec.rstrip("*").lower()
         if wanted in ("e", "a"):  # ed Elena, ad Anna: before the same vowel
-            joined = wanted + "d" if self.text[0].lower() == wanted else wanted
+            joined = spec + "d" if self.text[0].lower() == wanted else spec
             return f"{joined} {self.text}"
         if wanted != "un" and wanted not in _JOINED | _MANY | _OWNED:
             return super().form(spec)
@@ -68,11 +68,11 @@ class Country(Noun):
 def _said(draw: Draw, speaker: Noun, text: str, asked: bool) -> str:
     verb = "chiede" if text[-1] == "?" else "risponde" if asked else "dice"
     if draw.chance(40):
-        return f"{speaker} {verb}: «{text.removesuffix('.')}»." if text[-1] == "." else f"{speaker} {verb}: «{text}»"
+        return f"{speaker} {verb}: «{text}»"
     return f"«{text.removesuffix('.')}», {verb} {speaker}."
 
 
-FORMS = Forms("it", Italian, Country, _said, (": «", "»"), 11)
+FORMS = Forms("it", Italian, Country, _said, lambda speaker, text: f"{speaker}: «{text}»", 11)
 
 
 def document(draw: Draw) -> str:

@@ -136,7 +136,7 @@ def _speech(draw: Draw, told: list[tuple[str, str]], found: dict[str, Any]) -> s
 
 
 def _talk(draw: Draw) -> str:
-    told = stories("ko", "talk")
+    told = {**stories("ko", "talk"), **stories("ko", "talk_family")}
     topic = draw.choice(list(told))
     found = cast(draw)
     sky = draw.choice(table("ko", "sky"))

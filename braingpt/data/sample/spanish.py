@@ -46,7 +46,7 @@ def _said(draw: Draw, speaker: Noun, text: str, asked: bool) -> str:
     return f"«{text.removesuffix('.')}», {verb} {speaker}."
 
 
-FORMS = Forms("es", Spanish, Country, _said, (": «", "»"), 9)
+FORMS = Forms("es", Spanish, Country, _said, lambda speaker, text: f"{speaker}: «{text.removesuffix('.')}».", 9)
 
 
 def document(draw: Draw) -> str:
