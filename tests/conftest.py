@@ -1,5 +1,7 @@
 """Shared by all tests: small models of every architecture, and one thread, which on tiny matrices is faster than two."""
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 
@@ -32,6 +34,13 @@ def awake(config, seed: int = 0) -> LanguageModel:
             parameter += 0.3 * torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype) * parameter.shape[-1] ** -0.5
     model.after_step()
     return model
+
+
+@pytest.fixture(autouse=True)
+def denormals() -> Iterator[None]:
+    """The commands flush denormals for as long as their process lives; here the process goes on with other tests."""
+    yield
+    torch.set_flush_denormal(False)
 
 
 @pytest.fixture(params=list(SMALL))

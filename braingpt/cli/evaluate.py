@@ -30,7 +30,7 @@ def evaluate(
     check_target(json)
     source = read_text(text) if text else None
     out = console(json == "-")
-    model, tokenizer, recipe, state, folder = open_run(run, device, out)
+    model, tokenizer, recipe, state, folder = open_run(run, device, console(json_output=True))
     context = context or recipe.train.context
     place = next(model.parameters()).device
     if source is not None:

@@ -22,7 +22,7 @@ def inspect_sparsity(
     check_target(json)
     source = read_text(text) if text else None
     out = console(json == "-")
-    model, tokenizer, recipe, state, folder = open_run(run, device, out)
+    model, tokenizer, recipe, state, folder = open_run(run, device, console(json_output=True))
     if source is not None:
         name, report = str(text), inspect(model, tokenizer, source, context=context)
     else:

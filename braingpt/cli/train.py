@@ -104,7 +104,7 @@ def _print_result(result, screen) -> None:
     from braingpt.train.plan import size
     from braingpt.train.progress import duration
 
-    if result.loss is None and not result.interrupted:
+    if not result.taken:
         screen.print(f"{result.run} has no steps left; --set train.steps=N with N above {result.steps} goes on", soft_wrap=True)
         return
     best = f", best validation loss {result.best['loss']:.3f} at step {result.best['step']}" if result.best else ""

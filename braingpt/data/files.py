@@ -7,12 +7,13 @@ a file that is not what its name says stops the preparation, because more than a
 import csv
 import gzip
 import hashlib
+import io
 import json
 import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from braingpt.data.document import Document
 from braingpt.errors import UserError, nearest
@@ -85,7 +86,7 @@ def _kind(path: Path) -> str:
     return suffixes[-1] if suffixes else ""
 
 
-def _open(path: Path) -> BinaryIO:
+def _open(path: Path) -> io.BufferedIOBase:
     return gzip.open(path, "rb") if path.suffix.lower() == ".gz" else path.open("rb")  # type: ignore[return-value]
 
 
@@ -98,10 +99,10 @@ def _plain(path: Path, broken: Broken) -> Iterator[tuple[str, str]]:
                 broken("not UTF-8", f"{path.name} piece {number}: {piece[:60].decode('utf-8', 'replace')}")
 
 
-def _pieces(file: BinaryIO) -> Iterator[bytes]:
+def _pieces(file: io.BufferedIOBase) -> Iterator[bytes]:
     """The file in pieces of at most twice PIECE bytes, cut after an empty line, else a line, else a space, else a whole character."""
     rest = b""
-    while block := file.read(PIECE):
+    while block := file.read1(PIECE):  # what is there now: a slow pipe stays interruptible
         rest += block
         while len(rest) >= 2 * PIECE:
             at = _cut(rest)

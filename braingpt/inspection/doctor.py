@@ -3,12 +3,14 @@
 "problem": something braingpt needs does not work. "note": something optional is not there, or nothing has been made yet.
 """
 
+import contextlib
 import importlib
 import importlib.metadata
 import importlib.util
 import os
 import platform
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -110,12 +112,13 @@ def _compiler() -> Iterator[Finding]:
 
 
 def importable(module: str, distribution: str | None = None) -> tuple[State, str]:
-    """("ok", version), or ("note", why it cannot be imported). Importing may raise anything: broken builds do."""
-    if importlib.util.find_spec(module) is None:
-        return "note", "not installed"
+    """("ok", version), or ("note", why it cannot be imported). A broken build may raise anything, print, or end the program."""
     try:
-        importlib.import_module(module)
-    except Exception as error:
+        if importlib.util.find_spec(module) is None:
+            return "note", "not installed"
+        with contextlib.redirect_stdout(sys.stderr):
+            importlib.import_module(module)
+    except (Exception, SystemExit) as error:
         return "note", f"installed but broken: {brief(error)}"
     try:
         return "ok", importlib.metadata.version(distribution or module)

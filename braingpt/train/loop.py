@@ -273,6 +273,7 @@ class Trainer:
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
         return Result(
             run=str(self.run.path), checkpoint=str(self.saved) if self.saved else None,
-            step=self.step, steps=self.config.steps, taken=self.taken, tokens=self.tokens, loss=self.loss, validation=self.validation, best=self.best, skipped=self.skipped, seconds=self.seconds,
-            peak_memory_bytes=peak, interrupted=interrupted,
+            step=self.step, steps=self.config.steps, taken=self.taken, tokens=self.tokens,
+            loss=self.loss, validation=self.validation, best=self.best, skipped=self.skipped,
+            seconds=self.seconds, peak_memory_bytes=peak, interrupted=interrupted,
         )  # fmt: skip

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -83,7 +84,8 @@ def test_an_interrupted_preparation_leaves_nothing_for_long(tmp_path: Path, numb
     fifo = tmp_path / "slow.txt"
     os.mkfifo(fifo)
     command = [sys.executable, "-m", "braingpt", "data", "prepare", "text", str(fifo)]
-    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    listening = partial(signal.signal, signal.SIGINT, signal.default_int_handler)  # a shell's background jobs are born deaf to it
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, preexec_fn=listening)
     with fifo.open("w") as writer:
         writer.write(ENGLISH)
         writer.flush()

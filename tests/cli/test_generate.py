@@ -1,0 +1,119 @@
+import io
+import json
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+
+def piped(monkeypatch, raw: bytes) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(raw), encoding="utf-8"))
+
+
+def test_text_streams_out_and_the_run_taken_is_named(here, braingpt, capsys):
+    assert braingpt("generate", "--prompt", "안녕", "--max-new-tokens", 5, "--seed", 1, "--device", "cpu") == 0
+    captured = capsys.readouterr()
+    assert captured.out.startswith("안녕") and captured.out.endswith("\n")
+    assert captured.err.startswith("taking runs/nano-v2/checkpoints/step-0000007\n5 tokens, ") and "first token after" in captured.err
+    assert braingpt("generate", "runs/nano-v1", "--max-new-tokens", 2, "--device", "cpu") == 0
+    assert "taking" not in capsys.readouterr().err
+
+
+def test_json_carries_everything_and_the_seed_decides(here, braingpt, capsys):
+    results = []
+    for seed in (4, 4, 5):
+        assert braingpt("generate", "--max-new-tokens", 8, "--seed", seed, "--json", "--device", "cpu") == 0
+        results.append(json.loads(capsys.readouterr().out))
+    one, same, other = results
+    assert one["text"] == same["text"] and one["tokens"] == same["tokens"] != other["tokens"]
+    assert one["language"] == "ko" and one["prompt_tokens"] == 1 and one["step"] == 7 and len(one["tokens"]) <= 8
+    assert 0 < one["seconds_to_first_token"] <= one["seconds"]
+
+
+def test_the_prompt_may_come_from_a_pipe(here, braingpt, capsys, monkeypatch):
+    piped(monkeypatch, b"The quick brown fox jumps")
+    assert braingpt("generate", "--prompt", "-", "--max-new-tokens", 1, "--json", "--device", "cpu") == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["prompt"] == "The quick brown fox jumps" and result["language"] == "en"
+    piped(monkeypatch, b"a\xffb")
+    assert braingpt("generate", "--prompt", "-") == 2
+    assert capsys.readouterr().err == "braingpt: standard input is not UTF-8 text (byte 1); convert it first\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--temperature", "-1"], "temperature must lie between 0 (greedy) and 100"),
+        (["--top-k", "0"], "top-k must be at least 1"),
+        (["--top-p", "2"], "top-p must be above 0"),
+        (["--seed", "-3"], "seed must lie"),
+        (["--lang", "kr"], "unknown language 'kr'"),
+        (["--max-new-tokens", "-1"], "at least 0"),
+        (["--prompt", "a\udcffb"], "lone surrogate (U+DCFF) at character 1"),
+        (["--device", "tpu"], "unknown device"),
+        (["nowhere"], "there is no run nowhere"),
+    ],
+)
+def test_mistakes_are_one_line_and_exit_2(here, braingpt, capsys, arguments, message):
+    assert braingpt("generate", *arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.out == "" and message in captured.err.splitlines()[-1] and captured.err.count("braingpt:") == 1
+
+
+def test_broken_bytes_on_a_real_command_line(here):
+    command = [sys.executable.encode(), b"-m", b"braingpt", b"generate", b"--device", b"cpu", b"--prompt", b"a\xff\xfe"]
+    done = subprocess.run(command, capture_output=True, check=False)
+    assert done.returncode == 2 and b"Traceback" not in done.stderr and b"lone surrogate" in done.stderr.splitlines()[-1]
+
+
+def test_without_a_run_the_command_that_makes_one_is_named(tmp_path, monkeypatch, braingpt, capsys):
+    monkeypatch.chdir(tmp_path)
+    for command in ("generate", "chat", "eval", "inspect-sparsity", "serve"):
+        assert braingpt(command) == 2
+        assert "braingpt quickstart" in capsys.readouterr().err
+
+
+def test_chat_reads_a_pipe_and_says_what_base_models_are(here, braingpt, capsys, monkeypatch):
+    piped(monkeypatch, "안녕\n\nHow are you?\n/new\nagain\n/quit\nnever\n".encode())
+    assert braingpt("chat", "--max-new-tokens", 3, "--seed", 1, "--json", "--device", "cpu") == 0
+    captured = capsys.readouterr()
+    turns = [json.loads(line) for line in captured.out.splitlines()]
+    assert [turn["user"] for turn in turns] == ["안녕", "How are you?", "again"]
+    assert turns[1]["tokens_read"] > turns[0]["tokens_read"] and turns[2]["tokens_read"] < turns[1]["tokens_read"]
+    assert "base model" in captured.err and "continue" in captured.err
+    piped(monkeypatch, b"\xff\xff\n")
+    assert braingpt("chat", "--device", "cpu") == 2
+
+
+def test_export_writes_a_folder_that_generates(here, braingpt, capsys, tmp_path):
+    assert braingpt("export", "runs/nano-v2", tmp_path / "out", "--dtype", "bfloat16", "--json") == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["bytes_after"] < result["bytes_before"] and result["dtype"] == "bfloat16"
+    assert braingpt("generate", tmp_path / "out", "--max-new-tokens", 2, "--device", "cpu") == 0
+    assert braingpt("export", "runs/nano-v2", tmp_path / "out") == 2
+    assert "exists already" in capsys.readouterr().err
+
+
+def test_serve_answers_and_stops_on_a_signal(here):
+    import signal
+    import urllib.request
+
+    command = [sys.executable, "-m", "braingpt", "serve", "--port", "0", "--device", "cpu", "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
+        said = SimpleNamespace(**json.loads(server.stdout.readline()))
+        with urllib.request.urlopen(f"{said.url}/health", timeout=20) as answer:
+            assert json.load(answer)["model"] == said.model == "nano-v2"
+        server.send_signal(signal.SIGTERM)
+        _, errors = server.communicate(timeout=20)
+    assert server.returncode == 0 and errors.endswith("stopped\n")
+
+
+def test_a_port_in_use_is_said(here, braingpt, capsys):
+    import socket
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        assert braingpt("serve", "--port", taken.getsockname()[1], "--device", "cpu") == 2
+    assert "choose another --host or --port" in capsys.readouterr().err

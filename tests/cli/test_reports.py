@@ -1,0 +1,151 @@
+import io
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from rich.console import Console
+
+from braingpt.cli.bench import _print
+from braingpt.cli.inspect import _table
+from braingpt.inspection.sparsity import inspect_ids
+from tests.conftest import SMALL, awake
+
+
+def test_eval_scores_the_runs_own_data_by_language(here, braingpt, capsys, tmp_path):
+    out = tmp_path / "scores.json"
+    assert braingpt("eval", "--windows", 4, "--device", "cpu", "--json", out) == 0
+    text = capsys.readouterr().out
+    assert [line.split()[0] for line in text.splitlines()[-4:]] == ["language", "ko", "en", "all"]
+    scores = json.loads(out.read_text())
+    assert scores["step"] == 7 and scores["context"] == 32 and scores["tokens"] == 2 * 4 * 32 and scores["data"] == "data/sample"
+    assert f"{scores['by_language']['ko']['bits_per_byte']:.3f}" in text
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_eval_of_a_text_and_json_on_standard_output(here, braingpt, capsys, tmp_path):
+    (tmp_path / "text").write_text("한강은 서울을 흐른다. " * 20)
+    assert braingpt("eval", "runs/nano-v1", "--text", tmp_path / "text", "--device", "cpu", "--json", "-") == 0
+    captured = capsys.readouterr()
+    scores = json.loads(captured.out)
+    assert list(scores["by_language"]) == ["ko"] and scores["bytes"] == len(("한강은 서울을 흐른다. " * 20).encode())
+    assert "bits per byte" in captured.err
+    (tmp_path / "text").write_bytes(b"\xff")
+    assert braingpt("eval", "--text", tmp_path / "text") == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["eval", "--data", "data/none"], "data/none does not exist; make it with: braingpt data prepare"),
+        (["eval", "--data", "a", "--text", "b"], "exclude each other"),
+        (["eval", "--lang", "ko"], "--lang belongs to --text"),
+        (["eval", "--text", "none"], "no text file none"),
+        (["eval", "--text", "data"], "no text file data"),
+        (["eval", "--json", "none/x.json"], "there is no folder none"),
+        (["inspect-sparsity", "--json", "data"], "is a folder"),
+        (["inspect-sparsity", "--text", "none"], "no text file none"),
+        (["bench", "v1", "v2", "--json", "none/x"], "there is no folder none"),
+        (["bench", "v1", "v5"], "unknown architecture 'v5'"),
+        (["bench", "v1", "--size", "smal"], "no recipe smal-v1; did you mean 'small'"),
+        (["bench", "v1", "--data", "data/none"], "data/none does not exist"),
+        (["bench"], "Missing argument"),
+    ],
+)
+def test_mistakes_are_one_line_and_exit_2(here, braingpt, capsys, arguments, message):
+    assert braingpt(*arguments) == 2
+    captured = capsys.readouterr()
+    assert message in captured.err.splitlines()[-1] and captured.out == ""
+
+
+def test_an_unwritable_place_is_told_before_the_work(here, braingpt, capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    assert braingpt("eval", "--json", tmp_path / "x.json") == 2
+    assert "no permission" in capsys.readouterr().err
+
+
+def test_inspect_counts_on_the_runs_data_and_on_a_text(here, braingpt, capsys, tmp_path, monkeypatch):
+    assert braingpt("inspect-sparsity", "--context", 32, "--device", "cpu", "--json", "-") == 0
+    captured = capsys.readouterr()
+    report = json.loads(captured.out)
+    assert report["text"] == "data/sample (validation)" and report["tokens"] == 2 * 8 * 32 and report["total"]["columns_active"] < 0.3
+    assert "computed" in captured.err
+    (tmp_path / "t.txt").write_text("The river flows.")
+    assert braingpt("inspect-sparsity", "runs/nano-v1", "--text", tmp_path / "t.txt", "--device", "cpu") == 0
+    assert "dendritic" in capsys.readouterr().out
+    monkeypatch.chdir(tmp_path)  # no data here
+    assert braingpt("inspect-sparsity", here / "runs" / "nano-v2", "--device", "cpu") == 0
+    assert "a built-in paragraph" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", list(SMALL))
+def test_the_sparsity_table_fits_80_columns_uncut(name):
+    report = inspect_ids(awake(SMALL[name]), list(range(90)))
+    out = Console(file=io.StringIO(), width=80)
+    out.print(_table(report))
+    text = out.file.getvalue()
+    assert "…" not in text and max(map(len, text.splitlines())) <= 80
+    assert len(text.splitlines()) == 1 + len(report.layers) + 1
+
+
+def test_the_bench_table_fits_80_columns_uncut():
+    series = {"median": 12345.678, "min": 10345.6, "max": 22345.6}
+    slow = {"median": 0.2425, "min": 0.0667, "max": 0.4232}
+    one = {
+        "parameters_total": 60_123_456,
+        "parameters_active": 12_345_678,
+        "flops_per_token": 5.6e7,
+        "training_tokens_per_second": series,
+        "training_memory_bytes": 2.137e9,
+        "generation_tokens_per_second": {"median": 36.9, "min": 27.3, "max": 142.3},
+        "first_token_seconds": slow,
+        "state_bytes": 980_000,
+        "train_losses": [9.7, 6.912],
+        "loss_spikes": 0,
+        "validation": {"loss": 7.269, "bits_per_byte": 2.76, "by_language": {"ko": {"bits_per_byte": 2.748}}},
+    }
+    settings = {"size": "small", "steps": 10, "batch": 2, "context": 8, "folders": ["data/x"], "device": "cpu", "rounds": 5}
+    report = {
+        "settings": {**settings, "new_tokens": 64, "prompt_tokens": 256},
+        "machine": {"cpu": "A processor", "threads": 2, "torch": "2", "gpu": None},
+        "precision": "float32",
+        "matching": {"words": "equal tokens"},
+        "results": {"v1": one, "v2": {**one, "training_memory_bytes": 1.0e9}, "dense": one},
+    }
+    out = Console(file=io.StringIO(), width=80)
+    _print(out, report)
+    table = [line for line in out.file.getvalue().splitlines() if not line.startswith("generation: ")]
+    assert not any("…" in line for line in table) and max(map(len, table)) <= 80
+    assert any(line.startswith("training peak MB") and "0.47x" in line for line in table)
+
+
+def test_bench_measures_and_writes_its_report(here, braingpt, capsys, tmp_path):
+    sizes = ["--steps", 2, "--context", 16, "--batch", 1, "--rounds", 1, "--prompt-tokens", 8, "--new-tokens", 2, "--threads", 1]
+    assert braingpt("bench", "v1", *sizes, "--device", "cpu", "--json", tmp_path / "b.json") == 0
+    text = capsys.readouterr().out
+    report = json.loads((tmp_path / "b.json").read_text())
+    assert list(report["results"]) == ["v1"] and report["machine"]["cpu"] in text and "equal tokens (32" in text
+
+
+def test_doctor_tells_and_json_is_json(here, braingpt, capsys):
+    assert braingpt("doctor") == 0
+    text = capsys.readouterr().out
+    assert "data/sample" in text and "runs/nano-v2: step 7" in text and "pip install 'braingpt[eval]'" in text
+    assert braingpt("doctor", "--json") == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["problems"] == 0 and {"state", "topic", "text"} == set(report["findings"][0])
+
+
+def test_doctor_strict_exits_with_the_problem(tmp_path, monkeypatch, braingpt, capsys):
+    (tmp_path / "data" / "bad").mkdir(parents=True)
+    (tmp_path / "data" / "bad" / "manifest.json").write_text("{")
+    monkeypatch.chdir(tmp_path)
+    assert braingpt("doctor") == 0 and "1 problem found" in capsys.readouterr().out
+    assert braingpt("doctor", "--strict") == 1
+
+
+def test_help_stays_light():
+    """No command pulls in torch before it runs."""
+    code = "import sys, braingpt.cli.main; sys.exit('torch' in sys.modules or 'rich' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

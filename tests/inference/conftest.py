@@ -1,0 +1,17 @@
+"""A saved checkpoint of a small real model with the real vocabulary."""
+
+import pytest
+
+from braingpt.tokenizer import Tokenizer
+from braingpt.train import checkpoint
+from tests.conftest import awake
+from tests.train.conftest import tiny
+
+
+@pytest.fixture(scope="session", params=["dense", "v1", "v2"])
+def saved(request, tmp_path_factory):
+    """A checkpoint folder without an optimizer, in a run folder."""
+    recipe = tiny(request.param)
+    model = awake(recipe.model).float()
+    folder = tmp_path_factory.mktemp("runs") / recipe.name / "checkpoints" / "step-0000007"
+    return checkpoint.save(folder, model=model, tokenizer=Tokenizer.default(), recipe=recipe, step=7, tokens=70, extra={"best": None})

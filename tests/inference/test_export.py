@@ -1,0 +1,44 @@
+import json
+
+import pytest
+import torch
+
+import braingpt
+from braingpt.errors import UserError
+from braingpt.inference.export import export_checkpoint
+
+IDS = torch.arange(40)[None]
+
+
+@pytest.mark.parametrize(("dtype", "size", "rounding"), [("float32", 4, 0.0), ("bfloat16", 2, 2**-8), ("float16", 2, 2**-11)])
+def test_an_export_loads_and_says_nearly_the_same(saved, tmp_path, dtype, size, rounding):
+    result = export_checkpoint(saved, tmp_path / "out", dtype)
+    assert result["largest_rounding"] <= rounding
+    model, tokenizer = braingpt.load(tmp_path / "out")
+    original, _ = braingpt.load(saved)
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+    assert tokenizer.fingerprint == braingpt.Tokenizer.default().fingerprint
+    for (name, new), old in zip(model.named_parameters(), original.parameters(), strict=True):
+        if old.ndim < 2 or dtype == "float32":
+            assert torch.equal(new, old), name  # vectors are never rounded
+        else:
+            assert (new - old).abs().max() <= rounding * old.abs().max(), name
+    weights = (tmp_path / "out" / "model.safetensors").stat().st_size
+    assert weights < size * model.parameters_total() * 1.1 + 20_000
+    with torch.no_grad():
+        if dtype == "float32":
+            assert torch.equal(model(IDS).logits, original(IDS).logits)
+    state = json.loads((tmp_path / "out" / "state.json").read_text())
+    assert state["step"] == 7 and state["exported"] == {"from": "step-0000007", "dtype": dtype}
+    assert not (tmp_path / "out" / "optimizer.safetensors").exists()
+
+
+def test_nothing_is_overwritten(saved, tmp_path):
+    (tmp_path / "mine").write_text("precious")
+    for out in (tmp_path, tmp_path / "mine"):
+        with pytest.raises(UserError, match="exists already"):
+            export_checkpoint(saved, out)
+    assert (tmp_path / "mine").read_text() == "precious"
+    with pytest.raises(UserError, match="did you mean 'float16'"):
+        export_checkpoint(saved, tmp_path / "new", "flot16")
+    assert not (tmp_path / "new").exists()
