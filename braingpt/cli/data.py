@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from braingpt.data.manifest import Manifest
     from braingpt.data.pipeline import Prepared, Request
 
-app = typer.Typer(help="Prepare corpora for training; list, show and verify them.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(help="Prepare corpora; list, show and verify them.", no_args_is_help=True, rich_markup_mode=None)
 
 PREPARED = Path("data")  # where `prepare` writes and `list` looks
 LOG_SECONDS = 30  # between progress lines where there is no terminal to draw a bar on
