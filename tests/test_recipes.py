@@ -28,7 +28,7 @@ def test_bases_are_not_listed():
         (["train.steps=0"], "train.steps: .*greater than or equal to 1"),
         (["train.steps=many"], "train.steps: .*'many'"),
         (["train.lr=.nan"], "train.lr"),
-        (["train.micro_batch=5"], r"train.batch \(16\) must be a multiple of train.micro_batch \(5\)"),
+        (["train.micro_batch=5"], r"train.batch \(8\) must be a multiple of train.micro_batch \(5\)"),
         (["model.hidden=130"], r"model.hidden \(130\) must be an even multiple of model.heads"),
         (["model.columns.active=99"], r"model.columns.active \(99\) is more than model.columns.count \(16\)"),
         (["model.attention.layers=[7]"], "model.attention.layers"),

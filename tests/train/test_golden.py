@@ -9,7 +9,15 @@ from braingpt.recipes import load_recipe
 from braingpt.train.loop import train
 from braingpt.train.run_folder import read_metrics
 
-SETTINGS = ["train.batch=4", "train.context=64", "train.steps=5", "train.warmup=2", "train.eval_every=5", "train.eval_windows=2"]
+SETTINGS = [
+    "train.batch=4",
+    "train.lr=5e-3",
+    "train.context=64",
+    "train.steps=5",
+    "train.warmup=2",
+    "train.eval_every=5",
+    "train.eval_windows=2",
+]
 LOSSES = {
     "dense": [9.79716, 9.09337, 8.26908, 7.34048, 6.92134, 6.89186],
     "v1": [9.79716, 9.52848, 8.90633, 7.99411, 7.53485, 7.57402],
