@@ -35,6 +35,7 @@ class TrainConfig(Settings):
     batch: int = Field(16, ge=1)
     micro_batch: int | None = Field(None, ge=1)  # None: the whole batch at once
     context: int = Field(512, ge=2)
+    optimizer: Literal["adamw", "muon"] = "adamw"  # muon: for matrices, AdamW for the rest
     lr: float = Field(3e-3, gt=0)
     schedule: Literal["cosine", "linear", "wsd"] = "cosine"
     warmup: int = Field(50, ge=0)  # steps
