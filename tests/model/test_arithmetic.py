@@ -82,10 +82,27 @@ def test_every_recipe_builds_on_the_meta_device(name):
     assert model.flops_per_token(recipe.train.context) > 0
 
 
-@pytest.mark.parametrize("name", [n for n in shipped() if n.startswith("small-")])
-def test_small_has_the_stated_size(name):
-    with torch.device("meta"):
-        assert build(braingpt.load_recipe(name)).parameters_total() == pytest.approx(60.1e6, rel=0.02)
+SIZES = {
+    "small": (6, 512, 8, 60.1e6),
+    "medium": (12, 1024, 16, 221.8e6),
+    "large": (24, 1536, 24, 495.2e6),
+    "xlarge": (48, 2048, 32, 2.59e9),
+}
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_sizes_are_the_stated_ones(size):
+    layers, hidden, heads, total = SIZES[size]
+    built = {}
+    for kind in ("v1", "v2", "dense", "dense-active"):
+        with torch.device("meta"):
+            built[kind] = build(braingpt.load_recipe(f"{size}-{kind}"))
+    for kind in ("v1", "v2"):
+        config = built[kind].config
+        assert (config.layers, config.hidden, config.heads) == (layers, hidden, heads)
+    for kind in ("v1", "v2", "dense"):
+        assert built[kind].parameters_total() == pytest.approx(total, rel=0.02)
+    assert built["dense-active"].parameters_total() == pytest.approx(built["v2"].parameters_active(), rel=0.02)
 
 
 def test_same_seed_same_weights(architecture):
