@@ -9,7 +9,7 @@ from braingpt.recipes import check_recipe, load_recipe, recipe_text, save_recipe
 @pytest.mark.parametrize("name", shipped())
 def test_every_shipped_recipe_loads_and_comes_back_the_same(name, tmp_path):
     recipe = load_recipe(name)
-    assert recipe.name == name and recipe.model.architecture == name.rsplit("-", 1)[1]
+    assert recipe.name == name and recipe.model.architecture == name.split("-")[1]
     save_recipe(recipe, tmp_path / "recipe.yaml")
     assert load_recipe(tmp_path / "recipe.yaml") == recipe
 

@@ -26,13 +26,14 @@ def recipes(context: typer.Context, json_output: Json = False) -> None:
     if json_output:
         print_json(rows)
         return
-    table = Table("recipe", "kind", box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
+    table.add_column("recipe", no_wrap=True)
     for column in ("layers", "hidden", "heads", "params", "active", "context", "steps"):
         table.add_column(column, justify="right", no_wrap=True)
     for row in rows:
         figures = [str(row[key]) for key in ("layers", "hidden", "heads")]
         size = [human(row[key]) for key in ("parameters_total", "parameters_active")]
-        table.add_row(row["name"], row["architecture"], *figures, *size, str(row["context"]), f"{row['steps']:,}")
+        table.add_row(row["name"], *figures, *size, str(row["context"]), f"{row['steps']:,}")
     console().print(table)
 
 
