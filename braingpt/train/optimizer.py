@@ -60,7 +60,8 @@ def build_optimizer(model: torch.nn.Module, config: TrainConfig) -> Optimizers:
     muon: dict[int, list[torch.nn.Parameter]] = {}  # by the matrices in one parameter
     for name, parameter in trainable(model):
         if config.optimizer == "muon" and orthogonalises(name, parameter):
-            muon.setdefault(3 if name.endswith("qkv.weight") else 1, []).append(parameter)
+            joint = name.endswith("qkv.weight") and parameter.shape[0] == 3 * parameter.shape[1]
+            muon.setdefault(3 if joint else 1, []).append(parameter)
         else:
             adamw.setdefault(config.weight_decay if decays(name, parameter) else 0.0, []).append(parameter)
     groups = [{"params": parameters, "weight_decay": decay} for decay, parameters in adamw.items()]
