@@ -56,15 +56,17 @@ class Optimizers:
 
 def build_optimizer(model: torch.nn.Module, config: TrainConfig) -> Optimizers:
     """AdamW, or Muon and AdamW, over the model's trainable parameters, which must already lie on their device."""
-    adamw: dict[float, list[torch.nn.Parameter]] = {}  # by weight decay
+    adamw: dict[tuple[float, float], list[torch.nn.Parameter]] = {}  # by weight decay and rate
     muon: dict[int, list[torch.nn.Parameter]] = {}  # by the matrices in one parameter
     for name, parameter in trainable(model):
         if config.optimizer == "muon" and orthogonalises(name, parameter):
             joint = name.endswith("qkv.weight") and parameter.shape[0] == 3 * parameter.shape[1]
             muon.setdefault(3 if joint else 1, []).append(parameter)
         else:
-            adamw.setdefault(config.weight_decay if decays(name, parameter) else 0.0, []).append(parameter)
-    groups = [{"params": parameters, "weight_decay": decay} for decay, parameters in adamw.items()]
+            decay = config.weight_decay if decays(name, parameter) else 0.0
+            rate = config.embedding_rate if name == "embedding.weight" else 1.0
+            adamw.setdefault((decay, rate), []).append(parameter)
+    groups = [{"params": parameters, "weight_decay": decay, "rate": rate} for (decay, rate), parameters in adamw.items()]
     first = torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=1e-8, fused=True)
     if not muon:
         return Optimizers(first)
@@ -73,9 +75,9 @@ def build_optimizer(model: torch.nn.Module, config: TrainConfig) -> Optimizers:
 
 
 def set_learning_rate(optimizer: Optimizers, rate: float) -> None:
-    """Give every group the same rate."""
+    """Give every group this learning rate, times the group's own."""
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group.get("rate", 1.0)
 
 
 def pack_state(model: torch.nn.Module, optimizer: Optimizers) -> dict[str, torch.Tensor]:
