@@ -20,11 +20,11 @@ CONVERTED = "refs/convert/parquet"  # where the hub keeps its own parquet copy o
 
 
 class Absent(Exception):
-    """There is no such configuration, split or dataset. `known`: what there is in its place."""
+    """There is no such configuration, split or dataset. `short`: its name, where the dataset is there; `known`: what there is instead."""
 
-    def __init__(self, reason: str, known: list[str] | None = None) -> None:
+    def __init__(self, reason: str, short: str = "", known: list[str] | None = None) -> None:
         super().__init__(reason)
-        self.reason, self.known = reason, known or []
+        self.reason, self.short, self.known = reason, short, known or []
 
 
 class Listing(NamedTuple):
@@ -41,7 +41,8 @@ def list_files(id: str, config: str | None, split: str, revision: str | None, so
     """
     splits, commit = _resolve(id, config, revision, str(source) if source else None)
     if split not in splits:
-        raise Absent(f"{id} {config or ''} has no split '{split}'".replace("  ", " "), list(splits))
+        part = " ".join(filter(None, (id, config)))
+        raise Absent(f"{part} has no split '{split}'", " ".join(filter(None, (config, split))), list(splits))
     names = splits[split]
     other = sorted({kind(name) or name for name in names} - set(SUFFIXES))
     if other:
@@ -64,7 +65,7 @@ def glob_files(id: str, pattern: str, revision: str | None, source: Path | None)
         names = sorted(system.glob(f"{home_of_it}/{pattern}"))
         listing = Listing([File(f"hf://{name}", name.removeprefix(f"{home_of_it}/")) for name in names], commit)
     if not listing.files:
-        raise Absent(f"{id} has no {pattern}")
+        raise Absent(f"{id} has no {pattern}", pattern)
     return listing
 
 
@@ -88,7 +89,7 @@ def _resolve(id: str, config: str | None, revision: str | None, source: str | No
         reason = str(error)
         known = _between(reason, "Available: [", "]") or _between(reason, "available configs: [", "]")
         if reason.startswith("BuilderConfig"):
-            raise Absent(f"{id} has no configuration '{config}'", known) from error
+            raise Absent(f"{id} has no configuration '{config}'", config or "", known) from error
         if reason.startswith("Config name is missing"):
             listed = f": {', '.join(known)}" if known else ""
             raise UserError(f"{id} has several configurations; name one with --config{listed}") from error
@@ -123,7 +124,7 @@ def passing(error: BaseException) -> bool:
     from huggingface_hub import errors
 
     chain = _chain(error)
-    if any(isinstance(one, errors.OfflineModeIsEnabled) for one in chain):
+    if isinstance(error, UserError | Failure) or any(isinstance(one, errors.OfflineModeIsEnabled) for one in chain):
         return False
     for one in chain:
         status = getattr(getattr(one, "response", None), "status_code", None)

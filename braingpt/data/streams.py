@@ -156,7 +156,7 @@ class Stream:
                     if self._absent is None or not isinstance(shown, UserError):
                         raise shown from error
                     self.found, self.reason = False, str(shown)
-                    self._absent(error.reason if isinstance(error, hub.Absent) else str(shown))
+                    self._absent((isinstance(error, hub.Absent) and error.short) or str(shown))
                     return None
             self._at["revision"] = self._listing.revision
             self.found = True
