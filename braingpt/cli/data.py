@@ -44,7 +44,7 @@ def prepare(
 
     request = Request(
         name=name,
-        out=out or PREPARED / name,
+        out=out or PREPARED / ("-".join(paths[0].parts).lower() if name == "hub" and paths else name),
         paths=paths or [],
         source=source,
         languages=[language.strip() for language in languages.split(",") if language.strip()] if languages else None,

@@ -6,6 +6,7 @@ file, and reading goes on at any place after an interruption. Every error of the
 """
 
 import errno
+import json
 import logging
 import os
 from functools import lru_cache
@@ -59,7 +60,7 @@ def glob_files(id: str, pattern: str, revision: str | None, source: Path | None)
     else:
         import huggingface_hub
 
-        commit = huggingface_hub.HfApi(endpoint=huggingface_hub.constants.ENDPOINT).dataset_info(id, revision=revision).sha
+        commit = _commit(id, revision)
         system = huggingface_hub.HfFileSystem(endpoint=huggingface_hub.constants.ENDPOINT)
         home_of_it = f"datasets/{id}@{commit}"
         names = sorted(system.glob(f"{home_of_it}/{pattern}"))
@@ -67,6 +68,13 @@ def glob_files(id: str, pattern: str, revision: str | None, source: Path | None)
     if not listing.files:
         raise Absent(f"{id} has no {pattern}", pattern)
     return listing
+
+
+def _commit(id: str, revision: str | None) -> str:
+    """The commit a branch stands for now. Raises the hub's own errors, which `load_dataset_builder` would turn into one without a cause."""
+    import huggingface_hub
+
+    return huggingface_hub.HfApi(endpoint=huggingface_hub.constants.ENDPOINT).dataset_info(id, revision=revision, timeout=30).sha or "main"
 
 
 def _file(name: str, id: str, source: Path | None) -> File:
@@ -83,8 +91,9 @@ def _resolve(id: str, config: str | None, revision: str | None, source: str | No
     if source and not os.path.isdir(os.path.join(source, id)):
         raise Absent(f"{id} is not under {source}")
     base = os.path.abspath(os.path.join(source, id)) if source else id
+    commit = None if source else _commit(id, revision)
     try:
-        builder = datasets.load_dataset_builder(base, config, revision=None if source else revision)
+        builder = datasets.load_dataset_builder(base, config, revision=commit)
     except ValueError as error:  # `datasets` has no narrower type
         reason = str(error)
         known = _between(reason, "Available: [", "]") or _between(reason, "available configs: [", "]")
@@ -105,7 +114,7 @@ def _resolve(id: str, config: str | None, revision: str | None, source: str | No
     if not builder.config.data_files:
         raise ConnectionError(f"the hub did not list the files of {id}")
     files = {str(split): [str(name) for name in names] for split, names in builder.config.data_files.items()}
-    return files, None if source else builder.hash
+    return files, commit
 
 
 def _between(text: str, start: str, end: str) -> list[str]:
@@ -130,7 +139,9 @@ def passing(error: BaseException) -> bool:
         status = getattr(getattr(one, "response", None), "status_code", None)
         if status in (408, 429) or (status or 0) >= 500:
             return True
-        if isinstance(one, ConnectionError | TimeoutError) or (_is_http(one) and status is None):
+        if isinstance(one, ConnectionError | TimeoutError | json.JSONDecodeError) or (_is_http(one) and status is None):
+            return True
+        if isinstance(one, OSError) and "Consistency check failed" in str(one):  # fewer bytes came than were announced
             return True
     return False
 
@@ -152,7 +163,7 @@ def explain(error: BaseException, id: str, label: str, revision: str | None) -> 
         return absent(id, error)
     chain = _chain(error)
     page = f"{huggingface_hub.constants.ENDPOINT}/datasets/{id}"
-    if any(isinstance(one, errors.GatedRepoError) for one in chain):
+    if any(isinstance(one, errors.GatedRepoError) or "is a gated dataset" in str(one) for one in chain):
         return UserError(f"{id} is gated: ask for access at {page}, then 'hf auth login' or set HF_TOKEN")
     if any(isinstance(one, errors.RevisionNotFoundError) for one in chain):
         return UserError(f"{id} has no revision '{revision}'; {page}/tree/main shows what there is")

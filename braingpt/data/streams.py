@@ -59,6 +59,7 @@ class Stream:
         self._columns, self._scores, self._signals = columns, scores, signals
         self._listing: hub.Listing | None = None
         self._reader: Reader | None = None
+        self._signals_noted = False
         self._at = self._start()
 
     @staticmethod
@@ -170,7 +171,7 @@ class Stream:
         columns = (at["column"],) if at["column"] else self._columns
         wanted = [*columns, *self._scores] if columns else None
         self._reader = reader = Reader(file, wanted)
-        signals = Signals(file, self._signals, self._note) if self._signals else None
+        signals = Signals(file, self._signals, self._note_signals) if self._signals else None
         label = f"{self._id} {file.name}".strip()
         looked = bool(at["next"] or at["row"])
         rows = reader.rows(at["next"], at["row"])
@@ -189,6 +190,12 @@ class Stream:
                 yield from self._documents(file, row, columns, signals)
         finally:
             rows.close()  # type: ignore[attr-defined]
+
+    def _note_signals(self, line: str) -> None:
+        """Once is enough: where one file lacks its signals, thousands may."""
+        if not self._signals_noted:
+            self._signals_noted = True
+            self._note(line)
 
     def _documents(self, file: File, row: Row, columns: tuple[str, ...], signals: Signals | None) -> Iterator[Document]:
         """A document for every text column of a row that has one."""
