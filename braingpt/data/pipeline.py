@@ -24,7 +24,8 @@ from braingpt.data.document import Document
 from braingpt.data.filters import Filters
 from braingpt.data.manifest import NAME, Manifest, TokenizerFacts, check_sizes, read_manifest
 from braingpt.data.sources import DATASETS, check_languages, preparation
-from braingpt.data.streams import Stream, check_found, check_options, open_streams
+from braingpt.data.stream import Stream
+from braingpt.data.streams import check_found, check_options, open_streams
 from braingpt.data.writer import FolderWriter, check_replaceable
 from braingpt.errors import UserError
 

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from braingpt.data import files, opening, rows
 from braingpt.data.document import Document
-from braingpt.data.streams import Stream, own_files
+from braingpt.data.stream import Stream
+from braingpt.data.streams import own_files
 from braingpt.errors import UserError
 
 RIGHT_TO_LEFT = "مرحبا بالعالم \u200f\u202bשלום\u202c"

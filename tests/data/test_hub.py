@@ -15,10 +15,12 @@ import pyarrow.parquet
 import pytest
 
 from braingpt.data import hub as hub_
-from braingpt.data import opening, streams
+from braingpt.data import opening
+from braingpt.data import stream as stream_
 from braingpt.data.document import Document
 from braingpt.data.sources import PREPARATIONS
-from braingpt.data.streams import Stream, check_found, open_streams
+from braingpt.data.stream import Stream
+from braingpt.data.streams import check_found, open_streams
 from braingpt.errors import Failure, UserError
 from tests.data.hub_server import Hub
 
@@ -77,7 +79,7 @@ def serve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
     monkeypatch.setattr(constants, "HF_HUB_ETAG_TIMEOUT", 0.4)
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "datasets"))
     monkeypatch.setattr(huggingface_hub.utils._http, "time", types.SimpleNamespace(sleep=lambda seconds: None))
-    monkeypatch.setattr(streams, "PAUSES", (0, 0, 0))
+    monkeypatch.setattr(stream_, "PAUSES", (0, 0, 0))
     monkeypatch.setattr(opening, "BLOCK", 500)  # several requests even for a small file
     hub_.forget()
     yield start
