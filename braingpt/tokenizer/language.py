@@ -73,6 +73,9 @@ def _scripts(sentence: str, offset: int) -> Iterator[tuple[str, int]]:
         return
     letters, syllables = (sum(map(len, script.findall(sentence))) for script in (_letter, _hangul))
     korean = syllables >= KOREAN_SHARE * letters
+    if korean and len(_latin.findall(sentence)) <= INSERTED_WORDS:
+        yield "ko", offset + min(hangul.start(), latin.start())
+        return
     for match in _script.finditer(sentence):
         script = match.lastgroup or ""
         if script == "latin" and korean and _words(match.group()) <= INSERTED_WORDS:

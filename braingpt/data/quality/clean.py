@@ -7,10 +7,11 @@ import re
 import unicodedata
 
 # Control and format characters without a glyph, byte-order marks and lone surrogates. Joiners stay: emoji and Indic scripts need them.
-_INVISIBLE = re.compile(
-    "[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\xad\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff]+"
-)
-_LINE_ENDS = re.compile("\r\n?|[\x0b\x0c\x1c-\x1e\x85\u2028\u2029]")
+_GLYPHLESS = "\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\xad\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff"
+_BREAKS = "\r\x0b\x0c\x1c-\x1e\x85\u2028\u2029"
+REMOVED = _GLYPHLESS + _BREAKS  # as in a character class: none of these is in a cleaned text
+_INVISIBLE = re.compile(f"[{_GLYPHLESS}]+")
+_LINE_ENDS = re.compile(f"\r\n|[{_BREAKS}]")
 _TRAILING = re.compile("(?<![ \t\xa0])[ \t\xa0]++$", re.MULTILINE)  # tried once per run of spaces only
 _EMPTY_LINES = re.compile(r"\n{3,}")
 
@@ -20,7 +21,11 @@ MOJIBAKE = re.compile("[\xc2-\xf4][\x80-\xbf€‚ƒ„…†‡ˆ‰Š‹ŒŽ�
 
 def clean(text: str) -> str:
     """`text` in NFC, without invisible characters, spaces at line ends, or runs of empty lines; every line end is `\\n`."""
-    text = _INVISIBLE.sub("", _LINE_ENDS.sub("\n", text))
+    return tidy(_INVISIBLE.sub("", _LINE_ENDS.sub("\n", text)))
+
+
+def tidy(text: str) -> str:
+    """The rest of `clean`, for a text known to hold none of REMOVED: these looks at the whole text are far cheaper than those for classes."""
     if not unicodedata.is_normalized("NFC", text):  # after the removal: what stood apart may combine now
         text = unicodedata.normalize("NFC", text)
     if " \n" in text or "\t\n" in text or "\xa0\n" in text:

@@ -75,18 +75,17 @@ class WordLength(Settings):
 
 
 class Symbols(Settings):
-    """The greatest share of symbols, neither letter, digit nor ordinary punctuation; and of `#` and ellipses per word."""
+    """The greatest share of symbols, neither letter, digit nor ordinary punctuation; and of `#hashtags` and ellipses per word."""
 
     share: Share
     per_word: Share
 
 
 class StopWords(Settings):
-    """At least this share of the words are among the language's most frequent ones; of texts of so many `words`; languages without a list pass."""
+    """At least this share of the words are in the language's `stop_word_lists`; of texts of so many `words`; languages without a list pass."""
 
     share: Share
     words: Count
-    lists: dict[str, str]
 
 
 class Endings(Settings):
@@ -111,7 +110,7 @@ class ShortLines(Lines):
 
 
 class Ngrams(Settings):
-    """Greatest shares of the characters of words that stand in word n-grams which occurred before, for 5 and for 10 words (Gopher)."""
+    """Greatest shares of the words that stand in runs of 5 and of 10 words which occurred before (Gopher; there shares of characters)."""
 
     five: Share
     ten: Share
@@ -119,7 +118,7 @@ class Ngrams(Settings):
 
 
 class TopNgram(Settings):
-    """The greatest share of the characters of words that the most frequent pair of words takes (Gopher)."""
+    """The greatest share of the words that the most frequent pair of words takes (Gopher; there of characters)."""
 
     share: Share
     words: Count
@@ -142,10 +141,11 @@ class Placeholder(Settings):
 class Perplexity(Settings):
     """Documents less likely than this `percentile` of clean text of their language, by the shipped model or one of `scripts/train_perplexity.py`.
 
-    At most `tokens` of a document are scored, in stretches spread over it; documents of fewer than `least` tokens pass.
+    `margin`: so much of the way from there to gibberish (shuffled characters) is still allowed; 0 cuts at the percentile itself. At most `tokens` of a document are scored, in stretches spread over it; documents of fewer than `least` tokens pass.
     """
 
     percentile: Annotated[dict[str, Annotated[float, Field(gt=50, lt=100)]], BeforeValidator(_by_language)]
+    margin: Share
     tokens: int = Field(ge=64)
     least: int = Field(ge=2)
     model: str | None = None
@@ -170,7 +170,7 @@ class Contamination(Settings):
     """
 
     files: list[str] = []
-    characters: Annotated[dict[str, Annotated[int, Field(ge=8, le=500)]], BeforeValidator(_by_language)] = {"default": 50, "ko": 25}
+    characters: Annotated[dict[str, Annotated[int, Field(ge=8, le=500)]], BeforeValidator(_by_language)] = {"default": 50, "ko": 20}
 
 
 def _rule(kind: type[Settings]) -> Any:
@@ -182,6 +182,7 @@ class QualityConfig(Settings):
 
     normalise: Normalise
     language: Language
+    stop_word_lists: dict[str, str]  # the most frequent words by language, for the rule and for finding switches of language
     short: _rule(Short)
     few_letters: _rule(Least)
     other_script: _rule(Least)

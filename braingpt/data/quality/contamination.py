@@ -1,7 +1,7 @@
 """Decontamination: documents that hold a stretch of an evaluation set are dropped.
 
 GPT-3 (Brown et al. 2020, appendix C) compares runs of 13 words. Korean words change their particles and their spacing from copy to copy, so here
-stretches of characters are compared, with only the letters and digits kept and case ignored: 25 characters of Korean, 50 of other text, about 13
+stretches of characters are compared, with only the letters and digits kept and case ignored: 20 characters of Korean, 50 of other text, about 13
 words of English (docs/results/quality-filters.md has the measurements). Hashes of all stretches of a set are held as one sorted array, eight
 bytes a character; a document's are computed for all positions at once from prefix sums of a polynomial hash.
 """
@@ -46,7 +46,8 @@ class Contamination:
                 continue
             hashes = _hashes(letters_N, length)
             maybe = hashes[self._filters[length][hashes >> np.uint64(64 - _FILTER_BITS)]]
-            if len(maybe) and np.isin(maybe, grams, assume_unique=False).any():
+            nearest = grams[np.minimum(np.searchsorted(grams, maybe), len(grams) - 1)]
+            if (nearest == maybe).any():
                 return True
         return False
 

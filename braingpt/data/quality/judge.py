@@ -12,14 +12,15 @@ from typing import NamedTuple
 
 from braingpt.data.document import Document
 from braingpt.data.quality.boilerplate import Boilerplate
-from braingpt.data.quality.clean import clean, repair
+from braingpt.data.quality.clean import clean, repair, tidy
 from braingpt.data.quality.config import QualityConfig, at
 from braingpt.data.quality.contamination import Contamination
 from braingpt.data.quality.educational import Educational
 from braingpt.data.quality.perplexity import Perplexity
 from braingpt.data.quality.rules import Rule, rules_of
-from braingpt.data.quality.shape import HANGUL, JAMO, LATIN, Shape
-from braingpt.tokenizer.language import decide, split
+from braingpt.data.quality.segments import Segmenter
+from braingpt.data.quality.shape import EXAMINED, HANGUL, JAMO, LATIN, UNCLEAN, Shape
+from braingpt.tokenizer.language import decide
 
 _OTHER_VOCABULARY = "the {rule} model was trained on another tokenizer's ids and is left out; scripts/train_{rule}.py trains one for yours"
 
@@ -44,6 +45,7 @@ class Judge:
         self.languages = frozenset(languages)
         self.notes: list[str] = []
         self._rules: dict[str, list[tuple[str, Rule]]] = {language: rules_of(config, language) for language in languages}
+        self._segmenter = Segmenter(config.stop_word_lists)
         self._boilerplate = Boilerplate(config.boilerplate) if config.boilerplate else None
         self._contamination = Contamination(config.contamination) if config.contamination else None
         self._perplexity = Perplexity(config.perplexity) if config.perplexity else None
@@ -57,10 +59,9 @@ class Judge:
 
     def text(self, document: Document) -> Judged:
         """The document cleaned, its language found, and the rules on its text asked."""
-        text = clean(repair(document.text) if self.config.normalise.mojibake else document.text)
+        text, shape = _cleaned(repair(document.text) if self.config.normalise.mojibake else document.text)
         if not text:
             return Judged(text, document.language, [], "empty")
-        shape = Shape(text)
         language = document.language if self.config.language.trust_source else None
         if language is None:
             language = decide(shape.text, shape.letters, shape.counts[HANGUL] + shape.counts[JAMO], shape.counts[LATIN])
@@ -79,7 +80,7 @@ class Judge:
             return Judged(text, language, [], "educational")
         if self._contamination and self._contamination.drops(shape):
             return Judged(text, language, [], "contamination")
-        return Judged(text, language, _segments(text, shape, language), None)
+        return Judged(text, language, self._segmenter.cut(text, shape, language), None)
 
     def tokens(self, language: str, ids: Sequence[int], scores: dict[str, float] | None = None) -> str | None:
         """The rule that the tokens of a text break, or None. `scores`: those of the source, as in the document."""
@@ -90,9 +91,13 @@ class Judge:
         return None
 
 
-def _segments(text: str, shape: Shape, language: str) -> list[tuple[str | None, str]]:
-    """Text in one script is one segment; only where Hangul and Latin meet is there anything to split."""
-    counts = shape.counts
-    if len(text) == len(shape.text) and not (counts[LATIN] and counts[HANGUL] + counts[JAMO]):
-        return [(language, text)]
-    return split(text)
+def _cleaned(text: str) -> tuple[str, Shape]:
+    """`clean(text)` and its shape. Most texts are clean, and counting characters tells so faster than searching for those to remove."""
+    text = text.strip()
+    try:
+        shape = Shape(text)
+    except UnicodeEncodeError:  # a lone surrogate
+        shape = None
+    dirty = shape is None or len(text) > EXAMINED or shape.counts[UNCLEAN]
+    tidied = clean(text) if dirty else tidy(text)
+    return tidied, shape if shape and tidied == text else Shape(tidied)

@@ -5,6 +5,7 @@ boilerplate lines from C4 (Raffel et al. 2020, section 2.2); short and unfinishe
 jamo and Korean endings are ours. All bounds come from the settings; a text too short for a rule to mean anything passes it.
 """
 
+import re
 from collections.abc import Callable
 
 import numpy as np
@@ -17,6 +18,8 @@ from braingpt.data.quality.shape import DIGIT, HANGUL, JAMO, LATIN, SYMBOL, Shap
 Rule = Callable[[Shape], bool]  # True: the document breaks it
 
 _BULLETS = ("•", "●", "○", "■", "▪", "►", "▶", "‣", "◦", "- ", "* ", "·", "※", "ㆍ")
+_HASHTAG = re.compile(r"#\w")  # not a heading
+_P = np.uint64(0x9E3779B97F4A7C15)
 _ELLIPSES = ("...", "…", "[...]", "(...)")
 _ENDS = tuple(".!?…。\"'”’»)]:;")
 
@@ -27,7 +30,7 @@ def rules_of(config: QualityConfig, language: str) -> list[tuple[str, Rule]]:
     for key, make in _RULES.items():
         values = getattr(config, key)
         if values is not None:
-            rule = make(values, language)
+            rule = _stop_words(values, language, config) if key == "stop_words" else make(values, language)
             if rule is not None:
                 found.append((key.replace("_", " "), rule))
     return found
@@ -53,7 +56,7 @@ def _damage(values: settings.Most, language: str) -> Rule:
 
     def rule(shape: Shape) -> bool:
         damaged = shape.text.count("\ufffd")
-        if MOJIBAKE.search(shape.text):
+        if not shape.text.isascii() and MOJIBAKE.search(shape.text):
             damaged += 2 * len(MOJIBAKE.findall(shape.text))
         return damaged > most * shape.visible
 
@@ -81,7 +84,7 @@ def _symbols(values: settings.Symbols, language: str) -> Rule:
     def rule(shape: Shape) -> bool:
         if shape.counts[SYMBOL] > share * shape.visible:
             return True
-        marks = shape.text.count("#") + shape.text.count("...") + shape.text.count("…")
+        marks = len(_HASHTAG.findall(shape.text)) + shape.text.count("...") + shape.text.count("…")
         return marks > per_word * max(len(shape.words), 12)
 
     return rule
@@ -91,24 +94,26 @@ def _repeated_letters(values: settings.Most, language: str) -> Rule:
     most = at(values.share, language)
 
     def rule(shape: Shape) -> bool:
-        same_M = shape.codes_N[1:] == shape.codes_N[:-1]
-        third_M = np.flatnonzero(same_M[1:] & same_M[:-1])
-        kinds = shape.kinds_N[third_M]
+        same_N = shape.codes_N[1:] == shape.codes_N[:-1]
+        third_N = same_N[1:] & same_N[:-1]
+        if np.count_nonzero(third_N) <= most * shape.visible:
+            return False
+        kinds = shape.kinds_N[:-2][third_N]
         return int(((kinds >= LATIN) & (kinds <= DIGIT) & (kinds != JAMO)).sum()) > most * shape.visible
 
     return rule
 
 
-def _stop_words(values: settings.StopWords, language: str) -> Rule | None:
-    if language not in values.lists:
+def _stop_words(values: settings.StopWords, language: str, config: QualityConfig) -> Rule | None:
+    if language not in config.stop_word_lists:
         return None
-    share, words, known = at(values.share, language), at(values.words, language), frozenset(values.lists[language].split())
+    share, words = at(values.share, language), at(values.words, language)
+    known = frozenset(config.stop_word_lists[language].split())
 
     def rule(shape: Shape) -> bool:
         if len(shape.words) < words:
             return False
-        found = sum(map(known.__contains__, shape.lowered.split()))
-        return found < share * len(shape.words)
+        return sum(map(known.__contains__, shape.words)) < share * len(shape.words)
 
     return rule
 
@@ -175,13 +180,10 @@ def _top_ngram(values: settings.TopNgram, language: str) -> Rule:
     def rule(shape: Shape) -> bool:
         if len(shape.words) < words:
             return False
-        ids_W, lengths_W = shape.word_ids_W, shape.word_lengths_W
-        # The most frequent pair occurs no more often than the most frequent word: mostly this settles it without sorting pairs.
-        if 2 * int(lengths_W.max()) * int(np.bincount(ids_W).max()) <= share * shape.visible:
-            return False
-        pairs, first, counts = np.unique(ids_W[:-1] << 32 | ids_W[1:], return_index=True, return_counts=True)
-        top = int(counts.argmax())
-        return counts[top] * int(lengths_W[first[top]] + lengths_W[first[top] + 1]) > share * shape.visible
+        pairs = _ngrams(shape.word_hashes_W, 2)
+        pairs.sort()
+        most = int(share * len(shape.words) / 2)  # occurrences that are still allowed
+        return bool((pairs[most:] == pairs[: len(pairs) - most]).any())  # a run of most + 1 equal pairs
 
     return rule
 
@@ -192,28 +194,37 @@ def _repeated_ngrams(values: settings.Ngrams, language: str) -> Rule:
     def rule(shape: Shape) -> bool:
         if len(shape.words) < words:
             return False
-        repeated = _repeated_share(shape, 5)
-        # what stands in a repeated ten stands in a repeated five, so the second sort is rarely needed
-        return repeated > five or (repeated > ten and _repeated_share(shape, 10) > ten)
+        least = min(five, ten)
+        repeated = _repeated_share(shape.word_hashes_W, 5, least)
+        # what stands in a repeated ten stands in a repeated five, so the tens are rarely looked at
+        return repeated > five or (repeated > ten and _repeated_share(shape.word_hashes_W, 10, ten) > ten)
 
     return rule
 
 
-def _repeated_share(shape: Shape, n: int) -> float:
-    """The share of the characters in words that belong to a run of `n` words which occurred before; each counted once."""
-    ids_W = shape.word_ids_W.astype(np.uint64)
-    keys_G = np.zeros(len(ids_W) - n + 1, np.uint64)
-    for offset in range(n):
-        keys_G = keys_G * np.uint64(0x9E3779B97F4A7C15) + ids_W[offset : offset + len(keys_G)] + np.uint64(1)
-    order_G = np.argsort(keys_G, kind="stable")
-    sorted_G = keys_G[order_G]
-    again_G = order_G[1:][sorted_G[1:] == sorted_G[:-1]]  # stable: every occurrence but the first
-    if not len(again_G):
+def _ngrams(hashes_W: np.ndarray, n: int) -> np.ndarray:
+    """uint64 (words - n + 1,): hashes of the runs of `n` words."""
+    keys_G = hashes_W[: len(hashes_W) - n + 1].copy()
+    for offset in range(1, n):
+        keys_G *= _P
+        keys_G += hashes_W[offset : offset + len(keys_G)]
+    return keys_G
+
+
+def _repeated_share(hashes_W: np.ndarray, n: int, least: float) -> float:
+    """The share of the words that belong to a run of `n` words which occurred before; each counted once. 0 where it cannot reach `least`."""
+    keys_G = _ngrams(hashes_W, n)
+    sorted_G = np.sort(keys_G)
+    if n * np.count_nonzero(sorted_G[1:] == sorted_G[:-1]) <= least * len(hashes_W):
         return 0.0
-    edges_W = np.zeros(len(ids_W) + 1, np.int64)
-    np.add.at(edges_W, again_G, 1)
-    np.add.at(edges_W, again_G + n, -1)
-    return float(shape.word_lengths_W[np.cumsum(edges_W)[:-1] > 0].sum()) / shape.visible
+    order_G = np.argsort(keys_G, kind="stable")
+    again_G = order_G[1:][sorted_G[1:] == sorted_G[:-1]]  # stable: every occurrence but the first
+    starts_W = np.zeros(len(hashes_W), bool)
+    starts_W[again_G] = True
+    covered_W = np.zeros(len(hashes_W), bool)
+    for offset in range(n):
+        covered_W[offset:] |= starts_W[: len(starts_W) - offset]
+    return float(np.count_nonzero(covered_W)) / len(hashes_W)
 
 
 def _placeholder(values: settings.Placeholder, language: str) -> Rule:

@@ -10,10 +10,12 @@ from functools import cache, cached_property
 
 import numpy as np
 
+from braingpt.data.quality.clean import REMOVED
+
 EXAMINED = 500_000  # characters of a document that are looked at
 
 # Classes of characters.
-SYMBOL, SPACE, NEWLINE, LATIN, HANGUL, JAMO, LETTER, DIGIT, PUNCTUATION = range(9)
+SYMBOL, SPACE, NEWLINE, LATIN, HANGUL, JAMO, LETTER, DIGIT, PUNCTUATION, UNCLEAN = range(10)
 
 _ORDINARY = ".,;:!?'\"()-/‘’“”«»„–—·…、。「」『』《》〈〉・%&¿¡~"
 _RANGES = {
@@ -23,6 +25,7 @@ _RANGES = {
     SPACE: r"\s",
     NEWLINE: "\n",
     PUNCTUATION: re.escape(_ORDINARY),
+    UNCLEAN: REMOVED,
 }
 
 
@@ -44,19 +47,19 @@ class Shape:
     def __init__(self, text: str) -> None:
         self.text = text = text[:EXAMINED]
         self.codes_N = np.frombuffer(text.encode("utf-32-le"), np.uint32)
-        self.kinds_N = _table()[self.codes_N]
-        self.counts = np.bincount(self.kinds_N, minlength=PUNCTUATION + 1).tolist()
+        self.kinds_N = _table().take(self.codes_N, mode="clip")  # no code lies outside; "clip" spares a pass that would check it
+        self.counts = np.bincount(self.kinds_N, minlength=UNCLEAN + 1).tolist()
         self.visible = len(text) - self.counts[SPACE] - self.counts[NEWLINE]
         self.letters = self.counts[LATIN] + self.counts[HANGUL] + self.counts[JAMO] + self.counts[LETTER]
 
     @cached_property
-    def words(self) -> list[str]:
-        """Words by white space; Korean ones are eojeol."""
-        return self.text.split()
-
-    @cached_property
     def lowered(self) -> str:
         return self.text.lower()
+
+    @cached_property
+    def words(self) -> list[str]:
+        """Words by white space, in lower case; Korean ones are eojeol."""
+        return self.lowered.split()
 
     @cached_property
     def lines(self) -> list[str]:
@@ -64,14 +67,9 @@ class Shape:
         return [line for line in map(str.strip, self.text.split("\n")) if line]
 
     @cached_property
-    def word_ids_W(self) -> np.ndarray:
-        """int64 (words,): equal numbers for equal words, case aside."""
-        ids: dict[str, int] = {}
-        return np.array([ids.setdefault(word, len(ids)) for word in self.lowered.split()], np.int64)
-
-    @cached_property
-    def word_lengths_W(self) -> np.ndarray:
-        return np.fromiter(map(len, self.words), np.int64, len(self.words))
+    def word_hashes_W(self) -> np.ndarray:
+        """uint64: equal for equal words. Python's own hashes differ from process to process; whether two agree does not."""
+        return np.fromiter(map(hash, self.words), np.int64, len(self.words)).view(np.uint64)
 
     def final_syllables(self) -> np.ndarray:
         """Code points of the last syllable of every stretch of two Hangul syllables and more: where particles and endings stand."""
