@@ -12,7 +12,6 @@ _BREAKS = "\r\x0b\x0c\x1c-\x1e\x85\u2028\u2029"
 REMOVED = _GLYPHLESS + _BREAKS  # as in a character class: none of these is in a cleaned text
 _INVISIBLE = re.compile(f"[{_GLYPHLESS}]+")
 _LINE_ENDS = re.compile(f"\r\n|[{_BREAKS}]")
-_TRAILING = re.compile("(?<![ \t\xa0])[ \t\xa0]++$", re.MULTILINE)  # tried once per run of spaces only
 _EMPTY_LINES = re.compile(r"\n{3,}")
 
 # UTF-8 read as Latin-1 or Windows-1252: the lead byte's letter before what a continuation byte turns into.
@@ -29,7 +28,7 @@ def tidy(text: str) -> str:
     if not unicodedata.is_normalized("NFC", text):  # after the removal: what stood apart may combine now
         text = unicodedata.normalize("NFC", text)
     if " \n" in text or "\t\n" in text or "\xa0\n" in text:
-        text = _TRAILING.sub("", text)
+        text = "\n".join([line.rstrip(" \t\xa0") for line in text.split("\n")])
     if "\n\n\n" in text:
         text = _EMPTY_LINES.sub("\n\n", text)
     return text.strip()

@@ -158,7 +158,7 @@ class Educational(Settings):
     `classifier` is not false: at least this score, by the shipped `model` or one of `scripts/train_educational.py`.
     """
 
-    scores: dict[str, float] = {}
+    scores: dict[str, float] = Field(default_factory=dict)
     classifier: Annotated[Share | None, BeforeValidator(lambda value: None if value is False else value)] = None
     model: str | None = None
 
@@ -169,8 +169,10 @@ class Contamination(Settings):
     `files`: the sets (txt, jsonl, parquet, also .gz), or lists that `prepare_list` wrote (.npy). `characters`: for Korean (`ko`) and the others.
     """
 
-    files: list[str] = []
-    characters: Annotated[dict[str, Annotated[int, Field(ge=8, le=500)]], BeforeValidator(_by_language)] = {"default": 50, "ko": 20}
+    files: list[str] = Field(default_factory=list)
+    characters: Annotated[dict[str, Annotated[int, Field(ge=8, le=500)]], BeforeValidator(_by_language)] = Field(
+        default_factory=lambda: {"default": 40, "ko": 20}
+    )
 
 
 def _rule(kind: type[Settings]) -> Any:

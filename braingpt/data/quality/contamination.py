@@ -1,7 +1,7 @@
 """Decontamination: documents that hold a stretch of an evaluation set are dropped.
 
 GPT-3 (Brown et al. 2020, appendix C) compares runs of 13 words. Korean words change their particles and their spacing from copy to copy, so here
-stretches of characters are compared, with only the letters and digits kept and case ignored: 20 characters of Korean, 50 of other text, about 13
+stretches of characters are compared, with only the letters and digits kept and case ignored: 20 characters of Korean, 40 of other text, about 8
 words of English (docs/results/quality-filters.md has the measurements). Hashes of all stretches of a set are held as one sorted array, eight
 bytes a character; a document's are computed for all positions at once from prefix sums of a polynomial hash.
 """
@@ -72,9 +72,8 @@ def texts_of(path: Path) -> Iterator[str]:
                 for row in batch.to_pylist():
                     yield from _strings(row)
             return
-        opened = gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8")
         as_json = path.name.removesuffix(".gz").endswith((".jsonl", ".json"))
-        with opened as lines:
+        with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8") as lines:
             for line in lines:
                 if as_json and line.strip():
                     yield from _strings(json.loads(line))

@@ -7,6 +7,7 @@ jamo and Korean endings are ours. All bounds come from the settings; a text too 
 
 import re
 from collections.abc import Callable
+from operator import methodcaller
 
 import numpy as np
 
@@ -138,11 +139,11 @@ def _of_lines(values: settings.Lines, language: str, bad: Callable[[str], bool])
 
 
 def _bullets(values: settings.Lines, language: str) -> Rule:
-    return _of_lines(values, language, lambda line: line.startswith(_BULLETS))
+    return _of_lines(values, language, methodcaller("startswith", _BULLETS))
 
 
 def _ellipses(values: settings.Lines, language: str) -> Rule:
-    return _of_lines(values, language, lambda line: line.endswith(_ELLIPSES))
+    return _of_lines(values, language, methodcaller("endswith", _ELLIPSES))
 
 
 def _short_lines(values: settings.ShortLines, language: str) -> Rule:
