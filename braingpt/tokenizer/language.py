@@ -33,15 +33,21 @@ _two_scripts = re.compile(f"(?P<ko>[{_HANGUL}][^{_LATIN}]*)|(?P<latin>[{_LATIN}]
 _three_scripts = re.compile(
     rf"(?P<ko>[{_HANGUL}][{_HANGUL}\W\d_]*)|(?P<latin>[{_LATIN}][{_LATIN}\W\d_]*)|(?P<other>[^\W\d_{_HANGUL}{_LATIN}][^{_HANGUL}{_LATIN}]*)"
 )
-_sentence = re.compile(r".*?(?:[.!?…。](?=\s|$)|\n|$)\s*", re.DOTALL)
+_sentence_end = re.compile(r"(?:[.!?…。](?=\s)|\n)\s*")
 
 
 def detect(text: str, languages: Collection[str] = LANGUAGES) -> str | None:
     """The language of `text` as a whole: one of `languages`, or None when it is another language or holds no letters to tell by."""
     text = text[:ENOUGH]
     letters, hangul, latin = (sum(map(len, script.findall(text))) for script in (_letter, _hangul, _latin))
+    return decide(text, letters, hangul, latin, languages)
+
+
+def decide(text: str, letters: int, hangul: int, latin: int, languages: Collection[str] = LANGUAGES) -> str | None:
+    """As `detect`, for a caller who has counted the letters already: all, those of Hangul and those of the Latin script."""
     if hangul and hangul >= KOREAN_SHARE * letters:
         return "ko" if "ko" in languages else None
+    text = text[:ENOUGH]
     if latin and latin >= 0.5 * (letters - hangul):
         return _detect_latin(_hangul.sub(" ", text) if hangul else text, languages)
     if letters and not OTHER_SCRIPTS.isdisjoint(languages):
@@ -57,10 +63,12 @@ def split(text: str, languages: Collection[str] = LANGUAGES) -> list[tuple[str |
     before them. In a sentence that is Korean (by the 30 % rule) one or two words in another script stay Korean: they are a name or a term.
     """
     cuts: list[tuple[str, int]] = []  # (script, where it begins)
-    for sentence in _sentence.finditer(text):
-        for script, start in _scripts(sentence.group(), sentence.start(), languages):
+    start, other = 0, not OTHER_SCRIPTS.isdisjoint(languages)
+    for end in [*(match.end() for match in _sentence_end.finditer(text)), len(text)]:
+        for script, where in _scripts(text[start:end], start, other):
             if not cuts or cuts[-1][0] != script:
-                cuts.append((script, start))
+                cuts.append((script, where))
+        start = end
     if not cuts:
         return [(None, text)] if text else []
     starts = [0, *(start for _, start in cuts[1:]), len(text)]
@@ -86,11 +94,22 @@ def detectable(code: str) -> bool:
     return code in eldc.LANGUAGES
 
 
-def _scripts(sentence: str, offset: int, languages: Collection[str]) -> Iterator[tuple[str, int]]:
-    """("ko", "latin" or "other", where it begins in the text) for each stretch of one sentence; nothing for one without such letters."""
-    korean = detect(sentence, languages) == "ko"
-    stretches = _two_scripts if OTHER_SCRIPTS.isdisjoint(languages) else _three_scripts
-    for match in stretches.finditer(sentence):
+def _scripts(sentence: str, offset: int, other: bool) -> Iterator[tuple[str, int]]:
+    """("ko", "latin" or "other", where it begins in the text) for each stretch of one sentence; nothing for one without such letters.
+
+    `other`: whether a third script counts; without it its letters stay with the stretch before them.
+    """
+    hangul, latin = _hangul.search(sentence), _latin.search(sentence)
+    if not other and not (hangul and latin):  # most sentences: nothing to count
+        if hangul or latin:
+            yield ("ko", offset + hangul.start()) if hangul else ("latin", offset + latin.start())
+        return
+    letters, syllables = (sum(map(len, script.findall(sentence))) for script in (_letter, _hangul))
+    korean = syllables > 0 and syllables >= KOREAN_SHARE * letters
+    if not other and korean and len(_latin.findall(sentence)) <= INSERTED_WORDS:
+        yield "ko", offset + min(hangul.start(), latin.start())
+        return
+    for match in (_three_scripts if other else _two_scripts).finditer(sentence):
         script = match.lastgroup or ""
         if script != "ko" and korean and _words(match.group(), _latin if script == "latin" else _letter) <= INSERTED_WORDS:
             script = "ko"
