@@ -33,12 +33,15 @@ def prepare(
     max_samples: Annotated[int | None, typer.Option(metavar="N", help="At most N documents of each source and language.")] = None,
     column: Annotated[str | None, typer.Option(metavar="NAME", help="The text column of your tables; found by name if not given.")] = None,
     validation: Annotated[float | None, typer.Option(metavar="F", help="Share held out: 0.01, or 0.05 of small corpora.")] = None,
+    tokenizer: Annotated[
+        str | None, typer.Option(metavar="NAME", help="A tokenizer's folder, gpt2, cl100k_base or o200k_base; ours if not given.")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace what is prepared there already.")] = False,
     json_output: Json = False,
 ) -> None:
     """Fetch or stream a corpus, filter, deduplicate, tokenize, write shards."""
     from braingpt.data.pipeline import Request
-    from braingpt.tokenizer import Tokenizer
+    from braingpt.tokenizer.named import open_tokenizer
 
     request = Request(
         name=name,
@@ -51,7 +54,7 @@ def prepare(
         validation=validation,
         force=force,
     )
-    done = _with_progress(request, Tokenizer.default(), json_output)
+    done = _with_progress(request, open_tokenizer(tokenizer), json_output)
     if json_output:
         facts = {"folder": str(request.out), "fresh": done.fresh, "seconds": round(done.seconds, 2), "notes": done.notes}
         print_json({**facts, **done.manifest.model_dump()})

@@ -273,3 +273,19 @@ def test_verify_finds_strange_tokens_and_files(folder: Path) -> None:
     (odd / "manifest.json").write_text(manifest.model_dump_json())
     with pytest.raises(Failure, match="holds token 60000, beyond the vocabulary of 16448"):
         run("verify", odd)
+
+
+@pytest.mark.skipif(not Path("../shared/tiktoken-cache").is_dir(), reason="needs tiktoken's rank files")
+def test_data_of_another_vocabulary_is_prepared_and_shown(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("TIKTOKEN_CACHE_DIR", "../shared/tiktoken-cache")
+    text = "오늘은 날씨가 참 좋네요. 내일도 맑겠습니다. 모레는 비가 온다고 합니다."
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps({"text": f"{number}번째 이야기. {text}"}) + "\n" for number in range(30)), "utf-8")
+    out = tmp_path / "own"
+    run("prepare", "text", tmp_path / "a.jsonl", "--out", out, "--tokenizer", "cl100k_base")
+    stored = Stored(out)
+    assert (stored.manifest.dtype, stored.tokenizer.vocab_size, stored.tokenizer.eot) == ("uint32", 100_341, 100_277)
+    document = stored.draw(stored.streams(), 1)[0]
+    assert document.ids[0] == stored.tokenizer.markers["ko"] and stored.tokenizer.decode(document.ids).endswith(text)
+    with pytest.raises(UserError, match=r"other parameters .*tokenizer"):
+        run("prepare", "text", tmp_path / "a.jsonl", "--out", out)
+    assert "characters a token" in run("report", out)

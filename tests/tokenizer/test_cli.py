@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 
 from braingpt.cli.tokenizer import app
 from braingpt.errors import UserError
-from braingpt.tokenizer import Tokenizer
+from braingpt.tokenizer import Tokenizer, named
 
 KOREAN = "오늘은 날씨가 참 좋네요. 내일도 맑겠습니다.\n"
 
@@ -75,6 +75,7 @@ def test_encode_shows_ids_and_parts_of_characters():
 
 
 def test_report_beside_itself_and_the_unknown(corpus, tmp_path, monkeypatch):
+    named._named.cache_clear()  # what was loaded before needs no file any more
     monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(tmp_path / "none"))
     with pytest.raises(UserError, match=r"cl100k_base: its rank file is not in tiktoken's cache.*get_encoding\('cl100k_base'\)"):
         run("report", corpus, "--tokenizer", "cl100k_base")
