@@ -28,9 +28,9 @@ def quickstart(
     json_output: Json = False,
 ) -> None:
     """The whole path in under three minutes. Data, training, text, a look inside."""
-    from braingpt.train.setup import flush_denormals
+    from braingpt.train.setup import settle_cpu
 
-    flush_denormals()  # before anything computes: threads inherit the flag
+    settle_cpu()  # before anything computes: threads inherit the flag
     began = time.perf_counter()
     screen = console(json_output)
     _clear(out)

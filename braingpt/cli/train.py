@@ -25,9 +25,9 @@ def train(
     json_output: Json = False,
 ) -> None:
     """Train a model from a recipe."""
-    from braingpt.train.setup import flush_denormals
+    from braingpt.train.setup import settle_cpu
 
-    flush_denormals()  # before anything computes: threads inherit the flag
+    settle_cpu()  # before anything computes: threads inherit the flag
     from braingpt.train import loop
     from braingpt.train.checkpoint import resolve
     from braingpt.train.progress import reporter_for
