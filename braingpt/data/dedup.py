@@ -1,15 +1,16 @@
-"""Exact deduplication over a whole preparation, in about eight bytes a document.
+"""What makes two documents the same, or nearly, and on which side of the split they stand.
 
-Two texts are the same when they agree after case folding and collapsing whitespace. Each is remembered by a 64-bit BLAKE2b hash only:
-among 100 million documents, the chance that any two different ones share a hash is about 3 in 10,000, and would cost one document.
-The same hash decides which documents are held out for validation, so a text never stands on both sides.
+The same: they agree after case folding and collapsing white space; a 64-bit BLAKE2b hash stands for that (among 100 million documents, the
+chance that any two different ones share a hash is about 3 in 10,000, and would cost one document). Nearly: the Jaccard similarity of their
+token trigrams, computed exactly, reaches a threshold; MinHash only proposes whom to compare. The content hash also decides which documents
+are held out for validation, and as only one of a group of near duplicates is kept, no such group stands on both sides.
 """
 
 import hashlib
 
 import numpy as np
 
-_RECENT = 1 << 16  # hashes held in a Python set before they are merged into the sorted array
+NEAR = 0.7  # similarity from which a document is a near duplicate
 
 
 def content_hash(text: str) -> int:
@@ -23,31 +24,15 @@ def held_out(value: int, share: float) -> bool:
     return value < share * 2**64
 
 
-class Seen:
-    """The hashes met so far: a small set of recent ones over a sorted array of all others.
+def trigrams(ids: np.ndarray) -> np.ndarray:
+    """The set of runs of three token ids, as sorted uint64; ids must be below 2^21. A shorter text is one run, padded."""
+    wide = np.asarray(ids, dtype=np.uint64)
+    if len(wide) < 3:
+        wide = np.concatenate([wide, np.full(3 - len(wide), (1 << 21) - 1, dtype=np.uint64)])
+    return np.unique(wide[:-2] << np.uint64(42) | wide[1:-1] << np.uint64(21) | wide[2:])
 
-    The set is merged into the array when it reaches a sixteenth of it, so adding n hashes sorts O(n) of them in total times a constant,
-    and memory stays near 8 bytes a hash plus the set.
-    """
 
-    def __init__(self) -> None:
-        self._recent: set[int] = set()
-        self._sorted = np.empty(0, dtype=np.uint64)
-
-    def __len__(self) -> int:
-        return len(self._sorted) + len(self._recent)
-
-    def add(self, value: int) -> bool:
-        """Remember a 64-bit hash; True when it is new."""
-        if value in self._recent or self._in_sorted(value):
-            return False
-        self._recent.add(value)
-        if len(self._recent) >= max(_RECENT, len(self._sorted) // 16):
-            fresh = np.fromiter(self._recent, dtype=np.uint64, count=len(self._recent))
-            self._sorted = np.sort(np.concatenate([self._sorted, np.sort(fresh)]), kind="stable")  # merges two sorted runs
-            self._recent = set()
-        return True
-
-    def _in_sorted(self, value: int) -> bool:
-        at = int(np.searchsorted(self._sorted, np.uint64(value)))
-        return at < len(self._sorted) and int(self._sorted[at]) == value
+def similarity(first: np.ndarray, second: np.ndarray) -> float:
+    """Jaccard similarity of two sets from `trigrams`."""
+    shared = len(np.intersect1d(first, second, assume_unique=True))
+    return shared / (len(first) + len(second) - shared)
