@@ -22,13 +22,18 @@ Folder = Annotated[Path, typer.Argument(metavar="DIR", help="A prepared folder, 
 def prepare(
     name: Annotated[str, typer.Argument(metavar="NAME", help="The corpus; `braingpt data list` shows all. 'text' takes your own files.")],
     paths: Annotated[
-        list[Path] | None, typer.Argument(metavar="[PATH]...", help="Files and folders of 'text'.", show_default=False)
+        list[Path] | None, typer.Argument(metavar="[PATH]...", help="Files and folders of 'text'; the ID of 'hub'.", show_default=False)
     ] = None,
     source: Annotated[Path | None, typer.Option(metavar="DIR", help="Read copies in the hub's layout below DIR, not the hub.")] = None,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Where to write; data/NAME if not given.")] = None,
     languages: Annotated[str | None, typer.Option(metavar="ko,en", help="Only these languages.")] = None,
     max_samples: Annotated[int | None, typer.Option(metavar="N", help="At most N documents of each source and language.")] = None,
-    column: Annotated[str | None, typer.Option(metavar="NAME", help="The text column of your tables; found by name if not given.")] = None,
+    column: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The text column of your tables or of 'hub'; found by name if not given.")
+    ] = None,
+    revision: Annotated[str | None, typer.Option(metavar="REV", help="Branch, tag or commit on the hub; main if not given.")] = None,
+    config: Annotated[str | None, typer.Option(metavar="NAME", help="Configuration of a hub dataset.")] = None,
+    split: Annotated[str | None, typer.Option(metavar="NAME", help="Split of 'hub'; train if not given.")] = None,
     validation: Annotated[float | None, typer.Option(metavar="F", help="Share held out: 0.01, or 0.05 of small corpora.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace what is prepared there already.")] = False,
     json_output: Json = False,
@@ -39,12 +44,15 @@ def prepare(
 
     request = Request(
         name=name,
-        out=out or PREPARED / name,
+        out=out or PREPARED / ("-".join(paths[0].parts).lower() if name == "hub" and paths else name),
         paths=paths or [],
         source=source,
         languages=[language.strip() for language in languages.split(",") if language.strip()] if languages else None,
         max_samples=max_samples,
         column=column,
+        revision=revision,
+        config=config,
+        split=split,
         validation=validation,
         force=force,
     )

@@ -18,14 +18,16 @@ from typing import Any
 import numpy as np
 
 from braingpt import __version__
-from braingpt.data import files, hub
+from braingpt.data import files
 from braingpt.data.dedup import Seen, content_hash, held_out
 from braingpt.data.document import Document
 from braingpt.data.filters import Filters
 from braingpt.data.manifest import NAME, Manifest, TokenizerFacts, check_sizes, read_manifest
-from braingpt.data.sources import DATASETS, languages_of, preparation
+from braingpt.data.sources import DATASETS, check_languages, preparation
+from braingpt.data.stream import Stream
+from braingpt.data.streams import check_found, check_options, open_streams
 from braingpt.data.writer import FolderWriter, check_replaceable
-from braingpt.errors import UserError, nearest
+from braingpt.errors import UserError
 
 BATCH = 500_000  # characters tokenized at once
 SMALL = 0.05  # share held out of the sample corpus and of the user's own files, as of the small corpora in the table
@@ -42,6 +44,9 @@ class Request:
     languages: list[str] | None = None
     max_samples: int | None = None  # kept documents, per source and language
     column: str | None = None
+    revision: str | None = None  # of hub datasets
+    config: str | None = None
+    split: str | None = None
     validation: float | None = None  # share of the documents
     force: bool = False
 
@@ -109,38 +114,32 @@ def prepare(
 def _check(request: Request, tokenizer: Any) -> tuple[list[str], list[Path], dict[str, Any]]:
     """Languages, input files and the parameters that go into the manifest."""
     entry = preparation(request.name)
-    if request.paths and request.name != "text":
-        raise UserError(f"paths go with 'text': braingpt data prepare text {request.paths[0]}")
-    if request.name == "text" and not request.paths:
-        raise UserError("'text' needs files or folders: braingpt data prepare text PATH...")
-    if request.source is not None and not request.source.is_dir():
-        raise UserError(f"--source {request.source} is not a folder")
-    if request.source is not None and not entry.datasets:
-        raise UserError(f"--source is for copies of hub datasets; '{request.name}' reads none")
-    if request.column is not None and request.name != "text":
-        raise UserError("--column goes with 'text'")
+    check_options(request.name, request.paths, **_reading(request))
     if request.max_samples is not None and request.max_samples < 1:
         raise UserError(f"--max-samples must be at least 1, not {request.max_samples}")
     if request.validation is not None and not 0 <= request.validation <= 0.5:
         raise UserError(f"--validation is a share from 0 to 0.5, not {request.validation}")
-    offered = languages_of(request.name)
     languages = list(dict.fromkeys(request.languages or entry.languages))
-    for language in languages:
-        if language not in offered:
-            raise UserError(f"'{request.name}' has no language '{language}'{nearest(language, offered)}")
-        if language not in tokenizer.markers:
-            raise UserError(f"the tokenizer has no marker for language '{language}'; it has {', '.join(tokenizer.markers)}")
+    check_languages(request.name, languages, tokenizer.markers)
     inputs = files.find(request.paths) if request.name == "text" else []
     parameters = {
-        "paths": [str(path.resolve()) for path in request.paths],
+        "paths": [str(path if request.name == "hub" else path.resolve()) for path in request.paths],
         "inputs": files.stamp(inputs) if inputs else None,
         "source": str(request.source.resolve()) if request.source else None,
         "languages": languages,
         "max_samples": request.max_samples or entry.max_samples,
         "column": request.column,
+        "revision": request.revision,
+        "config": request.config,
+        "split": request.split,
         "validation": request.validation,
     }
     return languages, inputs, parameters
+
+
+def _reading(request: Request) -> dict[str, Any]:
+    """What of a request is about reading."""
+    return {key: getattr(request, key) for key in ("source", "column", "revision", "config", "split")}
 
 
 def _existing(request: Request, parameters: dict[str, Any], tokenizer: Any) -> Manifest | None:
@@ -215,7 +214,7 @@ class _Run:
         datasets = preparation(self.request.name).datasets
         if not self._cap or not datasets:
             return self._done
-        streams = sum(language in DATASETS[dataset].parts for dataset in datasets for language in self.languages)
+        streams = sum(DATASETS[dataset].offers(language) for dataset in datasets for language in self.languages)
         return min(1.0, sum(self._kept.values()) / (self._cap * streams))
 
     def _share(self, source: str) -> float:
@@ -255,20 +254,21 @@ class _Run:
 
     def _streams(self) -> Iterator[tuple[str, Iterator[Document]]]:
         """`(source, documents)` of everything the preparation reads. A stream holds one language, or languages to be detected."""
-        if self.request.name == "text":
-            total = sum(path.stat().st_size for path in self.inputs) or 1
-            read = 0
-            for path in self.inputs:
-                broken = self._filters(files.SOURCE).broken
-                yield files.SOURCE, files.read(path, self.request.column, broken)
-                read += path.stat().st_size
-                self._done = read / total
-        elif self.request.name == "sample":
+        if self.request.name == "sample":
             from braingpt.data.sample import documents
 
             yield "sample", (document for document in documents() if document.language in self.languages)
-        else:
-            yield from hub.open_hub(self.request.name, self.languages, self.request.source, self.note, self._broken)
+            return
+        request = self.request
+        streams = open_streams(request.name, self.languages, note=self.note, broken=self._broken, paths=request.paths, **_reading(request))
+        for number, stream in enumerate(streams):
+            yield stream.source, self._documents(stream, number, len(streams))
+        check_found(streams, request.name, self.languages, request.source)
+
+    def _documents(self, stream: Stream, number: int, count: int) -> Iterator[Document]:
+        for document in stream:
+            self._done = None if stream.done() is None else (number + stream.done()) / count
+            yield document
 
     def _full(self, source: str, language: str | None) -> bool:
         return self._cap is not None and self._kept[source, language or ""] >= self._cap

@@ -1,0 +1,93 @@
+"""How fast documents are read, beside `datasets` streaming the same files; and the memory that large files take.
+
+The first command prints MB of text per second; the second generates 816 MB in a parquet file and 510 MB in a jsonl.gz, and reads them (Linux).
+
+    python benchmarks/reading.py ../shared/corpora
+    python benchmarks/reading.py --memory FOLDER
+"""
+
+import gzip
+import json
+import random
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import datasets
+import pyarrow
+import pyarrow.parquet
+
+from braingpt.data.streams import open_streams, own_files
+
+SETS = {"c4": "en", "fineweb2": "ko", "wikipedia": "en", "fineweb-edu": "en"}
+
+
+def ours(name: str, language: str, source: Path) -> int:
+    streams = open_streams(name, [language], source=source, note=print, broken=print)
+    return sum(len(document.text.encode()) for stream in streams for document in stream)
+
+
+def theirs(name: str, language: str, source: Path) -> int:
+    from braingpt.data.sources import DATASETS
+
+    [part] = DATASETS[name].parts_of(language)
+    rows = datasets.load_dataset(str(source / DATASETS[name].id), part.config, split="train", streaming=True)
+    return sum(len(row["text"].encode()) for row in rows)
+
+
+def generate(folder: Path) -> list[Path]:
+    """A parquet file of eight row groups of about 100 MB, and a jsonl.gz."""
+    text = "인공지능은 사람이 만든 기계가 배우고 생각하는 힘을 말한다. " * 20
+    draw = random.Random(0)
+    table, lines = folder / "big.parquet", folder / "big.jsonl.gz"
+    with pyarrow.parquet.ParquetWriter(
+        table, pyarrow.schema([("text", pyarrow.string())]), compression="zstd", use_dictionary=False
+    ) as writer:
+        for _ in range(8):
+            rows = [f"{draw.random()} {text}" for _ in range(60_000)]
+            writer.write_table(pyarrow.table({"text": rows}), row_group_size=60_000)
+    with gzip.open(lines, "wt", compresslevel=1) as file:
+        for _ in range(300_000):
+            file.write(json.dumps({"text": f"{draw.random()} {text}"}, ensure_ascii=False) + "\n")
+    return [table, lines]
+
+
+def memory(path: Path) -> None:
+    start, before = time.perf_counter(), peak()
+    size = sum(len(document.text.encode()) for document in own_files([path], None, note=print, broken=print))
+    rate = size / 1e6 / (time.perf_counter() - start)
+    print(f"{path.name}: {size / 1e6:.0f} MB of text, {rate:.0f} MB/s, at most {peak():.0f} MB resident, {before:.0f} of it before")
+
+
+def peak() -> float:
+    """Most memory this process ever had resident, in MB; `getrusage` would count that of the process it was forked from."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
+
+
+def main() -> None:
+    if sys.argv[1] == "--memory":
+        for path in generate(Path(sys.argv[2])):
+            subprocess.run(
+                [sys.executable, __file__, "--read", path], check=True
+            )  # a process for each: the highest memory is a process's own
+        return
+    if sys.argv[1] == "--read":
+        return memory(Path(sys.argv[2]))
+    source = Path(sys.argv[1]).resolve()
+    for name, language in SETS.items():
+        rates: dict[str, list[float]] = {"ours": [], "datasets": []}
+        for _ in range(5):
+            for label, read in (("ours", ours), ("datasets", theirs)):
+                start = time.perf_counter()
+                size = read(name, language, source)
+                rates[label].append(size / 1e6 / (time.perf_counter() - start))
+        medians = {label: statistics.median(values) for label, values in rates.items()}
+        shown = ", ".join(f"{label} {rate:.0f} MB/s" for label, rate in medians.items())
+        print(f"{name} {language}: {size / 1e6:.1f} MB, {shown}, ratio {medians['ours'] / medians['datasets']:.1f}")
+
+
+if __name__ == "__main__":
+    main()
