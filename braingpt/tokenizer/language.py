@@ -23,17 +23,23 @@ _hangul = re.compile(f"[{_HANGUL}]+")
 _latin = re.compile(f"[{_LATIN}]+")
 _letter = re.compile(r"[^\W\d_]+")
 _script = re.compile(f"(?P<ko>[{_HANGUL}][^{_LATIN}]*)|(?P<latin>[{_LATIN}][^{_HANGUL}]*)")
-_sentence = re.compile(r".*?(?:[.!?…。](?=\s|$)|\n|$)\s*", re.DOTALL)
+_sentence_end = re.compile(r"(?:[.!?…。](?=\s)|\n)\s*")
 
 
 def detect(text: str) -> str | None:
     """The language of `text` as a whole: one of LANGUAGES, or None when it is another language or holds no letters to tell by."""
     text = text[:ENOUGH]
     letters, hangul, latin = (sum(map(len, script.findall(text))) for script in (_letter, _hangul, _latin))
+    return decide(text, letters, hangul, latin)
+
+
+def decide(text: str, letters: int, hangul: int, latin: int) -> str | None:
+    """As `detect`, for a caller who has counted the letters already: all, those of Hangul and those of the Latin script."""
     if hangul and hangul >= KOREAN_SHARE * letters:
         return "ko"
     if not latin or latin < 0.5 * (letters - hangul):
         return None
+    text = text[:ENOUGH]
     return _detect_latin(_hangul.sub(" ", text) if hangul else text)
 
 
@@ -44,10 +50,12 @@ def split(text: str) -> list[tuple[str | None, str]]:
     them. In a sentence that is Korean (by the 30 % rule) one or two Latin words stay Korean: they are a name or a term.
     """
     cuts: list[tuple[str, int]] = []  # (script, where it begins)
-    for sentence in _sentence.finditer(text):
-        for script, start in _scripts(sentence.group(), sentence.start()):
+    start = 0
+    for end in [*(match.end() for match in _sentence_end.finditer(text)), len(text)]:
+        for script, where in _scripts(text[start:end], start):
             if not cuts or cuts[-1][0] != script:
-                cuts.append((script, start))
+                cuts.append((script, where))
+        start = end
     if not cuts:
         return [(None, text)] if text else []
     starts = [0, *(start for _, start in cuts[1:]), len(text)]
@@ -58,7 +66,16 @@ def split(text: str) -> list[tuple[str | None, str]]:
 
 def _scripts(sentence: str, offset: int) -> Iterator[tuple[str, int]]:
     """("ko" or "latin", where it begins in the text) for each stretch of one sentence; nothing for one without such letters."""
-    korean = detect(sentence) == "ko"
+    hangul, latin = _hangul.search(sentence), _latin.search(sentence)
+    if not hangul or not latin:  # most sentences: nothing to count
+        if hangul or latin:
+            yield ("ko", offset + hangul.start()) if hangul else ("latin", offset + latin.start())
+        return
+    letters, syllables = (sum(map(len, script.findall(sentence))) for script in (_letter, _hangul))
+    korean = syllables >= KOREAN_SHARE * letters
+    if korean and len(_latin.findall(sentence)) <= INSERTED_WORDS:
+        yield "ko", offset + min(hangul.start(), latin.start())
+        return
     for match in _script.finditer(sentence):
         script = match.lastgroup or ""
         if script == "latin" and korean and _words(match.group()) <= INSERTED_WORDS:

@@ -1,0 +1,272 @@
+"""The settings of the quality rules: YAML to checked values, laid over the defaults that come with the package.
+
+    load_quality()                       # default.yaml
+    load_quality("mine.yaml")            # what the file says, the defaults for the rest
+
+A rule that is `false` is off; a mapping tunes it. Every bound is a number, or a mapping of languages to numbers with `default` for the others,
+so that a new language needs no code. Unknown keys are refused with the nearest known name.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import BeforeValidator, Field, ValidationError
+
+from braingpt.errors import UserError, nearest
+from braingpt.model.config import Settings
+
+DEFAULT = Path(__file__).parent / "default.yaml"
+
+
+def _by_language(value: Any) -> Any:
+    if isinstance(value, dict):
+        if "default" not in value:
+            raise ValueError("a bound by language needs 'default' for the languages it does not name")
+        return value
+    return {"default": value}
+
+
+def _off(value: Any) -> Any:
+    return None if value is False else {} if value is True else value
+
+
+Share = Annotated[dict[str, Annotated[float, Field(ge=0, le=1)]], BeforeValidator(_by_language)]
+Count = Annotated[dict[str, Annotated[int, Field(ge=0)]], BeforeValidator(_by_language)]
+Length = Annotated[dict[str, Annotated[float, Field(gt=0)]], BeforeValidator(_by_language)]
+
+
+class Normalise(Settings):
+    """How text is cleaned. `mojibake`: undo UTF-8 read as Latin-1, with ftfy."""
+
+    mojibake: bool
+
+
+class Language(Settings):
+    """`trust_source`: a language the source names is believed; otherwise every document's is detected."""
+
+    trust_source: bool
+
+
+class Short(Settings):
+    """At least so many visible characters."""
+
+    characters: Count
+
+
+class Least(Settings):
+    """At least this share."""
+
+    share: Share
+
+
+class Most(Settings):
+    """At most this share."""
+
+    share: Share
+
+
+class WordLength(Settings):
+    """The mean length of words (by white space), in characters, of texts of so many `words` and more."""
+
+    least: Length
+    most: Length
+    words: Count
+
+
+class Symbols(Settings):
+    """The greatest share of symbols, neither letter, digit nor ordinary punctuation; and of `#hashtags` and ellipses per word."""
+
+    share: Share
+    per_word: Share
+
+
+class StopWords(Settings):
+    """At least this share of the words are in the language's `stop_word_lists`; of texts of so many `words`; languages without a list pass."""
+
+    share: Share
+    words: Count
+
+
+class Endings(Settings):
+    """At least this share of the stretches of Hangul end in a particle or ending, by their last syllable; of texts of so many `stretches`."""
+
+    share: Share
+    stretches: Count
+    syllables: str
+
+
+class Lines(Settings):
+    """At most this share of the lines, of texts of so many `lines` and more."""
+
+    share: Share
+    lines: Count
+
+
+class ShortLines(Lines):
+    """At most this share of the lines has fewer than so many `characters` (FineWeb)."""
+
+    characters: Count
+
+
+class Ngrams(Settings):
+    """Greatest shares of the words that stand in runs of 5 and of 10 words which occurred before (Gopher; there shares of characters)."""
+
+    five: Share
+    ten: Share
+    words: Count
+
+
+class TopNgram(Settings):
+    """The greatest share of the words that the most frequent pair of words takes (Gopher; there of characters)."""
+
+    share: Share
+    words: Count
+
+
+class Boilerplate(Settings):
+    """Lines of up to `characters` that hold one of the `phrases` (by language, case aside) are removed; greatest share of them in a document."""
+
+    share: Share
+    characters: int = Field(ge=1)
+    phrases: dict[str, list[str]]
+
+
+class Placeholder(Settings):
+    """Documents that hold one of these, case aside, are dropped."""
+
+    phrases: list[str]
+
+
+class Perplexity(Settings):
+    """Documents less likely than this `percentile` of clean text of their language, by the shipped model or one of `scripts/train_perplexity.py`.
+
+    `margin`: so much of the way from there to gibberish (shuffled characters) is still allowed; 0 cuts at the percentile itself. At most `tokens` of a document are scored, in stretches spread over it; documents of fewer than `least` tokens pass.
+    """
+
+    percentile: Annotated[dict[str, Annotated[float, Field(gt=50, lt=100)]], BeforeValidator(_by_language)]
+    margin: Share
+    tokens: int = Field(ge=64)
+    least: int = Field(ge=2)
+    model: str | None = None
+
+
+class Educational(Settings):
+    """The least educational value, from 0 to 1.
+
+    `scores`: least values of scores that come with the source, by their name there; a document without them is asked of the classifier, where
+    `classifier` is not false: at least this score, by the shipped `model` or one of `scripts/train_educational.py`.
+    """
+
+    scores: dict[str, float] = Field(default_factory=dict)
+    classifier: Annotated[Share | None, BeforeValidator(lambda value: None if value is False else value)] = None
+    model: str | None = None
+
+
+class Contamination(Settings):
+    """Documents that share a stretch of so many letters and digits with an evaluation set are dropped.
+
+    `files`: the sets (txt, jsonl, parquet, also .gz), or lists that `prepare_list` wrote (.npy). `characters`: for Korean (`ko`) and the others.
+    """
+
+    files: list[str] = Field(default_factory=list)
+    characters: Annotated[dict[str, Annotated[int, Field(ge=8, le=500)]], BeforeValidator(_by_language)] = Field(
+        default_factory=lambda: {"default": 40, "ko": 20}
+    )
+
+
+def _rule(kind: type[Settings]) -> Any:
+    return Annotated[kind | None, BeforeValidator(_off)]
+
+
+class QualityConfig(Settings):
+    """Every setting of cleaning and judging. A rule that is None is off."""
+
+    normalise: Normalise
+    language: Language
+    stop_word_lists: dict[str, str]  # the most frequent words by language, for the rule and for finding switches of language
+    short: _rule(Short)
+    few_letters: _rule(Least)
+    other_script: _rule(Least)
+    word_length: _rule(WordLength)
+    lone_jamo: _rule(Most)
+    symbols: _rule(Symbols)
+    damage: _rule(Most)
+    stop_words: _rule(StopWords)
+    endings: _rule(Endings)
+    repeated_letters: _rule(Most)
+    bullets: _rule(Lines)
+    ellipses: _rule(Lines)
+    short_lines: _rule(ShortLines)
+    unfinished_lines: _rule(Lines)
+    repeated_lines: _rule(Most)
+    repeated_paragraphs: _rule(Most)
+    top_ngram: _rule(TopNgram)
+    repeated_ngrams: _rule(Ngrams)
+    boilerplate: _rule(Boilerplate)
+    placeholder: _rule(Placeholder)
+    perplexity: _rule(Perplexity)
+    educational: _rule(Educational)
+    contamination: _rule(Contamination)
+
+
+def at(bound: dict[str, Any], language: str) -> Any:
+    """The bound of one language."""
+    return bound.get(language, bound["default"])
+
+
+def load_quality(path: str | Path | None = None) -> QualityConfig:
+    """The settings of a YAML file over the package's defaults. UserError for a file that cannot be read, an unknown key, a bad value."""
+    tree = _read(DEFAULT)
+    if path is not None:
+        tree = _merge(tree, _read(Path(path)))
+    return check_quality(tree)
+
+
+def check_quality(tree: dict[str, Any]) -> QualityConfig:
+    """A QualityConfig from plain nested dictionaries, complete; or a UserError that names the key."""
+    try:
+        return QualityConfig.model_validate(tree)
+    except ValidationError as error:
+        raise UserError(_explain(error.errors()[0])) from None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"cannot read quality settings {path}: {' '.join(str(error).split())}") from None
+    if not isinstance(tree, dict):
+        raise UserError(f"quality settings {path} are not a mapping of rules")
+    return tree
+
+
+def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """`over` laid over `base`. A number over a bound by language replaces it; `true` keeps the settings there are."""
+    merged = dict(base)
+    for key, value in over.items():
+        before = base.get(key)
+        if isinstance(before, dict) and value is True:
+            continue
+        merged[key] = _merge(before, value) if isinstance(before, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def _explain(error: dict[str, Any]) -> str:
+    """One line for the first thing pydantic found wrong."""
+    path = [str(part) for part in error["loc"]]
+    key = ".".join(path)
+    if error["type"] == "extra_forbidden":
+        return f"unknown quality setting '{key}'{nearest(path[-1], _siblings(path[:-1]))}"
+    if error["type"] == "missing":
+        return f"the quality settings lack '{key}'"
+    return f"quality setting {key}: {error['msg'].removeprefix('Value error, ')} (it is {error.get('input')!r})"
+
+
+def _siblings(path: list[str]) -> list[str]:
+    """Known keys of the group at `path`."""
+    group: Any = QualityConfig
+    for part in path:
+        options = getattr(group.model_fields[part].annotation, "__args__", (group.model_fields[part].annotation,))
+        group = next(option for option in options if option is not type(None))
+    return list(group.model_fields)

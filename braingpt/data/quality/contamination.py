@@ -1,0 +1,155 @@
+"""Decontamination: documents that hold a stretch of an evaluation set are dropped.
+
+GPT-3 (Brown et al. 2020, appendix C) compares runs of 13 words. Korean words change their particles and their spacing from copy to copy, so here
+stretches of characters are compared, with only the letters and digits kept and case ignored: 20 characters of Korean, 40 of other text, about 8
+words of English (docs/results/quality-filters.md has the measurements). Hashes of all stretches of a set are held as one sorted array, eight
+bytes a character; a document's are computed for all positions at once from prefix sums of a polynomial hash.
+"""
+
+import gzip
+import json
+from collections.abc import Iterable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from braingpt.data.quality import config as settings
+from braingpt.data.quality.shape import DIGIT, EXAMINED, HANGUL, LATIN, Shape
+from braingpt.errors import UserError
+
+_P = np.uint64(0x9E3779B97F4A7C15)  # odd: powers of it never vanish modulo 2 ** 64
+_FILTER_BITS = 24
+KOREAN = 0.3  # share of Hangul from which a text's stretches are the Korean ones
+
+
+class Contamination:
+    """The rule. UserError for a file that cannot be read or holds no text."""
+
+    def __init__(self, values: settings.Contamination) -> None:
+        if not values.files:
+            raise UserError("quality setting contamination.files names no evaluation sets")
+        self._lengths = _lengths(values)
+        grams = [
+            _read_list(Path(file), self._lengths) if file.endswith(".npy") else _of_texts(texts_of(Path(file)), self._lengths)
+            for file in values.files
+        ]
+        self._grams = {length: np.unique(np.concatenate([one[length] for one in grams])) for length in self._lengths}
+        self._filters = {length: _bits(found) for length, found in self._grams.items()}
+
+    def drops(self, shape: Shape) -> bool:
+        """Whether the document shares a stretch with an evaluation set."""
+        letters_N = _letters(shape)
+        for length, grams in self._grams.items():
+            if not len(grams):
+                continue
+            hashes = _hashes(letters_N, length)
+            maybe = hashes[self._filters[length][hashes >> np.uint64(64 - _FILTER_BITS)]]
+            nearest = grams[np.minimum(np.searchsorted(grams, maybe), len(grams) - 1)]
+            if (nearest == maybe).any():
+                return True
+        return False
+
+
+def prepare_list(files: Iterable[Path], out: Path, values: settings.Contamination | None = None) -> dict[int, int]:
+    """Write the hashes of the files' texts to `out` (.npy), so that a large set is read once; returns their number by length."""
+    lengths = _lengths(values or settings.Contamination())
+    found = [_of_texts(texts_of(file), lengths) for file in files]
+    grams = {length: np.unique(np.concatenate([one[length] for one in found])) for length in lengths}
+    rows = [np.stack([np.full(len(one), length, np.uint64), one], axis=1) for length, one in grams.items()]
+    np.save(out, np.concatenate(rows))
+    return {length: len(one) for length, one in grams.items()}
+
+
+def texts_of(path: Path) -> Iterator[str]:
+    """The texts of an evaluation set: every line of txt, every string of jsonl and parquet. UserError when it cannot be read."""
+    try:
+        if path.suffix == ".parquet":
+            import pyarrow.parquet
+
+            for batch in pyarrow.parquet.ParquetFile(path).iter_batches():
+                for row in batch.to_pylist():
+                    yield from _strings(row)
+            return
+        as_json = path.name.removesuffix(".gz").endswith((".jsonl", ".json"))
+        with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8") as lines:
+            for line in lines:
+                if as_json and line.strip():
+                    yield from _strings(json.loads(line))
+                elif not as_json:
+                    yield line
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read the evaluation set {path}: {' '.join(str(error).split())}") from None
+
+
+def _strings(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for one in value.values():
+            yield from _strings(one)
+    elif isinstance(value, list):
+        for one in value:
+            yield from _strings(one)
+
+
+def _lengths(values: settings.Contamination) -> list[int]:
+    return sorted(set(values.characters.values()))
+
+
+def _of_texts(texts: Iterable[str], lengths: list[int]) -> dict[int, np.ndarray]:
+    """Hashes of all stretches of the texts, by length. The shortest length serves Korean text, the longest the rest."""
+    found: dict[int, list[np.ndarray]] = {length: [np.empty(0, np.uint64)] for length in lengths}
+    for text in texts:
+        shape = Shape(text)
+        korean = shape.counts[HANGUL] >= KOREAN * max(1, shape.letters)
+        length = lengths[0] if korean else lengths[-1]
+        found[length].append(_hashes(_letters(shape), length))
+    return {length: np.unique(np.concatenate(all)) for length, all in found.items()}
+
+
+def _read_list(path: Path, lengths: list[int]) -> dict[int, np.ndarray]:
+    try:
+        table = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(f"cannot read the evaluation set {path}: {error}") from None
+    made = sorted(set(np.unique(table[:, 0]).tolist()) - set(lengths)) if table.ndim == 2 else [0]
+    if made:
+        raise UserError(f"{path} was prepared for stretches of other lengths; prepare it again")
+    return {length: table[table[:, 0] == length, 1] for length in lengths}
+
+
+def _letters(shape: Shape) -> np.ndarray:
+    """uint32: the letters and digits of a text, in lower case where one letter stays one letter."""
+    lowered = shape.lowered
+    if len(lowered) != len(shape.text):  # a letter that becomes two, such as İ: leave the text as it is
+        lowered = shape.text
+    codes_N = np.frombuffer(lowered.encode("utf-32-le"), np.uint32)
+    return codes_N[(shape.kinds_N >= LATIN) & (shape.kinds_N <= DIGIT)]
+
+
+def _hashes(codes_N: np.ndarray, length: int) -> np.ndarray:
+    """uint64: the hash of the stretch at every position; of c[0] .. c[n-1] it is the sum of c[i] P^(n-i), then mixed."""
+    count = len(codes_N) - length + 1
+    if count <= 0:
+        return np.empty(0, np.uint64)
+    powers, inverse = _powers()
+    sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum((codes_N.astype(np.uint64) + np.uint64(1)) * inverse[: len(codes_N)])])
+    # a difference holds the sum of c[j] P^-(j+1) for j in i .. i+n-1; times P^(i+n) the exponents count from the stretch's own end
+    hashed = (sums[length:] - sums[:-length]) * powers[length - 1 :][:count]
+    hashed ^= hashed >> np.uint64(31)
+    return hashed * np.uint64(0xD6E8FEB86659FD93)
+
+
+@cache
+def _powers() -> tuple[np.ndarray, np.ndarray]:
+    """P^1, P^2, ... and P^-1, P^-2, ... modulo 2 ** 64, for the longest text looked at."""
+    return np.cumprod(np.full(EXAMINED, _P)), np.cumprod(np.full(EXAMINED, np.uint64(pow(int(_P), -1, 1 << 64))))
+
+
+def _bits(grams: np.ndarray) -> np.ndarray:
+    """bool (2 ** _FILTER_BITS,): whether any hash begins so; most positions of a clean document end here."""
+    bits = np.zeros(1 << _FILTER_BITS, bool)
+    bits[grams >> np.uint64(64 - _FILTER_BITS)] = True
+    return bits

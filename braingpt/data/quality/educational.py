@@ -1,0 +1,65 @@
+"""Educational value: scores that come with the source where there are any, else a small classifier's.
+
+The classifier is linear: the mean over a document's tokens of a weight per token, then a sigmoid; 1 is like the educational side of what it was
+trained on. The shipped one knows Korean alone and tells encyclopedia and manuals from film reviews (docs/results/quality-filters.md), which is why
+the rule is off unless asked for. `scripts/train_educational.py` trains one on text of your own.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from braingpt.data.quality import config as settings
+from braingpt.data.quality.config import at
+from braingpt.errors import UserError
+
+SHIPPED = Path(__file__).parent.parent.parent / "assets" / "educational.npz"
+
+
+class Classifier:
+    """Weights by language over the ids of one tokenizer."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                self.fingerprint = str(file["fingerprint"])
+                self._weights = {key: file[key].astype(np.float32) for key in file.files if key not in ("fingerprint",)}
+        except (OSError, KeyError, ValueError, EOFError) as error:
+            raise UserError(f"{path} is no classifier of scripts/train_educational.py: {error}") from None
+
+    def languages(self) -> list[str]:
+        return sorted(self._weights)
+
+    def score(self, language: str, ids: Sequence[int]) -> float:
+        """From 0 to 1. The last weight of a language is the bias; the rest are by token."""
+        weights_V = self._weights[language]
+        logit = float(weights_V[np.asarray(ids)].mean() + weights_V[-1])
+        return 1 / (1 + float(np.exp(-np.clip(logit, -30, 30))))
+
+    @staticmethod
+    def save(path: Path, fingerprint: str, weights: dict[str, np.ndarray]) -> None:
+        """Write float16 weights of (vocab + 1,) by language."""
+        arrays = {language: one.astype(np.float16) for language, one in weights.items()}
+        np.savez_compressed(path, fingerprint=np.array(fingerprint), **arrays)
+
+
+class Educational:
+    """The rule: scores of the source below their least value drop a document; without any, the classifier decides where it is on."""
+
+    def __init__(self, values: settings.Educational) -> None:
+        self._values = values
+        self.classifier = Classifier(Path(values.model) if values.model else SHIPPED) if values.classifier else None
+
+    def drops(self, language: str, ids: Sequence[int], scores: dict[str, float] | None) -> bool:
+        """Whether the document is of too little value. Languages the classifier does not know pass."""
+        if not self.classifier or not len(ids) or language not in self.classifier.languages() or self._known(scores):
+            return False
+        return self.classifier.score(language, ids) < at(self._values.classifier, language)
+
+    def drops_by_scores(self, scores: dict[str, float] | None) -> bool:
+        """Whether a score of the source lies below what is asked."""
+        return any(scores[name] < self._values.scores[name] for name in self._known(scores))
+
+    def _known(self, scores: dict[str, float] | None) -> list[str]:
+        return [name for name in self._values.scores if name in (scores or {})]

@@ -1,0 +1,162 @@
+"""Perplexity filter: how likely a document's tokens are to a small trigram model of clean text in its language.
+
+The model works on the project's own token ids, so nothing is tokenized twice. Per language it holds the counts of single tokens and two hashed
+tables, of the most frequent pairs and triples; a slot of 16 bits keeps 11 bits of the key's hash, which make a false hit rare (1 in 2,048), and the
+count in half steps of its logarithm. p(c | a, b) = .05 p(c) + .35 n(bc)/n(b) + .60 n(abc)/n(ab).
+
+The score is bits / (tokens^(1-x) bytes^x), x = BYTES: per token, text with its words shuffled stands out and text with its characters shuffled
+does not, since its many short tokens are each quite frequent; per byte it is the other way round (docs/results/quality-filters.md).
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from braingpt.data.quality import config as settings
+from braingpt.data.quality.config import at
+from braingpt.errors import UserError
+
+SHIPPED = Path(__file__).parent.parent.parent / "assets" / "perplexity.npz"
+WEIGHTS = (0.05, 0.35, 0.60)  # of one, two and three tokens
+BITS = 18  # slots of a table: 2 ** BITS
+BYTES = 0.5
+STRETCHES = 4  # a long document is scored in so many, spread evenly
+PERCENTILES = np.concatenate([np.arange(50, 99, 1.0), np.arange(99, 100, 0.05)])  # whose scores the model keeps
+
+_CHECK = 2047  # 11 bits of the hash
+_COUNTS = np.concatenate([[0.0], 2 ** (np.arange(31) / 2)]).astype(np.float32)  # what the other five stand for
+
+
+class Trigrams:
+    """The model of one language. Built by `fit`; `score` gives the score of a sequence of ids."""
+
+    def __init__(self, ones_V: np.ndarray, twos_S: np.ndarray, threes_S: np.ndarray, bytes_V: np.ndarray) -> None:
+        """`ones_V`: counts of tokens, float32. `twos_S`, `threes_S`: uint16 tables. `bytes_V`: bytes of each token."""
+        self.vocab = len(ones_V)
+        self.twos_S, self.threes_S, self.bytes_V = twos_S, threes_S, bytes_V.astype(np.int32)
+        self.ones_V = ones_V
+        self._least_V = (WEIGHTS[0] * (ones_V + 0.5) / (ones_V.sum() + 0.5 * self.vocab)).astype(np.float32)
+        self._context_V = (WEIGHTS[1] / np.maximum(ones_V, 1)).astype(np.float32)
+
+    @classmethod
+    def fit(cls, ids_N: np.ndarray, bytes_V: np.ndarray, entries: int) -> "Trigrams":
+        """From the ids of clean text; the `entries` most frequent pairs and triples are kept."""
+        vocab = len(bytes_V)
+        pairs = ids_N[:-1].astype(np.int64) * vocab + ids_N[1:]
+        tables = [_table(keys, entries) for keys in (pairs, pairs[:-1] * vocab + ids_N[2:])]
+        return cls(np.bincount(ids_N, minlength=vocab).astype(np.float32), *tables, bytes_V)
+
+    def score(self, ids_N: np.ndarray) -> float:
+        """Of three ids or more; the lower the likelier."""
+        ids_N = ids_N.astype(np.int64)
+        pairs = ids_N[:-1] * self.vocab + ids_N[1:]
+        last = ids_N[2:]
+        twos = _look(self.twos_S, pairs)
+        before, two = twos[:-1], twos[1:]
+        three = _look(self.threes_S, pairs[:-1] * self.vocab + last)
+        p = self._least_V[last] + np.minimum(two * self._context_V[ids_N[1:-1]], WEIGHTS[1])
+        p += WEIGHTS[2] * three / np.maximum(np.maximum(before, three), 1)
+        return float(-np.log2(p).sum()) / (max(1, int(self.bytes_V[last].sum())) ** BYTES * len(last) ** (1 - BYTES))
+
+
+class Perplexity:
+    """The rule: a document is dropped whose score lies above the percentile of clean text of its language, and a margin.
+
+    The margin is a share of the way from there to the score that 99 of 100 texts of shuffled characters exceed. Without one, a model whose clean
+    text is narrow (here manuals, in four of the languages) drops ordinary prose.
+    """
+
+    def __init__(self, values: settings.Perplexity) -> None:
+        self._values = values
+        path = Path(values.model) if values.model else SHIPPED
+        self.fingerprint, self._models, self._scores = load(path)
+        self._limits: dict[str, float] = {}
+
+    def drops(self, language: str, ids: Sequence[int]) -> bool:
+        """Whether the document is too unlikely. Languages without a model pass, and documents too short to tell."""
+        if language not in self._scores or len(ids) < self._values.least:
+            return False
+        score = self._model(language).score(sample(ids, self._values.tokens))
+        return score > self._limit(language)
+
+    def _model(self, language: str) -> Trigrams:
+        return self._models(language)
+
+    def _limit(self, language: str) -> float:
+        if language not in self._limits:
+            scores = self._scores[language]
+            clean = float(np.interp(at(self._values.percentile, language), PERCENTILES, scores[:-1]))
+            self._limits[language] = clean + at(self._values.margin, language) * max(0.0, float(scores[-1]) - clean)
+        return self._limits[language]
+
+
+def sample(ids: Sequence[int], tokens: int) -> np.ndarray:
+    """At most `tokens` of the ids: all of a short document, else STRETCHES stretches spread evenly over it, the same every time."""
+    if len(ids) <= tokens:
+        return np.asarray(ids)
+    size = tokens // STRETCHES
+    starts = [(len(ids) - size) * index // (STRETCHES - 1) for index in range(STRETCHES)]
+    return np.concatenate([np.asarray(ids[start : start + size]) for start in starts])
+
+
+def _hash(keys_N: np.ndarray) -> np.ndarray:
+    """uint64: the top bits choose the slot, eleven lower ones are kept in it."""
+    hashed = keys_N.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    hashed ^= hashed >> np.uint64(29)
+    return hashed * np.uint64(0xD6E8FEB86659FD93)
+
+
+def _table(keys_N: np.ndarray, entries: int) -> np.ndarray:
+    """uint16 (2 ** BITS,) of the most frequent keys; where two share a slot, the more frequent one stays."""
+    keys, counts = np.unique(keys_N, return_counts=True)
+    most = np.argsort(counts, kind="stable")[-entries:]  # rising: the last one written to a slot is the most frequent
+    hashed = _hash(keys[most])
+    steps = np.clip(np.round(np.log2(counts[most]) * 2) + 1, 1, 31).astype(np.uint64)
+    table_S = np.zeros(1 << BITS, np.uint16)
+    table_S[hashed >> np.uint64(64 - BITS)] = ((hashed >> np.uint64(20)) & np.uint64(_CHECK)) << np.uint64(5) | steps
+    return table_S
+
+
+def _look(table_S: np.ndarray, keys_N: np.ndarray) -> np.ndarray:
+    """float32: the counts of the keys, 0 for those not in the table."""
+    hashed = _hash(keys_N)
+    slots = table_S[(hashed >> np.uint64(64 - BITS)).astype(np.intp)]
+    hit = slots >> 5 == ((hashed >> np.uint64(20)) & np.uint64(_CHECK)).astype(np.uint16)
+    return _COUNTS[np.where(hit, slots & 31, 0)]
+
+
+def save(path: Path, fingerprint: str, models: dict[str, Trigrams], scores: dict[str, np.ndarray]) -> None:
+    """Write models for the tokenizer of `fingerprint` and, by language, the scores of clean text at PERCENTILES, and the first percentile of
+    shuffled text after them."""
+    arrays = {"fingerprint": np.array(fingerprint), "bytes": next(iter(models.values())).bytes_V.astype(np.uint16)}
+    for language, model in models.items():
+        steps = np.where(model.ones_V > 0, np.round(np.log2(np.maximum(model.ones_V, 1)) * 8) + 1, 0)
+        arrays |= {
+            f"{language}-ones": steps.astype(np.uint8),
+            f"{language}-twos": model.twos_S,
+            f"{language}-threes": model.threes_S,
+            f"{language}-scores": scores[language].astype(np.float32),
+        }
+    np.savez_compressed(path, **arrays)
+
+
+def load(path: Path):
+    """(fingerprint, a function from language to model, scores by language). Models are read from the file when first asked for."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            fingerprint, bytes_V = str(file["fingerprint"]), file["bytes"]
+            scores = {key.removesuffix("-scores"): file[key] for key in file.files if key.endswith("-scores")}
+    except (OSError, KeyError, ValueError, EOFError) as error:
+        raise UserError(f"{path} is no perplexity model of scripts/train_perplexity.py: {error}") from None
+    models: dict[str, Trigrams] = {}
+
+    def model(language: str) -> Trigrams:
+        if language not in models:
+            with np.load(path, allow_pickle=False) as file:
+                steps = file[f"{language}-ones"]
+                ones = np.where(steps > 0, 2 ** ((steps.astype(np.float32) - 1) / 8), 0).astype(np.float32)
+                models[language] = Trigrams(ones, file[f"{language}-twos"], file[f"{language}-threes"], bytes_V)
+        return models[language]
+
+    return fingerprint, model, scores

@@ -1,0 +1,256 @@
+"""The rules on a document's shape: each takes a `Shape` and the bounds of one language and says whether the document breaks it.
+
+Sources: word length, symbols, bullets, ellipses, stop words and repetition from Gopher (Rae et al. 2021, appendix A); placeholders and
+boilerplate lines from C4 (Raffel et al. 2020, section 2.2); short and unfinished lines from FineWeb (Penedo et al. 2024, section 3.6). Script,
+jamo and Korean endings are ours. All bounds come from the settings; a text too short for a rule to mean anything passes it.
+"""
+
+import re
+from collections.abc import Callable
+from operator import methodcaller
+
+import numpy as np
+
+from braingpt.data.quality import config as settings
+from braingpt.data.quality.clean import MOJIBAKE
+from braingpt.data.quality.config import QualityConfig, at
+from braingpt.data.quality.shape import DIGIT, HANGUL, JAMO, LATIN, SYMBOL, Shape
+
+Rule = Callable[[Shape], bool]  # True: the document breaks it
+
+_BULLETS = ("•", "●", "○", "■", "▪", "►", "▶", "‣", "◦", "- ", "* ", "·", "※", "ㆍ")
+_HASHTAG = re.compile(r"#\w")  # not a heading
+_P = np.uint64(0x9E3779B97F4A7C15)
+_ELLIPSES = ("...", "…", "[...]", "(...)")
+_ENDS = tuple(".!?…。\"'”’»)]:;")
+
+
+def rules_of(config: QualityConfig, language: str) -> list[tuple[str, Rule]]:
+    """The rules that are on, in the order of the settings, with the bounds of one language: (name, rule)."""
+    found = []
+    for key, make in _RULES.items():
+        values = getattr(config, key)
+        if values is not None:
+            rule = _stop_words(values, language, config) if key == "stop_words" else make(values, language)
+            if rule is not None:
+                found.append((key.replace("_", " "), rule))
+    return found
+
+
+def _short(values: settings.Short, language: str) -> Rule:
+    least = at(values.characters, language)
+    return lambda shape: shape.visible < least
+
+
+def _few_letters(values: settings.Least, language: str) -> Rule:
+    least = at(values.share, language)
+    return lambda shape: shape.letters < least * shape.visible
+
+
+def _other_script(values: settings.Least, language: str) -> Rule:
+    least, kind = at(values.share, language), HANGUL if language == "ko" else LATIN
+    return lambda shape: shape.counts[kind] + (shape.counts[JAMO] if kind == HANGUL else 0) < least * shape.letters
+
+
+def _damage(values: settings.Most, language: str) -> Rule:
+    most = at(values.share, language)
+
+    def rule(shape: Shape) -> bool:
+        damaged = shape.text.count("\ufffd")
+        if not shape.text.isascii() and MOJIBAKE.search(shape.text):
+            damaged += 2 * len(MOJIBAKE.findall(shape.text))
+        return damaged > most * shape.visible
+
+    return rule
+
+
+def _word_length(values: settings.WordLength, language: str) -> Rule:
+    least, most, words = at(values.least, language), at(values.most, language), at(values.words, language)
+
+    def rule(shape: Shape) -> bool:
+        count = len(shape.words)
+        return count >= words and not least * count <= shape.visible <= most * count
+
+    return rule
+
+
+def _lone_jamo(values: settings.Most, language: str) -> Rule:
+    most = at(values.share, language)
+    return lambda shape: shape.counts[JAMO] > most * shape.visible
+
+
+def _symbols(values: settings.Symbols, language: str) -> Rule:
+    share, per_word = at(values.share, language), at(values.per_word, language)
+
+    def rule(shape: Shape) -> bool:
+        if shape.counts[SYMBOL] > share * shape.visible:
+            return True
+        marks = len(_HASHTAG.findall(shape.text)) + shape.text.count("...") + shape.text.count("…")
+        return marks > per_word * max(len(shape.words), 12)
+
+    return rule
+
+
+def _repeated_letters(values: settings.Most, language: str) -> Rule:
+    most = at(values.share, language)
+
+    def rule(shape: Shape) -> bool:
+        same_N = shape.codes_N[1:] == shape.codes_N[:-1]
+        third_N = same_N[1:] & same_N[:-1]
+        if np.count_nonzero(third_N) <= most * shape.visible:
+            return False
+        kinds = shape.kinds_N[:-2][third_N]
+        return int(((kinds >= LATIN) & (kinds <= DIGIT) & (kinds != JAMO)).sum()) > most * shape.visible
+
+    return rule
+
+
+def _stop_words(values: settings.StopWords, language: str, config: QualityConfig) -> Rule | None:
+    if language not in config.stop_word_lists:
+        return None
+    share, words = at(values.share, language), at(values.words, language)
+    known = frozenset(config.stop_word_lists[language].split())
+
+    def rule(shape: Shape) -> bool:
+        if len(shape.words) < words:
+            return False
+        return sum(map(known.__contains__, shape.words)) < share * len(shape.words)
+
+    return rule
+
+
+def _endings(values: settings.Endings, language: str) -> Rule | None:
+    if language != "ko":
+        return None
+    share, stretches = at(values.share, language), at(values.stretches, language)
+    table_C = np.zeros(0x10000, bool)
+    table_C[[ord(syllable) for syllable in values.syllables]] = True
+
+    def rule(shape: Shape) -> bool:
+        last_E = shape.final_syllables()
+        return len(last_E) >= stretches and np.count_nonzero(table_C[last_E]) < share * len(last_E)
+
+    return rule
+
+
+def _of_lines(values: settings.Lines, language: str, bad: Callable[[str], bool]) -> Rule:
+    share, lines = at(values.share, language), at(values.lines, language)
+    return lambda shape: len(shape.lines) >= lines and sum(map(bad, shape.lines)) > share * len(shape.lines)
+
+
+def _bullets(values: settings.Lines, language: str) -> Rule:
+    return _of_lines(values, language, methodcaller("startswith", _BULLETS))
+
+
+def _ellipses(values: settings.Lines, language: str) -> Rule:
+    return _of_lines(values, language, methodcaller("endswith", _ELLIPSES))
+
+
+def _short_lines(values: settings.ShortLines, language: str) -> Rule:
+    characters = at(values.characters, language)
+    return _of_lines(values, language, lambda line: len(line) < characters)
+
+
+def _unfinished_lines(values: settings.Lines, language: str) -> Rule:
+    return _of_lines(values, language, lambda line: not line.endswith(_ENDS))
+
+
+def _repeated_lines(values: settings.Most, language: str) -> Rule:
+    most = at(values.share, language)
+    return lambda shape: _repeats(shape.lines, most)
+
+
+def _repeated_paragraphs(values: settings.Most, language: str) -> Rule:
+    most = at(values.share, language)
+    return lambda shape: "\n\n" in shape.text and _repeats(shape.text.split("\n\n"), most)
+
+
+def _repeats(parts: list[str], most: float) -> bool:
+    """Whether more than this share of the characters stand in parts that occurred before. Parts of a few characters do not count."""
+    parts = [part for part in parts if len(part) >= 8]
+    once = set(parts)
+    if len(once) == len(parts):
+        return False
+    total = sum(map(len, parts))
+    return total - sum(map(len, once)) > most * total
+
+
+def _top_ngram(values: settings.TopNgram, language: str) -> Rule:
+    share, words = at(values.share, language), at(values.words, language)
+
+    def rule(shape: Shape) -> bool:
+        if len(shape.words) < words:
+            return False
+        pairs = _ngrams(shape.word_hashes_W, 2)
+        pairs.sort()
+        most = int(share * len(shape.words) / 2)  # occurrences that are still allowed
+        return bool((pairs[most:] == pairs[: len(pairs) - most]).any())  # a run of most + 1 equal pairs
+
+    return rule
+
+
+def _repeated_ngrams(values: settings.Ngrams, language: str) -> Rule:
+    five, ten, words = at(values.five, language), at(values.ten, language), at(values.words, language)
+
+    def rule(shape: Shape) -> bool:
+        if len(shape.words) < words:
+            return False
+        least = min(five, ten)
+        repeated = _repeated_share(shape.word_hashes_W, 5, least)
+        # what stands in a repeated ten stands in a repeated five, so the tens are rarely looked at
+        return repeated > five or (repeated > ten and _repeated_share(shape.word_hashes_W, 10, ten) > ten)
+
+    return rule
+
+
+def _ngrams(hashes_W: np.ndarray, n: int) -> np.ndarray:
+    """uint64 (words - n + 1,): hashes of the runs of `n` words."""
+    keys_G = hashes_W[: len(hashes_W) - n + 1].copy()
+    for offset in range(1, n):
+        keys_G *= _P
+        keys_G += hashes_W[offset : offset + len(keys_G)]
+    return keys_G
+
+
+def _repeated_share(hashes_W: np.ndarray, n: int, least: float) -> float:
+    """The share of the words that belong to a run of `n` words which occurred before; each counted once. 0 where it cannot reach `least`."""
+    keys_G = _ngrams(hashes_W, n)
+    sorted_G = np.sort(keys_G)
+    if n * np.count_nonzero(sorted_G[1:] == sorted_G[:-1]) <= least * len(hashes_W):
+        return 0.0
+    order_G = np.argsort(keys_G, kind="stable")
+    again_G = order_G[1:][sorted_G[1:] == sorted_G[:-1]]  # stable: every occurrence but the first
+    starts_W = np.zeros(len(hashes_W), bool)
+    starts_W[again_G] = True
+    covered_W = np.zeros(len(hashes_W), bool)
+    for offset in range(n):
+        covered_W[offset:] |= starts_W[: len(starts_W) - offset]
+    return float(np.count_nonzero(covered_W)) / len(hashes_W)
+
+
+def _placeholder(values: settings.Placeholder, language: str) -> Rule:
+    phrases = [phrase.lower() for phrase in values.phrases]
+    return lambda shape: any(phrase in shape.lowered for phrase in phrases)
+
+
+_RULES: dict[str, Callable[..., Rule | None]] = {
+    "short": _short,
+    "few_letters": _few_letters,
+    "other_script": _other_script,
+    "damage": _damage,
+    "word_length": _word_length,
+    "lone_jamo": _lone_jamo,
+    "symbols": _symbols,
+    "repeated_letters": _repeated_letters,
+    "stop_words": _stop_words,
+    "endings": _endings,
+    "bullets": _bullets,
+    "ellipses": _ellipses,
+    "short_lines": _short_lines,
+    "unfinished_lines": _unfinished_lines,
+    "repeated_lines": _repeated_lines,
+    "repeated_paragraphs": _repeated_paragraphs,
+    "top_ngram": _top_ngram,
+    "repeated_ngrams": _repeated_ngrams,
+    "placeholder": _placeholder,
+}

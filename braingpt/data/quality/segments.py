@@ -1,0 +1,56 @@
+"""Where a document really changes language: the pieces of `tokenizer.language.split`, without those that are only names, terms and code.
+
+Korean manuals are full of Latin identifiers, and a detector calls them French or Italian at random. So a Latin piece is a switch of language only
+when it reads like a sentence: a few words, and enough of the detected language's most frequent ones among them. A Hangul piece is one from three
+words. Everything else stays with the text before it. Most documents are known to have no switch before `split` is asked.
+"""
+
+import re
+
+from braingpt.data.quality.shape import HANGUL, JAMO, LATIN, Shape
+from braingpt.tokenizer.language import INSERTED_WORDS, split
+
+WORDS = 4  # a Latin piece of fewer is an insertion
+STOP_WORDS = 0.15  # of its words, at least
+_hangul_word = re.compile("[\uac00-\ud7a3]+")
+
+
+class Segmenter:
+    """Cuts code-switched documents. `lists`: stop words by language; in a language without a list, any piece of some words counts."""
+
+    def __init__(self, lists: dict[str, str]) -> None:
+        self._stop = {language: frozenset(words.split()) for language, words in lists.items()}
+
+    def cut(self, text: str, shape: Shape, language: str) -> list[tuple[str | None, str]]:
+        """(language, piece) in order; joined, the pieces are `text`. `language`: that of the document."""
+        if not self._may_switch(text, shape, language):
+            return [(language, text)]
+        found: list[tuple[str | None, str]] = []
+        for code, piece in split(text):
+            if code != language and not self._is_switch(code, piece):
+                code = found[-1][0] if found else language
+            if found and found[-1][0] == code:
+                found[-1] = (code, found[-1][1] + piece)
+            else:
+                found.append((code, piece))
+        return found
+
+    def _may_switch(self, text: str, shape: Shape, language: str) -> bool:
+        hangul, latin = shape.counts[HANGUL] + shape.counts[JAMO], shape.counts[LATIN]
+        if len(text) > len(shape.text):
+            return True
+        if not hangul or not latin:
+            return False
+        if language != "ko":
+            return hangul > INSERTED_WORDS
+        words = frozenset(shape.words)
+        return any(not words.isdisjoint(stop) for stop in self._stop.values()) or not self._stop
+
+    def _is_switch(self, code: str | None, piece: str) -> bool:
+        if code is None:
+            return False
+        if code == "ko":
+            return len(_hangul_word.findall(piece)) > INSERTED_WORDS
+        words = piece.lower().split()
+        stop = self._stop.get(code)
+        return len(words) >= WORDS and (stop is None or sum(map(stop.__contains__, words)) >= STOP_WORDS * len(words))
