@@ -15,7 +15,6 @@ from pathlib import Path
 import torch
 
 from braingpt.bench.machine import machine
-from braingpt.data.mixture import Batches
 from braingpt.data.shards import ShardSet
 from braingpt.evaluation.perplexity import evaluate
 from braingpt.inference.engine import generate
@@ -23,6 +22,7 @@ from braingpt.model.lm import build
 from braingpt.recipes import load_recipe
 from braingpt.tokenizer import Tokenizer
 from braingpt.train import checkpoint
+from braingpt.train.loop import batches_of
 from braingpt.train.optimizer import build_optimizer, set_learning_rate
 from braingpt.train.schedule import learning_rate
 
@@ -33,14 +33,14 @@ TICKS = 10_000  # the schedule's resolution
 class Runner:
     """One recipe, its model and its clock."""
 
-    def __init__(self, name: str, overrides: list[str], seed: int, shards: ShardSet) -> None:
+    def __init__(self, name: str, overrides: list[str], seed: int, shards: ShardSet, tokenizer: Tokenizer) -> None:
         self.recipe = load_recipe(name, [*overrides, f"train.seed={seed}"])
         self.name, self.shards, self.seconds, self.step, self.curve = name, shards, 0.0, 0, []
         config = self.recipe.train
         self.schedule = config.model_copy(update={"steps": TICKS, "warmup": TICKS // 20})
         self.model = build(self.recipe, seed)
         self.optimizer = build_optimizer(self.model, config)
-        self.batches = Batches(shards, "train", config.batch, config.context, seed, self.recipe.data.mixture)
+        self.batches = batches_of(self.recipe, shards, tokenizer)
 
     def turn(self, limit: float) -> None:
         """Train for one slice of the clock."""
@@ -50,7 +50,7 @@ class Runner:
             began = time.perf_counter()
             set_learning_rate(self.optimizer, learning_rate(int(TICKS * self.seconds / limit), self.schedule))
             batch = self.batches.batch(self.step)
-            self.model(batch.ids_BL, batch.targets_BL).loss.backward()
+            self.model(batch.ids_BL, batch.targets_BL, segments_BL=batch.segments_BL).loss.backward()
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.train.clip)
             self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
@@ -61,7 +61,9 @@ class Runner:
     def validate(self, tokenizer: Tokenizer, windows: int) -> dict:
         """Score the validation text as it stands now."""
         config = self.recipe.train
-        scores = evaluate(self.model, self.shards, tokenizer, context=config.context, windows=windows, rows=8).as_dict()
+        scores = evaluate(self.model, self.shards, tokenizer, context=config.context, windows=windows, rows=8,
+            reset_at_documents=self.recipe.data.reset_at_documents,
+        ).as_dict()  # fmt: skip
         seen = {"seconds": round(self.seconds, 1), "step": self.step, "tokens_trained": self.step * config.batch * config.context}
         point = seen | {"bits_per_byte": scores["bits_per_byte"], "loss": scores["loss"], "by_language": scores["by_language"]}
         self.curve.append(point)
@@ -84,7 +86,7 @@ def main() -> None:
     torch.set_flush_denormal(True)
     tokenizer = Tokenizer.default()
     shards = ShardSet.open([Path(options.data)], tokenizer)
-    runners = [Runner(name, options.overrides, options.seed, shards) for name in options.recipes]
+    runners = [Runner(name, options.overrides, options.seed, shards, tokenizer) for name in options.recipes]
     limit = options.minutes * 60
     for fifth in range(1, 6):
         while any(runner.seconds < limit * fifth / 5 for runner in runners):

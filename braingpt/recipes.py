@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
+from braingpt.data.weights import check_mixture
 from braingpt.errors import UserError, nearest
 from braingpt.model.config import ModelConfig, Settings
 
@@ -22,10 +23,16 @@ RECIPES = _PACKAGED if _PACKAGED.is_dir() else _CHECKOUT
 
 
 class DataConfig(Settings):
-    """Prepared folders, and how languages are mixed: in `proportional` shares, `balanced`, or by weights like {ko: 2, en: 1}."""
+    """Prepared folders, how languages are mixed (`braingpt.data.weights` lists the ways), and whether a model starts afresh at documents."""
 
     folders: tuple[str, ...] = ()
-    mixture: Literal["proportional", "balanced"] | dict[str, float] = "proportional"
+    mixture: Any = "proportional"
+    reset_at_documents: bool = False  # windows hold pieces of several documents; off: each sees what stood before it in its window
+
+    @field_validator("mixture")
+    @classmethod
+    def _mixture(cls, value: Any) -> Any:
+        return check_mixture(value)
 
 
 class TrainConfig(Settings):

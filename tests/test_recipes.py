@@ -35,6 +35,9 @@ def test_bases_are_not_listed():
         (["model.architecture=v9"], "model.architecture is 'v9'; it is one of dense, v1, v2"),
         (["train.schedule=sine"], "train.schedule"),
         (["data.mixture=even"], "data.mixture"),
+        (["data.mixture={ko: -1}"], "data.mixture: the weight of 'ko' must be a positive number"),
+        (["data.mixture=[{until: 2, mixture: balanced}]"], "data.mixture: 'until' rises"),
+        (["data.mixture={no: 1}"], "data.mixture: False is no language code; .* quotes"),
         (["train.lr"], "--set takes KEY=VALUE"),
         (["=3"], "--set takes KEY=VALUE"),
         (["train.lr=[1"], "--set train.lr: cannot read the value"),
@@ -54,6 +57,24 @@ def test_overrides_are_yaml_laid_over_in_order():
     assert (recipe.train.lr, recipe.data.folders, recipe.name) == (2e-3, ("a", "b/c"), "x")
     assert recipe.data.mixture == {"ko": 2.0, "en": 1.0}
     assert load_recipe("nano-v2").train.lr != 2e-3, "a recipe is read anew each time"
+
+
+@pytest.mark.parametrize(
+    ("written", "kept"),
+    [
+        ("temperature", {"temperature": 0.3}),
+        ("{temperature: 0.5}", {"temperature": 0.5}),
+        (
+            "[{until: 0.7, mixture: balanced}, {mixture: {ko: 3, en: 1}}]",
+            [{"until": 0.7, "mixture": "balanced"}, {"until": 1.0, "mixture": {"ko": 3.0, "en": 1.0}}],
+        ),
+    ],
+)
+def test_mixtures_come_back_as_they_were_saved(written, kept, tmp_path):
+    recipe = load_recipe("nano-v2", [f"data.mixture={written}", "data.reset_at_documents=true"])
+    assert recipe.data.mixture == kept and recipe.data.reset_at_documents
+    save_recipe(recipe, tmp_path / "recipe.yaml")
+    assert load_recipe(tmp_path / "recipe.yaml") == recipe
 
 
 def test_unknown_names_and_files():

@@ -93,6 +93,7 @@ class Contender:
                 windows=windows,
                 rows=rows,
                 device=self.device,
+                reset_at_documents=self.recipe.data.reset_at_documents,
             )
         return scores.as_dict()
 

@@ -5,13 +5,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from braingpt.cli import look
 from braingpt.cli.console import Json, console, print_json
 
 if TYPE_CHECKING:
     from braingpt.data.manifest import Manifest
     from braingpt.data.pipeline import Prepared, Request
 
-app = typer.Typer(help="Prepare corpora for training; list, show and verify them.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(help="Prepare corpora for training; list, show, look at and verify them.", no_args_is_help=True, rich_markup_mode=None)
+app.command()(look.sample)
+app.command()(look.report)
 
 PREPARED = Path("data")  # where `prepare` writes and `list` looks
 LOG_SECONDS = 30  # between progress lines where there is no terminal to draw a bar on
@@ -35,12 +38,15 @@ def prepare(
     config: Annotated[str | None, typer.Option(metavar="NAME", help="Configuration of a hub dataset.")] = None,
     split: Annotated[str | None, typer.Option(metavar="NAME", help="Split of 'hub'; train if not given.")] = None,
     validation: Annotated[float | None, typer.Option(metavar="F", help="Share held out: 0.01, or 0.05 of small corpora.")] = None,
+    tokenizer: Annotated[
+        str | None, typer.Option(metavar="NAME", help="A tokenizer's folder, gpt2, cl100k_base or o200k_base; ours if not given.")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace what is prepared there already.")] = False,
     json_output: Json = False,
 ) -> None:
     """Fetch or stream a corpus, filter, deduplicate, tokenize, write shards."""
     from braingpt.data.pipeline import Request
-    from braingpt.tokenizer import Tokenizer
+    from braingpt.tokenizer.named import open_tokenizer
 
     request = Request(
         name=name,
@@ -56,7 +62,7 @@ def prepare(
         validation=validation,
         force=force,
     )
-    done = _with_progress(request, Tokenizer.default(), json_output)
+    done = _with_progress(request, open_tokenizer(tokenizer), json_output)
     if json_output:
         facts = {"folder": str(request.out), "fresh": done.fresh, "seconds": round(done.seconds, 2), "notes": done.notes}
         print_json({**facts, **done.manifest.model_dump()})
@@ -136,30 +142,38 @@ def info(folder: Folder, json_output: Json = False) -> None:
     terminal = console()
     _show_manifest(terminal, folder, manifest)
     _show_filters(terminal, manifest)
+    given = {key: value for key, value in manifest.parameters.items() if value not in (None, [], False) and key != "inputs"}
+    _say(
+        terminal,
+        f"prepared {manifest.created} by braingpt {manifest.braingpt}; {', '.join(f'{key} {_value(value)}' for key, value in given.items())}",
+    )
+    _say(
+        terminal, f"tokenizer {manifest.tokenizer.fingerprint[:12]} of {manifest.tokenizer.vocab_size:,} tokens, stored as {manifest.dtype}"
+    )
 
 
 @app.command()
 def verify(folder: Folder, json_output: Json = False) -> None:
-    """Check every file against its hash. Exit code 1 when one differs."""
+    """Check every file against its hash, the token ids against the tokenizer, and that no file is too many. Exit code 1 for a problem."""
     from braingpt.data.manifest import read_manifest
     from braingpt.data.manifest import verify as problems_of
+    from braingpt.data.stored import Stored
     from braingpt.errors import Failure
-    from braingpt.tokenizer import Tokenizer
 
     manifest = read_manifest(folder)
     problems = problems_of(folder, manifest)
-    try:
-        if Tokenizer.load(folder / "tokenizer").fingerprint != manifest.tokenizer.fingerprint:
-            problems.append(f"{folder / 'tokenizer'} is not the tokenizer of these tokens")
-    except (ValueError, RuntimeError, OSError) as error:
-        problems.append(f"{folder / 'tokenizer'}: {error}")
+    if not problems:
+        try:
+            problems = Stored(folder).problems()
+        except (ValueError, RuntimeError, OSError) as error:
+            problems = [str(error)]
     files = sum(len(stream.files) for stream in manifest.streams)
     if json_output:
         print_json({"folder": str(folder), "files": files, "problems": problems})
     elif not problems:
         _say(console(), f"{folder}: {files} files are as they were written")
     if problems:
-        raise Failure(f"{len(problems)} of {files} files are damaged: {'; '.join(problems)}")
+        raise Failure(f"{folder}: {len(problems)} {'problem' if len(problems) == 1 else 'problems'}: {'; '.join(problems)}")
 
 
 def _with_progress(request: "Request", tokenizer: Any, json_output: bool) -> "Prepared":
@@ -191,6 +205,10 @@ def _with_progress(request: "Request", tokenizer: Any, json_output: bool) -> "Pr
             bar.update(task, description=progress.source, facts=facts, completed=done or 0, total=None if done is None else 1)
 
         return run(request, tokenizer, note=lambda line: _say(terminal, f"note: {line}"), progress=advance)
+
+
+def _value(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _say(terminal: Any, line: str) -> None:

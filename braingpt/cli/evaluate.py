@@ -42,7 +42,8 @@ def evaluate(
         folders = data or [Path(folder) for folder in recipe.data.folders]
         name = ", ".join(map(str, folders))
         scores = perplexity.evaluate(
-            model, ShardSet.open(folders, tokenizer), tokenizer, context=context, windows=windows, device=place
+            model, ShardSet.open(folders, tokenizer), tokenizer, context=context, windows=windows, device=place,
+            reset_at_documents=recipe.data.reset_at_documents,
         )  # fmt: skip
     head = {"run": str(folder), "recipe": recipe.name, "step": state["step"], "data": name, "context": context}
     deliver({**head, **scores.as_dict()}, json)

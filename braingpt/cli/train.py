@@ -62,16 +62,18 @@ def _print_plan(recipe, folders: list[Path], device: str, screen, json_output: b
     from rich.table import Table
 
     from braingpt.errors import UserError
-    from braingpt.train.loop import training_tokens
+    from braingpt.train.loop import batches_of, training_tokens
     from braingpt.train.plan import build_plan, human, size
     from braingpt.train.setup import autocast_dtype, open_data, pick_device
 
-    missing = None
+    tokens = epochs = missing = None
     try:
-        tokens = training_tokens(open_data(folders, recipe)[1])
+        tokenizer, shards = open_data(folders, recipe)
+        tokens = training_tokens(shards)
+        epochs = batches_of(recipe, shards, tokenizer).epochs(recipe.train.steps)
     except UserError as error:
-        tokens, missing = None, str(error)
-    plan = build_plan(recipe, tokens, autocast_dtype(recipe.train, pick_device(device)) is not None)
+        missing = str(error)
+    plan = build_plan(recipe, tokens, autocast_dtype(recipe.train, pick_device(device)) is not None, epochs)
     if json_output:
         print_json(plan.as_dict() | {"data_missing": missing})
         return
@@ -94,6 +96,8 @@ def _print_plan(recipe, folders: list[Path], device: str, screen, json_output: b
     table.add_row("tokens in the data", human(plan.data_tokens) if plan.data_tokens else "not prepared")
     if plan.epochs is not None:
         table.add_row("epochs", f"{plan.epochs:.2f}")
+    for language, count in (plan.epochs_by_language or {}).items():
+        table.add_row(f"epochs of {language}", f"{count:.2f}")
     table.add_row("disk a checkpoint", size(plan.checkpoint_bytes))
     screen.print(table)
     if missing:

@@ -88,18 +88,21 @@ def evaluate(
     rows: int = 8,
     device: torch.device | str = "cpu",
     languages: Iterable[str] | None = None,
+    reset_at_documents: bool = False,
 ) -> Scores:
     """Scores over the first `windows` validation windows of `context` tokens of every language, the same ones every time.
 
-    `languages`: only these. Runs in whatever autocast the caller has set. Raises UserError when the shards hold no validation window.
+    `languages`: only these. `reset_at_documents`: as the model was trained; it then starts afresh at each document of a window, and the
+    first token of a document is not scored. Runs in whatever autocast the caller has set. Raises UserError when the shards hold no validation window.
     """
     from braingpt.data.mixture import validation_windows
 
     bytes_V = torch.from_numpy(np.asarray(tokenizer.token_bytes())).to(device)
     scores = Scores()
     for language in languages or shards.languages("validation"):
-        for batch in validation_windows(shards, language, context, rows, windows):
-            scores.count(language, score_batch(model, batch.ids_BL.to(device), batch.targets_BL.to(device), bytes_V))
+        for batch in validation_windows(shards, language, context, rows, windows, tokenizer.eot if reset_at_documents else None):
+            segments_BL = None if batch.segments_BL is None else batch.segments_BL.to(device)
+            scores.count(language, score_batch(model, batch.ids_BL.to(device), batch.targets_BL.to(device), bytes_V, segments_BL))
     if not scores.tokens:
         raise UserError(f"the data holds no validation window of {context} tokens; take a smaller context or prepare more data")
     return scores
@@ -145,10 +148,11 @@ def windows_of(ids: list[int], context: int, rows: int) -> Iterator[tuple[Tensor
         yield ids_BL, targets_BL
 
 
-def score_batch(model: nn.Module, ids_BL: Tensor, targets_BL: Tensor, bytes_V: Tensor) -> Score:
+def score_batch(model: nn.Module, ids_BL: Tensor, targets_BL: Tensor, bytes_V: Tensor, segments_BL: Tensor | None = None) -> Score:
     """Sums over one batch, in float64. `bytes_V`: UTF-8 bytes each token stands for, 0 for specials, on the model's device."""
+    where = {} if segments_BL is None else {"segments_BL": segments_BL}
     with evaluating(model):
-        loss_BL = model(ids_BL, targets_BL, reduction="none").loss.reshape(targets_BL.shape).double()
+        loss_BL = model(ids_BL, targets_BL, reduction="none", **where).loss.reshape(targets_BL.shape).double()
         scored_BL = targets_BL != IGNORED
         size_BL = bytes_V[targets_BL.clamp(min=0)] * scored_BL
         nats, text_nats = (loss_BL * scored_BL).sum(), (loss_BL * (size_BL > 0)).sum()

@@ -4,12 +4,14 @@ Every Unicode text comes back exactly: the encoding works on bytes and never nor
 NFD it costs several times the tokens.) Text is always plain text: a literal `<|endoftext|>` in it is spelled out in ordinary tokens, and
 only the attributes below (`eot`, `pad`, `user`, `assistant`, `markers`) name the special ids.
 
-Layout of the ids: BPE entries 0..n-1 in order of their merge rank (the first 256 are the bytes), then the 64 specials.
+Layout of the ids: BPE entries 0..n-1 in order of their merge rank (the bytes among them), then the 64 specials, then the entries added with
+a language later, whose merges come after all others. A vocabulary of another program (`named.py`) keeps its own special ids free: ours
+begin after them.
 """
 
 import codecs
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -58,19 +60,27 @@ class Tokenizer:
         pattern: str = PATTERN,
         specials: list[str] | None = None,
         marked: Iterable[str] = languages.LANGUAGES,
+        added: Sequence[bytes] = (),
+        first_special: int | None = None,
     ):
-        """`entries`: the byte strings in order of merge rank. `marked`: the languages that have a marker among `specials`."""
+        """`entries`: the byte strings in order of merge rank. `marked`: the languages that have a marker among `specials`.
+
+        `added`: entries of later languages, whose ids and ranks follow the specials. `first_special`: the id where the specials begin;
+        after the entries for None.
+        """
         self.entries = entries
         self.pattern = pattern
         self.marked = tuple(marked)
         self.specials = specials or special_names(self.marked)
-        self.vocab_size = len(entries) + len(self.specials)
-        ids = {name: len(entries) + index for index, name in enumerate(self.specials)}
+        self.added = list(added)
+        self.first_special = len(entries) if first_special is None else first_special
+        self.first_added = self.first_special + len(self.specials)
+        self.vocab_size = self.first_added + len(self.added)
+        ids = {name: self.first_special + index for index, name in enumerate(self.specials)}
         self.eot, self.pad, self.user, self.assistant = (ids[name] for name in CONTROL)
         self.markers = {code: ids[f"<|{code}|>"] for code in self.marked}
-        ranks = {entry: rank for rank, entry in enumerate(entries)}
-        self._bpe = tiktoken.Encoding("braingpt", pat_str=pattern, mergeable_ranks=ranks, special_tokens=ids)
-        self.fingerprint = fingerprint_of(entries, pattern, self.specials)
+        self._bpe = tiktoken.Encoding("braingpt", pat_str=pattern, mergeable_ranks=self.ranks(), special_tokens=ids)
+        self.fingerprint = fingerprint_of(entries, pattern, self.specials, self.added, self.first_special)
 
     @classmethod
     def default(cls) -> "Tokenizer":
@@ -83,6 +93,11 @@ class Tokenizer:
         from braingpt.tokenizer.files import read
 
         return cls(**read(Path(folder)))
+
+    def ranks(self) -> dict[bytes, int]:
+        """Every entry's id, which is also its merge rank, in rising order."""
+        ranks = {entry: rank for rank, entry in enumerate(self.entries)}
+        return ranks | {entry: self.first_added + number for number, entry in enumerate(self.added)}
 
     def save(self, folder: str | Path) -> None:
         """Write the tokenizer into `folder` (made if need be); `load` needs nothing else."""
@@ -102,11 +117,11 @@ class Tokenizer:
             return self._bpe.encode_ordinary(text)
         if language == "split":
             ids = []
-            for code, piece in languages.split(text):
+            for code, piece in languages.split(text, self.marked):
                 ids += self._marker(code) + self._bpe.encode_ordinary(piece)
             return ids
         if language == "auto":
-            return self._marker(languages.detect(text)) + self._bpe.encode_ordinary(text)
+            return self._marker(languages.detect(text, self.marked)) + self._bpe.encode_ordinary(text)
         if language not in self.markers:
             raise UserError(f"no marker for language '{language}'{nearest(language, [*self.markers, 'auto', 'split'])}")
         return [self.markers[language], *self._bpe.encode_ordinary(text)]
@@ -126,16 +141,22 @@ class Tokenizer:
         return b"".join(self.token(token, specials) for token in ids)
 
     def token(self, token: int, specials: bool = False) -> bytes:
-        """The bytes one id stands for; empty for a special token unless `specials`. UserError for an id outside the vocabulary."""
+        """The bytes one id stands for; empty for a special token unless `specials`, and for an id that another program's vocabulary keeps
+        for its own specials. UserError for an id outside the vocabulary."""
         if not 0 <= token < self.vocab_size:
             raise UserError(f"token id {token} is not in this vocabulary of {self.vocab_size}; it comes from another tokenizer")
         if token < len(self.entries):
             return self.entries[token]
-        return self.specials[token - len(self.entries)].encode() if specials else b""
+        if token >= self.first_added:
+            return self.added[token - self.first_added]
+        return self.specials[token - self.first_special].encode() if specials and token >= self.first_special else b""
 
     def token_bytes(self) -> np.ndarray:
         """How many UTF-8 bytes each token stands for, int32 (vocab_size,); 0 for special tokens."""
-        return np.array([*map(len, self.entries), *(0 for _ in self.specials)], dtype=np.int32)
+        sizes = np.zeros(self.vocab_size, dtype=np.int32)
+        sizes[: len(self.entries)] = [*map(len, self.entries)]
+        sizes[self.first_added :] = [*map(len, self.added)]
+        return sizes
 
     def stream(self, specials: bool = False) -> "StreamDecoder":
         """A decoder for ids that arrive one by one."""
@@ -145,10 +166,11 @@ class Tokenizer:
         return [self.markers[code]] if code in self.markers else []
 
     def __reduce__(self):
-        return _rebuild, (self.entries, self.pattern, self.specials, self.marked)
+        return _rebuild, (self.entries, self.pattern, self.specials, self.marked, self.added, self.first_special)
 
     def __repr__(self) -> str:
-        return f"Tokenizer({len(self.entries)} entries + {len(self.specials)} specials, fingerprint {self.fingerprint[:12]})"
+        entries = f"{len(self.entries)} entries + {len(self.specials)} specials" + (f" + {len(self.added)} entries" if self.added else "")
+        return f"Tokenizer({entries}, fingerprint {self.fingerprint[:12]})"
 
 
 class StreamDecoder:
@@ -175,8 +197,10 @@ def _default() -> Tokenizer:
     return Tokenizer.load(Path(__file__).parent / "assets" / "default")
 
 
-def _rebuild(entries: list[bytes], pattern: str, specials: list[str], marked: tuple[str, ...]) -> Tokenizer:
-    return Tokenizer(entries, pattern=pattern, specials=specials, marked=marked)
+def _rebuild(
+    entries: list[bytes], pattern: str, specials: list[str], marked: tuple[str, ...], added: list[bytes], first_special: int
+) -> Tokenizer:
+    return Tokenizer(entries, pattern=pattern, specials=specials, marked=marked, added=added, first_special=first_special)
 
 
 def _check_text(text: str) -> None:
@@ -188,10 +212,18 @@ def _check_text(text: str) -> None:
         raise UserError(f"the text holds a lone surrogate (U+{code:04X}) at character {error.start}; it is not valid Unicode") from None
 
 
-def fingerprint_of(entries: list[bytes], pattern: str, specials: list[str]) -> str:
-    """sha256 over all that decides the ids. Each item is preceded by its length, so that no two vocabularies give the same bytes."""
+def fingerprint_of(
+    entries: Sequence[bytes], pattern: str, specials: Sequence[str], added: Sequence[bytes] = (), first_special: int | None = None
+) -> str:
+    """sha256 over all that decides the ids. Each item is preceded by its length, so that no two vocabularies give the same bytes.
+
+    What was added, and where the specials begin, counts only where it departs from the plain layout.
+    """
+    parts = [entries, [pattern.encode()], [name.encode() for name in specials]]
+    if added or first_special not in (None, len(entries)):
+        parts += [added, [b"%d" % (len(entries) if first_special is None else first_special)]]
     digest = hashlib.sha256()
-    for part in (entries, [pattern.encode()], [name.encode() for name in specials]):
+    for part in parts:
         digest.update(b"%d;" % len(part))
         for item in part:
             digest.update(b"%d:" % len(item) + item)

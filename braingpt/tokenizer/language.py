@@ -1,16 +1,23 @@
-"""Which of the six languages a text is in, and where code-switched text changes language.
+"""Which of a set of languages a text is in (the six, unless others are named), and where code-switched text changes language.
 
 Script decides Korean: a text is Korean when at least 30 % of its letters are Hangul (measured: 99.9 % recall, no false hit), since Korean
 writing is full of Latin names. The rest is for an n-gram detector: over all its languages for longer text, so that Portuguese or Dutch are
 turned away, and over ours alone below 40 characters, where the wide choice costs more right answers than it saves wrong ones. eldc (C) is
 the detector; py3langid (pure Python) stands in where eldc has no wheel. Both are loaded on first use.
+
+A language that was added to a tokenizer takes part by its code. One in another script than Latin or Hangul is recognised by the detector
+over all its languages, and then code-switched text is cut where that script begins, too.
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from functools import cache
 
 LANGUAGES = ("ko", "en", "de", "fr", "es", "it")
+# Codes the detectors know whose script is neither Latin nor Hangul.
+_OTHER = """am ar as ba be bg bn dz el fa gu he hi hy ja ka kk km kn ky lo mk ml mn mr my ne or pa ps ru sa sd si sr ta te tg th ti ug uk ur
+yue zh"""
+OTHER_SCRIPTS = frozenset(_OTHER.split())
 KOREAN_SHARE = 0.30  # of the letters
 SHORT = 40  # characters: below this the detector chooses among our languages only
 TINY = 12  # characters: below this a piece between switches takes the language of the other Latin pieces, if they have one
@@ -22,14 +29,22 @@ _LATIN = "A-Za-z\u00aa\u00ba\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u02af\u1e00-\u1eff
 _hangul = re.compile(f"[{_HANGUL}]+")
 _latin = re.compile(f"[{_LATIN}]+")
 _letter = re.compile(r"[^\W\d_]+")
+<<<<<<< HEAD
 _script = re.compile(f"(?P<ko>[{_HANGUL}][^{_LATIN}]*)|(?P<latin>[{_LATIN}][^{_HANGUL}]*)")
+=======
+_two_scripts = re.compile(f"(?P<ko>[{_HANGUL}][^{_LATIN}]*)|(?P<latin>[{_LATIN}][^{_HANGUL}]*)")
+_three_scripts = re.compile(
+    rf"(?P<ko>[{_HANGUL}][{_HANGUL}\W\d_]*)|(?P<latin>[{_LATIN}][{_LATIN}\W\d_]*)|(?P<other>[^\W\d_{_HANGUL}{_LATIN}][^{_HANGUL}{_LATIN}]*)"
+)
+>>>>>>> data-looking
 _sentence_end = re.compile(r"(?:[.!?…。](?=\s)|\n)\s*")
 
 
-def detect(text: str) -> str | None:
-    """The language of `text` as a whole: one of LANGUAGES, or None when it is another language or holds no letters to tell by."""
+def detect(text: str, languages: Collection[str] = LANGUAGES) -> str | None:
+    """The language of `text` as a whole: one of `languages`, or None when it is another language or holds no letters to tell by."""
     text = text[:ENOUGH]
     letters, hangul, latin = (sum(map(len, script.findall(text))) for script in (_letter, _hangul, _latin))
+<<<<<<< HEAD
     return decide(text, letters, hangul, latin)
 
 
@@ -41,18 +56,40 @@ def decide(text: str, letters: int, hangul: int, latin: int) -> str | None:
         return None
     text = text[:ENOUGH]
     return _detect_latin(_hangul.sub(" ", text) if hangul else text)
+=======
+    return decide(text, letters, hangul, latin, languages)
 
 
-def split(text: str) -> list[tuple[str | None, str]]:
-    """Cut code-switched text where it changes between Hangul and Latin; the pieces, joined, are `text` exactly.
+def decide(text: str, letters: int, hangul: int, latin: int, languages: Collection[str] = LANGUAGES) -> str | None:
+    """As `detect`, for a caller who has counted the letters already: all, those of Hangul and those of the Latin script."""
+    if hangul and hangul >= KOREAN_SHARE * letters:
+        return "ko" if "ko" in languages else None
+    text = text[:ENOUGH]
+    if latin and latin >= 0.5 * (letters - hangul):
+        return _detect_latin(_hangul.sub(" ", text) if hangul else text, languages)
+    if letters and not OTHER_SCRIPTS.isdisjoint(languages):
+        found = _wide()(text)
+        return found if found in languages and found in OTHER_SCRIPTS else None
+    return None
+>>>>>>> data-looking
 
-    Returns (language, piece) pairs, language None where it is none of ours. Digits, punctuation and spaces stay with the piece before
-    them. In a sentence that is Korean (by the 30 % rule) one or two Latin words stay Korean: they are a name or a term.
+
+def split(text: str, languages: Collection[str] = LANGUAGES) -> list[tuple[str | None, str]]:
+    """Cut code-switched text where it changes script; the pieces, joined, are `text` exactly.
+
+    Returns (language, piece) pairs, language None where it is none of `languages`. Digits, punctuation and spaces stay with the piece
+    before them. In a sentence that is Korean (by the 30 % rule) one or two words in another script stay Korean: they are a name or a term.
     """
     cuts: list[tuple[str, int]] = []  # (script, where it begins)
+<<<<<<< HEAD
     start = 0
     for end in [*(match.end() for match in _sentence_end.finditer(text)), len(text)]:
         for script, where in _scripts(text[start:end], start):
+=======
+    start, other = 0, not OTHER_SCRIPTS.isdisjoint(languages)
+    for end in [*(match.end() for match in _sentence_end.finditer(text)), len(text)]:
+        for script, where in _scripts(text[start:end], start, other):
+>>>>>>> data-looking
             if not cuts or cuts[-1][0] != script:
                 cuts.append((script, where))
         start = end
@@ -60,58 +97,100 @@ def split(text: str) -> list[tuple[str | None, str]]:
         return [(None, text)] if text else []
     starts = [0, *(start for _, start in cuts[1:]), len(text)]
     pieces = [(script, text[starts[i] : starts[i + 1]]) for i, (script, _) in enumerate(cuts)]
-    latin = cache(lambda: detect(" ".join(piece for script, piece in pieces if script == "latin")))
-    return [("ko" if script == "ko" else (latin() if len(piece) < TINY else None) or detect(piece), piece) for script, piece in pieces]
+    latin = cache(lambda: detect(" ".join(piece for script, piece in pieces if script == "latin"), languages))
+
+    def language(script: str, piece: str) -> str | None:
+        if script == "ko" and "ko" in languages:
+            return "ko"
+        return (latin() if script == "latin" and len(piece) < TINY else None) or detect(piece, languages)
+
+    return [(language(script, piece), piece) for script, piece in pieces]
 
 
+<<<<<<< HEAD
 def _scripts(sentence: str, offset: int) -> Iterator[tuple[str, int]]:
     """("ko" or "latin", where it begins in the text) for each stretch of one sentence; nothing for one without such letters."""
     hangul, latin = _hangul.search(sentence), _latin.search(sentence)
     if not hangul or not latin:  # most sentences: nothing to count
+=======
+def detectable(code: str) -> bool:
+    """Whether `detect` can ever answer `code`."""
+    try:
+        import eldc
+    except ImportError:
+        from py3langid.langid import MODEL_FILE, LanguageIdentifier
+
+        return code in LanguageIdentifier.from_model_file(MODEL_FILE).labels
+    return code in eldc.LANGUAGES
+
+
+def _scripts(sentence: str, offset: int, other: bool) -> Iterator[tuple[str, int]]:
+    """("ko", "latin" or "other", where it begins in the text) for each stretch of one sentence; nothing for one without such letters.
+
+    `other`: whether a third script counts; without it its letters stay with the stretch before them.
+    """
+    hangul, latin = _hangul.search(sentence), _latin.search(sentence)
+    if not other and not (hangul and latin):  # most sentences: nothing to count
+>>>>>>> data-looking
         if hangul or latin:
             yield ("ko", offset + hangul.start()) if hangul else ("latin", offset + latin.start())
         return
     letters, syllables = (sum(map(len, script.findall(sentence))) for script in (_letter, _hangul))
+<<<<<<< HEAD
     korean = syllables >= KOREAN_SHARE * letters
     if korean and len(_latin.findall(sentence)) <= INSERTED_WORDS:
         yield "ko", offset + min(hangul.start(), latin.start())
         return
     for match in _script.finditer(sentence):
+=======
+    korean = syllables > 0 and syllables >= KOREAN_SHARE * letters
+    if not other and korean and len(_latin.findall(sentence)) <= INSERTED_WORDS:
+        yield "ko", offset + min(hangul.start(), latin.start())
+        return
+    for match in (_three_scripts if other else _two_scripts).finditer(sentence):
+>>>>>>> data-looking
         script = match.lastgroup or ""
-        if script == "latin" and korean and _words(match.group()) <= INSERTED_WORDS:
+        if script != "ko" and korean and _words(match.group(), _latin if script == "latin" else _letter) <= INSERTED_WORDS:
             script = "ko"
         yield script, offset + match.start()
 
 
-def _words(piece: str) -> int:
-    """Words, by white space, that hold a Latin letter: `don't`, `will.i.am` and `static_cast(x)` are one each."""
-    return sum(bool(_latin.search(word)) for word in piece.split())
+def _words(piece: str, letters: re.Pattern[str]) -> int:
+    """Words, by white space, that hold one of `letters`: `don't`, `will.i.am` and `static_cast(x)` are one each."""
+    return sum(bool(letters.search(word)) for word in piece.split())
 
 
-def _detect_latin(text: str) -> str | None:
-    wide, narrow = _detectors()
-    found = (narrow if len(text) < SHORT else wide)(text)
-    return found if found in LANGUAGES else None
+def _detect_latin(text: str, languages: Collection[str]) -> str | None:
+    found = (_narrow(tuple(languages)) if len(text) < SHORT else _wide())(text)
+    return found if found in languages else None
 
 
 @cache
-def _detectors() -> tuple[Callable[[str], str], Callable[[str], str]]:
-    """(over all languages, over the five of ours in Latin script); the first time costs 20 ms with eldc, 200 ms with py3langid."""
-    ours = [code for code in LANGUAGES if code != "ko"]
+def _wide() -> Callable[[str], str]:
+    """The detector over all its languages; the first time costs 20 ms with eldc, 200 ms with py3langid."""
+    return _detector(None)
+
+
+@cache
+def _narrow(languages: tuple[str, ...]) -> Callable[[str], str]:
+    """The detector over those of `languages` that are written in Latin script."""
+    return _detector([code for code in languages if code != "ko" and code not in OTHER_SCRIPTS and detectable(code)])
+
+
+def _detector(codes: list[str] | None) -> Callable[[str], str]:
+    """A detector over `codes`, over everything it knows for None; an empty list never finds anything."""
+    if codes == []:
+        return lambda text: ""
     try:
         import eldc
     except ImportError:
-        return _langid_detectors(ours)
+        from py3langid.langid import MODEL_FILE, LanguageIdentifier
+
+        identifier = LanguageIdentifier.from_model_file(MODEL_FILE)
+        if codes:
+            identifier.set_languages(codes)
+        return lambda text: identifier.classify(text)[0]
     eldc.init()
-    wide, narrow = eldc.instance(), eldc.instance()
-    wide.set_languages([])
-    narrow.set_languages(ours)
-    return wide.detect, narrow.detect
-
-
-def _langid_detectors(ours: list[str]) -> tuple[Callable[[str], str], Callable[[str], str]]:
-    from py3langid.langid import MODEL_FILE, LanguageIdentifier
-
-    wide, narrow = (LanguageIdentifier.from_model_file(MODEL_FILE) for _ in range(2))
-    narrow.set_languages(ours)
-    return (lambda text: wide.classify(text)[0]), (lambda text: narrow.classify(text)[0])
+    instance = eldc.instance()
+    instance.set_languages(codes or [])
+    return instance.detect

@@ -25,14 +25,15 @@ def train(texts: Iterable[str], entries: int = ENTRIES) -> Tokenizer:
     import rustbpe
 
     bpe = rustbpe.Tokenizer()
-    bpe.train_from_iterator(_normalised(texts), entries, pattern=PATTERN)
+    bpe.train_from_iterator(normalised(texts), entries, pattern=PATTERN)
     ranks = sorted((rank, bytes(entry)) for entry, rank in bpe.get_mergeable_ranks())
     if len(ranks) < entries:
         raise UserError(f"the text yields only {len(ranks)} entries; give more text, or ask for --vocab {len(ranks)} or fewer")
     return Tokenizer([entry for _, entry in ranks])
 
 
-def _normalised(texts: Iterable[str]) -> Iterator[str]:
+def normalised(texts: Iterable[str]) -> Iterator[str]:
+    """The texts in NFC, lone surrogates replaced."""
     for text in texts:
         try:
             text.encode("utf-8")

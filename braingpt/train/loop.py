@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from braingpt.errors import Failure
-from braingpt.recipes import DataConfig, Recipe, load_recipe
+from braingpt.recipes import Recipe, load_recipe
 from braingpt.train import checkpoint
 from braingpt.train.optimizer import build_optimizer, set_learning_rate
 from braingpt.train.plan import build_plan
@@ -79,7 +79,7 @@ def train(
         if start and not folders:
             folders = load_recipe(start / "recipe.yaml").data.folders
         paths = tuple(map(Path, folders or recipe.data.folders))
-        recipe = recipe.model_copy(update={"data": DataConfig(folders=tuple(map(str, paths)), mixture=recipe.data.mixture)})
+        recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"folders": tuple(map(str, paths))})})
         if start:
             check_agreement(load_recipe(start / "recipe.yaml"), recipe, start)
         trainer = Trainer(recipe, run, paths, target, reporter)
@@ -91,6 +91,15 @@ def train(
             reporter.end()
 
 
+def batches_of(recipe: Recipe, shards: Any, tokenizer: Any) -> Any:
+    """The `Batches` a run of `recipe` trains on. Raises UserError where its mixture and the data do not go together."""
+    from braingpt.data.mixture import Batches
+
+    config, data = recipe.train, recipe.data
+    reset_at = tokenizer.eot if data.reset_at_documents else None
+    return Batches(shards, "train", config.batch, config.context, config.seed, data.mixture, steps=config.steps, reset_at=reset_at)
+
+
 def training_tokens(shards: Any) -> int:
     """Tokens to train on, all languages together."""
     return sum(shards.tokens("train", language) for language in shards.languages("train"))
@@ -100,14 +109,13 @@ class Trainer:
     """One run in one process: everything that changes while it trains."""
 
     def __init__(self, recipe: Recipe, run: RunFolder, folders: Sequence[Path], device: torch.device, reporter: Reporter) -> None:
-        from braingpt.data.mixture import Batches
         from braingpt.model.lm import build
 
         config = recipe.train
         self.recipe, self.config, self.run, self.device, self.reporter = recipe, config, run, device, reporter
         self.tokenizer, self.shards = open_data(folders, recipe)
         self.data = data_identity(folders)
-        self.batches = Batches(self.shards, "train", config.batch, config.context, config.seed, recipe.data.mixture)
+        self.batches = batches_of(recipe, self.shards, self.tokenizer)
         self.dtype = autocast_dtype(config, device)
         self.model = build(recipe, seed=config.seed).to(device)
         self.forward = compiled(self.model, device) if config.compile else self.model
@@ -123,7 +131,8 @@ class Trainer:
 
     def begin(self, start: Path | None) -> None:
         """Take up the checkpoint `start`, or begin anew; make the run folder ready and say what lies ahead."""
-        plan = build_plan(self.recipe, training_tokens(self.shards), self.dtype is not None)
+        epochs = self.batches.epochs(self.config.steps)
+        plan = build_plan(self.recipe, training_tokens(self.shards), self.dtype is not None, epochs)
         if start:
             self._restore(start)
         self.run.check_space(plan.checkpoint_bytes)
@@ -208,10 +217,13 @@ class Trainer:
         counted = (batch.targets_BL != -100).sum().clamp(min=1)
         self.model.train()
         total = torch.zeros((), device=self.device)
-        for ids_BL, targets_BL in zip(batch.ids_BL.split(micro), batch.targets_BL.split(micro), strict=True):
+        ids, targets = batch.ids_BL.split(micro), batch.targets_BL.split(micro)
+        segments = [None] * len(ids) if batch.segments_BL is None else batch.segments_BL.split(micro)
+        for ids_BL, targets_BL, segments_BL in zip(ids, targets, segments, strict=True):
             share = float((targets_BL != -100).sum() / counted)
+            where = {} if segments_BL is None else {"segments_BL": self._move(segments_BL)}
             with autocast(self.device, self.dtype):
-                loss = self.forward(self._move(ids_BL), self._move(targets_BL)).loss
+                loss = self.forward(self._move(ids_BL), self._move(targets_BL), **where).loss
             (loss * share).backward()
             total += loss.detach() * share
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
@@ -230,6 +242,7 @@ class Trainer:
             scores = evaluate(
                 self.model, self.shards, self.tokenizer, context=self.config.context, windows=self.config.eval_windows,
                 rows=min(VALIDATION_ROWS, self.config.micro_batch or self.config.batch), device=self.device,
+                reset_at_documents=self.recipe.data.reset_at_documents,
             ).as_dict()  # fmt: skip
         self.validation = self._log(
             "validation", self.reporter.validation,

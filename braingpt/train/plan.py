@@ -32,6 +32,7 @@ class Plan:
     tokens: int
     data_tokens: int | None
     checkpoint_bytes: int
+    epochs_by_language: dict[str, float] | None = None  # passes over each language's windows, as the mixture draws them
 
     @property
     def memory_bytes(self) -> int:
@@ -50,6 +51,8 @@ class Plan:
     def summary(self) -> str:
         """One line for the start of a run."""
         epochs = f", {self.epochs:.2g} epochs of {human(self.data_tokens)}" if self.data_tokens else ""
+        if self.epochs_by_language and len(self.epochs_by_language) > 1:
+            epochs += f" ({', '.join(f'{language} {count:.2g}' for language, count in self.epochs_by_language.items())})"
         return (
             f"{self.name}: {human(self.parameters_total)} parameters, {human(self.parameters_active)} active; "
             f"{self.steps:,} steps of {self.tokens_per_step:,} tokens = {human(self.tokens)}{epochs}; "
@@ -57,7 +60,7 @@ class Plan:
         )
 
 
-def build_plan(recipe: Recipe, data_tokens: int | None, autocast: bool = False) -> Plan:
+def build_plan(recipe: Recipe, data_tokens: int | None, autocast: bool = False, epochs_by_language: dict[str, float] | None = None) -> Plan:
     """The plan of training `recipe` on `data_tokens` tokens; no weight is allocated."""
     from braingpt.model.lm import build
 
@@ -84,6 +87,7 @@ def build_plan(recipe: Recipe, data_tokens: int | None, autocast: bool = False) 
         tokens=tokens_per_step * config.steps,
         data_tokens=data_tokens,
         checkpoint_bytes=sum(stored.values()) + 8 * learning,
+        epochs_by_language=epochs_by_language,
     )
 
 

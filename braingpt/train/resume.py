@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from braingpt.data.weights import is_schedule
 from braingpt.errors import UserError
 from braingpt.recipes import Recipe, load_recipe
 from braingpt.train import checkpoint
@@ -64,8 +65,9 @@ def recipe_to_train(name: str | None, out: Path | None, resume: str | None, over
 def check_agreement(saved: Recipe, asked: Recipe, folder: Path) -> None:
     """UserError naming the first setting in which a resumed run would differ from what it began with."""
     before, now = dict(_flat(saved.model_dump(mode="json"))), dict(_flat(asked.model_dump(mode="json")))
+    free = set(FREE) - ({"train.steps"} if is_schedule(saved.data.mixture) else set())  # a schedule is laid over the steps
     for key in dict.fromkeys(["model.architecture", *before, *now]):
-        if key not in FREE and before.get(key) != now.get(key):
+        if key not in free and before.get(key) != now.get(key):
             raise UserError(
                 f"{folder} was trained with {key} = {_shown(before.get(key))}, the recipe asks for {_shown(now.get(key))};"
                 " resume with the same settings, or start elsewhere with --out"

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from braingpt.data.mixture import BLOCK, Batches, _quotas, permuted, validation_windows
 from braingpt.data.shards import ShardSet
+from braingpt.data.weights import check_mixture
 from braingpt.errors import UserError
 from tests.data.folders import numbered, write_folder
 
@@ -166,3 +167,102 @@ def _seconds(call) -> float:
     start = time.perf_counter()
     call()
     return time.perf_counter() - start
+
+
+SCHEDULE = [
+    {"until": 0.3, "mixture": "balanced"},
+    {"until": 0.55, "mixture": {"de": 1}},
+    {"until": 1, "mixture": {"ko": 3, "en": 1}},
+]
+
+
+def test_a_schedule_keeps_each_phases_weights_and_visits_each_window_once_per_epoch(tmp_path: Path) -> None:
+    shards = numbered(tmp_path, {"ko": 801, "en": 303, "de": 41})
+    batches = Batches(shards, "train", 6, CONTEXT, seed=3, mixture=SCHEDULE, steps=2000)
+    rows = [_where(batches.batch(step)) for step in range(2000)]
+    shares = {"ko": [1 / 3, 0, 3 / 4], "en": [1 / 3, 0, 1 / 4], "de": [1 / 3, 1, 0]}
+    for phase, (start, end) in enumerate([(0, 600), (600, 1100), (1100, 2000)]):
+        seen = Counter(language for step in rows[start:end] for language, _ in step)
+        for language, expected in shares.items():
+            assert seen[language] / (6 * (end - start)) == pytest.approx([*expected][phase], abs=0.003)
+    for language, count in batches.windows.items():
+        visits = [window for step in rows for drawn, window in step if drawn == language]
+        epochs = [visits[start : start + count] for start in range(0, len(visits) - count + 1, count)]
+        assert len(epochs) > 5
+        assert all(sorted(epoch) == list(range(count)) for epoch in epochs)
+        assert batches.epochs(2000)[language] == len(visits) / count
+        assert batches.epochs(800)[language] == sum(drawn == language for step in rows[:800] for drawn, _ in step) / count
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    shares=st.lists(st.floats(0.01, 1), min_size=1, max_size=4),
+    mixtures=st.lists(
+        st.sampled_from(["balanced", "proportional", "temperature", {"temperature": 0.7}, {"ko": 1}, {"en": 2, "ko": 5}]), min_size=4
+    ),
+    steps=st.integers(1, 3000),
+    rows=st.sampled_from([1, 2, 6]),
+    seed=st.integers(0, 99),
+)
+def test_any_mixture_is_pure_and_visits_no_window_twice_in_an_epoch(tmp_path_factory, shares, mixtures, steps, rows, seed) -> None:
+    ends = np.cumsum(shares) / sum(shares)
+    mixture = [{"until": min(1.0, end), "mixture": one} for end, one in zip(ends, mixtures, strict=False)]
+    mixture[-1]["until"] = 1.0
+    shards = _shared(tmp_path_factory)
+    batches = Batches(shards, "train", rows, CONTEXT, seed=seed, mixture=mixture, steps=steps)
+    language_B, window_B = batches.draws(0, 1500)  # across phases and blocks
+    cut = steps % 1500
+    for part, whole in zip(batches.draws(cut, 1500 - cut), (language_B, window_B), strict=True):
+        assert part.tolist() == whole[cut:].tolist()
+    again = Batches(shards, "train", rows, CONTEXT, seed=seed, mixture=mixture, steps=steps)
+    for part, whole in zip(again.draws(700, 100), (language_B, window_B), strict=True):
+        assert part.tolist() == whole[700:800].tolist()
+    for number, language in enumerate(batches.languages):
+        visits, count = window_B[language_B == number], batches.windows[language]
+        for start in range(0, len(visits), count):
+            epoch = visits[start : start + count]
+            assert len(set(epoch.tolist())) == len(epoch)
+
+
+def test_temperature_lies_between_balanced_and_proportional(tmp_path: Path) -> None:
+    shards = numbered(tmp_path, {"ko": 801, "en": 101})
+
+    def ko(mixture) -> float:
+        return Batches(shards, "train", 4, CONTEXT, mixture=mixture).phases[0].weights["ko"]
+
+    assert ko({"temperature": 0}) == ko("balanced") == 0.5
+    assert ko({"temperature": 1}) == pytest.approx(ko("proportional"))
+    assert ko("temperature") == pytest.approx(100**0.3 / (100**0.3 + 12**0.3))
+
+
+def test_a_schedule_starts_as_its_first_part_alone(tmp_path: Path) -> None:
+    shards = numbered(tmp_path, {"ko": 801, "en": 303})
+    alone = Batches(shards, "train", 4, CONTEXT, mixture="balanced")
+    first = Batches(shards, "train", 4, CONTEXT, mixture=[{"until": 0.5, "mixture": "balanced"}, {"mixture": {"ko": 1}}], steps=200)
+    assert [_where(first.batch(step)) for step in range(100)] == [_where(alone.batch(step)) for step in range(100)]
+    assert {language for step in range(100, 300) for language, _ in _where(first.batch(step))} == {"ko"}
+
+
+@pytest.mark.parametrize(
+    "mixture",
+    [
+        [],
+        [{"mixture": "fair"}],
+        [{"until": 0.5, "mixture": "balanced"}],
+        [{"until": 0.5, "mixture": "balanced"}, {"until": 0.4, "mixture": "balanced"}],
+        [{"until": 0, "mixture": "balanced"}, {"mixture": "balanced"}],
+        [{"mixture": "balanced"}, {"mixture": "balanced"}],
+        [{"mixture": [{"mixture": "balanced"}]}],
+        [{"till": 1, "mixture": "balanced"}],
+        ["balanced"],
+        {"temperature": 2},
+        {"temperature": 0.3, "ko": 1},
+        {"temperature": True},
+        {False: 1},
+    ],
+)
+def test_wrong_schedules_and_temperatures(tmp_path: Path, mixture) -> None:
+    with pytest.raises(UserError, match=r"data\.mixture"):
+        Batches(numbered(tmp_path, {"ko": 801, "en": 303}), "train", 4, CONTEXT, mixture=mixture, steps=10)
+    with pytest.raises(UserError, match=r"data\.mixture"):
+        check_mixture(mixture)

@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 
 from braingpt.cli.tokenizer import app
 from braingpt.errors import UserError
-from braingpt.tokenizer import Tokenizer
+from braingpt.tokenizer import Tokenizer, named
 
 KOREAN = "오늘은 날씨가 참 좋네요. 내일도 맑겠습니다.\n"
 
@@ -57,7 +57,7 @@ def test_report(corpus, tmp_path, monkeypatch):
     monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(tmp_path / "none"))
     result = json.loads(run("report", corpus, "--json"))
     assert {(row["language"], row["texts"]) for row in result["rows"]} == {("ko", 2), ("en", 1)}
-    assert all(row["characters_per_token"]["braingpt"] > 1 for row in result["rows"])
+    assert all(row["encodings"]["braingpt"]["characters_per_token"] > 1 for row in result["rows"])
     assert result["absent"] == ["gpt2", "cl100k_base", "o200k_base"] and result["skipped"] == 1
     shown = run("report", corpus)
     assert "ko" in shown and "not compared" in shown and "skipped 1" in shown
@@ -72,3 +72,27 @@ def test_encode_shows_ids_and_parts_of_characters():
     assert "│ [ " in run("encode", "[bold]x")
     with pytest.raises(UserError, match="no marker"):
         run("encode", "x", "--language", "xx")
+
+
+def test_report_beside_itself_and_the_unknown(corpus, tmp_path, monkeypatch):
+    named._named.cache_clear()  # what was loaded before needs no file any more
+    monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(tmp_path / "none"))
+    with pytest.raises(UserError, match=r"cl100k_base: its rank file is not in tiktoken's cache.*get_encoding\('cl100k_base'\)"):
+        run("report", corpus, "--tokenizer", "cl100k_base")
+    with pytest.raises(UserError, match="did you mean 'gpt2'"):
+        run("encode", "x", "--tokenizer", "gpt-2")
+
+
+def test_add_language(corpus, tmp_path):
+    portuguese = tmp_path / "pt.jsonl"
+    texts = [f"Não há nada melhor do que uma manhã de sol número {n}, porque então não chove em São Paulo." for n in range(40)]
+    portuguese.write_text("\n".join(json.dumps({"text": text}) for text in texts), "utf-8")
+    said = run("add-language", "pt", portuguese, "--out", tmp_path / "seven", "--entries", 12)
+    assert "<|pt|> is token 16394" in said and "were held out" in said and "prepared again" in said
+    result = json.loads(run("add-language", "pt", portuguese, "--out", tmp_path / "again", "--entries", 12, "--json"))
+    grown = Tokenizer.load(tmp_path / "seven")
+    assert grown.fingerprint == result["fingerprint"] == Tokenizer.load(tmp_path / "again").fingerprint
+    assert result["former_fingerprint"] == Tokenizer.default().fingerprint != grown.fingerprint
+    assert result["entries"] == 12 and result["tokens_after"] < 0.7 * result["tokens_before"] and result["detectable"]
+    shown = json.loads(run("encode", texts[0], "--language", "auto", "--tokenizer", tmp_path / "seven", "--json"))["tokens"]
+    assert shown[0] == {"id": 16_394, "text": "<|pt|>"}

@@ -191,6 +191,6 @@ def test_foreign_or_missing_folder_is_the_users_error(tmp_path):
     with pytest.raises(UserError, match="not a braingpt tokenizer"):
         Tokenizer.load(tmp_path)
     TOKENIZER.save(tmp_path)
-    damage(tmp_path, {"version": 2})
-    with pytest.raises(UserError, match="format version 2"):
+    damage(tmp_path, {"version": 3})
+    with pytest.raises(UserError, match="format version 3"):
         Tokenizer.load(tmp_path)

@@ -47,13 +47,16 @@ def test_other_languages_are_turned_away(text):
 
 def test_py3langid_stands_in(monkeypatch):
     monkeypatch.setitem(sys.modules, "eldc", None)
-    language._detectors.cache_clear()
+    for cached in (language._wide, language._narrow):
+        cached.cache_clear()
     try:
         right = sum(detect(text) == code for code, text in CASES)
         assert detect(OTHERS[0]) is None
-        assert language._detectors()[0].__module__ == "braingpt.tokenizer.language"
+        assert language._wide().__module__ == "braingpt.tokenizer.language"
+        assert language.detectable("af") and not language.detectable("xx")
     finally:
-        language._detectors.cache_clear()
+        for cached in (language._wide, language._narrow):
+            cached.cache_clear()
     assert right >= len(CASES) - 1
 
 
@@ -88,13 +91,29 @@ def test_what_is_no_letter_stays_with_the_piece_before():
     ]
 
 
+@pytest.mark.parametrize(
+    ("text", "code"), [(OTHERS[0], "pt"), (OTHERS[1], "nl"), (OTHERS[2], "ru"), (OTHERS[3], "ja"), ("Está bom, não é?", "pt")]
+)
+def test_more_languages_by_their_code(text, code):
+    more = (*language.LANGUAGES, "pt", "nl", "ru", "ja")
+    assert detect(text, more) == code
+    assert all(detect(text, more) == expected for expected, text in CASES)
+    assert detect("안녕하세요", ("en", "de")) is None
+
+
+def test_split_cuts_at_another_script_only_where_it_is_wanted():
+    text = "그는 말했다. Это очень хорошая идея, мой друг. The α value is 3."
+    assert [code for code, _ in split(text, ("ko", "en", "ru"))] == ["ko", "ru", "en", None, "en"]
+    assert [code for code, _ in split(text)] == ["ko", "en"]
+
+
 @settings(max_examples=300, deadline=None)
 @given(st.text("한국 abcé.!\n1漢😀 ", max_size=60) | st.text(max_size=40))
 def test_pieces_join_to_the_text_and_none_is_empty(text):
-    pieces = split(text)
-    assert "".join(piece for _, piece in pieces) == text
-    assert all(piece for _, piece in pieces)
-    assert all(code is None or code in language.LANGUAGES for code, _ in pieces)
+    for wanted in (language.LANGUAGES, ("ko", "ja", "pt")):
+        pieces = split(text, wanted)
+        assert "".join(piece for _, piece in pieces) == text
+        assert all(piece and (code is None or code in wanted) for code, piece in pieces)
 
 
 @pytest.mark.parametrize(

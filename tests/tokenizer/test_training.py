@@ -2,14 +2,19 @@
 
 import json
 import unicodedata
+from functools import cache
 from pathlib import Path
 
 import pytest
+import rustbpe
 import tiktoken
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from braingpt.errors import UserError
 from braingpt.tokenizer import Tokenizer
-from braingpt.tokenizer.report import as_json, measure
+from braingpt.tokenizer.encoding import PATTERN
+from braingpt.tokenizer.report import as_json, hangul_alone, measure
 from braingpt.tokenizer.training import train
 
 TEXTS = ["대한민국의 수도는 서울이다. 서울의 인구는 약 천만 명이다. " * 20, "the cat sat on the mat, and the dog sat on the cat. " * 20]
@@ -42,16 +47,53 @@ def test_too_little_text_or_too_small_a_vocabulary_is_refused():
         train(TEXTS, 100)
 
 
+@settings(max_examples=60, deadline=None)
+@given(st.text(st.characters(exclude_categories=["Cs"]), max_size=80) | st.text("대한민국 서울의 the cat.\n1é", max_size=80))
+def test_the_trainer_and_tiktoken_give_the_same_ids(text):
+    trainer, tokenizer = _both()
+    assert trainer.encode(text) == tokenizer.encode(text)
+
+
+@cache
+def _both():
+    """rustbpe's own tokenizer, and ours from the same texts."""
+    trainer = rustbpe.Tokenizer()
+    trainer.train_from_iterator(iter(TEXTS), 310, pattern=PATTERN)
+    return trainer, train(TEXTS, 310)
+
+
 def test_report_counts(monkeypatch, tmp_path):
     monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(tmp_path))
-    text = "오늘은 날씨가 참 좋네요."
+    text = "오늘은 날씨가 참 좋네요. 뷁"
     rows, absent = measure([("a", text), ("a", text), ("b", "The weather is lovely this morning.")], Tokenizer.default())
     assert absent == ["gpt2", "cl100k_base", "o200k_base"]
     assert [(row.name, row.language, row.texts) for row in rows] == [("a", "ko", 2), ("b", "en", 1)]
-    assert rows[0].characters == 2 * len(text) and rows[0].bytes == 2 * len(text.encode())
+    assert (rows[0].characters, rows[0].bytes, rows[0].words, rows[0].syllables) == (2 * len(text), 2 * len(text.encode()), 10, 22)
     tokens = 2 * len(Tokenizer.default().encode(text))
-    assert rows[0].per_token("braingpt") == (rows[0].bytes / tokens, rows[0].characters / tokens)
-    assert json.loads(json.dumps(as_json(rows, absent)))["rows"][0]["tokens"] == {"braingpt": tokens}
+    figures = rows[0].figures("braingpt")
+    assert (figures["tokens"], figures["tokens_per_word"]) == (tokens, tokens / 10)
+    assert figures["characters_per_token"] == pytest.approx(2 * len(text) / tokens)
+    assert figures["whole_syllables"] == 20 / 22, "the rare syllable is spelled in bytes"
+    broken = sum(_broken(Tokenizer.default().token(token)) for token in Tokenizer.default().encode(text))
+    assert broken >= 2 and figures["byte_fallback"] == pytest.approx(2 * broken / tokens)
+    assert rows[1].figures("braingpt")["whole_syllables"] is None and figures["mb_per_second"] > 0
+    written = json.loads(json.dumps(as_json(rows, absent)))
+    assert written["rows"][0]["encodings"]["braingpt"]["tokens"] == tokens
+    assert 0.2 < written["hangul_alone"]["braingpt"]["common"] < 1
+
+
+def _broken(entry):
+    try:
+        return not entry.decode()
+    except UnicodeDecodeError:
+        return True
+
+
+def test_hangul_alone_counts_syllables():
+    bytes_only = Tokenizer([bytes([value]) for value in range(256)])
+    assert hangul_alone(bytes_only) == {"all": 0.0, "common": 0.0}
+    with_one = Tokenizer([*bytes_only.entries, "가".encode()[:2], "가".encode()])
+    assert hangul_alone(with_one) == {"all": 1 / 11_172, "common": 1 / 2_350}
 
 
 @pytest.mark.skipif(not (CORPORA.is_dir() and RANKS.is_dir()), reason="needs the development corpora and tiktoken's rank files")

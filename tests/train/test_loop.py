@@ -197,3 +197,30 @@ def test_bfloat16_on_a_cpu_is_possible_and_warned_of(tmp_path, data):
     result = train(tiny("dense", "train.steps=1", "train.dtype=bfloat16"), tmp_path / "run", [data], reporter=listener, device="cpu")
     assert result.loss == pytest.approx(math.log(16448), abs=0.3) and any("bfloat16 is slow" in note for note in listener.notes)
     assert load(tmp_path / "run")[0].embedding.weight.dtype == torch.float32
+
+
+def test_a_run_that_resets_at_documents_resumes_bit_for_bit_and_differs_from_one_that_does_not(data, tmp_path):
+    recipe = tiny("v2", "train.steps=4", "data.reset_at_documents=true", "train.micro_batch=2")
+    whole = train(recipe, tmp_path / "whole", [data])
+    train(tiny("v2", "train.steps=2", "data.reset_at_documents=true", "train.micro_batch=2"), tmp_path / "parts", [data])
+    parts = train(recipe, tmp_path / "parts", [data], resume="auto")
+    assert parts.loss == whole.loss and parts.validation["loss"] == whole.validation["loss"]
+    plain = train(tiny("v2", "train.steps=4", "train.micro_batch=2"), tmp_path / "plain", [data])
+    assert plain.loss != whole.loss
+
+
+def test_a_scheduled_mixture_is_laid_over_the_steps(data, tmp_path):
+    schedule = "data.mixture=[{until: 0.5, mixture: {ko: 1}}, {mixture: {en: 1}}]"
+    seen = []
+    original = Trainer._gradients
+
+    def spying(self):
+        seen.append(set(self.batches.batch(self.step).language))
+        return original(self)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Trainer, "_gradients", spying)
+        train(tiny("dense", "train.steps=4", schedule), tmp_path / "run", [data])
+    assert seen == [{"ko"}, {"ko"}, {"en"}, {"en"}]
+    with pytest.raises(UserError, match=r"train\.steps = 4"):
+        train(tiny("dense", "train.steps=8", schedule), tmp_path / "run", [data], resume="auto")

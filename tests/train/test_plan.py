@@ -41,3 +41,18 @@ def test_every_shipped_recipe_can_be_planned_without_memory(name):
 def test_figures_for_people():
     assert [human(n) for n in (999, 1500, 60_100_000, 2.59e9)] == ["999", "1.5k", "60.1M", "2.6B"]
     assert [size(n) for n in (12, 1.5e6, 24e9)] == ["12 B", "1.5 MB", "24.0 GB"]
+
+
+def test_epochs_by_language_are_what_the_mixture_draws(data):
+    from braingpt.train.loop import batches_of
+    from braingpt.train.setup import open_data
+
+    recipe = tiny("dense", "data.mixture={ko: 3, en: 1}")
+    tokenizer, shards = open_data([data], recipe)
+    batches = batches_of(recipe, shards, tokenizer)
+    epochs = batches.epochs(recipe.train.steps)
+    drawn = [language for step in range(recipe.train.steps) for language in batches.batch(step).language]
+    assert epochs == {language: drawn.count(language) / batches.windows[language] for language in ("ko", "en")}
+    plan = build_plan(recipe, 3200, epochs_by_language=epochs)
+    assert f"(ko {epochs['ko']:.2g}, en {epochs['en']:.2g})" in plan.summary()
+    assert plan.as_dict()["epochs_by_language"] == epochs
