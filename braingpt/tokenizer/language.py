@@ -29,14 +29,10 @@ _LATIN = "A-Za-z\u00aa\u00ba\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u02af\u1e00-\u1eff
 _hangul = re.compile(f"[{_HANGUL}]+")
 _latin = re.compile(f"[{_LATIN}]+")
 _letter = re.compile(r"[^\W\d_]+")
-<<<<<<< HEAD
-_script = re.compile(f"(?P<ko>[{_HANGUL}][^{_LATIN}]*)|(?P<latin>[{_LATIN}][^{_HANGUL}]*)")
-=======
 _two_scripts = re.compile(f"(?P<ko>[{_HANGUL}][^{_LATIN}]*)|(?P<latin>[{_LATIN}][^{_HANGUL}]*)")
 _three_scripts = re.compile(
     rf"(?P<ko>[{_HANGUL}][{_HANGUL}\W\d_]*)|(?P<latin>[{_LATIN}][{_LATIN}\W\d_]*)|(?P<other>[^\W\d_{_HANGUL}{_LATIN}][^{_HANGUL}{_LATIN}]*)"
 )
->>>>>>> data-looking
 _sentence_end = re.compile(r"(?:[.!?…。](?=\s)|\n)\s*")
 
 
@@ -44,19 +40,6 @@ def detect(text: str, languages: Collection[str] = LANGUAGES) -> str | None:
     """The language of `text` as a whole: one of `languages`, or None when it is another language or holds no letters to tell by."""
     text = text[:ENOUGH]
     letters, hangul, latin = (sum(map(len, script.findall(text))) for script in (_letter, _hangul, _latin))
-<<<<<<< HEAD
-    return decide(text, letters, hangul, latin)
-
-
-def decide(text: str, letters: int, hangul: int, latin: int) -> str | None:
-    """As `detect`, for a caller who has counted the letters already: all, those of Hangul and those of the Latin script."""
-    if hangul and hangul >= KOREAN_SHARE * letters:
-        return "ko"
-    if not latin or latin < 0.5 * (letters - hangul):
-        return None
-    text = text[:ENOUGH]
-    return _detect_latin(_hangul.sub(" ", text) if hangul else text)
-=======
     return decide(text, letters, hangul, latin, languages)
 
 
@@ -71,7 +54,6 @@ def decide(text: str, letters: int, hangul: int, latin: int, languages: Collecti
         found = _wide()(text)
         return found if found in languages and found in OTHER_SCRIPTS else None
     return None
->>>>>>> data-looking
 
 
 def split(text: str, languages: Collection[str] = LANGUAGES) -> list[tuple[str | None, str]]:
@@ -81,15 +63,9 @@ def split(text: str, languages: Collection[str] = LANGUAGES) -> list[tuple[str |
     before them. In a sentence that is Korean (by the 30 % rule) one or two words in another script stay Korean: they are a name or a term.
     """
     cuts: list[tuple[str, int]] = []  # (script, where it begins)
-<<<<<<< HEAD
-    start = 0
-    for end in [*(match.end() for match in _sentence_end.finditer(text)), len(text)]:
-        for script, where in _scripts(text[start:end], start):
-=======
     start, other = 0, not OTHER_SCRIPTS.isdisjoint(languages)
     for end in [*(match.end() for match in _sentence_end.finditer(text)), len(text)]:
         for script, where in _scripts(text[start:end], start, other):
->>>>>>> data-looking
             if not cuts or cuts[-1][0] != script:
                 cuts.append((script, where))
         start = end
@@ -107,12 +83,6 @@ def split(text: str, languages: Collection[str] = LANGUAGES) -> list[tuple[str |
     return [(language(script, piece), piece) for script, piece in pieces]
 
 
-<<<<<<< HEAD
-def _scripts(sentence: str, offset: int) -> Iterator[tuple[str, int]]:
-    """("ko" or "latin", where it begins in the text) for each stretch of one sentence; nothing for one without such letters."""
-    hangul, latin = _hangul.search(sentence), _latin.search(sentence)
-    if not hangul or not latin:  # most sentences: nothing to count
-=======
 def detectable(code: str) -> bool:
     """Whether `detect` can ever answer `code`."""
     try:
@@ -131,24 +101,15 @@ def _scripts(sentence: str, offset: int, other: bool) -> Iterator[tuple[str, int
     """
     hangul, latin = _hangul.search(sentence), _latin.search(sentence)
     if not other and not (hangul and latin):  # most sentences: nothing to count
->>>>>>> data-looking
         if hangul or latin:
             yield ("ko", offset + hangul.start()) if hangul else ("latin", offset + latin.start())
         return
     letters, syllables = (sum(map(len, script.findall(sentence))) for script in (_letter, _hangul))
-<<<<<<< HEAD
-    korean = syllables >= KOREAN_SHARE * letters
-    if korean and len(_latin.findall(sentence)) <= INSERTED_WORDS:
-        yield "ko", offset + min(hangul.start(), latin.start())
-        return
-    for match in _script.finditer(sentence):
-=======
     korean = syllables > 0 and syllables >= KOREAN_SHARE * letters
     if not other and korean and len(_latin.findall(sentence)) <= INSERTED_WORDS:
         yield "ko", offset + min(hangul.start(), latin.start())
         return
     for match in (_three_scripts if other else _two_scripts).finditer(sentence):
->>>>>>> data-looking
         script = match.lastgroup or ""
         if script != "ko" and korean and _words(match.group(), _latin if script == "latin" else _letter) <= INSERTED_WORDS:
             script = "ko"
