@@ -25,6 +25,7 @@ from braingpt.train import checkpoint
 from braingpt.train.loop import batches_of
 from braingpt.train.optimizer import build_optimizer, set_learning_rate
 from braingpt.train.schedule import learning_rate
+from braingpt.train.setup import settle_cpu
 
 SLICE = 10.0  # seconds a turn
 TICKS = 10_000  # the schedule's resolution
@@ -83,7 +84,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
 
-    torch.set_flush_denormal(True)
+    settle_cpu()
     tokenizer = Tokenizer.default()
     shards = ShardSet.open([Path(options.data)], tokenizer)
     runners = [Runner(name, options.overrides, options.seed, shards, tokenizer) for name in options.recipes]

@@ -42,7 +42,9 @@ class TrainConfig(Settings):
     batch: int = Field(16, ge=1)
     micro_batch: int | None = Field(None, ge=1)  # None: the whole batch at once
     context: int = Field(512, ge=2)
+    optimizer: Literal["adamw", "muon"] = "adamw"  # muon: for matrices, AdamW for the rest
     lr: float = Field(3e-3, gt=0)
+    embedding_rate: float = Field(1.0, gt=0)  # the embedding's learning rate, times lr; it is the head as well
     schedule: Literal["cosine", "linear", "wsd"] = "cosine"
     warmup: int = Field(50, ge=0)  # steps
     final_lr: float = Field(0.1, ge=0, le=1)  # share of lr at the last step

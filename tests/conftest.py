@@ -12,6 +12,7 @@ torch.set_num_threads(1)
 
 SMALL = {
     "dense": DenseConfig(layers=2, hidden=32, heads=4, vocab=97, mlp=64),
+    "dense-grouped": DenseConfig(layers=2, hidden=32, heads=4, kv_heads=2, vocab=97, mlp=64),
     "v1": V1Config(layers=2, hidden=32, heads=4, vocab=97, columns={"count": 8, "width": 8, "active": 2}),
     "v2": V2Config(
         layers=3,
@@ -19,7 +20,7 @@ SMALL = {
         heads=4,
         vocab=97,
         mamba={"state": 8, "head": 8, "chunk": 8},
-        attention={"layers": [1], "rate": 0.3},
+        attention={"layers": [1], "rate": 0.3, "kv_heads": 2},
         columns={"count": 8, "width": 8, "active": 2, "shared": 1},
     ),
 }

@@ -1,8 +1,10 @@
 """What the figures were measured on: processor, threads, GPU, versions."""
 
+import ctypes
 import os
 import platform
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -63,7 +65,12 @@ def resident_bytes(peak: bool = False) -> int:
 
 
 def forget_peak() -> None:
-    """Let the peak begin anew from what is held now, where the system allows it (Linux: /proc/self/clear_refs)."""
+    """Let the peak begin anew from what is in use now, where the system allows it (Linux: /proc/self/clear_refs).
+
+    Memory that was freed and kept goes back to the system first (glibc's malloc_trim): reused later, it would not be counted.
+    """
+    with suppress(AttributeError, OSError, TypeError):  # macOS, Windows, musl
+        ctypes.CDLL(None).malloc_trim(0)
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:

@@ -40,9 +40,9 @@ def measure(recipe: Recipe, device: str, steps: int) -> dict[str, int]:
 
     from braingpt.bench.contender import Contender
     from braingpt.bench.machine import forget_peak, resident_bytes
-    from braingpt.train.setup import flush_denormals
+    from braingpt.train.setup import settle_cpu
 
-    flush_denormals()
+    settle_cpu()
     place = torch.device(device)
     with tempfile.TemporaryDirectory() as scratch:
         Contender(_small(recipe), Path(scratch) / "small", place).train(1)

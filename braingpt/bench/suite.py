@@ -19,7 +19,7 @@ from braingpt.bench.machine import machine
 from braingpt.bench.memory import training_memory
 from braingpt.errors import UserError, nearest
 from braingpt.recipes import Recipe, load_recipe, shipped
-from braingpt.train.setup import autocast_dtype, flush_denormals, pick_device
+from braingpt.train.setup import autocast_dtype, pick_device, settle_cpu
 
 ARCHITECTURES = ("dense", "v1", "v2")
 CPU_TOKENS = 2048  # a step, where nobody named a batch: what a processor does in seconds
@@ -124,7 +124,7 @@ def run_bench(settings: Settings, progress: Progress = lambda share, what: None)
 
     Raises UserError where the data are not prepared (naming the command) or too short.
     """
-    flush_denormals()
+    settle_cpu()
     before = torch.get_num_threads()
     torch.set_num_threads(settings.threads)
     try:

@@ -12,9 +12,13 @@ PLAIN_SECONDS = 10.0  # between two lines of progress without a terminal
 
 
 def bench(
-    architectures: Annotated[list[str], typer.Argument(help="v1, v2, dense: the first is what the others are compared with.")],
+    architectures: Annotated[
+        list[str], typer.Argument(metavar="ARCHITECTURE", help="v1, v2, dense: the first is what the others are compared with.")
+    ],
     size: Annotated[str, typer.Option(help="The recipes' size: nano, tiny, small, ...")] = "nano",
-    data: Annotated[list[str] | None, typer.Option(help="A prepared data folder, may be repeated. [default: the recipe's]")] = None,
+    data: Annotated[
+        list[str] | None, typer.Option(metavar="FOLDER", help="A prepared data folder, may be repeated. [default: the recipe's]")
+    ] = None,
     steps: Annotated[int | None, typer.Option(help="Training steps each. [default: by size and device]", show_default=False)] = None,
     context: Annotated[int | None, typer.Option(help="Tokens a window. [default: the recipe's]", show_default=False, min=2)] = None,
     batch: Annotated[int | None, typer.Option(help="Windows a step. [default: the recipe's, cut down on a CPU]", min=1)] = None,
@@ -25,7 +29,7 @@ def bench(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     json: JsonFile = None,
 ) -> None:
-    """Compare architectures: training speed and memory, generation speed and state, stability, quality after equal steps."""
+    """Compare architectures on real text. Training speed and memory, generation speed and state, stability, quality after equal steps."""
     from braingpt.bench.suite import run_bench, settle
 
     check_target(json)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from braingpt.data.manifest import Manifest
     from braingpt.data.pipeline import Prepared, Request
 
-app = typer.Typer(help="Prepare corpora for training; list, show, look at and verify them.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(help="Prepare corpora; list, show, verify them.", no_args_is_help=True, rich_markup_mode=None)
 app.command()(look.sample)
 app.command()(look.report)
 

@@ -13,7 +13,7 @@ def doctor(
     json: Json = False,
     strict: Annotated[bool, typer.Option(help="Exit with 1 when there is a problem.")] = False,
 ) -> None:
-    """Look over this installation: Python, torch, device, kernels, optional packages, data and runs."""
+    """Look over this installation. Python, torch, device, kernels, optional packages, data and runs."""
     from braingpt.inspection.doctor import examine
 
     findings = examine()

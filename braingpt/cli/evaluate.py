@@ -11,7 +11,9 @@ from braingpt.cli.output import Device, JsonFile, Run, check_target, deliver, nu
 
 def evaluate(
     run: Run = None,
-    data: Annotated[list[Path] | None, typer.Option(help="A prepared data folder, may be repeated. [default: the run's own]")] = None,
+    data: Annotated[
+        list[Path] | None, typer.Option(metavar="FOLDER", help="A prepared data folder, may be repeated. [default: the run's own]")
+    ] = None,
     text: Annotated[Path | None, typer.Option(help="A text file to score instead; - is standard input.", show_default=False)] = None,
     lang: Annotated[str | None, typer.Option(help="Language of --text. [default: detected]", show_default=False)] = None,
     context: Annotated[int | None, typer.Option(help="Tokens a window. [default: that of training]", show_default=False, min=1)] = None,
@@ -19,7 +21,7 @@ def evaluate(
     device: Device = "auto",
     json: JsonFile = None,
 ) -> None:
-    """Measure how well a model predicts held-out text, by language."""
+    """Measure how well a model predicts text, by language."""
     from braingpt.errors import UserError
     from braingpt.evaluation import perplexity
 

@@ -14,7 +14,7 @@ def export(
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16, for matrices; vectors stay float32.")] = "float32",
     json: Json = False,
 ) -> None:
-    """Write an inference-only folder: weights, recipe and tokenizer, which braingpt.load opens on its own."""
+    """Write a folder for inference only. It holds weights, recipe and tokenizer, and braingpt.load opens it on its own."""
     from braingpt.inference.export import export_checkpoint
     from braingpt.train.checkpoint import resolve
 

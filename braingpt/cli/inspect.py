@@ -16,7 +16,7 @@ def inspect_sparsity(
     device: Device = "auto",
     json: JsonFile = None,
 ) -> None:
-    """Show what is really sparse: tokens, keys, columns, neurons, weights, and the share of the work that is done."""
+    """Show what is really sparse in a model. Tokens, keys, columns, neurons, weights, and the share of the work that is done."""
     from braingpt.inspection.sparsity import inspect, inspect_ids
 
     check_target(json)

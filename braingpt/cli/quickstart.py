@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 NAME = "quickstart"  # a run of this name may be replaced by the next quickstart
 DATA, RUN = Path("data/sample"), Path("runs/quickstart")
-STEPS = 400
+STEPS = 700
 WRITTEN = 48  # tokens of each text
 SPARK = "▁▂▃▄▅▆▇█"
 
@@ -27,10 +27,10 @@ def quickstart(
     out: Annotated[Path, typer.Option("--out", help="The run folder; that of an earlier quickstart is replaced.")] = RUN,
     json_output: Json = False,
 ) -> None:
-    """Walk the whole path in under three minutes: data, training, text, a look inside."""
-    from braingpt.train.setup import flush_denormals
+    """The whole path in under three minutes. Data, training, text, a look inside."""
+    from braingpt.train.setup import settle_cpu
 
-    flush_denormals()  # before anything computes: threads inherit the flag
+    settle_cpu()  # before anything computes: threads inherit the flag
     began = time.perf_counter()
     screen = console(json_output)
     _clear(out)
@@ -123,7 +123,7 @@ def _write(model: Any, tokenizer: Any, shards: "ShardSet", language: str, screen
     ids = shards.window("validation", language, 0, min(64, shards.tokens("validation", language))).tolist()
     document = ids[1 : ids.index(tokenizer.eot)] if tokenizer.eot in ids else ids[1:]
     prompt = " ".join(tokenizer.decode(document).split()[:3])
-    written = write(model, tokenizer, prompt, language=language, max_new_tokens=WRITTEN, temperature=0.7, seed=0)
+    written = write(model, tokenizer, prompt, language=language, max_new_tokens=WRITTEN, temperature=0.6, top_p=0.9, seed=0)
     text = "".join(written)
     screen.print(Text.assemble((f"{language}  ", "dim"), (prompt, "bold"), " ".join(text.splitlines())))
     return {"language": language, "prompt": prompt, "text": text, "tokens_per_second": written.tokens_per_second}

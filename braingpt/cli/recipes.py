@@ -8,7 +8,9 @@ from braingpt.cli.console import Json, console, print_json
 
 app = typer.Typer(rich_markup_mode=None, help="List the shipped recipes, or show what one resolves to.", invoke_without_command=True)
 
-Overrides = Annotated[list[str] | None, typer.Option("--set", help="Lay a value over the recipe, like train.lr=1e-3; may be repeated.")]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Lay a value over the recipe, like train.lr=1e-3; may be repeated.")
+]
 
 
 @app.callback()
@@ -24,13 +26,14 @@ def recipes(context: typer.Context, json_output: Json = False) -> None:
     if json_output:
         print_json(rows)
         return
-    table = Table("recipe", "kind", box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
+    table.add_column("recipe", no_wrap=True)
     for column in ("layers", "hidden", "heads", "params", "active", "context", "steps"):
         table.add_column(column, justify="right", no_wrap=True)
     for row in rows:
         figures = [str(row[key]) for key in ("layers", "hidden", "heads")]
         size = [human(row[key]) for key in ("parameters_total", "parameters_active")]
-        table.add_row(row["name"], row["architecture"], *figures, *size, str(row["context"]), f"{row['steps']:,}")
+        table.add_row(row["name"], *figures, *size, str(row["context"]), f"{row['steps']:,}")
     console().print(table)
 
 

@@ -15,7 +15,7 @@ def serve(
     device: Device = "auto",
     json: Json = False,
 ) -> None:
-    """Serve a model: POST /v1/completions (with server-sent events for "stream": true) and GET /health."""
+    """Serve a model over HTTP. POST /v1/completions (with server-sent events for "stream": true) and GET /health."""
     import json as encoder
     import signal
 

@@ -12,7 +12,7 @@ app = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, help="Train a vocabulary, add a language to it, measure it, see how it cuts a text."
 )
 
-Paths = Annotated[list[Path], typer.Argument(help="Text files (txt, md, jsonl, csv, tsv, parquet) or folders of them.")]
+Paths = Annotated[list[Path], typer.Argument(metavar="PATH", help="Text files (txt, md, jsonl, csv, tsv, parquet) or folders of them.")]
 Column = Annotated[str | None, typer.Option("--column", help="Where a table keeps its text. Without it: found by name.")]
 Chosen = Annotated[
     str | None,

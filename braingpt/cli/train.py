@@ -11,9 +11,13 @@ from braingpt.cli.output import Device
 
 def train(
     recipe: Annotated[str | None, typer.Option("--recipe", help="A shipped recipe (`braingpt recipes` lists them) or a YAML file.")] = None,
-    data: Annotated[list[Path] | None, typer.Option("--data", help="A prepared folder; may be repeated. Default: the recipe's.")] = None,
+    data: Annotated[
+        list[Path] | None, typer.Option("--data", metavar="FOLDER", help="A prepared folder; may be repeated. Default: the recipe's.")
+    ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="The run folder. Default: runs/ and the recipe's name.")] = None,
-    overrides: Annotated[list[str] | None, typer.Option("--set", help="Lay a value over the recipe, like train.lr=1e-3.")] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Lay a value over the recipe, like train.lr=1e-3.")
+    ] = None,
     resume: Annotated[str | None, typer.Option("--resume", help="auto: go on from the newest checkpoint; or a checkpoint folder.")] = None,
     plan: Annotated[bool, typer.Option("--plan", help="Say what the run would take, and stop.")] = False,
     compile_model: Annotated[bool, typer.Option("--compile", help="Run the model through torch.compile.")] = False,
@@ -21,9 +25,9 @@ def train(
     json_output: Json = False,
 ) -> None:
     """Train a model from a recipe."""
-    from braingpt.train.setup import flush_denormals
+    from braingpt.train.setup import settle_cpu
 
-    flush_denormals()  # before anything computes: threads inherit the flag
+    settle_cpu()  # before anything computes: threads inherit the flag
     from braingpt.train import loop
     from braingpt.train.checkpoint import resolve
     from braingpt.train.progress import reporter_for

@@ -100,6 +100,7 @@ class Handler(BaseHTTPRequestHandler):
             self._error(411, "the request needs a Content-Length")
             return
         if not 0 <= length <= LARGEST_BODY:
+            self._discard(length)
             self._error(413, f"the body may hold at most {LARGEST_BODY} bytes")
             return
         try:
@@ -113,6 +114,12 @@ class Handler(BaseHTTPRequestHandler):
         except Exception as error:
             self._error(500, f"{type(error).__name__}: {error}")
             raise
+
+    def _discard(self, length: int) -> None:
+        """Read on for a while: a client that is still sending would not hear the answer, but only that the line was cut."""
+        left = min(length, 64 * LARGEST_BODY)
+        while left > 0 and (block := self.rfile.read(min(left, 1 << 16))):
+            left -= len(block)
 
     def _complete(self, asked: dict[str, Any]) -> None:
         written = write(

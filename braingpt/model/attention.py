@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from braingpt.model.cache import KVCache
 from braingpt.model.layout import Layout
-from braingpt.model.parts import Linear, merge_heads, rms_norm, rotate, split_heads
+from braingpt.model.parts import GroupedProjection, Linear, merge_heads, rms_norm, rotate
 
 
 class Attention(nn.Module):
@@ -16,10 +16,10 @@ class Attention(nn.Module):
 
     kind = "attention"
 
-    def __init__(self, hidden: int, heads: int, rope_base: float) -> None:
+    def __init__(self, hidden: int, heads: int, rope_base: float, kv_heads: int | None = None) -> None:
         super().__init__()
-        self.heads, self.rope_base = heads, rope_base
-        self.qkv = Linear(hidden, 3 * hidden)
+        self.heads, self.kv_heads, self.rope_base = heads, kv_heads or heads, rope_base
+        self.qkv = GroupedProjection(hidden, heads, self.kv_heads)
         self.out = Linear(hidden, hidden, out=True)
         self.record = None
 
@@ -28,7 +28,7 @@ class Attention(nn.Module):
         return KVCache()
 
     def forward(self, x_BLD: Tensor, layout: Layout, state: KVCache | None = None) -> Tensor:
-        q, k, v = (split_heads(part, self.heads) for part in self.qkv(x_BLD).chunk(3, -1))
+        q, k, v = self.qkv(x_BLD)
         cos_sin = layout.rotary(q.shape[-1], self.rope_base, q.dtype)
         q, k = rotate(rms_norm(q), cos_sin), rotate(rms_norm(k), cos_sin)
         length, mask = x_BLD.shape[1], None
@@ -41,7 +41,14 @@ class Attention(nn.Module):
         else:
             causal = layout.run is None and layout.valid is None
             mask = None if causal else layout.may_read()
-        y_BHLK = F.scaled_dot_product_attention(q, k, v, attn_mask=None if mask is None else mask[:, None], is_causal=causal and length > 1)
+        y_BHLK = F.scaled_dot_product_attention(
+            q,
+            k,
+            v,
+            attn_mask=None if mask is None else mask[:, None],
+            is_causal=causal and length > 1,
+            enable_gqa=self.kv_heads < self.heads,
+        )
         if self.record is not None:
             self._count(x_BLD, k.shape[2])
         return self.out(merge_heads(y_BHLK))
@@ -62,4 +69,4 @@ class Attention(nn.Module):
 
     def state_bytes(self, length: int) -> int:
         """Bytes a sequence of `length` tokens leaves behind, in float32."""
-        return 2 * 4 * self.out.in_features * length
+        return self.qkv.kv_bytes * length

@@ -31,7 +31,7 @@ class Block(nn.Module):
 
 def dense_block(config: DenseConfig, layer: int) -> Block:
     """Full attention and a dense MLP."""
-    return Block(Attention(config.hidden, config.heads, config.rope_base), MLP(config.hidden, config.mlp))
+    return Block(Attention(config.hidden, config.heads, config.rope_base, config.kv_heads), MLP(config.hidden, config.mlp))
 
 
 def v1_block(config: V1Config, layer: int) -> Block:
@@ -43,7 +43,7 @@ def v1_block(config: V1Config, layer: int) -> Block:
 def v2_block(config: V2Config, layer: int) -> Block:
     """Mamba-2, or selective attention in the layers named for it, and sparse columns."""
     if layer in config.attention.layers:
-        mixer = SelectiveAttention(config.hidden, config.heads, config.rope_base, config.attention.rate)
+        mixer = SelectiveAttention(config.hidden, config.heads, config.rope_base, config.attention.rate, config.attention.kv_heads)
     else:
         mixer = Mamba2(config.hidden, config.mamba)
     return Block(mixer, SparseColumns(config.hidden, config.columns))

@@ -32,11 +32,25 @@ class Shell(Settings):
         return self
 
 
+def _check_kv_heads(heads: int, kv_heads: int | None, key: str) -> None:
+    if kv_heads and heads % kv_heads:
+        raise ValueError(f"model.heads ({heads}) must be a multiple of {key} ({kv_heads})")
+
+
 class DenseConfig(Shell):
-    """A causal transformer with rotary positions, RMSNorm, normalised queries and keys and a squared-ReLU MLP of `mlp` neurons."""
+    """A causal transformer with rotary positions, RMSNorm, normalised queries and keys and a squared-ReLU MLP of `mlp` neurons.
+
+    `kv_heads` keys and values serve the heads in equal groups (Ainslie et al. 2023); by default each head has its own.
+    """
 
     architecture: Literal["dense"] = "dense"
     mlp: int = Field(ge=1)
+    kv_heads: int | None = Field(None, ge=1)
+
+    @model_validator(mode="after")
+    def _groups_fit(self) -> "DenseConfig":
+        _check_kv_heads(self.heads, self.kv_heads, "model.kv_heads")
+        return self
 
 
 class SparseAttentionConfig(Settings):
@@ -96,10 +110,14 @@ class MambaConfig(Settings):
 
 
 class SelectiveConfig(Settings):
-    """Attention in `layers` (numbered from 0) over the `rate` of tokens that score highest, in place of the Mamba mixer there."""
+    """Attention in `layers` (numbered from 0) over the `rate` of tokens that score highest, in place of the Mamba mixer there.
+
+    `kv_heads` keys and values serve the heads in equal groups; by default each head has its own.
+    """
 
     layers: tuple[int, ...] = ()
     rate: float = Field(0.10, gt=0, le=1)
+    kv_heads: int | None = Field(None, ge=1)
 
 
 class V2Config(Shell):
@@ -112,6 +130,7 @@ class V2Config(Shell):
 
     @model_validator(mode="after")
     def _shapes_fit(self) -> "V2Config":
+        _check_kv_heads(self.heads, self.attention.kv_heads, "model.attention.kv_heads")
         inner = self.hidden * self.mamba.expand
         if inner % self.mamba.head:
             raise ValueError(f"model.hidden x model.mamba.expand ({inner:g}) must be a multiple of model.mamba.head ({self.mamba.head})")

@@ -46,6 +46,25 @@ class Linear(nn.Linear):
             nn.init.uniform_(self.weight, -math.sqrt(3 / self.in_features), math.sqrt(3 / self.in_features))
 
 
+class GroupedProjection(Linear):
+    """Queries, keys and values of each token from one product; `kv_heads` keys and values for `heads` queries (Ainslie et al. 2023)."""
+
+    def __init__(self, hidden: int, heads: int, kv_heads: int) -> None:
+        self.heads, self.kv_heads, self.channels = heads, kv_heads, hidden // heads
+        super().__init__(hidden, (heads + 2 * kv_heads) * self.channels)
+
+    def forward(self, x_BLD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Query (B, H, L, K), key and value (B, kv heads, L, K)."""
+        sizes = [heads * self.channels for heads in (self.heads, self.kv_heads, self.kv_heads)]
+        q, k, v = super().forward(x_BLD).split(sizes, -1)
+        return split_heads(q, self.heads), split_heads(k, self.kv_heads), split_heads(v, self.kv_heads)
+
+    @property
+    def kv_bytes(self) -> int:
+        """Bytes of one token's key and value in float32."""
+        return 2 * 4 * self.kv_heads * self.channels
+
+
 class MLP(nn.Module):
     """Two linear maps around a squared ReLU (So et al. 2021, Primer)."""
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from braingpt.model.cache import PackedCache
 from braingpt.model.layout import Layout
-from braingpt.model.parts import Linear, merge_heads, rms_norm, rotate, split_heads
+from braingpt.model.parts import GroupedProjection, Linear, merge_heads, rms_norm, rotate
 from braingpt.model.selection import Selection, Selector
 
 
@@ -18,11 +18,11 @@ class SelectiveAttention(nn.Module):
 
     kind = "selective"
 
-    def __init__(self, hidden: int, heads: int, rope_base: float, rate: float) -> None:
+    def __init__(self, hidden: int, heads: int, rope_base: float, rate: float, kv_heads: int | None = None) -> None:
         super().__init__()
-        self.heads, self.rope_base = heads, rope_base
+        self.heads, self.kv_heads, self.rope_base = heads, kv_heads or heads, rope_base
         self.selector = Selector(hidden, rate)
-        self.qkv = Linear(hidden, 3 * hidden)
+        self.qkv = GroupedProjection(hidden, heads, self.kv_heads)
         self.out = Linear(hidden, hidden, out=True)
         self.record = None
 
@@ -39,7 +39,7 @@ class SelectiveAttention(nn.Module):
         if slots == 0:
             # Keep the score in the graph, so that a step without a choice still has a (zero) gradient for every weight.
             return x_BLD.new_zeros(x_BLD.shape) if not self.training else x_BLD * 0.0
-        q, k, v = (split_heads(part, self.heads) for part in self.qkv(packed.pack(x_BLD)).chunk(3, -1))
+        q, k, v = self.qkv(packed.pack(x_BLD))
         cos_sin = self._rotary(layout, packed, q)
         q, k = rotate(rms_norm(q), cos_sin), rotate(rms_norm(k), cos_sin)
         if state is None:
@@ -50,7 +50,7 @@ class SelectiveAttention(nn.Module):
         else:
             k, v, slot_BC = state.append(k, v, packed.count)
             mask_BCT = torch.arange(k.shape[2], device=q.device) <= slot_BC[..., None]
-        y_BHCK = F.scaled_dot_product_attention(q, k, v, attn_mask=mask_BCT[:, None])
+        y_BHCK = F.scaled_dot_product_attention(q, k, v, attn_mask=mask_BCT[:, None], enable_gqa=self.kv_heads < self.heads)
         y_BCD = self.out(merge_heads(y_BHCK)) * packed.pack(score_BL)[..., None]
         return packed.unpack(y_BCD, x_BLD.shape[1])
 
@@ -87,4 +87,4 @@ class SelectiveAttention(nn.Module):
 
     def state_bytes(self, length: int) -> int:
         """Bytes a sequence of `length` tokens leaves behind at the target rate, in float32."""
-        return round(2 * 4 * self.out.in_features * length * self.selector.rate)
+        return round(self.qkv.kv_bytes * length * self.selector.rate)

@@ -2,7 +2,7 @@
 
     step-0000250/
       model.safetensors      parameters and buffers (controllers included); a tied tensor once
-      optimizer.safetensors  AdamW's moments by parameter name, and the random generators' states
+      optimizer.safetensors  the optimizers' moments by parameter name, and the random generators' states
       recipe.yaml            the resolved recipe
       tokenizer/             the tokenizer, complete
       state.json             step, tokens, version, best validation loss, size and SHA-256 of every other file
@@ -28,7 +28,7 @@ from safetensors.torch import load_file, save_file
 from braingpt import __version__
 from braingpt.errors import Failure, UserError
 from braingpt.recipes import Recipe, load_recipe, save_recipe
-from braingpt.train.optimizer import pack_state, unpack_state
+from braingpt.train.optimizer import Optimizers, pack_state, unpack_state
 
 FORMAT = 1
 CHECKPOINTS = "checkpoints"  # the folder in a run folder
@@ -44,7 +44,7 @@ def save(
     recipe: Recipe,
     step: int,
     tokens: int,
-    optimizer: torch.optim.Optimizer | None = None,
+    optimizer: Optimizers | None = None,
     extra: dict[str, Any] | None = None,
 ) -> Path:
     """Write a checkpoint to `folder`, replacing one that is there, and return it. `extra` goes into state.json as it is.
@@ -117,7 +117,7 @@ def load_weights(model: torch.nn.Module, folder: Path) -> None:
             own[name].copy_(value)
 
 
-def load_training(model: torch.nn.Module, optimizer: torch.optim.Optimizer, folder: Path) -> None:
+def load_training(model: torch.nn.Module, optimizer: Optimizers, folder: Path) -> None:
     """Put the optimizer's and the random generators' states back. Raises UserError for a checkpoint saved without them."""
     path = Path(folder) / "optimizer.safetensors"
     if "optimizer.safetensors" not in read_state(folder)["files"]:

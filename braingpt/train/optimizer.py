@@ -1,4 +1,4 @@
-"""AdamW in two groups: matrices decay, everything else does not.
+"""Which parameter is stepped how: matrices decay, everything else does not; matrices may take Muon's step.
 
 Decay pulls products toward zero, which means something for matrices only; gains, biases, the embedding (its rows are looked up, and
 it is the head as well) and learned inhibition keep what they learn. The fused step runs on CPU and GPU alike; over 60M parameters on two
@@ -10,8 +10,11 @@ from collections.abc import Iterator
 import torch
 
 from braingpt.recipes import TrainConfig
+from braingpt.train.muon import Muon
 
+STATE = ("step", "exp_avg", "exp_avg_sq", "momentum")  # what the two optimizers keep of a parameter
 NEVER_DECAYED = ("embedding.weight", "inhibition", "bias")  # ends of parameter names
+NOT_ORTHOGONAL = ("conv", "router.weight", "gate.weight")
 
 
 def decays(name: str, parameter: torch.nn.Parameter) -> bool:
@@ -24,49 +27,89 @@ def trainable(model: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Parameter]
     return ((name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad)
 
 
-def build_optimizer(model: torch.nn.Module, config: TrainConfig) -> torch.optim.AdamW:
-    """AdamW over the model's trainable parameters, which must already lie on their device."""
-    matrices = [parameter for name, parameter in trainable(model) if decays(name, parameter)]
-    others = [parameter for name, parameter in trainable(model) if not decays(name, parameter)]
-    groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
-    groups = [group for group in groups if group["params"]]
-    return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=1e-8, fused=True)
+def orthogonalises(name: str, parameter: torch.nn.Parameter) -> bool:
+    """Whether Muon suits the parameter called `name`: a true matrix between wide spaces, not a router, a gate or a short filter."""
+    return decays(name, parameter) and not name.endswith(NOT_ORTHOGONAL)
 
 
-def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Give every group the same rate."""
+class Optimizers:
+    """Optimizers of different kinds over different parameters of one model, stepped as one."""
+
+    def __init__(self, *optimizers: torch.optim.Optimizer) -> None:
+        self.optimizers = optimizers
+
+    def step(self) -> None:
+        """One step of each."""
+        for optimizer in self.optimizers:
+            optimizer.step()
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Forget all gradients."""
+        for optimizer in self.optimizers:
+            optimizer.zero_grad(set_to_none)
+
+    @property
+    def param_groups(self) -> list[dict]:
+        """Those of all, in order."""
+        return [group for optimizer in self.optimizers for group in optimizer.param_groups]
+
+
+def build_optimizer(model: torch.nn.Module, config: TrainConfig) -> Optimizers:
+    """AdamW, or Muon and AdamW, over the model's trainable parameters, which must already lie on their device."""
+    adamw: dict[tuple[float, float], list[torch.nn.Parameter]] = {}  # by weight decay and rate
+    muon: dict[int, list[torch.nn.Parameter]] = {}  # by the matrices in one parameter
+    for name, parameter in trainable(model):
+        if config.optimizer == "muon" and orthogonalises(name, parameter):
+            joint = name.endswith("qkv.weight") and parameter.shape[0] == 3 * parameter.shape[1]
+            muon.setdefault(3 if joint else 1, []).append(parameter)
+        else:
+            decay = config.weight_decay if decays(name, parameter) else 0.0
+            rate = config.embedding_rate if name == "embedding.weight" else 1.0
+            adamw.setdefault((decay, rate), []).append(parameter)
+    groups = [{"params": parameters, "weight_decay": decay, "rate": rate} for (decay, rate), parameters in adamw.items()]
+    first = torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=1e-8, fused=True)
+    if not muon:
+        return Optimizers(first)
+    groups = [{"params": parameters, "parts": parts} for parts, parameters in muon.items()]
+    return Optimizers(first, Muon(groups, lr=config.lr, weight_decay=config.weight_decay))
+
+
+def set_learning_rate(optimizer: Optimizers, rate: float) -> None:
+    """Give every group this learning rate, times the group's own."""
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group.get("rate", 1.0)
 
 
-def pack_state(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    """The optimizer's state as flat tensors: `exp_avg.NAME`, `exp_avg_sq.NAME`, `step.NAME`, on the CPU, where they
+def pack_state(model: torch.nn.Module, optimizer: Optimizers) -> dict[str, torch.Tensor]:
+    """The optimizer's state as flat tensors: `exp_avg.NAME`, `exp_avg_sq.NAME`, `step.NAME`, or `momentum.NAME`, on the CPU, where they
     are the live tensors themselves. A parameter that has never had a gradient has no state and no entry.
     """
     tensors = {}
     for name, parameter in trainable(model):
-        for key, value in optimizer.state.get(parameter, {}).items():
-            tensors[f"{key}.{name}"] = value.detach().cpu().contiguous()
+        for part in optimizer.optimizers:
+            for key, value in part.state.get(parameter, {}).items():
+                tensors[f"{key}.{name}"] = value.detach().cpu().contiguous()
     return tensors
 
 
-def unpack_state(model: torch.nn.Module, optimizer: torch.optim.Optimizer, tensors: dict[str, torch.Tensor]) -> None:
+def unpack_state(model: torch.nn.Module, optimizer: Optimizers, tensors: dict[str, torch.Tensor]) -> None:
     """Put `pack_state`'s tensors back, on each parameter's own device.
 
     Raises ValueError for a tensor that belongs to no parameter or has another shape than its parameter.
     """
     names = {id(parameter): name for name, parameter in trainable(model)}
-    order = [parameter for group in optimizer.param_groups for parameter in group["params"]]  # AdamW numbers them in this order
-    state: dict[int, dict[str, torch.Tensor]] = {}
     left = dict(tensors)
-    for index, parameter in enumerate(order):
-        for key in ("step", "exp_avg", "exp_avg_sq"):
-            value = left.pop(f"{key}.{names[id(parameter)]}", None)
-            if value is None:
-                continue
-            if key != "step" and value.shape != parameter.shape:
-                raise ValueError(f"{key}.{names[id(parameter)]} has shape {tuple(value.shape)}, its parameter {tuple(parameter.shape)}")
-            state.setdefault(index, {})[key] = value
+    for part in optimizer.optimizers:
+        state: dict[int, dict[str, torch.Tensor]] = {}
+        order = [parameter for group in part.param_groups for parameter in group["params"]]  # numbered in this order
+        for index, parameter in enumerate(order):
+            for key in STATE:
+                value = left.pop(f"{key}.{names[id(parameter)]}", None)
+                if value is None:
+                    continue
+                if key != "step" and value.shape != parameter.shape:
+                    raise ValueError(f"{key}.{names[id(parameter)]} has shape {tuple(value.shape)}, its parameter {tuple(parameter.shape)}")
+                state.setdefault(index, {})[key] = value
+        part.load_state_dict({"state": state, "param_groups": part.state_dict()["param_groups"]})
     if left:
         raise ValueError(f"no parameter for {min(left)}")
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -1,6 +1,6 @@
 """What a run will take, before it begins: parameters, arithmetic, memory, tokens, disk. Read off the model itself, on the meta device.
 
-Memory counts what is certain: weights, gradients and AdamW's two moments, and under autocast the weights' bfloat16 copies. Activations
+Memory counts what is certain: weights, gradients and the optimizers' moments (AdamW two, Muon one), and under autocast the weights' bfloat16 copies. Activations
 come on top; they grow with `micro_batch` x `context` and are not guessed at.
 """
 
@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from braingpt.recipes import Recipe
+from braingpt.train.optimizer import orthogonalises, trainable
 
 BACKWARD = 2  # a backward pass computes two products for each of the forward pass
 
@@ -67,6 +68,7 @@ def build_plan(recipe: Recipe, data_tokens: int | None, autocast: bool = False, 
     with torch.device("meta"):
         model = build(recipe)
     config = recipe.train
+    state = sum((4 if config.optimizer == "muon" and orthogonalises(n, p) else 8) * p.numel() for n, p in trainable(model))
     learning = sum(p.numel() for p in model.parameters() if p.requires_grad)
     weights = sum(t.numel() * t.element_size() for t in [*model.parameters(), *model.buffers()])
     stored = {id(t): t.numel() * t.element_size() for t in model.state_dict(keep_vars=True).values()}
@@ -80,13 +82,13 @@ def build_plan(recipe: Recipe, data_tokens: int | None, autocast: bool = False, 
         training_flops=(1 + BACKWARD) * flops * tokens_per_step * config.steps,
         weights_bytes=weights,
         gradients_bytes=4 * learning,
-        optimizer_bytes=8 * learning,
+        optimizer_bytes=state,
         autocast_bytes=2 * sum(p.numel() for p in model.parameters() if p.ndim >= 2) if autocast else 0,
         steps=config.steps,
         tokens_per_step=tokens_per_step,
         tokens=tokens_per_step * config.steps,
         data_tokens=data_tokens,
-        checkpoint_bytes=sum(stored.values()) + 8 * learning,
+        checkpoint_bytes=sum(stored.values()) + state,
         epochs_by_language=epochs_by_language,
     )
 

@@ -26,7 +26,7 @@ def test_active_of_v2_by_hand():
     model = build(SMALL["v2"])
     d, v, n, inner, heads, columns, width, active, shared = 32, 97, 8, 32, 4, 8, 8, 2, 1
     mamba = d * (2 * inner + 2 * n + heads) + inner * d + (inner + 2 * n) * 4 + 3 * heads + inner
-    selective = d + round(0.3 * 4 * d * d)
+    selective = d + round(0.3 * 3 * d * d)  # two of four heads for keys and values
     mlp = d * columns + columns**2 + 2 * (active + shared) * width * d
     assert model.parameters_active() == v * d + 2 * mamba + selective + 3 * mlp
 
@@ -41,7 +41,7 @@ def test_flops_agree_with_an_independent_counter(architecture, length):
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter, model.recording() as layers:
         model(ids)
     ours, theirs = head + sum(layer.flops for layer in layers), counter.get_total_flops()
-    if architecture == "dense":  # the plain form computes the full square, of which causality needs half
+    if architecture.startswith("dense"):  # the plain form computes the full square, of which causality needs half
         theirs -= sum(4 * 2 * 32 * (length * length - length * (length + 1) // 2) for _ in layers)
     # Not matrix products to torch: the short convolution, the inhibition and the selector's score; hence the margin.
     assert ours == pytest.approx(theirs, rel=0.06)
@@ -82,10 +82,27 @@ def test_every_recipe_builds_on_the_meta_device(name):
     assert model.flops_per_token(recipe.train.context) > 0
 
 
-@pytest.mark.parametrize("name", [n for n in shipped() if n.startswith("small-")])
-def test_small_has_the_stated_size(name):
-    with torch.device("meta"):
-        assert build(braingpt.load_recipe(name)).parameters_total() == pytest.approx(60.1e6, rel=0.02)
+SIZES = {
+    "small": (6, 512, 8, 60.1e6),
+    "medium": (12, 1024, 16, 221.8e6),
+    "large": (24, 1536, 24, 495.2e6),
+    "xlarge": (48, 2048, 32, 2.59e9),
+}
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_sizes_are_the_stated_ones(size):
+    layers, hidden, heads, total = SIZES[size]
+    built = {}
+    for kind in ("v1", "v2", "dense", "dense-active"):
+        with torch.device("meta"):
+            built[kind] = build(braingpt.load_recipe(f"{size}-{kind}"))
+    for kind in ("v1", "v2"):
+        config = built[kind].config
+        assert (config.layers, config.hidden, config.heads) == (layers, hidden, heads)
+    for kind in ("v1", "v2", "dense"):
+        assert built[kind].parameters_total() == pytest.approx(total, rel=0.02)
+    assert built["dense-active"].parameters_total() == pytest.approx(built["v2"].parameters_active(), rel=0.02)
 
 
 def test_same_seed_same_weights(architecture):

@@ -9,11 +9,19 @@ from braingpt.recipes import load_recipe
 from braingpt.train.loop import train
 from braingpt.train.run_folder import read_metrics
 
-SETTINGS = ["train.batch=4", "train.context=64", "train.steps=5", "train.warmup=2", "train.eval_every=5", "train.eval_windows=2"]
+SETTINGS = [
+    "train.batch=4",
+    "train.lr=5e-3",
+    "train.context=64",
+    "train.steps=5",
+    "train.warmup=2",
+    "train.eval_every=5",
+    "train.eval_windows=2",
+]
 LOSSES = {
-    "dense": [9.79716, 9.09337, 8.26908, 7.34048, 6.92134, 6.89186],
-    "v1": [9.79716, 9.52848, 8.90633, 7.99411, 7.53485, 7.57402],
-    "v2": [9.79716, 9.40469, 8.53288, 7.53512, 7.12722, 7.14768],
+    "dense": [9.79716, 8.89488, 7.15236, 4.85990, 4.08160, 4.46300],
+    "v1": [9.79716, 8.96465, 7.42087, 5.40417, 4.69818, 5.07811],
+    "v2": [9.79716, 8.94873, 7.35116, 5.26096, 4.54108, 4.92151],
 }
 
 

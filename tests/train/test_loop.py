@@ -43,9 +43,9 @@ def same_tensors(one: Path, two: Path) -> bool:
 
 
 @pytest.mark.parametrize("architecture", ["dense", "v1", "v2"])
-@pytest.mark.parametrize("at", [7, 10])  # between two saves, and where a save and a validation are due
-def test_stopped_and_resumed_equals_never_stopped(tmp_path, data, architecture, at):
-    recipe = tiny(architecture)
+@pytest.mark.parametrize(("at", "optimizer"), [(7, "muon"), (10, "adamw")])  # between two saves; where a save and a validation are due
+def test_stopped_and_resumed_equals_never_stopped(tmp_path, data, architecture, at, optimizer):
+    recipe = tiny(architecture, f"train.optimizer={optimizer}")
     whole = train(recipe, tmp_path / "whole", [data], device="cpu")
     assert (whole.step, whole.tokens, whole.interrupted) == (20, 20 * 4 * 32, False)
     half = train(recipe, tmp_path / "halves", [data], device="cpu", reporter=StopAt(at, signal.SIGTERM))

@@ -1,8 +1,11 @@
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 
 from braingpt.recipes import TrainConfig
+from braingpt.train.muon import Muon, orthogonalised
 from braingpt.train.optimizer import build_optimizer, decays, pack_state, unpack_state
 
 
@@ -33,18 +36,19 @@ def test_only_matrices_decay():
     model = Model()
     assert {name for name, p in model.named_parameters() if decays(name, p)} == {"up.weight", "columns", "unused"}
     groups = build_optimizer(model, TrainConfig(weight_decay=0.3)).param_groups
-    assert [group["weight_decay"] for group in groups] == [0.3, 0.0]
+    assert {group["weight_decay"] for group in groups} == {0.3, 0.0}
     assert sum(len(group["params"]) for group in groups) == len(list(model.parameters()))
 
 
-def test_state_goes_there_and_back_and_training_goes_on_alike():
+@pytest.mark.parametrize("kind", ["adamw", "muon"])
+def test_state_goes_there_and_back_and_training_goes_on_alike(kind):
     torch.manual_seed(0)
-    config = TrainConfig()
+    config = TrainConfig(optimizer=kind)
     one = Model()
     first = build_optimizer(one, config)
     step(one, first)
     packed = {name: tensor.clone() for name, tensor in pack_state(one, first).items()}
-    assert "exp_avg.up.weight" in packed and "step.norm" in packed
+    assert {"adamw": "exp_avg.up.weight", "muon": "momentum.up.weight"}[kind] in packed and "step.norm" in packed
     assert not [name for name in packed if "unused" in name], "no gradient, no state"
     two = Model()
     two.load_state_dict(one.state_dict())
@@ -63,3 +67,45 @@ def test_foreign_state_is_refused():
         unpack_state(model, optimizer, {"exp_avg.other": torch.zeros(1)})
     with pytest.raises(ValueError, match="shape"):
         unpack_state(model, optimizer, {"exp_avg.norm": torch.zeros(5)})
+
+
+@given(rows=st.integers(2, 40), columns=st.integers(2, 40), stack=st.integers(1, 3), scale=st.sampled_from([1e-4, 1.0, 1e4]))
+@settings(max_examples=25, deadline=None)
+def test_orthogonalised_directions_are_alike(rows, columns, stack, scale):
+    matrix = torch.randn(stack, rows, columns, generator=torch.Generator().manual_seed(rows * columns), dtype=torch.float64) * scale
+    u, _, vh = torch.linalg.svd(matrix, full_matrices=False)
+    spread = torch.linspace(1, 2, min(rows, columns), dtype=torch.float64)  # far from singular, as the iteration assumes
+    matrix = u * spread * scale @ vh
+    values = torch.linalg.svdvals(orthogonalised(matrix))
+    assert values.min() > 0.6 and values.max() < 1.3
+    alone = torch.stack([orthogonalised(one) for one in matrix])
+    torch.testing.assert_close(orthogonalised(matrix), alone)
+
+
+def test_the_steps_are_those_of_the_library():
+    torch.manual_seed(0)
+    matrix = nn.Parameter(torch.randn(24, 16))
+    other = nn.Parameter(matrix.detach().clone())
+    ours = Muon([{"params": [matrix]}], lr=0.02, weight_decay=0.1)
+    theirs = torch.optim.Muon([other], lr=0.02, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
+    start = matrix.detach().clone()
+    for _ in range(4):
+        matrix.grad = torch.randn_like(matrix)
+        other.grad = matrix.grad.clone()
+        ours.step()
+        theirs.step()
+    assert (matrix - other).norm() < 0.02 * (matrix - start).norm()  # the library's is in bfloat16
+
+
+def test_a_joint_projection_is_stepped_as_its_parts():
+    torch.manual_seed(0)
+    parts = [nn.Parameter(torch.randn(8, 8)) for _ in range(3)]
+    joint = nn.Parameter(torch.cat([p.detach() for p in parts]))
+    joined = Muon([{"params": [joint], "parts": 3}], lr=0.1)
+    single = Muon([{"params": parts}], lr=0.1)
+    joint.grad = torch.randn_like(joint)
+    for part, grad in zip(parts, joint.grad.chunk(3), strict=True):
+        part.grad = grad.clone()
+    joined.step()
+    single.step()
+    torch.testing.assert_close(joint, torch.cat(list(parts)))

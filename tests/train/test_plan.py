@@ -8,7 +8,7 @@ from tests.train.conftest import tiny
 
 @pytest.mark.parametrize("architecture", ["dense", "v1", "v2"])
 def test_figures_are_those_of_the_real_model(architecture):
-    recipe = tiny(architecture, "train.batch=8", "train.steps=50")
+    recipe = tiny(architecture, "train.batch=8", "train.steps=50", "train.optimizer=adamw")
     model = build(recipe)
     plan = build_plan(recipe, data_tokens=3200)
     count = sum(p.numel() for p in model.parameters())
@@ -21,12 +21,13 @@ def test_figures_are_those_of_the_real_model(architecture):
     assert build_plan(recipe, None, autocast=True).memory_bytes > plan.memory_bytes
 
 
-def test_a_checkpoint_is_as_large_as_planned(tmp_path, data):
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_a_checkpoint_is_as_large_as_planned(tmp_path, data, optimizer):
     from pathlib import Path
 
     from braingpt.train.loop import train
 
-    recipe = tiny("v2", "train.steps=1")
+    recipe = tiny("v2", "train.steps=1", f"train.optimizer={optimizer}")
     folder = Path(train(recipe, tmp_path / "run", [data], device="cpu").checkpoint)
     real = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
     assert real == pytest.approx(build_plan(recipe, None).checkpoint_bytes, rel=0.02)

@@ -1,0 +1,56 @@
+"""Muon, an optimizer for matrices; it takes AdamW beside it for everything else.
+
+Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/) steps along the orthogonalised momentum, so that every direction of a
+weight matrix moves alike. Its step is scaled to the size AdamW's would have (Liu et al. 2025, "Muon is scalable for LLM training", section
+2.2), so both share one learning rate and one weight decay. torch.optim.Muon refuses stacks of matrices, which the columns are, and computes
+in bfloat16 everywhere, which most CPUs emulate; that is why the twenty lines of it stand here.
+"""
+
+import torch
+from torch import Tensor
+
+MOMENTUM = 0.95
+COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the quintic iteration, steepest at zero
+ITERATIONS = 5
+RMS = 0.2  # root mean square of an AdamW step, in units of the learning rate
+
+
+def orthogonalised(matrix: Tensor) -> Tensor:
+    """`matrix` (..., R, C) with all its singular values moved near one (0.7 to 1.2): five Newton-Schulz steps."""
+    a, b, c = COEFFICIENTS
+    x = matrix.bfloat16() if matrix.is_cuda else matrix
+    tall = x.shape[-2] > x.shape[-1]
+    x = x.mT if tall else x
+    x = x / x.norm(dim=(-2, -1), keepdim=True).clamp(min=1e-7)
+    for _ in range(ITERATIONS):
+        gram = x @ x.mT
+        x = a * x + (b * gram + c * (gram @ gram)) @ x
+    return (x.mT if tall else x).to(matrix.dtype)
+
+
+class Muon(torch.optim.Optimizer):
+    """Muon over parameters that are matrices or stacks of matrices.
+
+    A group's `parts` is how many matrices each parameter is, one under the other: three for a joint query, key and value projection.
+    """
+
+    def __init__(self, groups: list[dict], lr: float, weight_decay: float = 0.1) -> None:
+        super().__init__(groups, {"lr": lr, "weight_decay": weight_decay, "parts": 1})
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """One step of every parameter that has a gradient."""
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    update = self._direction(parameter, group["parts"])
+                    parameter.mul_(1 - group["lr"] * group["weight_decay"]).add_(update, alpha=-group["lr"])
+
+    def _direction(self, parameter: Tensor, parts: int) -> Tensor:
+        state = self.state[parameter]
+        if not state:
+            state["momentum"] = torch.zeros_like(parameter)
+        momentum = state["momentum"].lerp_(parameter.grad, 1 - MOMENTUM)
+        update = parameter.grad.lerp(momentum, MOMENTUM)  # Nesterov
+        update = orthogonalised(update.unflatten(-2, (parts, -1)) if parts > 1 else update)
+        return (RMS * max(update.shape[-2:]) ** 0.5 * update).reshape_as(parameter)
