@@ -17,6 +17,7 @@ from braingpt.data.minhash import BANDS
 
 KEYS = 1 + BANDS  # the content hash, then the bands
 RECORD = np.dtype([("keys", "<u8", KEYS), ("at", "<u8"), ("length", "<u4"), ("stream", "<u2"), ("file", "<u2")])
+LOG = "documents.log"
 FIRST_SLOTS = 1 << 16
 LOAD = 0.6  # slots in use at most
 REPLAY = 1 << 15  # records taken from the log at once
@@ -28,8 +29,8 @@ class Index:
 
     def __init__(self, folder: Path, count: int = 0) -> None:
         """Begin with the first `count` records of the log, which must be there."""
-        self._log_path, self._table_path = folder / "documents.log", folder / "documents.table"
-        self._log = self._log_path.open("r+b" if count else "w+b")
+        self.path, self._table_path = folder / LOG, folder / "documents.table"
+        self._log = self.path.open("r+b" if count else "w+b")
         self._log.truncate(count * RECORD.itemsize)
         self._log.seek(0, os.SEEK_END)
         self._mapped = np.empty(0, dtype=RECORD)
@@ -83,7 +84,7 @@ class Index:
         if len(self._mapped) < self.count:
             self._log.flush()
             # a plain array over the map: np.memmap's own indexing is ten times slower
-            self._mapped = np.memmap(self._log_path, dtype=RECORD, mode="r", shape=self.count).view(np.ndarray)
+            self._mapped = np.memmap(self.path, dtype=RECORD, mode="r", shape=self.count).view(np.ndarray)
         return self._mapped
 
     def _make_table(self, slots: int) -> None:
@@ -118,13 +119,14 @@ class Index:
         slot = (flat & self._mask).astype(np.int64)
         while len(left):
             entry = self._slots[slot[left]]
-            empty = left[entry == 0]
-            self._slots[slot[empty]] = value[empty]
-            held = self._slots[slot[left]]
-            done = held == value[left]  # of several keys for an empty slot one got it, the others go on
-            alike = np.flatnonzero(~done & (held >> _32 == flat[left] >> _32))
+            empty = np.flatnonzero(entry == 0)
+            won = empty[np.unique(slot[left[empty]], return_index=True)[1]]  # of several keys for an empty slot one gets it
+            self._slots[slot[left[won]]] = value[left[won]]
+            done = np.zeros(len(left), dtype=bool)
+            done[won] = True
+            alike = np.flatnonzero((entry >> _32 == flat[left] >> _32) & (entry != 0))
             if len(alike):
-                number = (held[alike] & _LOW).astype(np.int64) - 1
+                number = (entry[alike] & _LOW).astype(np.int64) - 1
                 done[alike] = self._records()["keys"][number, column[left[alike]]] == flat[left[alike]]
             left = left[~done]
             slot[left] = (slot[left] + 1) & int(self._mask)

@@ -19,6 +19,7 @@ from typing import IO, Any, NamedTuple
 
 import numpy as np
 
+from braingpt.data.index import LOG
 from braingpt.data.manifest import NAME, SPLITS, Manifest, ShardFile, Stream, sha256_of
 from braingpt.errors import UserError
 
@@ -51,7 +52,7 @@ class StreamWriter:
 
     def add(self, ids: Sequence[int] | np.ndarray, text_bytes: int) -> Place:
         """Append one document's tokens. A document is never split over two files."""
-        if not self._sizes or self._sizes[-1] + len(ids) > self.limit:
+        if not self._sizes or not self._sizes[-1] or self._sizes[-1] + len(ids) > self.limit:  # 0: given away, but still there
             self._close()
             self._sizes.append(0)
         if self._file is None:
@@ -111,11 +112,14 @@ class StreamWriter:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Take the counts of a state, and cut the files back to its sizes."""
+        """Take the counts of a state, and cut the files back to its sizes; one of size 0 goes."""
         self.documents, self.tokens, self.bytes = state["documents"], state["tokens"], state["bytes"]
         self._sizes = list(state["sizes"])
         for number, size in enumerate(self._sizes):
-            os.truncate(self.path(number), size * self.dtype.itemsize)
+            if size:
+                os.truncate(self.path(number), size * self.dtype.itemsize)
+            else:
+                self.path(number).unlink(missing_ok=True)
 
     def give_all(self, other: "StreamWriter") -> None:
         """Write all documents to the end of `other`, and be empty from now on; the files stay until the state is restored."""
@@ -125,7 +129,7 @@ class StreamWriter:
         other.documents += self.documents - len(self._sizes)
         other.bytes += self.bytes
         self.documents = self.tokens = self.bytes = 0
-        self._sizes = []
+        self._sizes = [0] * len(self._sizes)
 
     def give_tail(self, other: "StreamWriter", share: float, token_bytes_V: np.ndarray) -> None:
         """Write the last `share` of the last file to `other`: at least one token and never all. Counts leave the tokens out from now on."""
@@ -145,6 +149,7 @@ class StreamWriter:
         files = [
             ShardFile(path=str(self.path(n).relative_to(self.root).as_posix()), tokens=size, sha256=sha256_of(self.path(n)))
             for n, size in enumerate(self._sizes)
+            if size
         ]
         return Stream(**{key: value for key, value in self.state().items() if key != "sizes"}, files=files)
 
@@ -282,7 +287,7 @@ def check_replaceable(out: Path) -> None:
     """UserError when `out` holds anything that a preparation did not write, since it would be lost."""
     if out.is_symlink() or (out.exists() and not out.is_dir()):
         raise UserError(f"{out} is not a folder of its own; choose another --out")
-    known = (NAME, "tokenizer", "documents.log", *SPLITS)
+    known = (NAME, "tokenizer", LOG, *SPLITS)
     strangers = sorted(entry.name for entry in out.iterdir() if entry.name not in known) if out.exists() else []
     if strangers:
         raise UserError(f"{out} holds other things ({', '.join(strangers[:3])}); choose another --out")

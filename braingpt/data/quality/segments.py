@@ -8,7 +8,7 @@ words. Everything else stays with the text before it. Most documents are known t
 import re
 
 from braingpt.data.quality.shape import HANGUL, JAMO, LATIN, Shape
-from braingpt.tokenizer.language import INSERTED_WORDS, split
+from braingpt.tokenizer.language import INSERTED_WORDS, LANGUAGES, split
 
 WORDS = 4  # a Latin piece of fewer is an insertion
 STOP_WORDS = 0.15  # of its words, at least
@@ -16,9 +16,13 @@ _hangul_word = re.compile("[\uac00-\ud7a3]+")
 
 
 class Segmenter:
-    """Cuts code-switched documents. `lists`: stop words by language; in a language without a list, any piece of some words counts."""
+    """Cuts code-switched documents. `lists`: stop words by language; in a language without a list, any piece of some words counts.
 
-    def __init__(self, lists: dict[str, str]) -> None:
+    `marked`: the languages that can be told apart.
+    """
+
+    def __init__(self, lists: dict[str, str], marked: tuple[str, ...] = LANGUAGES) -> None:
+        self._marked = marked
         self._stop = {language: frozenset(words.split()) for language, words in lists.items()}
 
     def cut(self, text: str, shape: Shape, language: str) -> list[tuple[str | None, str]]:
@@ -26,7 +30,7 @@ class Segmenter:
         if not self._may_switch(text, shape, language):
             return [(language, text)]
         found: list[tuple[str | None, str]] = []
-        for code, piece in split(text):
+        for code, piece in split(text, self._marked):
             if code != language and not self._is_switch(code, piece):
                 code = found[-1][0] if found else language
             if found and found[-1][0] == code:
