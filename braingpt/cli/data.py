@@ -93,6 +93,30 @@ def prepare(
         _say(terminal, f"{size / 1e6:.1f} MB of text in {done.seconds:.1f} s ({size / 1e6 / max(done.seconds, 1e-9):.1f} MB/s)")
 
 
+@app.command()
+def join(
+    folders: Annotated[
+        list[Path], typer.Argument(metavar="DIR...", help="All parts of one preparation (`prepare --part`).", show_default=False)
+    ],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where to write.", show_default=False)],
+    force: Annotated[bool, typer.Option("--force", help="Replace what is prepared there already.")] = False,
+    json_output: Json = False,
+) -> None:
+    """Make the parts of a preparation one folder, without the duplicates across them."""
+    from rich.progress import Progress
+
+    from braingpt.data.join import join as run
+
+    terminal = console(json_output)
+    with Progress(console=terminal, transient=True, disable=not terminal.is_terminal) as bar:
+        task = bar.add_task("joining", total=1)
+        manifest, _ = run(folders, out, force=force, progress=lambda share: bar.update(task, completed=share))
+    if json_output:
+        print_json({"folder": str(out), **manifest.model_dump()})
+    else:
+        _show_manifest(terminal, out, manifest)
+
+
 @app.command("list")
 def list_(json_output: Json = False) -> None:
     """All corpora: languages, licence, size; and what is prepared under data/."""

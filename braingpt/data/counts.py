@@ -35,6 +35,21 @@ class Counts:
         if len(samples) < SAMPLES:
             samples.append(sample)
 
+    def lose(self, rule: str, sample: str) -> None:
+        """Count as dropped one that was counted as kept."""
+        self.read -= 1
+        self.kept -= 1
+        self.drop(rule, sample)
+
+    def add(self, report: dict[str, Any]) -> None:
+        """Count what another report counts."""
+        self.read += report["read"]
+        self.kept += report["kept"]
+        for rule, facts in report["dropped"].items():
+            self._documents[rule] = self._documents.get(rule, 0) + facts["documents"]
+            samples = self._samples.setdefault(rule, [])
+            samples += facts["samples"][: SAMPLES - len(samples)]
+
     def wants(self, rule: str) -> bool:
         """Whether another sample of this rule would be kept."""
         return len(self._samples.get(rule, ())) < SAMPLES

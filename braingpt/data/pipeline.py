@@ -26,7 +26,7 @@ from braingpt.data.dedup import Deduplicator, held_out
 from braingpt.data.document import Document
 from braingpt.data.index import LOG, Index
 from braingpt.data.journal import Journal
-from braingpt.data.manifest import Manifest, TokenizerFacts
+from braingpt.data.manifest import Manifest, Stream, TokenizerFacts
 from braingpt.data.request import Checked, Request, check, difference, existing
 from braingpt.data.sources import DATASETS, preparation
 from braingpt.data.streams import check_found, open_streams
@@ -154,7 +154,7 @@ class _Run:
         shutil.rmtree(self.writer.root / "tokenizer", ignore_errors=True)
         self.tokenizer.save(self.writer.root / "tokenizer")
         if self.request.part:
-            shutil.copyfile(self._index.path, self.writer.root / LOG)
+            self._leave_log(streams)
         manifest = Manifest(
             name=self.request.name,
             braingpt=__version__,
@@ -168,6 +168,16 @@ class _Run:
         )
         self.writer.publish(manifest)
         return manifest
+
+    def _leave_log(self, streams: list[Stream]) -> None:
+        """A copy of the index' log for `join`, its streams counted as in the manifest."""
+        order = [(stream.split, stream.language, stream.source) for stream in streams]
+        number_S = np.array([order.index((one.split, one.language, one.source)) for one in self.writer.streams], dtype=np.uint16)
+        with (self.writer.root / LOG).open("wb") as file:
+            for begin in range(0, self._index.count, MANY):
+                records = self._index.records(np.arange(begin, min(begin + MANY, self._index.count)))
+                records["stream"] = number_S[records["stream"]]
+                file.write(records.tobytes())
 
     def close(self) -> None:
         """Let the files of the index go."""
