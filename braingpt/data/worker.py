@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from itertools import chain, islice
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,6 +24,7 @@ from braingpt.data.minhash import band_keys
 from braingpt.data.quality import Judge, QualityConfig
 from braingpt.errors import Failure
 
+ALONE = 3  # chunks
 AHEAD = 2  # chunks under way per process, so that none waits for the reader
 
 
@@ -112,17 +114,19 @@ class Worker:
 def outcomes(chunks: Iterable[Chunk], worker: Worker, settings: tuple[Any, ...], workers: int) -> Iterator[tuple[Chunk, Outcome]]:
     """Each chunk with its outcome, in order. One worker: `worker`, here; more: processes that make their own from `settings`.
 
-    When reading fails, what was read before comes first. Failure when a process is gone, as one does that the system ends for its memory.
+    The first chunks are done here in any case, since a small corpus is ready before processes have begun. When reading fails, what was read before comes first. Failure when a process is gone, as one does that the system ends for its memory.
     """
-    if workers == 1:
-        for chunk in chunks:
-            yield chunk, worker(chunk.documents)
+    reading = iter(chunks)
+    for chunk in reading if workers == 1 else islice(reading, ALONE):
+        yield chunk, worker(chunk.documents)
+    chunk = next(reading, None)
+    if chunk is None:
         return
+    reading = chain([chunk], reading)
     pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _begin, settings)
     waiting: deque[tuple[Chunk, Future[Outcome]]] = deque()
     failed: Exception | None = None
     try:
-        reading = iter(chunks)
         while True:
             try:
                 chunk = next(reading, None) if failed is None else None

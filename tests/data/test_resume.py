@@ -159,6 +159,7 @@ def test_two_at_once_are_refused(tmp_path: Path, own) -> None:
 
 
 def test_a_dead_worker_is_one_line(tmp_path: Path, own, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline, "CHUNK", 1_000)
     from braingpt.errors import Failure
 
     class Deadly(ByteTokenizer):
