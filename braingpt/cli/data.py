@@ -1,5 +1,7 @@
 """`braingpt data`: prepare corpora for training, list, show and verify what is prepared."""
 
+import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,6 +19,7 @@ app.command()(look.sample)
 app.command()(look.report)
 
 PREPARED = Path("data")  # where `prepare` writes and `list` looks
+HIDDEN = ("inputs", "quality", "quality_files", "corpus", "tokenizer")  # parameters that are stamps, long, or said elsewhere
 LOG_SECONDS = 30  # between progress lines where there is no terminal to draw a bar on
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="A prepared folder, such as data/korean.", show_default=False)]
 
@@ -31,6 +34,9 @@ def prepare(
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Where to write; data/NAME if not given.")] = None,
     languages: Annotated[str | None, typer.Option(metavar="ko,en", help="Only these languages.")] = None,
     max_samples: Annotated[int | None, typer.Option(metavar="N", help="At most N documents of each source and language.")] = None,
+    max_tokens: Annotated[
+        str | None, typer.Option(metavar="N", help="At most N tokens of each source and language; 500k, 20M and 1B will do.")
+    ] = None,
     column: Annotated[
         str | None, typer.Option(metavar="NAME", help="The text column of your tables or of 'hub'; found by name if not given.")
     ] = None,
@@ -38,6 +44,13 @@ def prepare(
     config: Annotated[str | None, typer.Option(metavar="NAME", help="Configuration of a hub dataset.")] = None,
     split: Annotated[str | None, typer.Option(metavar="NAME", help="Split of 'hub'; train if not given.")] = None,
     validation: Annotated[float | None, typer.Option(metavar="F", help="Share held out: 0.01, or 0.05 of small corpora.")] = None,
+    quality: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Quality rules that differ from the defaults (YAML, see the data guide).")
+    ] = None,
+    part: Annotated[
+        str | None, typer.Option(metavar="2/8", help="Only the second of eight parts of the files, on a machine of its own.")
+    ] = None,
+    workers: Annotated[int | None, typer.Option(metavar="N", help="Processes at work; as many as processors if not given.")] = None,
     tokenizer: Annotated[
         str | None, typer.Option(metavar="NAME", help="A tokenizer's folder, gpt2, cl100k_base or o200k_base; ours if not given.")
     ] = None,
@@ -55,12 +68,16 @@ def prepare(
         source=source,
         languages=[language.strip() for language in languages.split(",") if language.strip()] if languages else None,
         max_samples=max_samples,
+        max_tokens=_number(max_tokens) if max_tokens else None,
         column=column,
         revision=revision,
         config=config,
         split=split,
         validation=validation,
+        quality=quality,
+        part=_part(part) if part else None,
         force=force,
+        workers=workers if workers is not None else os.cpu_count() or 1,
     )
     done = _with_progress(request, open_tokenizer(tokenizer), json_output)
     if json_output:
@@ -74,6 +91,30 @@ def prepare(
     if done.fresh:
         size = sum(stream.bytes for stream in done.manifest.streams)
         _say(terminal, f"{size / 1e6:.1f} MB of text in {done.seconds:.1f} s ({size / 1e6 / max(done.seconds, 1e-9):.1f} MB/s)")
+
+
+@app.command()
+def join(
+    folders: Annotated[
+        list[Path], typer.Argument(metavar="DIR...", help="All parts of one preparation (`prepare --part`).", show_default=False)
+    ],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where to write.", show_default=False)],
+    force: Annotated[bool, typer.Option("--force", help="Replace what is prepared there already.")] = False,
+    json_output: Json = False,
+) -> None:
+    """Make the parts of a preparation one folder, without the duplicates across them."""
+    from rich.progress import Progress
+
+    from braingpt.data.join import join as run
+
+    terminal = console(json_output)
+    with Progress(console=terminal, transient=True, disable=not terminal.is_terminal) as bar:
+        task = bar.add_task("joining", total=1)
+        manifest, _ = run(folders, out, force=force, progress=lambda share: bar.update(task, completed=share))
+    if json_output:
+        print_json({"folder": str(out), **manifest.model_dump()})
+    else:
+        _show_manifest(terminal, out, manifest)
 
 
 @app.command("list")
@@ -142,7 +183,7 @@ def info(folder: Folder, json_output: Json = False) -> None:
     terminal = console()
     _show_manifest(terminal, folder, manifest)
     _show_filters(terminal, manifest)
-    given = {key: value for key, value in manifest.parameters.items() if value not in (None, [], False) and key != "inputs"}
+    given = {key: value for key, value in manifest.parameters.items() if value not in (None, [], False) and key not in HIDDEN}
     _say(
         terminal,
         f"prepared {manifest.created} by braingpt {manifest.braingpt}; {', '.join(f'{key} {_value(value)}' for key, value in given.items())}",
@@ -193,10 +234,12 @@ def _with_progress(request: "Request", tokenizer: Any, json_output: bool) -> "Pr
     with Progress(*columns, console=terminal, transient=True, disable=not terminal.is_terminal) as bar:
         task = bar.add_task(request.name, total=None, facts="")
         last = [0.0]  # when a line was last logged
+        before: list[int] = []  # bytes that were there when this process began
 
         def advance(progress: Any) -> None:
             seconds = bar.tasks[0].elapsed or 1e-9
-            rate = progress.bytes / 1e6 / seconds
+            before.append(progress.bytes) if not before else None
+            rate = (progress.bytes - before[0]) / 1e6 / seconds
             facts = f"{progress.kept:,} of {progress.read:,} documents kept, {progress.tokens / 1e6:,.1f}M tokens, {rate:.1f} MB/s"
             done = progress.done
             if not terminal.is_terminal and seconds - last[0] > LOG_SECONDS:
@@ -205,6 +248,27 @@ def _with_progress(request: "Request", tokenizer: Any, json_output: bool) -> "Pr
             bar.update(task, description=progress.source, facts=facts, completed=done or 0, total=None if done is None else 1)
 
         return run(request, tokenizer, note=lambda line: _say(terminal, f"note: {line}"), progress=advance)
+
+
+def _number(words: str) -> int:
+    """A count such as 500k, 20M, 1.5B or 2000000."""
+    from braingpt.errors import UserError
+
+    match = re.fullmatch(r"([\d.,_]+)([kMBTmb]?)", words.strip())
+    try:
+        assert match
+        return round(float(match[1].replace(",", "").replace("_", "")) * {"": 1, "k": 1e3, "m": 1e6, "b": 1e9, "t": 1e12}[match[2].lower()])
+    except (AssertionError, ValueError):
+        raise UserError(f"--max-tokens is a number such as 500k, 20M or 1B, not '{words}'") from None
+
+
+def _part(words: str) -> tuple[int, int]:
+    from braingpt.errors import UserError
+
+    match = re.fullmatch(r"(\d+)/(\d+)", words)
+    if not match:
+        raise UserError(f"--part is a number and a count such as 2/8, not '{words}'")
+    return int(match[1]), int(match[2])
 
 
 def _value(value: Any) -> str:

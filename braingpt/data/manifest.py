@@ -62,7 +62,10 @@ class TokenizerFacts(_Record):
 
 
 class Manifest(_Record):
-    """The whole file. `filters`: per source, what was read, kept, and dropped by which rule. `parameters`: the command's."""
+    """The whole file. `filters`: per source, what was read, kept, and dropped by which rule. `parameters`: the command's.
+
+    `revisions`: the commit of the hub that each configuration was read at.
+    """
 
     format: Literal[1] = FORMAT
     name: str
@@ -73,6 +76,7 @@ class Manifest(_Record):
     dtype: Literal["uint16", "uint32"]
     streams: list[Stream]
     filters: dict[str, Any]
+    revisions: dict[str, str] = Field(default_factory=dict)
 
     def total(self, split: str, field: str = "tokens") -> int:
         """Sum of a count (`documents`, `tokens`, `bytes`) over the split's streams."""

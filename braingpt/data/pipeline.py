@@ -1,59 +1,47 @@
-"""One preparation from end to end: documents -> filters -> deduplication -> tokens -> shards.
+"""One preparation from end to end: documents -> judged, tokenized -> deduplicated -> shards.
 
-Batches of documents are tokenized on all processors, everything else runs in one thread: reading and filtering beside the tokenizer's
-threads was slower (11.5 s instead of 9.5 s for 28 MB on two processors), as they take turns at the interpreter lock. Memory stays bounded
-by a batch and the deduplication's eight bytes a document, whatever the size of the corpus. The result is a pure function of the inputs and
-the parameters.
+    streams --chunks--> workers --outcomes, in order--> deduplication -> token files
+       ^ position                                            |
+       +------------------------- journal <------------------+
+
+The main process reads, and takes the workers' outcomes in the order of reading; all that depends on former documents (duplicates, caps)
+is decided there. Memory is bounded by a few chunks. The result is a pure function of the inputs and the parameters: the number of workers
+and interruptions leave no trace in it.
 """
 
+import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from braingpt import __version__
-from braingpt.data import files
-from braingpt.data.dedup import Seen, content_hash, held_out
+from braingpt.data.counts import Counts, shown
+from braingpt.data.dedup import Deduplicator, held_out
 from braingpt.data.document import Document
-from braingpt.data.filters import Filters
-from braingpt.data.manifest import NAME, Manifest, TokenizerFacts, check_sizes, read_manifest
-from braingpt.data.sources import DATASETS, check_languages, preparation
-from braingpt.data.stream import Stream
-from braingpt.data.streams import check_found, check_options, open_streams
-from braingpt.data.writer import FolderWriter, check_replaceable
+from braingpt.data.index import LOG, Index
+from braingpt.data.journal import Journal
+from braingpt.data.manifest import Manifest, Stream, TokenizerFacts
+from braingpt.data.request import Checked, Request, check, difference, existing
+from braingpt.data.sources import DATASETS, preparation
+from braingpt.data.streams import check_found, open_streams
+from braingpt.data.worker import Chunk, Outcome, Worker, outcomes
+from braingpt.data.writer import FolderWriter, Place
 from braingpt.errors import UserError
 
-BATCH = 500_000  # characters tokenized at once
+CHUNK = 500_000  # characters given to a worker at once
+MANY = 5_000  # documents, however short
 SMALL = 0.05  # share held out of the sample corpus and of the user's own files, as of the small corpora in the table
 
 
 @dataclass
-class Request:
-    """What `braingpt data prepare` was asked for. None stands for the corpus' own default."""
-
-    name: str
-    out: Path
-    paths: list[Path] = field(default_factory=list)  # of `text`
-    source: Path | None = None
-    languages: list[str] | None = None
-    max_samples: int | None = None  # kept documents, per source and language
-    column: str | None = None
-    revision: str | None = None  # of hub datasets
-    config: str | None = None
-    split: str | None = None
-    validation: float | None = None  # share of the documents
-    force: bool = False
-
-
-@dataclass
 class Progress:
-    """How far a preparation is, as told to the callback."""
+    """How far a preparation is, as told to the callback: once at its beginning, then behind every chunk."""
 
     source: str
     read: int  # documents
@@ -80,220 +68,284 @@ def prepare(
     note: Callable[[str], None] = lambda line: None,
     progress: Callable[[Progress], None] = lambda progress: None,
 ) -> Prepared:
-    """Prepare `request.out`, or report it as it is when it was prepared with the same parameters.
+    """Prepare `request.out`, or report it as it is when it was prepared with the same parameters; go on where an interrupted one stopped.
 
     Raises UserError for anything wrong with the request, nothing found or nothing kept, and an existing folder with other parameters;
-    Failure when the hub or a file cannot be read; OSError when the disk is full. Whatever is raised, nothing is left behind.
+    Failure when the hub or a file cannot be read; OSError when the disk is full. `request.out` is whole or as it was, whatever is raised;
+    what an interruption or a failure leaves for the next time lies in `.NAME.partial` beside it.
     """
     start = time.monotonic()
-    languages, inputs, parameters = _check(request, tokenizer)
-    existing = _existing(request, parameters, tokenizer)
-    if existing:
-        return Prepared(existing, False, 0.0, [])
-    run = _Run(request, tokenizer, languages, inputs, note, progress)
+    checked = check(request, tokenizer)
+    there = existing(request, checked.parameters)
+    if there:
+        return Prepared(there, False, 0.0, [])
     with FolderWriter(request.out, "uint16" if tokenizer.vocab_size <= 1 << 16 else "uint32") as writer:
-        run.fill(writer)
-        streams = writer.close()
-        if not streams:
-            raise UserError(_nothing_kept(request.name, run.filters))
-        tokenizer.save(writer.root / "tokenizer")
-        manifest = Manifest(
-            name=request.name,
-            braingpt=__version__,
-            created=datetime.now(UTC).isoformat(timespec="seconds"),
-            parameters=parameters,
-            tokenizer=TokenizerFacts(fingerprint=tokenizer.fingerprint, vocab_size=tokenizer.vocab_size),
-            dtype=writer.dtype,
-            streams=streams,
-            filters={source: filters.report() for source, filters in run.filters.items()},
-        )
-        writer.publish(manifest)
+        run = _Run(request, checked, tokenizer, writer, note, progress)
+        try:
+            run.fill()
+            manifest = run.finish()
+        except UserError:
+            writer.keep = False
+            raise
+        except BaseException:
+            if writer.keep:
+                run.note(f"what is finished is kept in {writer.work}; the same command goes on from there")
+            raise
+        finally:
+            run.close()
     return Prepared(manifest, True, time.monotonic() - start, run.notes)
-
-
-def _check(request: Request, tokenizer: Any) -> tuple[list[str], list[Path], dict[str, Any]]:
-    """Languages, input files and the parameters that go into the manifest."""
-    entry = preparation(request.name)
-    check_options(request.name, request.paths, **_reading(request))
-    if request.max_samples is not None and request.max_samples < 1:
-        raise UserError(f"--max-samples must be at least 1, not {request.max_samples}")
-    if request.validation is not None and not 0 <= request.validation <= 0.5:
-        raise UserError(f"--validation is a share from 0 to 0.5, not {request.validation}")
-    languages = list(dict.fromkeys(request.languages or entry.languages))
-    check_languages(request.name, languages, tokenizer.markers)
-    inputs = files.find(request.paths) if request.name == "text" else []
-    parameters = {
-        "paths": [str(path if request.name == "hub" else path.resolve()) for path in request.paths],
-        "inputs": files.stamp(inputs) if inputs else None,
-        "source": str(request.source.resolve()) if request.source else None,
-        "languages": languages,
-        "max_samples": request.max_samples or entry.max_samples,
-        "column": request.column,
-        "revision": request.revision,
-        "config": request.config,
-        "split": request.split,
-        "validation": request.validation,
-    }
-    return languages, inputs, parameters
-
-
-def _reading(request: Request) -> dict[str, Any]:
-    """What of a request is about reading."""
-    return {key: getattr(request, key) for key in ("source", "column", "revision", "config", "split")}
-
-
-def _existing(request: Request, parameters: dict[str, Any], tokenizer: Any) -> Manifest | None:
-    """The manifest of a whole folder prepared with the same parameters; UserError for any other folder, unless it may be replaced."""
-    out = request.out
-    if not out.exists() and not out.is_symlink():
-        return None
-    check_replaceable(out)
-    if request.force or not any(out.iterdir()):
-        return None
-    if not (out / NAME).is_file():
-        raise UserError(f"{out} is there already and has no manifest; --force replaces it, --out DIR writes elsewhere")
-    manifest = read_manifest(out)
-    check_sizes(out, manifest)
-    before = {"corpus": manifest.name, **manifest.parameters, "tokenizer": manifest.tokenizer.fingerprint[:12]}
-    now = {"corpus": request.name, **parameters, "tokenizer": tokenizer.fingerprint[:12]}
-    for key, value in now.items():
-        if before.get(key) != value:
-            was = "changed since" if key == "inputs" else f"was {_show(before.get(key))}, now {_show(value)}"
-            raise UserError(f"{out} was prepared with other parameters ({key}: {was}); --force replaces it, --out DIR writes elsewhere")
-    return manifest
-
-
-def _show(value: Any) -> str:
-    return "the default" if value is None else ",".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 class _Run:
     """The state of one preparation while it runs."""
 
-    def __init__(self, request: Request, tokenizer: Any, languages: list[str], inputs: list[Path], note: Any, progress: Any) -> None:
-        self.request, self.tokenizer, self.languages, self.inputs, self.progress = request, tokenizer, languages, inputs, progress
-        self.filters: dict[str, Filters] = {}
+    def __init__(self, request: Request, checked: Checked, tokenizer: Any, writer: FolderWriter, note: Any, progress: Any) -> None:
+        self.request, self.checked, self.tokenizer, self.writer, self.progress = request, checked, tokenizer, writer, progress
+        self.counts: dict[str, Counts] = {}
         self.notes: list[str] = []
         self._note = note
-        self._seen = Seen()
-        self._kept: Counter[tuple[str, str]] = Counter()  # documents by source and language, against the cap
-        self._cap = request.max_samples or preparation(request.name).max_samples
-        self._bytes = self._tokens = 0
-        self._done: float | None = None
-        self._current = ""
+        self._broken: list[tuple[str, str, str]] = []  # rows read since the last document
+        self._kept: Counter[tuple[str, str]] = Counter()  # by source and language, against the caps
+        self._tokens: Counter[tuple[str, str]] = Counter()
+        self._full: dict[tuple[str, str], str] = {}  # and the rule that names the cap
+        self._current = 0  # stream
+        self._bytes = 0
+        self._held = False  # the splits are settled
+        self._settings = (checked.quality, checked.languages, tokenizer)
+        self._worker = Worker(*self._settings)
+        for line in self._worker.judge.notes:
+            self.note(line)
+        self.streams = open_streams(
+            request.name, checked.languages, note=self.note, broken=lambda *row: self._broken.append(row), paths=request.paths,
+            part=request.part, **request.reading(),
+        )  # fmt: skip
+        self._positions: list[dict[str, Any] | None] = [None] * len(self.streams)
+        self._restore()
 
     def note(self, line: str) -> None:
         """Keep a line for the user and pass it on."""
         self.notes.append(line)
         self._note(line)
 
-    def fill(self, writer: FolderWriter) -> None:
-        """Write all streams of the preparation."""
-        with closing(self._batches()) as batches:
-            for batch in batches:
-                self._write(writer, batch)
-        token_bytes_V = np.asarray(self.tokenizer.token_bytes())
-        writer.hold_out(SMALL if self.request.validation is None else self.request.validation, token_bytes_V)
+    def fill(self) -> None:
+        """Read, judge and write everything."""
+        if self._held:
+            return
+        self._tell(None)
+        with closing(outcomes(self._chunks(), self._worker, self._settings, self.request.workers)) as results:
+            for chunk, outcome in results:
+                self._take(chunk, outcome)
+                if self._journal.due():
+                    self._commit()
+        check_found(self.streams, self.request.name, self.checked.languages, self.request.source)
+        self._commit()
 
-    def _write(self, writer: FolderWriter, batch: list[tuple[Document, int]]) -> None:
-        encoded = self.tokenizer.encode_batch([document.text for document, _ in batch])
-        for (document, hashed), ids in zip(batch, encoded, strict=True):
-            share = self._share(document.source)
-            split = "validation" if held_out(hashed, share) else "train"
-            ids = [self.tokenizer.markers[document.language], *ids, self.tokenizer.eot]
-            size = len(document.text.encode("utf-8"))
-            writer.add(split, document.language, document.source, ids, size)
-            self._bytes += size
-            self._tokens += len(ids)
-        read = sum(filters.read for filters in self.filters.values())
-        kept = sum(filters.kept for filters in self.filters.values())
-        self.progress(Progress(self._current, read, kept, self._bytes, self._tokens, self._share_done()))
+    def finish(self) -> Manifest:
+        """Settle the splits, and give the folder its name."""
+        if not self._held and not self.request.part:
+            share = SMALL if self.request.validation is None else self.request.validation
+            self.writer.hold_out(share, np.asarray(self.tokenizer.token_bytes()))
+            self._held = True
+            self._commit()
+        self.writer.restore(self.writer.state())
+        streams = self.writer.close()
+        if not streams and not self.request.part:
+            raise UserError(self._nothing_kept())
+        shutil.rmtree(self.writer.root / "tokenizer", ignore_errors=True)
+        self.tokenizer.save(self.writer.root / "tokenizer")
+        if self.request.part:
+            self._leave_log(streams)
+        manifest = Manifest(
+            name=self.request.name,
+            braingpt=__version__,
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            parameters=self.checked.parameters,
+            revisions={one.label: one.position()["revision"] for one in self.streams if one.position().get("revision")},
+            tokenizer=TokenizerFacts(fingerprint=self.tokenizer.fingerprint, vocab_size=self.tokenizer.vocab_size),
+            dtype=self.writer.dtype,
+            streams=streams,
+            filters={source: counts.report() for source, counts in self.counts.items()},
+        )
+        self.writer.publish(manifest)
+        return manifest
 
-    def _share_done(self) -> float | None:
-        """Of the input files, or of the cap where there is one; None for a stream without a known end."""
-        datasets = preparation(self.request.name).datasets
-        if not self._cap or not datasets:
-            return self._done
-        streams = sum(DATASETS[dataset].offers(language) for dataset in datasets for language in self.languages)
-        return min(1.0, sum(self._kept.values()) / (self._cap * streams))
+    def _leave_log(self, streams: list[Stream]) -> None:
+        """A copy of the index' log for `join`, its streams counted as in the manifest."""
+        order = [(stream.split, stream.language, stream.source) for stream in streams]
+        number_S = np.array([order.index((one.split, one.language, one.source)) for one in self.writer.streams], dtype=np.uint16)
+        with (self.writer.root / LOG).open("wb") as file:
+            for begin in range(0, self._index.count, MANY):
+                records = self._index.records(np.arange(begin, min(begin + MANY, self._index.count)))
+                records["stream"] = number_S[records["stream"]]
+                file.write(records.tobytes())
+
+    def close(self) -> None:
+        """Let the files of the index go."""
+        self._index.close()
+
+    def _restore(self) -> None:
+        """The state of the journal, where one was left with the same parameters."""
+        self._journal = Journal(self.writer.work)
+        state = self._journal.state if self.writer.root.exists() else None  # it was published, and the process killed at once
+        changed = difference(state["parameters"], self.checked.parameters) if state else None
+        if changed and not self.request.force:
+            self.writer.keep = True
+            raise UserError(
+                f"{self.writer.work} holds an interrupted preparation with other parameters ({changed}); "
+                "--force discards it, --out DIR writes elsewhere"
+            )
+        if state is None or changed:
+            self._journal.remove()
+            self.writer.restore([])
+            self._open_index(0)
+            return
+        self.writer.restore(state["writer"])
+        self._open_index(state["documents"])
+        self.counts = {source: Counts(report) for source, report in state["counts"].items()}
+        self._kept.update({(source, language): number for source, language, number in state["kept"]})
+        self._tokens.update({(source, language): number for source, language, number in state["tokens"]})
+        self._full = {(source, language): rule for source, language, rule in state["full"]}
+        self._positions, self._current, self._bytes, self._held = state["positions"], state["current"], state["bytes"], state["held"]
+        for stream, position in zip(self.streams, self._positions, strict=True):
+            if position:
+                stream.resume(position)
+        self.writer.keep = True
+        self.note(f"going on with an interrupted preparation, behind {sum(one.read for one in self.counts.values()):,} documents")
+
+    def _commit(self) -> None:
+        """Everything so far on the disk, and the journal that tells of it."""
+        self.writer.sync()
+        self._index.sync()
+        self._journal.write(
+            {
+                "parameters": self.checked.parameters,
+                "writer": self.writer.state(),
+                "documents": self._index.count,
+                "counts": {source: counts.report() for source, counts in self.counts.items()},
+                **{name: [[*key, value] for key, value in getattr(self, f"_{name}").items()] for name in ("kept", "tokens", "full")},
+                **{name: getattr(self, f"_{name}") for name in ("positions", "current", "bytes", "held")},
+            }
+        )
+        self.writer.keep = True
+
+    def _open_index(self, count: int) -> None:
+        near = self.checked.quality.near_duplicates
+        self._index = Index(self.writer.work, count)
+        self._duplicates = Deduplicator(self._index, self._stored, near.similarity if near else None)
+
+    def _stored(self, record: np.void) -> np.ndarray:
+        """Tokens of a document that was written."""
+        stream = self.writer.streams[record["stream"]]
+        stream.flush()
+        return stream.read(Place(int(record["file"]), int(record["at"]), int(record["length"])))
+
+    def _chunks(self) -> Iterator[Chunk]:
+        """Everything there is to read, from where the journal left off."""
+        for number in range(self._current, len(self.streams)):
+            if self._is_full(number):
+                continue
+            documents: list[Document] = []
+            size = 0
+            try:
+                with closing(iter(self.streams[number])) as reading:
+                    for document in reading:
+                        documents.append(document)
+                        size += len(document.text)
+                        if size >= CHUNK or len(documents) >= MANY:
+                            if self._is_full(number):
+                                break
+                            yield self._chunk(number, documents)
+                            documents, size = [], 0
+            except Exception:  # what was read before is not lost
+                yield self._chunk(number, documents)
+                raise
+            yield self._chunk(number, documents)
+
+    def _chunk(self, number: int, documents: list[Document]) -> Chunk:
+        broken, self._broken = self._broken, []
+        stream = self.streams[number]
+        return Chunk(number, documents, broken, stream.position(), stream.done())
+
+    def _take(self, chunk: Chunk, outcome: Outcome) -> None:
+        """Write what is to be kept of a chunk, and count the rest."""
+        if self._is_full(chunk.stream):  # it was read before that was known
+            return
+        source = self.streams[chunk.stream].source
+        counts = self.counts.setdefault(source, Counts())
+        for _, rule, sample in chunk.broken:
+            counts.drop(rule, shown(sample))
+        ids = np.split(outcome.ids, np.cumsum(outcome.lengths)[:-1]) if len(outcome.lengths) else []
+        self._duplicates.begin(outcome.keys, ids)
+        good = -1  # number among those the worker found good
+        for document, rule, language in zip(chunk.documents, outcome.rules, outcome.languages, strict=True):
+            if self._is_full(chunk.stream):
+                break
+            if rule is None:
+                good += 1
+                rule = self._duplicates.rule(good) or self._cap(source, language, len(ids[good]))
+            if rule is None:
+                counts.keep()
+                self._write(source, language, good, ids[good], outcome)
+            else:
+                named = f"[{language or 'unknown'}] {document.text[:400]}" if rule == "language" else document.text
+                counts.drop(rule, shown(named) if counts.wants(rule) else "")
+        self._duplicates.end()
+        self._current, self._positions[chunk.stream] = chunk.stream, chunk.after
+        self._tell(chunk)
+
+    def _write(self, source: str, language: str, good: int, ids: np.ndarray, outcome: Outcome) -> None:
+        split = "validation" if held_out(int(outcome.keys[good, 0]), self._share(source)) else "train"
+        size = int(outcome.bytes[good])
+        self._duplicates.keep(good, *self.writer.add(split, language, source, ids, size))
+        self._bytes += size
+        self._kept[source, language] += 1
+        self._tokens[source, language] += len(ids)
+        if self._kept[source, language] == self.checked.max_samples:
+            self._full[source, language] = "beyond --max-samples"
+
+    def _cap(self, source: str, language: str, tokens: int) -> str | None:
+        """The cap that a document of so many tokens would break."""
+        limit = self.request.max_tokens
+        if (source, language) not in self._full and limit is not None and self._tokens[source, language] + tokens > limit:
+            self._full[source, language] = "beyond --max-tokens"
+        return self._full.get((source, language))
+
+    def _is_full(self, number: int) -> bool:
+        """Whether no document of this stream can be wanted any more."""
+        stream = self.streams[number]
+        named = stream.language if self.checked.quality.language.trust_source else None
+        return all((stream.source, language) in self._full for language in ([named] if named else self.checked.languages))
 
     def _share(self, source: str) -> float:
         if self.request.validation is not None:
             return self.request.validation
         return DATASETS[source].validation if source in DATASETS else SMALL
 
-    def _batches(self) -> Iterator[list[tuple[Document, int]]]:
-        """Kept documents and their content hashes, in batches of about BATCH characters."""
-        batch: list[tuple[Document, int]] = []
-        size = 0
-        for source, documents in self._streams():
-            self._current = source
-            filters = self._filters(source)
-            with closing(documents):
-                for document in documents:
-                    if all(self._full(source, language) for language in ([document.language] if document.language else self.languages)):
-                        break
-                    kept = filters.apply(document)
-                    if kept is None:
-                        continue
-                    hashed = content_hash(kept.text)
-                    if not self._seen.add(hashed):
-                        filters.duplicate(kept)
-                        continue
-                    if self._full(source, kept.language):  # detected just now
-                        filters.drop("beyond --max-samples", kept.text)
-                        continue
-                    self._kept[source, kept.language] += 1
-                    batch.append((kept, hashed))
-                    size += len(kept.text)
-                    if size >= BATCH:
-                        yield batch
-                        batch, size = [], 0
-        if batch:
-            yield batch
+    def _tell(self, chunk: Chunk | None) -> None:
+        read, kept = (sum(getattr(counts, name) for counts in self.counts.values()) for name in ("read", "kept"))
+        source = self.streams[self._current].source
+        self.progress(Progress(source, read, kept, self._bytes, self._tokens.total(), self._done(chunk)))
 
-    def _streams(self) -> Iterator[tuple[str, Iterator[Document]]]:
-        """`(source, documents)` of everything the preparation reads. A stream holds one language, or languages to be detected."""
-        if self.request.name == "sample":
-            from braingpt.data.sample import documents
+    def _done(self, chunk: Chunk | None) -> float | None:
+        """Share of the work: of the streams, or of the caps, whichever is further on."""
+        shares = [(chunk.stream + chunk.done) / len(self.streams)] if chunk and chunk.done is not None else []
+        datasets = preparation(self.request.name).datasets
+        pairs = sum(DATASETS[dataset].offers(language) for dataset in datasets for language in self.checked.languages)
+        for cap, counter in ((self.checked.max_samples, self._kept), (self.request.max_tokens, self._tokens)):
+            if cap and pairs:
+                shares.append(min(1.0, counter.total() / (cap * pairs)))
+        return max(shares, default=None)
 
-            yield "sample", (document for document in documents() if document.language in self.languages)
-            return
-        request = self.request
-        streams = open_streams(request.name, self.languages, note=self.note, broken=self._broken, paths=request.paths, **_reading(request))
-        for number, stream in enumerate(streams):
-            yield stream.source, self._documents(stream, number, len(streams))
-        check_found(streams, request.name, self.languages, request.source)
-
-    def _documents(self, stream: Stream, number: int, count: int) -> Iterator[Document]:
-        for document in stream:
-            self._done = None if stream.done() is None else (number + stream.done()) / count
-            yield document
-
-    def _full(self, source: str, language: str | None) -> bool:
-        return self._cap is not None and self._kept[source, language or ""] >= self._cap
-
-    def _broken(self, source: str, rule: str, sample: str) -> None:
-        self._filters(source).broken(rule, sample)
-
-    def _filters(self, source: str) -> Filters:
-        from braingpt.tokenizer.language import detect
-
-        if source not in self.filters:
-            self.filters[source] = Filters(self.languages, detect)
-        return self.filters[source]
-
-
-def _nothing_kept(name: str, filters: dict[str, Filters]) -> str:
-    """The message for a preparation that would be empty: which rule dropped how much, and one example."""
-    dropped: Counter[str] = Counter()
-    samples: dict[str, str] = {}
-    for report in (one.report() for one in filters.values()):
-        for rule, facts in report["dropped"].items():
-            dropped[rule] += facts["documents"]
-            samples.setdefault(rule, next(iter(facts["samples"]), ""))
-    if not dropped:
-        return f"'{name}' holds no documents; nothing was written"
-    rules = ", ".join(f"{rule}: {count}" for rule, count in dropped.most_common())
-    worst = dropped.most_common(1)[0][0]
-    return f"nothing of '{name}' is left to train on; dropped {rules} (such as '{samples[worst]}'); nothing was written"
+    def _nothing_kept(self) -> str:
+        """The message for a preparation that would be empty: which rule dropped how much, and one example."""
+        dropped: Counter[str] = Counter()
+        samples: dict[str, str] = {}
+        for report in (counts.report() for counts in self.counts.values()):
+            for rule, facts in report["dropped"].items():
+                dropped[rule] += facts["documents"]
+                samples.setdefault(rule, next(iter(facts["samples"]), ""))
+        if not dropped:
+            return f"'{self.request.name}' holds no documents; nothing was written"
+        rules = ", ".join(f"{rule}: {count}" for rule, count in dropped.most_common())
+        worst = dropped.most_common(1)[0][0]
+        return f"nothing of '{self.request.name}' is left to train on; dropped {rules} (such as '{samples[worst]}'); nothing was written"

@@ -122,7 +122,7 @@ def _summary(manifest: Manifest, facts: dict[str, Any]) -> str:
         f"prepared {manifest.created} by braingpt {manifest.braingpt}",
     ]
     given = {key: value for key, value in manifest.parameters.items() if value not in (None, [], False)}
-    lines += [f"{key}: {value}" for key, value in given.items() if key != "inputs"]
+    lines += [f"{key}: {value}" for key, value in given.items() if not isinstance(value, dict) and key not in ("inputs", "quality_files")]
     return "<ul>" + "".join(f"<li>{escape(line)}</li>" for line in lines) + "</ul>"
 
 

@@ -42,13 +42,18 @@ class Stream:
         signals: tuple[str, str, str, str] | None = None,
         absent: Callable[[str | None], None] | None = None,
         revision: str | None = None,
+        part: tuple[int, int] | None = None,
     ) -> None:
-        """`columns`: of these the ones a row has; None finds one in each file. `absent`: told why there is nothing, or None when there is."""
+        """`columns`: of these the ones a row has; None finds one in each file. `absent`: told why there is nothing, or None when there is.
+
+        `part`: (2, 8) takes the second, tenth, ... of the files.
+        """
         self.source, self.language, self.label = source, language, label
         self.found: bool | None = None  # unknown until it was opened
         self.reason = ""  # why nothing was found
         self._list, self._note, self._broken, self._absent, self._id, self._asked = list_files, note, broken, absent, id, revision
         self._columns, self._scores, self._signals = columns, scores, signals
+        self._part = part
         self._listing: hub.Listing | None = None
         self._reader: Reader | None = None
         self._signals_noted = False
@@ -151,6 +156,9 @@ class Stream:
                     self.found, self.reason = False, str(shown)
                     self._absent((isinstance(error, hub.Absent) and error.short) or str(shown))
                     return None
+            if self._part:
+                number, count = self._part
+                self._listing = self._listing._replace(files=self._listing.files[number - 1 :: count])
             self._at["revision"] = self._listing.revision
             self.found = True
             if self._absent:

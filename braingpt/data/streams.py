@@ -7,10 +7,11 @@ for stream in streams:
 check_found(streams, "fineweb2", ["ko"], None)
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from braingpt.data import files, hub
+from braingpt.data.sample import SampleStream
 from braingpt.data.sources import DATASETS, Dataset, Part, preparation
 from braingpt.data.stream import Broken, List, Note, Stream
 from braingpt.errors import UserError
@@ -28,18 +29,20 @@ def open_streams(
     revision: str | None = None,
     config: str | None = None,
     split: str | None = None,
-) -> list[Stream]:
+    part: tuple[int, int] | None = None,
+) -> Sequence[Stream | SampleStream]:
     """The streams of a preparation, in an order that depends on the arguments only. Nothing is fetched before the first is read.
 
     name: of the table, or "text" with `paths` to files and folders, or "hub" with one path, a dataset's id.
     source: folder with local copies in the hub's layout, in place of the hub. column, revision, config, split: in place of the table's.
+    part: (2, 8) for the second of eight parts of every stream's files.
     Raises UserError for options that do not go together, own files that cannot be read, and --source without any of the datasets.
     """
     check_options(name, paths or [], source=source, column=column, revision=revision, config=config, split=split)
     if name == "sample":
-        raise UserError("'sample' is made by braingpt itself, not read")  # the pipeline has its own way to it
+        return [SampleStream(languages)]
     if name == "text":
-        return [own_files(files.find(paths or []), column, note=note, broken=broken)]
+        return [own_files(files.find(paths or []), column, note=note, broken=broken, part=part)]
     hub.quiet_hub()
     reached = [source is not None]
 
@@ -66,18 +69,19 @@ def open_streams(
                 id=id,
                 columns=(column,) if column else None,
                 revision=revision,
+                part=part,
             )
         ]
     streams: list[Stream] = []
     for key in preparation(name).datasets:
-        streams += _of_dataset(key, DATASETS[key], languages, source, revision, config, note, broken, first)
+        streams += _of_dataset(key, DATASETS[key], languages, source, revision, config, note, broken, first, part)
     return streams
 
 
-def own_files(paths: list[Path], column: str | None, *, note: Note, broken: Broken) -> Stream:
+def own_files(paths: list[Path], column: str | None, *, note: Note, broken: Broken, part: tuple[int, int] | None = None) -> Stream:
     """The stream of the user's own files. Raises UserError for one that is not what its name says, or lacks the column."""
     listing = hub.Listing(files.check(paths, column), None)
-    return Stream(files.SOURCE, None, "", lambda commit: listing, note, broken, columns=(column,) if column else None)
+    return Stream(files.SOURCE, None, "", lambda commit: listing, note, broken, columns=(column,) if column else None, part=part)
 
 
 def _of_dataset(
@@ -90,6 +94,7 @@ def _of_dataset(
     note: Note,
     broken: Broken,
     first: Callable[[List], List],
+    piece: tuple[int, int] | None,
 ) -> list[Stream]:
     """Streams of one dataset; what is not there is noted once, when the last of them was looked for."""
     rev = revision or dataset.revision
@@ -133,6 +138,7 @@ def _of_dataset(
             signals=dataset.signals,
             absent=absent,
             revision=rev,
+            part=piece,
         )
 
     return [stream(*one) for one in wanted]
@@ -170,7 +176,7 @@ def check_options(name: str, paths: list[Path], *, source: Path | None, column: 
                 raise UserError(f"the configurations of '{name}' follow from --languages; --config is for others")
 
 
-def check_found(streams: list[Stream], name: str, languages: list[str], source: Path | None) -> None:
+def check_found(streams: Sequence[Stream | SampleStream], name: str, languages: list[str], source: Path | None) -> None:
     """UserError when every stream was opened and none of them is there, with the reasons."""
     if streams and any(stream.found is not False for stream in streams):
         return

@@ -24,14 +24,14 @@ TINY = 12  # characters: below this a piece between switches takes the language 
 ENOUGH = 20_000  # characters of a document that the detector reads; its answer no longer changes
 INSERTED_WORDS = 2  # so many Latin words in a Korean sentence are a name or a term, not a change of language
 
-_HANGUL = "\u1100-\u11ff\u3131-\u318e\ua960-\ua97c\uac00-\ud7a3\ud7b0-\ud7fb\uffa1-\uffdc"
+HANGUL_LETTERS = "\u1100-\u11ff\u3131-\u318e\ua960-\ua97c\uac00-\ud7a3\ud7b0-\ud7fb\uffa1-\uffdc"
 _LATIN = "A-Za-z\u00aa\u00ba\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u02af\u1e00-\u1eff\uff21-\uff3a\uff41-\uff5a"
-_hangul = re.compile(f"[{_HANGUL}]+")
+_hangul = re.compile(f"[{HANGUL_LETTERS}]+")
 _latin = re.compile(f"[{_LATIN}]+")
 _letter = re.compile(r"[^\W\d_]+")
-_two_scripts = re.compile(f"(?P<ko>[{_HANGUL}][^{_LATIN}]*)|(?P<latin>[{_LATIN}][^{_HANGUL}]*)")
+_two_scripts = re.compile(f"(?P<ko>[{HANGUL_LETTERS}][^{_LATIN}]*)|(?P<latin>[{_LATIN}][^{HANGUL_LETTERS}]*)")
 _three_scripts = re.compile(
-    rf"(?P<ko>[{_HANGUL}][{_HANGUL}\W\d_]*)|(?P<latin>[{_LATIN}][{_LATIN}\W\d_]*)|(?P<other>[^\W\d_{_HANGUL}{_LATIN}][^{_HANGUL}{_LATIN}]*)"
+    rf"(?P<ko>[{HANGUL_LETTERS}][{HANGUL_LETTERS}\W\d_]*)|(?P<latin>[{_LATIN}][{_LATIN}\W\d_]*)|(?P<other>[^\W\d_{HANGUL_LETTERS}{_LATIN}][^{HANGUL_LETTERS}{_LATIN}]*)"
 )
 _sentence_end = re.compile(r"(?:[.!?…。](?=\s)|\n)\s*")
 

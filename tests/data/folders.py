@@ -16,10 +16,11 @@ class ByteTokenizer:
     vocab_size = 320
     eot = 256
     markers = {language: 257 + number for number, language in enumerate(("ko", "en", "de", "fr", "es", "it"))}  # noqa: RUF012
+    marked = tuple(markers)
     fingerprint = "b" * 64
 
-    def encode_batch(self, texts: list[str]) -> list[list[int]]:
-        return [list(text.encode()) for text in texts]
+    def encode(self, text: str) -> list[int]:
+        return list(text.encode())
 
     def token_bytes(self) -> np.ndarray:
         return (np.arange(self.vocab_size) < 256).astype(np.int32)

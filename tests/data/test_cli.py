@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.data.test_pipeline import ENGLISH, KOREAN
+from tests.data.texts import english, korean
 
 
 def _run(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -23,7 +23,7 @@ def _run(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with data/text prepared in it."""
     cwd = tmp_path_factory.mktemp("place")
-    texts = [template.format(number) for number in range(30) for template in (KOREAN, ENGLISH)]
+    texts = [write(number) for number in range(30) for write in (korean, english)]
     (cwd / "own.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in texts))
     done = _run("prepare", "text", "own.jsonl", "--json", cwd=cwd)
     assert done.returncode == 0, done.stderr
@@ -87,7 +87,7 @@ def test_an_interrupted_preparation_leaves_nothing_for_long(tmp_path: Path, numb
     listening = partial(signal.signal, signal.SIGINT, signal.default_int_handler)  # a shell's background jobs are born deaf to it
     process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, preexec_fn=listening)
     with fifo.open("w") as writer:
-        writer.write(ENGLISH)
+        writer.write(english(0))
         writer.flush()
         for _ in range(300):
             if (tmp_path / "data").exists():
@@ -102,7 +102,7 @@ def test_an_interrupted_preparation_leaves_nothing_for_long(tmp_path: Path, numb
         assert left == []
     else:
         fifo.unlink()
-        fifo.write_text(ENGLISH * 20)
+        fifo.write_text(" ".join(map(english, range(20))))
         assert len(left) == 1
         assert _run("prepare", "text", fifo, cwd=tmp_path).returncode == 0
         assert [path.name for path in (tmp_path / "data").iterdir()] == ["text"]

@@ -23,6 +23,7 @@ from braingpt.data.writer import FolderWriter
 from braingpt.errors import Failure, UserError
 from braingpt.tokenizer import Tokenizer
 from braingpt.tokenizer.pieces import pieces, readable
+from tests.data.texts import korean
 
 TOKENIZER = Tokenizer.default()
 KOREAN = ["오늘은 날씨가 참 좋네요. 뷁!", "안녕하세요.\n둘째 줄입니다.", "<script>alert('1')</script> & 한국어", "사과는 맛있다. " * 150]
@@ -279,7 +280,7 @@ def test_verify_finds_strange_tokens_and_files(folder: Path) -> None:
 def test_data_of_another_vocabulary_is_prepared_and_shown(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setenv("TIKTOKEN_CACHE_DIR", "../shared/tiktoken-cache")
     text = "오늘은 날씨가 참 좋네요. 내일도 맑겠습니다. 모레는 비가 온다고 합니다."
-    (tmp_path / "a.jsonl").write_text("".join(json.dumps({"text": f"{number}번째 이야기. {text}"}) + "\n" for number in range(30)), "utf-8")
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps({"text": f"{korean(number)} {text}"}) + "\n" for number in range(30)), "utf-8")
     out = tmp_path / "own"
     run("prepare", "text", tmp_path / "a.jsonl", "--out", out, "--tokenizer", "cl100k_base")
     stored = Stored(out)

@@ -15,15 +15,14 @@ from braingpt.data.sources import PREPARATIONS
 from braingpt.data.writer import FolderWriter
 from braingpt.errors import Failure, UserError
 from tests.data.folders import ByteTokenizer
+from tests.data.texts import english, korean
 
 CORPORA = Path("../shared/corpora")
-KOREAN = "인공지능은 사람이 만든 기계가 배우고 생각하는 힘을 말한다. 이것은 {} 번째 글이다."
-ENGLISH = "Small models learn from little text, and this is the document with the number {} among them."
 
 
 def _own(tmp_path: Path, count: int = 40) -> Path:
     path = tmp_path / "own.jsonl"
-    texts = [template.format(number) for number in range(count) for template in (KOREAN, ENGLISH)]
+    texts = [write(number) for number in range(count) for write in (korean, english)]
     path.write_text("\n".join(json.dumps({"text": text}) for text in [*texts, texts[0], "x"]))
     return path
 
@@ -46,13 +45,13 @@ def test_own_files(tmp_path: Path, tokenizer: ByteTokenizer) -> None:
     out = tmp_path / "out"
     done = prepare(Request("text", out, [_own(tmp_path)], validation=0.2), tokenizer)
     kept = {language: [_decoded(out, split, language, tokenizer) for split in ("train", "validation")] for language in ("ko", "en")}
-    for language, template in (("ko", KOREAN), ("en", ENGLISH)):
+    for language, write in (("ko", korean), ("en", english)):
         train, validation = kept[language]
-        assert sorted(train + validation) == sorted(template.format(number) for number in range(40))
+        assert sorted(train + validation) == sorted(write(number) for number in range(40))
         assert 1 <= len(validation) <= 20
     report = done.manifest.filters["text"]
     assert (report["read"], report["kept"]) == (82, 80)
-    assert {rule: facts["documents"] for rule, facts in report["dropped"].items()} == {"duplicate": 1, "too short": 1}
+    assert {rule: facts["documents"] for rule, facts in report["dropped"].items()} == {"duplicate": 1, "short": 1}
     assert sum(stream.bytes for stream in done.manifest.streams) == sum(
         len(text.encode()) for both in kept.values() for s in both for text in s
     )
@@ -69,7 +68,7 @@ def test_same_inputs_give_the_same_bytes(tmp_path: Path, tokenizer: ByteTokenize
 
 def test_a_single_document_gives_both_splits(tmp_path: Path, tokenizer: ByteTokenizer) -> None:
     path = tmp_path / "one.txt"
-    path.write_text("".join(ENGLISH.format(number) + "\n" for number in range(100)))
+    path.write_text("".join(english(number) + "\n" for number in range(100)))
     prepare(Request("text", tmp_path / "out", [path]), tokenizer)
     shards = ShardSet.open([tmp_path / "out"], tokenizer)
     train, validation = shards.tokens("train", "en"), shards.tokens("validation", "en")
@@ -87,7 +86,7 @@ def test_existing_folder(tmp_path: Path, tokenizer: ByteTokenizer) -> None:
     with pytest.raises(UserError, match=r"languages: was .*, now ko\).*--force"):
         prepare(Request("text", out, [own], languages=["ko"]), tokenizer)
     assert prepare(Request("text", out, [own], languages=["ko"], force=True), tokenizer).manifest.languages() == ["ko"]
-    own.write_text(json.dumps({"text": ENGLISH}))
+    own.write_text(json.dumps({"text": english(0)}))
     with pytest.raises(UserError, match="inputs: changed since"):
         prepare(Request("text", out, [own], languages=["ko"]), tokenizer)
     (out / "my-notes.txt").write_text("mine")
@@ -111,7 +110,7 @@ def test_validation_share(tmp_path: Path, tokenizer: ByteTokenizer, validation: 
 def test_nothing_kept(tmp_path: Path, tokenizer: ByteTokenizer) -> None:
     path = tmp_path / "short.jsonl"
     path.write_text('{"text": "x"}\n{"text": "y"}\n{\n')
-    with pytest.raises(UserError, match=r"too short: 2, broken row: 1 \(such as 'x'\)"):
+    with pytest.raises(UserError, match=r"short: 2, broken row: 1 \(such as 'x'\)"):
         prepare(Request("text", tmp_path / "deep" / "out", [path]), tokenizer)
     path.write_text("")
     with pytest.raises(UserError, match="holds no documents"):
@@ -128,9 +127,10 @@ def test_failure_leaves_nothing_and_keeps_what_was(
     added = FolderWriter.add
 
     def failing(self, split, language, *rest):
-        added(self, split, language, *rest)
+        place = added(self, split, language, *rest)
         if language == "en":
             raise error
+        return place
 
     monkeypatch.setattr(FolderWriter, "add", failing)
     with pytest.raises(type(error)):
@@ -167,11 +167,9 @@ def _local(tmp_path: Path) -> Path:
     folder = tmp_path / "copies" / "klue" / "klue"
     configs = []
     rows = {
-        "ynat": [{"title": KOREAN.format(n), "label": n} for n in range(5)],
-        "ner": [{"tokens": list(KOREAN.format(n)), "sentence": "<표:XX>"} for n in range(5, 10)],
-        "wos": [
-            {"dialogue": [{"role": "user", "text": KOREAN.format(n)}, {"role": "sys", "text": "네, 알겠습니다."}]} for n in range(10, 12)
-        ],
+        "ynat": [{"title": korean(n), "label": n} for n in range(5)],
+        "ner": [{"tokens": list(korean(n)), "sentence": "<표:XX>"} for n in range(5, 10)],
+        "wos": [{"dialogue": [{"role": "user", "text": korean(n)}, {"role": "sys", "text": "네, 알겠습니다."}]} for n in range(10, 12)],
     }
     for config, content in rows.items():
         (folder / config).mkdir(parents=True)
@@ -186,7 +184,7 @@ def test_local_copy_of_a_hub_dataset(tmp_path: Path, tokenizer: ByteTokenizer) -
     request = Request("korean", tmp_path / "out", source=_local(tmp_path), languages=["ko"], validation=0.0)
     manifest = prepare(request, tokenizer, note=notes.append).manifest
     texts = _decoded(tmp_path / "out", "train", "ko", tokenizer)
-    assert texts == [*(KOREAN.format(n) for n in range(10)), *(f"{KOREAN.format(n)}\n네, 알겠습니다." for n in (10, 11))]
+    assert texts == [*(korean(n) for n in range(10)), *(f"{korean(n)}\n네, 알겠습니다." for n in (10, 11))]
     assert [stream.source for stream in manifest.streams] == ["klue"]
     assert any("KorQuAD" in note for note in notes)
     assert any("klue/klue" in note and "mrc" in note and "ynat validation" in note for note in notes)
@@ -229,7 +227,7 @@ def test_every_corpus_of_the_table(tmp_path: Path, tokenizer: ByteTokenizer, nam
 
 
 def test_progress_is_told(tmp_path: Path, tokenizer: ByteTokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline, "BATCH", 1000)
+    monkeypatch.setattr(pipeline, "CHUNK", 1000)
     told: list[pipeline.Progress] = []
     done = prepare(Request("text", tmp_path / "out", [_own(tmp_path)]), tokenizer, progress=told.append)
     assert len(told) > 3

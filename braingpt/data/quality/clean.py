@@ -14,8 +14,10 @@ _INVISIBLE = re.compile(f"[{_GLYPHLESS}]+")
 _LINE_ENDS = re.compile(f"\r\n|[{_BREAKS}]")
 _EMPTY_LINES = re.compile(r"\n{3,}")
 
-# UTF-8 read as Latin-1 or Windows-1252: the lead byte's letter before what a continuation byte turns into.
-MOJIBAKE = re.compile("[\xc2-\xf4][\x80-\xbf€‚ƒ„…†‡ˆ‰Š‹ŒŽ‘’“”•–—˜™š›œžŸ]")
+# UTF-8 read as Latin-1 or Windows-1252: the lead byte's letter before what its one, two or three continuation bytes turn into. Not fewer: é»
+# ends a quotation in French, Spanish and Italian.
+_NEXT = "[\x80-\xbf€‚ƒ„…†‡ˆ‰Š‹ŒŽ‘’“”•–—˜™š›œžŸ]"
+MOJIBAKE = re.compile(f"[\xc2-\xdf]{_NEXT}|[\xe0-\xef]{_NEXT}{{2}}|[\xf0-\xf4]{_NEXT}{{3}}")
 
 
 def clean(text: str) -> str:

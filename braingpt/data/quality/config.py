@@ -175,6 +175,12 @@ class Contamination(Settings):
     )
 
 
+class NearDuplicates(Settings):
+    """Of documents whose token trigrams have at least this Jaccard similarity, only the first is kept. The same texts are always one."""
+
+    similarity: float = Field(gt=0, le=1)
+
+
 def _rule(kind: type[Settings]) -> Any:
     return Annotated[kind | None, BeforeValidator(_off)]
 
@@ -208,6 +214,7 @@ class QualityConfig(Settings):
     perplexity: _rule(Perplexity)
     educational: _rule(Educational)
     contamination: _rule(Contamination)
+    near_duplicates: _rule(NearDuplicates)
 
 
 def at(bound: dict[str, Any], language: str) -> Any:

@@ -20,7 +20,7 @@ from braingpt.data.quality.perplexity import Perplexity
 from braingpt.data.quality.rules import Rule, rules_of
 from braingpt.data.quality.segments import Segmenter
 from braingpt.data.quality.shape import EXAMINED, HANGUL, JAMO, LATIN, UNCLEAN, Shape
-from braingpt.tokenizer.language import decide
+from braingpt.tokenizer.language import LANGUAGES, decide
 
 _OTHER_VOCABULARY = "the {rule} model was trained on another tokenizer's ids and is left out; scripts/train_{rule}.py trains one for yours"
 
@@ -35,17 +35,19 @@ class Judged(NamedTuple):
 
 
 class Judge:
-    """Cleans and judges. `languages`: the ones wanted. `fingerprint`: of the tokenizer whose ids `tokens` will see; the models are bound to it.
+    """Cleans and judges. `languages`: the ones wanted, of those the tokenizer has `marked`. `fingerprint`: of the tokenizer whose ids `tokens`
+    will see; the models are bound to it.
 
     `notes` says in a line each what is left out. UserError for a model or evaluation set that cannot be read.
     """
 
-    def __init__(self, config: QualityConfig, languages: Collection[str], fingerprint: str) -> None:
+    def __init__(self, config: QualityConfig, languages: Collection[str], fingerprint: str, marked: Collection[str] = LANGUAGES) -> None:
         self.config = config
+        self._marked = tuple(marked)
         self.languages = frozenset(languages)
         self.notes: list[str] = []
         self._rules: dict[str, list[tuple[str, Rule]]] = {language: rules_of(config, language) for language in languages}
-        self._segmenter = Segmenter(config.stop_word_lists)
+        self._segmenter = Segmenter(config.stop_word_lists, self._marked)
         self._boilerplate = Boilerplate(config.boilerplate) if config.boilerplate else None
         self._contamination = Contamination(config.contamination) if config.contamination else None
         self._perplexity = Perplexity(config.perplexity) if config.perplexity else None
@@ -64,7 +66,7 @@ class Judge:
             return Judged(text, document.language, [], "empty")
         language = document.language if self.config.language.trust_source else None
         if language is None:
-            language = decide(shape.text, shape.letters, shape.counts[HANGUL] + shape.counts[JAMO], shape.counts[LATIN])
+            language = decide(shape.text, shape.letters, shape.counts[HANGUL] + shape.counts[JAMO], shape.counts[LATIN], self._marked)
         if language not in self.languages:
             return Judged(text, language, [], "language")
         if self._boilerplate:

@@ -8,17 +8,22 @@ words. Everything else stays with the text before it. Most documents are known t
 import re
 
 from braingpt.data.quality.shape import HANGUL, JAMO, LATIN, Shape
-from braingpt.tokenizer.language import INSERTED_WORDS, split
+from braingpt.tokenizer.language import HANGUL_LETTERS, INSERTED_WORDS, LANGUAGES, split
 
 WORDS = 4  # a Latin piece of fewer is an insertion
 STOP_WORDS = 0.15  # of its words, at least
+_latin_stretch = re.compile(f"[A-Za-z\u00aa-\u02af\u1e00-\u1eff][^{HANGUL_LETTERS}]{{{2 * WORDS - 2},}}")
 _hangul_word = re.compile("[\uac00-\ud7a3]+")
 
 
 class Segmenter:
-    """Cuts code-switched documents. `lists`: stop words by language; in a language without a list, any piece of some words counts."""
+    """Cuts code-switched documents. `lists`: stop words by language; in a language without a list, any piece of some words counts.
 
-    def __init__(self, lists: dict[str, str]) -> None:
+    `marked`: the languages that can be told apart.
+    """
+
+    def __init__(self, lists: dict[str, str], marked: tuple[str, ...] = LANGUAGES) -> None:
+        self._marked = marked
         self._stop = {language: frozenset(words.split()) for language, words in lists.items()}
 
     def cut(self, text: str, shape: Shape, language: str) -> list[tuple[str | None, str]]:
@@ -26,7 +31,7 @@ class Segmenter:
         if not self._may_switch(text, shape, language):
             return [(language, text)]
         found: list[tuple[str | None, str]] = []
-        for code, piece in split(text):
+        for code, piece in split(text, self._marked):
             if code != language and not self._is_switch(code, piece):
                 code = found[-1][0] if found else language
             if found and found[-1][0] == code:
@@ -43,8 +48,17 @@ class Segmenter:
             return False
         if language != "ko":
             return hangul > INSERTED_WORDS
+        if not self._stop:
+            return True
         words = frozenset(shape.words)
-        return any(not words.isdisjoint(stop) for stop in self._stop.values()) or not self._stop
+        if all(words.isdisjoint(stop) for stop in self._stop.values()):
+            return False
+        return any(self._may_be_sentence(stretch) for stretch in _latin_stretch.findall(text))
+
+    def _may_be_sentence(self, stretch: str) -> bool:
+        """Whether a piece that `_is_switch` would take can lie in this stretch without Hangul: so many words, and a stop word among them."""
+        words = stretch.lower().split()
+        return len(words) >= WORDS and any(not stop.isdisjoint(words) for stop in self._stop.values())
 
     def _is_switch(self, code: str | None, piece: str) -> bool:
         if code is None:

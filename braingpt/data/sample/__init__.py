@@ -48,3 +48,32 @@ def documents(seed: int = 0, size_bytes: int = DEFAULT_BYTES) -> Iterator[Docume
         language = _STREAMS[behind][0]
         yield Document(text, language, "sample", f"sample-{language}-{numbers[language]}")
         numbers[language] += 1
+
+
+class SampleStream:
+    """The corpus as the pipeline reads it (`data/stream.py`): resumed by making it anew up to the position."""
+
+    source, language, label, found, reason = "sample", None, "sample", True, ""
+
+    def __init__(self, languages: list[str]) -> None:
+        self._languages, self._next, self._bytes = languages, 0, 0
+
+    def position(self) -> dict[str, int]:
+        """The place behind the last document."""
+        return {"next": self._next}
+
+    def resume(self, position: dict[str, int]) -> None:
+        """Begin at a position."""
+        self._next = position["next"]
+
+    def done(self) -> float:
+        """Share made so far."""
+        return min(1.0, self._bytes / DEFAULT_BYTES)
+
+    def __iter__(self) -> Iterator[Document]:
+        """Documents of the languages wanted, from the position on."""
+        for number, document in enumerate(documents()):
+            self._bytes += len(document.text.encode())
+            if number >= self._next and document.language in self._languages:
+                self._next = number + 1
+                yield document

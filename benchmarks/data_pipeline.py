@@ -1,0 +1,159 @@
+"""Preparing data from end to end: MB/s per core beside tiktoken alone, what a second worker gives, and the memory a large corpus takes.
+
+    python benchmarks/data_pipeline.py speed --source ../shared/corpora          # a table in Markdown, as in docs/results/data-pipeline.md
+    python benchmarks/data_pipeline.py memory FOLDER --source ../shared/corpora --gigabytes 5    # Linux; generates the corpus in FOLDER
+
+Speed: one worker, which is one core (the main process reads, judges, tokenizes and writes), and two; and tiktoken's `encode_ordinary` over the same
+texts, one thread. Interleaved, the median of the rounds; MB are of the text that was read, kept or not. All filters are on.
+"""
+
+import argparse
+import json
+import os
+import random
+import shutil
+import statistics
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from braingpt.data.pipeline import Request, prepare
+from braingpt.data.streams import open_streams
+from braingpt.tokenizer import Tokenizer
+
+SETS = [("fineweb2", "ko"), ("fineweb2", "de"), ("c4", "en"), ("fineweb-edu", "en"), ("wikipedia", "ko"), ("korean", "ko,en")]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    one = commands.add_parser("speed")
+    one.add_argument("--rounds", type=int, default=3)
+    two = commands.add_parser("memory")
+    two.add_argument("folder", type=Path)
+    two.add_argument("--gigabytes", type=float, default=5)
+    two.add_argument("--workers", type=int, default=2)
+    for command in (one, two):
+        command.add_argument("--source", type=Path, required=True)
+    options = parser.parse_args()
+    if options.command == "speed":
+        speed(options.source, options.rounds)
+    else:
+        memory(options.folder, options.source, options.gigabytes, options.workers)
+
+
+def texts(name: str, languages: str, source: Path) -> Iterator[str]:
+    streams = open_streams(name, languages.split(","), source=source, note=lambda _: None, broken=lambda *_: None)
+    return (document.text for stream in streams for document in stream)
+
+
+def speed(source: Path, rounds: int) -> None:
+    print("| corpus | MB | documents | tiktoken alone MB/s | 1 worker | 2 workers | 2 workers / 1 |\n|---|---|---|---|---|---|---|")
+    tokenizer = Tokenizer.default()
+    for name, languages in SETS:
+        every = list(texts(name, languages, source))
+        size = sum(len(text.encode()) for text in every) / 1e6
+        measured: list[list[float]] = [[], [], []]
+        for _ in range(rounds):
+            begin = time.perf_counter()
+            for text in every:
+                tokenizer._bpe.encode_ordinary(text)
+            measured[0].append(size / (time.perf_counter() - begin))
+            for workers in (1, 2):
+                with tempfile.TemporaryDirectory() as folder:
+                    request = Request(name, Path(folder) / "out", source=source, languages=languages.split(","), workers=workers)
+                    begin = time.perf_counter()
+                    prepare(request, tokenizer)
+                    measured[workers].append(size / (time.perf_counter() - begin))
+        alone, single, double = (statistics.median(series) for series in measured)
+        row = (
+            f"{name} {languages}",
+            f"{size:.1f}",
+            f"{len(every):,}",
+            f"{alone:.1f}",
+            f"{single:.1f}",
+            f"{double:.1f}",
+            f"{double / single:.2f}",
+        )
+        print("| " + " | ".join(row) + " |", flush=True)
+
+
+def memory(folder: Path, source: Path, gigabytes: float, workers: int) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    corpus = folder / "corpus.jsonl"
+    if not corpus.exists():
+        generate(corpus, source, gigabytes * 1e9)
+    shutil.rmtree(folder / "out", ignore_errors=True)
+    most, series, over = [0.0], [], threading.Event()
+
+    def watch() -> None:
+        while not over.wait(0.5):
+            now = [resident(pid) for pid in family()]
+            most[0] = max(most[0], sum(now))
+
+    threading.Thread(target=watch, daemon=True).start()
+    begin, last = time.perf_counter(), [0.0]
+
+    def tell(progress: object) -> None:
+        seconds = time.perf_counter() - begin
+        if seconds - last[0] > 30:
+            last[0] = seconds
+            series.append((progress.bytes / 1e6, seconds))
+            print(f"{progress.bytes / 1e9:.2f} GB, {seconds:.0f} s, at most {most[0]:.0f} MB", flush=True)
+
+    done = prepare(Request("text", folder / "out", [corpus], workers=workers), Tokenizer.default(), progress=tell)
+    over.set()
+    size = corpus.stat().st_size / 1e6
+    half = min(series, key=lambda point: abs(point[0] - size / 2)) if series else (0, 1)
+    print(
+        f"{size / 1e3:.2f} GB in {done.seconds:.0f} s, {size / done.seconds:.1f} MB/s with {workers} workers; the first half at {half[0] / half[1]:.1f} MB/s"
+    )
+    print(f"at most {most[0]:.0f} MB resident, all processes together; {sum(one.documents for one in done.manifest.streams):,} documents")
+    print(json.dumps(done.manifest.filters, ensure_ascii=False)[:600])
+
+
+def generate(path: Path, source: Path, size: float) -> None:
+    """Documents of sentences drawn from real text in two languages: no two are alike."""
+    draw = random.Random(0)
+    pools = {
+        language: [
+            piece for text in texts(name, language, source) for piece in text.split("\n") if 60 < len(piece) < 400 and "#" not in piece
+        ]
+        for name, language in (("fineweb2", "ko"), ("fineweb-edu", "en"))
+    }
+    with path.open("w", encoding="utf-8") as file:
+        while file.tell() < size:
+            pool = pools[draw.choice(("ko", "en"))]
+            for _ in range(200):
+                words = " ".join(draw.choices(pool, k=draw.randint(2, 30))).split(" ")
+                cut = draw.randrange(len(words))
+                file.write(json.dumps({"text": " ".join(words[cut:] + words[:cut])}, ensure_ascii=False) + "\n")
+
+
+def family() -> list[int]:
+    """This process and those below it."""
+    parents = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            except OSError:
+                continue
+    found = [os.getpid()]
+    for pid in found:
+        found += [child for child, parent in parents.items() if parent == pid]
+    return found
+
+
+def resident(pid: int) -> float:
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+        return int(status.partition("VmRSS:")[2].split()[0]) / 1024
+    except (OSError, IndexError):
+        return 0.0
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,103 @@
+"""A preparation on many machines: datatrove's executors run `braingpt data prepare --part N/COUNT` for every part, and know which are done.
+
+    python -m braingpt.data.cluster --engine local --parts 2 --jobs 2 --out data/web -- fineweb2 --languages ko
+    python -m braingpt.data.cluster --engine slurm --parts 1000 --jobs 200 --cpus 16 --partition cpu --time 20:00:00 --out /shared/web -- fineweb2
+    python -m braingpt.data.cluster --engine ray --parts 64 --jobs 16 --cpus 8 --out /shared/web -- fineweb
+
+What follows `--` is given to `braingpt data prepare`. The parts are folders of their own, DIR/part-00001-of-01000: train on them as they are
+(`--data` takes many), or make them one with `braingpt data join`. The command can be repeated: finished parts are skipped, interrupted ones
+go on. It needs `pip install "braingpt[cluster]"`; parts must lie where all machines see them.
+"""
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from braingpt.errors import Failure, UserError
+
+
+def part_folder(out: Path, number: int, count: int) -> Path:
+    """Where part `number` of `count`, from 1 on, is prepared."""
+    return out / f"part-{number:05}-of-{count:05}"
+
+
+class PreparePart:
+    """What a task does, in a process of its own. A callable object, since datatrove pickles it."""
+
+    def __init__(self, out: Path, arguments: list[str]) -> None:
+        self.out, self.arguments = out, arguments
+
+    def __call__(self, data: Any, rank: int = 0, world_size: int = 1) -> Any:
+        """Prepare part `rank` + 1 of `world_size`. Failure with the command's own line when it fails; the engine counts the task as failed."""
+        folder = part_folder(self.out, rank + 1, world_size)
+        command = [
+            sys.executable,
+            "-m",
+            "braingpt",
+            "data",
+            "prepare",
+            *self.arguments,
+            "--part",
+            f"{rank + 1}/{world_size}",
+            "--out",
+            folder,
+        ]
+        done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise Failure(f"part {rank + 1} of {world_size}: {done.stderr.strip().splitlines()[-1:] or done.returncode}")
+        return data
+
+
+def executor(options: argparse.Namespace, arguments: list[str]) -> Any:
+    """The engine's executor, ready to run. UserError where datatrove or an option is missing."""
+    try:
+        from datatrove.executor import LocalPipelineExecutor, RayPipelineExecutor, SlurmPipelineExecutor
+    except ImportError:
+        raise UserError('many machines need datatrove: pip install "braingpt[cluster]"') from None
+    out = options.out.resolve()
+    shared = {"pipeline": [PreparePart(out, arguments)], "tasks": options.parts, "workers": options.jobs, "logging_dir": str(out / "log")}
+    if options.engine == "local":
+        return LocalPipelineExecutor(**shared)
+    if options.engine == "ray":
+        return RayPipelineExecutor(**shared, cpus_per_task=options.cpus, mem_per_cpu_gb=options.gb_per_cpu)
+    if not options.partition or not options.time:
+        raise UserError("slurm needs --partition NAME and --time HH:MM:SS")
+    return SlurmPipelineExecutor(
+        **shared, partition=options.partition, time=options.time, cpus_per_task=options.cpus, mem_per_cpu_gb=options.gb_per_cpu
+    )
+
+
+def main(words: list[str] | None = None) -> int:
+    """The command; its exit code."""
+    words = sys.argv[1:] if words is None else words
+    cut = words.index("--") if "--" in words else len(words)
+    own, arguments = words[:cut], words[cut + 1 :]
+    parser = argparse.ArgumentParser(
+        prog="python -m braingpt.data.cluster", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--engine", choices=["local", "slurm", "ray"], default="local")
+    parser.add_argument("--parts", type=int, required=True, help="as many as there are files, at most")
+    parser.add_argument("--jobs", type=int, default=-1, help="parts at work at the same time; all if not given")
+    parser.add_argument("--cpus", type=int, default=1, help="of a part; give --workers the same number behind --")
+    parser.add_argument("--gb-per-cpu", type=int, default=2)
+    parser.add_argument("--partition", help="of slurm")
+    parser.add_argument("--time", help="of slurm, for a part: HH:MM:SS")
+    parser.add_argument("--out", type=Path, required=True)
+    options = parser.parse_args(own)
+    try:
+        if not arguments:
+            raise UserError("what to prepare stands behind --: ... -- fineweb2 --languages ko")
+        executor(options, arguments).run()
+    except (UserError, Failure) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2 if isinstance(error, UserError) else 1
+    except RuntimeError as error:  # the local engine's, of a part that failed
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

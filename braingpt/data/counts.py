@@ -1,0 +1,61 @@
+"""What happened to the documents of a source: read, kept, and dropped by which rule, with the beginnings of a few that were dropped."""
+
+from typing import Any
+
+SAMPLES = 3  # dropped documents shown per rule
+SAMPLE_LENGTH = 80  # characters of each
+
+
+def shown(text: str) -> str:
+    """The beginning of `text` on one line, fit for JSON."""
+    line = " ".join(text[: 4 * SAMPLE_LENGTH].split())[:SAMPLE_LENGTH]
+    return line.encode("utf-8", "replace").decode("utf-8")
+
+
+class Counts:
+    """Counts of one source. Plain data at any time: `Counts(counts.report())` goes on where it was."""
+
+    def __init__(self, report: dict[str, Any] | None = None) -> None:
+        report = report or {"read": 0, "kept": 0, "dropped": {}}
+        self.read: int = report["read"]
+        self.kept: int = report["kept"]
+        self._documents = {rule: facts["documents"] for rule, facts in report["dropped"].items()}
+        self._samples = {rule: list(facts["samples"]) for rule, facts in report["dropped"].items()}
+
+    def keep(self) -> None:
+        """Count a document that is written."""
+        self.read += 1
+        self.kept += 1
+
+    def drop(self, rule: str, sample: str) -> None:
+        """Count one that is not. `sample`: from `shown`."""
+        self.read += 1
+        self._documents[rule] = self._documents.get(rule, 0) + 1
+        samples = self._samples.setdefault(rule, [])
+        if len(samples) < SAMPLES:
+            samples.append(sample)
+
+    def lose(self, rule: str, sample: str) -> None:
+        """Count as dropped one that was counted as kept."""
+        self.read -= 1
+        self.kept -= 1
+        self.drop(rule, sample)
+
+    def add(self, report: dict[str, Any]) -> None:
+        """Count what another report counts."""
+        self.read += report["read"]
+        self.kept += report["kept"]
+        for rule, facts in report["dropped"].items():
+            self._documents[rule] = self._documents.get(rule, 0) + facts["documents"]
+            samples = self._samples.setdefault(rule, [])
+            samples += facts["samples"][: SAMPLES - len(samples)]
+
+    def wants(self, rule: str) -> bool:
+        """Whether another sample of this rule would be kept."""
+        return len(self._samples.get(rule, ())) < SAMPLES
+
+    def report(self) -> dict[str, Any]:
+        """`read`, `kept`, and `dropped` by rule, the most frequent first."""
+        rules = sorted(self._documents.items(), key=lambda item: (-item[1], item[0]))
+        dropped = {rule: {"documents": documents, "samples": self._samples[rule]} for rule, documents in rules}
+        return {"read": self.read, "kept": self.kept, "dropped": dropped}

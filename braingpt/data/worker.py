@@ -1,0 +1,165 @@
+"""What is done with a chunk of documents, in as many processes as wanted: clean, judge, tokenize, hash.
+
+A pure function of the chunk, so that the result does not depend on how many processes there are; chunks come back in their order. Each
+process builds its judge and tokenizer once. Processes are spawned, not forked: the reader's libraries have threads.
+"""
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from itertools import chain, islice
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from braingpt.data.dedup import content_hash
+from braingpt.data.document import Document
+from braingpt.data.index import KEYS
+from braingpt.data.minhash import band_keys
+from braingpt.data.quality import Judge, QualityConfig
+from braingpt.errors import Failure
+
+ALONE = 3  # chunks
+AHEAD = 2  # chunks under way per process, so that none waits for the reader
+
+
+class Chunk(NamedTuple):
+    """Documents of one stream that follow each other. `broken`: (source, rule, sample) of rows among them that are none.
+
+    `after`: the stream's position behind the last of them. `done`: share of the stream read by then, where known.
+    """
+
+    stream: int
+    documents: list[Document]
+    broken: list[tuple[str, str, str]]
+    after: dict[str, Any]
+    done: float | None
+
+
+class Outcome(NamedTuple):
+    """Of each of the N documents the rule that drops it and its language; of the K that no rule drops, in order: the rest.
+
+    `keys`: uint64 (K, KEYS), see `index.py`. `ids`: their tokens, one after the other, `lengths` (K,) of each. `bytes`: (K,) of text.
+    """
+
+    rules: list[str | None]
+    languages: list[str | None]
+    keys: np.ndarray
+    ids: np.ndarray
+    lengths: np.ndarray
+    bytes: np.ndarray
+
+
+class Worker:
+    """Judges and tokenizes. `languages`: the ones wanted."""
+
+    def __init__(self, quality: QualityConfig, languages: list[str], tokenizer: Any) -> None:
+        self.judge = Judge(quality, languages, tokenizer.fingerprint, tokenizer.marked)
+        self._tokenizer, self._near = tokenizer, quality.near_duplicates is not None
+        self._dtype = np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.uint32
+
+    def __call__(self, documents: list[Document]) -> Outcome:
+        """Everything about these documents that can be said without knowing the others."""
+        rules: list[str | None] = []
+        languages: list[str | None] = []
+        texts: list[str] = []
+        tokens: list[list[int]] = []
+        for document in documents:
+            judged = self.judge.text(document)
+            rule = judged.rule
+            if rule is None:
+                ids, plain = self._encode(judged.segments, judged.language)
+                rule = self.judge.tokens(judged.language, plain, document.scores)
+            rules.append(rule)
+            languages.append(judged.language)
+            if rule is None:
+                texts.append(judged.text)
+                tokens.append(ids)
+        keys = np.zeros((len(texts), KEYS), dtype=np.uint64)
+        keys[:, 0] = [content_hash(text) for text in texts]
+        if self._near:
+            keys[:, 1:] = band_keys(texts)
+        return Outcome(
+            rules,
+            languages,
+            keys,
+            np.concatenate([np.asarray(ids, dtype=self._dtype) for ids in tokens]) if tokens else np.empty(0, dtype=self._dtype),
+            np.array([len(ids) for ids in tokens], dtype=np.int64),
+            np.array([len(text.encode()) for text in texts], dtype=np.int64),
+        )
+
+    def _encode(self, segments: list[tuple[str | None, str]], language: str) -> tuple[list[int], list[int]]:
+        """Tokens with the document's marker before it, a marker at each switch of language and the end of text behind; and without them."""
+        markers = self._tokenizer.markers
+        if len(segments) == 1:
+            plain = self._tokenizer.encode(segments[0][1])
+            return [markers[language], *plain, self._tokenizer.eot], plain
+        ids, plain, current = [], [], None
+        for code, piece in segments:
+            code = code if code in markers else current or language
+            if code != current:
+                ids.append(markers[code])
+                current = code
+            encoded = self._tokenizer.encode(piece)
+            ids += encoded
+            plain += encoded
+        return [*ids, self._tokenizer.eot], plain
+
+
+def outcomes(chunks: Iterable[Chunk], worker: Worker, settings: tuple[Any, ...], workers: int) -> Iterator[tuple[Chunk, Outcome]]:
+    """Each chunk with its outcome, in order. One worker: `worker`, here; more: processes that make their own from `settings`.
+
+    The first chunks are done here in any case, since a small corpus is ready before processes have begun. When reading fails, what was read before comes first. Failure when a process is gone, as one does that the system ends for its memory.
+    """
+    reading = iter(chunks)
+    for chunk in reading if workers == 1 else islice(reading, ALONE):
+        yield chunk, worker(chunk.documents)
+    chunk = next(reading, None)
+    if chunk is None:
+        return
+    reading = chain([chunk], reading)
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _begin, settings)
+    waiting: deque[tuple[Chunk, Future[Outcome]]] = deque()
+    failed: Exception | None = None
+    try:
+        while True:
+            try:
+                chunk = next(reading, None) if failed is None else None
+            except Exception as error:
+                failed, chunk = error, None
+            if chunk is not None:
+                waiting.append((chunk, pool.submit(_work, chunk.documents)))
+            if waiting and (chunk is None or len(waiting) > AHEAD * workers):
+                first, future = waiting.popleft()
+                yield first, future.result()
+            elif chunk is None:
+                break
+    except BrokenProcessPool:
+        raise Failure("a worker process has ended by itself, perhaps for want of memory; --workers takes a smaller number") from None
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+    if failed:
+        raise failed
+
+
+_worker: Worker | None = None  # of this process
+
+
+def _begin(*settings: Any) -> None:
+    """Of a process: Ctrl-C is the main process' to handle, and when that is gone, however it went, so is this one."""
+    global _worker
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
+    _worker = Worker(*settings)
+
+
+def _work(documents: list[Document]) -> Outcome:
+    assert _worker is not None
+    return _worker(documents)

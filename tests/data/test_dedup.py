@@ -1,0 +1,100 @@
+"""Hashes, signatures, counts and the index on disk."""
+
+import random
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from braingpt.data import index as index_module
+from braingpt.data.counts import Counts
+from braingpt.data.dedup import content_hash, held_out, similarity, trigrams
+from braingpt.data.index import KEYS, RECORD, Index
+from braingpt.data.minhash import band_keys
+from tests.data.texts import english, korean
+
+
+def test_hash_ignores_case_and_whitespace_only() -> None:
+    assert content_hash("Ein  Wort\n hier") == content_hash("ein wort HIER")
+    assert content_hash("ein wort hier") != content_hash("ein wort, hier")
+    held = sum(held_out(content_hash(str(number)), 0.05) for number in range(4000))
+    assert 140 < held < 260
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(0, 5), max_size=30), st.lists(st.integers(0, 5), max_size=30))
+def test_similarity_is_jaccards(first: list[int], second: list[int]) -> None:
+    sets = [{tuple(ids[at : at + 3]) for at in range(len(ids) - 2)} or {tuple(ids)} for ids in (first, second)]
+    expected = len(sets[0] & sets[1]) / len(sets[0] | sets[1])
+    assert similarity(trigrams(np.array(first)), trigrams(np.array(second))) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("write", [korean, english])
+def test_signatures_find_small_changes_and_not_strangers(write) -> None:
+    draw = random.Random(1)
+    texts = [" ".join(write(10 * number + part) for part in range(5)) for number in range(60)]
+    changed = []
+    for text in texts:
+        words = text.split()
+        words[draw.randrange(len(words))] = write(999).split()[0]
+        changed.append(" ".join(words))
+    keys, others = band_keys(texts), band_keys(changed)
+    shared = (keys[:, None, :] == others[None, :, :]).any(-1)
+    assert np.diag(shared).mean() > 0.95
+    assert (shared.sum() - np.diag(shared).sum()) / (60 * 59) < 0.01
+    assert (band_keys([texts[0].upper().replace(" ", "\n")]) == keys[:1]).all()
+
+
+def test_signatures_of_odd_texts() -> None:
+    texts = ["", "a", "🧠" * 3, "\ud800 x", "가" * 4, "aaaaa" * 10_000]
+    keys = band_keys(texts)
+    assert keys.shape == (len(texts), index_module.BANDS)
+    assert (band_keys(texts[2:3]) == keys[2]).all() and (band_keys([]).shape[0]) == 0
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.lists(st.integers(0, 60), max_size=12), max_size=8), st.randoms(use_true_random=False))
+def test_index_finds_the_first_with_a_key(tmp_path_factory, batches: list[list[int]], draw: random.Random) -> None:
+    """As a dictionary for each column does (no key is in two of them, as each knows its band); also when it begins again from any length of its log, and with a table that must grow."""
+    folder = tmp_path_factory.mktemp("index")
+    old, index_module.FIRST_SLOTS = index_module.FIRST_SLOTS, 32
+    try:
+        index, first, count = Index(folder), [{} for _ in range(KEYS)], 0
+        for batch in batches:
+            keys = np.array(
+                [[value * 2**58 + column * 2**40 + draw.randrange(3) for column in range(KEYS)] for value in batch], dtype=np.uint64
+            ).reshape(-1, KEYS)
+            expected = [[first[column].get(int(key), -1) for column, key in enumerate(row)] for row in keys]
+            assert index.find(keys).tolist() == expected
+            records = np.zeros(len(batch), dtype=RECORD)
+            records["keys"], records["at"] = keys, np.arange(count, count + len(batch))
+            index.add(records)
+            for row in keys:
+                for column, key in enumerate(row):
+                    first[column].setdefault(int(key), count)
+                count += 1
+        if count:
+            assert index.records(np.array([count - 1]))["at"] == [count - 1]
+        index.sync()
+        index.close()
+        kept = draw.randint(0, count)
+        again = Index(folder, kept)
+        every = np.array([[key for key in column][:1] or [0] for column in first], dtype=np.uint64).reshape(1, KEYS)
+        expected = [column.get(int(key), -1) for column, key in zip(first, every[0], strict=True)]
+        assert again.find(every).tolist() == [[number if number < kept else -1 for number in expected]]
+        again.close()
+    finally:
+        index_module.FIRST_SLOTS = old
+
+
+def test_counts_go_on_from_their_report() -> None:
+    counts = Counts()
+    for number in range(10):
+        rule = "short" if number % 2 else "language"
+        counts.drop(rule, f"sample {number}" if counts.wants(rule) else "")
+        counts.keep()
+        counts = Counts(counts.report())
+    report = counts.report()
+    assert (report["read"], report["kept"]) == (20, 10)
+    assert report["dropped"]["short"] == {"documents": 5, "samples": ["sample 1", "sample 3", "sample 5"]}

@@ -1,0 +1,126 @@
+"""A preparation in parts, on machines of their own: the parts joined are the whole."""
+
+import json
+import random
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from braingpt.data.join import join
+from braingpt.data.manifest import read_manifest, verify
+from braingpt.data.pipeline import Request, prepare
+from braingpt.data.stored import Stored
+from braingpt.errors import UserError
+from braingpt.tokenizer import Tokenizer
+from tests.data.texts import english, korean
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Five files that share some documents, exactly and nearly."""
+    folder = tmp_path_factory.mktemp("own")
+    draw = random.Random(3)
+    for name in "abcde":
+        texts = [draw.choice((korean, english))(draw.randrange(150)) + draw.choice(("", "", " Yes.")) for _ in range(60)]
+        (folder / f"{name}.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in texts))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def whole(own: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("whole") / "whole"
+    prepare(Request("text", out, [own], validation=0.2), Tokenizer.default())
+    return out
+
+
+def documents(folder: Path) -> dict[str, set[str]]:
+    """Texts by split, the ending by which near duplicates differ left out."""
+    stored = Stored(folder)
+    found: dict[str, set[str]] = {"train": set(), "validation": set()}
+    for stream in stored.manifest.streams:
+        for file in stream.files:
+            ids = np.fromfile(folder / file.path, dtype="<u2")
+            for one in np.split(ids, np.flatnonzero(ids == stored.tokenizer.eot) + 1):
+                if len(one):
+                    found[stream.split].add(re.sub(r" Yes\.$", "", stored.tokenizer.decode(one.tolist())))
+    return found
+
+
+def in_parts(own: Path, place: Path, count: int) -> list[Path]:
+    folders = [place / f"part-{number}" for number in range(1, count + 1)]
+    for number, folder in enumerate(folders, start=1):
+        prepare(Request("text", folder, [own], validation=0.2, part=(number, count)), Tokenizer.default())
+    return folders
+
+
+@pytest.mark.parametrize("count", [1, 2, 7])
+def test_joined_parts_are_the_whole(tmp_path: Path, own: Path, whole: Path, count: int) -> None:
+    folders = in_parts(own, tmp_path, count)
+    manifest, _ = join(folders[::-1], tmp_path / "out")
+    there, here = documents(whole), documents(tmp_path / "out")
+    assert there["train"] | there["validation"] == here["train"] | here["validation"]
+    assert not here["train"] & here["validation"]
+    assert verify(tmp_path / "out", read_manifest(tmp_path / "out")) == [] and Stored(tmp_path / "out").problems() == []
+    before = read_manifest(whole)
+    for field in ("documents",):
+        assert sum(getattr(stream, field) for stream in manifest.streams) == sum(getattr(stream, field) for stream in before.streams)
+    assert {key: manifest.filters["text"][key] for key in ("read", "kept")} == {
+        key: before.filters["text"][key] for key in ("read", "kept")
+    }
+    if count == 1:
+        assert manifest.streams == before.streams and manifest.filters == before.filters
+    assert not prepare(Request("text", tmp_path / "out", [own], validation=0.2), Tokenizer.default()).fresh
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["out", *(folder.name for folder in folders)])
+
+
+def test_what_is_no_set_of_parts_is_refused(tmp_path: Path, own: Path, whole: Path) -> None:
+    first, second = in_parts(own, tmp_path, 2)
+    other = tmp_path / "other"
+    prepare(Request("text", other, [own], validation=0.1, part=(2, 2)), Tokenizer.default())
+    shutil.copytree(first, tmp_path / "copy")
+    for folders, words in (
+        ([whole], "is no part"),
+        ([first], "missing: 2"),
+        ([first, tmp_path / "copy"], "the same part, 1/2"),
+        ([first, other], r"other parameters .*validation"),
+        ([tmp_path / "none", first], "does not exist"),
+    ):
+        with pytest.raises(UserError, match=words):
+            join(folders, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(UserError, match="is there already"):
+        join([first, second], second)
+    with pytest.raises(UserError, match="does not go with --max-samples"):
+        prepare(Request("text", tmp_path / "out", [own], max_samples=3, part=(1, 2)), Tokenizer.default())
+
+
+def test_datatrove_runs_the_parts_and_skips_what_is_done(tmp_path: Path, own: Path, whole: Path) -> None:
+    pytest.importorskip("datatrove")
+    words = ["--parts", "2", "--jobs", "2", "--out", tmp_path / "web", "--", "text", own, "--validation", "0.2", "--workers", "1"]
+    command = [sys.executable, "-m", "braingpt.data.cluster", *map(str, words)]
+    for _ in range(2):
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        assert done.returncode == 0, done.stderr
+    parts = sorted((tmp_path / "web").glob("part-*"))
+    assert [part.name for part in parts] == ["part-00001-of-00002", "part-00002-of-00002"]
+    assert len(list((tmp_path / "web" / "log" / "completions").iterdir())) == 2
+    join(parts, tmp_path / "out")
+    assert documents(tmp_path / "out").keys() == documents(whole).keys()
+    every = [set().union(*documents(folder).values()) for folder in (tmp_path / "out", whole)]
+    assert every[0] == every[1]
+
+
+def test_a_failing_part_is_said(tmp_path: Path) -> None:
+    pytest.importorskip("datatrove")
+    words = ["--parts", "1", "--out", tmp_path / "web", "--", "text", "nothing.txt"]
+    done = subprocess.run([sys.executable, "-m", "braingpt.data.cluster", *map(str, words)], capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and "no file or folder nothing.txt" in done.stderr
+    done = subprocess.run(
+        [sys.executable, "-m", "braingpt.data.cluster", "--parts", "1", "--out", "x"], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)

@@ -1,0 +1,223 @@
+"""What leaves no trace in the bytes: interruptions at any moment, the number of workers, how documents are cut into chunks. And parts."""
+
+import errno
+import hashlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from braingpt.data import journal, pipeline
+from braingpt.data.dedup import Deduplicator
+from braingpt.data.index import Index
+from braingpt.data.manifest import read_manifest, verify
+from braingpt.data.minhash import band_keys
+from braingpt.data.pipeline import Request, prepare
+from braingpt.data.writer import FolderWriter, Place
+from braingpt.errors import UserError
+from tests.data.folders import ByteTokenizer
+from tests.data.texts import english, korean
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    """Of every file below the folder; the manifest without the time it was written."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            content = path.read_bytes()
+            if path.name == "manifest.json":
+                content = json.dumps({**json.loads(content), "created": ""}).encode()
+            found[str(path.relative_to(folder))] = hashlib.sha256(content).hexdigest()
+    return found
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Three files with duplicates, near duplicates, broken rows and short texts, within and across files."""
+    folder = tmp_path_factory.mktemp("own")
+    draw = random.Random(0)
+    paths = []
+    for name in "abc":
+        lines = []
+        for _ in range(150):
+            text = draw.choice((korean, english))(draw.randrange(200))
+            text = draw.choice((text, text, text.upper(), text + " Yes.", text[:6]))
+            lines.append(draw.choice(["{", "[3]"]) if draw.random() < 0.05 else json.dumps({"text": text}))
+        paths.append(folder / f"{name}.jsonl")
+        paths[-1].write_text("\n".join(lines))
+    return paths
+
+
+@pytest.fixture(scope="module")
+def undisturbed(own: list[Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    out = tmp_path_factory.mktemp("undisturbed") / "out"
+    dropped = prepare(Request("text", out, own, validation=0.2), ByteTokenizer()).manifest.filters["text"]["dropped"]
+    assert {"duplicate", "near duplicate", "short", "broken row"} <= set(dropped)
+    return hashes(out)
+
+
+@pytest.mark.parametrize("chunk", [1, 900, 5_000])
+def test_chunks_leave_no_trace(tmp_path: Path, own, undisturbed, monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
+    monkeypatch.setattr(pipeline, "CHUNK", chunk)
+    prepare(Request("text", tmp_path / "out", own, validation=0.2), ByteTokenizer())
+    assert hashes(tmp_path / "out") == undisturbed
+
+
+def test_workers_leave_no_trace(tmp_path: Path, own, undisturbed, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline, "CHUNK", 2_000)
+    prepare(Request("text", tmp_path / "out", own, validation=0.2, workers=3), ByteTokenizer())
+    assert hashes(tmp_path / "out") == undisturbed
+
+
+@pytest.mark.parametrize("method", ["add", "sync", "hold_out", "restore", "publish"])
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()])
+def test_failures_leave_no_trace(
+    tmp_path: Path, own, undisturbed, monkeypatch: pytest.MonkeyPatch, method: str, error: BaseException
+) -> None:
+    """The preparation fails at its first, second, fourth, eighth ... call of a method, every time it is tried, until it gets through."""
+    monkeypatch.setattr(pipeline, "CHUNK", 3_000)
+    monkeypatch.setattr(journal, "SECONDS", 0)
+    original, calls, fail_at = getattr(FolderWriter, method), [0], [1]
+
+    def failing(self, *arguments):
+        calls[0] += 1
+        if calls[0] == fail_at[0]:
+            fail_at[0], calls[0] = 2 * fail_at[0], 0
+            raise error
+        return original(self, *arguments)
+
+    monkeypatch.setattr(FolderWriter, method, failing)
+    tries, notes = 0, []
+    while not (tmp_path / "out").exists():
+        tries += 1
+        assert tries < 30
+        try:
+            prepare(Request("text", tmp_path / "out", own, validation=0.2), ByteTokenizer(), note=notes.append)
+        except type(error):
+            continue
+    assert tries > 1 and hashes(tmp_path / "out") == undisturbed
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert any("going on" in note for note in notes) == any("what is finished is kept" in note for note in notes)
+
+
+def test_killed_again_and_again(tmp_path: Path, own, undisturbed) -> None:
+    """kill -9 at moments that differ, in a process of its own with two workers; then the same bytes, and no process is left."""
+    script = (
+        "import sys; from pathlib import Path; from braingpt.data import journal, pipeline; journal.SECONDS = 0; pipeline.CHUNK = 1500\n"
+        "from tests.data.folders import ByteTokenizer\n"
+        "if __name__ == '__main__':\n"
+        "    request = pipeline.Request('text', Path(sys.argv[1]), [*map(Path, sys.argv[2:])], validation=0.2, workers=2)\n"
+        "    pipeline.prepare(request, ByteTokenizer(), progress=lambda p: print(p.read, flush=True))\n"
+    )
+    (tmp_path / "script.py").write_text(script)
+    command = [sys.executable, tmp_path / "script.py", tmp_path / "place" / "out", *own]
+    environment = {**os.environ, "PYTHONPATH": str(Path.cwd())}
+    reached = []
+    for chunks in (4, 6, 9, None):
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+        lines = [process.stdout.readline() for _ in range(chunks)] if chunks else process.stdout.readlines()
+        if chunks:
+            process.send_signal(signal.SIGKILL)
+        process.stdout.close()
+        assert process.wait() == (-signal.SIGKILL if chunks else 0)
+        reached.append((int(lines[0]), int(lines[-1])))
+    assert 0 == reached[0][0] < reached[2][0] < reached[3][0] < reached[3][1]  # it went on, it did not begin again
+    assert hashes(tmp_path / "place" / "out") == undisturbed
+    for _ in range(50):
+        left = subprocess.run(["pgrep", "-f", str(tmp_path / "script.py")], capture_output=True, text=True, check=False).stdout
+        if not left:
+            break
+        time.sleep(0.1)
+    assert not left
+
+
+def test_an_interrupted_preparation_with_other_parameters(tmp_path: Path, own, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal, "SECONDS", 0)
+    with monkeypatch.context() as patch:
+        patch.setattr(FolderWriter, "publish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
+        with pytest.raises(KeyboardInterrupt):
+            prepare(Request("text", tmp_path / "out", own), ByteTokenizer())
+    with pytest.raises(UserError, match=r"interrupted preparation with other parameters \(languages: .*--force discards"):
+        prepare(Request("text", tmp_path / "out", own, languages=["ko"]), ByteTokenizer())
+    assert prepare(Request("text", tmp_path / "out", own, languages=["ko"], force=True), ByteTokenizer()).manifest.languages() == ["ko"]
+    assert verify(tmp_path / "out", read_manifest(tmp_path / "out")) == []
+
+
+def test_two_at_once_are_refused(tmp_path: Path, own) -> None:
+    with FolderWriter(tmp_path / "out", "uint16"), pytest.raises(UserError, match="another process"):
+        prepare(Request("text", tmp_path / "out", own), ByteTokenizer())
+
+
+def test_a_dead_worker_is_one_line(tmp_path: Path, own, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline, "CHUNK", 1_000)
+    from braingpt.errors import Failure
+
+    class Deadly(ByteTokenizer):
+        def __reduce__(self):
+            return os._exit, (9,)
+
+    with pytest.raises(Failure, match="--workers takes a smaller"):
+        prepare(Request("text", tmp_path / "out", own, workers=2), Deadly())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_caps(tmp_path: Path, own) -> None:
+    capped = prepare(Request("text", tmp_path / "tokens", own, languages=["ko", "en"], max_tokens=3_000), ByteTokenizer()).manifest
+    for language in ("ko", "en"):
+        tokens = sum(stream.tokens for stream in capped.streams if stream.language == language)
+        assert 2_500 < tokens <= 3_000
+    assert capped.filters["text"]["read"] < 450
+
+
+def test_code_switches_are_marked(tmp_path: Path) -> None:
+    text = f"{korean(1)} {english(2)} {korean(3)}"
+    (tmp_path / "own.txt").write_text(text)
+    tokenizer = ByteTokenizer()
+    prepare(Request("text", tmp_path / "out", [tmp_path / "own.txt"], validation=0.0), tokenizer)
+    ids = np.fromfile(tmp_path / "out" / "train" / "ko-text-00000.bin", dtype="<u2")
+    assert [language for token in ids for language, marker in tokenizer.markers.items() if token == marker] == ["ko", "en", "ko"]
+    assert bytes(ids[ids < 256].astype(np.uint8)).decode() == text
+    begins = int(np.flatnonzero(ids == tokenizer.markers["en"])[0])
+    assert bytes(ids[begins + 1 : begins + 9].astype(np.uint8)).decode().strip().startswith("The")
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 12), st.integers(0, 2)), max_size=40), st.lists(st.integers(0, 40), max_size=4))
+def test_duplicates_do_not_depend_on_chunks(tmp_path_factory, documents: list[tuple[int, int]], cuts: list[int]) -> None:
+    """As one after the other against all that were kept: which is what the rule says."""
+    folder = tmp_path_factory.mktemp("index")
+    texts = [korean(number) + " 그리고" * changed for number, changed in documents]
+    ids = [np.frombuffer(text.encode(), dtype=np.uint8) for text in texts]
+    keys = np.zeros((len(texts), 17), dtype=np.uint64)
+    keys[:, 0] = [hash(text) & (2**64 - 1) for text in texts]
+    keys[:, 1:] = band_keys(texts)
+    store: list[np.ndarray] = []
+    index = Index(folder)
+    duplicates = Deduplicator(index, lambda record: store[record["at"]], 0.7)
+    verdicts = []
+    edges = sorted({0, len(texts), *(min(cut, len(texts)) for cut in cuts)})
+    for begin, end in pairwise(edges):
+        duplicates.begin(keys[begin:end], ids[begin:end])
+        for number in range(end - begin):
+            verdicts.append(duplicates.rule(number))
+            if verdicts[-1] is None:
+                duplicates.keep(number, 0, Place(0, len(store), len(ids[begin + number])))
+                store.append(ids[begin + number])
+        duplicates.end()
+    index.close()
+    first: dict[int, int] = {}
+    for (number, changed), verdict in zip(documents, verdicts, strict=True):
+        assert (verdict is None) == (number not in first)
+        if verdict == "duplicate":
+            assert changed == first[number]
+        first.setdefault(number, changed)
