@@ -121,6 +121,7 @@ def join(
 def list_(json_output: Json = False) -> None:
     """All corpora: languages, licence, size; and what is prepared under data/."""
     from rich.table import Table
+    from rich.text import Text
 
     from braingpt.data.sources import DATASETS, PREPARATIONS, languages_of
 
@@ -143,15 +144,12 @@ def list_(json_output: Json = False) -> None:
         print_json({"corpora": corpora, "prepared": prepared})
         return
     terminal = console()
-    table = Table(title="Corpora (braingpt data prepare NAME)", title_justify="left")
-    for column in ("name", "languages", "what it is", "licence", "size on the hub"):
-        table.add_column(column, overflow="fold")
+    table = Table(title="Corpora (braingpt data prepare NAME)", title_justify="left", box=None, show_header=False, padding=(0, 2, 0, 0))
     for corpus in corpora:
-        own = "" if corpus["datasets"] else "-"
-        licences, sizes = (
-            ("each its own", "") if corpus["name"] == "all" else ("; ".join(corpus["licences"]), "; ".join(dict.fromkeys(corpus["sizes"])))
-        )
-        table.add_row(corpus["name"], " ".join(corpus["languages"]), corpus["about"], licences or own, sizes or own)
+        licences, sizes = ("; ".join(dict.fromkeys(corpus[key])) for key in ("licences", "sizes"))
+        known = ("each its own licence",) if corpus["name"] == "all" else (sizes, licences)
+        facts = " | ".join(filter(None, (" ".join(corpus["languages"]), *known)))
+        table.add_row(corpus["name"], Text.assemble(corpus["about"], "\n", (facts, "dim")))
     terminal.print(table)
     if not prepared:
         _say(terminal, f"Nothing is prepared under {PREPARED}/ yet; 'braingpt data prepare sample' takes seconds and needs no network.")
@@ -284,11 +282,11 @@ def _show_manifest(terminal: Any, folder: Path, manifest: "Manifest") -> None:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=Text(f"{folder} ({manifest.name})"), title_justify="left")
+    table = Table(title=Text(f"{folder} ({manifest.name})"), title_justify="left", box=None)
     for column in ("language", "source"):
-        table.add_column(column)
+        table.add_column(column, overflow="fold")
     for column in ("documents", "train tokens", "validation", "MB", "bytes/token"):
-        table.add_column(column, justify="right", overflow="fold")
+        table.add_column(column, justify="right", no_wrap=True)
     for language, source in dict.fromkeys((stream.language, stream.source) for stream in manifest.streams):
         streams = {stream.split: stream for stream in manifest.streams if (stream.language, stream.source) == (language, source)}
         tokens = {split: stream.tokens for split, stream in streams.items()}

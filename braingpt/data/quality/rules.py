@@ -97,10 +97,11 @@ def _repeated_letters(values: settings.Most, language: str) -> Rule:
     def rule(shape: Shape) -> bool:
         same_N = shape.codes_N[1:] == shape.codes_N[:-1]
         third_N = same_N[1:] & same_N[:-1]
-        if np.count_nonzero(third_N) <= most * shape.visible:
+        allowed = max(2, most * shape.visible)  # one 하하하 in a short line is none too many
+        if np.count_nonzero(third_N) <= allowed:
             return False
         kinds = shape.kinds_N[:-2][third_N]
-        return int(((kinds >= LATIN) & (kinds <= DIGIT) & (kinds != JAMO)).sum()) > most * shape.visible
+        return int(((kinds >= LATIN) & (kinds < DIGIT) & (kinds != JAMO)).sum()) > allowed  # 1999 and 1,000 are no letters
 
     return rule
 
