@@ -3,12 +3,13 @@
 Two files in the work folder. The log has one record a document, in order, and is all that counts: after an interruption it is cut back to
 the length the journal names. The table finds the first document with a key: open addressing with linear probing in a memory-mapped file,
 8 bytes a slot (document number + 1, and 32 bits of the key; a match is checked against the log, so what is found depends on the log
-alone). It is made anew from the log when it must grow or the process begins. The pages of both are handed back to the system's cache
-after every batch, so resident memory does not follow the table.
+alone). It is made anew from the log when it must grow or the process begins. The table is gone through in order, a section at a time, and
+the pages of both files are handed back to the system's cache behind each, so resident memory does not follow the table.
 """
 
 import mmap
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,8 @@ KEYS = 1 + BANDS  # the content hash, then the bands
 RECORD = np.dtype([("keys", "<u8", KEYS), ("at", "<u8"), ("length", "<u4"), ("stream", "<u2"), ("file", "<u2")])
 LOG = "documents.log"
 FIRST_SLOTS = 1 << 16
-LOAD = 0.6  # slots in use at most
+LOAD = 0.6  # slots in use at most; a table that is fuller grows to twice its size
+SECTION = 1 << 24  # slots looked at before their pages are handed back: 128 MB
 REPLAY = 1 << 15  # records taken from the log at once
 _LOW, _32 = np.uint64(0xFFFFFFFF), np.uint64(32)
 
@@ -41,20 +43,10 @@ class Index:
     def find(self, keys_NK: np.ndarray) -> np.ndarray:
         """For each of the keys the number of the first document that has it, -1 for none; int64 (N, KEYS)."""
         flat = keys_NK.reshape(-1)
-        column = np.tile(np.arange(KEYS), len(keys_NK))
         found = np.full(len(flat), -1, dtype=np.int64)
-        left = np.arange(len(flat))
-        slot = (flat & self._mask).astype(np.int64)
-        while len(left):
-            entry = self._slots[slot[left]]
-            same = np.flatnonzero((entry >> _32 == flat[left] >> _32) & (entry != 0))
-            if len(same):
-                number = (entry[same] & _LOW).astype(np.int64) - 1
-                true = self._records()["keys"][number, column[left[same]]] == flat[left[same]]
-                found[left[same[true]]] = number[true]
-            left = left[(entry != 0) & (found[left] < 0)]
-            slot[left] = (slot[left] + 1) & int(self._mask)
-        self._rest()
+        for inside in self._sections(flat):
+            self._find(flat, inside, found)
+            self._rest()
         return found.reshape(keys_NK.shape)
 
     def add(self, records: np.ndarray) -> None:
@@ -96,27 +88,52 @@ class Index:
                 file.truncate(slots * 8)
             self._map = mmap.mmap(file.fileno(), slots * 8)
         self._slots = np.frombuffer(self._map, dtype="<u8")
-        self._mask = np.uint64(slots - 1)
+        self._shift = np.uint64(64 - (slots.bit_length() - 1))
+
+    def _home(self, keys: np.ndarray) -> np.ndarray:
+        """The slots where looking for keys begins: their upper bits, so that sorted keys go through the table in order."""
+        return (keys >> self._shift).astype(np.int64)
+
+    def _sections(self, flat: np.ndarray) -> Iterator[np.ndarray]:
+        """Indices of the keys, sorted, a section of the table at a time: all pages touched in between are resident at once."""
+        order = np.argsort(flat)
+        ends = np.searchsorted(self._home(flat[order]), np.arange(SECTION, len(self._slots) + SECTION, SECTION))
+        yield from (inside for inside in np.split(order, ends) if len(inside))
+
+    def _find(self, flat: np.ndarray, left: np.ndarray, found: np.ndarray) -> None:
+        slot = self._home(flat)
+        while len(left):
+            entry = self._slots[slot[left]]
+            same = np.flatnonzero((entry >> _32 == flat[left] & _LOW) & (entry != 0))
+            if len(same):
+                number = (entry[same] & _LOW).astype(np.int64) - 1
+                true = self._records()["keys"][number, left[same] % KEYS] == flat[left[same]]
+                found[left[same[true]]] = number[true]
+            left = left[(entry != 0) & (found[left] < 0)]
+            slot[left] = (slot[left] + 1) % len(self._slots)
 
     def _replay(self, start: int) -> None:
         """Put the log's documents from `start` on into the table, which grows before it is too full."""
         if self.count * KEYS > LOAD * len(self._slots):
             slots = len(self._slots)
-            while self.count * KEYS > LOAD / 2 * slots:
+            while self.count * KEYS > LOAD * slots:
                 slots *= 2
             self._make_table(slots)
             start = 0
-        for begin in range(start, self.count, REPLAY):
-            self._insert(begin, self._records()["keys"][begin : min(begin + REPLAY, self.count)])
-        self._rest()
+        for first in range(0, len(self._slots), SECTION):
+            for begin in range(start, self.count, REPLAY):
+                flat = self._records()["keys"][begin : min(begin + REPLAY, self.count)].reshape(-1)
+                home = self._home(flat)
+                self._insert(begin, flat, np.flatnonzero((home >= first) & (home < first + SECTION)))
+            self._rest()
 
-    def _insert(self, begin: int, keys_NK: np.ndarray) -> None:
-        numbers = np.repeat(np.arange(begin, begin + len(keys_NK)), KEYS)
-        flat, first = np.unique(keys_NK.reshape(-1), return_index=True)  # of documents with the same key the first
-        column, numbers = first % KEYS, numbers[first]
-        value = flat >> _32 << _32 | (numbers + 1).astype(np.uint64)
+    def _insert(self, begin: int, keys: np.ndarray, inside: np.ndarray) -> None:
+        """Those of the keys of documents from `begin` on."""
+        flat, earliest = np.unique(keys[inside], return_index=True)  # of documents with the same key the first
+        at = inside[earliest]
+        value = (flat & _LOW) << _32 | (begin + at // KEYS + 1).astype(np.uint64)
         left = np.arange(len(flat))
-        slot = (flat & self._mask).astype(np.int64)
+        slot = self._home(flat)
         while len(left):
             entry = self._slots[slot[left]]
             empty = np.flatnonzero(entry == 0)
@@ -124,12 +141,12 @@ class Index:
             self._slots[slot[left[won]]] = value[left[won]]
             done = np.zeros(len(left), dtype=bool)
             done[won] = True
-            alike = np.flatnonzero((entry >> _32 == flat[left] >> _32) & (entry != 0))
+            alike = np.flatnonzero((entry >> _32 == flat[left] & _LOW) & (entry != 0))
             if len(alike):
                 number = (entry[alike] & _LOW).astype(np.int64) - 1
-                done[alike] = self._records()["keys"][number, column[left[alike]]] == flat[left[alike]]
+                done[alike] = self._records()["keys"][number, at[left[alike]] % KEYS] == flat[left[alike]]
             left = left[~done]
-            slot[left] = (slot[left] + 1) & int(self._mask)
+            slot[left] = (slot[left] + 1) % len(self._slots)
 
     def _rest(self) -> None:
         """Give the mapped pages back; they stay in the system's cache, and the file has what they hold."""

@@ -58,12 +58,13 @@ def test_signatures_of_odd_texts() -> None:
 def test_index_finds_the_first_with_a_key(tmp_path_factory, batches: list[list[int]], draw: random.Random) -> None:
     """As a dictionary for each column does (no key is in two of them, as each knows its band); also when it begins again from any length of its log, and with a table that must grow."""
     folder = tmp_path_factory.mktemp("index")
-    old, index_module.FIRST_SLOTS = index_module.FIRST_SLOTS, 32
+    old = index_module.FIRST_SLOTS, index_module.SECTION
+    index_module.FIRST_SLOTS, index_module.SECTION = 32, 64
     try:
         index, first, count = Index(folder), [{} for _ in range(KEYS)], 0
         for batch in batches:
             keys = np.array(
-                [[value * 2**58 + column * 2**40 + draw.randrange(3) for column in range(KEYS)] for value in batch], dtype=np.uint64
+                [[(value % 3) * 2**62 + column * 2**8 + draw.randrange(3) * 2**33 + value for column in range(KEYS)] for value in batch], dtype=np.uint64
             ).reshape(-1, KEYS)
             expected = [[first[column].get(int(key), -1) for column, key in enumerate(row)] for row in keys]
             assert index.find(keys).tolist() == expected
@@ -85,7 +86,7 @@ def test_index_finds_the_first_with_a_key(tmp_path_factory, batches: list[list[i
         assert again.find(every).tolist() == [[number if number < kept else -1 for number in expected]]
         again.close()
     finally:
-        index_module.FIRST_SLOTS = old
+        index_module.FIRST_SLOTS, index_module.SECTION = old
 
 
 def test_counts_go_on_from_their_report() -> None:
