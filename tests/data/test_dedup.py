@@ -64,7 +64,8 @@ def test_index_finds_the_first_with_a_key(tmp_path_factory, batches: list[list[i
         index, first, count = Index(folder), [{} for _ in range(KEYS)], 0
         for batch in batches:
             keys = np.array(
-                [[(value % 3) * 2**62 + column * 2**8 + draw.randrange(3) * 2**33 + value for column in range(KEYS)] for value in batch], dtype=np.uint64
+                [[(value % 3) * 2**62 + column * 2**8 + draw.randrange(3) * 2**33 + value for column in range(KEYS)] for value in batch],
+                dtype=np.uint64,
             ).reshape(-1, KEYS)
             expected = [[first[column].get(int(key), -1) for column, key in enumerate(row)] for row in keys]
             assert index.find(keys).tolist() == expected
