@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 NAME = "quickstart"  # a run of this name may be replaced by the next quickstart
 DATA, RUN = Path("data/sample"), Path("runs/quickstart")
-STEPS = 700
 WRITTEN = 48  # tokens of each text
 SPARK = "▁▂▃▄▅▆▇█"
 
 
 def quickstart(
     out: Annotated[Path, typer.Option("--out", help="The run folder; that of an earlier quickstart is replaced.")] = RUN,
+    minutes: Annotated[float, typer.Option("--minutes", min=0.02, help="Time to train; how many steps fit is measured first.")] = 2.25,
     json_output: Json = False,
 ) -> None:
     """The whole path in under three minutes. Data, training, text, a look inside."""
@@ -47,9 +47,13 @@ def quickstart(
     screen.rule("2 training", align="left")
     from braingpt.recipes import load_recipe
     from braingpt.train.loop import train
+    from braingpt.train.probe import step_seconds
     from braingpt.train.progress import reporter_for
 
-    recipe = load_recipe("nano-v2", [f"name={NAME}", f"train.steps={STEPS}"])
+    recipe = load_recipe("nano-v2", [f"name={NAME}"])
+    steps = max(20, min(recipe.train.steps, round(60 * minutes / step_seconds(recipe, [DATA], "cpu"))))
+    screen.print(f"{steps} steps take about {60 * minutes:.0f} s here" if steps < recipe.train.steps else f"{steps} steps")
+    recipe = load_recipe("nano-v2", [f"name={NAME}", f"train.steps={steps}"])
     result = train(recipe, out, [DATA], reporter=reporter_for(screen), device="cpu")
     if result.interrupted:
         console(True).print(f"stopped after step {result.step}; braingpt quickstart begins again", soft_wrap=True)

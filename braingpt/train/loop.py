@@ -186,18 +186,10 @@ class Trainer:
 
     def _take_step(self) -> None:
         began = time.perf_counter()
-        rate = learning_rate(self.step, self.config)
-        set_learning_rate(self.optimizer, rate)
-        loss, norm = self._gradients()
-        if math.isfinite(norm):
-            self.optimizer.step()
-            self.skipped_in_row = 0
-        else:
-            self.skipped += 1
-            self.skipped_in_row += 1
-        self.optimizer.zero_grad(set_to_none=True)
-        if math.isfinite(norm):
-            self.model.after_step()
+        loss, norm = self.update()
+        finite = math.isfinite(norm)
+        self.skipped += not finite
+        self.skipped_in_row = 0 if finite else self.skipped_in_row + 1
         if self.skipped_in_row > MAX_SKIPPED:
             last = f"; the last checkpoint is {self.saved}" if self.saved else ""
             raise Failure(f"no finite gradient in {self.skipped_in_row} steps up to step {self.step + 1}{last}; try a lower train.lr")
@@ -205,10 +197,22 @@ class Trainer:
         tokens = self.config.batch * self.config.context
         self.step, self.tokens, self.seconds, self.taken = self.step + 1, self.tokens + tokens, self.seconds + seconds, self.taken + 1
         self.loss = loss if math.isfinite(loss) else None
+        rate = learning_rate(self.step - 1, self.config)
         self._log(
-            "train", self.reporter.step, loss=self.loss, lr=rate, grad_norm=norm if math.isfinite(norm) else None, tokens=self.tokens,
-            tokens_per_second=tokens / seconds, seconds=self.seconds, **({} if math.isfinite(norm) else {"skipped": True}),
+            "train", self.reporter.step, loss=self.loss, lr=rate, grad_norm=norm if finite else None, tokens=self.tokens,
+            tokens_per_second=tokens / seconds, seconds=self.seconds, **({} if finite else {"skipped": True}),
         )  # fmt: skip
+
+    def update(self) -> tuple[float, float]:
+        """Learn from this step's batch: (loss, gradient norm before clipping). A norm that is not finite changes nothing."""
+        set_learning_rate(self.optimizer, learning_rate(self.step, self.config))
+        loss, norm = self._gradients()
+        if math.isfinite(norm):
+            self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        if math.isfinite(norm):
+            self.model.after_step()
+        return loss, norm
 
     def _gradients(self) -> tuple[float, float]:
         """Fill the gradients from the step's batch, piece by piece; (mean loss, norm before clipping)."""

@@ -1,0 +1,15 @@
+"""`braingpt quickstart` from beginning to end, on a moment's training."""
+
+import json
+
+
+def test_the_whole_path(tmp_path, monkeypatch, capsys, braingpt):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("braingpt.train.probe.STEPS", 3)
+    assert braingpt("quickstart", "--minutes", "0.02", "--json") in (None, 0)
+    found = json.loads(capsys.readouterr().out)
+    assert found["training"]["steps"] >= 20
+    assert found["losses"][-1] < found["losses"][0] - 0.5
+    assert {text["language"] for text in found["texts"]} == {"ko", "en"} and all(text["text"] for text in found["texts"])
+    assert set(found["training"]["validation"]["by_language"]) == {"ko", "en", "de", "fr", "es", "it"}
+    assert (tmp_path / "runs" / "quickstart" / "metrics.jsonl").is_file()
