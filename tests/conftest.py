@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from braingpt.model.config import DenseConfig, V1Config, V2Config
+from braingpt.model.config import DenseConfig, DepthConfig, SelectiveConfig, V1Config, V2Config
 from braingpt.model.lm import LanguageModel, build
 
 torch.set_num_threads(1)
@@ -24,6 +24,9 @@ SMALL = {
         columns={"count": 8, "width": 8, "active": 2, "shared": 1},
     ),
 }
+SMALL["v2-depth"] = SMALL["v2"].model_copy(
+    update={"layers": 5, "attention": SelectiveConfig(layers=(1, 3), rate=0.3), "depth": DepthConfig(share=0.7)}
+)
 
 
 def awake(config, seed: int = 0) -> LanguageModel:

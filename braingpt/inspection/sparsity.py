@@ -31,7 +31,8 @@ class LayerSparsity:
     layer: int | None  # None: the sum over layers
     mixer: str
     tokens: int
-    attended: float | None  # tokens that query
+    depth: float  # tokens that come as deep as this layer; of the sum: the mean share of layers a token goes through
+    attended: float | None  # of these, tokens that query
     keys_kept: float | None  # query-key pairs that enter a softmax, of those causality allows
     dendrites_open: float | None
     columns_active: float | None
@@ -107,7 +108,7 @@ def _shares(layer: int | None, mixer: str, records: list[Any], zeros: list[tuple
         return sum(getattr(r, part) for r in having) / sum(getattr(r, whole) for r in having) if having else None
 
     attending = [record for record in records if record.keys_possible]
-    tokens = sum(record.tokens for record in attending)
+    tokens = sum(record.arrived for record in attending)
     loads = [record.column_load for record in records if record.column_load is not None]
     entropies = [entropy for load in loads if (entropy := _entropy(load)) is not None]
     zero, weights = map(sum, zip(*zeros, strict=True))
@@ -115,6 +116,7 @@ def _shares(layer: int | None, mixer: str, records: list[Any], zeros: list[tuple
         layer=layer,
         mixer=mixer,
         tokens=records[0].tokens,
+        depth=sum(record.arrived for record in records) / sum(record.tokens for record in records),
         attended=sum(record.attended for record in attending) / tokens if tokens else None,
         keys_kept=share("keys_kept", "keys_possible"),
         dendrites_open=share("dendrites_open", "dendrites"),
@@ -123,8 +125,15 @@ def _shares(layer: int | None, mixer: str, records: list[Any], zeros: list[tuple
         load_entropy=sum(entropies) / len(entropies) if entropies else None,
         neurons_fired=share("neurons_fired", "neurons"),
         weights_zero=zero / weights if weights else None,
-        computed=share("flops", "flops_dense"),
+        computed=_computed(records),
     )
+
+
+def _computed(records: list[Any]) -> float | None:
+    """Work done over that of dense layers that all tokens go through. A layer counts its dense work for the tokens that arrive."""
+    done = sum(record.flops for record in records)
+    dense = sum(record.flops_dense * record.tokens / record.arrived for record in records if record.arrived)
+    return done / dense if dense else None
 
 
 def _entropy(load_E: Tensor) -> float | None:

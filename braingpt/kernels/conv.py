@@ -21,3 +21,18 @@ def causal_conv(x_BLE: Tensor, weight_EK: Tensor, past_BKE: Tensor | None = None
             tap = tap * same[..., None]
         y_BLE = y_BLE + tap
     return y_BLE
+
+
+def carried(past_BKE: Tensor, x_BLE: Tensor, valid_BL: Tensor | None) -> Tensor:
+    """What the taps of the next call reach back to: the last K-1 real inputs of each row, those of `past` included.
+
+    Padding may stand on the left (as zeros, which count as nothing read) or on the right.
+    """
+    taps = past_BKE.shape[1]
+    window = torch.cat([past_BKE, x_BLE], 1)
+    if valid_BL is None:
+        return window[:, window.shape[1] - taps :]
+    places = torch.arange(1, x_BLE.shape[1] + 1, device=x_BLE.device)
+    end_B = (valid_BL * places).amax(1)  # after the last real input
+    index = end_B[:, None] + torch.arange(taps, device=x_BLE.device)
+    return window.gather(1, index[..., None].expand(-1, -1, x_BLE.shape[2]))

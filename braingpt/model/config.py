@@ -3,6 +3,7 @@
 Every setting is read by the model it belongs to; an unknown key is refused. Sizes are counted in neurons, tokens and layers.
 """
 
+import math
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -30,6 +31,11 @@ class Shell(Settings):
         if self.hidden % self.heads or (self.hidden // self.heads) % 2:
             raise ValueError(f"model.hidden ({self.hidden}) must be an even multiple of model.heads ({self.heads})")
         return self
+
+    @property
+    def depth_exits(self) -> tuple[int, ...]:
+        """Layers before which tokens may halt; none where every token goes through all layers."""
+        return ()
 
 
 def _check_kv_heads(heads: int, kv_heads: int | None, key: str) -> None:
@@ -120,6 +126,16 @@ class SelectiveConfig(Settings):
     kv_heads: int | None = Field(None, ge=1)
 
 
+class DepthConfig(Settings):
+    """Adaptive depth: before each of the layers `exits` easy tokens halt; a token goes through the `share` of the layers on average.
+
+    `share` 1: every token goes through all. `exits` None: before every layer from a third of the depth on.
+    """
+
+    share: float = Field(1.0, gt=0, le=1)
+    exits: tuple[int, ...] | None = None
+
+
 class V2Config(Shell):
     """Mamba-2 mixers, selective attention in a few layers, columns computed only where they win."""
 
@@ -127,6 +143,7 @@ class V2Config(Shell):
     mamba: MambaConfig = MambaConfig()
     attention: SelectiveConfig = SelectiveConfig()
     columns: SharedColumnsConfig = SharedColumnsConfig()
+    depth: DepthConfig = DepthConfig()
 
     @model_validator(mode="after")
     def _shapes_fit(self) -> "V2Config":
@@ -136,7 +153,22 @@ class V2Config(Shell):
             raise ValueError(f"model.hidden x model.mamba.expand ({inner:g}) must be a multiple of model.mamba.head ({self.mamba.head})")
         if any(not 0 <= layer < self.layers for layer in self.attention.layers):
             raise ValueError(f"model.attention.layers {list(self.attention.layers)} must lie in 0..{self.layers - 1}")
+        exits = self.depth_exits
+        if list(exits) != sorted(set(exits)) or any(not 0 < layer < self.layers for layer in exits):
+            raise ValueError(f"model.depth.exits {list(exits)} must rise and lie in 1..{self.layers - 1}")
+        if exits and self.depth.share * self.layers <= exits[0]:
+            raise ValueError(
+                f"model.depth.share ({self.depth.share:g}) must be more than {exits[0] / self.layers:.2f}: "
+                f"all tokens go through the {exits[0]} layers before the first exit"
+            )
         return self
+
+    @property
+    def depth_exits(self) -> tuple[int, ...]:
+        """Layers before which tokens may halt; none when every token goes through all layers."""
+        if self.depth.share >= 1:
+            return ()
+        return self.depth.exits if self.depth.exits is not None else tuple(range(max(1, math.ceil(self.layers / 3)), self.layers))
 
 
 ModelConfig = Annotated[DenseConfig | V1Config | V2Config, Field(discriminator="architecture")]

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from braingpt.model.selection import Selection
+
 
 @dataclass
 class Layout:
@@ -38,6 +40,13 @@ class Layout:
         if seen_B is not None:
             position = position + seen_B[:, None]
         return cls(position, None if bool(valid.all()) else valid, None if bool((run == run[:, :1]).all()) else run)
+
+    def packed(self, selection: Selection) -> "Layout":
+        """The layout of the chosen tokens alone, packed to the front of each row; unused slots are padding."""
+        batch = selection.index.shape[0]
+        position = selection.pack(self.position.expand(batch, -1))
+        run = None if self.run is None else (selection.pack(self.run) * selection.valid).cummax(1).values
+        return Layout(position, None if bool(selection.valid.all()) else selection.valid, run)
 
     def rotary(self, channels: int, base: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """cos and sin, each (B or 1, 1, L, K/2), of the rotary angles (Su et al. 2021, section 3.2)."""

@@ -9,6 +9,7 @@ Legend: B batch, L tokens, D hidden, V vocabulary.
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
@@ -19,6 +20,7 @@ from braingpt.errors import UserError
 from braingpt.kernels.cross_entropy import linear_cross_entropy
 from braingpt.model.blocks import BLOCKS
 from braingpt.model.config import ModelConfig
+from braingpt.model.depth import Exit, arriving, continuing
 from braingpt.model.layout import Layout
 from braingpt.model.parts import rms_norm
 from braingpt.model.record import LayerRecord
@@ -26,10 +28,11 @@ from braingpt.model.record import LayerRecord
 
 @dataclass
 class State:
-    """What generation carries from token to token: one entry a layer, and how many tokens each row has read."""
+    """What generation carries from token to token: one entry a layer, how many tokens each row has read, through how many layers."""
 
     layers: list[Any]
     seen_B: Tensor
+    used_B: Tensor  # layers gone through, summed over the tokens read
 
     def bytes(self) -> int:
         """Bytes held for the whole batch, counted from the tensors."""
@@ -53,6 +56,10 @@ class LanguageModel(nn.Module):
         self.embedding = nn.Embedding(config.vocab, config.hidden)
         nn.init.normal_(self.embedding.weight, std=0.02)
         self.blocks = nn.ModuleList(BLOCKS[config.architecture](config, layer) for layer in range(config.layers))
+        exits = config.depth_exits
+        self.depth_rate = continuing(config.depth.share, exits, config.layers) if exits else 1.0
+        self.exits = nn.ModuleList(Exit(config.hidden, self.depth_rate) for _ in exits)
+        self._spans = list(pairwise((0, *exits, config.layers)))  # layers between exits
 
     def forward(
         self,
@@ -69,10 +76,11 @@ class LanguageModel(nn.Module):
         """
         layout = self._layout(ids_BL, segments_BL, state)
         x_BLD = rms_norm(self.embedding(ids_BL))
-        for i, block in enumerate(self.blocks):
-            x_BLD = block(x_BLD, layout, None if state is None else state.layers[i])
         if state is not None:
-            state.seen_B = state.seen_B + (ids_BL.shape[1] if layout.valid is None else layout.valid.sum(1))
+            new = ids_BL.shape[1] if layout.valid is None else layout.valid.sum(1)
+            state.seen_B = state.seen_B + new
+            state.used_B = state.used_B + new * self._spans[0][1]
+        x_BLD = self._through(x_BLD, layout, state)
         x_BLD = rms_norm(x_BLD)
         if targets_BL is None:
             return Output(logits=F.linear(x_BLD, self.embedding.weight.to(x_BLD.dtype)), state=state)
@@ -81,6 +89,36 @@ class LanguageModel(nn.Module):
             x_BLD, weight = (t.to(torch.get_autocast_dtype(x_BLD.device.type)) for t in (x_BLD, weight))
         loss = linear_cross_entropy(x_BLD.flatten(0, 1), weight, targets_BL.flatten(), reduction)
         return Output(loss=loss.view_as(targets_BL) if reduction == "none" else loss, state=state)
+
+    def _through(self, x_BLD: Tensor, layout: Layout, state: State | None, span: int = 0) -> Tensor:
+        """The blocks from this span on: those up to the next exit for all tokens given, the rest for the tokens that go on."""
+        begin, end = self._spans[span]
+        for i in range(begin, end):
+            x_BLD = self.blocks[i](x_BLD, layout, None if state is None else state.layers[i])
+        if end == len(self.blocks):
+            return x_BLD
+        x_BLD, count_B = self.exits[span](x_BLD, layout, lambda x, inside: self._through(x, inside, state, span + 1))
+        if state is not None:
+            begin, end = self._spans[span + 1]
+            state.used_B = state.used_B + count_B * (end - begin)
+        return x_BLD
+
+    def set_effort(self, share: float | None) -> None:
+        """Aim at this mean share of the layers a token goes through from now on; None: the one trained for.
+
+        Raises UserError for a model without exits or a share it cannot have.
+        """
+        config = self.config
+        if share is None and not self.exits:
+            return
+        if not self.exits:
+            raise UserError("every token goes through all layers of this model; effort needs one trained with model.depth.share below 1")
+        least = config.depth_exits[0] / config.layers
+        if share is not None and not least <= share <= 1:
+            raise UserError(f"effort must lie between {least:.2f} (the layers before the first exit) and 1, not {share:g}")
+        rate = None if share is None else continuing(share, config.depth_exits, config.layers)
+        for exit_ in self.exits:
+            exit_.selector.set_rate(rate)
 
     def _layout(self, ids_BL: Tensor, segments_BL: Tensor | None, state: State | None) -> Layout:
         layout = Layout.of(ids_BL, segments_BL, None if state is None else state.seen_B)
@@ -96,7 +134,8 @@ class LanguageModel(nn.Module):
         """A state that has read nothing, for `batch` rows."""
         weight = self.embedding.weight
         layers = [block.mixer.new_state(batch, weight.device, weight.dtype) for block in self.blocks]
-        return State(layers, torch.zeros(batch, dtype=torch.long, device=weight.device))
+        seen_B = torch.zeros(batch, dtype=torch.long, device=weight.device)
+        return State(layers, seen_B, seen_B)
 
     def step(self, ids_B: Tensor, state: State) -> Tensor:
         """One token more for each row: logits (B, V) of what comes after it. The state is moved on."""
@@ -119,7 +158,9 @@ class LanguageModel(nn.Module):
         """Count what each layer does in the forward passes inside the `with`."""
         records = [LayerRecord(i, block.mixer.kind) for i, block in enumerate(self.blocks)]
         parts = [(m, r) for block, r in zip(self.blocks, records, strict=True) for m in block.modules() if hasattr(m, "record")]
-        hooks = [block.register_forward_pre_hook(_counting(r)) for block, r in zip(self.blocks, records, strict=True)]
+        parts += [(exit_, records[end]) for exit_, (_, end) in zip(self.exits, self._spans, strict=False)]
+        hooks = [block.register_forward_pre_hook(_arriving(r)) for block, r in zip(self.blocks, records, strict=True)]
+        hooks.append(self.register_forward_pre_hook(_reading(records), with_kwargs=True))
         for part, record in parts:
             part.record = record
         try:
@@ -135,24 +176,43 @@ class LanguageModel(nn.Module):
         return sum(p.numel() for p in self.parameters())
 
     def parameters_active(self) -> int:
-        """Parameters one token's forward pass multiplies with: head included, embedding rows excluded."""
-        return self.embedding.weight.numel() + sum(block.parameters_active() for block in self.blocks)
+        """Parameters one token's forward pass multiplies with, at the trained mean depth: head included, embedding rows excluded."""
+        share = arriving(self.depth_rate, self.config.depth_exits, len(self.blocks))
+        blocks = sum(part * block.parameters_active() for part, block in zip(share, self.blocks, strict=True))
+        exits = sum(share[begin] * exit_.parameters_active() for exit_, (begin, _) in zip(self.exits, self._spans, strict=False))
+        return self.embedding.weight.numel() + round(blocks + exits)
 
     def flops_per_token(self, context: int) -> float:
         """Floating-point operations of the forward pass, a token, averaged over a window of `context` tokens."""
-        blocks = sum(block.mixer.flops(context) + block.mlp.flops() for block in self.blocks)
-        return 2 * self.embedding.weight.numel() + blocks
+        share = arriving(self.depth_rate, self.config.depth_exits, len(self.blocks))
+        parts = zip(share, self.blocks, strict=True)
+        blocks = sum(part * (block.mixer.flops(max(1, part * context)) + block.mlp.flops()) for part, block in parts)
+        exits = sum(2 * share[begin] * exit_.parameters_active() for exit_, (begin, _) in zip(self.exits, self._spans, strict=False))
+        return 2 * self.embedding.weight.numel() + blocks + exits
 
     def state_bytes(self, length: int) -> int:
         """Bytes of state one sequence needs after `length` tokens, in float32."""
-        return sum(block.mixer.state_bytes(length) for block in self.blocks)
+        share = arriving(self.depth_rate, self.config.depth_exits, len(self.blocks))
+        return sum(block.mixer.state_bytes(round(part * length)) for part, block in zip(share, self.blocks, strict=True))
 
 
-def _counting(record: LayerRecord):
-    """A hook that adds the tokens a block is given."""
+def _reading(records: list[LayerRecord]):
+    """A hook that adds the tokens the model is given."""
+
+    def hook(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        ids_BL = args[0] if args else kwargs["ids_BL"]
+        for record in records:
+            record.count(tokens=ids_BL.numel())
+
+    return hook
+
+
+def _arriving(record: LayerRecord):
+    """A hook that adds the tokens that come as deep as a block."""
 
     def hook(_module: nn.Module, args: tuple[Any, ...]) -> None:
-        record.count(tokens=args[0].shape[0] * args[0].shape[1])
+        x_BLD, layout = args[:2]
+        record.count(arrived=x_BLD.shape[0] * x_BLD.shape[1] if layout.valid is None else layout.valid.sum())
 
     return hook
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from braingpt.kernels.conv import causal_conv
+from braingpt.kernels.conv import carried, causal_conv
 from braingpt.kernels.scan import scan, step
 from braingpt.model.config import MambaConfig
 from braingpt.model.layout import Layout
@@ -78,7 +78,7 @@ class Mamba2(nn.Module):
             if state is not None:
                 state.hidden = after
         if state is not None:
-            state.past = torch.cat([state.past, u_BLE], 1)[:, -(self.config.conv - 1) :]
+            state.past = carried(state.past, u_BLE, layout.valid)
         y_BLI = (y_BLHP + self.skip.to(x_BLHP.dtype)[:, None] * x_BLHP).flatten(2)
         if self.record is not None:
             self.record.count(attended=batch * length)

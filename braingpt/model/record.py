@@ -11,7 +11,8 @@ class LayerRecord:
 
     layer: int
     mixer: str
-    tokens: int = 0
+    tokens: int = 0  # read by the model
+    arrived: int = 0  # of them, those that came as deep as this layer
     attended: int = 0  # tokens that query in the mixer
     keys_kept: int = 0  # query-key pairs that enter a softmax, per head
     keys_possible: int = 0  # query-key pairs that causality allows, per head

@@ -8,10 +8,11 @@ Legend: B batch, L tokens, C packed slots, D channels.
 """
 
 from dataclasses import dataclass
-from statistics import NormalDist
 
 import torch
 from torch import Tensor, nn
+
+DIAL = (0.02, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.98)  # rates a dial can be set between
 
 
 @dataclass
@@ -47,30 +48,53 @@ class Selection:
 
 
 class Selector(nn.Module):
-    """Scores tokens and chooses about `rate` of them."""
+    """Scores tokens and chooses about `rate` of them.
 
-    def __init__(self, hidden: int, rate: float) -> None:
+    With `dial` it also follows the thresholds of other rates, so that `set_rate` can ask for more or fewer later.
+    """
+
+    def __init__(self, hidden: int, rate: float, dial: bool = False) -> None:
         super().__init__()
         self.rate = rate
         self.weight = nn.Parameter(torch.randn(hidden) * hidden**-0.5)
-        # Logits of a fresh model on normalised input are about standard normal: start at the quantile that gives the rate.
-        start = float("-inf") if rate >= 1 else NormalDist().inv_cdf(1 - rate)
-        self.register_buffer("threshold", torch.tensor(start))
-        self.register_buffer("observed", torch.zeros(2), persistent=False)  # sum of wanted thresholds, how many
+        rates = torch.tensor([rate, *(DIAL if dial else ())], dtype=torch.float64)
+        self.register_buffer("rates", rates.float(), persistent=False)
+        # Logits of a fresh model on normalised input are about standard normal: start at the quantiles that give the rates.
+        self.register_buffer("levels", torch.special.ndtri(1 - rates).float())  # the threshold of each rate
+        self.register_buffer("observed", torch.zeros(len(rates) + 1), persistent=False)  # sum of wanted levels, and how many
+        self.register_buffer("threshold", self.levels[0].clone(), persistent=False)
+        self._asked: float | None = None
 
     def forward(self, x_BLD: Tensor, valid_BL: Tensor | None) -> tuple[Tensor, Tensor]:
         """Scores in 0..1 and the choice, (B, L) each; padding is never chosen."""
         logit_BL = x_BLD @ self.weight.to(x_BLD.dtype)
         if self.training and torch.is_grad_enabled():
             real = logit_BL.detach() if valid_BL is None else logit_BL.detach()[valid_BL]
-            wanted = torch.quantile(real.flatten()[:100_000].float(), 1 - self.rate)
-            self.observed += torch.stack([wanted, torch.ones_like(wanted)])
-        chosen_BL = logit_BL > self.threshold
+            if real.numel():
+                wanted = torch.quantile(real.flatten()[:100_000].float(), 1 - self.rates.float())
+                self.observed += torch.cat([wanted, torch.ones_like(wanted[:1])])
+        chosen_BL = logit_BL > (self.levels[0] if self._asked is None else self.threshold)
         return torch.sigmoid(logit_BL), chosen_BL if valid_BL is None else chosen_BL & valid_BL
+
+    def set_rate(self, rate: float | None) -> None:
+        """Choose about `rate` of the tokens from now on, or the trained share again (None). Needs a selector made with `dial`."""
+        self._asked = rate
+        if rate is not None:
+            self.threshold.copy_(self._level(rate))
+
+    def _level(self, rate: float) -> Tensor:
+        """The threshold that gives `rate`, between those followed in training."""
+        if rate >= 1:
+            return self.levels.new_tensor(float("-inf"))
+        order = self.rates.argsort()
+        rates, levels = self.rates[order], self.levels[order]
+        above = int((rates < rate).sum().clamp(1, len(rates) - 1))
+        part = ((rate - rates[above - 1]) / (rates[above] - rates[above - 1])).clamp(0, 1)
+        return levels[above - 1] + part * (levels[above] - levels[above - 1])
 
     @torch.no_grad()
     def after_step(self) -> None:
-        """Move the threshold a tenth of the way to where this step's tokens would have met the rate."""
-        if self.rate < 1 and self.observed[1] > 0:
-            self.threshold += 0.1 * (self.observed[0] / self.observed[1] - self.threshold)
+        """Move the thresholds a tenth of the way to where this step's tokens would have met the rates."""
+        if self.rate < 1 and self.observed[-1] > 0:
+            self.levels += 0.1 * (self.observed[:-1] / self.observed[-1] - self.levels)
         self.observed.zero_()

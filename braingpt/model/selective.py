@@ -40,25 +40,19 @@ class SelectiveAttention(nn.Module):
             # Keep the score in the graph, so that a step without a choice still has a (zero) gradient for every weight.
             return x_BLD.new_zeros(x_BLD.shape) if not self.training else x_BLD * 0.0
         q, k, v = self.qkv(packed.pack(x_BLD))
-        cos_sin = self._rotary(layout, packed, q)
+        inside = layout.packed(packed)
+        cos_sin = inside.rotary(q.shape[-1], self.rope_base, q.dtype)
         q, k = rotate(rms_norm(q), cos_sin), rotate(rms_norm(k), cos_sin)
         if state is None:
             mask_BCT = torch.ones(slots, slots, dtype=torch.bool, device=q.device).tril()[None]
-            if layout.run is not None:
-                run_BC = packed.pack(layout.run)
-                mask_BCT = mask_BCT & (run_BC[:, :, None] == run_BC[:, None, :])
+            if inside.run is not None:
+                mask_BCT = mask_BCT & (inside.run[:, :, None] == inside.run[:, None, :])
         else:
             k, v, slot_BC = state.append(k, v, packed.count)
             mask_BCT = torch.arange(k.shape[2], device=q.device) <= slot_BC[..., None]
         y_BHCK = F.scaled_dot_product_attention(q, k, v, attn_mask=mask_BCT[:, None], enable_gqa=self.kv_heads < self.heads)
         y_BCD = self.out(merge_heads(y_BHCK)) * packed.pack(score_BL)[..., None]
         return packed.unpack(y_BCD, x_BLD.shape[1])
-
-    def _rotary(self, layout: Layout, packed: Selection, q_BHCK: Tensor) -> tuple[Tensor, Tensor]:
-        """The layout's angles at the places of the chosen tokens."""
-        batch = packed.index.shape[0]
-        tables = layout.rotary(q_BHCK.shape[-1], self.rope_base, q_BHCK.dtype)
-        return tuple(packed.pack(table.squeeze(1).expand(batch, -1, -1))[:, None] for table in tables)
 
     def _count(self, x_BLD: Tensor, packed: Selection, state: PackedCache | None) -> None:
         batch, length, hidden = x_BLD.shape

@@ -48,12 +48,13 @@ def test_flops_agree_with_an_independent_counter(architecture, length):
 
 
 def test_recorded_flops_agree_with_the_closed_form(small, architecture):
-    ids = torch.randint(0, 97, (2, 32), generator=torch.Generator().manual_seed(0))
+    length = 256 if "depth" in architecture else 32  # what goes on is packed into slots by sixteens
+    ids = torch.randint(0, 97, (2, length), generator=torch.Generator().manual_seed(0))
     with torch.no_grad(), small.eval().recording() as layers:
         small(ids)
     recorded = 2 * 97 * 32 + sum(layer.flops for layer in layers) / ids.numel()
-    rel = 0.15 if architecture == "v2" else 1e-9  # an untrained selector is near its rate, not at it
-    assert recorded == pytest.approx(small.flops_per_token(32), rel=rel)
+    rel = 0.15 if architecture.startswith("v2") else 1e-9  # an untrained selector is near its rate, not at it
+    assert recorded == pytest.approx(small.flops_per_token(length), rel=rel)
 
 
 def test_state_bytes_match_what_is_held(small, architecture):
@@ -61,7 +62,7 @@ def test_state_bytes_match_what_is_held(small, architecture):
     with torch.no_grad():
         small(torch.randint(0, 97, (1, 48)), state=state)
     promised = 2 * small.state_bytes(48)  # promised in float32, held in float64 here
-    if architecture == "v2":  # the share of chosen tokens is only near its rate
+    if architecture.startswith("v2"):  # the share of chosen tokens is only near its rate
         assert 0.5 * promised < state.bytes() < 2 * promised
     else:
         assert state.bytes() == promised
