@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from braingpt.cli.console import console
-from braingpt.cli.output import Device, JsonFile, Run, check_target, deliver, number, open_run, read_text
+from braingpt.cli.output import Device, Effort, JsonFile, Run, check_target, deliver, number, open_run, read_text
 
 
 def evaluate(
@@ -18,6 +18,7 @@ def evaluate(
     lang: Annotated[str | None, typer.Option(help="Language of --text. [default: detected]", show_default=False)] = None,
     context: Annotated[int | None, typer.Option(help="Tokens a window. [default: that of training]", show_default=False, min=1)] = None,
     windows: Annotated[int, typer.Option(help="Validation windows a language, at most.", min=1)] = 256,
+    effort: Effort = None,
     device: Device = "auto",
     json: JsonFile = None,
 ) -> None:
@@ -33,23 +34,28 @@ def evaluate(
     source = read_text(text) if text else None
     out = console(json == "-")
     model, tokenizer, recipe, state, folder = open_run(run, device, console(json_output=True))
+    model.set_effort(effort)
     context = context or recipe.train.context
     place = next(model.parameters()).device
-    if source is not None:
-        name = str(text)
-        scores = perplexity.evaluate_text(model, tokenizer, source, lang, context=context, device=place)
-    else:
-        from braingpt.data.shards import ShardSet
+    with model.recording() as layers:
+        if source is not None:
+            name = str(text)
+            scores = perplexity.evaluate_text(model, tokenizer, source, lang, context=context, device=place)
+        else:
+            from braingpt.data.shards import ShardSet
 
-        folders = data or [Path(folder) for folder in recipe.data.folders]
-        name = ", ".join(map(str, folders))
-        scores = perplexity.evaluate(
-            model, ShardSet.open(folders, tokenizer), tokenizer, context=context, windows=windows, device=place,
-            reset_at_documents=recipe.data.reset_at_documents,
-        )  # fmt: skip
-    head = {"run": str(folder), "recipe": recipe.name, "step": state["step"], "data": name, "context": context}
+            folders = data or [Path(folder) for folder in recipe.data.folders]
+            name = ", ".join(map(str, folders))
+            scores = perplexity.evaluate(
+                model, ShardSet.open(folders, tokenizer), tokenizer, context=context, windows=windows, device=place,
+                reset_at_documents=recipe.data.reset_at_documents,
+            )  # fmt: skip
+    used = sum(layer.arrived for layer in layers) / sum(layer.tokens for layer in layers)
+    head = {"run": str(folder), "recipe": recipe.name, "step": state["step"], "data": name, "context": context, "layers_used": used}
     deliver({**head, **scores.as_dict()}, json)
     out.print(f"{recipe.name}, step {state['step']}: {name}, windows of {context} tokens", soft_wrap=True)
+    if model.exits:
+        out.print(f"a token goes through {used:.1%} of the layers", soft_wrap=True)
     out.print(_table(scores))
 
 

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from braingpt.cli.console import Json, console, print_json
-from braingpt.cli.output import Device, Run, open_run, read_text, show
+from braingpt.cli.output import Device, Effort, Run, open_run, read_text, show
 
 
 def generate(
@@ -17,6 +17,7 @@ def generate(
     top_k: Annotated[int | None, typer.Option(help="Choose among the K likeliest tokens.", show_default=False)] = None,
     top_p: Annotated[float | None, typer.Option(help="Choose among the likeliest tokens that hold a share P.", show_default=False)] = None,
     seed: Annotated[int | None, typer.Option(help="The same seed writes the same text.", show_default=False)] = None,
+    effort: Effort = None,
     device: Device = "auto",
     json: Json = False,
 ) -> None:
@@ -29,6 +30,7 @@ def generate(
         prompt = read_text("-")
     say = console(json_output=True)
     model, tokenizer, _, state, folder = open_run(run, device, say)
+    model.set_effort(effort)
     settings = {"max_new_tokens": max_new_tokens, "temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}
     written = write(model, tokenizer, prompt, language=lang, **settings)
     if json:
@@ -45,6 +47,7 @@ def generate(
             "seconds": written.seconds,
             "seconds_to_first_token": written.first_token_seconds,
             "tokens_per_second": written.tokens_per_second,
+            "layers_used": written.decoder.depth(),
         }
         print_json(result)
         return
@@ -55,4 +58,5 @@ def generate(
     speed = f", {written.tokens_per_second:.1f} tokens/s" if written.tokens_per_second else ""
     first = f", first token after {written.first_token_seconds:.2f} s" if written.first_token_seconds else ""
     ended = ", ended by the model" if written.finish == "stop" else ""
-    say.print(f"{len(written.tokens)} tokens{speed}{first}{ended}", style="dim")
+    depth = f", {written.decoder.depth():.0%} of the layers a token" if model.exits and written.tokens else ""
+    say.print(f"{len(written.tokens)} tokens{speed}{first}{depth}{ended}", style="dim")

@@ -12,6 +12,11 @@ JsonFile = Annotated[str | None, typer.Option("--json", metavar="FILE", help="Wr
 Run = Annotated[Path | None, typer.Argument(help="A run folder or one checkpoint in it; by default the newest run.", show_default=False)]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N; auto takes a GPU where there is one.")]
 
+Effort = Annotated[
+    float | None,
+    typer.Option(help="Mean share of the layers a token goes through. [default: the one trained for]", show_default=False),
+]
+
 
 def deliver(value: Any, target: str | None) -> None:
     """`value` as JSON to the file `target`, to standard output for "-", nowhere for None. The file is whole or not there."""

@@ -49,6 +49,11 @@ class Decoder:
             self.state = out.state
             self.logits_BV = out.logits[:, -1]
 
+    def depth(self) -> float | None:
+        """Mean share of the layers that the tokens read so far went through; None before anything was read."""
+        tokens = int(self.state.seen_B.sum())
+        return int(self.state.used_B.sum()) / (tokens * len(self.state.layers)) if tokens else None
+
     def step(self, ids_B: Tensor) -> None:
         """Take in one token a row."""
         with evaluating(self.model):
@@ -66,21 +71,22 @@ def stream(
     seed: int | None = None,
     stop: Collection[int] = (),
     banned: Collection[int] = (),
+    decoder: Decoder | None = None,
 ) -> Iterator[int]:
     """New tokens one at a time, at most `max_new_tokens`, ending before a token of `stop`, which is not yielded.
 
+    `decoder`: one of the model's with a single row, to go on from what it has read and to look at afterwards; a fresh one by default.
     Raises UserError for an empty prompt, an id outside the vocabulary, or a setting out of range - at the call, not at the first token.
     """
     sampler = Sampler(Sampling(temperature, top_k, top_p, seed, tuple(banned)))
     ids = check_ids(ids, model.config.vocab)
     _check_length(max_new_tokens)
-    return _stream(model, ids, max_new_tokens, sampler, frozenset(stop))
+    return _stream(decoder or Decoder(model), ids, max_new_tokens, sampler, frozenset(stop))
 
 
-def _stream(model: nn.Module, ids: list[int], max_new_tokens: int, sampler: Sampler, stop: frozenset[int]) -> Iterator[int]:
+def _stream(decoder: Decoder, ids: list[int], max_new_tokens: int, sampler: Sampler, stop: frozenset[int]) -> Iterator[int]:
     if max_new_tokens == 0:
         return
-    decoder = Decoder(model)
     decoder.read(torch.tensor([ids]))
     yield from draw(decoder, sampler, max_new_tokens, stop)
 

@@ -12,7 +12,7 @@ from typing import Any
 from torch import nn
 
 from braingpt.errors import UserError, nearest
-from braingpt.inference.engine import stream
+from braingpt.inference.engine import Decoder, stream
 
 
 @dataclass
@@ -20,6 +20,7 @@ class Written:
     """What was written so far, and how long it took. Iterate over it to write; read the figures afterwards."""
 
     pieces: Iterator[str]
+    decoder: Decoder
     prompt_tokens: int
     language: str | None  # of the marker the text began with
     tokens: list[int] = field(default_factory=list)
@@ -67,9 +68,10 @@ def write(
     """Text after `prompt`, streamed: `for piece in write(...)`. Settings and errors as in `engine.stream` and `prompt_ids`."""
     ids = prompt_ids(tokenizer, prompt, language)
     sampling = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}
-    tokens = stream(model, ids, max_new_tokens, **sampling, stop=[tokenizer.eot], banned=unwritable(tokenizer))
+    decoder = Decoder(model)
+    tokens = stream(model, ids, max_new_tokens, **sampling, stop=[tokenizer.eot], banned=unwritable(tokenizer), decoder=decoder)
     names = {marker: name for name, marker in tokenizer.markers.items()}
-    written = Written(iter(()), len(ids), names.get(ids[0]))
+    written = Written(iter(()), decoder, len(ids), names.get(ids[0]))
     written.pieces = _pieces(written, tokens, tokenizer, max_new_tokens)
     return written
 

@@ -48,6 +48,8 @@ def continuing(share: float, exits: Sequence[int], layers: int) -> float:
 
     After the j-th exit c^j of the tokens are left: the sum over exits of c^j times the layers up to the next exit is what `share` leaves.
     """
+    if share >= 1:
+        return 1.0
     low, high = 0.0, 1.0
     for _ in range(60):
         rate = (low + high) / 2
