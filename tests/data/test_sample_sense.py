@@ -111,6 +111,7 @@ NEVER = [
     ("en", r"for the journey[^\n]*\n[^\n]*Yes, please"),
     ("en", r'Do you like to [^?]*, too\?" "So do I'),
     ("en", r"come to my house[^\n]*\n[^\n]*can help us"),
+    ("ko", r"잘 받았어요[^\n]*\n[^\n]*알겠습니다\. deadline"),
     ("en", r"like to buy [^\n]*\n[^\n]*(?:antique|hardware|sports) shop"),
 ]
 
