@@ -89,3 +89,12 @@ def test_few_clean_documents_are_dropped(language: str, file: str, column: str) 
         judged = JUDGE.text(Document(text, language, "test", "1"))
         dropped += bool(judged.rule or JUDGE.tokens(language, Tokenizer.default().encode(judged.text)))
     assert dropped <= 0.06 * len(texts)
+
+
+def test_punctuation_after_an_accented_letter_is_no_mojibake() -> None:
+    from braingpt.data.quality.clean import MOJIBAKE
+
+    for good in ("„heiß“", "«CAFÉ»", "« déjà… »", "«perché…»", "voilà—", "”Ö”"):
+        assert not MOJIBAKE.search(good), good
+    for text in ("안녕하세요", "é", "Größe", "¿Dónde?", "“"):
+        assert MOJIBAKE.search(text.encode().decode("latin-1")), text

@@ -13,7 +13,7 @@ from braingpt.data.sample import DEFAULT_BYTES, documents
 from braingpt.data.sample.english_grammar import article
 from braingpt.data.sample.texts import table
 
-FIRST_100_KB = "ca68f7e90c70d3adf4201d0763c9cee3a4b0e297f8cda8fff1c08a48f699ab40"
+FIRST_100_KB = "15fac7413c19447a2ad6d49d71441752b98bccac68239d2ef88a3a03666c5ce7"
 
 
 @pytest.fixture(scope="module")

@@ -14,10 +14,11 @@ _INVISIBLE = re.compile(f"[{_GLYPHLESS}]+")
 _LINE_ENDS = re.compile(f"\r\n|[{_BREAKS}]")
 _EMPTY_LINES = re.compile(r"\n{3,}")
 
-# UTF-8 read as Latin-1 or Windows-1252: the lead byte's letter before what its one, two or three continuation bytes turn into. Not fewer: é»
-# ends a quotation in French, Spanish and Italian.
+# UTF-8 read as Latin-1 or Windows-1252: the lead byte's letter before what its one, two or three continuation bytes turn into. Some of these
+# are quotation marks and dashes, which stand after a letter in good text: groß“, CAFÉ», déjà…». There another one has to tell.
 _NEXT = "[\x80-\xbf€‚ƒ„…†‡ˆ‰Š‹ŒŽ‘’“”•–—˜™š›œžŸ]"
-MOJIBAKE = re.compile(f"[\xc2-\xdf]{_NEXT}|[\xe0-\xef]{_NEXT}{{2}}|[\xf0-\xf4]{_NEXT}{{3}}")
+_TELLING = "[\x80-\x9f¡-ª¬-º¼-¿€ƒ†‡ˆ‰Š‹ŒŽ•˜™šœžŸ]"
+MOJIBAKE = re.compile(f"[\xc2\xc3]{_NEXT}|[\xc4-\xdf]{_TELLING}|[\xe0-\xef](?:{_TELLING}{_NEXT}|{_NEXT}{_TELLING})|[\xf0-\xf4]{_NEXT}{{3}}")
 
 
 def clean(text: str) -> str:

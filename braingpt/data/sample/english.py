@@ -38,15 +38,19 @@ def cast(draw: Draw) -> dict[str, Any]:
     pick("pet kinds", "pet")
     pick("pet names", "petname")
     pick("colors", "color", "color2")
+    pick("fur colors", "fur")
     pick("things", "thing", "decoy")
     pick("indoors", "indoor", "indoor2")
     pick("outdoors", "outdoor", "outdoor2")
     pick("parks", "park")
     pick("shops", "shop")
+    pick("gift shops", "gift_shop")
     pick("spots", "spot")
     pick("landmarks", "landmark")
     pick("snacks", "snack")
     pick("drinks", "drink")
+    pick("hot drinks", "hot_drink")
+    pick("menu", "menu")
     pick("topics", "topic")
     pick("hours", "hour")
     pick("plants", "plant")
@@ -54,9 +58,11 @@ def cast(draw: Draw) -> dict[str, Any]:
     pick("fable food", "fable_food")
     pick("traits", "traits", "trait2")
     pick("subjects", "subject", "subject2", "subject3")
+    pick("subjects with homework", "study")
     pick("fruits", "fruit")
     pick("books", "book")
     pick("weekdays", "weekday")
+    found["schoolday"] = draw.choice(lists["weekdays"][:5])
     pick("play", "play", "play2", "play3")
     pick(f"play in {season}", "season_play", "season_play2")
     pick(f"play in {following}", "next_play")
@@ -69,7 +75,7 @@ def cast(draw: Draw) -> dict[str, Any]:
     found |= {"later": LATER, "fairlater": LATER, "weather_later": weather[2], "fair_later": fair[2], "time": time}
     found |= {"month_name": lists["months"][draw.choice(_SEASONS[season]) - 1], "day": draw.between(1, 28)}
 
-    place, rides, seen, done, souvenir = draw.choice(table("en", "trips"))
+    place, rides, seen, done, souvenir, _ = draw.choice([row for row in table("en", "trips") if row[5] == "y" or season != "winter"])
     sights, doings = draw.several(items(seen), 2), draw.several(items(done), 2)
     found |= {"place": place, "ride": draw.choice(items(rides)), "seen": sights[0], "seen2": sights[1], "souvenir": souvenir}
     found |= {"done": English(doings[0]), "done2": English(doings[1])}

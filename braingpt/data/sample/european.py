@@ -64,6 +64,8 @@ def cast(forms: Forms, draw: Draw) -> dict[str, Any]:
     for key in ("petname", "fable food", "weekday", "snack", "drink", "shop", "spot", "landmark", "book", "hour", "neutral"):
         found[key.replace(" ", "_")] = draw.choice(lists[key])
     found["Weekday"] = capital(found["weekday"])
+    found["schoolday"] = draw.choice(lists["weekday"][:5])
+    found["Schoolday"] = capital(found["schoolday"])
     for key in ("indoor", "outdoor"):
         found |= dict(zip((key, f"{key}2"), draw.several(lists[key], 2), strict=True))
     found |= dict(zip(("park", "to_park"), draw.choice(lists["parks"]).split("="), strict=True))
@@ -75,11 +77,13 @@ def cast(forms: Forms, draw: Draw) -> dict[str, Any]:
     found["animals"] = forms.noun("", "f" if found["animal"].gender == found["animal2"].gender == "f" else "m")
 
     rows = table(code, "weather")
-    weather, fair = draw.choice(rows), draw.choice([row for row in rows if row[3] == "f"])
+    weather = draw.choice(rows)
+    cold = "c" in weather[3]
+    fair = draw.choice([row for row in rows if "f" in row[3] and ("c" in row[3]) == cold])
     found |= {"weather": weather[1], "weather_later": weather[2], "fairsentence": fair[1], "fair_later": fair[2]}
     found |= {"opening": f"{weather[0]} {weather[1]}", "fair": f"{fair[0]} {fair[1]}", "later": LATER}
 
-    to, at, ride, seen, done, souvenir = draw.choice(table(code, "trips"))
+    to, at, ride, seen, done, souvenir, _ = draw.choice([row for row in table(code, "trips") if row[6] == "y" or not cold])
     found |= {"to": to, "at": at, "ride": draw.choice(items(ride)), "souvenir": souvenir}
     found |= dict(zip(("seen", "seen2"), draw.several(items(seen), 2), strict=True))
     found |= dict(zip(("done", "done2"), draw.several(items(done), 2), strict=True))

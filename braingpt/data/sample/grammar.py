@@ -3,11 +3,14 @@
 A template is the sentence itself. `[a|b|c]` stands for one of the alternatives (it nests, and an alternative may be empty), and
 `{hero:spec}` asks the word bound to `hero` for the form `spec`. A spec is spelled like the form of an example word: `{hero:은}` becomes
 은 or 는, `{ball:einen}` becomes einen, eine or ein. `a/b` or `a/b/c` in a spec picks by gender: `{hero:content/contente}`.
+
+The alternatives of one place are drawn without regard to those of another, unless marks tie them, so that an answer goes with its question:
+`(name)` before an alternative leaves a mark, `(?name)` asks for one left before, `(!name)` for its absence.
 """
 
 import random
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -16,6 +19,7 @@ Beat = str | tuple[str, ...]  # one sentence of a story: its alternatives; a pla
 LATER = "<later>"  # stands for a sentence that depends on what the text said before
 _CHOICE = re.compile(r"\[([^\[\]]*)\]")
 _SPACES = re.compile(r"\s*\n\s*|[ ]{2,}")
+_MARK = re.compile(r"\(([?!]?)(\w+)\) *")
 
 
 class Draw:
@@ -72,9 +76,32 @@ def fill(template: str, draw: Draw, words: Mapping[str, Any]) -> str:
     return template.format_map(words)
 
 
+def marked(option: str) -> tuple[list[tuple[str, str]], str]:
+    """An alternative's marks, each with its sign ("", "?" or "!"), and its text."""
+    found = []
+    while mark := _MARK.match(option):
+        found.append((mark[1], mark[2]))
+        option = option[mark.end() :]
+    return found, option
+
+
+def fits(marks: Sequence[tuple[str, str]], left: Set[str]) -> bool:
+    """Whether an alternative may stand after those that left the marks `left`."""
+    return all((name in left) == (sign == "?") for sign, name in marks if sign)
+
+
+def choose(beat: Beat, draw: Draw, left: set[str]) -> str:
+    """One alternative of those that fit what was said before; its own marks are added to `left`."""
+    options = [marked(option) for option in ([beat] if isinstance(beat, str) else beat)]
+    marks, text = draw.choice([(marks, text) for marks, text in options if fits(marks, left)])
+    left.update(name for sign, name in marks if not sign)
+    return text
+
+
 def tell(beats: Sequence[Beat], draw: Draw, words: Mapping[str, Any]) -> str:
     """A text of beats in order, one alternative each. `"\\n"` starts a paragraph; an empty alternative leaves the beat out."""
-    chosen = [beat if isinstance(beat, str) else draw.choice(beat) for beat in beats]
+    left: set[str] = set()
+    chosen = [choose(beat, draw, left) for beat in beats]
     text = " ".join(part if part == "\n" else fill(part, draw, words) for part in chosen if part)
     return _SPACES.sub(lambda found: "\n" if "\n" in found[0] else " ", text).strip()
 
@@ -86,7 +113,8 @@ def capital(text: str) -> str:
 
 def turns(beats: Sequence[Beat], draw: Draw, words: Mapping[str, Any]) -> list[tuple[str, str]]:
     """A dialogue from beats whose alternatives open with the speaker: [("A", "..."), ("B", "..."), ...]."""
-    lines = [fill(draw.choice(beat), draw, words).partition(": ") for beat in beats]
+    left: set[str] = set()
+    lines = [fill(choose(beat, draw, left), draw, words).partition(": ") for beat in beats]
     return [(speaker, text) for speaker, _, text in lines]
 
 

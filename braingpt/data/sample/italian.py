@@ -69,7 +69,7 @@ def _said(draw: Draw, speaker: Noun, text: str, asked: bool) -> str:
     verb = "chiede" if text[-1] == "?" else "risponde" if asked else "dice"
     if draw.chance(40):
         return f"{speaker} {verb}: «{text}»"
-    return f"«{text.removesuffix('.')}», {verb} {speaker}."
+    return f"«{text.removesuffix('.')}» {verb} {speaker}."
 
 
 FORMS = Forms("it", Italian, Country, _said, lambda speaker, text: f"{speaker}: «{text}»", 11)

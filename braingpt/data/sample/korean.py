@@ -35,6 +35,7 @@ def cast(draw: Draw) -> dict[str, Any]:
     season = draw.choice(_SEASONS)
     following = _SEASONS[(_SEASONS.index(season) + 1) % 4]
     found: dict[str, Any] = {"color": draw.choice(lists["colors"]), "weekday": Word(draw.choice(lists["weekdays"]))}
+    found["schoolday"] = Word(draw.choice(lists["weekdays"][:5]))
 
     def nouns(key: str, *names: str) -> None:
         found.update(zip(names, map(Word, draw.several(lists[key], len(names))), strict=True))
@@ -44,15 +45,19 @@ def cast(draw: Draw) -> dict[str, Any]:
 
     hero, friend = draw.several(lists["names"], 2)
     found |= {"hero": Person(hero, familiar), "friend": Person(friend, familiar)}
+    found |= {"worker": Person(hero, False), "colleague": Person(friend, False)}  # adults are called by their plain names
     found |= {"season": Word(season), "next_season": Word(following), "next_play": Verb(draw.choice(lists[f"play in {following}"]))}
     nouns("elders", "elder")
     nouns("pet_kinds", "pet")
+    nouns("roaming pets", "roamer")
     nouns("pet_names", "petname")
     nouns("things", "thing", "decoy")
     nouns("indoors", "indoor", "indoor2")
     nouns("outdoors", "outdoor", "outdoor2")
     nouns("parks", "park")
     nouns("shops", "shop")
+    nouns("gift shops", "gift_shop")
+    nouns("breakfasts", "breakfast")
     nouns("strangers", "stranger")
     nouns("snacks", "snack")
     nouns("drinks", "drink")
@@ -62,11 +67,15 @@ def cast(draw: Draw) -> dict[str, Any]:
     nouns("fable", "animal", "animal2")
     nouns("fable_food", "fable_food")
     nouns("subjects", "subject", "subject2", "subject3")
+    nouns("subjects with homework", "study")
     nouns("spots", "spot")
     nouns("landmarks", "landmark")
     nouns("study places", "study_place")
     nouns("meeting places", "meeting")
     verbs("play", "play", "play2", "play3")
+    verbs("play alone", "alone")
+    verbs("play at home", "home_play")
+    verbs("play outside", "outdoor_play")
     verbs(f"play in {season}", "season_play", "season_play2")
     title = draw.choice(lists["books"])
     found["book"] = Word(f"『{title}』", title)
@@ -75,10 +84,16 @@ def cast(draw: Draw) -> dict[str, Any]:
     any_weather, fair = _weather(draw, season, False), _weather(draw, season, True)
     found |= {"opening": f"어느 {season}날 {time}, {any_weather[1]}", "weather": any_weather[1], "weather_later": any_weather[2]}
     found |= {"morning": f"어느 {season}날 아침, {any_weather[1]}", "sky": any_weather[3]}
-    found |= {"fair": f"어느 {season}날 {time}, {fair[1]}", "fairsentence": fair[1], "fair_later": fair[2], "time": time}
+    found |= {
+        "fair": f"어느 {season}날 {time}, {fair[1]}",
+        "fairday": f"어느 {season}날, {fair[1]}",
+        "fairsentence": fair[1],
+        "fair_later": fair[2],
+        "time": time,
+    }
     found |= {"later": LATER, "fairlater": LATER, "month": draw.choice(_MONTHS[season]), "day": draw.between(1, 28)}
 
-    place, rides, seen, done, souvenir = draw.choice(table("ko", "trips"))
+    place, rides, seen, done, souvenir, _ = draw.choice([row for row in table("ko", "trips") if row[5] == "y" or season != "겨울"])
     sights, doings = draw.several(items(seen), 2), draw.several(items(done), 2)
     found |= {"place": Word(place), "ride": Word(draw.choice(items(rides))), "seen": sights[0], "seen2": sights[1]}
     found |= {"done": Verb(doings[0]), "done2": Verb(doings[1]), "souvenir": Word(souvenir)}
@@ -170,11 +185,11 @@ def mixed_document(draw: Draw) -> str:
     names = [Person(name, False) for name in draw.several(lists["names"], 2)]
     tech, jobs = ([Word(t, s) for t, s, kind in table("ko", "work_terms") if kind == key] for key in "tj")
     found: dict[str, Any] = {"a": names[0], "b": names[1], "weekday": draw.choice(lists["weekdays"])}
-    message, last = draw.choice(table("ko", "errors"))
-    found["error"] = Word(f"'{message}'", last)
-    found |= dict(zip(("term", "term2"), draw.several(tech, 2), strict=True)) | dict(
-        zip(("job", "job2"), draw.several(jobs, 2), strict=True)
-    )
+    message, last, cause, cure = draw.choice(table("ko", "errors"))
+    found |= {"error": Word(f"'{message}'", last), "cause": cause, "cure": cure}
+    found |= {"term": draw.choice(tech)} | dict(zip(("job", "job2"), draw.several(jobs, 2), strict=True))
+    found |= {"city": draw.choice(table("world", "capitals"))[2]}
+    found |= dict(zip(("sport", "sport2"), map(Word, draw.several(lists["sports"], 2)), strict=True))
     found |= {"hour": draw.choice(("한", "두", "세", "네", "아홉", "열", "열한"))}
     found |= dict(zip(("coffee", "coffee2"), draw.several(lists["coffees"], 2), strict=True))
     found |= dict(zip(("english", "korean"), draw.choice(table("ko", "phrases")), strict=True))

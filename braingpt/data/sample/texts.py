@@ -2,7 +2,8 @@
 
 `words.txt`: `key: item | item` a line. `<table>.txt`: one row a line, fields separated by `;`. `<stories>.txt`: `# name` opens a story; each
 block of lines is one beat (one place in the text), its lines are the alternatives, a lone `-` leaves the beat out, a lone `¶` starts a
-paragraph. Lines that open with `//` are remarks.
+paragraph. `(name)`, `(?name)` and `(!name)` before an alternative tie it to those of other beats (`grammar.py`). Lines that open with `//`
+are remarks.
 """
 
 from functools import cache
