@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from braingpt.cli.console import console
-from braingpt.cli.output import Device, Effort, JsonFile, Run, check_target, deliver, number, open_run, read_text
+from braingpt.cli.output import Device, Dtype, Effort, JsonFile, Run, check_target, deliver, number, open_run, read_text
 
 
 def evaluate(
@@ -19,6 +19,7 @@ def evaluate(
     context: Annotated[int | None, typer.Option(help="Tokens a window. [default: that of training]", show_default=False, min=1)] = None,
     windows: Annotated[int, typer.Option(help="Validation windows a language, at most.", min=1)] = 256,
     effort: Effort = None,
+    dtype: Dtype = "float32",
     device: Device = "auto",
     json: JsonFile = None,
 ) -> None:
@@ -33,10 +34,9 @@ def evaluate(
     check_target(json)
     source = read_text(text) if text else None
     out = console(json == "-")
-    model, tokenizer, recipe, state, folder = open_run(run, device, console(json_output=True))
-    model.set_effort(effort)
+    model, tokenizer, recipe, state, folder = open_run(run, device, console(json_output=True), dtype, effort)
     context = context or recipe.train.context
-    place = next(model.parameters()).device
+    place = model.device
     with model.recording() as layers:
         if source is not None:
             name = str(text)
@@ -51,7 +51,15 @@ def evaluate(
                 reset_at_documents=recipe.data.reset_at_documents,
             )  # fmt: skip
     used = sum(layer.arrived for layer in layers) / sum(layer.tokens for layer in layers)
-    head = {"run": str(folder), "recipe": recipe.name, "step": state["step"], "data": name, "context": context, "layers_used": used}
+    head = {
+        "run": str(folder),
+        "recipe": recipe.name,
+        "step": state["step"],
+        "data": name,
+        "context": context,
+        "dtype": dtype,
+        "layers_used": used,
+    }
     deliver({**head, **scores.as_dict()}, json)
     out.print(f"{recipe.name}, step {state['step']}: {name}, windows of {context} tokens", soft_wrap=True)
     if model.exits:

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from braingpt.cli.console import Json, console, print_json
-from braingpt.cli.output import Device, Effort, Run, open_run, read_text, show
+from braingpt.cli.output import Device, Dtype, Effort, Run, open_run, read_text, show
 
 
 def generate(
@@ -18,6 +18,7 @@ def generate(
     top_p: Annotated[float | None, typer.Option(help="Choose among the likeliest tokens that hold a share P.", show_default=False)] = None,
     seed: Annotated[int | None, typer.Option(help="The same seed writes the same text.", show_default=False)] = None,
     effort: Effort = None,
+    dtype: Dtype = "float32",
     device: Device = "auto",
     json: Json = False,
 ) -> None:
@@ -29,8 +30,7 @@ def generate(
     if prompt == "-":
         prompt = read_text("-")
     say = console(json_output=True)
-    model, tokenizer, _, state, folder = open_run(run, device, say)
-    model.set_effort(effort)
+    model, tokenizer, _, state, folder = open_run(run, device, say, dtype, effort)
     settings = {"max_new_tokens": max_new_tokens, "temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}
     written = write(model, tokenizer, prompt, language=lang, **settings)
     if json:
@@ -47,6 +47,7 @@ def generate(
             "seconds": written.seconds,
             "seconds_to_first_token": written.first_token_seconds,
             "tokens_per_second": written.tokens_per_second,
+            "dtype": dtype,
             "layers_used": written.decoder.depth(),
         }
         print_json(result)

@@ -12,10 +12,13 @@ JsonFile = Annotated[str | None, typer.Option("--json", metavar="FILE", help="Wr
 Run = Annotated[Path | None, typer.Argument(help="A run folder or one checkpoint in it; by default the newest run.", show_default=False)]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N; auto takes a GPU where there is one.")]
 
+Dtype = Annotated[str, typer.Option(help="float32, or int8: weights in a quarter of the bytes, slightly rounded.")]
 Effort = Annotated[
     float | None,
     typer.Option(help="Mean share of the layers a token goes through. [default: the one trained for]", show_default=False),
 ]
+
+DTYPES = ("float32", "int8")
 
 
 def deliver(value: Any, target: str | None) -> None:
@@ -56,16 +59,25 @@ def check_target(target: str | None) -> None:
         raise UserError(f"--json {path}: no permission to write in {path.parent}")
 
 
-def open_run(run: Path | None, device: str, say: Any) -> tuple[Any, Any, Any, dict[str, Any], Path]:
+def open_run(
+    run: Path | None, device: str, say: Any, dtype: str = "float32", effort: float | None = None
+) -> tuple[Any, Any, Any, dict[str, Any], Path]:
     """(model, tokenizer, recipe, state, folder) of RUN. `say`: the console that names the checkpoint taken when RUN is None."""
+    from braingpt.errors import UserError, nearest
     from braingpt.train.checkpoint import load_model, resolve
     from braingpt.train.setup import pick_device
 
+    if dtype not in DTYPES:
+        raise UserError(f"unknown dtype '{dtype}'{nearest(dtype, DTYPES)}")
     place = pick_device(None if device == "auto" else device)
     folder = resolve(run)
     if run is None:
         say.print(f"taking {folder}", soft_wrap=True, markup=False)
-    return *load_model(folder, place), folder
+    model, tokenizer, recipe, state = load_model(folder, place)
+    model.set_effort(effort)
+    if dtype == "int8":
+        model.to_int8()
+    return model, tokenizer, recipe, state, folder
 
 
 def read_text(source: str | Path) -> str:

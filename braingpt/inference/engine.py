@@ -38,7 +38,7 @@ class Decoder:
 
     def __init__(self, model: nn.Module, rows: int = 1) -> None:
         self.model = model
-        self.device = next(model.parameters()).device
+        self.device = model.device
         self.state = model.new_state(rows)
         self.logits_BV: Tensor | None = None
 

@@ -68,7 +68,7 @@ def inspect_ids(model: nn.Module, ids: list[int], *, context: int = 256, rows: i
     """`inspect` for tokens."""
     if not ids:
         raise UserError("there are no tokens to look at")
-    device = next(model.parameters()).device
+    device = model.device
     with evaluating(model), model.recording() as records:
         for ids_BL in _windows(ids, context, rows):
             model(ids_BL.to(device))

@@ -178,5 +178,7 @@ class TwoFourLinear(Linear):
             self._pruned_version = self.weight._version
         return self._pruned
 
-    def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.effective_weight())
+    @torch.no_grad()
+    def to_int8(self) -> None:
+        super().to_int8()
+        self._pruned = None

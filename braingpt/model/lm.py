@@ -13,7 +13,6 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from braingpt.errors import UserError
@@ -22,7 +21,7 @@ from braingpt.model.blocks import BLOCKS
 from braingpt.model.config import ModelConfig
 from braingpt.model.depth import Exit, arriving, continuing
 from braingpt.model.layout import Layout
-from braingpt.model.parts import rms_norm
+from braingpt.model.parts import Linear, TiedEmbedding, rms_norm
 from braingpt.model.record import LayerRecord
 
 
@@ -53,8 +52,7 @@ class LanguageModel(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.embedding = nn.Embedding(config.vocab, config.hidden)
-        nn.init.normal_(self.embedding.weight, std=0.02)
+        self.embedding = TiedEmbedding(config.vocab, config.hidden)
         self.blocks = nn.ModuleList(BLOCKS[config.architecture](config, layer) for layer in range(config.layers))
         exits = config.depth_exits
         self.depth_rate = continuing(config.depth.share, exits, config.layers) if exits else 1.0
@@ -83,8 +81,8 @@ class LanguageModel(nn.Module):
         x_BLD = self._through(x_BLD, layout, state)
         x_BLD = rms_norm(x_BLD)
         if targets_BL is None:
-            return Output(logits=F.linear(x_BLD, self.embedding.weight.to(x_BLD.dtype)), state=state)
-        weight = self.embedding.weight
+            return Output(logits=self.embedding.logits(x_BLD), state=state)
+        weight = self.embedding.whole_weight()
         if torch.is_autocast_enabled(x_BLD.device.type):
             x_BLD, weight = (t.to(torch.get_autocast_dtype(x_BLD.device.type)) for t in (x_BLD, weight))
         loss = linear_cross_entropy(x_BLD.flatten(0, 1), weight, targets_BL.flatten(), reduction)
@@ -130,11 +128,22 @@ class LanguageModel(nn.Module):
                 raise ValueError("with a state, each row is one document and padding stands on its left")
         return layout
 
+    @property
+    def device(self) -> torch.device:
+        """Where the model computes."""
+        return self.embedding.weight.device if self.embedding.int8 is None else self.embedding.int8.scale.device
+
+    def to_int8(self) -> None:
+        """Hold every linear map and the head as int8 from now on, for decoding: a quarter of the bytes. Not to be trained or saved after."""
+        for module in list(self.modules()):
+            if isinstance(module, Linear | TiedEmbedding):
+                module.to_int8()
+
     def new_state(self, batch: int = 1) -> State:
         """A state that has read nothing, for `batch` rows."""
-        weight = self.embedding.weight
-        layers = [block.mixer.new_state(batch, weight.device, weight.dtype) for block in self.blocks]
-        seen_B = torch.zeros(batch, dtype=torch.long, device=weight.device)
+        device = self.device
+        layers = [block.mixer.new_state(batch, device, self.embedding.weight.dtype) for block in self.blocks]
+        seen_B = torch.zeros(batch, dtype=torch.long, device=device)
         return State(layers, seen_B, seen_B)
 
     def step(self, ids_B: Tensor, state: State) -> Tensor:

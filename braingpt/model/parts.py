@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from braingpt.kernels.int8 import int8_linear, quantize
+
 
 def rms_norm(x: Tensor) -> Tensor:
     """x over its root mean square along the last dimension, without a learned scale (Zhang & Sennrich 2019)."""
@@ -38,12 +40,76 @@ class Linear(nn.Linear):
     def __init__(self, inputs: int, outputs: int, out: bool = False) -> None:
         self.out = out
         super().__init__(inputs, outputs, bias=False)
+        self.int8: Int8Weight | None = None
 
     def reset_parameters(self) -> None:
         if self.out:
             nn.init.zeros_(self.weight)
         else:
             nn.init.uniform_(self.weight, -math.sqrt(3 / self.in_features), math.sqrt(3 / self.in_features))
+
+    def effective_weight(self) -> Tensor:
+        """The weight that is multiplied with."""
+        return self.weight
+
+    def to_int8(self) -> None:
+        """Hold the weight as int8 from now on. The parameter stays for its shape, without bytes; it cannot be trained or saved any more."""
+        self.int8 = Int8Weight(self.effective_weight())
+        self.weight = shape_only(self.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.effective_weight()) if self.int8 is None else self.int8(x)
+
+
+class Int8Weight(nn.Module):
+    """An int8 copy of a weight (F, D) with one scale a row; x (..., D) to (..., F)."""
+
+    def __init__(self, weight_FD: Tensor) -> None:
+        super().__init__()
+        values_FD, scale_F = quantize(weight_FD.detach())
+        self.register_buffer("values", values_FD, persistent=False)
+        self.register_buffer("scale", scale_F, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return int8_linear(x, self.values, self.scale)
+
+    def rows(self, index: Tensor, dtype: torch.dtype) -> Tensor:
+        """The rows that stand for those of the weight, (..., D)."""
+        return self.values[index].to(dtype) * self.scale[index].to(dtype)[..., None]
+
+
+def shape_only(parameter: nn.Parameter) -> nn.Parameter:
+    """A parameter of the same shape that holds nothing, for the model's arithmetic."""
+    return nn.Parameter(torch.empty_like(parameter, device="meta"), requires_grad=False)
+
+
+class TiedEmbedding(nn.Embedding):
+    """The embedding, which is the head as well: `forward` looks rows up, `logits` multiplies with all of them."""
+
+    def __init__(self, vocab: int, hidden: int) -> None:
+        super().__init__(vocab, hidden)
+        self.int8: Int8Weight | None = None
+
+    def reset_parameters(self) -> None:
+        nn.init.normal_(self.weight, std=0.02)
+
+    def to_int8(self) -> None:
+        """As `Linear.to_int8`."""
+        self.int8 = Int8Weight(self.weight)
+        self.weight = shape_only(self.weight)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return super().forward(ids) if self.int8 is None else self.int8.rows(ids, self.weight.dtype)
+
+    def logits(self, x: Tensor) -> Tensor:
+        """x (..., D) to (..., V)."""
+        return F.linear(x, self.weight.to(x.dtype)) if self.int8 is None else self.int8(x)
+
+    def whole_weight(self) -> Tensor:
+        """(V, D), made from int8 where it is held as such."""
+        if self.int8 is None:
+            return self.weight
+        return self.int8.rows(torch.arange(self.num_embeddings, device=self.int8.scale.device), self.weight.dtype)
 
 
 class GroupedProjection(Linear):

@@ -20,6 +20,7 @@ class Scripted(nn.Module):
         self.read: list[int] = []
         self.weight = nn.Parameter(torch.zeros(1))
         self.chosen = 0
+        self.device = torch.device("cpu")
 
     def new_state(self, batch: int = 1) -> list[int]:
         return []
