@@ -12,7 +12,7 @@ from torch import Tensor
 
 from braingpt.kernels import scan_triton_kernels as kernels
 
-BLOCK = 64  # channels and states of a program, at most: with 64 tokens, what the registers of a warp group hold
+BLOCK = {2: 64, 4: 32}  # by bytes a number: tokens, channels and states of a program at most, for what registers and shared memory hold
 PASS_BLOCK = 512  # numbers of a state that one program carries over all chunks
 TYPES = {torch.float32: tl.float32, torch.bfloat16: tl.bfloat16, torch.float16: tl.float16}
 
@@ -27,10 +27,10 @@ def triton_scan(
     run_BL: Tensor | None = None,
     chunk: int = 64,
 ) -> tuple[Tensor, Tensor]:
-    """As `scan.recurrent`, for float32, bfloat16 and float16; the state is float32. Chunks are the power of two from 16 to 64 that `chunk` allows."""
+    """As `scan.recurrent`, for float32, bfloat16 and float16; the state is float32. Chunks are a power of two of at least 16."""
     if x_BLHP.dtype not in TYPES:
         raise ValueError(f"the Triton scan computes in float32, bfloat16 and float16, not in {x_BLHP.dtype}")
-    size = max(16, min(64, triton.next_power_of_2(min(chunk, x_BLHP.shape[1]))))
+    size = _block(min(chunk, x_BLHP.shape[1]), x_BLHP)
     run_BL = None if run_BL is None else run_BL.to(torch.int32).contiguous()
     dt_BLH, a_H, state_BHNP = dt_BLH.float().contiguous(), a_H.float().contiguous(), state_BHNP.float().contiguous()
     return _scan(x_BLHP, dt_BLH, a_H, b_BLN.to(x_BLHP.dtype), c_BLN.to(x_BLHP.dtype), state_BHNP, run_BL, size)
@@ -43,7 +43,7 @@ class _Launch:
         self.batch, self.length, self.heads, self.width = x_BLHP.shape
         self.state, self.x = state, x_BLHP
         self.chunks = triton.cdiv(self.length, size)
-        self.n, self.p = (max(16, min(BLOCK, triton.next_power_of_2(w))) for w in (state, self.width))
+        self.n, self.p = (_block(w, x_BLHP) for w in (state, self.width))
         self.n_blocks, self.p_blocks = triton.cdiv(state, self.n), triton.cdiv(self.width, self.p)
         self.decay = (dt_BLH, a_H, run_BL)
         self.sizes = (self.length, self.heads, self.chunks)
@@ -76,6 +76,11 @@ class _Launch:
         programs = self.chunks * self.batch * self.n_blocks
         processors = torch.cuda.get_device_properties(self.x.device).multi_processor_count if self.x.is_cuda else programs
         return min(self.heads, triton.cdiv(2 * processors, programs))
+
+
+def _block(size: int, x_BLHP: Tensor) -> int:
+    """The power of two that holds `size`, within what `tl.dot` takes and the registers hold."""
+    return max(16, min(BLOCK[x_BLHP.element_size()], triton.next_power_of_2(size)))
 
 
 def _strided(tensor: Tensor) -> tuple:

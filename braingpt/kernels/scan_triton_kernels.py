@@ -107,7 +107,7 @@ def pass_states(states_ptr, survives_ptr, first_ptr, last_ptr, chunks, SIZE: tl.
     of = tl.program_id(0).to(tl.int64)
     at = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     state = tl.load(first_ptr + of * SIZE + at, mask=at < SIZE, other=0.0)
-    for step in range(0, chunks):
+    for step in range(chunks):
         chunk_index = of * chunks + (step if FORWARD else chunks - 1 - step)
         added = tl.load(states_ptr + chunk_index * SIZE + at, mask=at < SIZE, other=0.0)
         tl.store(states_ptr + chunk_index * SIZE + at, state, mask=at < SIZE)
@@ -198,34 +198,41 @@ def grad_shared(
     grad_b_QN, grad_c_QN = tl.zeros((Q, BN), tl.float32), tl.zeros((Q, BN), tl.float32)
     share = tl.cdiv(heads, groups)
     for head in range(group * share, tl.minimum(group * share + share, heads)):
-        _, _, dt_Q, log_Q, run_Q, to_end_Q, from_start_Q, survives = _chunk_of(
+        _, _, dt_Q, decay_Q, run_Q, to_end_Q, from_start_Q, survives = _chunk_of(
             dt_ptr, a_ptr, run_ptr, batch, head, length, heads, Q, HAS_RUN
         )
         place = ((batch * heads + head) * chunks + tl.program_id(0)) * N * P
-        kept_QQ = tl.zeros((Q, Q), tl.float32)
-        read_QN, written_QN = tl.zeros((Q, BN), tl.float32), tl.zeros((Q, BN), tl.float32)
+        # One product is finished before the next begins: registers are what this kernel runs out of.
         passed_N = tl.zeros((BN,), tl.float32)
+        read_QN = tl.zeros((Q, BN), tl.float32)
         for p in range(0, P, BP):
             g_QP = _tile(g_ptr + batch * g_b + head * g_h, token_Q, real_Q, g_l, p, P, BP).to(DOT)
-            x_QP = _tile(x_ptr + batch * x_b + head * x_h, token_Q, real_Q, x_l, p, P, BP)
-            u_QP = (x_QP.to(tl.float32) * dt_Q[:, None]).to(DOT)
             before_NP = _tile(states_ptr + place, row, row < N, P, p, P, BP)
-            grad_after_NP = _tile(grad_states_ptr + place, row, row < N, P, p, P, BP)
-            kept_QQ = tl.dot(g_QP, tl.trans(u_QP), kept_QQ, input_precision=PRECISION)
             read_QN = tl.dot(g_QP, tl.trans(before_NP.to(DOT)), read_QN, input_precision=PRECISION)
-            written_QN = tl.dot(u_QP, tl.trans(grad_after_NP.to(DOT)), written_QN, input_precision=PRECISION)
-            passed_N += tl.sum(before_NP * grad_after_NP, 1)
-        kept_QQ *= _inside(log_Q, run_Q, HAS_RUN, Q)
+            passed_N += tl.sum(before_NP * _tile(grad_states_ptr + place, row, row < N, P, p, P, BP), 1)
         read_QN *= from_start_Q[:, None]
-        written_QN *= to_end_Q[:, None]
-        grad_score_QQ += kept_QQ
         grad_c_QN += read_QN
+        log_Q = tl.sum(read_QN * c_QN.to(tl.float32), 1)
+
+        written_QN = tl.zeros((Q, BN), tl.float32)
+        for p in range(0, P, BP):
+            u_QP = _tile(x_ptr + batch * x_b + head * x_h, token_Q, real_Q, x_l, p, P, BP).to(tl.float32) * dt_Q[:, None]
+            grad_after_NP = _tile(grad_states_ptr + place, row, row < N, P, p, P, BP)
+            written_QN = tl.dot(u_QP.to(DOT), tl.trans(grad_after_NP.to(DOT)), written_QN, input_precision=PRECISION)
+        written_QN *= to_end_Q[:, None]
         grad_b_QN += written_QN
-        pair_QQ = tl.where(i_Q[:, None] > i_Q[None, :], kept_QQ * score_QQ, 0.0)
-        reads_Q = tl.sum(pair_QQ, 1) + tl.sum(read_QN * c_QN.to(tl.float32), 1)
         writes_Q = tl.sum(written_QN * b_QN.to(tl.float32), 1)
-        step_Q = tl.cumsum(reads_Q - tl.sum(pair_QQ, 0), 0, reverse=True) + tl.cumsum(writes_Q, 0) - writes_Q
-        step_Q += survives * tl.sum(passed_N, 0)
+
+        kept_QQ = tl.zeros((Q, Q), tl.float32)
+        for p in range(0, P, BP):
+            g_QP = _tile(g_ptr + batch * g_b + head * g_h, token_Q, real_Q, g_l, p, P, BP).to(DOT)
+            u_QP = _tile(x_ptr + batch * x_b + head * x_h, token_Q, real_Q, x_l, p, P, BP).to(tl.float32) * dt_Q[:, None]
+            kept_QQ = tl.dot(g_QP, tl.trans(u_QP.to(DOT)), kept_QQ, input_precision=PRECISION)
+        kept_QQ *= _inside(decay_Q, run_Q, HAS_RUN, Q)
+        grad_score_QQ += kept_QQ
+        pair_QQ = tl.where(i_Q[:, None] > i_Q[None, :], kept_QQ * score_QQ, 0.0)
+        log_Q += tl.sum(pair_QQ, 1) - tl.sum(pair_QQ, 0)
+        step_Q = tl.cumsum(log_Q, 0, reverse=True) + tl.cumsum(writes_Q, 0) - writes_Q + survives * tl.sum(passed_N, 0)
         at_Q = (block * batches + batch) * length + token_Q
         tl.store(step_ptr + at_Q * heads + head, step_Q, mask=real_Q)
     grad_c_QN = tl.dot(grad_score_QQ.to(DOT), b_QN, grad_c_QN, input_precision=PRECISION)
