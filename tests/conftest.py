@@ -1,9 +1,13 @@
 """Shared by all tests: small models of every architecture, and one thread, which on tiny matrices is faster than two."""
 
+import os
 from collections.abc import Iterator
 
 import pytest
 import torch
+
+if not torch.cuda.is_available():  # Triton's kernels then run in its interpreter, which asks when triton is imported
+    os.environ["TRITON_INTERPRET"] = "1"
 
 from braingpt.model.config import DenseConfig, DepthConfig, SelectiveConfig, V1Config, V2Config
 from braingpt.model.lm import LanguageModel, build

@@ -1,16 +1,29 @@
 """Which implementation of an operation runs, and why: one rule, visible in `braingpt doctor`.
 
-Each operation names its paths from fastest to reference. The first whose condition holds runs;
-`BRAINGPT_KERNELS=torch` forces the reference.
+Each operation names its paths from fastest to reference. The first that can run here, and takes the tensor at hand, runs.
+`BRAINGPT_KERNELS=torch` forces all references, `BRAINGPT_KERNELS=scan=fla` (several parted by commas) a path by name, to compare them.
 """
 
 import os
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
-Path = tuple[str, Callable[[], str | None]]  # name, and why it cannot run here (None: it can)
+from torch import Tensor
+
+
+class Path(NamedTuple):
+    """One way to compute an operation."""
+
+    name: str
+    why_not: Callable[[], str | None]  # why it cannot run on this machine (None: it can)
+    takes: Callable[[Tensor], bool] = lambda _: True  # whether it is for tensors of this device and type
+
 
 _OPERATIONS: dict[str, list[Path]] = {}
+
+
+def anywhere() -> None:
+    """The `why_not` of a path that needs nothing."""
 
 
 def forced_reference() -> bool:
@@ -18,17 +31,27 @@ def forced_reference() -> bool:
     return os.environ.get("BRAINGPT_KERNELS") == "torch"
 
 
-def register(operation: str, *paths: Path) -> None:
-    """Name the paths of an operation, fastest first, the reference last."""
-    _OPERATIONS[operation] = list(paths)
+def forced(operation: str) -> str | None:
+    """The path of the operation that BRAINGPT_KERNELS asks for, if it does. Raises ValueError if there is none of that name."""
+    wanted = os.environ.get("BRAINGPT_KERNELS", "")
+    names = [path.name for path in _OPERATIONS[operation]]
+    if wanted == "torch":
+        return names[-1]
+    name = dict(part.partition("=")[::2] for part in wanted.split(",")).get(operation)
+    if name is not None and name not in names:
+        raise ValueError(f"BRAINGPT_KERNELS asks for {operation}={name}; the paths of {operation} are {', '.join(names)}")
+    return name
 
 
-def chosen(operation: str) -> str:
-    """Name of the path that runs here."""
-    paths = _OPERATIONS[operation]
-    if forced_reference():
-        return paths[-1][0]
-    return next(name for name, why_not in paths if why_not() is None)
+def register(operation: str, *paths: tuple) -> None:
+    """Name the paths of an operation (as `Path`), fastest first, the reference last."""
+    _OPERATIONS[operation] = [Path(*path) for path in paths]
+
+
+def chosen(operation: str, tensor: Tensor | None = None) -> str:
+    """Name of the path that runs for this tensor; without one, of the best that this machine has."""
+    runs = (path.name for path in _OPERATIONS[operation] if path.why_not() is None and (tensor is None or path.takes(tensor)))
+    return forced(operation) or next(runs)
 
 
 def report() -> list[dict[str, Any]]:
@@ -38,7 +61,7 @@ def report() -> list[dict[str, Any]]:
     rows = []
     for operation, paths in sorted(_OPERATIONS.items()):
         runs = chosen(operation)
-        ahead = "BRAINGPT_KERNELS=torch is set" if forced_reference() else f"{runs} comes first"
-        others = {name: why_not() or ahead for name, why_not in paths if name != runs}
+        ahead = f"BRAINGPT_KERNELS={os.environ['BRAINGPT_KERNELS']} is set" if forced(operation) else f"{runs} comes first"
+        others = {path.name: path.why_not() or ahead for path in paths if path.name != runs}
         rows.append({"operation": operation, "runs": runs, "others": others})
     return rows

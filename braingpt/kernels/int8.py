@@ -33,7 +33,7 @@ def reference(x_ND: Tensor, values_FD: Tensor, scale_F: Tensor) -> Tensor:
 def int8_linear(x: Tensor, values_FD: Tensor, scale_F: Tensor) -> Tensor:
     """`reference` for x of shape (..., D), by the path that runs here."""
     rows = x.shape[:-1].numel()
-    if x.is_cuda or rows > MOST_ROWS or x.shape[-1] % INPUTS or dispatch.chosen("int8_linear") == "torch":
+    if rows > MOST_ROWS or x.shape[-1] % INPUTS or dispatch.chosen("int8_linear", x) == "torch":
         return reference(x, values_FD, scale_F)
     # The kernel's own scales would be rounded to bfloat16; ones are exact.
     ones_F = torch.ones(values_FD.shape[0], dtype=torch.bfloat16)
@@ -54,4 +54,4 @@ def _why_no_packed() -> str | None:
     return None
 
 
-dispatch.register("int8_linear", ("torch._weight_int8pack_mm", _why_no_packed), ("torch", lambda: None))
+dispatch.register("int8_linear", ("packed", _why_no_packed, lambda x: not x.is_cuda), ("torch", dispatch.anywhere))

@@ -86,11 +86,9 @@ class Mamba2(nn.Module):
         return self.out(rms_norm(y_BLI * F.silu(z_BLI)) * self.scale.to(x_BLD.dtype))
 
     def _products(self, batch: int, length: int) -> int:
-        """Operations of a forward pass; the scan computes whole chunks."""
-        chunk = min(self.config.chunk, length)
-        weights = 2 * (self.into.weight.numel() + self.out.weight.numel() + self.conv.numel())
-        scanned = -(-length // chunk) * chunk
-        return round(batch * (length * weights + scanned * (self.flops(length) - weights)))
+        """Operations of a forward pass; the last chunk may be a short one."""
+        whole, rest = divmod(length, self.config.chunk)
+        return round(batch * (whole * self.config.chunk * self.flops(self.config.chunk) + rest * self.flops(rest)))
 
     def parameters_active(self) -> int:
         """Weights one token multiplies with."""
