@@ -99,11 +99,12 @@ def _scan(
     x_BLHP, b_BLN, c_BLN = _unit(x_BLHP), _unit(b_BLN), _unit(c_BLN)
     launch = _Launch(x_BLHP, dt_BLH, a_H, run_BL, b_BLN.shape[2], size)
     survives_BHC = launch.empty(launch.batch, launch.heads, launch.chunks)
-    states, last_BHNP = launch.states(b_BLN, x_BLHP, state_BHNP, survives_BHC, forward=True)
-    y_BLHP = launch.empty(*x_BLHP.shape, dtype=x_BLHP.dtype)
-    kernels.outputs[(launch.chunks, launch.batch * launch.heads, launch.p_blocks)](
-        *_strided(x_BLHP), dt_BLH, a_H, *_strided(b_BLN), *_strided(c_BLN), run_BL, states, y_BLHP, *launch.sizes, **launch.meta
-    )
+    with torch.cuda.device_of(x_BLHP):  # Triton launches on the current device
+        states, last_BHNP = launch.states(b_BLN, x_BLHP, state_BHNP, survives_BHC, forward=True)
+        y_BLHP = launch.empty(*x_BLHP.shape, dtype=x_BLHP.dtype)
+        kernels.outputs[(launch.chunks, launch.batch * launch.heads, launch.p_blocks)](
+            *_strided(x_BLHP), dt_BLH, a_H, *_strided(b_BLN), *_strided(c_BLN), run_BL, states, y_BLHP, *launch.sizes, **launch.meta
+        )
     return y_BLHP, last_BHNP
 
 
@@ -128,21 +129,22 @@ def _scan_backward(
     x_BLHP, b_BLN, c_BLN, grad_BLHP = _unit(x_BLHP), _unit(b_BLN), _unit(c_BLN), _unit(grad_BLHP)
     launch = _Launch(x_BLHP, dt_BLH, a_H, run_BL, b_BLN.shape[2], size)
     survives_BHC = launch.empty(launch.batch, launch.heads, launch.chunks)
-    states, _ = launch.states(b_BLN, x_BLHP, state_BHNP, survives_BHC, forward=True)
-    grad_states, grad_state_BHNP = launch.states(c_BLN, grad_BLHP, grad_BHNP.contiguous(), survives_BHC, forward=False)
-    inputs = (*_strided(grad_BLHP), *_strided(x_BLHP), dt_BLH, a_H, *_strided(b_BLN), *_strided(c_BLN), run_BL)
+    with torch.cuda.device_of(x_BLHP):  # Triton launches on the current device
+        states, _ = launch.states(b_BLN, x_BLHP, state_BHNP, survives_BHC, forward=True)
+        grad_states, grad_state_BHNP = launch.states(c_BLN, grad_BLHP, grad_BHNP.contiguous(), survives_BHC, forward=False)
+        inputs = (*_strided(grad_BLHP), *_strided(x_BLHP), dt_BLH, a_H, *_strided(b_BLN), *_strided(c_BLN), run_BL)
 
-    grad_x_BLHP = launch.empty(*x_BLHP.shape, dtype=x_BLHP.dtype)
-    direct = launch.empty(launch.p_blocks, *dt_BLH.shape)
-    kernels.grad_inputs[(launch.chunks, launch.batch * launch.heads, launch.p_blocks)](
-        *inputs, grad_states, grad_x_BLHP, direct, *launch.sizes, **launch.meta
-    )
-    groups = launch.groups()
-    grad_b, grad_c = (launch.empty(groups, *b_BLN.shape) for _ in range(2))
-    step = launch.empty(launch.n_blocks, *dt_BLH.shape)
-    kernels.grad_shared[(launch.chunks, launch.batch * groups, launch.n_blocks)](
-        *inputs, states, grad_states, grad_b, grad_c, step, *launch.sizes, groups, **launch.meta
-    )
+        grad_x_BLHP = launch.empty(*x_BLHP.shape, dtype=x_BLHP.dtype)
+        direct = launch.empty(launch.p_blocks, *dt_BLH.shape)
+        kernels.grad_inputs[(launch.chunks, launch.batch * launch.heads, launch.p_blocks)](
+            *inputs, grad_states, grad_x_BLHP, direct, *launch.sizes, **launch.meta
+        )
+        groups = launch.groups()
+        grad_b, grad_c = (launch.empty(groups, *b_BLN.shape) for _ in range(2))
+        step = launch.empty(launch.n_blocks, *dt_BLH.shape)
+        kernels.grad_shared[(launch.chunks, launch.batch * groups, launch.n_blocks)](
+            *inputs, states, grad_states, grad_b, grad_c, step, *launch.sizes, groups, **launch.meta
+        )
     step_BLH = step.sum(0)
     grad_dt_BLH = torch.addcmul(direct.sum(0), step_BLH, a_H)
     grad_a_H = (step_BLH * dt_BLH).sum((0, 1))

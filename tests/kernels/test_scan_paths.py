@@ -53,11 +53,11 @@ def same(path, tensors: list[Tensor], run: Tensor | None, tolerance: float, **kw
 @pytest.mark.parametrize(
     ("batch", "length", "heads", "width", "state", "chunk", "packed", "initial", "dtype"),
     [
-        (1, 35, 1, 16, 128, 32, True, True, torch.float32),
+        (1, 19, 1, 16, 128, 16, True, True, torch.float32),
         (2, 19, 2, 32, 16, 64, False, True, torch.float32),
         (1, 33, 1, 64, 32, 32, True, False, torch.float32),
-        (1, 33, 1, 128, 64, 64, False, False, torch.float32),
-        (1, 17, 2, 20, 40, 16, True, True, torch.float32),  # nothing a power of two
+        (1, 21, 1, 128, 64, 64, False, False, torch.float32),
+        (1, 9, 2, 20, 40, 16, True, True, torch.float32),  # nothing a power of two
         (1, 1, 1, 16, 16, 64, True, True, torch.float32),
         (1, 70, 2, 64, 64, 64, True, True, torch.float16),
         (1, 67, 2, 64, 64, 64, True, True, torch.bfloat16),

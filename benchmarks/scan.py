@@ -1,0 +1,116 @@
+"""The state-space scan, forward and backward, by every path that runs on this device: interleaved rounds, medians.
+
+    python benchmarks/scan.py                                   # the shape of `small` recipes: 8 heads of 64 channels, state 64, 1,024 tokens
+    python benchmarks/scan.py --batch 16 --dtype bfloat16 --device cuda --json scan.json
+
+On a CPU the processor's time stands beside the clock's: with other programs on the machine it varies less. On a GPU the most memory a call took.
+"""
+
+import argparse
+import json
+import statistics
+import time
+
+import torch
+import torch.nn.functional as F
+
+from braingpt.bench.machine import machine
+from braingpt.kernels import dispatch, scan
+from braingpt.train.setup import settle_cpu
+
+CALLS = {"cuda": 20, "cpu": 1}  # calls a round
+
+
+def available(device: str, reference: bool) -> list[str]:
+    """Paths that run on this device, and why the others do not, printed."""
+    names = []
+    for path in dispatch._OPERATIONS["scan"]:
+        reason = path.why_not()
+        if reason is None and not path.takes(torch.empty(0, device=device)):
+            reason = f"not for {device}"
+        if path.name == "torch" and not reference:
+            reason = "one token at a time; --reference times it too"
+        if reason is None:
+            names.append(path.name)
+        else:
+            print(f"without {path.name}: {reason}")
+    return names
+
+
+def inputs(args: argparse.Namespace) -> list[torch.Tensor]:
+    """As the mixer makes them: x, b and c are parts of one tensor."""
+    kind = {"device": args.device, "dtype": getattr(torch, args.dtype)}
+    inner = args.heads * args.head
+    wide = torch.randn(args.batch, args.length, inner + 2 * args.state, **kind)
+    x, b, c = (t.detach() for t in wide.split([inner, args.state, args.state], -1))
+    dt = F.softplus(torch.randn(args.batch, args.length, args.heads, device=args.device) - 4)
+    a = -torch.linspace(1, 16, args.heads, device=args.device)
+    state = torch.zeros(args.batch, args.heads, args.state, args.head, device=args.device)
+    return [t.requires_grad_() for t in (x.unflatten(-1, (args.heads, -1)), dt, a, b, c, state)]
+
+
+def timed(name: str, tensors: list[torch.Tensor], run: torch.Tensor | None, upstream: torch.Tensor, chunk: int) -> tuple[float, float]:
+    """Seconds of the clock and of the processor for one forward and backward."""
+    device = upstream.device.type
+    begin, cpu = time.perf_counter(), time.process_time()
+    for _ in range(CALLS[device]):
+        y, _ = scan._PATHS[name](*tensors, run, chunk)
+        torch.autograd.grad(y, tensors[:-1], upstream)
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return (time.perf_counter() - begin) / CALLS[device], (time.process_time() - cpu) / CALLS[device]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    for name, default in (("batch", 4), ("length", 1024), ("heads", 8), ("head", 64), ("state", 64), ("chunk", 64), ("rounds", 9)):
+        parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"])
+    parser.add_argument("--document", type=int, default=0, help="tokens a document of packed batches (0: not packed)")
+    parser.add_argument("--reference", action="store_true", help="the token-by-token reference too")
+    parser.add_argument("--json", help="write the figures to this file")
+    args = parser.parse_args()
+    settle_cpu()
+    names = available(args.device, args.reference)
+    tensors = inputs(args)
+    run = (torch.arange(args.length, device=args.device) // args.document).expand(args.batch, -1) if args.document else None
+    upstream = torch.randn_like(tensors[0])
+
+    rounds: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
+    memory = {}
+    for name in names:  # compiles, tunes, allocates
+        timed(name, tensors, run, upstream, args.chunk)
+        if args.device == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+            before = torch.cuda.memory_allocated()
+            timed(name, tensors, run, upstream, args.chunk)
+            memory[name] = torch.cuda.max_memory_allocated() - before
+    for _ in range(args.rounds):
+        for name in names:
+            rounds[name].append(timed(name, tensors, run, upstream, args.chunk))
+
+    here = machine()
+    print(f"{here['gpu'] if args.device == 'cuda' else here['cpu']}, {here['threads']} CPU thread(s), torch {here['torch']}")
+    print(f"{args.batch} x {args.length} tokens, {args.heads} heads of {args.head}, state {args.state}, chunk {args.chunk}, {args.dtype}")
+    rows = []
+    for name in names:
+        clock, cpu = ([1e3 * seconds for seconds in column] for column in zip(*rounds[name], strict=True))
+        row = {
+            "path": name,
+            "ms": statistics.median(clock),
+            "lowest_ms": min(clock),
+            "highest_ms": max(clock),
+            "cpu_ms": statistics.median(cpu),
+        }
+        if name in memory:
+            row["peak_MB"] = memory[name] / 1e6
+        rows.append(row)
+        print("  ".join(f"{key} {value:.2f}" if isinstance(value, float) else f"{value:>10}" for key, value in row.items()))
+    if args.json:
+        with open(args.json, "w") as file:
+            json.dump({"machine": here, "settings": vars(args), "paths": rows}, file, indent=1)
+
+
+if __name__ == "__main__":
+    main()
