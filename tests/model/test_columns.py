@@ -144,15 +144,15 @@ def test_revival_depends_on_nothing_but_what_is_saved():
 
 def test_a_thousand_columns_learn_and_none_stays_dead(monkeypatch):
     """A layer of 1,024 columns of 16, thirty of them hopeless at first, learns a map; at the end each column wins some of 8,192 tokens."""
-    monkeypatch.setattr("braingpt.model.columns.REVIVE_AFTER", 10)
+    monkeypatch.setattr("braingpt.model.columns.REVIVE_AFTER", 20)
     torch.manual_seed(0)
-    part = SparseColumns(16, SharedColumnsConfig(count=1024, width=16, active=4, shared=1)).train()
+    part = SparseColumns(32, SharedColumnsConfig(count=1024, width=16, active=4, shared=1)).train()
     with torch.no_grad():
         part.competition.router.weight[:30] -= 3
     optimizer = torch.optim.AdamW(part.parameters(), lr=5e-3, fused=True)
-    target, losses = torch.randn(16, 16) / 4, []
-    for _ in range(60):
-        x = torch.randn(1, 512, 16) + 0.5
+    target, losses = torch.randn(32, 32) / 32**0.5, []
+    for _ in range(80):
+        x = torch.randn(1, 512, 32) + 0.5
         loss = F.mse_loss(part(x, None), x @ target)
         loss.backward()
         optimizer.step()
@@ -161,6 +161,6 @@ def test_a_thousand_columns_learn_and_none_stays_dead(monkeypatch):
         part.competition.after_step()
         losses.append(loss.item())
     with torch.no_grad():
-        winner = part.competition(torch.randn(8192, 16) + 0.5)[0]
+        winner = part.competition(torch.randn(8192, 32) + 0.5)[0]
     assert sum(losses[-5:]) < 0.6 * sum(losses[:5])
-    assert part.revived >= 30 and (torch.bincount(winner.flatten(), minlength=1024) > 0).all()
+    assert part.revived > 10 and (torch.bincount(winner.flatten(), minlength=1024) > 0).all()
