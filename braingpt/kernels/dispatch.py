@@ -26,11 +26,6 @@ def anywhere() -> None:
     """The `why_not` of a path that needs nothing."""
 
 
-def forced_reference() -> bool:
-    """Whether BRAINGPT_KERNELS=torch asks for the plain torch references."""
-    return os.environ.get("BRAINGPT_KERNELS") == "torch"
-
-
 def forced(operation: str) -> str | None:
     """The path of the operation that BRAINGPT_KERNELS asks for, if it does. Raises ValueError if there is none of that name."""
     wanted = os.environ.get("BRAINGPT_KERNELS", "")
@@ -56,7 +51,7 @@ def chosen(operation: str, tensor: Tensor | None = None) -> str:
 
 def report() -> list[dict[str, Any]]:
     """For each operation the path that runs here, and the others with the reason why they do not."""
-    from braingpt.kernels import cross_entropy, grouped, int8, scan  # noqa: F401  (each registers its operation)
+    from braingpt.kernels import columns, cross_entropy, int8, scan  # noqa: F401  (each registers its operation)
 
     rows = []
     for operation, paths in sorted(_OPERATIONS.items()):

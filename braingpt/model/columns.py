@@ -1,6 +1,6 @@
-"""Cortical columns: an MLP split into columns that compete for each token through lateral inhibition.
+"""Cortical columns: an MLP split into columns that compete for each token through lateral inhibition (`model/competition.py`).
 
-`Competition` decides who wins; `SparseColumns` (V2) computes the winners only; `SilencedColumns` (V1) computes all and silences the losers.
+`SparseColumns` (V2) computes the winners only; `SilencedColumns` (V1) computes all and silences the losers.
 
 Legend: N tokens, E columns, A winners a token, P = N x A pairs sorted by column, W neurons a column, D hidden.
 """
@@ -9,55 +9,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from braingpt.kernels.grouped import grouped_matmul
+from braingpt.kernels.columns import columns as run_columns
 from braingpt.kernels.two_four import masked_weight, two_four_mask
+from braingpt.model.competition import Competition
 from braingpt.model.config import ColumnsConfig, SharedColumnsConfig
+from braingpt.model.int8 import Int8Columns, shape_only
 from braingpt.model.parts import MLP, Linear
 
-BALANCE_RATE = 0.003  # how far one step moves a column's bias toward an even load (Wang et al. 2024, auxiliary-loss-free balancing)
-
-
-class Competition(nn.Module):
-    """Scores columns, lets them inhibit each other, and names the winners of each token."""
-
-    def __init__(self, hidden: int, columns: ColumnsConfig) -> None:
-        super().__init__()
-        self.active = columns.active
-        self.router = Linear(hidden, columns.count)
-        # softplus(raw) is the inhibition: non-negative, at first weak and even, together about a tenth of a full column.
-        start = torch.full((columns.count, columns.count), 0.1 / columns.count)
-        self.inhibition = nn.Parameter(start + torch.log(-torch.expm1(-start)))
-        self.register_buffer("bias", torch.zeros(columns.count))
-        self.register_buffer("load", torch.zeros(columns.count), persistent=False)
-
-    def forward(self, x_ND: Tensor, valid_N: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Winners (N, A) and their shares (N, A), which sum to one. The balance bias decides with, but does not weigh."""
-        logit_NE = self.router(x_ND)
-        strength_EE = self._strength()
-        excited_NE = torch.sigmoid(logit_NE)
-        score_NE = torch.sigmoid(logit_NE - excited_NE @ strength_EE.to(excited_NE.dtype))
-        winner_NA = (score_NE.detach() + self.bias.to(score_NE.dtype)).topk(self.active, dim=-1).indices
-        if self.training and torch.is_grad_enabled():
-            counted = winner_NA if valid_N is None else winner_NA[valid_N]
-            self.load += torch.bincount(counted.flatten(), minlength=self.load.numel())
-        share_NA = score_NE.gather(-1, winner_NA)
-        return winner_NA, share_NA / share_NA.sum(-1, keepdim=True) if self.active > 1 else share_NA
-
-    def _strength(self) -> Tensor:
-        """(E, E) how strongly each column inhibits each other one; none inhibits itself."""
-        return F.softplus(self.inhibition) * (1 - torch.eye(self.inhibition.shape[0], device=self.inhibition.device))
-
-    @torch.no_grad()
-    def after_step(self) -> None:
-        """Raise the bias of columns that won less than their even share of this step's tokens, lower that of the others."""
-        if self.load.any():
-            self.bias += BALANCE_RATE * torch.sign(self.load.mean() - self.load)
-            self.bias -= self.bias.mean()
-        self.load.zero_()
-
-    def parameters_active(self) -> int:
-        """Weights one token multiplies with."""
-        return self.router.weight.numel() + self.inhibition.numel()
+REVIVE_AFTER = 100  # steps without a win after which a column starts anew
+VARIATION = 0.5  # of what a revived column inherits: its own noise, in units of the inherited weights' root mean square
 
 
 class SparseColumns(nn.Module):
@@ -68,44 +28,83 @@ class SparseColumns(nn.Module):
         self.columns = columns
         self.competition = Competition(hidden, columns)
         bound = (3 / hidden) ** 0.5
-        self.up = nn.Parameter(torch.empty(columns.count, hidden, columns.width).uniform_(-bound, bound))
-        self.down = nn.Parameter(torch.zeros(columns.count, columns.width, hidden))
+        # (E, 2, W, D): a column is one block of memory, its neurons' input weights, then their output weights.
+        self.weight = nn.Parameter(torch.zeros(columns.count, 2, columns.width, hidden))
+        with torch.no_grad():
+            self.weight[:, 0].uniform_(-bound, bound)
+        self.register_buffer("revived", torch.zeros((), dtype=torch.long))  # columns so far: the seed of the next one's noise
         self.shared = MLP(hidden, columns.shared * columns.width) if columns.shared else None
+        self.int8: Int8Columns | None = None
         self.record = None
 
+    def to_int8(self) -> None:
+        """Hold the columns' weights as int8 from now on; the competition stays as it is, since rounding would change who wins."""
+        self.int8 = Int8Columns(self.weight.detach())
+        self.weight = shape_only(self.weight)
+
     def forward(self, x_BLD: Tensor, valid_BL: Tensor | None) -> Tensor:
-        x_ND = x_BLD.flatten(0, 1)
-        winner_NA, share_NA = self.competition(x_ND, None if valid_BL is None else valid_BL.flatten())
-        column_P, order_P = winner_NA.flatten().sort(stable=True)
-        sizes_E = torch.bincount(column_P, minlength=self.columns.count)
-        token_P = order_P // self.columns.active
-        act_PW = F.relu(grouped_matmul(x_ND.index_select(0, token_P), self.up, sizes_E)).square()
-        y_PD = grouped_matmul(act_PW * share_NA.flatten()[order_P, None], self.down, sizes_E)
-        y_ND = torch.zeros_like(x_ND, dtype=y_PD.dtype).index_add_(0, token_P, y_PD)
+        """(B, L, D); tokens that are not valid are packed away first, cost nothing and come out as zeros."""
+        x_ND = x_BLD.flatten(0, 1) if valid_BL is None else x_BLD[valid_BL]
+        if len(x_ND) == 0:
+            return torch.zeros_like(x_BLD)
+        winner_NA, share_NA, pairs = self.competition(x_ND)
+        if torch.is_autocast_enabled(x_ND.device.type):
+            x_ND = x_ND.to(torch.get_autocast_dtype(x_ND.device.type))
+        if self.int8 is None:
+            y_ND, act_PW = run_columns(x_ND, self.weight, winner_NA, share_NA, pairs)
+        else:
+            y_ND, act_PW = self.int8(x_ND, winner_NA, share_NA, pairs)
         if self.record is not None:
-            self._count(x_ND.shape[0], sizes_E, act_PW)
+            self._count(x_BLD.shape[:2].numel(), winner_NA, act_PW)
         if self.shared is not None:
             y_ND = y_ND + self.shared(x_ND)
-        return y_ND.view_as(x_BLD)
+        if valid_BL is None:
+            return y_ND.view_as(x_BLD)
+        return torch.zeros_like(x_BLD, dtype=y_ND.dtype).masked_scatter(valid_BL[..., None], y_ND)
 
-    def _count(self, tokens: int, sizes_E: Tensor, act_PW: Tensor) -> None:
-        c, d = self.columns, self.up.shape[1]
-        self.record.load(sizes_E)
+    @torch.no_grad()
+    def after_step(self) -> None:
+        """Columns that have not won for long start anew as variations of those that win most, whose bias is lowest.
+
+        The noise is drawn from the count of revivals so far, which is saved, so a resumed run draws the same. Down weights start at zero, as
+        in a fresh column. The optimizer's moments need no reset: without gradients they have faded.
+        """
+        dead = (self.competition.idle >= REVIVE_AFTER).nonzero()[:, 0]
+        if len(dead) == 0:
+            return
+        competition = self.competition
+        donor = competition.bias.topk(len(dead), largest=False).indices
+        generator = torch.Generator().manual_seed(int(self.revived))
+        for inherited, target in (
+            (competition.router.weight[donor], competition.router.weight),
+            (self.weight[donor, 0], self.weight[:, 0]),
+        ):
+            noise = torch.randn(inherited.shape, generator=generator).to(inherited)
+            target[dead] = inherited + VARIATION * inherited.square().mean(-1, keepdim=True).sqrt() * noise
+        self.weight[dead, 1] = 0
+        competition.bias[dead] = competition.bias[donor]
+        competition.idle[dead] = 0
+        self.revived += len(dead)
+
+    def _count(self, tokens: int, winner_NA: Tensor, act_PW: Tensor) -> None:
+        c, d, computed = self.columns, self.weight.shape[-1], len(winner_NA)
+        self.record.load(torch.bincount(winner_NA.flatten(), minlength=c.count))
         # The shared columns' MLP counts its own neurons and products.
         self.record.count(
-            columns_active=tokens * (c.active + c.shared),
+            columns_active=computed * (c.active + c.shared),
             columns=tokens * (c.count + c.shared),
             neurons=tokens * c.count * c.width,
             neurons_fired=int((act_PW > 0).sum()),
         )
-        choosing = 2 * tokens * self.competition.parameters_active()
-        self.record.products(choosing + 4 * act_PW.numel() * d, choosing + 4 * tokens * c.count * c.width * d)
+        choosing, left_out = 2 * self.competition.parameters_active(), tokens - computed
+        shared = left_out * self.shared.flops() if self.shared else 0
+        self.record.products(computed * choosing + 4 * act_PW.numel() * d, tokens * (choosing + 4 * c.count * c.width * d) + shared)
 
     def parameters_active(self) -> int:
         """Weights one token multiplies with."""
         c = self.columns
         shared = self.shared.parameters_active() if self.shared else 0
-        return self.competition.parameters_active() + 2 * c.active * c.width * self.up.shape[1] + shared
+        return self.competition.parameters_active() + 2 * c.active * c.width * self.weight.shape[-1] + shared
 
     def flops(self) -> int:
         """Forward operations a token."""
@@ -126,7 +125,7 @@ class SilencedColumns(nn.Module):
 
     def forward(self, x_BLD: Tensor, valid_BL: Tensor | None) -> Tensor:
         x_ND = x_BLD.flatten(0, 1)
-        winner_NA, share_NA = self.competition(x_ND, None if valid_BL is None else valid_BL.flatten())
+        winner_NA, share_NA, _ = self.competition(x_ND, None if valid_BL is None else valid_BL.flatten())
         share_NE = x_ND.new_zeros(x_ND.shape[0], self.columns.count).scatter(1, winner_NA, share_NA.to(x_ND.dtype))
         act_NEW = F.relu(self.up(x_ND)).square().unflatten(-1, (self.columns.count, -1)) * share_NE[..., None]
         if self.record is not None:

@@ -18,10 +18,11 @@ from torch import Tensor, nn
 from braingpt.errors import UserError
 from braingpt.kernels.cross_entropy import linear_cross_entropy
 from braingpt.model.blocks import BLOCKS
+from braingpt.model.competition import Competition
 from braingpt.model.config import ModelConfig
 from braingpt.model.depth import Exit, arriving, continuing
 from braingpt.model.layout import Layout
-from braingpt.model.parts import Linear, TiedEmbedding, rms_norm
+from braingpt.model.parts import TiedEmbedding, rms_norm
 from braingpt.model.record import LayerRecord
 
 
@@ -134,9 +135,10 @@ class LanguageModel(nn.Module):
         return self.embedding.weight.device if self.embedding.int8 is None else self.embedding.int8.scale.device
 
     def to_int8(self) -> None:
-        """Hold every linear map and the head as int8 from now on, for decoding: a quarter of the bytes. Not to be trained or saved after."""
+        """Hold linear maps, columns and the head as int8 from now on, for decoding: a quarter of the bytes. Not to be trained or saved after."""
+        choosing = {id(module.router) for module in self.modules() if isinstance(module, Competition)}
         for module in list(self.modules()):
-            if isinstance(module, Linear | TiedEmbedding):
+            if module is not self and hasattr(module, "to_int8") and id(module) not in choosing:
                 module.to_int8()
 
     def new_state(self, batch: int = 1) -> State:

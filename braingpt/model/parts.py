@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from braingpt.kernels.int8 import int8_linear, quantize
+from braingpt.model.int8 import Int8Weight, shape_only
 
 
 def rms_norm(x: Tensor) -> Tensor:
@@ -59,28 +59,6 @@ class Linear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         return F.linear(x, self.effective_weight()) if self.int8 is None else self.int8(x)
-
-
-class Int8Weight(nn.Module):
-    """An int8 copy of a weight (F, D) with one scale a row; x (..., D) to (..., F)."""
-
-    def __init__(self, weight_FD: Tensor) -> None:
-        super().__init__()
-        values_FD, scale_F = quantize(weight_FD.detach())
-        self.register_buffer("values", values_FD, persistent=False)
-        self.register_buffer("scale", scale_F, persistent=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return int8_linear(x, self.values, self.scale)
-
-    def rows(self, index: Tensor, dtype: torch.dtype) -> Tensor:
-        """The rows that stand for those of the weight, (..., D)."""
-        return self.values[index].to(dtype) * self.scale[index].to(dtype)[..., None]
-
-
-def shape_only(parameter: nn.Parameter) -> nn.Parameter:
-    """A parameter of the same shape that holds nothing, for the model's arithmetic."""
-    return nn.Parameter(torch.empty_like(parameter, device="meta"), requires_grad=False)
 
 
 class TiedEmbedding(nn.Embedding):

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from braingpt.kernels import cross_entropy, dispatch, grouped, scan
+from braingpt.kernels import cross_entropy, dispatch, scan
 from braingpt.kernels.conv import causal_conv
 from braingpt.kernels.magnitude_attention import magnitude_attention
 from braingpt.kernels.two_four import masked_weight, two_four_mask
@@ -71,15 +71,6 @@ def test_conv_equals_torch_conv1d(batch, length, channels, taps):
 
 
 @few
-@given(st.lists(st.integers(0, 6), min_size=1, max_size=9), st.integers(1, 8), st.integers(1, 8))
-def test_grouped_matmul_equals_the_loop(sizes, inner, outer):
-    rows = sum(sizes)
-    x, weight = normal(0, rows, inner).requires_grad_(), normal(1, len(sizes), inner, outer).requires_grad_()
-    sizes = torch.tensor(sizes)
-    same_gradients(grouped.grouped_matmul(x, weight, sizes), grouped.reference(x, weight, sizes), (x, weight))
-
-
-@few
 @given(st.integers(1, 300), st.integers(1, 9), st.integers(2, 50), st.data())
 def test_fused_cross_entropy_equals_the_definition(tokens, width, vocabulary, data):
     x, weight = normal(0, tokens, width).requires_grad_(), normal(1, vocabulary, width).requires_grad_()
@@ -128,7 +119,7 @@ def test_two_four_keeps_the_two_largest_and_passes_gradients():
 
 def test_dispatch_names_one_path_and_the_reference_on_demand(monkeypatch):
     rows = {row["operation"]: row for row in dispatch.report()}
-    assert {"scan", "grouped_matmul", "cross_entropy"} <= set(rows)
+    assert {"scan", "columns", "cross_entropy"} <= set(rows)
     assert rows["scan"]["runs"] == "chunked" and all(reason for row in rows.values() for reason in row["others"].values())
     monkeypatch.setenv("BRAINGPT_KERNELS", "torch")
     assert all(row["runs"] == "torch" for row in dispatch.report())

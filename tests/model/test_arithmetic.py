@@ -8,6 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import braingpt
 from braingpt.model.lm import build
 from braingpt.recipes import shipped
+from braingpt.train.plan import build_plan
 from tests.conftest import SMALL, awake
 
 
@@ -104,6 +105,19 @@ def test_sizes_are_the_stated_ones(size):
     for kind in ("v1", "v2", "dense"):
         assert built[kind].parameters_total() == pytest.approx(total, rel=0.02)
     assert built["dense-active"].parameters_total() == pytest.approx(built["v2"].parameters_active(), rel=0.02)
+
+
+def test_five_percent_of_830_million():
+    with torch.device("meta"):
+        model = build(braingpt.load_recipe("small-v2-5pct"))
+    config = model.config
+    assert (config.layers, config.hidden, config.heads, config.columns.width) == (6, 512, 8, 64)
+    assert model.parameters_total() == pytest.approx(830e6, rel=0.02)
+    assert model.parameters_active() <= 0.05 * model.parameters_total()
+    router, inhibition, won = 512 * 2060, 2 * 2060 * 8, (16 + 1) * 2 * 64 * 512
+    assert model.blocks[0].mlp.parameters_active() == router + inhibition + won
+    plan = build_plan(braingpt.load_recipe("small-v2-5pct"), None, autocast=True)
+    assert plan.memory_bytes < 15.5e9  # what is left of 24 GB is for activations and what the allocator wastes
 
 
 def test_same_seed_same_weights(architecture):

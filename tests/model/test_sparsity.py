@@ -18,8 +18,8 @@ def columns_of(sparse: bool):
     packed = SparseColumns(32, SharedColumnsConfig(shared=0, **shape)).double()
     packed.competition.load_state_dict(dense.competition.state_dict())
     with torch.no_grad():
-        packed.up.copy_(dense.up.weight.view(8, 8, 32).transpose(1, 2))
-        packed.down.copy_(dense.down.weight.view(32, 8, 8).permute(1, 2, 0))
+        packed.weight[:, 0] = dense.up.weight.view(8, 8, 32)
+        packed.weight[:, 1] = dense.down.weight.view(32, 8, 8).permute(1, 2, 0)
     return packed, dense
 
 
@@ -35,9 +35,10 @@ def test_winners_alone_equal_silencing_the_losers():
     ]
     for a, b in zip(*grads, strict=True):
         torch.testing.assert_close(a, b)
-    up = torch.autograd.grad(packed(x, None), packed.up, upstream)[0]
-    down = torch.autograd.grad(dense(x, None), dense.up.weight, upstream)[0]
-    torch.testing.assert_close(up, down.view(8, 8, 32).transpose(1, 2))
+    both = torch.autograd.grad(packed(x, None), packed.weight, upstream)[0]
+    up, down = torch.autograd.grad(dense(x, None), (dense.up.weight, dense.down.weight), upstream)
+    torch.testing.assert_close(both[:, 0], up.view(8, 8, 32))
+    torch.testing.assert_close(both[:, 1], down.view(32, 8, 8).permute(1, 2, 0))
 
 
 def test_losing_columns_are_never_read():
@@ -45,11 +46,10 @@ def test_losing_columns_are_never_read():
     packed, dense = columns_of(True)
     x = torch.randn(1, 1, 32, dtype=torch.float64)
     with torch.no_grad():
-        winners, _ = packed.competition(x[0], None)
+        winners = packed.competition(x[0])[0]
         clean = packed(x, None)
         for loser in set(range(8)) - set(winners[0].tolist()):
-            packed.up[loser] = float("nan")
-            packed.down[loser] = float("nan")
+            packed.weight[loser] = float("nan")
             dense.up.weight.view(8, 8, 32)[loser] = float("nan")
         assert torch.equal(packed(x, None), clean)
         assert dense(x, None).isnan().any()
@@ -77,11 +77,11 @@ def test_inhibition_keeps_a_rival_from_winning():
     competition = packed.competition
     x = torch.randn(64, 32, dtype=torch.float64)
     with torch.no_grad():
-        before = competition(x, None)[0]
+        before = competition(x)[0]
         busiest = int(torch.bincount(before.flatten(), minlength=8).argmax())
         competition.inhibition[:, busiest] = 8.0  # everyone inhibits the busiest
-        after = competition(x, None)[0]
-    assert competition._strength().diagonal().abs().max() == 0 and (competition._strength() >= 0).all()
+        after = competition(x)[0]
+    assert competition.strength().diagonal().abs().max() == 0 and (competition.strength() >= 0).all()
     assert (before == busiest).any() and not (after == busiest).any()
 
 
@@ -93,7 +93,7 @@ def test_balance_evens_the_load():
     x = torch.randn(512, 32) + 0.5
     spread = []
     for _ in range(400):
-        competition.train()(x, None)
+        competition.train()(x)
         spread.append(float(competition.load.max() / competition.load.mean()))
         competition.after_step()
     assert spread[0] > 3 and spread[-1] < 1.5

@@ -59,6 +59,19 @@ def test_stopped_and_resumed_equals_never_stopped(tmp_path, data, architecture, 
     assert [record["step"] for record in history(tmp_path / "whole") if record["kind"] == "validation"] == [10, 20]
 
 
+def test_resuming_repeats_the_revival_of_columns(tmp_path, data, monkeypatch):
+    monkeypatch.setattr("braingpt.model.columns.REVIVE_AFTER", 3)
+    recipe = tiny("v2", "train.steps=10", "model.columns.count=200", "model.columns.width=4", "train.eval_every=10")
+    whole = train(recipe, tmp_path / "whole", [data], device="cpu")
+    train(recipe, tmp_path / "halves", [data], device="cpu", reporter=StopAt(6))
+    torch.manual_seed(99)
+    done = train(recipe, tmp_path / "halves", resume="auto", device="cpu")
+    for name in ("model.safetensors", "optimizer.safetensors"):
+        assert same_tensors(Path(whole.checkpoint) / name, Path(done.checkpoint) / name)
+    revived = [load_file(path / "model.safetensors")["blocks.0.mlp.revived"] for path in checkpoint.list_checkpoints(tmp_path / "halves")]
+    assert len(revived) > 1 and all(int(count) > 0 for count in revived) and revived[0] != revived[-1]
+
+
 def test_it_learns_and_the_result_loads(tmp_path, data):
     result = train(tiny("v2", "train.steps=60", "train.lr=1e-2"), tmp_path / "run", [data], device="cpu")
     records = read_metrics(tmp_path / "run")

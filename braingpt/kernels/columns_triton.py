@@ -1,0 +1,178 @@
+"""Columns on a GPU: three Triton kernels over pairs sorted by column, as `kernels/columns.py` describes them.
+
+`_forward`: gather rows, up product, squared ReLU x share, down product, in one pass; the P x W neurons never leave the chip between.
+`_backward_rows`: the same way back, from the gathered gradient to that of each row.  `_backward_weights`: one program for each column and
+slice of the hidden width adds up that column's rows in their order. No atomics: sums have one order, so runs repeat bit for bit.
+
+Weights are read in the dtype they are stored in and cast on the chip: no bfloat16 copy of all columns for the few a tile needs. Products sum in float32.
+Rows are cut into tiles of one column each; how many there are is bounded on the host (P / rows + E) and looked up on the device, so nothing waits for a count.
+
+Legend: N tokens, E columns, P pairs sorted by column, T tiles, W neurons a column, D hidden; M, K: rows and hidden channels of one block.
+"""
+
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+SLICE = 64  # hidden channels a block; half of it, and half the rows, in float32, or an RTX 3090's 99 KB of shared memory would not hold 128 neurons
+
+
+def forward(x_ND: Tensor, weight_E2WD: Tensor, share_P: Tensor, token_P: Tensor, start_E1: Tensor) -> tuple[Tensor, Tensor]:
+    """(P, D) share x column(x) of each pair, and (P, W) the rectified neurons."""
+    (pairs,), (columns, _, width, hidden) = token_P.shape, weight_E2WD.shape
+    rows = _rows(pairs, columns, x_ND.dtype)
+    column_T, first_T = _tiles(start_E1, pairs, rows)
+    y_PD, act_PW = x_ND.new_empty(pairs, hidden), x_ND.new_empty(pairs, width)
+    _forward[(len(column_T),)](
+        x_ND.contiguous(), weight_E2WD, share_P, token_P, start_E1, column_T, first_T, y_PD, act_PW,
+        **_shape(x_ND.dtype, hidden, width, rows),
+    )  # fmt: skip
+    return y_PD, act_PW
+
+
+def backward(
+    grad_ND: Tensor, x_ND: Tensor, weight_E2WD: Tensor, act_PW: Tensor, share_P: Tensor, token_P: Tensor, start_E1: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of each pair's row (P, D), of the weights, and of the shares (P,)."""
+    (pairs,), (columns, _, width, hidden) = token_P.shape, weight_E2WD.shape
+    rows = _rows(pairs, columns, x_ND.dtype)
+    column_T, first_T = _tiles(start_E1, pairs, rows)
+    grad_x_PD, grad_act_PW, grad_share_P = x_ND.new_empty(pairs, hidden), torch.empty_like(act_PW), torch.empty_like(share_P)
+    shape = _shape(x_ND.dtype, hidden, width, rows)
+    _backward_rows[(len(column_T),)](
+        grad_ND, weight_E2WD, act_PW, share_P, token_P, start_E1, column_T, first_T, grad_x_PD, grad_act_PW, grad_share_P, **shape
+    )
+    grad_weight = torch.empty_like(weight_E2WD)
+    _backward_weights[(columns, triton.cdiv(hidden, shape["K"]))](
+        grad_ND, x_ND.contiguous(), act_PW, grad_act_PW, share_P, token_P, start_E1, grad_weight, **shape
+    )
+    return grad_x_PD, grad_weight, grad_share_P
+
+
+def _rows(pairs: int, columns: int, dtype: torch.dtype) -> int:
+    """Rows a tile: as many as a column has on average, within what tensor cores take at least and the chip holds at most."""
+    return min(_half_if_wide(64, dtype), max(16, triton.next_power_of_2(pairs // columns)))
+
+
+def _half_if_wide(size: int, dtype: torch.dtype) -> int:
+    return size // 2 if dtype.itemsize > 2 else size
+
+
+def _shape(dtype: torch.dtype, hidden: int, width: int, rows: int) -> dict[str, Any]:
+    """What the kernels are specialised on. TF32 only where the process asked for it; bfloat16 does not care.
+
+    Triton's interpreter multiplies the bit patterns of bfloat16 operands (triton-lang/triton#11584), so it is given float32 ones; loads, stores and
+    roundings between are still bfloat16's there.
+    """
+    return {
+        "D": hidden,
+        "W": width,
+        "M": rows,
+        "K": _half_if_wide(SLICE, dtype),
+        "OPERAND": tl.float32 if triton.knobs.runtime.interpret else getattr(tl, str(dtype).removeprefix("torch.")),
+        "PRECISION": "ieee" if torch.get_float32_matmul_precision() == "highest" else "tf32",
+        "num_warps": 8 if width > 64 else 4,
+    }
+
+
+def _tiles(start_E1: Tensor, pairs: int, rows: int) -> tuple[Tensor, Tensor]:
+    """(T,) column and first row of each tile; -1 for tiles that are not needed."""
+    needed_E = (start_E1.diff() + rows - 1) // rows
+    end_E = needed_E.cumsum(0)
+    tile_T = torch.arange(pairs // rows + min(len(end_E), pairs), device=start_E1.device)
+    column_T = torch.searchsorted(end_E, tile_T, right=True).clamp(max=len(end_E) - 1)
+    first_T = start_E1[column_T] + (tile_T - end_E[column_T] + needed_E[column_T]) * rows
+    return torch.where(tile_T < end_E[-1], column_T, -1), first_T
+
+
+@triton.jit
+def _forward(
+    x, weight, share, token, start, tile_column, tile_first, y, act,
+    D: tl.constexpr, W: tl.constexpr, M: tl.constexpr, K: tl.constexpr, OPERAND: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    column = tl.load(tile_column + tl.program_id(0))
+    if column >= 0:
+        row = tl.load(tile_first + tl.program_id(0)) + tl.arange(0, M)
+        real = row < tl.load(start + column + 1)
+        source = tl.load(token + row, mask=real, other=0)
+        neuron, channel = tl.arange(0, W), tl.arange(0, K)
+        up = weight + column * (2 * W * D)
+        sum_MW = tl.zeros((M, W), tl.float32)
+        for d in range(0, D, K):
+            inside = d + channel < D
+            x_MK = tl.load(x + source[:, None] * D + d + channel, mask=real[:, None] & inside, other=0.0).to(OPERAND)
+            up_WK = tl.load(up + neuron[:, None] * D + d + channel, mask=inside[None, :], other=0.0).to(OPERAND)
+            sum_MW = tl.dot(x_MK, tl.trans(up_WK), sum_MW, input_precision=PRECISION)
+        act_MW = tl.maximum(sum_MW, 0.0)
+        tl.store(act + row[:, None] * W + neuron, act_MW.to(act.dtype.element_ty), mask=real[:, None])
+        share_M = tl.load(share + row, mask=real, other=0.0).to(tl.float32)
+        z_MW = (act_MW * act_MW * share_M[:, None]).to(x.dtype.element_ty).to(OPERAND)
+        down = up + W * D
+        for d in range(0, D, K):
+            inside = d + channel < D
+            down_WK = tl.load(down + neuron[:, None] * D + d + channel, mask=inside[None, :], other=0.0).to(OPERAND)
+            y_MK = tl.dot(z_MW, down_WK, input_precision=PRECISION)
+            tl.store(y + row[:, None] * D + d + channel, y_MK.to(y.dtype.element_ty), mask=real[:, None] & inside)
+
+
+@triton.jit
+def _backward_rows(
+    grad, weight, act, share, token, start, tile_column, tile_first, grad_x, grad_act, grad_share,
+    D: tl.constexpr, W: tl.constexpr, M: tl.constexpr, K: tl.constexpr, OPERAND: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    column = tl.load(tile_column + tl.program_id(0))
+    if column >= 0:
+        row = tl.load(tile_first + tl.program_id(0)) + tl.arange(0, M)
+        real = row < tl.load(start + column + 1)
+        source = tl.load(token + row, mask=real, other=0)
+        neuron, channel = tl.arange(0, W), tl.arange(0, K)
+        up = weight + column * (2 * W * D)
+        down = up + W * D
+        grad_z_MW = tl.zeros((M, W), tl.float32)
+        for d in range(0, D, K):
+            inside = d + channel < D
+            grad_MK = tl.load(grad + source[:, None] * D + d + channel, mask=real[:, None] & inside, other=0.0).to(OPERAND)
+            down_WK = tl.load(down + neuron[:, None] * D + d + channel, mask=inside[None, :], other=0.0).to(OPERAND)
+            grad_z_MW = tl.dot(grad_MK, tl.trans(down_WK), grad_z_MW, input_precision=PRECISION)
+        act_MW = tl.load(act + row[:, None] * W + neuron, mask=real[:, None], other=0.0).to(tl.float32)
+        share_M = tl.load(share + row, mask=real, other=0.0).to(tl.float32)
+        grad_share_M = tl.sum(grad_z_MW * act_MW * act_MW, 1)
+        tl.store(grad_share + row, grad_share_M.to(grad_share.dtype.element_ty), mask=real)
+        grad_act_MW = (2.0 * grad_z_MW * act_MW * share_M[:, None]).to(grad_act.dtype.element_ty)
+        tl.store(grad_act + row[:, None] * W + neuron, grad_act_MW, mask=real[:, None])
+        for d in range(0, D, K):
+            inside = d + channel < D
+            up_WK = tl.load(up + neuron[:, None] * D + d + channel, mask=inside[None, :], other=0.0).to(OPERAND)
+            grad_x_MK = tl.dot(grad_act_MW.to(OPERAND), up_WK, input_precision=PRECISION)
+            tl.store(grad_x + row[:, None] * D + d + channel, grad_x_MK.to(grad_x.dtype.element_ty), mask=real[:, None] & inside)
+
+
+@triton.jit
+def _backward_weights(
+    grad, x, act, grad_act, share, token, start, grad_weight,
+    D: tl.constexpr, W: tl.constexpr, M: tl.constexpr, K: tl.constexpr, OPERAND: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    column = tl.program_id(0).to(tl.int64)
+    channel, neuron = tl.program_id(1) * K + tl.arange(0, K), tl.arange(0, W)
+    inside = channel < D
+    end = tl.load(start + column + 1)
+    grad_up_WK = tl.zeros((W, K), tl.float32)
+    grad_down_WK = tl.zeros((W, K), tl.float32)
+    for first in range(tl.load(start + column), end, M):
+        row = first + tl.arange(0, M)
+        real = row < end
+        source = tl.load(token + row, mask=real, other=0)
+        x_MK = tl.load(x + source[:, None] * D + channel, mask=real[:, None] & inside, other=0.0).to(OPERAND)
+        grad_MK = tl.load(grad + source[:, None] * D + channel, mask=real[:, None] & inside, other=0.0).to(OPERAND)
+        act_MW = tl.load(act + row[:, None] * W + neuron, mask=real[:, None], other=0.0).to(tl.float32)
+        grad_act_MW = tl.load(grad_act + row[:, None] * W + neuron, mask=real[:, None], other=0.0).to(OPERAND)
+        share_M = tl.load(share + row, mask=real, other=0.0).to(tl.float32)
+        z_MW = (act_MW * act_MW * share_M[:, None]).to(x.dtype.element_ty).to(OPERAND)
+        grad_up_WK = tl.dot(tl.trans(grad_act_MW), x_MK, grad_up_WK, input_precision=PRECISION)
+        grad_down_WK = tl.dot(tl.trans(z_MW), grad_MK, grad_down_WK, input_precision=PRECISION)
+    out = grad_weight + column * (2 * W * D) + neuron[:, None] * D + channel
+    tl.store(out, grad_up_WK.to(grad_weight.dtype.element_ty), mask=inside[None, :])
+    tl.store(out + W * D, grad_down_WK.to(grad_weight.dtype.element_ty), mask=inside[None, :])

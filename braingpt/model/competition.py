@@ -1,0 +1,109 @@
+"""Who wins a token: columns score it, inhibit each other, and the strongest few are named. Both column layers use it, for ten columns as for thousands.
+
+Up to `PAIRWISE` columns every pair has its own learned inhibition. Beyond, that matrix would outgrow the columns (2,000 squared is 4M weights,
+all active): there columns excite a few interneurons, which inhibit columns, as the cortex's basket cells pool what they hear and spread it
+(Isaacson & Scanziani 2011, "How inhibition shapes cortical activity"). That is a non-negative matrix of low rank. None inhibits itself.
+
+Legend: N tokens, E columns, A winners a token, R interneurons, D hidden.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from braingpt.kernels.columns import Pairs, summed
+from braingpt.model.config import ColumnsConfig
+from braingpt.model.parts import Linear
+
+PAIRWISE = 128  # columns up to which each pair has an inhibition of its own
+INTERNEURONS = 8
+STRENGTH = 0.1  # what all columns together inhibit one by, at first: a tenth of a full column
+BALANCE_RATE = (
+    0.015  # how far, in logits, one step moves a column's bias toward an even load (Wang et al. 2024, auxiliary-loss-free balancing)
+)
+
+
+class Competition(nn.Module):
+    """Scores columns, lets them inhibit each other, and names the winners of each token."""
+
+    def __init__(self, hidden: int, columns: ColumnsConfig) -> None:
+        super().__init__()
+        self.active = columns.active
+        self.router = Linear(hidden, columns.count)
+        if columns.count <= PAIRWISE:
+            start = torch.full((columns.count, columns.count), STRENGTH / columns.count)
+        else:  # to the interneurons and back; unequal, or all interneurons would learn the same
+            mean = (STRENGTH / columns.count / INTERNEURONS) ** 0.5
+            start = mean * (0.5 + torch.rand(2, columns.count, INTERNEURONS))
+        self.inhibition = nn.Parameter(start + torch.log(-torch.expm1(-start)))  # softplus of it is the inhibition: never negative
+        self.register_buffer("bias", torch.zeros(columns.count))
+        self.register_buffer("idle", torch.zeros(columns.count))  # steps without a win
+        self.register_buffer("load", torch.zeros(columns.count), persistent=False)
+
+    def forward(self, x_ND: Tensor, valid_N: Tensor | None = None) -> tuple[Tensor, Tensor, Pairs]:
+        """Winners (N, A), their shares (N, A), which sum to one, and the pairs of both sorted by column.
+
+        The balance bias decides with, but does not weigh. The losers' logits learn nothing: their pull through the inhibition is left out
+        of the gradient, which makes the router's backward pass a matter of the winners alone (A rows a token in place of E).
+        """
+        weight_ED = self.router.weight
+        # In bfloat16 the strongest of thousands of columns would tie.
+        with torch.autocast(x_ND.device.type, enabled=False):
+            x_ND = x_ND.to(weight_ED.dtype)
+            with torch.no_grad():
+                logit_NE = F.linear(x_ND, weight_ED)
+                excited_NE = torch.sigmoid(logit_NE)
+            suppressed_NE = self._suppressed(excited_NE)
+            winner_NA = (logit_NE - suppressed_NE.detach() + self.bias.to(logit_NE.dtype)).topk(self.active, dim=-1).indices
+            pairs = Pairs.of(winner_NA, len(weight_ED))
+            won_NA = _WinnersLogits.apply(x_ND, weight_ED, logit_NE.gather(-1, winner_NA), winner_NA, pairs)
+            score_NA = torch.sigmoid(won_NA - suppressed_NE.gather(-1, winner_NA))
+        if self.training and torch.is_grad_enabled():
+            counted = winner_NA if valid_N is None else winner_NA[valid_N]
+            self.load += torch.bincount(counted.flatten(), minlength=self.load.numel())
+        return winner_NA, score_NA / score_NA.sum(-1, keepdim=True) if self.active > 1 else score_NA, pairs
+
+    def _suppressed(self, excited_NE: Tensor) -> Tensor:
+        """(N, E) the inhibition each column receives from all others."""
+        strength = F.softplus(self.inhibition)
+        if self.inhibition.shape[0] == self.inhibition.shape[1]:
+            return excited_NE @ (strength * (1 - torch.eye(len(strength), device=strength.device)))
+        to_ER, from_ER = strength
+        return (excited_NE @ to_ER) @ from_ER.T - excited_NE * (to_ER * from_ER).sum(-1)
+
+    def strength(self) -> Tensor:
+        """(E, E) how strongly each column inhibits each other one. For looking at; it is never formed where columns are many."""
+        return self._suppressed(torch.eye(len(self.bias), dtype=self.inhibition.dtype, device=self.inhibition.device))
+
+    @torch.no_grad()
+    def after_step(self) -> None:
+        """Raise the bias of columns that won less than their even share of this step's tokens, lower that of the others.
+
+        The bias adds to logits, not to the sigmoid's value: near the top of thousands the sigmoid is flat, and the same step would move the load ten times as far.
+        """
+        if self.load.any():
+            self.bias += BALANCE_RATE * torch.sign(self.load.mean() - self.load)
+            self.bias -= self.bias.mean()
+            self.idle.add_(1).mul_(self.load == 0)
+        self.load.zero_()
+
+    def parameters_active(self) -> int:
+        """Weights one token multiplies with."""
+        return self.router.weight.numel() + self.inhibition.numel()
+
+
+class _WinnersLogits(torch.autograd.Function):
+    """The winners' logits, already known; backward multiplies with the winners' rows of the router only, in a fixed order."""
+
+    @staticmethod
+    def forward(ctx, x_ND: Tensor, weight_ED: Tensor, logit_NA: Tensor, winner_NA: Tensor, pairs: Pairs) -> Tensor:
+        ctx.save_for_backward(x_ND, weight_ED, winner_NA, pairs.token, pairs.order, pairs.start)
+        return logit_NA.clone()
+
+    @staticmethod
+    def backward(ctx, grad_NA: Tensor) -> tuple[Tensor | None, ...]:
+        x_ND, weight_ED, winner_NA, token_P, order_P, start_E1 = ctx.saved_tensors
+        grad_x = summed(weight_ED, winner_NA, grad_NA.contiguous())
+        grad_P = grad_NA.flatten()[order_P]
+        grad_weight = F.embedding_bag(token_P, x_ND, offsets=start_E1[:-1], mode="sum", per_sample_weights=grad_P)
+        return grad_x, grad_weight, None, None, None

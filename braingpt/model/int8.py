@@ -1,0 +1,52 @@
+"""Weights held as int8 for decoding, in place of the parameters that were trained. Such a model cannot be trained or saved any more.
+
+Legend: N tokens, E columns, A winners a token, W neurons a column, D hidden or inputs, F outputs.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from braingpt.kernels.columns import Pairs
+from braingpt.kernels.int8 import int8_linear, quantize
+
+
+class Int8Weight(nn.Module):
+    """An int8 copy of a weight (F, D) with one scale a row; x (..., D) to (..., F)."""
+
+    def __init__(self, weight_FD: Tensor) -> None:
+        super().__init__()
+        values_FD, scale_F = quantize(weight_FD.detach())
+        self.register_buffer("values", values_FD, persistent=False)
+        self.register_buffer("scale", scale_F, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return int8_linear(x, self.values, self.scale)
+
+    def rows(self, index: Tensor, dtype: torch.dtype) -> Tensor:
+        """The rows that stand for those of the weight, (..., D)."""
+        return self.values[index].to(dtype) * self.scale[index].to(dtype)[..., None]
+
+
+def shape_only(parameter: nn.Parameter) -> nn.Parameter:
+    """A parameter of the same shape that holds nothing, for the model's arithmetic."""
+    return nn.Parameter(torch.empty_like(parameter, device="meta"), requires_grad=False)
+
+
+class Int8Columns(nn.Module):
+    """int8 copies of columns' weights (E, 2, W, D): input weights with a scale a neuron, output weights turned, with a scale an output."""
+
+    def __init__(self, weight_E2WD: Tensor) -> None:
+        super().__init__()
+        self.up = Int8Weight(weight_E2WD[:, 0])
+        self.down = Int8Weight(weight_E2WD[:, 1].mT.contiguous())
+
+    def forward(self, x_ND: Tensor, winner_NA: Tensor, share_NA: Tensor, pairs: Pairs) -> tuple[Tensor, Tensor]:
+        """As `kernels.columns.columns`; only winners' weights are read."""
+        sizes = pairs.start.diff().tolist()
+        acts, outputs = [], []
+        for e, (token, share) in enumerate(zip(pairs.token.split(sizes), share_NA.flatten()[pairs.order, None].split(sizes), strict=True)):
+            if len(token):
+                acts.append(F.relu(int8_linear(x_ND[token], self.up.values[e], self.up.scale[e])))
+                outputs.append(int8_linear(acts[-1].square() * share, self.down.values[e], self.down.scale[e]))
+        return torch.cat(outputs)[pairs.place].sum(1), torch.cat(acts)

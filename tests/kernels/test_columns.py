@@ -1,0 +1,93 @@
+"""The packed columns against a plain definition in float64: every token, every winner, one by one."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from braingpt.kernels import columns as kernel
+from tests.kernels.test_kernels import normal, same_gradients
+
+
+def problem(tokens: int, count: int, active: int, width: int, hidden: int, used: int | None = None):
+    """Inputs of `columns`; only the first `used` columns win."""
+    x = normal(0, tokens, hidden).requires_grad_()
+    weight = normal(1, count, 2, width, hidden).requires_grad_()
+    winner = normal(2, tokens, used or count).topk(active).indices
+    share = torch.softmax(normal(3, tokens, active), -1).requires_grad_()
+    return x, weight, winner, share
+
+
+def definition(x, weight, winner, share):
+    """Every token through every one of its winners."""
+    up, down = weight[winner].unbind(2)
+    act = F.relu(torch.einsum("nd,nawd->naw", x, up)).square()
+    return torch.einsum("naw,na,nawd->nd", act, share, down)
+
+
+shapes = st.tuples(st.integers(1, 40), st.integers(4, 40), st.integers(1, 3), st.integers(1, 9), st.integers(1, 9), st.integers(3, 4))
+
+
+@settings(max_examples=30, deadline=None)
+@given(shapes)
+def test_packed_columns_equal_the_definition(shape):
+    inputs = problem(*shape)
+    x, weight, winner, share = inputs
+    expected = definition(*inputs)
+    y, act = kernel.columns(*inputs)
+    same_gradients(y, expected, (x, weight, share))
+    assert not act.requires_grad and act.shape == (winner.numel(), weight.shape[2])
+    same_gradients(kernel.reference(*inputs)[0], expected, (x, weight, share))
+    with torch.no_grad():
+        y, again = kernel.columns(*inputs)
+    torch.testing.assert_close(y, expected)
+    assert (again > 0).sum() == (act > 0).sum()
+
+
+def test_a_column_without_rows_has_a_zero_gradient_and_is_not_read():
+    x, weight, winner, share = problem(50, 9, 2, 4, 6, used=5)
+    with torch.no_grad():
+        weight[5:] = float("nan")
+    y, _ = kernel.columns(x, weight, winner, share)
+    y.sum().backward()
+    assert y.isfinite().all() and x.grad.isfinite().all()
+    assert (weight.grad[5:] == 0).all() and (weight.grad[:5] != 0).any()
+
+
+def test_the_reference_on_demand(monkeypatch):
+    inputs = problem(20, 6, 2, 4, 6)
+    fast = kernel.columns(*inputs)[0]
+    monkeypatch.setenv("BRAINGPT_KERNELS", "torch")
+    torch.testing.assert_close(kernel.columns(*inputs)[0], fast)
+
+
+def test_grouped_products_agree_with_the_loop():
+    """torch's grouped product is the path of GPUs without Triton; its CPU form shows that offsets and layouts are what it expects."""
+    x, weight, winner, _ = (t.bfloat16() if t.is_floating_point() else t for t in problem(60, 7, 2, 16, 32, used=5))
+    pairs = kernel.Pairs.of(winner, 7)
+    loop, grouped = kernel._PerColumn(pairs.start), kernel._GroupedMM(pairs.start)
+    rows, neurons = x.detach()[pairs.token], normal(5, 120, 16).bfloat16()
+    for a, b in (
+        (loop.times(rows, weight[:, 0].detach().mT), grouped.times(rows, weight[:, 0].detach().mT)),
+        (loop.times(neurons, weight[:, 1].detach()), grouped.times(neurons, weight[:, 1].detach())),
+    ):
+        torch.testing.assert_close(a, b, rtol=2e-2, atol=2e-2)
+    outer = [torch.empty(7, 16, 32, dtype=torch.bfloat16) for _ in range(2)]
+    loop.outer(neurons, rows, outer[0])
+    grouped.outer(neurons, rows, outer[1])
+    torch.testing.assert_close(*outer, rtol=2e-2, atol=5e-2)
+
+
+def test_torch_compile_accepts_the_operator():
+    x, weight, winner, share = problem(40, 6, 2, 4, 6)
+    compiled = torch.compile(lambda *inputs: kernel.columns(*inputs)[0], backend="aot_eager", fullgraph=True)
+    same_gradients(compiled(x, weight, winner, share), kernel.columns(x, weight, winner, share)[0], (x, weight, share))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_operator_keeps_torchs_rules(dtype):
+    x, weight, winner, share = (t.detach().to(dtype) if t.is_floating_point() else t for t in problem(40, 6, 2, 4, 6))
+    pairs = kernel.Pairs.of(winner, 6)
+    arguments = (x.requires_grad_(), weight.requires_grad_(), share.flatten()[pairs.order].requires_grad_(), pairs.token, pairs.place)
+    torch.library.opcheck(torch.ops.braingpt.columns, (*arguments, pairs.start), test_utils=("test_schema", "test_faketensor"))

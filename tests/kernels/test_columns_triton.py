@@ -1,0 +1,62 @@
+"""The Triton kernels of the columns against the definition in float64, by value and gradient; on a GPU, else in Triton's interpreter."""
+
+import pytest
+import torch
+
+from braingpt.kernels import columns as kernel
+from tests.kernels.test_columns import definition, problem
+
+GPU = torch.cuda.is_available()
+pytest.importorskip("triton")
+
+CASES = [  # tokens, columns, winners, width, hidden, columns that win
+    (1, 5, 1, 64, 64, 5),
+    (7, 40, 2, 64, 48, 33),  # hidden less than a block, columns without rows
+    (90, 3, 2, 64, 70, 2),  # more than a tile of rows a column, hidden no multiple of the block
+    (33, 6, 3, 128, 130, 6),
+    (20, 4, 1, 16, 32, 4),
+]
+
+
+@pytest.fixture(autouse=True)
+def triton_is_asked_for(monkeypatch):
+    monkeypatch.setenv("BRAINGPT_KERNELS", "columns=triton")
+
+
+TOLERANCE = {torch.float32: 2e-5, torch.bfloat16: 2e-2}
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=["float32", "bfloat16"])
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_values_and_gradients(case, dtype):
+    device = "cuda" if GPU else "cpu"
+    x, weight, winner, share = problem(*case)
+    # Inputs that bfloat16 holds exactly; weights stay in float32, as in training.
+    x, share = ((t.detach().to(dtype).to(device)).requires_grad_() for t in (x, share))
+    weight = weight.detach().bfloat16().float().to(device).requires_grad_()
+    winner = winner.to(device)
+    assert kernel._path(x, weight) == "triton"
+    y, act = kernel.columns(x, weight, winner, share)
+    exact = [t.detach().double().requires_grad_() for t in (x, weight, share)]
+    expected = definition(exact[0], exact[1], winner, exact[2])
+    upstream = torch.randn(expected.shape, generator=torch.Generator().manual_seed(9)).to(dtype).to(device)
+    grads = torch.autograd.grad(y, (x, weight, share), upstream)
+    wanted = torch.autograd.grad(expected, exact, upstream.double())
+    assert y.dtype == act.dtype == grads[0].dtype == dtype and grads[1].dtype == torch.float32
+    for got, want in zip((y, *grads), (expected, *wanted), strict=True):
+        assert (got.double() - want).abs().max() <= TOLERANCE[dtype] * want.abs().max()
+    empty = torch.bincount(winner.flatten(), minlength=case[1]) == 0
+    assert (grads[1][empty] == 0).all()
+
+
+def test_every_run_gives_the_same_bits():
+    device = "cuda" if GPU else "cpu"
+    x, weight, winner, share = (
+        t.detach().to(device).to(torch.float32 if t.is_floating_point() else t.dtype) for t in problem(70, 5, 2, 64, 64)
+    )
+    runs = []
+    for _ in range(2):
+        inputs = [t.clone().requires_grad_() for t in (x, weight, share)]
+        y = kernel.columns(inputs[0], inputs[1], winner, inputs[2])[0]
+        runs.append([y, *torch.autograd.grad(y.square().sum(), inputs)])
+    assert all(torch.equal(a, b) for a, b in zip(*runs, strict=True))
