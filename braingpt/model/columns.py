@@ -6,10 +6,10 @@ Legend: N tokens, E columns, A winners a token, P = N x A pairs sorted by column
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from braingpt.kernels.columns import columns as run_columns
+from braingpt.kernels.pointwise import squared_relu
 from braingpt.kernels.two_four import masked_weight, two_four_mask
 from braingpt.model.competition import Competition
 from braingpt.model.config import ColumnsConfig, SharedColumnsConfig
@@ -127,7 +127,7 @@ class SilencedColumns(nn.Module):
         x_ND = x_BLD.flatten(0, 1)
         winner_NA, share_NA, _ = self.competition(x_ND, None if valid_BL is None else valid_BL.flatten())
         share_NE = x_ND.new_zeros(x_ND.shape[0], self.columns.count).scatter(1, winner_NA, share_NA.to(x_ND.dtype))
-        act_NEW = F.relu(self.up(x_ND)).square().unflatten(-1, (self.columns.count, -1)) * share_NE[..., None]
+        act_NEW = squared_relu(self.up(x_ND)).unflatten(-1, (self.columns.count, -1)) * share_NE[..., None]
         if self.record is not None:
             self._count(x_ND.shape[0], winner_NA, act_NEW)
         return self.down(act_NEW.flatten(1)).view_as(x_BLD)

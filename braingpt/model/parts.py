@@ -9,12 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from braingpt.kernels.pointwise import rms_norm as rms_norm
+from braingpt.kernels.pointwise import squared_relu
 from braingpt.model.int8 import Int8Weight, shape_only
-
-
-def rms_norm(x: Tensor) -> Tensor:
-    """x over its root mean square along the last dimension, without a learned scale (Zhang & Sennrich 2019)."""
-    return F.rms_norm(x, (x.shape[-1],), eps=1e-6)
 
 
 def rotate(x_BHLK: Tensor, cos_sin: tuple[Tensor, Tensor]) -> Tensor:
@@ -119,7 +116,7 @@ class MLP(nn.Module):
         self.record = None
 
     def forward(self, x_BLD: Tensor) -> Tensor:
-        act = F.relu(self.up(x_BLD)).square()
+        act = squared_relu(self.up(x_BLD))
         if self.record is not None:
             tokens = x_BLD.shape[:-1].numel()
             self.record.count(neurons=act.numel(), neurons_fired=int((act > 0).sum()))

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from braingpt.kernels import cross_entropy, dispatch, scan
+from braingpt.kernels import cross_entropy, dispatch, pointwise, scan
 from braingpt.kernels.conv import causal_conv
 from braingpt.kernels.magnitude_attention import magnitude_attention
 from braingpt.kernels.two_four import masked_weight, two_four_mask
@@ -81,6 +81,23 @@ def test_fused_cross_entropy_equals_the_definition(tokens, width, vocabulary, da
     with torch.no_grad():
         each = cross_entropy.linear_cross_entropy(x, weight, target, "none")
     torch.testing.assert_close(each, cross_entropy.reference(x, weight, target, "none").detach())
+
+
+@few
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=4), st.sampled_from([1e-3, 1.0, 1e3]), st.booleans())
+def test_short_backward_passes_equal_autograds(shape, scale, turned):
+    x = (normal(sum(shape), *shape) * scale).requires_grad_()
+    seen = x.transpose(0, -1) if turned else x
+    same_gradients(pointwise.rms_norm(seen), F.rms_norm(seen, seen.shape[-1:], eps=pointwise.EPSILON), (x,))
+    same_gradients(pointwise.squared_relu(seen / scale), F.relu(seen / scale).square(), (x,))
+
+
+def test_short_backward_passes_are_taken_where_they_serve(monkeypatch):
+    x = torch.ones(2, 4, requires_grad=True)
+    assert "RMSNorm" in pointwise.rms_norm(x).grad_fn.name() and "SquaredReLU" in pointwise.squared_relu(x).grad_fn.name()
+    assert "_" not in pointwise.squared_relu(x.bfloat16()).grad_fn.name(), "half precision goes the ordinary way"
+    monkeypatch.setenv("BRAINGPT_KERNELS", "torch")
+    assert "SquaredReLU" not in pointwise.squared_relu(x).grad_fn.name()
 
 
 def test_cross_entropy_of_a_hopeless_token_is_finite():

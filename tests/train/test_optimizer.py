@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from braingpt.recipes import TrainConfig
-from braingpt.train.muon import Muon, orthogonalised
+from braingpt.train.muon import Muon, _iterated, orthogonalised
 from braingpt.train.optimizer import build_optimizer, decays, pack_state, unpack_state
 
 
@@ -80,6 +80,14 @@ def test_orthogonalised_directions_are_alike(rows, columns, stack, scale):
     assert values.min() > 0.6 and values.max() < 1.3
     alone = torch.stack([orthogonalised(one) for one in matrix])
     torch.testing.assert_close(orthogonalised(matrix), alone)
+
+
+@pytest.mark.parametrize("shape", [(8, 16), (5, 40), (3, 8, 32), (48, 8)])
+def test_iterating_on_the_gram_matrix_is_the_same(shape):
+    matrix = torch.randn(shape, generator=torch.Generator().manual_seed(sum(shape)), dtype=torch.float64)
+    wide = matrix.mT if shape[-2] > shape[-1] else matrix
+    expected = _iterated(wide / wide.norm(dim=(-2, -1), keepdim=True))
+    torch.testing.assert_close(orthogonalised(matrix), expected.mT if shape[-2] > shape[-1] else expected)
 
 
 def test_the_steps_are_those_of_the_library():
