@@ -18,9 +18,9 @@ from braingpt.model.parts import Linear
 PAIRWISE = 128  # columns up to which each pair has an inhibition of its own
 INTERNEURONS = 8
 STRENGTH = 0.1  # what all columns together inhibit one by, at first: a tenth of a full column
-BALANCE_RATE = (
-    0.015  # how far, in logits, one step moves a column's bias toward an even load (Wang et al. 2024, auxiliary-loss-free balancing)
-)
+# How far, in logits, one step moves a column's bias toward an even load (Wang et al. 2024, auxiliary-loss-free balancing): faster where columns
+# are many, for each then wins so few tokens a step that the load is mostly luck.
+BALANCE_RATE, BALANCE_RATE_MANY = 0.015, 0.06
 
 
 class Competition(nn.Module):
@@ -29,6 +29,7 @@ class Competition(nn.Module):
     def __init__(self, hidden: int, columns: ColumnsConfig) -> None:
         super().__init__()
         self.active = columns.active
+        self.rate = BALANCE_RATE if columns.count <= PAIRWISE else BALANCE_RATE_MANY
         self.router = Linear(hidden, columns.count)
         if columns.count <= PAIRWISE:
             start = torch.full((columns.count, columns.count), STRENGTH / columns.count)
@@ -82,7 +83,7 @@ class Competition(nn.Module):
         The bias adds to logits, not to the sigmoid's value: near the top of thousands the sigmoid is flat, and the same step would move the load ten times as far.
         """
         if self.load.any():
-            self.bias += BALANCE_RATE * torch.sign(self.load.mean() - self.load)
+            self.bias += self.rate * torch.sign(self.load.mean() - self.load)
             self.bias -= self.bias.mean()
             self.idle.add_(1).mul_(self.load == 0)
         self.load.zero_()

@@ -63,7 +63,7 @@ def test_resuming_repeats_the_revival_of_columns(tmp_path, data, monkeypatch):
     monkeypatch.setattr("braingpt.model.columns.REVIVE_AFTER", 3)
     recipe = tiny("v2", "train.steps=10", "model.columns.count=200", "model.columns.width=4", "train.eval_every=10")
     whole = train(recipe, tmp_path / "whole", [data], device="cpu")
-    train(recipe, tmp_path / "halves", [data], device="cpu", reporter=StopAt(6))
+    train(recipe, tmp_path / "halves", [data], device="cpu", reporter=StopAt(6, signal.SIGTERM))
     torch.manual_seed(99)
     done = train(recipe, tmp_path / "halves", resume="auto", device="cpu")
     for name in ("model.safetensors", "optimizer.safetensors"):
