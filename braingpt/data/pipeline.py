@@ -27,7 +27,7 @@ from braingpt.data.document import Document
 from braingpt.data.index import LOG, Index
 from braingpt.data.journal import Journal
 from braingpt.data.manifest import Manifest, Stream, TokenizerFacts
-from braingpt.data.request import Checked, Request, check, difference, existing
+from braingpt.data.request import Checked, Request, check, difference, existing, missing_scores
 from braingpt.data.sources import DATASETS, preparation
 from braingpt.data.streams import check_found, open_streams
 from braingpt.data.worker import Chunk, Outcome, Worker, outcomes
@@ -113,6 +113,9 @@ class _Run:
         self._worker = Worker(*self._settings)
         for line in self._worker.judge.notes:
             self.note(line)
+        missing = missing_scores(request.name, checked.quality)
+        if missing:
+            self.note(f"'{request.name}' gives no {' or '.join(missing)}, which educational.scores asks for; it drops nothing")
         self.streams = open_streams(
             request.name, checked.languages, note=self.note, broken=lambda *row: self._broken.append(row), paths=request.paths,
             part=request.part, **request.reading(),
