@@ -51,6 +51,17 @@ def check_target(target: str | None) -> None:
         raise UserError(f"--json {path}: no permission to write in {path.parent}")
 
 
+def check_out(folder: Path) -> None:
+    """UserError when the folder `--out` cannot be made or written to; to be called before the work, not after it."""
+    from braingpt.errors import UserError
+
+    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise UserError(f"--out {folder}: {there} is a file; name another folder")
+    if not os.access(there, os.W_OK):
+        raise UserError(f"--out {folder}: no permission to write in {there}")
+
+
 def open_run(run: Path | None, device: str, say: Any) -> tuple[Any, Any, Any, dict[str, Any], Path]:
     """(model, tokenizer, recipe, state, folder) of RUN. `say`: the console that names the checkpoint taken when RUN is None."""
     from braingpt.train.checkpoint import load_model, resolve

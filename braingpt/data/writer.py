@@ -10,6 +10,7 @@ the journal, and cutting then.
 """
 
 import contextlib
+import errno
 import fcntl
 import os
 import shutil
@@ -174,8 +175,13 @@ class FolderWriter:
 
     def __enter__(self) -> "FolderWriter":
         self._made = [parent for parent in self.out.parents if not parent.exists()]  # innermost first
-        self.work.mkdir(parents=True, exist_ok=True)
-        self._lock = (self.work / "lock").open("ab")
+        try:
+            self.work.mkdir(parents=True, exist_ok=True)
+            self._lock = (self.work / "lock").open("ab")
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            raise UserError(f"cannot write in {self.out.parent}: {error.strerror}; --out DIR writes elsewhere") from None
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if not os.fstat(self._lock.fileno()).st_nlink:  # its former holder has just removed it, and the work folder with it
