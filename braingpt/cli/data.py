@@ -57,7 +57,7 @@ def prepare(
     force: Annotated[bool, typer.Option("--force", help="Replace what is prepared there already.")] = False,
     json_output: Json = False,
 ) -> None:
-    """Fetch or stream a corpus, filter, deduplicate, tokenize, write shards."""
+    """Read a corpus; filter, deduplicate, tokenize it; write shards."""
     from braingpt.data.pipeline import Request
     from braingpt.tokenizer.named import open_tokenizer
 
@@ -66,7 +66,7 @@ def prepare(
         out=out or PREPARED / ("-".join(paths[0].parts).lower() if name == "hub" and paths else name),
         paths=paths or [],
         source=source,
-        languages=[language.strip() for language in languages.split(",") if language.strip()] if languages else None,
+        languages=[language.strip() for language in languages.split(",") if language.strip()] if languages is not None else None,
         max_samples=max_samples,
         max_tokens=_number(max_tokens) if max_tokens else None,
         column=column,
@@ -102,7 +102,7 @@ def join(
     force: Annotated[bool, typer.Option("--force", help="Replace what is prepared there already.")] = False,
     json_output: Json = False,
 ) -> None:
-    """Make the parts of a preparation one folder, without the duplicates across them."""
+    """Make the parts of a preparation one folder. Duplicates across them go."""
     from rich.progress import Progress
 
     from braingpt.data.join import join as run
@@ -119,7 +119,7 @@ def join(
 
 @app.command("list")
 def list_(json_output: Json = False) -> None:
-    """All corpora: languages, licence, size; and what is prepared under data/."""
+    """Show all corpora, and what is prepared under data/. Languages, licence and size of each."""
     from rich.table import Table
     from rich.text import Text
 
@@ -152,7 +152,9 @@ def list_(json_output: Json = False) -> None:
         table.add_row(corpus["name"], Text.assemble(corpus["about"], "\n", (facts, "dim")))
     terminal.print(table)
     if not prepared:
-        _say(terminal, f"Nothing is prepared under {PREPARED}/ yet; 'braingpt data prepare sample' takes seconds and needs no network.")
+        terminal.print(
+            f"Nothing is prepared under {PREPARED}/ yet; 'braingpt data prepare sample' takes seconds and needs no network.", markup=False
+        )
         return
     table = Table(title=f"Prepared under {PREPARED}/", title_justify="left")
     for column in ("folder", "corpus", "languages"):
@@ -170,7 +172,7 @@ def list_(json_output: Json = False) -> None:
 
 @app.command()
 def info(folder: Folder, json_output: Json = False) -> None:
-    """Documents, tokens and bytes by language and source, and what was dropped by which rule."""
+    """Show what a prepared folder holds. Documents, tokens, bytes by language and source; what was dropped by which rule."""
     from braingpt.data.manifest import check_sizes, read_manifest
 
     manifest = read_manifest(folder)
@@ -193,7 +195,7 @@ def info(folder: Folder, json_output: Json = False) -> None:
 
 @app.command()
 def verify(folder: Folder, json_output: Json = False) -> None:
-    """Check every file against its hash, the token ids against the tokenizer, and that no file is too many. Exit code 1 for a problem."""
+    """Check every file of a prepared folder. Hashes, token ids against the tokenizer, files too many; exit code 1 for a problem."""
     from braingpt.data.manifest import read_manifest
     from braingpt.data.manifest import verify as problems_of
     from braingpt.data.stored import Stored
@@ -300,7 +302,7 @@ def _show_manifest(terminal: Any, folder: Path, manifest: "Manifest") -> None:
         for rule, facts in report["dropped"].items():
             dropped[rule] = dropped.get(rule, 0) + facts["documents"]
     rules = ", ".join(f"{rule} {count:,}" for rule, count in sorted(dropped.items(), key=lambda item: -item[1]))
-    _say(terminal, f"dropped: {rules or 'nothing'}")
+    terminal.print(f"dropped: {rules or 'nothing'}", markup=False)
 
 
 def _show_filters(terminal: Any, manifest: "Manifest") -> None:

@@ -28,7 +28,7 @@ def sample(
     tokens: Annotated[int, typer.Option(min=0, metavar="N", help="At most N tokens of each document; 0 for all.")] = 400,
     json_output: Json = False,
 ) -> None:
-    """Show documents drawn at random, decoded, with the boundaries of their tokens."""
+    """Show documents drawn at random. Decoded, each token in a colour of its own or with a line between."""
     from braingpt.data.stored import Stored
 
     stored = Stored(folder)
@@ -52,7 +52,7 @@ def report(
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="The page to write; DIR-report.html beside DIR if not given.")] = None,
     json_output: Json = False,
 ) -> None:
-    """Write one HTML page: counts, languages, sources, lengths, what was dropped, tokens per character, sample documents."""
+    """Write one HTML page about a prepared folder. Counts, languages, lengths, what was dropped, tokens per character, documents."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
     from braingpt.cli.output import check_target

@@ -59,6 +59,17 @@ def check_target(target: str | None) -> None:
         raise UserError(f"--json {path}: no permission to write in {path.parent}")
 
 
+def check_out(folder: Path) -> None:
+    """UserError when the folder `--out` cannot be made or written to; to be called before the work, not after it."""
+    from braingpt.errors import UserError
+
+    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise UserError(f"--out {folder}: {there} is a file; name another folder")
+    if not os.access(there, os.W_OK):
+        raise UserError(f"--out {folder}: no permission to write in {there}")
+
+
 def open_run(
     run: Path | None, device: str, say: Any, dtype: str = "float32", effort: float | None = None
 ) -> tuple[Any, Any, Any, dict[str, Any], Path]:

@@ -2,11 +2,17 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from braingpt.cli.console import Json, console, print_json
+from braingpt.cli.output import check_out
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from braingpt.tokenizer.report import Row
 
 app = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, help="Train a vocabulary, add a language to it, measure it, see how it cuts a text."
@@ -33,6 +39,7 @@ def train(
 
     from braingpt.tokenizer import training
 
+    check_out(out)
     read = {"texts": 0, "characters": 0}
     skipped: list[str] = []
 
@@ -68,10 +75,11 @@ def add_language(
     column: Column = None,
     json_output: Json = False,
 ) -> None:
-    """Extend a vocabulary with one more language, learned from your texts. Old ids keep their meaning."""
+    """Add one more language to a vocabulary. It is learned from your texts; old ids keep their meaning."""
     from braingpt.tokenizer import growth
     from braingpt.tokenizer.named import open_tokenizer
 
+    check_out(out)
     skipped: list[str] = []
     old = open_tokenizer(tokenizer)
     grown = growth.add_language(old, code, (text for _, text in _texts(paths, column, skipped)), entries)
@@ -99,37 +107,29 @@ def add_language(
 
 @app.command()
 def report(paths: Paths, column: Column = None, tokenizer: Chosen = None, json_output: Json = False) -> None:
-    """What texts cost in tokens, by path and language, beside other vocabularies whose rank files are at hand."""
-    from rich.table import Table
-
+    """Measure what texts cost in tokens. By path and language, beside other vocabularies whose rank files are at hand."""
+    from braingpt.errors import UserError
     from braingpt.tokenizer import report as reports
     from braingpt.tokenizer.named import NAMED, open_tokenizer
 
     skipped: list[str] = []
     name = tokenizer if tokenizer in NAMED else "braingpt" if tokenizer is None else Path(tokenizer).name
     rows, absent = reports.measure(_texts(paths, column, skipped), open_tokenizer(tokenizer), name)
+    if not rows:
+        raise UserError(
+            f"no text in {', '.join(map(str, paths))}" + (f"; skipped {len(skipped)}, the first: {skipped[0]}" if skipped else "")
+        )
     if json_output:
         print_json(reports.as_json(rows, absent) | {"skipped": len(skipped)})
         return
-    table = Table("text", "language", "MB", "vocabulary", box=None, pad_edge=False)
-    for heading in ("characters/\ntoken", "bytes/\ntoken", "tokens/\nword", "syllables\nin one token", "byte\nfallback", "MB/s"):
-        table.add_column(heading, justify="right")
-    for row in rows:
-        head = (Path(row.name).name, row.language or "other", f"{row.bytes / 1e6:.2f}")
-        for number, encoding in enumerate(row.costs):
-            figures = row.figures(encoding)
-            cells = [
-                f"{figures[key]:.2f}" if figures[key] is not None else "-"
-                for key in ("characters_per_token", "bytes_per_token", "tokens_per_word")
-            ]
-            cells += [f"{100 * figures[key]:.1f} %" if figures[key] is not None else "-" for key in ("whole_syllables", "byte_fallback")]
-            speed = figures["mb_per_second"]
-            table.add_row(*(head if number == 0 else ("", "", "")), encoding, *cells, f"{speed:.1f}" if speed else "-")
-    console().print(table)
-    if rows:
-        shares = {encoding: reports.hangul_alone(cost.tokenizer) for encoding, cost in rows[0].costs.items()}
-        said = ", ".join(f"{encoding} {100 * share['common']:.1f} ({100 * share['all']:.1f})" for encoding, share in shares.items())
-        console().print(f"Hangul syllables that are one token alone, % of the 2,350 common (of all 11,172): {said}", soft_wrap=True)
+    width = max(map(len, rows[0].costs))
+    for number, row in enumerate(rows):  # the numbers of a text in one table under a line about it: together they do not fit 80 columns
+        heading = f"{Path(row.name).name}, {row.language or 'other'}, {row.bytes / 1e6:.2f} MB"
+        console().print(("\n" if number else "") + heading, style="bold", soft_wrap=True, markup=False)
+        console().print(_table(row, width))
+    shares = {encoding: reports.hangul_alone(cost.tokenizer) for encoding, cost in rows[0].costs.items()}
+    said = ", ".join(f"{encoding} {100 * share['common']:.1f} ({100 * share['all']:.1f})" for encoding, share in shares.items())
+    console().print(f"\nHangul syllables that are one token alone, % of the 2,350 common (of all 11,172): {said}", markup=False)
     if absent:
         console().print(f"not compared, no rank file in TIKTOKEN_CACHE_DIR: {', '.join(absent)}", soft_wrap=True)
     _tell_skipped(skipped)
@@ -142,7 +142,7 @@ def encode(
     tokenizer: Chosen = None,
     json_output: Json = False,
 ) -> None:
-    """Show the tokens of a text with their ids; a token that is part of a character is shown as bytes."""
+    """Show the tokens of a text with their ids. A token that is part of a character is shown as bytes."""
     from rich.table import Table
     from rich.text import Text
 
@@ -162,6 +162,26 @@ def encode(
         table.add_row(Text(token["text"]), str(token["id"]))
     console().print(table)
     console().print(f"{len(ids)} tokens, {len(text)} characters, {len(text.encode())} bytes")
+
+
+def _table(row: "Row", width: int) -> "Table":
+    """What one row of the report costs in each encoding, whose names take `width` cells."""
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    table.add_column("vocabulary", min_width=width, max_width=20, overflow="fold")
+    for heading in ("characters/\ntoken", "bytes/\ntoken", "tokens/\nword", "syllables\nin one token", "byte\nfallback", "MB/s"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for encoding in row.costs:
+        figures = row.figures(encoding)
+        cells = [
+            f"{figures[key]:.2f}" if figures[key] is not None else "-"
+            for key in ("characters_per_token", "bytes_per_token", "tokens_per_word")
+        ]
+        cells += [f"{100 * figures[key]:.1f} %" if figures[key] is not None else "-" for key in ("whole_syllables", "byte_fallback")]
+        speed = figures["mb_per_second"]
+        table.add_row(encoding, *cells, f"{speed:.1f}" if speed else "-")
+    return table
 
 
 def _texts(paths: list[Path], column: str | None, skipped: list[str]) -> Iterator[tuple[str, str]]:

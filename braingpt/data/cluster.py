@@ -46,7 +46,8 @@ class PreparePart:
         ]
         done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
         if done.returncode:
-            raise Failure(f"part {rank + 1} of {world_size}: {done.stderr.strip().splitlines()[-1:] or done.returncode}")
+            said = done.stderr.strip().splitlines()[-1:] or [f"ended with code {done.returncode}"]
+            raise Failure(f"part {rank + 1} of {world_size}: {said[0].removeprefix('braingpt: ')}")
         return data
 
 
@@ -89,6 +90,8 @@ def main(words: list[str] | None = None) -> int:
     try:
         if not arguments:
             raise UserError("what to prepare stands behind --: ... -- fineweb2 --languages ko")
+        if options.parts < 1:
+            raise UserError(f"--parts must be at least 1, not {options.parts}")
         executor(options, arguments).run()
     except (UserError, Failure) as error:
         print(f"error: {error}", file=sys.stderr)

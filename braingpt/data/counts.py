@@ -2,14 +2,15 @@
 
 from typing import Any
 
+from braingpt.tokenizer.pieces import escaped
+
 SAMPLES = 3  # dropped documents shown per rule
 SAMPLE_LENGTH = 80  # characters of each
 
 
 def shown(text: str) -> str:
-    """The beginning of `text` on one line, fit for JSON."""
-    line = " ".join(text[: 4 * SAMPLE_LENGTH].split())[:SAMPLE_LENGTH]
-    return line.encode("utf-8", "replace").decode("utf-8")
+    """The beginning of `text` on one line, fit for JSON and for a terminal: controls and marks of direction are escaped."""
+    return escaped(" ".join(text[: 4 * SAMPLE_LENGTH].split())[:SAMPLE_LENGTH])
 
 
 class Counts:

@@ -15,6 +15,7 @@ from braingpt import __version__
 from braingpt.data.counts import Counts, shown
 from braingpt.data.dedup import Deduplicator
 from braingpt.data.index import LOG, RECORD, Index
+from braingpt.data.journal import Journal
 from braingpt.data.manifest import Manifest, Stream, check_sizes, read_manifest
 from braingpt.data.request import difference
 from braingpt.data.writer import FolderWriter, Place, check_replaceable
@@ -22,7 +23,8 @@ from braingpt.errors import UserError
 from braingpt.tokenizer import Tokenizer
 
 SMALL = 0.05  # share held out of a language that has nothing held out, where --validation was not given
-SLICE = 4096  # documents taken at once
+SLICE = 4096  # documents taken at once,
+TOKENS = 4 << 20  # but when they are longer than so many together, fewer
 
 
 def join(
@@ -38,6 +40,12 @@ def join(
     first = parts[0][1]
     near = (first.parameters["quality"].get("near_duplicates") or {}).get("similarity")
     with FolderWriter(out, first.dtype) as writer:
+        if writer.keep and not force:
+            raise UserError(
+                f"{writer.work} holds an interrupted preparation; finish it, or --force discards it, --out DIR writes elsewhere"
+            )
+        Journal(writer.work).remove()
+        writer.keep = False
         writer.restore([])
         index = Index(writer.work)
         try:
@@ -60,6 +68,7 @@ def join(
                 "braingpt": __version__,
                 "created": datetime.now(UTC).isoformat(timespec="seconds"),
                 "parameters": {**first.parameters, "part": None},
+                "revisions": _revisions(parts),
                 "streams": streams,
                 "filters": {source: counts.report() for source, counts in joined.counts.items()},
             }
@@ -90,10 +99,25 @@ def _parts(folders: list[Path]) -> list[tuple[Path, Manifest]]:
         changed = difference({**parts[0][1].parameters, **skipped}, {**manifest.parameters, **skipped})
         if changed or manifest.parameters["part"].split("/")[1] != str(count):
             raise UserError(f"{folder} was prepared with other parameters than {parts[0][0]} ({changed or 'another number of parts'})")
+    _revisions(parts)
     missing = [str(number) for number in range(1, count + 1) if number not in found]
     if missing:
         raise UserError(f"of {count} parts these are missing: {', '.join(missing[:10])}")
     return parts
+
+
+def _revisions(parts: list[tuple[Path, Manifest]]) -> dict[str, str]:
+    """The commits of all parts. UserError where two have read different ones: their lists of files may differ, and with them what is whose."""
+    found: dict[str, tuple[str, Path]] = {}
+    for folder, manifest in parts:
+        for label, commit in manifest.revisions.items():
+            before, other = found.setdefault(label, (commit, folder))
+            if before != commit:
+                raise UserError(
+                    f"{folder} read {label} at commit {commit[:12]}, {other} at {before[:12]}: it has changed in between; "
+                    "prepare all parts with the same --revision"
+                )
+    return {label: commit for label, (commit, _) in found.items()}
 
 
 def _stored(writer: FolderWriter, record: np.void) -> np.ndarray:
@@ -117,19 +141,23 @@ class _Joined:
         count = (folder / LOG).stat().st_size // RECORD.itemsize
         for begin in range(0, count, SLICE):
             records = np.fromfile(folder / LOG, dtype=RECORD, count=SLICE, offset=begin * RECORD.itemsize)
-            streams = [manifest.streams[number] for number in records["stream"]]
-            ids = [_tokens(folder, stream, record, manifest.dtype) for stream, record in zip(streams, records, strict=True)]
-            self.duplicates.begin(records["keys"], ids)
-            for number, stream in enumerate(streams):
-                rule = self.duplicates.rule(number)
-                if rule:
-                    self.counts[stream.source].lose(rule, shown(self.tokenizer.decode(ids[number][:100].tolist())))
-                    continue
-                size = int(self._bytes_V[ids[number]].sum())
-                added = self.writer.add(stream.split, stream.language, stream.source, ids[number], size)
-                self.duplicates.keep(number, *added)
-            self.duplicates.end()
+            for some in np.split(records, np.flatnonzero(np.diff(np.cumsum(records["length"], dtype=np.int64) // TOKENS)) + 1):
+                self._take(folder, manifest, some)
             yield min(1.0, (begin + SLICE) / count)
+
+    def _take(self, folder: Path, manifest: Manifest, records: np.ndarray) -> None:
+        streams = [manifest.streams[number] for number in records["stream"]]
+        ids = [_tokens(folder, stream, record, manifest.dtype) for stream, record in zip(streams, records, strict=True)]
+        self.duplicates.begin(records["keys"], ids)
+        for number, stream in enumerate(streams):
+            rule = self.duplicates.rule(number)
+            if rule:
+                self.counts[stream.source].lose(rule, shown(self.tokenizer.decode(ids[number][:100].tolist())))
+                continue
+            size = int(self._bytes_V[ids[number]].sum())
+            added = self.writer.add(stream.split, stream.language, stream.source, ids[number], size)
+            self.duplicates.keep(number, *added)
+        self.duplicates.end()
 
 
 def _tokens(folder: Path, stream: Stream, record: np.void, dtype: str) -> np.ndarray:

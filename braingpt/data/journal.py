@@ -10,9 +10,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from braingpt.data.writer import sync_folder
+from braingpt.data.writer import JOURNAL, sync_folder
 
-NAME = "journal.json"
 SECONDS = 5  # of work that a kill costs, at most
 
 
@@ -20,7 +19,7 @@ class Journal:
     """The journal in a work folder. `state`: what was last written, None where nothing was."""
 
     def __init__(self, work: Path) -> None:
-        self._path = work / NAME
+        self._path = work / JOURNAL
         self._written = time.monotonic()
         self.state: dict[str, Any] | None = read(work)
 
@@ -48,6 +47,6 @@ class Journal:
 def read(work: Path) -> dict[str, Any] | None:
     """The state in a work folder, None where there is none, or none that can be read."""
     try:
-        return json.loads((work / NAME).read_text(encoding="utf-8"))
+        return json.loads((work / JOURNAL).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None

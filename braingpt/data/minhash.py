@@ -43,10 +43,15 @@ def shingles(text: str) -> np.ndarray:
         units = np.concatenate([units, np.zeros(SHINGLE - len(units), dtype="<u2")])
     windows = np.ndarray(len(units) - 3, dtype="<u8", buffer=np.ascontiguousarray(units, dtype="<u2"), strides=(2,))  # four units each
     count = len(units) - SHINGLE + 1
-    return _mixed(windows[:count] * _A + windows[SHINGLE - 4 : SHINGLE - 4 + count] * _B)
+    hashes = windows[:count] * _A
+    hashes += windows[SHINGLE - 4 : SHINGLE - 4 + count] * _B
+    return _mixed(hashes)
 
 
 def _mixed(values: np.ndarray) -> np.ndarray:
     """Every bit of the input in every bit of the output, nearly (two rounds of multiply and shift)."""
-    values = (values ^ (values >> _32)) * _A
-    return values ^ (values >> _29)
+    mixed = values >> _32  # in place from here on: a document of 32 MB has as many values as bytes / 3
+    mixed ^= values
+    mixed *= _A
+    mixed ^= mixed >> _29
+    return mixed

@@ -27,11 +27,11 @@ from braingpt.data.document import Document
 from braingpt.data.index import LOG, Index
 from braingpt.data.journal import Journal
 from braingpt.data.manifest import Manifest, Stream, TokenizerFacts
-from braingpt.data.request import Checked, Request, check, difference, existing
+from braingpt.data.request import Checked, Request, check, difference, existing, missing_scores
 from braingpt.data.sources import DATASETS, preparation
 from braingpt.data.streams import check_found, open_streams
 from braingpt.data.worker import Chunk, Outcome, Worker, outcomes
-from braingpt.data.writer import FolderWriter, Place
+from braingpt.data.writer import FolderWriter, Place, clear_up
 from braingpt.errors import UserError
 
 CHUNK = 500_000  # characters given to a worker at once
@@ -78,15 +78,13 @@ def prepare(
     checked = check(request, tokenizer)
     there = existing(request, checked.parameters)
     if there:
+        clear_up(request.out)
         return Prepared(there, False, 0.0, [])
     with FolderWriter(request.out, "uint16" if tokenizer.vocab_size <= 1 << 16 else "uint32") as writer:
         run = _Run(request, checked, tokenizer, writer, note, progress)
         try:
             run.fill()
             manifest = run.finish()
-        except UserError:
-            writer.keep = False
-            raise
         except BaseException:
             if writer.keep:
                 run.note(f"what is finished is kept in {writer.work}; the same command goes on from there")
@@ -115,6 +113,9 @@ class _Run:
         self._worker = Worker(*self._settings)
         for line in self._worker.judge.notes:
             self.note(line)
+        missing = missing_scores(request.name, checked.quality)
+        if missing:
+            self.note(f"'{request.name}' gives no {' or '.join(missing)}, which educational.scores asks for; it drops nothing")
         self.streams = open_streams(
             request.name, checked.languages, note=self.note, broken=lambda *row: self._broken.append(row), paths=request.paths,
             part=request.part, **request.reading(),
@@ -150,6 +151,7 @@ class _Run:
         self.writer.restore(self.writer.state())
         streams = self.writer.close()
         if not streams and not self.request.part:
+            self.writer.keep = False  # it would be the same again
             raise UserError(self._nothing_kept())
         shutil.rmtree(self.writer.root / "tokenizer", ignore_errors=True)
         self.tokenizer.save(self.writer.root / "tokenizer")
@@ -160,7 +162,7 @@ class _Run:
             braingpt=__version__,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             parameters=self.checked.parameters,
-            revisions={one.label: one.position()["revision"] for one in self.streams if one.position().get("revision")},
+            revisions=self._revisions(),
             tokenizer=TokenizerFacts(fingerprint=self.tokenizer.fingerprint, vocab_size=self.tokenizer.vocab_size),
             dtype=self.writer.dtype,
             streams=streams,
@@ -168,6 +170,11 @@ class _Run:
         )
         self.writer.publish(manifest)
         return manifest
+
+    def _revisions(self) -> dict[str, str]:
+        """The commit of every stream of which something was taken, however far reading was ahead when a cap was met."""
+        taken = zip(self.streams, self._positions, strict=True)
+        return {stream.label: at["revision"] for stream, at in taken if at and at.get("revision")}
 
     def _leave_log(self, streams: list[Stream]) -> None:
         """A copy of the index' log for `join`, its streams counted as in the manifest."""
@@ -189,7 +196,6 @@ class _Run:
         state = self._journal.state if self.writer.root.exists() else None  # it was published, and the process killed at once
         changed = difference(state["parameters"], self.checked.parameters) if state else None
         if changed and not self.request.force:
-            self.writer.keep = True
             raise UserError(
                 f"{self.writer.work} holds an interrupted preparation with other parameters ({changed}); "
                 "--force discards it, --out DIR writes elsewhere"
@@ -209,7 +215,6 @@ class _Run:
         for stream, position in zip(self.streams, self._positions, strict=True):
             if position:
                 stream.resume(position)
-        self.writer.keep = True
         self.note(f"going on with an interrupted preparation, behind {sum(one.read for one in self.counts.values()):,} documents")
 
     def _commit(self) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from braingpt.data import files
 from braingpt.data.manifest import NAME, Manifest, check_sizes, read_manifest
 from braingpt.data.quality import QualityConfig, load_quality
-from braingpt.data.sources import check_languages, preparation
+from braingpt.data.sources import DATASETS, check_languages, preparation
 from braingpt.data.streams import check_options
 from braingpt.data.writer import check_replaceable
 from braingpt.errors import UserError
@@ -63,6 +63,8 @@ def check(request: Request, tokenizer: Any) -> Checked:
         raise UserError(f"--validation is a share from 0 to 0.5, not {request.validation}")
     if request.part is not None:
         _check_part(request)
+    if request.languages is not None and not request.languages:
+        raise UserError("--languages names none; it takes codes such as ko,en")
     anything = request.name in ("text", "hub")  # whatever the tokenizer can mark
     languages = list(dict.fromkeys(request.languages or (tokenizer.marked if anything else entry.languages)))
     check_languages(request.name, languages, tokenizer.markers)
@@ -120,6 +122,14 @@ def difference(before: dict[str, Any], now: dict[str, Any], path: str = "") -> s
             return f"{key.replace('_', ' ')}: changed since"
         return f"{path}{key}: was {_show(one)}, now {_show(other)}"
     return None
+
+
+def missing_scores(name: str, quality: QualityConfig) -> list[str]:
+    """Scores that a rule asks for and no dataset gives, so that a slip of the pen is no silent pass; files of signals may hold any."""
+    datasets = [DATASETS[dataset] for dataset in preparation(name).datasets]
+    if quality.educational is None or any(dataset.signals for dataset in datasets):
+        return []
+    return [score for score in quality.educational.scores if not any(score in dataset.scores for dataset in datasets)]
 
 
 def _show(value: Any) -> str:

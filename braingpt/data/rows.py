@@ -309,13 +309,13 @@ class _Lines(Iterator[str]):
 
 
 def encoding_hint(raw: bytes) -> str:
-    """What bytes that are not UTF-8 look like, and what to do when they read as the older Korean encoding."""
+    """What to do with bytes that are not UTF-8 when they read as the older Korean encoding, and what they look like."""
     try:
         korean = any("가" <= character <= "힣" for character in raw[:4096].decode("cp949", "strict" if len(raw) < 4096 else "ignore"))
     except UnicodeDecodeError:
         korean = False
     shown = raw[:60].decode("cp949" if korean else "utf-8", "replace")
-    return f": {shown}" + (" (reads as CP949; iconv -f cp949 -t utf-8 makes UTF-8 of it)" if korean else "")
+    return (" (CP949: iconv -f cp949 -t utf-8)" if korean else "") + f": {shown}"
 
 
 def choose(label: str, row: dict[str, Any]) -> str:

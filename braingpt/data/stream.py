@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from braingpt.data import hub
+from braingpt.data import hub, opening
 from braingpt.data.document import Document
 from braingpt.data.opening import File
 from braingpt.data.rows import Damaged, Reader, Row, choose, encoding_hint, require
@@ -241,7 +241,9 @@ def _text(value: Any) -> tuple[str, str | None]:
     if not isinstance(value, str):
         return "", "empty" if value is None else "broken row"
     try:
-        value.encode()
+        size = len(value.encode())
     except UnicodeEncodeError:  # bytes that were not UTF-8, or half of a surrogate pair in a JSON escape
         return value.encode("utf-8", "surrogatepass").decode("utf-8", "surrogateescape"), "not UTF-8"
+    if size > opening.LINE:  # a parquet file has no lines that a reader could end
+        return "", "line too long"
     return value, None if value.strip() else "empty"

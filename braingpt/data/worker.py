@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from itertools import chain, islice
 from typing import Any, NamedTuple
 
@@ -68,7 +69,7 @@ class Worker:
         rules: list[str | None] = []
         languages: list[str | None] = []
         texts: list[str] = []
-        tokens: list[list[int]] = []
+        tokens: list[np.ndarray] = []
         for document in documents:
             judged = self.judge.text(document)
             rule = judged.rule
@@ -88,17 +89,22 @@ class Worker:
             rules,
             languages,
             keys,
-            np.concatenate([np.asarray(ids, dtype=self._dtype) for ids in tokens]) if tokens else np.empty(0, dtype=self._dtype),
+            np.concatenate(tokens) if tokens else np.empty(0, dtype=self._dtype),
             np.array([len(ids) for ids in tokens], dtype=np.int64),
             np.array([len(text.encode()) for text in texts], dtype=np.int64),
         )
 
-    def _encode(self, segments: list[tuple[str | None, str]], language: str) -> tuple[list[int], list[int]]:
-        """Tokens with the document's marker before it, a marker at each switch of language and the end of text behind; and without them."""
+    def _encode(self, segments: list[tuple[str | None, str]], language: str) -> tuple[np.ndarray, np.ndarray]:
+        """Tokens with the document's marker before it, a marker at each switch of language and the end of text behind; and without them.
+
+        Arrays, since the Python integers of a document of 32 MB take 300 MB.
+        """
         markers = self._tokenizer.markers
         if len(segments) == 1:
-            plain = self._tokenizer.encode(segments[0][1])
-            return [markers[language], *plain, self._tokenizer.eot], plain
+            encoded = self._tokenizer.encode(segments[0][1])
+            whole = np.empty(len(encoded) + 2, dtype=self._dtype)
+            whole[0], whole[1:-1], whole[-1] = markers[language], encoded, self._tokenizer.eot
+            return whole, whole[1:-1]
         ids, plain, current = [], [], None
         for code, piece in segments:
             code = code if code in markers else current or language
@@ -108,7 +114,8 @@ class Worker:
             encoded = self._tokenizer.encode(piece)
             ids += encoded
             plain += encoded
-        return [*ids, self._tokenizer.eot], plain
+        ids.append(self._tokenizer.eot)
+        return np.array(ids, dtype=self._dtype), np.array(plain, dtype=self._dtype)
 
 
 def outcomes(chunks: Iterable[Chunk], worker: Worker, settings: tuple[Any, ...], workers: int) -> Iterator[tuple[Chunk, Outcome]]:
@@ -123,6 +130,7 @@ def outcomes(chunks: Iterable[Chunk], worker: Worker, settings: tuple[Any, ...],
     if chunk is None:
         return
     reading = chain([chunk], reading)
+    others = set(multiprocessing.active_children())
     pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _begin, settings)
     waiting: deque[tuple[Chunk, Future[Outcome]]] = deque()
     failed: Exception | None = None
@@ -133,7 +141,8 @@ def outcomes(chunks: Iterable[Chunk], worker: Worker, settings: tuple[Any, ...],
             except Exception as error:
                 failed, chunk = error, None
             if chunk is not None:
-                waiting.append((chunk, pool.submit(_work, chunk.documents)))
+                with _undisturbed():  # it may begin a process
+                    waiting.append((chunk, pool.submit(_work, chunk.documents)))
             if waiting and (chunk is None or len(waiting) > AHEAD * workers):
                 first, future = waiting.popleft()
                 yield first, future.result()
@@ -141,19 +150,42 @@ def outcomes(chunks: Iterable[Chunk], worker: Worker, settings: tuple[Any, ...],
                 break
     except BrokenProcessPool:
         raise Failure("a worker process has ended by itself, perhaps for want of memory; --workers takes a smaller number") from None
+    except BaseException:
+        for process in set(multiprocessing.active_children()) - others:
+            process.terminate()  # one that is still beginning would find this process gone, and say so in a traceback
+        raise
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
     if failed:
         raise failed
 
 
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Ctrl-C waits for the end of the block, so that no process is left half begun.
+
+    A terminal sends it to all processes, and it is the main one's to handle: what is blocked here stays blocked in a process begun meanwhile,
+    from its first moment on. The handler is set aside as well, since another thread of this process may take the signal.
+    """
+    main, came = threading.current_thread() is threading.main_thread(), []
+    former = signal.signal(signal.SIGINT, lambda *given: came.append(given)) if main else None
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        if main:
+            signal.signal(signal.SIGINT, former or signal.SIG_DFL)
+    if came:
+        signal.raise_signal(signal.SIGINT)
+
+
 _worker: Worker | None = None  # of this process
 
 
 def _begin(*settings: Any) -> None:
-    """Of a process: Ctrl-C is the main process' to handle, and when that is gone, however it went, so is this one."""
+    """Of a process: when the main one is gone, however it went, so is this one."""
     global _worker
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()

@@ -10,6 +10,7 @@ the journal, and cutting then.
 """
 
 import contextlib
+import errno
 import fcntl
 import os
 import shutil
@@ -23,6 +24,7 @@ from braingpt.data.index import LOG
 from braingpt.data.manifest import NAME, SPLITS, Manifest, ShardFile, Stream, sha256_of
 from braingpt.errors import UserError
 
+JOURNAL = "journal.json"
 FILE_BYTES = 256 * 1024 * 1024  # a stream goes on in a new file beyond this
 
 
@@ -155,7 +157,11 @@ class StreamWriter:
 
 
 class FolderWriter:
-    """The work folder of one preparation, and all its streams. A context manager: what is not published is removed, unless `keep` is set."""
+    """The work folder of one preparation, and all its streams. A context manager: what is not published is removed, unless `keep` is set.
+
+    It is set from the first moment on where a journal lies there: the work of hours must not be lost to a second Ctrl-C, or to a file that
+    cannot be opened any more.
+    """
 
     def __init__(self, out: Path, dtype: str, file_bytes: int = FILE_BYTES) -> None:
         self.out, self.dtype, self.file_bytes = out, dtype, file_bytes
@@ -169,13 +175,21 @@ class FolderWriter:
 
     def __enter__(self) -> "FolderWriter":
         self._made = [parent for parent in self.out.parents if not parent.exists()]  # innermost first
-        self.work.mkdir(parents=True, exist_ok=True)
-        self._lock = (self.work / "lock").open("ab")
+        try:
+            self.work.mkdir(parents=True, exist_ok=True)
+            self._lock = (self.work / "lock").open("ab")
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            raise UserError(f"cannot write in {self.out.parent}: {error.strerror}; --out DIR writes elsewhere") from None
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not os.fstat(self._lock.fileno()).st_nlink:  # its former holder has just removed it, and the work folder with it
+                raise BlockingIOError
         except OSError:
             self._lock.close()
             raise UserError(f"{self.out} is being prepared by another process; wait for it, or choose another --out") from None
+        self.keep = (self.work / JOURNAL).is_file()
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -281,6 +295,14 @@ class FolderWriter:
             raise
         sync_folder(self.out.parent)
         self.keep = False
+
+
+def clear_up(out: Path) -> None:
+    """Remove the work folder of a process that was killed between giving `out` its name and removing it: a former `out` may lie in it."""
+    writer = FolderWriter(out, "uint16")
+    if writer.work.is_dir() and not writer.root.exists():
+        with contextlib.suppress(UserError), writer:  # at work by another process: that one's to remove
+            writer.keep = False
 
 
 def check_replaceable(out: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from braingpt.data.counts import shown
 from tests.data.texts import english, korean
 
 
@@ -73,10 +74,26 @@ def test_errors_are_one_line(place: Path) -> None:
         (("prepare", "own.jsonl"), "braingpt data prepare text own.jsonl"),
         (("prepare", "text", "nothing.txt"), "no file or folder nothing.txt"),
         (("prepare", "korean", "--source", "nowhere"), "not a folder"),
+        (("prepare", "text", "own.jsonl", "--out", "own.jsonl/below"), "cannot write in own.jsonl: Not a directory; --out DIR"),
+        (("prepare", "text", "own.jsonl", "--languages", ","), "--languages names none"),
     ):
         done = _run(*arguments, cwd=place)
         assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
         assert words in done.stderr
+
+
+def test_the_list_of_commands_fits_80_columns() -> None:
+    from typer.testing import CliRunner
+
+    from braingpt.cli.main import app
+
+    for group in ("data", "tokenizer"):
+        said = CliRunner().invoke(app, [group, "--help"], env={"COLUMNS": "80"}).stdout
+        assert "..." not in said.partition("Commands:")[2] and max(map(len, said.splitlines())) <= 80
+
+
+def test_samples_of_dropped_documents_leave_the_terminal_alone() -> None:
+    assert shown("\x1b[31mred \u202eשלום\n\u200b end") == "\\x1b[31mred \\u202eשלום \\u200b end"
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)])

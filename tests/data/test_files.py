@@ -61,10 +61,16 @@ def test_text(tmp_path: Path) -> None:
     assert _read(_write(tmp_path / "d.txt", f"{RIGHT_TO_LEFT}{ZERO_WIDTH}")) == ([f"{RIGHT_TO_LEFT}{ZERO_WIDTH}"], {})
 
 
+def test_a_text_beyond_the_bound_is_counted_in_a_parquet_file_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(opening, "LINE", 1_000)
+    pyarrow.parquet.write_table(pyarrow.table({"text": ["한" * 334, "한" * 333, "short"]}), tmp_path / "a.parquet")
+    assert _read(tmp_path / "a.parquet") == (["한" * 333, "short"], {"line too long": 1})
+
+
 def test_other_encodings(tmp_path: Path) -> None:
     stream, counts = _stream(_write(tmp_path / "a.txt", "한국어 글이다".encode("cp949")))
     assert (list(stream), counts) == ([], {"not UTF-8": 1})
-    assert "한국어 글이다 (reads as CP949; iconv" in counts.sample
+    assert "(CP949: iconv -f cp949 -t utf-8): 한국어 글이다" in counts.sample
     assert _read(_write(tmp_path / "b.txt", "déjà vu".encode("latin-1"))) == ([], {"not UTF-8": 1})
     for encoding in ("utf-16", "utf-16-be"):
         bom = b"\xfe\xff" if encoding == "utf-16-be" else b""

@@ -11,6 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from braingpt.data import join as join_module
+from braingpt.data.dedup import Deduplicator
+from braingpt.data.index import LOG, RECORD
 from braingpt.data.join import join
 from braingpt.data.manifest import read_manifest, verify
 from braingpt.data.pipeline import Request, prepare
@@ -97,6 +100,41 @@ def test_what_is_no_set_of_parts_is_refused(tmp_path: Path, own: Path, whole: Pa
         join([first, second], second)
     with pytest.raises(UserError, match="does not go with --max-samples"):
         prepare(Request("text", tmp_path / "out", [own], max_samples=3, part=(1, 2)), Tokenizer.default())
+
+
+def test_parts_of_different_commits_are_refused(tmp_path: Path, own: Path, whole: Path) -> None:
+    """The dataset has changed while the parts were prepared: their lists of files may differ."""
+    folders = in_parts(own, tmp_path, 2)
+    for folder, commit in zip(folders, ("a" * 40, "b" * 40), strict=True):
+        manifest = read_manifest(folder)
+        manifest.revisions["some/data train"] = commit
+        (folder / "manifest.json").write_text(manifest.model_dump_json())
+    with pytest.raises(UserError, match=r"part-2 read some/data train at commit bbbbbbbbbbbb, .*part-1 at aaaaaaaaaaaa: .*same --revision"):
+        join(folders, tmp_path / "out")
+
+
+def test_joining_takes_long_documents_few_at_a_time(tmp_path: Path, own: Path, whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folders = in_parts(own, tmp_path, 2)
+    join(folders, tmp_path / "out")
+    begun: list[int] = []
+    begin = Deduplicator.begin
+    monkeypatch.setattr(Deduplicator, "begin", lambda self, keys, ids: (begun.append(sum(map(len, ids))), begin(self, keys, ids))[1])
+    monkeypatch.setattr(join_module, "TOKENS", 1_000)
+    join(folders, tmp_path / "again")
+    longest = max(record["length"] for folder in folders for record in np.fromfile(folder / LOG, dtype=RECORD))
+    assert len(begun) > 5 and max(begun) < 1_000 + longest
+    assert read_manifest(tmp_path / "again").streams == read_manifest(tmp_path / "out").streams
+
+
+def test_joining_leaves_an_interrupted_preparation_alone(tmp_path: Path, own: Path, whole: Path) -> None:
+    folders = in_parts(own, tmp_path, 1)
+    (tmp_path / ".out.partial").mkdir()
+    (tmp_path / ".out.partial" / "journal.json").write_text("{}")
+    with pytest.raises(UserError, match="holds an interrupted preparation"):
+        join(folders, tmp_path / "out")
+    assert (tmp_path / ".out.partial" / "journal.json").exists()
+    join(folders, tmp_path / "out", force=True)
+    assert not (tmp_path / ".out.partial").exists()
 
 
 def test_datatrove_runs_the_parts_and_skips_what_is_done(tmp_path: Path, own: Path, whole: Path) -> None:

@@ -14,6 +14,7 @@ from braingpt.data.quality.educational import SHIPPED as CLASSIFIER
 from braingpt.data.quality.educational import Classifier
 from braingpt.data.quality.perplexity import PERCENTILES, SHIPPED, Trigrams, load, sample, save
 from braingpt.data.quality.shape import Shape
+from braingpt.data.request import missing_scores
 from braingpt.errors import UserError
 from braingpt.tokenizer import Tokenizer
 from braingpt.tokenizer.language import LANGUAGES
@@ -129,3 +130,17 @@ def test_an_evaluation_set_that_cannot_be_read_is_one_clear_line(tmp_path: Path)
             Contamination(ContaminationSettings(files=[str(tmp_path / name)]))
     with pytest.raises(UserError, match="names no evaluation sets"):
         Contamination(ContaminationSettings())
+    (tmp_path / "good.txt").write_text(GOOD["en"])
+    for content in ("", '{"text": "Too short."}'):
+        (tmp_path / "empty.jsonl").write_text(content)
+        with pytest.raises(UserError, match=r"empty\.jsonl holds no text of 20 letters"):
+            Contamination(ContaminationSettings(files=[str(tmp_path / "good.txt"), str(tmp_path / "empty.jsonl")]))
+
+
+def test_a_rule_that_can_drop_nothing_says_so() -> None:
+    notes = Judge(config(educational={"classifier": 0.5}), ["ko", "en"], Tokenizer.default().fingerprint).notes
+    assert notes == ["the educational classifier knows ko; documents in en pass it"]
+    asked = config(educational={"scores": {"int_scroe": 3, "score": 2}})
+    assert missing_scores("text", asked) == ["int_scroe", "score"]
+    assert missing_scores("fineweb-edu", asked) == ["int_scroe"]
+    assert missing_scores("redpajama", asked) == missing_scores("text", config()) == []

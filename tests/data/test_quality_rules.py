@@ -149,6 +149,10 @@ def test_code_switched_text_is_cut_where_the_language_really_changes(shipped: Ju
         ("short: {character: 5}", "unknown quality setting 'short.character'; did you mean 'characters'"),
         ("few_letters: {share: 3}", "quality setting few_letters.share"),
         ("- a\n- b", "not a mapping"),
+        ("short: 5", "quality setting short takes characters by name, or false to be off, not 5"),
+        ("normalise: false", "normalise takes mojibake by name, not False"),
+        ("short: {characters: {korean: 5}}", "'korean' is no language code"),
+        ("short: {characters: {no: 5}}", "False is no language code such as ko; one that YAML reads as something else needs quotes"),
         ("short: [", "cannot read quality settings"),
     ],
 )

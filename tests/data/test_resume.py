@@ -153,6 +153,75 @@ def test_an_interrupted_preparation_with_other_parameters(tmp_path: Path, own, m
     assert verify(tmp_path / "out", read_manifest(tmp_path / "out")) == []
 
 
+def _interrupted(out: Path, own, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The work folder of a preparation that was interrupted half way."""
+    with monkeypatch.context() as patch:
+        patch.setattr(journal, "SECONDS", 0)
+        patch.setattr(pipeline, "CHUNK", 3_000)
+        patch.setattr(FolderWriter, "hold_out", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
+        with pytest.raises(KeyboardInterrupt):
+            prepare(Request("text", out, own, validation=0.2), ByteTokenizer())
+    return out.parent / f".{out.name}.partial"
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), UserError("a file that cannot be opened any more")])
+def test_an_early_end_of_the_next_try_loses_nothing(
+    tmp_path: Path, own, undisturbed, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    work = _interrupted(tmp_path / "out", own, monkeypatch)
+    before = (work / "journal.json").read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, "open_streams", lambda *_, **__: (_ for _ in ()).throw(error))
+        with pytest.raises(type(error)):
+            prepare(Request("text", tmp_path / "out", own, validation=0.2), ByteTokenizer())
+    assert (work / "journal.json").read_bytes() == before
+    notes: list[str] = []
+    prepare(Request("text", tmp_path / "out", own, validation=0.2), ByteTokenizer(), note=notes.append)
+    assert any("going on" in note for note in notes) and hashes(tmp_path / "out") == undisturbed
+
+
+def test_an_error_of_the_user_half_way_keeps_what_is_finished(tmp_path: Path, own, undisturbed, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As when access to a dataset is withdrawn after hours of reading."""
+    monkeypatch.setattr(journal, "SECONDS", 0)
+    monkeypatch.setattr(pipeline, "CHUNK", 3_000)
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, "check_found", lambda *_: (_ for _ in ()).throw(UserError("the hub refuses it")))
+        with pytest.raises(UserError, match="the hub refuses it"):
+            prepare(Request("text", tmp_path / "out", own, validation=0.2), ByteTokenizer())
+    notes: list[str] = []
+    prepare(Request("text", tmp_path / "out", own, validation=0.2), ByteTokenizer(), note=notes.append)
+    assert any("going on" in note for note in notes) and hashes(tmp_path / "out") == undisturbed
+
+
+def test_killed_right_after_the_end(tmp_path: Path, own, undisturbed, monkeypatch: pytest.MonkeyPatch) -> None:
+    work = _interrupted(tmp_path / "out", own, monkeypatch)
+    (work / "former").mkdir()
+    prepare(Request("text", tmp_path / "elsewhere", own, validation=0.2), ByteTokenizer())
+    (work / "folder").rename(tmp_path / "gone")
+    (tmp_path / "elsewhere").rename(tmp_path / "out")
+    assert not prepare(Request("text", tmp_path / "out", own, validation=0.2), ByteTokenizer()).fresh
+    assert not work.exists() and hashes(tmp_path / "out") == undisturbed
+
+
+def test_ctrl_c_while_workers_begin_is_one_line(tmp_path: Path) -> None:
+    """A terminal sends it to all processes; it comes at moments when the workers are beginning."""
+    (tmp_path / "a.jsonl").write_text("\n".join(json.dumps({"text": korean(number)}) for number in range(20_000)))
+    small_chunks = "from braingpt.data import pipeline; pipeline.MANY = 20; from braingpt.cli.main import run; run()"
+    command = [sys.executable, "-c", small_chunks, "data", "prepare", "text", "a.jsonl", "--workers", "3"]
+    for number, wait in enumerate((0.0, 0.2, 0.5)):
+        process = subprocess.Popen(
+            [*command, "--out", str(number)], cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+            start_new_session=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        )  # fmt: skip
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        while process.poll() is None and not children.read_text().strip():
+            time.sleep(0.02)
+        time.sleep(wait)
+        os.killpg(process.pid, signal.SIGINT)
+        said = process.communicate(timeout=120)[1]
+        assert (process.returncode, said.splitlines()) == (130, ["braingpt: interrupted"]), said
+
+
 def test_two_at_once_are_refused(tmp_path: Path, own) -> None:
     with FolderWriter(tmp_path / "out", "uint16"), pytest.raises(UserError, match="another process"):
         prepare(Request("text", tmp_path / "out", own), ByteTokenizer())

@@ -63,6 +63,24 @@ def test_report(corpus, tmp_path, monkeypatch):
     assert "ko" in shown and "not compared" in shown and "skipped 1" in shown
 
 
+def test_the_report_fits_80_columns(corpus, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    shown = run("report", corpus)
+    assert "…" not in shown and max(map(len, shown.splitlines()[:-1])) <= 80  # the last line names a file
+    assert "corpus, ko, 0.00 MB" in shown and "characters/" in shown and "syllables" in shown
+
+
+def test_what_cannot_be_done_is_said_before_the_work(corpus, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("x")
+    for arguments in (("train", corpus, "--vocab", 300), ("add-language", "pt", corpus)):
+        for out in ("file", "file/below"):
+            with pytest.raises(UserError, match=r"file is a file; name another folder"):
+                run(*arguments, "--out", tmp_path / out)
+    (tmp_path / "empty.txt").touch()
+    with pytest.raises(UserError, match=r"no text in .*empty\.txt"):
+        run("report", tmp_path / "empty.txt")
+
+
 def test_encode_shows_ids_and_parts_of_characters():
     result = json.loads(run("encode", "뷁 [bold]x", "--language", "ko", "--json"))
     tokens = result["tokens"]

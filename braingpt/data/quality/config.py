@@ -7,6 +7,7 @@ A rule that is `false` is off; a mapping tunes it. Every bound is a number, or a
 so that a new language needs no code. Unknown keys are refused with the nearest known name.
 """
 
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,6 +22,9 @@ DEFAULT = Path(__file__).parent / "default.yaml"
 
 def _by_language(value: Any) -> Any:
     if isinstance(value, dict):
+        for key in value:
+            if not isinstance(key, str) or not re.fullmatch("default|[a-z]{2,3}", key):
+                raise ValueError(f"{key!r} is no language code such as ko; one that YAML reads as something else needs quotes")
         if "default" not in value:
             raise ValueError("a bound by language needs 'default' for the languages it does not name")
         return value
@@ -267,6 +271,9 @@ def _explain(error: dict[str, Any]) -> str:
         return f"unknown quality setting '{key}'{nearest(path[-1], _siblings(path[:-1]))}"
     if error["type"] == "missing":
         return f"the quality settings lack '{key}'"
+    if error["type"] == "model_type":
+        off = "" if key in ("normalise", "language") else ", or false to be off"
+        return f"quality setting {key} takes {', '.join(_siblings(path))} by name{off}, not {error.get('input')!r}"
     return f"quality setting {key}: {error['msg'].removeprefix('Value error, ')} (it is {error.get('input')!r})"
 
 

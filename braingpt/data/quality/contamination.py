@@ -35,6 +35,9 @@ class Contamination:
             _read_list(Path(file), self._lengths) if file.endswith(".npy") else _of_texts(texts_of(Path(file)), self._lengths)
             for file in values.files
         ]
+        for file, found in zip(values.files, grams, strict=True):
+            if not any(map(len, found.values())):  # a filter that can find nothing would be taken for a clean corpus
+                raise UserError(f"the evaluation set {file} holds no text of {self._lengths[0]} letters and digits or more")
         self._grams = {length: np.unique(np.concatenate([one[length] for one in grams])) for length in self._lengths}
         self._filters = {length: _bits(found) for length, found in self._grams.items()}
 

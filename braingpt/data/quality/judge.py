@@ -58,6 +58,10 @@ class Judge:
         if self._educational and self._educational.classifier and self._educational.classifier.fingerprint != fingerprint:
             self._educational.classifier = None
             self.notes.append(_OTHER_VOCABULARY.format(rule="educational"))
+        if self._educational and self._educational.classifier:
+            known = self._educational.classifier.languages()
+            if unknown := [language for language in languages if language not in known]:
+                self.notes.append(f"the educational classifier knows {', '.join(known)}; documents in {', '.join(unknown)} pass it")
 
     def text(self, document: Document) -> Judged:
         """The document cleaned, its language found, and the rules on its text asked."""
