@@ -33,7 +33,7 @@ def chosen(operation: str) -> str:
 
 def report() -> list[dict[str, Any]]:
     """For each operation the path that runs here, and the others with the reason why they do not."""
-    from braingpt.kernels import cross_entropy, grouped, scan  # noqa: F401  (each registers its operation)
+    from braingpt.kernels import cross_entropy, delta, grouped, scan  # noqa: F401  (each registers its operation)
 
     rows = []
     for operation, paths in sorted(_OPERATIONS.items()):

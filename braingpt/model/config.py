@@ -120,12 +120,24 @@ class SelectiveConfig(Settings):
     kv_heads: int | None = Field(None, ge=1)
 
 
+class MemoryConfig(Settings):
+    """Gated delta rule in `layers` (numbered from 0) in place of the Mamba mixer there: `heads` memories from `key` to `value` channels."""
+
+    layers: tuple[int, ...] = ()
+    heads: int = Field(4, ge=1)
+    key: int = Field(64, ge=1)
+    value: int = Field(64, ge=1)
+    conv: int = Field(4, ge=2)
+    chunk: int = Field(64, ge=1)
+
+
 class V2Config(Shell):
-    """Mamba-2 mixers, selective attention in a few layers, columns computed only where they win."""
+    """Mamba-2 mixers, selective attention and associative memory in a few layers, columns computed only where they win."""
 
     architecture: Literal["v2"] = "v2"
     mamba: MambaConfig = MambaConfig()
     attention: SelectiveConfig = SelectiveConfig()
+    memory: MemoryConfig = MemoryConfig()
     columns: SharedColumnsConfig = SharedColumnsConfig()
 
     @model_validator(mode="after")
@@ -134,8 +146,11 @@ class V2Config(Shell):
         inner = self.hidden * self.mamba.expand
         if inner % self.mamba.head:
             raise ValueError(f"model.hidden x model.mamba.expand ({inner:g}) must be a multiple of model.mamba.head ({self.mamba.head})")
-        if any(not 0 <= layer < self.layers for layer in self.attention.layers):
-            raise ValueError(f"model.attention.layers {list(self.attention.layers)} must lie in 0..{self.layers - 1}")
+        for key, layers in (("attention", self.attention.layers), ("memory", self.memory.layers)):
+            if any(not 0 <= layer < self.layers for layer in layers):
+                raise ValueError(f"model.{key}.layers {list(layers)} must lie in 0..{self.layers - 1}")
+        if both := sorted({*self.attention.layers} & {*self.memory.layers}):
+            raise ValueError(f"layer {both[0]} stands in model.attention.layers and in model.memory.layers; a layer has one mixer")
         return self
 
 
