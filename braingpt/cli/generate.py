@@ -1,5 +1,6 @@
 """`braingpt generate`: text from a trained model, written as it comes."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -17,6 +18,9 @@ def generate(
     top_k: Annotated[int | None, typer.Option(help="Choose among the K likeliest tokens.", show_default=False)] = None,
     top_p: Annotated[float | None, typer.Option(help="Choose among the likeliest tokens that hold a share P.", show_default=False)] = None,
     seed: Annotated[int | None, typer.Option(help="The same seed writes the same text.", show_default=False)] = None,
+    memory: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="What the model shall remember; `memory add` makes it.", show_default=False)
+    ] = None,
     device: Device = "auto",
     json: Json = False,
 ) -> None:
@@ -29,6 +33,11 @@ def generate(
         prompt = read_text("-")
     say = console(json_output=True)
     model, tokenizer, _, state, folder = open_run(run, device, say)
+    if memory is not None:
+        from braingpt.memory.episodic import Remembering
+        from braingpt.memory.file import load_memory, weights_of
+
+        model = Remembering(model, load_memory(memory, weights_of(state)))
     settings = {"max_new_tokens": max_new_tokens, "temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}
     written = write(model, tokenizer, prompt, language=lang, **settings)
     if json:

@@ -19,9 +19,10 @@ from torch import Tensor, nn
 from braingpt.errors import UserError
 from braingpt.inference.engine import evaluating
 from braingpt.memory.gate import READ, Gate
-from braingpt.memory.states import Whitening, watching
+from braingpt.memory.states import KeyMaker, watching
 from braingpt.memory.store import Store
-from braingpt.model.lm import Output
+from braingpt.model.layout import Layout
+from braingpt.model.lm import Output, State
 
 SURPRISE = 0.69  # nats: what the model gives at least half of its probability is what it writes anyway, and needs no entry
 WINDOW = 512  # tokens of a long text read at once
@@ -32,18 +33,18 @@ class EpisodicMemory:
     """The store, and what turns states into keys and answers into probabilities. `weights`: SHA-256 of the model it belongs to."""
 
     weights: str
-    whitening: Whitening
+    maker: KeyMaker
     gate: Gate
     store: Store
     about: dict[str, Any]  # of the model, for people: recipe, step
 
     @classmethod
     def fresh(cls, model: nn.Module, tokenizer: Any, weights: str, about: dict[str, Any] | None = None) -> "EpisodicMemory":
-        """An empty memory whose gate is fitted to the model on the built-in corpus, which takes seconds."""
+        """An empty memory whose keys and gate are fitted to the model on the built-in corpus, which takes seconds."""
         from braingpt.memory.calibrate import calibrate
 
-        whitening, gate = calibrate(model, tokenizer)
-        return cls(weights, whitening, gate, Store(model.config.hidden), about or {})
+        maker, gate = calibrate(model, tokenizer)
+        return cls(weights, maker, gate, Store(model.config.hidden), about or {})
 
     def teach(self, model: nn.Module, tokenizer: Any, text: str, language: str | None = None) -> tuple[int, int]:
         """Write what surprises the model in `text`: its number and its entries. A text that is there keeps its number.
@@ -55,22 +56,37 @@ class EpisodicMemory:
             raise UserError("there is nothing to remember in an empty text")
         number = self.store.number_of(text)
         if number is None:
-            number = self.store.write(text, *self.episodes(model, [*tokenizer.encode(text, language=language or "auto"), tokenizer.eot]))
+            ids = [*tokenizer.encode(text, language=language or "auto"), tokenizer.eot]
+            number = self.store.write(text, *episodes(model, self.maker, ids))
         return number, self.store.entries_of(number)
 
-    def episodes(self, model: nn.Module, ids: list[int]) -> tuple[Tensor, Tensor]:
-        """Keys (N, D) and tokens (N,) where the model, reading `ids`, gave the next token less than half."""
-        keys, values, state = [], [], model.new_state(1)
-        device = next(model.parameters()).device
-        with evaluating(model), watching(model) as seen:
-            for start in range(0, len(ids) - 1, WINDOW):
-                part, after = (torch.tensor(ids[start + i : min(start + WINDOW, len(ids) - 1) + i], device=device) for i in (0, 1))
-                out = model(part[None], state=state)
-                state = out.state
-                surprised_L = F.cross_entropy(out.logits[0].float(), after, reduction="none") > SURPRISE
-                keys.append(self.whitening.keys(seen.pop()[0][surprised_L]))
-                values.append(after[surprised_L])
-        return torch.cat(keys), torch.cat(values)
+
+def episodes(model: nn.Module, maker: KeyMaker, ids: list[int]) -> tuple[Tensor, Tensor]:
+    """Keys (N, D) and tokens (N,) where the model, reading `ids`, gave the next token less than half."""
+    device = next(model.parameters()).device
+    keys, values, state, past_BTD = [], [], model.new_state(1), maker.past(1, device)
+    with evaluating(model), watching(model) as seen:
+        for start in range(0, len(ids) - 1, WINDOW):
+            part_BL, after_BL = (torch.tensor([ids[start + i : min(start + WINDOW, len(ids) - 1) + i]], device=device) for i in (0, 1))
+            out = model(part_BL, state=state)
+            keys_BLD, past_BTD = maker.keys(seen.pop(), past_BTD, Layout.of(part_BL, None, None))
+            surprised_L = F.cross_entropy(out.logits[0].float(), after_BL[0], reduction="none") > SURPRISE
+            keys.append(keys_BLD[0, surprised_L])
+            values.append(after_BL[0, surprised_L])
+            state = out.state
+    return torch.cat(keys), torch.cat(values)
+
+
+@dataclass
+class RememberingState:
+    """The model's state, and the whitened states that the next keys look back to."""
+
+    model: State
+    past_BTD: Tensor
+
+    def bytes(self) -> int:
+        """Bytes held for the whole batch."""
+        return self.model.bytes() + self.past_BTD.numel() * self.past_BTD.element_size()
 
 
 class Remembering(nn.Module):
@@ -81,24 +97,34 @@ class Remembering(nn.Module):
         self.model, self.memory, self.config = model, memory, model.config
 
     def forward(
-        self, ids_BL: Tensor, targets_BL: Tensor | None = None, state=None, segments_BL: Tensor | None = None, reduction: str = "mean"
+        self,
+        ids_BL: Tensor,
+        targets_BL: Tensor | None = None,
+        state: RememberingState | None = None,
+        segments_BL: Tensor | None = None,
+        reduction: str = "mean",
     ) -> Output:
         """As `LanguageModel.forward`; logits are log-probabilities where there is a memory to read."""
-        if not len(self.memory.store):
-            return self.model(ids_BL, targets_BL, state, segments_BL, reduction)
+        maker, store = self.memory.maker, self.memory.store
         with watching(self.model) as seen:
-            out = self.model(ids_BL, state=state, segments_BL=segments_BL)
-        keys_QD = self.memory.whitening.keys(seen[-1].flatten(0, 1))
-        logits_BLV = self.memory.gate.mix(out.logits.flatten(0, 1), *self.memory.store.read(keys_QD, READ)).view_as(out.logits)
+            out = self.model(ids_BL, state=None if state is None else state.model, segments_BL=segments_BL)
+        logits_BLV = out.logits
+        if len(store):
+            past_BTD = maker.past(len(ids_BL), ids_BL.device) if state is None else state.past_BTD
+            keys_BLD, past_BTD = maker.keys(seen[-1], past_BTD, Layout.of(ids_BL, segments_BL, None))
+            if state is not None:
+                state.past_BTD = past_BTD
+            read = store.read(keys_BLD.flatten(0, 1), READ)
+            logits_BLV = self.memory.gate.mix(logits_BLV.flatten(0, 1), *read).view_as(logits_BLV)
         if targets_BL is None:
-            return Output(logits=logits_BLV, state=out.state)
-        loss = F.cross_entropy(logits_BLV.flatten(0, 1), targets_BL.flatten(), reduction=reduction)
-        return Output(loss=loss.view_as(targets_BL) if reduction == "none" else loss, state=out.state)
+            return Output(logits=logits_BLV, state=state)
+        loss = F.cross_entropy(logits_BLV.flatten(0, 1).float(), targets_BL.flatten(), reduction=reduction)
+        return Output(loss=loss.view_as(targets_BL) if reduction == "none" else loss, state=state)
 
-    def new_state(self, batch: int = 1):
-        """A state that has read nothing."""
-        return self.model.new_state(batch)
+    def new_state(self, batch: int = 1) -> RememberingState:
+        """A state that has read nothing, for `batch` rows."""
+        return RememberingState(self.model.new_state(batch), self.memory.maker.past(batch, next(self.model.parameters()).device))
 
-    def step(self, ids_B: Tensor, state) -> Tensor:
-        """One token more for each row: logits (B, V)."""
+    def step(self, ids_B: Tensor, state: RememberingState) -> Tensor:
+        """One token more for each row: logits (B, V). The state is moved on."""
         return self(ids_B[:, None], state=state).logits[:, -1]

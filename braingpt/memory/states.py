@@ -1,9 +1,11 @@
-"""From a model's inner state to a key: the residual stream after a third of the layers, centred, whitened, of length 1.
+"""From a model's inner states to keys: the residual stream after a third of the layers, whitened, and with it what came just before.
 
 Raw states of one token in different sentences are nearly parallel, and states of one corpus share a few strong directions; whitening by the spread
-seen on ordinary text makes a cosine tell them apart. The layer is the last one that every token passes, however deep it goes.
+seen on ordinary text makes a cosine tell them apart. Small models' states hardly know the subject five words ago, so a key is the sum of the last
+TAPS whitened states, the newest weighing most: the same words about another person then have another key. The layer is the last one that
+every token passes, however deep it goes.
 
-Legend: B rows, L tokens, D hidden.
+Legend: B rows, L tokens, D hidden, N states.
 """
 
 from collections.abc import Iterator
@@ -14,7 +16,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from braingpt.kernels.conv import causal_conv
+from braingpt.model.layout import Layout
+
 SHRINK = 0.05  # of the mean variance, added to every direction's, so that silent directions are not blown up
+TAPS, BEFORE, FALLING = 16, 0.7, 0.85  # states in a key; weight of the one before the newest, and of each further one relative to the next
 
 
 def key_layer(layers: int) -> int:
@@ -34,14 +40,14 @@ def watching(model: nn.Module) -> Iterator[list[Tensor]]:
 
 
 @dataclass
-class Whitening:
+class KeyMaker:
     """mean (D,) and the symmetric matrix (D, D) that gives centred states unit covariance."""
 
     mean_D: Tensor
     matrix_DD: Tensor
 
     @classmethod
-    def of(cls, states_ND: Tensor) -> "Whitening":
+    def of(cls, states_ND: Tensor) -> "KeyMaker":
         """From states of ordinary text, a few thousand."""
         mean_D = states_ND.double().mean(0)
         centred_ND = states_ND.double() - mean_D
@@ -49,7 +55,17 @@ class Whitening:
         scale_D = (value_D.clamp(min=0) + SHRINK * value_D.mean() + 1e-12).rsqrt()
         return cls(mean_D.float(), ((vector_DD * scale_D) @ vector_DD.T).float())
 
-    def keys(self, states_ND: Tensor) -> Tensor:
-        """Unit vectors (N, D) in float32."""
-        mean_D, matrix_DD = self.mean_D.to(states_ND.device), self.matrix_DD.to(states_ND.device)
-        return F.normalize((states_ND.float() - mean_D) @ matrix_DD, dim=-1)
+    def past(self, rows: int, device: torch.device | str) -> Tensor:
+        """What stands before a text: nothing, (B, TAPS - 1, D)."""
+        return torch.zeros(rows, TAPS - 1, len(self.mean_D), device=device)
+
+    def keys(self, states_BLD: Tensor, past_BTD: Tensor, layout: Layout) -> tuple[Tensor, Tensor]:
+        """Keys (B, L, D) of length 1 in float32, and the past of what follows. Padding and other documents leave no trace in a key."""
+        mean_D, matrix_DD = self.mean_D.to(states_BLD.device), self.matrix_DD.to(states_BLD.device)
+        unit_BLD = F.normalize((states_BLD.float() - mean_D) @ matrix_DD, dim=-1)
+        if layout.valid is not None:
+            unit_BLD = unit_BLD * layout.valid[..., None]
+        weight = [BEFORE * FALLING**k for k in reversed(range(TAPS - 1))] + [1.0]
+        weight_DT = torch.tensor(weight, device=unit_BLD.device).expand(unit_BLD.shape[-1], -1)
+        keys_BLD = F.normalize(causal_conv(unit_BLD, weight_DT, past_BTD, layout.run), dim=-1)
+        return keys_BLD, torch.cat([past_BTD, unit_BLD], 1)[:, 1 - TAPS :]

@@ -19,6 +19,8 @@ from braingpt.model.config import MemoryConfig
 from braingpt.model.layout import Layout
 from braingpt.model.parts import Linear, rms_norm
 
+SHORTEST, LONGEST = 100.0, 10_000.0  # tokens a fresh head remembers for; it is a memory, where Mamba's heads start at 1 to 1,000
+
 
 @dataclass
 class MemoryState:
@@ -42,9 +44,12 @@ class DeltaMemory(nn.Module):
         self.config, heads = config, config.heads
         self.convolved, self.inner = heads * (2 * config.key + config.value), heads * config.value
         self.into = Linear(hidden, self.convolved + self.inner + 2 * heads)
-        self.conv = nn.Parameter(torch.empty(self.convolved, config.conv).uniform_(-1, 1) / math.sqrt(config.conv))
-        self.decay_log = nn.Parameter(torch.empty(heads).uniform_(1, 16).log())
-        rate = torch.exp(torch.empty(heads).uniform_(math.log(1e-3), math.log(1e-1)))
+        self.conv = nn.Parameter(torch.empty(self.convolved, config.conv).uniform_(0, 2) / config.conv)
+        with torch.no_grad():  # queries start as keys do: what is alike finds itself, wherever it stands under the taps
+            for rows in (self.into.weight, self.conv):
+                rows[heads * config.key : 2 * heads * config.key] = rows[: heads * config.key]
+        self.decay_log = nn.Parameter(torch.zeros(heads))
+        rate = torch.exp(torch.empty(heads).uniform_(math.log(1 / LONGEST), math.log(1 / SHORTEST)))
         self.decay_bias = nn.Parameter(rate + torch.log(-torch.expm1(-rate)))  # softplus gives the rate back
         self.scale = nn.Parameter(torch.ones(self.inner))
         self.out = Linear(self.inner, hidden, out=True)
