@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from braingpt.inference.engine import evaluating
 from braingpt.memory.episodic import episodes
-from braingpt.memory.gate import READ, Gate, fit, seen_by_gate
+from braingpt.memory.gate import READ, Gate, fit
 from braingpt.memory.states import KeyMaker, watching
 from braingpt.memory.store import Store
 from braingpt.model.layout import Layout
@@ -42,7 +42,8 @@ def calibrate(model: nn.Module, tokenizer: Any) -> tuple[KeyMaker, Gate]:
             keys_RLD, _ = maker.keys(states_RLD, maker.past(len(part_RL), part_RL.device), Layout.of(part_RL, None, None))
             asked = (t[:, start:-1].flatten(0, 1) for t in (logits_RLV, keys_RLD))
             log_p_QV, keys_QD = torch.log_softmax(next(asked).float(), 1), next(asked)
-            examples.append(seen_by_gate(log_p_QV, *store.read(keys_QD, READ), part_RL[:, start + 1 :].flatten()))
+            target_Q = part_RL[:, start + 1 :].flatten()
+            examples.append((*store.read(keys_QD, READ), target_Q, log_p_QV.gather(1, target_Q[:, None]).squeeze(1).exp()))
     return maker, fit(examples)
 
 

@@ -2,7 +2,8 @@
 
 Raw states of one token in different sentences are nearly parallel, and states of one corpus share a few strong directions; whitening by the spread
 seen on ordinary text makes a cosine tell them apart. Small models' states hardly know the subject five words ago, so a key is the sum of the last
-TAPS whitened states, the newest weighing most: the same words about another person then have another key. The layer is the last one that
+TAPS whitened states, the newest weighing most: the same words about another person then have another key. A key is of length 1 where TAPS states stand behind it and shorter at the beginning of a text, so
+a product of two keys says how much of what came before they share, and two texts that begin with the same word are not taken for one. The layer is the last one that
 every token passes, however deep it goes.
 
 Legend: B rows, L tokens, D hidden, N states.
@@ -60,12 +61,13 @@ class KeyMaker:
         return torch.zeros(rows, TAPS - 1, len(self.mean_D), device=device)
 
     def keys(self, states_BLD: Tensor, past_BTD: Tensor, layout: Layout) -> tuple[Tensor, Tensor]:
-        """Keys (B, L, D) of length 1 in float32, and the past of what follows. Padding and other documents leave no trace in a key."""
+        """Keys (B, L, D) of length <= 1 in float32, and the past of what follows. Padding and other documents leave no trace in a key."""
         mean_D, matrix_DD = self.mean_D.to(states_BLD.device), self.matrix_DD.to(states_BLD.device)
         unit_BLD = F.normalize((states_BLD.float() - mean_D) @ matrix_DD, dim=-1)
         if layout.valid is not None:
             unit_BLD = unit_BLD * layout.valid[..., None]
         weight = [BEFORE * FALLING**k for k in reversed(range(TAPS - 1))] + [1.0]
         weight_DT = torch.tensor(weight, device=unit_BLD.device).expand(unit_BLD.shape[-1], -1)
-        keys_BLD = F.normalize(causal_conv(unit_BLD, weight_DT, past_BTD, layout.run), dim=-1)
-        return keys_BLD, torch.cat([past_BTD, unit_BLD], 1)[:, 1 - TAPS :]
+        sum_BLD = causal_conv(unit_BLD, weight_DT, past_BTD, layout.run)
+        whole = sum(w * w for w in weight) ** 0.5  # the length of a sum of states that have nothing in common
+        return sum_BLD / sum_BLD.norm(dim=-1, keepdim=True).clamp(min=whole), torch.cat([past_BTD, unit_BLD], 1)[:, 1 - TAPS :]
