@@ -3,7 +3,7 @@
     python benchmarks/recall.py --out runs/recall.jsonl                       # all models, all learning rates
     python benchmarks/recall.py --models memory --rates 1e-2 --out FILE       # some; tables are made of everything in the file
 
-Two layers; the first is Mamba, the second Mamba, selective attention or the delta-rule memory. All are trained alike: the same batches, steps and
+Two layers; the first is Mamba, the second Mamba, selective attention or the delta-rule memory; once both are Mamba with a quarter of the state. All are trained alike: the same batches, steps and
 optimizer (Muon, and AdamW for what is no matrix), from 4 pairs in 16 tokens to 64 pairs in 512, each at every learning rate. The best rate
 of each is what counts.
 """
@@ -26,6 +26,7 @@ VOCAB = 256
 LEVELS = ((16, 4), (32, 8), (64, 16), (128, 32), (256, 64), (512, 64))  # length, pairs
 MODELS = {
     "mamba": {},
+    "mamba, state 16": {"mamba": {"state": 16, "head": 32}},
     "selective 10 %": {"attention": {"layers": (1,), "rate": 0.1}},
     "selective 50 %": {"attention": {"layers": (1,), "rate": 0.5}},
     "memory": {"memory": {"layers": (1,), "heads": 1, "key": 64, "value": 64}},
@@ -35,7 +36,8 @@ MODELS = {
 def run(name: str, rate: float, steps: int, tokens: int, seed: int) -> dict:
     """Train one model at one learning rate, and measure its accuracy at every level."""
     shape = {"layers": 2, "hidden": 64, "heads": 2, "vocab": VOCAB, "mamba": {"state": 64, "head": 32}}
-    model = build(V2Config(**shape, columns={"count": 1, "width": 64, "active": 1, "shared": 0}, **MODELS[name]), seed)
+    columns = {"count": 1, "width": 64, "active": 1, "shared": 0}
+    model = build(V2Config(**shape | {"columns": columns} | MODELS[name]), seed)
     config = load_recipe("nano-v2").train.model_copy(update={"optimizer": "muon", "lr": rate, "weight_decay": 0.01, "embedding_rate": 2.0})
     optimizer = build_optimizer(model, config)
     began = time.process_time()
