@@ -82,7 +82,7 @@ def main() -> None:
     """Run what is asked for, adding a line for each to the file, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--models", nargs="+", default=list(MODELS), choices=MODELS)
-    parser.add_argument("--rates", nargs="+", type=float, default=[5e-3, 1e-2, 2e-2])
+    parser.add_argument("--rates", nargs="+", type=float, default=[5e-3, 1e-2])
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--tokens", type=int, default=2048, help="a step")
     parser.add_argument("--seed", type=int, default=0)
