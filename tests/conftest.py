@@ -27,6 +27,15 @@ SMALL = {
         attention={"layers": [1], "rate": 0.3, "kv_heads": 2},
         columns={"count": 8, "width": 8, "active": 2, "shared": 1},
     ),
+    "v2-memory": V2Config(
+        layers=2,
+        hidden=32,
+        heads=4,
+        vocab=97,
+        mamba={"state": 8, "head": 8, "chunk": 8},
+        memory={"layers": [1], "heads": 2, "key": 6, "value": 10, "chunk": 8},
+        columns={"count": 8, "width": 8, "active": 2, "shared": 1},
+    ),
 }
 SMALL["v2-depth"] = SMALL["v2"].model_copy(
     update={"layers": 5, "attention": SelectiveConfig(layers=(1, 3), rate=0.3), "depth": DepthConfig(share=0.7)}

@@ -1,5 +1,6 @@
 """`braingpt generate`: text from a trained model, written as it comes."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -17,6 +18,9 @@ def generate(
     top_k: Annotated[int | None, typer.Option(help="Choose among the K likeliest tokens.", show_default=False)] = None,
     top_p: Annotated[float | None, typer.Option(help="Choose among the likeliest tokens that hold a share P.", show_default=False)] = None,
     seed: Annotated[int | None, typer.Option(help="The same seed writes the same text.", show_default=False)] = None,
+    memory: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="What the model shall remember; `memory add` makes it.", show_default=False)
+    ] = None,
     effort: Effort = None,
     dtype: Dtype = "float32",
     device: Device = "auto",
@@ -31,6 +35,11 @@ def generate(
         prompt = read_text("-")
     say = console(json_output=True)
     model, tokenizer, _, state, folder = open_run(run, device, say, dtype, effort)
+    if memory is not None:
+        from braingpt.memory.episodic import Remembering
+        from braingpt.memory.file import load_memory, weights_of
+
+        model = Remembering(model, load_memory(memory, weights_of(state)))
     settings = {"max_new_tokens": max_new_tokens, "temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}
     written = write(model, tokenizer, prompt, language=lang, **settings)
     if json:
@@ -59,5 +68,5 @@ def generate(
     speed = f", {written.tokens_per_second:.1f} tokens/s" if written.tokens_per_second else ""
     first = f", first token after {written.first_token_seconds:.2f} s" if written.first_token_seconds else ""
     ended = ", ended by the model" if written.finish == "stop" else ""
-    depth = f", {written.decoder.depth():.0%} of the layers a token" if model.exits and written.tokens else ""
+    depth = f", {written.decoder.depth():.0%} of the layers a token" if model.config.depth_exits and written.tokens else ""
     say.print(f"{len(written.tokens)} tokens{speed}{first}{depth}{ended}", style="dim")

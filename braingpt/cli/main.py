@@ -4,7 +4,22 @@ import sys
 
 import typer
 
-from braingpt.cli import bench, chat, data, doctor, evaluate, export, generate, inspect, quickstart, recipes, serve, tokenizer, train
+from braingpt.cli import (
+    bench,
+    chat,
+    data,
+    doctor,
+    evaluate,
+    export,
+    generate,
+    inspect,
+    memory,
+    quickstart,
+    recipes,
+    serve,
+    tokenizer,
+    train,
+)
 from braingpt.cli.console import guarded
 
 app = typer.Typer(
@@ -33,6 +48,7 @@ def _main(version: bool = typer.Option(False, "--version", callback=_version, is
 app.add_typer(tokenizer.app, name="tokenizer")
 app.add_typer(data.app, name="data")
 app.add_typer(recipes.app, name="recipes")
+app.add_typer(memory.app, name="memory")
 app.command()(train.train)
 app.command()(quickstart.quickstart)
 app.command("eval")(evaluate.evaluate)

@@ -51,8 +51,7 @@ class Decoder:
 
     def depth(self) -> float | None:
         """Mean share of the layers that the tokens read so far went through; None before anything was read."""
-        tokens = int(self.state.seen_B.sum())
-        return int(self.state.used_B.sum()) / (tokens * len(self.state.layers)) if tokens else None
+        return self.state.depth()
 
     def step(self, ids_B: Tensor) -> None:
         """Take in one token a row."""

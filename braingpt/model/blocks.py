@@ -8,6 +8,7 @@ from braingpt.model.config import DenseConfig, V1Config, V2Config
 from braingpt.model.dendritic import DendriticAttention
 from braingpt.model.layout import Layout
 from braingpt.model.mamba import Mamba2
+from braingpt.model.memory import DeltaMemory
 from braingpt.model.parts import MLP, rms_norm
 from braingpt.model.selective import SelectiveAttention
 
@@ -41,9 +42,11 @@ def v1_block(config: V1Config, layer: int) -> Block:
 
 
 def v2_block(config: V2Config, layer: int) -> Block:
-    """Mamba-2, or selective attention in the layers named for it, and sparse columns."""
+    """Mamba-2, or selective attention or the delta-rule memory in the layers named for them, and sparse columns."""
     if layer in config.attention.layers:
         mixer = SelectiveAttention(config.hidden, config.heads, config.rope_base, config.attention.rate, config.attention.kv_heads)
+    elif layer in config.memory.layers:
+        mixer = DeltaMemory(config.hidden, config.memory)
     else:
         mixer = Mamba2(config.hidden, config.mamba)
     return Block(mixer, SparseColumns(config.hidden, config.columns))

@@ -136,12 +136,24 @@ class DepthConfig(Settings):
     exits: tuple[int, ...] | None = None
 
 
+class MemoryConfig(Settings):
+    """Gated delta rule in `layers` (numbered from 0) in place of the Mamba mixer there: `heads` memories from `key` to `value` channels."""
+
+    layers: tuple[int, ...] = ()
+    heads: int = Field(4, ge=1)
+    key: int = Field(64, ge=1)
+    value: int = Field(64, ge=1)
+    conv: int = Field(4, ge=2)
+    chunk: int = Field(64, ge=1)
+
+
 class V2Config(Shell):
-    """Mamba-2 mixers, selective attention in a few layers, columns computed only where they win."""
+    """Mamba-2 mixers, selective attention and associative memory in a few layers, columns computed only where they win."""
 
     architecture: Literal["v2"] = "v2"
     mamba: MambaConfig = MambaConfig()
     attention: SelectiveConfig = SelectiveConfig()
+    memory: MemoryConfig = MemoryConfig()
     columns: SharedColumnsConfig = SharedColumnsConfig()
     depth: DepthConfig = DepthConfig()
 
@@ -151,8 +163,11 @@ class V2Config(Shell):
         inner = self.hidden * self.mamba.expand
         if inner % self.mamba.head:
             raise ValueError(f"model.hidden x model.mamba.expand ({inner:g}) must be a multiple of model.mamba.head ({self.mamba.head})")
-        if any(not 0 <= layer < self.layers for layer in self.attention.layers):
-            raise ValueError(f"model.attention.layers {list(self.attention.layers)} must lie in 0..{self.layers - 1}")
+        for key, layers in (("attention", self.attention.layers), ("memory", self.memory.layers)):
+            if any(not 0 <= layer < self.layers for layer in layers):
+                raise ValueError(f"model.{key}.layers {list(layers)} must lie in 0..{self.layers - 1}")
+        if both := sorted({*self.attention.layers} & {*self.memory.layers}):
+            raise ValueError(f"layer {both[0]} stands in model.attention.layers and in model.memory.layers; a layer has one mixer")
         exits = self.depth_exits
         if list(exits) != sorted(set(exits)) or any(not 0 < layer < self.layers for layer in exits):
             raise ValueError(f"model.depth.exits {list(exits)} must rise and lie in 1..{self.layers - 1}")

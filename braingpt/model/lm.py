@@ -34,6 +34,11 @@ class State:
     seen_B: Tensor
     used_B: Tensor  # layers gone through, summed over the tokens read
 
+    def depth(self) -> float | None:
+        """Mean share of the layers that the tokens read so far went through; None before anything was read."""
+        tokens = int(self.seen_B.sum())
+        return int(self.used_B.sum()) / (tokens * len(self.layers)) if tokens else None
+
     def bytes(self) -> int:
         """Bytes held for the whole batch, counted from the tensors."""
         return sum(layer.bytes() for layer in self.layers)

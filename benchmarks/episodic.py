@@ -1,0 +1,158 @@
+"""Facts taught once to a trained model: how many come back, how many come where they do not belong, and what a foreign memory costs.
+
+    python benchmarks/episodic.py runs/quickstart --data data/sample
+
+For each language generated facts ("수진의 고양이 이름은 두부예요.") are taught to one memory and asked for by their beginning, greedily: alone, behind another
+sentence, and with a person's name that was never taught, where any taught value is a false recall. Then validation text is read with that
+memory, which has nothing to do with it, and with one of as many entries of ordinary text. Last, time and bytes at --entries entries.
+"""
+
+import argparse
+import itertools
+import json
+import random
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from braingpt.data.sample import documents
+from braingpt.data.shards import ShardSet
+from braingpt.evaluation.perplexity import evaluate
+from braingpt.inference.engine import generate_batch
+from braingpt.inference.text import prompt_ids
+from braingpt.memory.episodic import EpisodicMemory, Remembering
+from braingpt.memory.store import Store
+from braingpt.train.checkpoint import load_model, resolve
+from braingpt.train.setup import settle_cpu
+
+PEOPLE = {
+    "ko": ("수진", "민호", "지우", "하늘", "영수", "은정", "태양", "서연", "도윤", "보라", "경민", "가람", "나래", "다솜", "라온"),
+    "en": (
+        "Anna",
+        "Peter",
+        "Ruth",
+        "Oscar",
+        "Mabel",
+        "Hugo",
+        "Clara",
+        "Victor",
+        "Elsie",
+        "Martin",
+        "Ivy",
+        "Walter",
+        "Nora",
+        "Felix",
+        "Olive",
+    ),
+}
+FACTS = {  # beginning, end, values
+    "ko": (
+        ("{}의 고양이 이름은", " {}예요.", ("두부", "까미", "보리", "나비", "호두", "우유", "모카", "자두", "후추", "가지", "고추", "하루")),
+        ("{}의 고향은", " {}이다.", ("부산", "강릉", "목포", "안동", "춘천", "군산", "남원", "울산", "통영", "속초", "포항", "순천")),
+        ("{}의 생일은", " {}입니다.", ("삼월 사일", "유월 구일", "칠월 오일", "팔월 십일", "구월 이일", "오월 칠일", "이월 육일", "사월 삼일")),
+        ("{}의 비밀번호는", " {}입니다.", ("4711", "9036", "5218", "7742", "1683", "3059", "8827", "6490", "2975", "1144", "9901", "3368")),
+        ("{}가 좋아하는 음식은", " {}이다.", ("비빔밥", "된장국", "호떡", "팥죽", "갈비찜", "잡채밥", "송편", "만둣국")),
+    ),
+    "en": (
+        ("{}'s cat is called", " {}.", ("Biscuit", "Pepper", "Ginger", "Marble", "Domino", "Tiger", "Cosmo", "Velvet", "Pickle", "Ziggy")),
+        ("{} was born in", " {}.", ("Lisbon", "Dublin", "Oslo", "Vienna", "Bergen", "Naples", "Geneva", "Prague", "Cairo", "Boston")),
+        ("The birthday of {} is", " {}.", ("March 4", "June 9", "July 25", "August 10", "May 17", "April 3", "October 30", "January 21")),
+        ("The password of {} is", " {}.", ("4711", "9036", "5218", "7742", "1683", "3059", "8827", "6490", "2975", "1144", "9901")),
+        ("The favourite food of {} is", " {}.", ("pancakes", "noodles", "dumplings", "goulash", "risotto", "porridge", "waffles", "lentils")),
+    ),
+}  # fmt: skip
+BEHIND = {"ko": "오늘은 비가 왔다. ", "en": "It was raining today. "}
+
+
+def facts(language: str, taught: int, seed: int = 0) -> tuple[list[tuple[str, str]], list[tuple[str, tuple[str, ...]]]]:
+    """Facts as (beginning, end), and beginnings about persons of whom nothing like it was taught, with all values that would be false."""
+    draw = random.Random(seed)
+    cases = [(person, fact) for person, fact in itertools.product(PEOPLE[language], FACTS[language])]
+    draw.shuffle(cases)
+    known = [(fact[0].format(person), fact[1].format(draw.choice(fact[2]))) for person, fact in cases[:taught]]
+    return known, [(fact[0].format(person), fact[2]) for person, fact in cases[taught:]]
+
+
+def continued(model: Any, tokenizer: Any, prompts: list[str], language: str) -> list[str]:
+    """What is written after each prompt, greedily, a dozen tokens of it."""
+    ids = [prompt_ids(tokenizer, prompt, language) for prompt in prompts]
+    return [tokenizer.decode(new) for new in generate_batch(model, ids, 12, temperature=0, stop=[tokenizer.eot])]
+
+
+def recalled(plain: Any, remembering: Any, tokenizer: Any, language: str, taught: int) -> dict[str, float]:
+    """Shares of facts recalled, and of foreign questions answered with a taught value."""
+    known, unknown = facts(language, taught)
+    unknown = unknown[: max(20, taught // 2)]
+
+    def share(model: Any, before: str = "") -> float:
+        written = continued(model, tokenizer, [before + start for start, _ in known], language)
+        return statistics.mean(text.startswith(end) for text, (_, end) in zip(written, known, strict=True))
+
+    def false(model: Any) -> float:
+        written = continued(model, tokenizer, [start for start, _ in unknown], language)
+        return statistics.mean(any(text.strip().startswith(v) for v in values) for text, (_, values) in zip(written, unknown, strict=True))
+
+    figures = {"without": share(plain), "with": share(remembering), "behind": share(remembering, BEHIND[language])}
+    return {**figures, "false without": false(plain), "false with": false(remembering)}
+
+
+def speed(memory: EpisodicMemory, entries: int, hidden: int) -> dict[str, float]:
+    """Milliseconds of one core to read one token's neighbours among `entries`, and the bytes they take."""
+    store = Store(hidden)
+    draw = torch.Generator().manual_seed(0)
+    store.keys_ND = torch.nn.functional.normalize(torch.randn(entries, hidden, generator=draw), dim=1).half()
+    store.values_N = torch.randint(0, 16_000, (entries,), generator=draw, dtype=torch.int32)
+    store.owners_M2 = torch.stack([torch.arange(entries), torch.ones(entries, dtype=torch.int64)], 1)
+    query_QD = store.keys_ND[entries // 2 : entries // 2 + 1].float()
+    seconds = []
+    for _ in range(12):
+        began = time.process_time()
+        found = store.read(query_QD, 32)
+        seconds.append(time.process_time() - began)
+    assert int(found[1][0, 0]) == int(store.values_N[entries // 2])
+    return {"entries": entries, "hidden": hidden, "ms": 1000 * statistics.median(seconds[2:]), "MB": store.bytes() / 1e6}
+
+
+def main() -> None:
+    """Teach, ask, read, time, print."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--facts", type=int, default=50, help="a language")
+    parser.add_argument("--windows", type=int, default=16, help="of validation text, a language")
+    parser.add_argument("--entries", type=int, default=262_144)
+    options = parser.parse_args()
+    settle_cpu()
+    torch.set_num_threads(1)
+    model, tokenizer, recipe, _ = load_model(resolve(options.run))
+    model.eval()
+    began = time.process_time()
+    memory = EpisodicMemory.fresh(model, tokenizer, "")
+    results: dict[str, Any] = {"calibration seconds": time.process_time() - began}
+    for language in ("ko", "en"):
+        for start, end in facts(language, options.facts)[0]:
+            memory.teach(model, tokenizer, start + end, language)
+    results["facts"] = len(memory.store.texts), "entries", len(memory.store)
+    remembering = Remembering(model, memory)
+    for language in ("ko", "en"):
+        results[language] = recalled(model, remembering, tokenizer, language, options.facts)
+        print(language, {name: f"{100 * value:.0f} %" for name, value in results[language].items()}, flush=True)
+
+    ordinary = EpisodicMemory("", memory.maker, memory.gate, Store(model.config.hidden), {})
+    for document in documents(2_000):
+        if len(ordinary.store) < 2 * len(memory.store):
+            ordinary.teach(model, tokenizer, document.text, document.language)
+    shards = ShardSet.open([Path(options.data)], tokenizer)
+    for name, reader in (("no memory", model), ("facts", remembering), ("ordinary text", Remembering(model, ordinary))):
+        scores = evaluate(reader, shards, tokenizer, context=recipe.train.context, windows=options.windows)
+        results[f"perplexity, {name}"] = scores.perplexity
+        print(f"perplexity with {name}: {scores.perplexity:.3f}", flush=True)
+    results["reading"] = [speed(memory, options.entries, hidden) for hidden in (128, 512)]
+    print(json.dumps(results, ensure_ascii=False, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,104 @@
+"""Multi-query associative recall (Arora et al. 2023, "Zoology") by small v2 models that differ in one layer only.
+
+    python benchmarks/recall.py --out runs/recall.jsonl                       # all models, all learning rates
+    python benchmarks/recall.py --models memory --rates 1e-2 --out FILE       # some; tables are made of everything in the file
+
+Two layers; the first is Mamba, the second Mamba, selective attention or the delta-rule memory; once both are Mamba with a quarter of the state. All are trained alike: the same batches, steps and
+optimizer (Muon, and AdamW for what is no matrix), from 4 pairs in 16 tokens to 64 pairs in 512, each at every learning rate. The best rate
+of each is what counts.
+"""
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import torch
+
+from braingpt.evaluation.recall import recall_accuracy, recall_batch
+from braingpt.model.config import V2Config
+from braingpt.model.lm import build
+from braingpt.recipes import load_recipe
+from braingpt.train.optimizer import build_optimizer, set_learning_rate
+from braingpt.train.setup import settle_cpu
+
+VOCAB = 256
+LEVELS = ((16, 4), (32, 8), (64, 16), (128, 32), (256, 64), (512, 64))  # length, pairs
+MODELS = {
+    "mamba": {},
+    "mamba, state 16": {"mamba": {"state": 16, "head": 32}},
+    "selective 10 %": {"attention": {"layers": (1,), "rate": 0.1}},
+    "selective 50 %": {"attention": {"layers": (1,), "rate": 0.5}},
+    "memory": {"memory": {"layers": (1,), "heads": 1, "key": 64, "value": 64}},
+}
+
+
+def run(name: str, rate: float, steps: int, tokens: int, seed: int) -> dict:
+    """Train one model at one learning rate, and measure its accuracy at every level."""
+    shape = {"layers": 2, "hidden": 64, "heads": 2, "vocab": VOCAB, "mamba": {"state": 64, "head": 32}}
+    columns = {"count": 1, "width": 64, "active": 1, "shared": 0}
+    model = build(V2Config(**shape | {"columns": columns} | MODELS[name]), seed)
+    config = load_recipe("nano-v2").train.model_copy(update={"optimizer": "muon", "lr": rate, "weight_decay": 0.01, "embedding_rate": 2.0})
+    optimizer = build_optimizer(model, config)
+    began = time.process_time()
+    for step in range(steps):
+        done = step / steps
+        length, pairs = LEVELS[min(len(LEVELS) - 1, int(done * (len(LEVELS) + 0.5)))]
+        set_learning_rate(optimizer, rate * min(1, (step + 1) / 30) * min(1, (1 - done) / 0.3))
+        loss = model(*recall_batch(seed, step, tokens // length, length, pairs, VOCAB)).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        model.after_step()
+    seconds = time.process_time() - began
+    accuracy = {f"{pairs} in {length}": recall_accuracy(model, length, pairs, rows=8, batches=4) for length, pairs in LEVELS}
+    about = {"model": name, "rate": rate, "steps": steps, "tokens": tokens, "seed": seed, "cpu_seconds": round(seconds)}
+    return about | {
+        "parameters": model.parameters_total(),
+        "state_bytes": model.state_bytes(512),
+        "loss": loss.item(),
+        "accuracy": accuracy,
+    }
+
+
+def table(path: Path) -> None:
+    """The best rate of each model, in Markdown."""
+    results = [json.loads(line) for line in path.read_text().splitlines()]
+    names = list(results[0]["accuracy"])
+    print(
+        "| model | parameters | state, bytes | rate | " + " | ".join(f"{name}" for name in names) + " |\n" + "|---" * (4 + len(names)) + "|"
+    )
+    for model in MODELS:
+        tried = sorted((r for r in results if r["model"] == model), key=lambda r: r["accuracy"][names[-1]], reverse=True)
+        for nth, result in enumerate(tried):
+            cells = [f"{100 * result['accuracy'][name]:.1f} %" for name in names]
+            cells = [f"**{cell}**" for cell in cells] if nth == 0 else cells
+            head = f"| {model} | {result['parameters']:,} | {result['state_bytes']:,} | {result['rate']:g} | "
+            print(head + " | ".join(cells) + " |")
+
+
+def main() -> None:
+    """Run what is asked for, adding a line for each to the file, and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--models", nargs="+", default=list(MODELS), choices=MODELS)
+    parser.add_argument("--rates", nargs="+", type=float, default=[5e-3, 1e-2])
+    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--tokens", type=int, default=2048, help="a step")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, required=True)
+    options = parser.parse_args()
+    settle_cpu()
+    torch.set_num_threads(1)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    for name in options.models:
+        for rate in options.rates:
+            result = run(name, rate, options.steps, options.tokens, options.seed)
+            print(json.dumps(result), flush=True)
+            with options.out.open("a") as file:
+                file.write(json.dumps(result) + "\n")
+    table(options.out)
+
+
+if __name__ == "__main__":
+    main()

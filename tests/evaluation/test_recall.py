@@ -1,0 +1,43 @@
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from braingpt.errors import UserError
+from braingpt.evaluation.recall import recall_accuracy, recall_batch
+from braingpt.model.lm import build
+from tests.conftest import SMALL
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(1, 16), st.integers(0, 20), st.integers(48, 90), st.integers(0, 10**6))
+def test_every_query_has_its_value(pairs, more, vocab, seed):
+    length, third = 4 * pairs + more, vocab // 3
+    ids, targets = recall_batch(seed, 3, 5, length, pairs, vocab)
+    again = recall_batch(seed, 3, 5, length, pairs, vocab)
+    assert torch.equal(ids, again[0]) and torch.equal(targets, again[1])
+    assert ids.shape == targets.shape == (5, length) and int(ids.min()) >= 0 and int(ids.max()) < vocab
+    for row, target in zip(ids.tolist(), targets.tolist(), strict=True):
+        bound = dict(zip(row[0 : 2 * pairs : 2], row[1 : 2 * pairs : 2], strict=True))
+        asked = [(key, value) for key, value in zip(row, target, strict=True) if value != -100]
+        assert len(bound) == pairs and sorted(asked) == sorted(bound.items())  # each key once, with its own value
+        rest = [token for place, token in enumerate(row) if place >= 2 * pairs and target[place] == -100]
+        assert all(token >= 2 * third for token in rest)  # nothing between the queries is a key or a value
+        assert all(third <= value < 2 * third for value in bound.values())
+
+
+def test_another_step_or_seed_is_another_batch():
+    batches = [recall_batch(seed, step, 2, 64, 8, 60)[0] for seed, step in ((0, 0), (0, 1), (1, 0))]
+    assert not any(torch.equal(a, b) for a, b in ((batches[0], batches[1]), (batches[0], batches[2]), (batches[1], batches[2])))
+
+
+@pytest.mark.parametrize(
+    ("length", "pairs", "vocab", "message"), [(15, 4, 60, "at least 16"), (64, 8, 21, "a third"), (64, 0, 60, "0 pairs")]
+)
+def test_what_does_not_fit_is_refused(length, pairs, vocab, message):
+    with pytest.raises(UserError, match=message):
+        recall_batch(0, 0, 1, length, pairs, vocab)
+
+
+def test_accuracy_of_a_fresh_model_is_chance():
+    assert recall_accuracy(build(SMALL["v2-memory"]), 32, 8, rows=8, batches=2) < 0.2
