@@ -6,6 +6,7 @@ column. What shows only later (a broken row, an archive that was cut short) is c
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -41,6 +42,23 @@ def find(paths: Iterable[Path]) -> list[Path]:
     if not found:
         raise UserError(f"no {', '.join(SUFFIXES)} files in {', '.join(map(str, paths))}")
     return list(dict.fromkeys(path.resolve() for path in found))
+
+
+def left_out(paths: Iterable[Path]) -> str | None:
+    """Which files below the folders among `paths` nobody reads, counted by kind, in a line for the user: what is missing should not surprise."""
+    kinds: Counter[str] = Counter()
+    for path in filter(Path.is_dir, paths):
+        for file in path.rglob("*"):
+            if (
+                kind(file.name) not in SUFFIXES
+                and file.is_file()
+                and not any(part.startswith(".") for part in file.relative_to(path).parts)
+            ):
+                kinds[file.suffix.lower() or "without a suffix"] += 1
+    if not kinds:
+        return None
+    told = ", ".join(f"{count:,} {name}" for name, count in kinds.most_common(5)) + (" and others" if len(kinds) > 5 else "")
+    return f"files of kinds that hold no text braingpt reads are left out: {told}"
 
 
 def stamp(files: Iterable[Path]) -> str:

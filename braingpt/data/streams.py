@@ -42,6 +42,8 @@ def open_streams(
     if name == "sample":
         return [SampleStream(languages)]
     if name == "text":
+        if line := files.left_out(paths or []):
+            note(line)
         return [own_files(files.find(paths or []), column, note=note, broken=broken, part=part)]
     hub.quiet_hub()
     reached = [source is not None]

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from braingpt.data import files, opening, rows
 from braingpt.data.document import Document
 from braingpt.data.stream import Stream
-from braingpt.data.streams import own_files
+from braingpt.data.streams import open_streams, own_files
 from braingpt.errors import UserError
 
 RIGHT_TO_LEFT = "مرحبا بالعالم \u200f\u202bשלום\u202c"
@@ -65,6 +65,15 @@ def test_a_text_beyond_the_bound_is_counted_in_a_parquet_file_too(tmp_path: Path
     monkeypatch.setattr(opening, "LINE", 1_000)
     pyarrow.parquet.write_table(pyarrow.table({"text": ["한" * 334, "한" * 333, "short"]}), tmp_path / "a.parquet")
     assert _read(tmp_path / "a.parquet") == (["한" * 333, "short"], {"line too long": 1})
+
+
+def test_files_that_nobody_reads_are_told(tmp_path: Path) -> None:
+    for name in ("a.txt", "b.pdf", "below/c.PDF", "LICENSE", ".git/config", "d.jsonl.gz"):
+        _write(tmp_path / name, "")
+    notes: list[str] = []
+    open_streams("text", ["ko"], note=notes.append, broken=lambda *_: None, paths=[tmp_path])
+    assert notes == ["files of kinds that hold no text braingpt reads are left out: 2 .pdf, 1 without a suffix"]
+    assert files.left_out([tmp_path / "a.txt"]) is None
 
 
 def test_other_encodings(tmp_path: Path) -> None:
