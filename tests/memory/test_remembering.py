@@ -9,7 +9,7 @@ from braingpt.inference.text import prompt_ids, write
 from braingpt.memory.episodic import Remembering
 from braingpt.memory.file import load_memory, save_memory
 
-FACTS = {"내 고양이 이름은": " 콩이예요.", "My cat is called": " Biscuit."}
+FACTS = {"지난주에 우리 집에 온 작은 고양이의 이름은": " 콩이예요.", "The little cat that came to our house last week is called": " Biscuit."}
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def test_step_equals_forward_and_rows_do_not_meet(loaded, full):
     short, long = ids_of(tokenizer, "My cat is called", "나는 오늘 아침에 내 고양이 이름은")
     with torch.no_grad():
         alone = model(torch.tensor([long])).logits
-        torch.testing.assert_close(alone.exp().sum(-1), torch.ones(1, len(long)))
+        torch.testing.assert_close(alone.exp().sum(-1), torch.ones(1, len(long)), rtol=0, atol=1e-4)
         state = model.new_state(1)
         parts = [model(torch.tensor([long[:3]]), state=state).logits]
         parts += [model.step(torch.tensor([token]), state)[:, None] for token in long[3:]]
@@ -70,7 +70,7 @@ def test_loss_is_that_of_the_mixed_logits(loaded, full):
 def test_the_same_text_is_taught_once(loaded, full):
     model, tokenizer, _ = loaded
     before = len(full.store)
-    assert full.teach(model, tokenizer, "  내 고양이 이름은 콩이예요.\n")[0] == 1
+    assert full.teach(model, tokenizer, "  지난주에 우리 집에 온 작은 고양이의 이름은 콩이예요.\n")[0] == 1
     assert len(full.store) == before
     with pytest.raises(UserError, match="empty text"):
         full.teach(model, tokenizer, " \n")
