@@ -27,7 +27,20 @@ def here(trained, tmp_path, monkeypatch, calibrated):
 def test_taught_here_recalled_in_a_new_process_and_forgotten(here, capsys, trained):
     file = here / "facts.memory"
     (here / "more.txt").write_text("The little cat that came to our house last week is called Biscuit.\n\n", encoding="utf-8")
-    assert braingpt("memory", "add", file, "지난주에 우리 집에 온 작은 고양이의 이름은 콩이예요.", "--file", here / "more.txt", "--json", "--device", "cpu") == 0
+    assert (
+        braingpt(
+            "memory",
+            "add",
+            file,
+            "지난주에 우리 집에 온 작은 고양이의 이름은 콩이예요.",
+            "--file",
+            here / "more.txt",
+            "--json",
+            "--device",
+            "cpu",
+        )
+        == 0
+    )
     added = json.loads(capsys.readouterr().out)
     assert [one["number"] for one in added["texts"]] == [1, 2] and all(one["new"] and one["entries"] > 0 for one in added["texts"])
 
@@ -49,14 +62,44 @@ def test_taught_here_recalled_in_a_new_process_and_forgotten(here, capsys, train
         return json.loads(done.stdout)["text"]
 
     assert written("지난주에 우리 집에 온 작은 고양이의 이름은", "--memory", str(file)) == " 콩이예요."
-    assert braingpt("generate", "--prompt", "The little cat that came to our house last week is called", "--temperature", 0, "--memory", file, "--device", "cpu") == 0
+    assert (
+        braingpt(
+            "generate",
+            "--prompt",
+            "The little cat that came to our house last week is called",
+            "--temperature",
+            0,
+            "--memory",
+            file,
+            "--device",
+            "cpu",
+        )
+        == 0
+    )
     assert capsys.readouterr().out == "The little cat that came to our house last week is called Biscuit.\n"
-    assert braingpt("generate", "--prompt", "The little cat that came to our house last week is called", "--temperature", 0, "--max-new-tokens", 12, "--device", "cpu") == 0
+    assert (
+        braingpt(
+            "generate",
+            "--prompt",
+            "The little cat that came to our house last week is called",
+            "--temperature",
+            0,
+            "--max-new-tokens",
+            12,
+            "--device",
+            "cpu",
+        )
+        == 0
+    )
     assert "Biscuit" not in capsys.readouterr().out
 
     assert braingpt("memory", "list", file) == 0
     listed = capsys.readouterr().out
-    assert listed.startswith("1  지난주에 우리 집에 온 작은 고양이의 이름은 콩이예요.  (") and "2 texts, " in listed and "of nano-v2, step 60" in listed
+    assert (
+        listed.startswith("1  지난주에 우리 집에 온 작은 고양이의 이름은 콩이예요.  (")
+        and "2 texts, " in listed
+        and "of nano-v2, step 60" in listed
+    )
     assert braingpt("memory", "forget", file, 2) == 0
     assert capsys.readouterr().out == "forgotten: 2  The little cat that came to our house last week is called Biscuit.\n"
     assert braingpt("memory", "forget", file, "all", "--json") == 0

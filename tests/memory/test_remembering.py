@@ -9,7 +9,10 @@ from braingpt.inference.text import prompt_ids, write
 from braingpt.memory.episodic import Remembering
 from braingpt.memory.file import load_memory, save_memory
 
-FACTS = {"지난주에 우리 집에 온 작은 고양이의 이름은": " 콩이예요.", "The little cat that came to our house last week is called": " Biscuit."}
+FACTS = {
+    "지난주에 우리 집에 온 작은 고양이의 이름은": " 콩이예요.",
+    "The little cat that came to our house last week is called": " Biscuit.",
+}
 
 
 @pytest.fixture
