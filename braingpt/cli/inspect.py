@@ -67,7 +67,20 @@ def _table(report: Any) -> Any:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
-    heads = ("layer", "mixer", "tokens", "keys", "dendr.", "columns", "dead", "even", "neurons", "zero w.", "computed")
+    halting = report.total.depth < 1  # no model has both: V1 has dendrites, V2 may have exits
+    heads = (
+        "layer",
+        "mixer",
+        "tokens",
+        "keys",
+        "depth" if halting else "dendr.",
+        "columns",
+        "dead",
+        "even",
+        "neurons",
+        "zero w.",
+        "computed",
+    )
     for head in heads:
         table.add_column(head, justify="left" if head == "mixer" else "right", no_wrap=True)
     for row in [*report.layers, report.total]:
@@ -77,7 +90,7 @@ def _table(report: Any) -> Any:
             "" if last else row.mixer,
             _share(row.attended),
             _share(row.keys_kept),
-            _share(row.dendrites_open),
+            _share(row.depth if halting else row.dendrites_open),
             _share(row.columns_active),
             "-" if row.columns_dead is None else str(row.columns_dead),
             "-" if row.load_entropy is None else f"{row.load_entropy:.2f}",

@@ -1,0 +1,71 @@
+"""Adaptive depth: what a token that halts early costs in quality, for equal tokens, and what it saves in processor time.
+
+    python benchmarks/adaptive_depth.py --data data/korean --layers 6 12 --share 0.6 --steps 250
+
+For each depth two models of the shape of `nano-v2` (width 128, selective attention in one layer of four) are trained on the same batches: all tokens through all
+layers, and with exits from a third of the depth on. Reported: validation loss, perplexity against that of all layers, the share of layers gone through on the
+validation text, and this process's CPU seconds of training. One row of JSON a model.
+"""
+
+import argparse
+import json
+import math
+import time
+from pathlib import Path
+
+import torch
+
+from braingpt.evaluation.perplexity import evaluate
+from braingpt.recipes import load_recipe
+from braingpt.train.loop import Trainer
+from braingpt.train.progress import Reporter
+from braingpt.train.run_folder import RunFolder
+from braingpt.train.setup import denormals_flushed, pick_device
+
+CONTEXT = 256
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--layers", type=int, nargs="+", default=[6, 12])
+    parser.add_argument("--share", type=float, nargs="+", default=[0.6])
+    parser.add_argument("--steps", type=int, default=250)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    for seed in options.seeds:
+        for layers in options.layers:
+            whole = None
+            for share in (1.0, *options.share):
+                row = measure(options.data, layers, share, options.steps, seed)
+                whole = whole or row["loss"]
+                row["perplexity"] = f"{math.exp(row['loss'] - whole) - 1:+.1%}"
+                print(json.dumps(row), flush=True)
+
+
+def measure(data: Path, layers: int, share: float, steps: int, seed: int) -> dict[str, float | int | list[float]]:
+    attention = list(range(max(1, layers // 4), layers, max(2, layers // 3)))
+    settings = {
+        "model.layers": layers, "model.hidden": 128, "model.attention.layers": attention, "model.depth.share": share,
+        "train.context": CONTEXT, "train.batch": 8, "train.steps": steps, "train.seed": seed,
+    }  # fmt: skip
+    recipe = load_recipe("nano-v2", [f"{key}={value}" for key, value in settings.items()])
+    device = pick_device("cpu")
+    with denormals_flushed():
+        trainer = Trainer(recipe, RunFolder(Path()), [data], device, Reporter())
+        began = time.process_time()
+        for trainer.step in range(steps):
+            trainer.update()
+        seconds = time.process_time() - began
+        with trainer.model.eval().recording() as records:
+            scores = evaluate(trainer.model, trainer.shards, trainer.tokenizer, context=CONTEXT, windows=64, device=device)
+    reached = [round(record.arrived / record.tokens, 3) for record in records]
+    return {
+        "layers": layers, "share": share, "seed": seed, "loss": round(scores.loss, 4), "layers_used": round(sum(reached) / layers, 3),
+        "reached": reached, "cpu_seconds": round(seconds, 1),
+    }  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
