@@ -40,9 +40,11 @@ class Competition(nn.Module):
         self.register_buffer("bias", torch.zeros(columns.count))
         self.register_buffer("idle", torch.zeros(columns.count))  # steps without a win
         self.register_buffer("load", torch.zeros(columns.count), persistent=False)
+        self.register_buffer("_kept", None, persistent=False)
+        self._kept_version = -1
 
-    def forward(self, x_ND: Tensor, valid_N: Tensor | None = None) -> tuple[Tensor, Tensor, Pairs]:
-        """Winners (N, A), their shares (N, A), which sum to one, and the pairs of both sorted by column.
+    def forward(self, x_ND: Tensor, valid_N: Tensor | None = None) -> tuple[Tensor, Tensor, Pairs | None]:
+        """Winners (N, A), their shares (N, A), which sum to one, and, while learning, the pairs of both sorted by column.
 
         The balance bias decides with, but does not weigh. The losers' logits learn nothing: their pull through the inhibition is left out
         of the gradient, which makes the router's backward pass a matter of the winners alone (A rows a token in place of E).
@@ -56,8 +58,10 @@ class Competition(nn.Module):
                 excited_NE = torch.sigmoid(logit_NE)
             suppressed_NE = self._suppressed(excited_NE)
             winner_NA = (logit_NE - suppressed_NE.detach() + self.bias.to(logit_NE.dtype)).topk(self.active, dim=-1).indices
-            pairs = Pairs.of(winner_NA, len(weight_ED))
-            won_NA = _WinnersLogits.apply(x_ND, weight_ED, logit_NE.gather(-1, winner_NA), winner_NA, pairs)
+            won_NA, pairs = logit_NE.gather(-1, winner_NA), None
+            if torch.is_grad_enabled():
+                pairs = Pairs.of(winner_NA, len(weight_ED))
+                won_NA = _WinnersLogits.apply(x_ND, weight_ED, won_NA, winner_NA, pairs)
             score_NA = torch.sigmoid(won_NA - suppressed_NE.gather(-1, winner_NA))
         if self.training and torch.is_grad_enabled():
             counted = winner_NA if valid_N is None else winner_NA[valid_N]
@@ -66,11 +70,23 @@ class Competition(nn.Module):
 
     def _suppressed(self, excited_NE: Tensor) -> Tensor:
         """(N, E) the inhibition each column receives from all others."""
-        strength = F.softplus(self.inhibition)
-        if self.inhibition.shape[0] == self.inhibition.shape[1]:
-            return excited_NE @ (strength * (1 - torch.eye(len(strength), device=strength.device)))
+        strength = self._positive()
+        if strength.ndim == 2:
+            return excited_NE @ strength
         to_ER, from_ER = strength
         return (excited_NE @ to_ER) @ from_ER.T - excited_NE * (to_ER * from_ER).sum(-1)
+
+    def _positive(self) -> Tensor:
+        """The inhibition's weights, none of them negative and none of a column on itself; made once and kept while nothing trains."""
+        if torch.is_grad_enabled():
+            return self._made()
+        if self._kept is None or self._kept_version != self.inhibition._version or self._kept.dtype != self.inhibition.dtype:
+            self._kept, self._kept_version = self._made(), self.inhibition._version
+        return self._kept
+
+    def _made(self) -> Tensor:
+        strength = F.softplus(self.inhibition)
+        return strength * (1 - torch.eye(len(strength), device=strength.device)) if strength.shape[0] == strength.shape[1] else strength
 
     def strength(self) -> Tensor:
         """(E, E) how strongly each column inhibits each other one. For looking at; it is never formed where columns are many."""

@@ -41,8 +41,9 @@ class Int8Columns(nn.Module):
         self.up = Int8Weight(weight_E2WD[:, 0])
         self.down = Int8Weight(weight_E2WD[:, 1].mT.contiguous())
 
-    def forward(self, x_ND: Tensor, winner_NA: Tensor, share_NA: Tensor, pairs: Pairs) -> tuple[Tensor, Tensor]:
+    def forward(self, x_ND: Tensor, winner_NA: Tensor, share_NA: Tensor, pairs: Pairs | None = None) -> tuple[Tensor, Tensor]:
         """As `kernels.columns.columns`; only winners' weights are read."""
+        pairs = pairs or Pairs.of(winner_NA, len(self.up.values))
         sizes = pairs.start.diff().tolist()
         acts, outputs = [], []
         for e, (token, share) in enumerate(zip(pairs.token.split(sizes), share_NA.flatten()[pairs.order, None].split(sizes), strict=True)):
