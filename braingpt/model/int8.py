@@ -44,10 +44,10 @@ class Int8Columns(nn.Module):
     def forward(self, x_ND: Tensor, winner_NA: Tensor, share_NA: Tensor, pairs: Pairs | None = None) -> tuple[Tensor, Tensor]:
         """As `kernels.columns.columns`; only winners' weights are read."""
         pairs = pairs or Pairs.of(winner_NA, len(self.up.values))
-        sizes = pairs.start.diff().tolist()
+        share_P1, start = share_NA.flatten()[pairs.order, None], pairs.start.tolist()
         acts, outputs = [], []
-        for e, (token, share) in enumerate(zip(pairs.token.split(sizes), share_NA.flatten()[pairs.order, None].split(sizes), strict=True)):
-            if len(token):
-                acts.append(F.relu(int8_linear(x_ND[token], self.up.values[e], self.up.scale[e])))
-                outputs.append(int8_linear(acts[-1].square() * share, self.down.values[e], self.down.scale[e]))
+        for e in winner_NA.unique().tolist():
+            rows = slice(start[e], start[e + 1])
+            acts.append(F.relu(int8_linear(x_ND[pairs.token[rows]], self.up.values[e], self.up.scale[e])))
+            outputs.append(int8_linear(acts[-1].square() * share_P1[rows], self.down.values[e], self.down.scale[e]))
         return torch.cat(outputs)[pairs.place].sum(1), torch.cat(acts)
