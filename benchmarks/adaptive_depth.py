@@ -23,12 +23,13 @@ from braingpt.train.run_folder import RunFolder
 from braingpt.train.setup import denormals_flushed, pick_device
 
 CONTEXT = 256
+ATTENTION = {4: [2], 6: [2, 4], 12: [3, 7, 11]}  # layers with selective attention, as in the recipes of these depths
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--layers", type=int, nargs="+", default=[6, 12])
+    parser.add_argument("--layers", type=int, nargs="+", choices=ATTENTION, default=[6, 12])
     parser.add_argument("--share", type=float, nargs="+", default=[0.6])
     parser.add_argument("--steps", type=int, default=250)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
@@ -45,9 +46,8 @@ def main() -> None:
 
 
 def measure(data: Path, layers: int, share: float, steps: int, seed: int) -> dict[str, float | int | list[float]]:
-    attention = list(range(max(1, layers // 4), layers, max(2, layers // 3)))
     settings = {
-        "model.layers": layers, "model.hidden": 128, "model.attention.layers": attention, "model.depth.share": share,
+        "model.layers": layers, "model.hidden": 128, "model.attention.layers": ATTENTION[layers], "model.depth.share": share,
         "train.context": CONTEXT, "train.batch": 8, "train.steps": steps, "train.seed": seed,
     }  # fmt: skip
     recipe = load_recipe("nano-v2", [f"{key}={value}" for key, value in settings.items()])
