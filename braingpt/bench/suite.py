@@ -19,7 +19,7 @@ from braingpt.bench.machine import machine
 from braingpt.bench.memory import training_memory
 from braingpt.errors import UserError, nearest
 from braingpt.recipes import Recipe, load_recipe, shipped
-from braingpt.train.setup import autocast_dtype, pick_device, settle_cpu
+from braingpt.train.setup import autocast_dtype, check_compiler, compile_steps, pick_device, settle_cpu
 
 ARCHITECTURES = ("dense", "v1", "v2")
 CPU_TOKENS = 2048  # a step, where nobody named a batch: what a processor does in seconds
@@ -44,6 +44,7 @@ class Settings:
     prompt_tokens: int = 256
     new_tokens: int = 64
     windows: int = 32  # of validation, a language
+    compile: bool = False  # the steps of generation, those of all architectures
 
 
 @dataclass
@@ -95,7 +96,7 @@ def settle(
     batch: int | None = None,
     threads: int | None = None,
     device: str | None = None,
-    **others: int,
+    **others: Any,
 ) -> Settings:
     """Settings, with what was left out taken from the size's recipe and on a CPU cut down to minutes. UserError if they do not fit."""
     wrong = next((name for name in architectures if name not in ARCHITECTURES), None)
@@ -115,6 +116,8 @@ def settle(
     steps = steps or (GPU_STEPS if gpu else CPU_STEPS.get(size, 5))
     if steps < 2:
         raise UserError(f"--steps {steps}: it takes at least 2, one to warm up and one to measure")
+    if others.get("compile"):
+        check_compiler(place, "measure")
     folders = tuple(map(str, folders or recipe.data.folders))
     return Settings(tuple(architectures), size, folders, steps, context, batch, threads or torch.get_num_threads(), str(place), **others)
 
@@ -202,6 +205,9 @@ def portions(steps: int, rounds: int) -> list[int]:
 
 def _write(settings: Settings, contenders: dict[str, Contender], figures: dict[str, Figures], clock: "_Clock") -> None:
     """Generation at batch 1 after real prompts, another one each round; the first round is untimed."""
+    if settings.compile:
+        for contender in contenders.values():
+            compile_steps(contender.model, contender.device)
     for number in range(settings.rounds + 1):
         for name, contender in contenders.items():
             clock.say(f"generation of {name}")

@@ -26,6 +26,7 @@ def bench(
     rounds: Annotated[int, typer.Option(help="Interleaved rounds of each measurement.", min=1)] = 5,
     prompt_tokens: Annotated[int, typer.Option(help="Tokens of real text read before generating.", min=1)] = 256,
     new_tokens: Annotated[int, typer.Option(help="Tokens generated each round.", min=2)] = 64,
+    compiled: Annotated[bool, typer.Option("--compile", help="Compile the steps of generation, of all alike: some minutes more.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     json: JsonFile = None,
 ) -> None:
@@ -36,7 +37,7 @@ def bench(
     out = console(json == "-")
     place = None if device == "auto" else device
     sizes = {"steps": steps, "context": context, "batch": batch, "threads": threads, "device": place}
-    measured = {"rounds": rounds, "prompt_tokens": prompt_tokens, "new_tokens": new_tokens}
+    measured = {"rounds": rounds, "prompt_tokens": prompt_tokens, "new_tokens": new_tokens, "compile": compiled}
     settings = settle(architectures, size, data or (), **sizes, **measured)
     with _Progress(console(json_output=True)) as progress:
         report = run_bench(settings, progress)
@@ -97,7 +98,7 @@ def _print(out: Any, report: dict[str, Any]) -> None:
     out.print(table)
     out.print(
         f"generation: batch 1, greedy, {settings['new_tokens']} tokens after a prompt of {settings['prompt_tokens']}; "
-        f"medians of {settings['rounds']} interleaved rounds",
+        f"medians of {settings['rounds']} interleaved rounds{', compiled' if settings['compile'] else ''}",
         soft_wrap=True,
     )
 

@@ -22,6 +22,9 @@ def generate(
         Path | None, typer.Option(metavar="FILE", help="What the model shall remember; `memory add` makes it.", show_default=False)
     ] = None,
     effort: Effort = None,
+    compiled: Annotated[
+        bool, typer.Option("--compile", help="Compile the steps: the first tokens take a minute or more, the others come faster.")
+    ] = False,
     dtype: Dtype = "float32",
     device: Device = "auto",
     json: Json = False,
@@ -35,6 +38,10 @@ def generate(
         prompt = read_text("-")
     say = console(json_output=True)
     model, tokenizer, _, state, folder = open_run(run, device, say, dtype, effort)
+    if compiled:
+        from braingpt.train.setup import compile_steps
+
+        compile_steps(model, model.device)
     if memory is not None:
         from braingpt.memory.episodic import Remembering
         from braingpt.memory.file import load_memory, weights_of

@@ -54,13 +54,13 @@ def columns(x_ND: Tensor, weight_E2WD: Tensor, winner_NA: Tensor, share_NA: Tens
     share_NA = share_NA.to(x_ND.dtype)
     if dispatch.forced("columns") == "torch":
         return reference(x_ND, weight_E2WD.to(x_ND.dtype), winner_NA, share_NA)
-    learning = torch.is_grad_enabled() or torch.compiler.is_compiling()
+    learning, compiling = torch.is_grad_enabled(), torch.compiler.is_compiling()
     if winner_NA.numel() <= FEW and not learning and not x_ND.is_cuda:
-        return _few(x_ND, weight_E2WD, winner_NA, share_NA)
+        return (_few_fused if compiling else _few)(x_ND, weight_E2WD, winner_NA, share_NA)
     pairs = pairs or Pairs.of(winner_NA, len(weight_E2WD))
     share_P = share_NA.flatten()[pairs.order]
     # Without gradient the operator is left out: its products then stay visible to torch's own counter of operations.
-    return (_columns if learning else _forward)(x_ND, weight_E2WD, share_P, pairs.token, pairs.place, pairs.start)
+    return (_columns if learning or compiling else _forward)(x_ND, weight_E2WD, share_P, pairs.token, pairs.place, pairs.start)
 
 
 def summed(y_PD: Tensor, place_NA: Tensor, weight_NA: Tensor | None = None) -> Tensor:
@@ -81,6 +81,14 @@ def _few(x_ND: Tensor, weight_E2WD: Tensor, winner_NA: Tensor, share_NA: Tensor)
         y_1D = y_ND[p // active, None]
         torch.addmm(y_1D, z_PW[p, None], weight[1], out=y_1D)
     return y_ND, act_PW
+
+
+def _few_fused(x_ND: Tensor, weight_E2WD: Tensor, winner_NA: Tensor, share_NA: Tensor) -> tuple[Tensor, Tensor]:
+    """The same for a compiler, which makes two loops of it that read the winners' weights where they lie."""
+    up_NAWD, down_NAWD = weight_E2WD[winner_NA].to(x_ND.dtype).unbind(2)
+    act_NAW = F.relu((up_NAWD * x_ND[:, None, None]).sum(-1))
+    z_NAW = act_NAW.square() * share_NA[..., None]
+    return (down_NAWD * z_NAW[..., None]).sum((1, 2)), act_NAW.flatten(0, 1)
 
 
 def _forward(

@@ -1,5 +1,9 @@
 """One block of each architecture: mixer, then MLP, each on normalised input and added to the residual stream."""
 
+from collections.abc import Callable
+from typing import Any
+
+import torch
 from torch import Tensor, nn
 
 from braingpt.model.attention import Attention
@@ -19,8 +23,17 @@ class Block(nn.Module):
     def __init__(self, mixer: nn.Module, mlp: nn.Module) -> None:
         super().__init__()
         self.mixer, self.mlp = mixer, mlp
+        self._fast: Callable[..., Tensor] | None = None
+
+    def compile_step(self, backend: str) -> None:
+        """Compile the step of one row with a state, when it first comes."""
+        self._fast = torch.compile(self._whole, backend=backend)
 
     def forward(self, x_BLD: Tensor, layout: Layout, state=None) -> Tensor:
+        step = self._fast is not None and state is not None and x_BLD.shape[:2] == (1, 1) and self.mixer.record is None
+        return (self._fast if step else self._whole)(x_BLD, layout, state)
+
+    def _whole(self, x_BLD: Tensor, layout: Layout, state: Any) -> Tensor:
         x_BLD = x_BLD + self.mixer(rms_norm(x_BLD), layout, state)
         normed = rms_norm(x_BLD)
         return x_BLD + (self.mlp(normed) if isinstance(self.mlp, MLP) else self.mlp(normed, layout.valid))

@@ -172,6 +172,8 @@ class TwoFourLinear(Linear):
         """The weight that is multiplied with; pruned once and kept while nothing trains."""
         if torch.is_grad_enabled() and self.weight.requires_grad:
             return masked_weight(self.weight, self.mask)
+        if torch.compiler.is_compiling() and self._pruned is not None:  # a step of generation: reading the prompt has renewed it
+            return self._pruned
         if self._pruned is None or self._pruned_version != self.weight._version:
             self._pruned = self.weight.detach() * self.mask
             self._pruned_version = self.weight._version

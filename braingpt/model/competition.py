@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from braingpt.kernels.columns import Pairs, summed
+from braingpt.kernels.linear import linear
 from braingpt.model.config import ColumnsConfig
 from braingpt.model.parts import Linear
 
@@ -54,7 +55,7 @@ class Competition(nn.Module):
         with torch.autocast(x_ND.device.type, enabled=False):
             x_ND = x_ND.to(weight_ED.dtype)
             with torch.no_grad():
-                logit_NE = F.linear(x_ND, weight_ED)
+                logit_NE = linear(x_ND, weight_ED)
                 excited_NE = torch.sigmoid(logit_NE)
             suppressed_NE = self._suppressed(excited_NE)
             winner_NA = (logit_NE - suppressed_NE.detach() + self.bias.to(logit_NE.dtype)).topk(self.active, dim=-1).indices
@@ -80,6 +81,8 @@ class Competition(nn.Module):
         """The inhibition's weights, none of them negative and none of a column on itself; made once and kept while nothing trains."""
         if torch.is_grad_enabled():
             return self._made()
+        if torch.compiler.is_compiling() and self._kept is not None:  # a step of generation: reading the prompt has renewed it
+            return self._kept
         if self._kept is None or self._kept_version != self.inhibition._version or self._kept.dtype != self.inhibition.dtype:
             self._kept, self._kept_version = self._made(), self.inhibition._version
         return self._kept

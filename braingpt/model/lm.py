@@ -6,7 +6,7 @@ padding and packed neighbours change nothing.
 Legend: B batch, L tokens, D hidden, V vocabulary.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
@@ -24,6 +24,8 @@ from braingpt.model.depth import Exit, arriving, continuing
 from braingpt.model.layout import Layout
 from braingpt.model.parts import TiedEmbedding, rms_norm
 from braingpt.model.record import LayerRecord
+
+COMPILED_FORMS = 32  # of a block's step, over kinds of blocks and growing caches; torch's own limit is 8
 
 
 @dataclass
@@ -64,6 +66,7 @@ class LanguageModel(nn.Module):
         self.depth_rate = continuing(config.depth.share, exits, config.layers) if exits else 1.0
         self.exits = nn.ModuleList(Exit(config.hidden, self.depth_rate) for _ in exits)
         self._spans = list(pairwise((0, *exits, config.layers)))  # layers between exits
+        self._fast_head: Callable[[Tensor], Tensor] | None = None
 
     def forward(
         self,
@@ -85,14 +88,18 @@ class LanguageModel(nn.Module):
             state.seen_B = state.seen_B + new
             state.used_B = state.used_B + new * self._spans[0][1]
         x_BLD = self._through(x_BLD, layout, state)
-        x_BLD = rms_norm(x_BLD)
         if targets_BL is None:
-            return Output(logits=self.embedding.logits(x_BLD), state=state)
+            head = self._fast_head if self._fast_head and x_BLD.shape[:2] == (1, 1) else self._head
+            return Output(logits=head(x_BLD), state=state)
+        x_BLD = rms_norm(x_BLD)
         weight = self.embedding.whole_weight()
         if torch.is_autocast_enabled(x_BLD.device.type):
             x_BLD, weight = (t.to(torch.get_autocast_dtype(x_BLD.device.type)) for t in (x_BLD, weight))
         loss = linear_cross_entropy(x_BLD.flatten(0, 1), weight, targets_BL.flatten(), reduction)
         return Output(loss=loss.view_as(targets_BL) if reduction == "none" else loss, state=state)
+
+    def _head(self, x_BLD: Tensor) -> Tensor:
+        return self.embedding.logits(rms_norm(x_BLD))
 
     def _through(self, x_BLD: Tensor, layout: Layout, state: State | None, span: int = 0) -> Tensor:
         """The blocks from this span on: those up to the next exit for all tokens given, the rest for the tokens that go on."""
@@ -145,6 +152,16 @@ class LanguageModel(nn.Module):
         for module in list(self.modules()):
             if module is not self and hasattr(module, "to_int8") and id(module) not in choosing:
                 module.to_int8()
+
+    def compile_steps(self, backend: str = "inductor") -> None:
+        """Compile generation's steps of one row with torch.compile. The first steps then take half a minute or more, the others less.
+
+        What is read before, and steps of more rows, run as they did. `backend`: torch.compile's.
+        """
+        torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, COMPILED_FORMS)
+        for block in self.blocks:
+            block.compile_step(backend)
+        self._fast_head = torch.compile(self._head, backend=backend)
 
     def new_state(self, batch: int = 1) -> State:
         """A state that has read nothing, for `batch` rows."""

@@ -6,9 +6,9 @@ Legend: B batch, H heads, L tokens, K channels a head, D hidden.
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from braingpt.kernels.linear import linear
 from braingpt.kernels.pointwise import rms_norm as rms_norm
 from braingpt.kernels.pointwise import squared_relu
 from braingpt.model.int8 import Int8Weight, shape_only
@@ -55,7 +55,7 @@ class Linear(nn.Linear):
         self.weight = shape_only(self.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.effective_weight()) if self.int8 is None else self.int8(x)
+        return linear(x, self.effective_weight()) if self.int8 is None else self.int8(x)
 
 
 class TiedEmbedding(nn.Embedding):
@@ -78,7 +78,7 @@ class TiedEmbedding(nn.Embedding):
 
     def logits(self, x: Tensor) -> Tensor:
         """x (..., D) to (..., V)."""
-        return F.linear(x, self.weight.to(x.dtype)) if self.int8 is None else self.int8(x)
+        return linear(x, self.weight.to(x.dtype)) if self.int8 is None else self.int8(x)
 
     def whole_weight(self) -> Tensor:
         """(V, D), made from int8 where it is held as such."""

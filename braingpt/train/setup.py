@@ -4,6 +4,7 @@ import ctypes
 import logging
 import os
 import shutil
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -107,17 +108,32 @@ def open_data(folders: Sequence[Path], recipe: Recipe) -> tuple[Any, Any]:
 
 def compiled(model: torch.nn.Module, device: torch.device) -> Callable[..., Any]:
     """The model's forward through torch.compile. Raises UserError where no compiler can be found, Failure where it does not get through."""
+    check_compiler(device, "train")
+    return _guarded(torch.compile(model), "train")
+
+
+def compile_steps(model: Any, device: torch.device, backend: str = "inductor") -> None:
+    """Compile the model's steps of generation. Raises as `compiled`, Failure at the first step."""
+    check_compiler(device, "generate")
+    model.compile_steps(backend)
+    model.step = _guarded(model.step, "generate")
+
+
+def check_compiler(device: torch.device, job: str) -> None:
+    """UserError where torch.compile would find no compiler; otherwise it is told to keep its warnings to itself."""
     compilers = [os.environ["CXX"]] if os.environ.get("CXX") else ["g++", "clang++"] if device.type == "cpu" else ["gcc", "clang", "cc"]
     if not any(shutil.which(name) for name in compilers):
-        raise UserError(f"--compile needs a C++ compiler ({' or '.join(compilers)}); install one, or train without --compile")
+        raise UserError(f"--compile needs a C++ compiler ({' or '.join(compilers)}); install one, or {job} without --compile")
     torch._logging.set_logs(dynamo=logging.ERROR)  # graph breaks cost speed, not correctness: nothing to tell a user
-    forward = torch.compile(model)
+    warnings.filterwarnings("ignore", module="torch._dynamo")
 
+
+def _guarded(function: Callable[..., Any], job: str) -> Callable[..., Any]:
     def guarded(*args: Any, **kwargs: Any) -> Any:
         try:
-            return forward(*args, **kwargs)
+            return function(*args, **kwargs)
         except torch._dynamo.exc.TorchDynamoException as error:
             first = str(error).strip().splitlines()[0]
-            raise Failure(f"torch.compile cannot compile this model here ({first}); train without --compile") from error
+            raise Failure(f"torch.compile cannot compile this model here ({first}); {job} without --compile") from error
 
     return guarded
