@@ -1,5 +1,6 @@
 """The entry point: which command lives in which file."""
 
+import os
 import sys
 
 import typer
@@ -42,7 +43,12 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def _main(version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version.")) -> None:
-    pass
+    if os.environ.get("BRAINGPT_KERNELS"):
+        from braingpt.errors import UserError
+        from braingpt.kernels.dispatch import wrong_choice
+
+        if wrong := wrong_choice():
+            raise UserError(wrong)
 
 
 app.add_typer(tokenizer.app, name="tokenizer")

@@ -49,10 +49,29 @@ def chosen(operation: str, tensor: Tensor | None = None) -> str:
     return forced(operation) or next(runs)
 
 
-def report() -> list[dict[str, Any]]:
-    """For each operation the path that runs here, and the others with the reason why they do not."""
+def wrong_choice() -> str | None:
+    """What BRAINGPT_KERNELS asks for and is not there, in words; None where all is well."""
+    _register_all()
+    wanted = os.environ.get("BRAINGPT_KERNELS", "")
+    for part in wanted.split(",") if wanted not in ("", "torch") else ():
+        operation, _, name = part.partition("=")
+        if operation not in _OPERATIONS:
+            return (
+                f"BRAINGPT_KERNELS asks for '{part}'; it is torch, or OPERATION=PATH with an operation of {', '.join(sorted(_OPERATIONS))}"
+            )
+        paths = [path.name for path in _OPERATIONS[operation]]
+        if name not in paths:
+            return f"BRAINGPT_KERNELS asks for {operation}={name}; the paths of {operation} are {', '.join(paths)}"
+    return None
+
+
+def _register_all() -> None:
     from braingpt.kernels import columns, cross_entropy, delta, int8, pointwise, scan  # noqa: F401  (each registers its operation)
 
+
+def report() -> list[dict[str, Any]]:
+    """For each operation the path that runs here, and the others with the reason why they do not."""
+    _register_all()
     rows = []
     for operation, paths in sorted(_OPERATIONS.items()):
         runs = chosen(operation)

@@ -140,3 +140,15 @@ def test_dispatch_names_one_path_and_the_reference_on_demand(monkeypatch):
     assert rows["scan"]["runs"] == "chunked" and all(reason for row in rows.values() for reason in row["others"].values())
     monkeypatch.setenv("BRAINGPT_KERNELS", "torch")
     assert all(row["runs"] == "torch" for row in dispatch.report())
+
+
+@pytest.mark.parametrize("asked", ["scan=flash", "scna=fla", "fla", "torch,scan=fla"])
+def test_a_wrong_choice_of_kernels_is_told(monkeypatch, asked):
+    monkeypatch.setenv("BRAINGPT_KERNELS", asked)
+    assert dispatch.wrong_choice().startswith("BRAINGPT_KERNELS asks for ")
+
+
+@pytest.mark.parametrize("asked", ["torch", "scan=chunked", "scan=chunked,columns=per column"])
+def test_a_right_choice_of_kernels_passes(monkeypatch, asked):
+    monkeypatch.setenv("BRAINGPT_KERNELS", asked)
+    assert dispatch.wrong_choice() is None
