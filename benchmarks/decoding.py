@@ -1,43 +1,60 @@
-"""Milliseconds a token of batch-1 decoding after a long prompt, models and dtypes in turn.
+"""Milliseconds a token of batch-1 decoding after a prompt: models, dtypes and lengths of prompts in turn.
 
-    python benchmarks/decoding.py small-v2 small-dense --dtype float32 int8 --rounds 3
+    python benchmarks/decoding.py small-v2 small-v1 small-dense --peer gpt2 --dtype float32 int8 --compile --rounds 3
+    python benchmarks/decoding.py small-v2 --prompt 1024 32768
 
-Fresh weights, shaken so that no layer is silent; the median of each round's steps, then the median of the rounds.
+Fresh weights, shaken so that no layer is silent, and random tokens; a round's figure is its whole time over its tokens, and of the rounds the median,
+lowest and highest are printed. `--compile` compiles the steps of all models alike, after which some steps are left out. The peer is
+Hugging Face's GPT-2 (an installed `transformers`) with the vocabulary, width and heads of the last recipe and the layers that bring it nearest its total.
 """
 
 import argparse
 import statistics
 import time
+from collections.abc import Callable
 
 import torch
 
 import braingpt
 from braingpt.inference.engine import Decoder
-from braingpt.train.setup import settle_cpu
+from braingpt.train.setup import compile_steps, settle_cpu
 
-WARM = 12  # steps in which a compiled model takes its last form
+WARM = 16  # steps in which a compiled model takes its last form
+Step = Callable[[torch.Tensor], None]  # takes one token in
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipes", nargs="+")
+    parser.add_argument("--peer", choices=["gpt2"], nargs="*", default=[])
     parser.add_argument("--dtype", nargs="+", choices=["float32", "int8"], default=["float32"])
-    parser.add_argument("--compile", action="store_true", help="compile the steps of all of them")
-    parser.add_argument("--prompt", type=int, default=1024)
-    parser.add_argument("--steps", type=int, default=50)
+    parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--prompt", type=int, nargs="+", default=[1024])
+    parser.add_argument("--steps", type=int, default=50, help="a round")
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     settle_cpu()
-    decoders = {(name, dtype): decoder(name, dtype, options.prompt, options.compile) for name in options.recipes for dtype in options.dtype}
-    rounds: dict[tuple[str, str], list[float]] = {key: [] for key in decoders}
+    room = max(options.prompt) + WARM + options.steps * options.rounds
+    contenders: dict[str, Step] = {}
+    for length in options.prompt:
+        for name in options.recipes:
+            for dtype in options.dtype:
+                contenders[f"{name} {dtype}, {length:,} before"] = ours(name, dtype, length, options.compile)
+        for _ in options.peer:
+            contenders[f"gpt2 float32, {length:,} before"] = gpt2(options.recipes[-1], length, room, options.compile)
+    rounds: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in range(options.rounds):
-        for key, one in decoders.items():
-            rounds[key].append(statistics.median(step(one) for _ in range(options.steps)))
-    for (name, dtype), found in rounds.items():
-        print(f"{name} {dtype}: {1e3 * statistics.median(found):.1f} ms a token ({1e3 * min(found):.1f}-{1e3 * max(found):.1f})")
+        for name, step in contenders.items():
+            tokens = torch.randint(0, 16_000, (options.steps, 1))
+            began = time.perf_counter()
+            for token in tokens:
+                step(token)
+            rounds[name].append(1e3 * (time.perf_counter() - began) / options.steps)
+    for name, found in rounds.items():
+        print(f"{name}: {statistics.median(found):.2f} ms a token ({min(found):.2f}-{max(found):.2f})")
 
 
-def decoder(name: str, dtype: str, prompt: int, compiled: bool) -> Decoder:
+def ours(name: str, dtype: str, prompt: int, compiled: bool) -> Step:
     model = braingpt.build(braingpt.load_recipe(name)).eval()
     with torch.no_grad():
         for parameter in model.parameters():
@@ -45,18 +62,48 @@ def decoder(name: str, dtype: str, prompt: int, compiled: bool) -> Decoder:
     if dtype == "int8":
         model.to_int8()
     if compiled:
-        model.compile_steps()
-    one = Decoder(model)
-    one.read(torch.randint(0, model.config.vocab, (1, prompt)))
-    for _ in range(WARM if compiled else 1):
-        step(one)
-    return one
+        compile_steps(model, model.device)
+    decoder = Decoder(model)
+    for part in torch.randint(0, model.config.vocab, (1, prompt)).split(4096, 1):
+        decoder.read(part)
+    return warmed(decoder.step)
 
 
-def step(one: Decoder) -> float:
-    began = time.perf_counter()
-    one.step(torch.tensor([5]))
-    return time.perf_counter() - began
+def gpt2(like: str, prompt: int, room: int, compiled: bool) -> Step:
+    from transformers import DynamicCache, GPT2Config, GPT2LMHeadModel
+
+    recipe = braingpt.load_recipe(like)
+    config, total = recipe.model, braingpt.build(recipe).parameters_total()
+    around = (config.vocab + room) * config.hidden
+    layers = round((total - around) / (12 * config.hidden**2 + 13 * config.hidden))
+    model = GPT2LMHeadModel(
+        GPT2Config(
+            vocab_size=config.vocab,
+            n_positions=room,
+            n_embd=config.hidden,
+            n_head=config.heads,
+            n_layer=layers,
+            bos_token_id=None,
+            eos_token_id=None,
+        )
+    ).eval()
+    print(f"gpt2: {sum(p.numel() for p in model.parameters()):,} parameters in {layers} layers, {like}: {total:,}", flush=True)
+    cache = DynamicCache()
+    with torch.inference_mode():
+        model(torch.randint(0, config.vocab, (1, prompt)), cache=cache, logits_to_keep=1)
+    forward = torch.compile(model) if compiled else model
+
+    @torch.inference_mode()
+    def step(token_1: torch.Tensor) -> None:
+        forward(token_1[None], cache=cache, logits_to_keep=1)
+
+    return warmed(step)
+
+
+def warmed(step: Step) -> Step:
+    for _ in range(WARM):
+        step(torch.tensor([5]))
+    return step
 
 
 if __name__ == "__main__":
