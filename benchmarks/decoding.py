@@ -2,6 +2,7 @@
 
     python benchmarks/decoding.py small-v2 small-v1 small-dense --peer gpt2 --dtype float32 int8 --compile --rounds 3
     python benchmarks/decoding.py small-v2 --prompt 1024 32768
+    python benchmarks/decoding.py small-v2-5pct large-dense:model.layers=41      # a recipe and changes to it; 831M parameters both
 
 Fresh weights, shaken so that no layer is silent, and random tokens; a round's figure is its whole time over its tokens, and of the rounds the median,
 lowest and highest are printed. `--compile` compiles the steps of all models alike, after which some steps are left out. The peer is
@@ -55,7 +56,8 @@ def main() -> None:
 
 
 def ours(name: str, dtype: str, prompt: int, compiled: bool) -> Step:
-    model = braingpt.build(braingpt.load_recipe(name)).eval()
+    recipe, *changes = name.split(":")
+    model = braingpt.build(braingpt.load_recipe(recipe, changes)).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter += 0.01 * torch.randn_like(parameter)

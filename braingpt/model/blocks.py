@@ -27,6 +27,8 @@ class Block(nn.Module):
 
     def compile_step(self, backend: str) -> None:
         """Compile the step of one row with a state, when it first comes."""
+        if isinstance(self.mixer, SelectiveAttention):  # its shapes follow the data; most tokens pass it by
+            self.mixer.forward = torch.compiler.disable(self.mixer.forward)
         self._fast = torch.compile(self._whole, backend=backend)
 
     def forward(self, x_BLD: Tensor, layout: Layout, state=None) -> Tensor:
