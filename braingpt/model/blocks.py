@@ -10,6 +10,7 @@ from braingpt.model.attention import Attention
 from braingpt.model.columns import SilencedColumns, SparseColumns
 from braingpt.model.config import DenseConfig, V1Config, V2Config
 from braingpt.model.dendritic import DendriticAttention
+from braingpt.model.int8 import Int8Columns
 from braingpt.model.layout import Layout
 from braingpt.model.mamba import Mamba2
 from braingpt.model.memory import DeltaMemory
@@ -27,8 +28,9 @@ class Block(nn.Module):
 
     def compile_step(self, backend: str) -> None:
         """Compile the step of one row with a state, when it first comes."""
-        if isinstance(self.mixer, SelectiveAttention):  # its shapes follow the data; most tokens pass it by
-            self.mixer.forward = torch.compiler.disable(self.mixer.forward)
+        for part in self.modules():
+            if isinstance(part, SelectiveAttention | Int8Columns):  # what they do follows the data
+                part.forward = torch.compiler.disable(part.forward)
         self._fast = torch.compile(self._whole, backend=backend)
 
     def forward(self, x_BLD: Tensor, layout: Layout, state=None) -> Tensor:

@@ -41,7 +41,6 @@ class Int8Columns(nn.Module):
         self.up = Int8Weight(weight_E2WD[:, 0])
         self.down = Int8Weight(weight_E2WD[:, 1].mT.contiguous())
 
-    @torch.compiler.disable  # which products there are follows the data
     def forward(self, x_ND: Tensor, winner_NA: Tensor, share_NA: Tensor, pairs: Pairs | None = None) -> tuple[Tensor, Tensor]:
         """As `kernels.columns.columns`; only winners' weights are read."""
         pairs = pairs or Pairs.of(winner_NA, len(self.up.values))
