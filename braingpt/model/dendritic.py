@@ -6,10 +6,10 @@ Legend: B batch, H heads, L tokens, T keys, K channels a head, R dendrites, D hi
 import torch
 from torch import Tensor, nn
 
-from braingpt.kernels.magnitude_attention import magnitude_attention
+from braingpt.kernels.magnitude_attention import magnitude_attention, quotas, reach
 from braingpt.model.cache import KVCache
 from braingpt.model.config import SparseAttentionConfig
-from braingpt.model.layout import Layout
+from braingpt.model.layout import Layout, documents
 from braingpt.model.parts import Linear, merge_heads, rms_norm, rotate, split_heads
 
 
@@ -36,40 +36,44 @@ class DendriticAttention(nn.Module):
         cos_sin = layout.rotary(q.shape[-1], self.rope_base, q.dtype)
         q, k = rotate(rms_norm(q), cos_sin), rotate(rms_norm(k), cos_sin)
         if state is None:
-            allowed_BLT = layout.may_read()
+            document_BT = layout.documents()
         else:
             k, v = state.append(k, v, layout.valid)
-            allowed_BLT = state.may_read(x_BLD.shape[1])
-        y_BHLK, kept_BHLT = magnitude_attention(q, k, v, allowed_BLT, self.config.keep, self.config.floor)
+            document_BT = documents(None, state.valid)
+        y_BHLK, kept_BHL = magnitude_attention(q, k, v, document_BT, self.config.keep, self.config.floor)
         gate_BLR = torch.sigmoid(self.gate(x_BLD))
         open_BLR = gate_BLR > self.config.gate_threshold
         # A closed dendrite passes nothing, but its gate still feels the gradient and can open again (straight through).
         passed_BLR = gate_BLR - (gate_BLR * ~open_BLR).detach()
         y_BLRK = merge_heads(y_BHLK).unflatten(-1, (self.config.dendrites, -1)) * passed_BLR[..., None]
         if self.record is not None:
-            self._count(x_BLD, kept_BHLT, allowed_BLT, open_BLR)
+            self._count(x_BLD, kept_BHL, document_BT, k.shape[2], open_BLR)
         return self.out(y_BLRK.flatten(2))
 
-    def _count(self, x_BLD: Tensor, kept_BHLT: Tensor, allowed_BLT: Tensor, open_BLR: Tensor) -> None:
+    def _count(self, x_BLD: Tensor, kept_BHL: Tensor, document_BT: Tensor | None, keys: int, open_BLR: Tensor) -> None:
         batch, length, hidden = x_BLD.shape
-        tokens = batch * length
+        tokens, kept = batch * length, int(kept_BHL.sum())
+        possible = self.heads * int(reach(document_BT, length, keys, x_BLD.device).expand(batch, -1).sum())
         self.record.count(
             attended=tokens,
-            keys_kept=int(kept_BHLT.sum()),
-            keys_possible=self.heads * int(allowed_BLT.expand(batch, -1, -1).sum()),
+            keys_kept=kept,
+            keys_possible=possible,
             dendrites_open=int(open_BLR.sum()),
             dendrites=open_BLR.numel(),
         )
-        full = 4 * kept_BHLT.numel() * (hidden // self.heads)  # the whole score matrix is multiplied, the dropped part included
-        self.record.products(2 * tokens * self.parameters_active() + full)
+        # Every key is scored, since the largest are not known before; only those kept are read.
+        maps, channels = 2 * tokens * self.parameters_active(), hidden // self.heads
+        self.record.products(maps + 2 * channels * (possible + kept), maps + 4 * channels * possible)
 
     def parameters_active(self) -> int:
         """Weights one token multiplies with."""
         return self.qkv.weight.numel() + self.gate.weight.numel() + self.out.weight.numel()
 
     def flops(self, context: int) -> float:
-        """Forward operations a token in a window of `context`: scores and reads cover the full square."""
-        return 2 * self.parameters_active() + 4 * self.out.in_features * context
+        """Forward operations a token, averaged over a window of `context` tokens: all keys up to its own are scored, those kept are read."""
+        reach_1L = reach(None, int(context), int(context), torch.device("cpu"))
+        kept = quotas(reach_1L, self.config.keep, self.config.floor).double().mean().item()
+        return 2 * self.parameters_active() + 2 * self.out.in_features * ((context + 1) / 2 + kept)
 
     def state_bytes(self, length: int) -> int:
         """Bytes a sequence of `length` tokens leaves behind, in float32."""

@@ -56,6 +56,10 @@ class Layout:
             self._rotary[channels] = (angle.cos().to(dtype), angle.sin().to(dtype))
         return self._rotary[channels]
 
+    def documents(self) -> Tensor | None:
+        """(B, L) the number of each token's document, as `documents` gives it."""
+        return documents(self.run, self.valid)
+
     def may_read(self) -> Tensor:
         """(B or 1, L, L), true where query l may see key t: not later, of its own document, no padding (padding sees only itself)."""
         length = self.position.shape[1]
@@ -66,3 +70,11 @@ class Layout:
             itself = torch.eye(length, dtype=torch.bool, device=self.position.device)
             allowed = (allowed & self.valid[:, None, :]) | itself
         return allowed
+
+
+def documents(run_BL: Tensor | None, valid_BL: Tensor | None) -> Tensor | None:
+    """(B, L), alike where tokens are of one document, of which each reads what is not later; padding has numbers of its own. None: all are of one."""
+    if valid_BL is None:
+        return run_BL
+    padding_L = -1 - torch.arange(valid_BL.shape[1], device=valid_BL.device)
+    return torch.where(valid_BL, 0 if run_BL is None else run_BL, padding_L)
