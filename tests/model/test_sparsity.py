@@ -173,6 +173,32 @@ def test_closed_dendrites_pass_nothing_and_can_reopen():
     assert attention.gate.bias.grad.abs().max() > 0  # and yet the gates feel the gradient
 
 
+def test_closed_dendrites_are_not_computed_in_generation():
+    """Poison in what only closed dendrites multiply with leaves a step as it is; with gradients they are computed, and it spreads."""
+    model = awake(SMALL["v1"]).eval()
+    with torch.no_grad():
+        for block in model.blocks:
+            block.mixer.gate.bias.copy_(torch.tensor([0.0, -20.0, 0.0, -20.0]))
+        ids, state = torch.randint(0, 97, (1, 20)), model.new_state(1)
+        model(ids, state=state)
+        clean = model.step(ids[:, 0], state)
+        state.layers[0].length -= 1
+        state.layers[1].length -= 1
+        state.seen_B = state.seen_B - 1
+        for block in model.blocks:
+            for closed in (slice(8, 16), slice(24, 32)):
+                block.mixer.qkv.weight[closed] = float("nan")  # its queries
+                block.mixer.out.weight[:, closed] = float("nan")
+        with model.recording() as layers:
+            assert torch.equal(model.step(ids[:, 0], state), clean)
+    assert layers[0].dendrites_open == 2 and layers[0].keys_kept == 2 * 4
+    left_out = (
+        2 * 2 * 32 * 16 + 2 * 8 * 2 * 21 + 2 * 8 * (4 * 21 - 2 * 4)
+    )  # two query and two output maps, two heads' scores, values not read
+    assert layers[0].flops_dense - layers[0].flops == left_out
+    assert model(ids).logits.isnan().all()
+
+
 def test_each_query_keeps_its_share_of_keys():
     model = awake(SMALL["v1"]).eval()
     with torch.no_grad(), model.recording() as layers:
