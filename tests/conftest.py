@@ -25,7 +25,7 @@ SMALL = {
         heads=4,
         vocab=97,
         attention={"gate_threshold": 0.5, "keep": 0.3},
-        columns={"count": 8, "width": 8, "active": 2},
+        columns={"count": 8, "width": 8, "active": 2, "rounds": 4},
         two_four=False,
     ),
     "v2": V2Config(

@@ -69,11 +69,12 @@ class SparseAttentionConfig(Settings):
 
 
 class ColumnsConfig(Settings):
-    """An MLP split into `count` columns of `width` neurons, of which `active` win each token."""
+    """An MLP split into `count` columns of `width` neurons, of which `active` win each token after `rounds` of inhibiting each other."""
 
     count: int = Field(32, ge=1)
     width: int = Field(64, ge=1)
     active: int = Field(2, ge=1)
+    rounds: int = Field(1, ge=1)
 
     @model_validator(mode="after")
     def _winners_exist(self) -> "ColumnsConfig":
@@ -93,7 +94,7 @@ class V1Config(Shell):
 
     architecture: Literal["v1"] = "v1"
     attention: SparseAttentionConfig = SparseAttentionConfig()
-    columns: ColumnsConfig = ColumnsConfig(active=3)
+    columns: ColumnsConfig = ColumnsConfig(active=3, rounds=4)
     two_four: bool = True
 
     @model_validator(mode="after")

@@ -5,6 +5,7 @@ import torch
 
 from braingpt.kernels.two_four import two_four_mask
 from braingpt.model.columns import SilencedColumns, SparseColumns
+from braingpt.model.competition import Competition
 from braingpt.model.config import ColumnsConfig, SharedColumnsConfig
 from braingpt.model.selection import Selection, Selector
 from tests.conftest import SMALL, awake
@@ -83,6 +84,26 @@ def test_inhibition_keeps_a_rival_from_winning():
         after = competition(x)[0]
     assert competition.strength().diagonal().abs().max() == 0 and (competition.strength() >= 0).all()
     assert (before == busiest).any() and not (after == busiest).any()
+
+
+@pytest.mark.parametrize("together", [0.5, 4.0])
+def test_rounds_bring_the_competition_to_rest(together):
+    """`together` is what all others inhibit a column by. The inhibition received hardly changes after four rounds, and does after one."""
+    received, winners = {}, {}
+    for rounds in (1, 4, 100):
+        torch.manual_seed(0)
+        competition = Competition(32, ColumnsConfig(count=32, rounds=rounds))
+        with torch.no_grad():
+            competition.inhibition.copy_(torch.log(torch.expm1(torch.rand(32, 32) * 2 * together / 31)))
+            suppressed = competition._suppressed
+            competition._suppressed = lambda excited, key=rounds, inner=suppressed: (
+                received.setdefault(key, []).append(inner(excited)) or received[key][-1]
+            )
+            winners[rounds] = competition(torch.randn(300, 32))[0].sort().values
+    one, four, rest = (received[key][-1] for key in (1, 4, 100))
+    assert (rest - received[100][-2]).abs().max() < 1e-5
+    assert (four - rest).abs().max() < 0.2 * (one - rest).abs().max()
+    assert (winners[4] == winners[100]).all(1).float().mean() > 0.97
 
 
 def test_balance_evens_the_load():
