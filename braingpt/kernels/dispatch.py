@@ -51,7 +51,7 @@ def chosen(operation: str, tensor: Tensor | None = None) -> str:
 
 def report() -> list[dict[str, Any]]:
     """For each operation the path that runs here, and the others with the reason why they do not."""
-    from braingpt.kernels import columns, cross_entropy, delta, int8, magnitude_attention, pointwise, scan  # noqa: F401  (each registers its operation)
+    from braingpt.kernels import columns, cross_entropy, delta, int8, magnitude_attention, pointwise, scan, two_four  # noqa: F401  (each registers its operation)
 
     rows = []
     for operation, paths in sorted(_OPERATIONS.items()):

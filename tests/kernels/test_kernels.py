@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 from braingpt.kernels import cross_entropy, dispatch, pointwise, scan
 from braingpt.kernels.conv import causal_conv
-from braingpt.kernels.two_four import masked_weight, two_four_mask
 
 few = settings(max_examples=20, deadline=None)
 
@@ -104,17 +103,6 @@ def test_cross_entropy_of_a_hopeless_token_is_finite():
     loss = cross_entropy.linear_cross_entropy(x, weight, torch.tensor([1]))
     loss.backward()
     assert loss.isfinite() and x.grad.item() == pytest.approx(2.0)
-
-
-def test_two_four_keeps_the_two_largest_and_passes_gradients():
-    weight = normal(0, 6, 16).requires_grad_()
-    mask = two_four_mask(weight)
-    groups = weight.detach().abs().view(-1, 4)
-    kept = torch.where(mask.view(-1, 4), groups, torch.inf).amin(1)
-    dropped = torch.where(mask.view(-1, 4), -torch.inf, groups).amax(1)
-    assert (mask.view(-1, 4).sum(1) == 2).all() and (kept >= dropped).all()
-    masked_weight(weight, mask, decay=0.1).sum().backward()
-    torch.testing.assert_close(weight.grad, 1 + 0.1 * weight.detach() * ~mask)
 
 
 def test_dispatch_names_one_path_and_the_reference_on_demand(monkeypatch):
