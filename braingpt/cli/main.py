@@ -6,6 +6,7 @@ import typer
 
 from braingpt.cli import (
     bench,
+    calibrate,
     chat,
     data,
     doctor,
@@ -56,6 +57,7 @@ app.command()(generate.generate)
 app.command()(chat.chat)
 app.command()(serve.serve)
 app.command()(export.export)
+app.command()(calibrate.calibrate)
 app.command()(bench.bench)
 app.command("inspect-sparsity")(inspect.inspect_sparsity)
 app.command()(doctor.doctor)

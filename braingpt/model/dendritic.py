@@ -41,7 +41,9 @@ class DendriticAttention(nn.Module):
         # A closed dendrite passes nothing, but its gate still feels the gradient and can open again (straight through).
         passed_BLR = gate_BLR - (gate_BLR * ~open_BLR).detach()
         spans = self._needed(open_BLR)
-        q, k, v = (split_heads(part, part.shape[-1] * self.heads // x_BLD.shape[-1]) for part in self._projected(x_BLD, spans))
+        channels = x_BLD.shape[-1] // self.heads
+        # Not `split_heads`: where all dendrites are closed there is no head to query.
+        q, k, v = (part.unflatten(-1, (part.shape[-1] // channels, channels)).transpose(1, 2) for part in self._projected(x_BLD, spans))
         cos_sin = layout.rotary(k.shape[-1], self.rope_base, k.dtype)
         q, k = rotate(rms_norm(q), cos_sin), rotate(rms_norm(k), cos_sin)
         if state is None:
@@ -51,7 +53,7 @@ class DendriticAttention(nn.Module):
             document_BT = documents(None, state.valid)
         soma_BLD, kept, first = torch.zeros_like(x_BLD), 0, 0
         for span in spans:
-            heads, channels = self._of(span, self.heads), self._of(span, x_BLD.shape[-1])
+            heads, columns = self._of(span, self.heads), self._of(span, x_BLD.shape[-1])
             q_part = q[:, first : first + heads.stop - heads.start]
             y_BHLK, kept_BHL = magnitude_attention(q_part, k[:, heads], v[:, heads], document_BT, self.config.keep, self.config.floor)
             y_BLRK = merge_heads(y_BHLK).unflatten(-1, (span.stop - span.start, -1)) * passed_BLR[..., span, None]
@@ -59,12 +61,21 @@ class DendriticAttention(nn.Module):
             if span.stop - span.start == self.config.dendrites:
                 soma_BLD = self.out(y_BLRK.flatten(2))
             else:
-                soma_BLD += F.linear(y_BLRK.flatten(2), self.out.weight[:, channels])
+                soma_BLD += F.linear(y_BLRK.flatten(2), self.out.weight[:, columns])
             if self.record is not None:
                 kept += int(kept_BHL.sum())
         if self.record is not None:
             self._count(x_BLD, kept, document_BT, k.shape[2], open_BLR, spans)
         return soma_BLD
+
+    def remember(self, x_BLD: Tensor, layout: Layout, state: KVCache) -> None:
+        """Store keys and values alone: of tokens that left before this layer and are only read by others."""
+        if self.qkv.int8 is None:
+            k_BLD, v_BLD = self._projected(x_BLD, [])[1:]
+        else:
+            k_BLD, v_BLD = self.qkv(x_BLD).chunk(3, -1)[1:]
+        k, v = split_heads(k_BLD, self.heads), split_heads(v_BLD, self.heads)
+        state.append(rotate(rms_norm(k), layout.rotary(k.shape[-1], self.rope_base, k.dtype)), v, layout.valid)
 
     def _needed(self, open_BLR: Tensor) -> list[slice]:
         """Dendrites to compute, neighbours together: all while learning, else those that any of these tokens opens.

@@ -48,6 +48,12 @@ class Layout:
         run = None if self.run is None else (selection.pack(self.run) * selection.valid).cummax(1).values
         return Layout(position, None if bool(selection.valid.all()) else selection.valid, run)
 
+    def rows(self, row: Tensor) -> "Layout":
+        """The layout of these rows of the batch alone."""
+        position = self.position if len(self.position) == 1 else self.position[row]
+        valid, run = (None if t is None else t[row] for t in (self.valid, self.run))
+        return Layout(position, valid, run, self._rotary if position is self.position else {})
+
     def rotary(self, channels: int, base: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """cos and sin, each (B or 1, 1, L, K/2), of the rotary angles (Su et al. 2021, section 3.2)."""
         if channels not in self._rotary:

@@ -160,7 +160,9 @@ def test_two_four_weights_stay_two_of_four():
         model.after_step()
     groups = (up.effective_weight() != 0).view(up.weight.shape[0], -1, 4).sum(-1)
     assert (groups == 2).all() and (up.mask != before).any()  # the form holds, and the choice follows the weights
-    assert torch.equal(up.mask, two_four_mask(up.weight))
+    assert torch.equal(up.mask, two_four_mask(up.weight)) and 0 < up.flip_rate < 1
+    model.after_step()
+    assert up.flip_rate == 0  # nothing moved since
     with torch.no_grad():
         assert torch.equal(up.effective_weight(), up.weight * up.mask)
 
@@ -218,6 +220,17 @@ def test_closed_dendrites_are_not_computed_in_generation():
     )  # two query and two output maps, two heads' scores, values not read
     assert layers[0].flops_dense - layers[0].flops == left_out
     assert model(ids).logits.isnan().all()
+
+
+def test_a_token_that_closes_all_dendrites_still_leaves_its_keys():
+    model = awake(SMALL["v1"]).eval()
+    with torch.no_grad():
+        for block in model.blocks:
+            block.mixer.gate.bias.fill_(-20)
+        ids, state = torch.randint(0, 97, (1, 6)), model.new_state(1)
+        steps = torch.stack([model.step(ids[:, t], state) for t in range(6)], 1)
+        torch.testing.assert_close(steps, model(ids).logits)
+    assert all(layer.length == 6 for layer in state.layers)
 
 
 def test_each_query_keeps_its_share_of_keys():
