@@ -18,6 +18,16 @@ SMALL = {
     "dense": DenseConfig(layers=2, hidden=32, heads=4, vocab=97, mlp=64),
     "dense-grouped": DenseConfig(layers=2, hidden=32, heads=4, kv_heads=2, vocab=97, mlp=64),
     "v1": V1Config(layers=2, hidden=32, heads=4, vocab=97, columns={"count": 8, "width": 8, "active": 2}),
+    # A threshold in the middle closes about half of the dendrites.
+    "v1-gated": V1Config(
+        layers=2,
+        hidden=32,
+        heads=4,
+        vocab=97,
+        attention={"gate_threshold": 0.5, "keep": 0.3},
+        columns={"count": 8, "width": 8, "active": 2, "rounds": 4},
+        two_four=False,
+    ),
     "v2": V2Config(
         layers=3,
         hidden=32,

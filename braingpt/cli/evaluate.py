@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from braingpt.cli.console import console
-from braingpt.cli.output import Device, Dtype, Effort, JsonFile, Run, check_target, deliver, number, open_run, read_text
+from braingpt.cli.output import Device, Dtype, Effort, ExitThreshold, JsonFile, Run, check_target, deliver, number, open_run, read_text
 
 
 def evaluate(
@@ -19,6 +19,7 @@ def evaluate(
     context: Annotated[int | None, typer.Option(help="Tokens a window. [default: that of training]", show_default=False, min=1)] = None,
     windows: Annotated[int, typer.Option(help="Validation windows a language, at most.", min=1)] = 256,
     effort: Effort = None,
+    exit_threshold: ExitThreshold = None,
     dtype: Dtype = "float32",
     device: Device = "auto",
     json: JsonFile = None,
@@ -34,7 +35,7 @@ def evaluate(
     check_target(json)
     source = read_text(text) if text else None
     out = console(json == "-")
-    model, tokenizer, recipe, state, folder = open_run(run, device, console(json_output=True), dtype, effort)
+    model, tokenizer, recipe, state, folder = open_run(run, device, console(json_output=True), dtype, effort, exit_threshold)
     context = context or recipe.train.context
     place = model.device
     with model.recording() as layers:
@@ -50,7 +51,8 @@ def evaluate(
                 model, ShardSet.open(folders, tokenizer), tokenizer, context=context, windows=windows, device=place,
                 reset_at_documents=recipe.data.reset_at_documents,
             )  # fmt: skip
-    used = sum(layer.arrived for layer in layers) / sum(layer.tokens for layer in layers)
+    exits = model.early is not None and model.early.threshold is not None  # the layers see all tokens, those that left unchanged
+    used = model.early.share() if exits else sum(layer.arrived for layer in layers) / sum(layer.tokens for layer in layers)
     head = {
         "run": str(folder),
         "recipe": recipe.name,
@@ -62,7 +64,7 @@ def evaluate(
     }
     deliver({**head, **scores.as_dict()}, json)
     out.print(f"{recipe.name}, step {state['step']}: {name}, windows of {context} tokens", soft_wrap=True)
-    if model.exits:
+    if model.exits or exits:
         out.print(f"a token goes through {used:.1%} of the layers", soft_wrap=True)
     out.print(_table(scores))
 

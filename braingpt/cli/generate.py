@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from braingpt.cli.console import Json, console, print_json
-from braingpt.cli.output import Device, Dtype, Effort, Run, open_run, read_text, show
+from braingpt.cli.output import Device, Dtype, Effort, ExitThreshold, Run, open_run, read_text, show
 
 
 def generate(
@@ -25,19 +25,30 @@ def generate(
     compiled: Annotated[
         bool, typer.Option("--compile", help="Compile the steps: the first tokens take a minute or more, the others come faster.")
     ] = False,
+    exit_threshold: ExitThreshold = None,
+    draft_layers: Annotated[
+        int | None,
+        typer.Option(help="Exact early exit: so many layers draft, all verify, the text stays the same. Not for v2.", show_default=False),
+    ] = None,
     dtype: Dtype = "float32",
     device: Device = "auto",
     json: Json = False,
 ) -> None:
     """Generate text with a trained model, streaming."""
+    from braingpt.errors import UserError
     from braingpt.inference.sampling import Sampling
     from braingpt.inference.text import write
 
     Sampling(temperature, top_k, top_p, seed)  # a wrong setting is told before a model is loaded
     if prompt == "-":
         prompt = read_text("-")
+    if memory is not None and draft_layers is not None:
+        raise UserError("--memory and --draft-layers exclude each other: drafts do not ask the memory")
     say = console(json_output=True)
-    model, tokenizer, _, state, folder = open_run(run, device, say, dtype, effort)
+    # With drafts the threshold is how sure of a token the draft must be to go on; no token leaves.
+    model, tokenizer, _, state, folder = open_run(run, device, say, dtype, effort, None if draft_layers else exit_threshold)
+    if draft_layers is not None:
+        model.set_exit_threshold(None)
     if compiled:
         from braingpt.train.setup import compile_steps
 
@@ -48,6 +59,10 @@ def generate(
 
         model = Remembering(model, load_memory(memory, weights_of(state)))
     settings = {"max_new_tokens": max_new_tokens, "temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}
+    if draft_layers is not None:
+        from braingpt.inference.speculative import SpeculativeDecoder
+
+        settings["decoder"] = SpeculativeDecoder(model, draft_layers, least=exit_threshold or 0.0)
     written = write(model, tokenizer, prompt, language=lang, **settings)
     if json:
         text = "".join(written)
@@ -75,5 +90,6 @@ def generate(
     speed = f", {written.tokens_per_second:.1f} tokens/s" if written.tokens_per_second else ""
     first = f", first token after {written.first_token_seconds:.2f} s" if written.first_token_seconds else ""
     ended = ", ended by the model" if written.finish == "stop" else ""
-    depth = f", {written.decoder.depth():.0%} of the layers a token" if model.config.depth_exits and written.tokens else ""
+    varies = model.config.depth_exits or exit_threshold or draft_layers
+    depth = f", {written.decoder.depth():.0%} of the layers a token" if varies and written.tokens else ""
     say.print(f"{len(written.tokens)} tokens{speed}{first}{depth}{ended}", style="dim")

@@ -7,6 +7,7 @@ import typer
 
 from braingpt.cli import (
     bench,
+    calibrate,
     chat,
     data,
     doctor,
@@ -62,6 +63,7 @@ app.command()(generate.generate)
 app.command()(chat.chat)
 app.command()(serve.serve)
 app.command()(export.export)
+app.command()(calibrate.calibrate)
 app.command()(bench.bench)
 app.command("inspect-sparsity")(inspect.inspect_sparsity)
 app.command()(doctor.doctor)

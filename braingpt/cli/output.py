@@ -17,6 +17,12 @@ Effort = Annotated[
     float | None,
     typer.Option(help="Mean share of the layers a token goes through. [default: the one trained for]", show_default=False),
 ]
+ExitThreshold = Annotated[
+    float | None,
+    typer.Option(
+        help="How sure v1 must be of the next token to leave out the layers that are left; `calibrate` finds it.", show_default=False
+    ),
+]
 
 DTYPES = ("float32", "int8")
 
@@ -71,7 +77,7 @@ def check_out(folder: Path) -> None:
 
 
 def open_run(
-    run: Path | None, device: str, say: Any, dtype: str = "float32", effort: float | None = None
+    run: Path | None, device: str, say: Any, dtype: str = "float32", effort: float | None = None, exit_threshold: float | None = None
 ) -> tuple[Any, Any, Any, dict[str, Any], Path]:
     """(model, tokenizer, recipe, state, folder) of RUN. `say`: the console that names the checkpoint taken when RUN is None."""
     from braingpt.errors import UserError, nearest
@@ -86,6 +92,8 @@ def open_run(
         say.print(f"taking {folder}", soft_wrap=True, markup=False)
     model, tokenizer, recipe, state = load_model(folder, place)
     model.set_effort(effort)
+    if exit_threshold is not None:
+        model.set_exit_threshold(exit_threshold)
     if dtype == "int8":
         model.to_int8()
     return model, tokenizer, recipe, state, folder

@@ -1,7 +1,7 @@
-"""An inference-only copy of a checkpoint: no optimizer, matrices in fewer bits if asked.
+"""An inference-only copy of a checkpoint: no optimizer, 2:4 weights in compressed form, matrices in fewer bits if asked.
 
 Only matrices are cast; they are nearly all of the bytes. Vectors - norms, decays, thresholds of the controllers - stay float32, since
-rounding a threshold changes which tokens are chosen. Loading casts everything back to float32.
+rounding a threshold changes which tokens are chosen. Loading casts everything back to float32, and makes whole weights of compressed ones.
 """
 
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from braingpt.errors import UserError, nearest
+from braingpt.model.two_four import packed_two_four
 from braingpt.train.checkpoint import load_model, save
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -27,6 +28,7 @@ def export_checkpoint(source: Path, out: Path, dtype: str = "float32") -> dict[s
         raise UserError(f"{out} exists already; name a new folder, or remove it first")
     model, tokenizer, recipe, state = load_model(source)
     error = _cast_matrices(model, DTYPES[dtype])
+    model.register_state_dict_post_hook(lambda _model, state, prefix, _metadata: _pack(model, state))
     extra = {key: value for key, value in state.items() if key not in OWN_KEYS}
     extra["exported"] = {"from": source.name, "dtype": dtype}
     save(out, model=model, tokenizer=tokenizer, recipe=recipe, step=state["step"], tokens=state["tokens"], extra=extra)
@@ -54,6 +56,13 @@ def _cast_matrices(model: torch.nn.Module, dtype: torch.dtype) -> float:
             worst = max(worst, float((cast.float() - parameter.detach().float()).abs().max()) / largest)
         parameter.data = cast
     return worst
+
+
+def _pack(model: torch.nn.Module, state: dict[str, torch.Tensor]) -> None:
+    """Put the compressed form of 2:4 weights in place of weights and masks."""
+    packed = packed_two_four(model, state)
+    state.clear()
+    state.update(packed)
 
 
 def _size(folder: Path) -> int:

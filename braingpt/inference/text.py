@@ -64,11 +64,12 @@ def write(
     top_k: int | None = None,
     top_p: float | None = None,
     seed: int | None = None,
+    decoder: Decoder | None = None,
 ) -> Written:
     """Text after `prompt`, streamed: `for piece in write(...)`. Settings and errors as in `engine.stream` and `prompt_ids`."""
     ids = prompt_ids(tokenizer, prompt, language)
     sampling = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}
-    decoder = Decoder(model)
+    decoder = decoder or Decoder(model)
     tokens = stream(model, ids, max_new_tokens, **sampling, stop=[tokenizer.eot], banned=unwritable(tokenizer), decoder=decoder)
     names = {marker: name for name, marker in tokenizer.markers.items()}
     written = Written(iter(()), decoder, len(ids), names.get(ids[0]))

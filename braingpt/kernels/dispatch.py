@@ -66,7 +66,16 @@ def wrong_choice() -> str | None:
 
 
 def _register_all() -> None:
-    from braingpt.kernels import columns, cross_entropy, delta, int8, pointwise, scan  # noqa: F401  (each registers its operation)
+    from braingpt.kernels import (  # noqa: F401  (each registers its operation)
+        columns,
+        cross_entropy,
+        delta,
+        int8,
+        magnitude_attention,
+        pointwise,
+        scan,
+        two_four,
+    )
 
 
 def report() -> list[dict[str, Any]]:

@@ -53,11 +53,16 @@ MAMBA = "mamba_ssm.ops.triton.ssd_combined", "mamba_chunk_scan_combined"
 
 def why_no_triton() -> str | None:
     """Why our kernels cannot run here."""
+    return why_not_ours(*TRITON)
+
+
+def why_not_ours(module: str, name: str) -> str | None:
+    """Why a module of Triton kernels of our own cannot run here."""
     if not torch.cuda.is_available():
         return "needs a GPU"
     if torch.cuda.get_device_capability() < (8, 0):
         return "needs a GPU of compute capability 8.0 or later"
-    return _why_not(*TRITON)
+    return _why_not(module, name)
 
 
 def why_no_fla() -> str | None:

@@ -30,6 +30,11 @@ class KVCache:
         self.length = end
         return self.k[:, :, :end], self.v[:, :, :end]
 
+    def forget(self, length: int) -> None:
+        """Keep only the first `length` tokens."""
+        self.length = length
+        self.valid = None if self.valid is None else self.valid[:, :length]
+
     def may_read(self, new: int) -> Tensor:
         """(B or 1, L, T), true where each of the `new` last tokens may look."""
         keys = torch.arange(self.length, device=self.k.device)

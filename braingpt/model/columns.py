@@ -6,11 +6,12 @@ Legend: N tokens, E columns, A winners a token, P = N x A pairs sorted by column
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from braingpt.kernels.columns import columns as run_columns
 from braingpt.kernels.pointwise import squared_relu
-from braingpt.kernels.two_four import masked_weight, two_four_mask
+from braingpt.kernels.two_four import masked_weight, sparse_pays, two_four_mask
 from braingpt.model.competition import Competition
 from braingpt.model.config import ColumnsConfig, SharedColumnsConfig
 from braingpt.model.int8 import Int8Columns, shape_only
@@ -153,20 +154,43 @@ class SilencedColumns(nn.Module):
 
 
 class TwoFourLinear(Linear):
-    """A linear map whose weight has at most two non-zeros among every four inputs. The mask follows the weights, step by step."""
+    """A linear map whose weight has at most two non-zeros among every four inputs. The mask follows the weights, step by step.
+
+    `flip_rate` is the share of the mask that changed after the last step: it should fall as training goes on (Hu et al. 2024, section 3).
+    """
 
     def __init__(self, inputs: int, outputs: int, out: bool = False) -> None:
         super().__init__(inputs, outputs, out)
         self.register_buffer("mask", torch.ones_like(self.weight, dtype=torch.bool))
         self.register_buffer("_pruned", None, persistent=False)
-        self._pruned_version = -1
+        self._pruned_version, self.flip_rate = -1, 0.0
+        self._sparse: dict[torch.dtype, Tensor] = {}
         if not self.weight.is_meta:
-            self.after_step()
+            self.mask.copy_(two_four_mask(self.weight))
 
     @torch.no_grad()
     def after_step(self) -> None:
         """Choose the two largest of every four again."""
-        self.mask.copy_(two_four_mask(self.weight))
+        chosen = two_four_mask(self.weight)
+        self.flip_rate = (chosen != self.mask).float().mean()  # a tensor: reading it would wait for the GPU
+        self.mask.copy_(chosen)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.int8 is None and x.is_cuda and not torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            dtype = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else x.dtype
+            if sparse_pays(x.shape[:-1].numel(), tuple(self.weight.shape), dtype, x.device):
+                with torch.autocast("cuda", enabled=False):
+                    return F.linear(x.to(dtype), self._semi_structured(dtype))
+        return super().forward(x)
+
+    def _semi_structured(self, dtype: torch.dtype) -> Tensor:
+        """The weight as sparse tensor cores read it; made once and kept while nothing trains."""
+        if self._pruned_version != self.weight._version:
+            self._sparse.clear()
+        weight_OI = self.effective_weight()
+        if dtype not in self._sparse:
+            self._sparse[dtype] = torch.sparse.to_sparse_semi_structured(weight_OI.to(dtype).contiguous())
+        return self._sparse[dtype]
 
     def effective_weight(self) -> Tensor:
         """The weight that is multiplied with; pruned once and kept while nothing trains."""

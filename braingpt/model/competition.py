@@ -18,6 +18,7 @@ from braingpt.model.parts import Linear
 
 PAIRWISE = 128  # columns up to which each pair has an inhibition of its own
 INTERNEURONS = 8
+SETTLING = 0.7  # how far a round moves the excitation: settles for columns that all others together inhibit by up to 7, where whole steps swing from 4 on
 STRENGTH = 0.1  # what all columns together inhibit one by, at first: a tenth of a full column
 # How far, in logits, one step moves a column's bias toward an even load (Wang et al. 2024, auxiliary-loss-free balancing): faster where columns
 # are many, for each then wins so few tokens a step that the load is mostly luck.
@@ -29,7 +30,7 @@ class Competition(nn.Module):
 
     def __init__(self, hidden: int, columns: ColumnsConfig) -> None:
         super().__init__()
-        self.active = columns.active
+        self.active, self.rounds = columns.active, columns.rounds
         self.rate = BALANCE_RATE if columns.count <= PAIRWISE else BALANCE_RATE_MANY
         self.router = Linear(hidden, columns.count)
         if columns.count <= PAIRWISE:
@@ -57,6 +58,8 @@ class Competition(nn.Module):
             with torch.no_grad():
                 logit_NE = linear(x_ND, weight_ED)
                 excited_NE = torch.sigmoid(logit_NE)
+                for _ in range(self.rounds - 1):  # what is inhibited inhibits less
+                    excited_NE = excited_NE.lerp(torch.sigmoid(logit_NE - self._suppressed(excited_NE)), SETTLING)
             suppressed_NE = self._suppressed(excited_NE)
             winner_NA = (logit_NE - suppressed_NE.detach() + self.bias.to(logit_NE.dtype)).topk(self.active, dim=-1).indices
             won_NA, pairs = logit_NE.gather(-1, winner_NA), None

@@ -69,11 +69,12 @@ class SparseAttentionConfig(Settings):
 
 
 class ColumnsConfig(Settings):
-    """An MLP split into `count` columns of `width` neurons, of which `active` win each token."""
+    """An MLP split into `count` columns of `width` neurons, of which `active` win each token after `rounds` of inhibiting each other."""
 
     count: int = Field(32, ge=1)
     width: int = Field(64, ge=1)
     active: int = Field(2, ge=1)
+    rounds: int = Field(1, ge=1)
 
     @model_validator(mode="after")
     def _winners_exist(self) -> "ColumnsConfig":
@@ -88,16 +89,32 @@ class SharedColumnsConfig(ColumnsConfig):
     shared: int = Field(1, ge=0)
 
 
+class EarlyExitConfig(Settings):
+    """Training for early exit and its use: `loss` weighs the prediction from a layer in between, `dropout` is how often the last layer is left out.
+
+    `threshold`: how sure the head must be of the next token for a token to leave (None: none leaves). `places`: the layers before which
+    tokens may leave, numbered from 0; by default all from a third of the depth on.
+    """
+
+    loss: float = Field(0.0, ge=0)
+    dropout: float = Field(0.0, ge=0, lt=1)
+    threshold: float | None = Field(None, gt=0, le=1)
+    places: tuple[int, ...] | None = None
+
+
 class V1Config(Shell):
     """The cortical-column transformer: dendritic sparse attention, competing columns, 2:4 weights in the MLP."""
 
     architecture: Literal["v1"] = "v1"
     attention: SparseAttentionConfig = SparseAttentionConfig()
-    columns: ColumnsConfig = ColumnsConfig(active=3)
+    columns: ColumnsConfig = ColumnsConfig(active=3, rounds=4)
     two_four: bool = True
+    early_exit: EarlyExitConfig = EarlyExitConfig()
 
     @model_validator(mode="after")
     def _shapes_fit(self) -> "V1Config":
+        if any(not 0 < place < self.layers for place in self.early_exit.places or ()):
+            raise ValueError(f"model.early_exit.places {list(self.early_exit.places)} must lie in 1..{self.layers - 1}")
         if self.heads % self.attention.dendrites:
             raise ValueError(f"model.heads ({self.heads}) must be a multiple of model.attention.dendrites ({self.attention.dendrites})")
         if self.two_four and (self.hidden % 4 or self.columns.width % 4):

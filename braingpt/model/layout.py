@@ -48,6 +48,12 @@ class Layout:
         run = None if self.run is None else (selection.pack(self.run) * selection.valid).cummax(1).values
         return Layout(position, None if bool(selection.valid.all()) else selection.valid, run)
 
+    def rows(self, row: Tensor) -> "Layout":
+        """The layout of these rows of the batch alone."""
+        position = self.position if len(self.position) == 1 else self.position[row]
+        valid, run = (None if t is None else t[row] for t in (self.valid, self.run))
+        return Layout(position, valid, run, self._rotary if position is self.position else {})
+
     def rotary(self, channels: int, base: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """cos and sin, each (B or 1, 1, L, K/2), of the rotary angles (Su et al. 2021, section 3.2)."""
         if channels not in self._rotary:
@@ -55,6 +61,10 @@ class Layout:
             angle = self.position[:, None, :, None].double() * base**-exponent
             self._rotary[channels] = (angle.cos().to(dtype), angle.sin().to(dtype))
         return self._rotary[channels]
+
+    def documents(self) -> Tensor | None:
+        """(B, L) the number of each token's document, as `documents` gives it."""
+        return documents(self.run, self.valid)
 
     def may_read(self) -> Tensor:
         """(B or 1, L, L), true where query l may see key t: not later, of its own document, no padding (padding sees only itself)."""
@@ -66,3 +76,11 @@ class Layout:
             itself = torch.eye(length, dtype=torch.bool, device=self.position.device)
             allowed = (allowed & self.valid[:, None, :]) | itself
         return allowed
+
+
+def documents(run_BL: Tensor | None, valid_BL: Tensor | None) -> Tensor | None:
+    """(B, L), alike where tokens are of one document, of which each reads what is not later; padding has numbers of its own. None: all are of one."""
+    if valid_BL is None:
+        return run_BL
+    padding_L = -1 - torch.arange(valid_BL.shape[1], device=valid_BL.device)
+    return torch.where(valid_BL, 0 if run_BL is None else run_BL, padding_L)

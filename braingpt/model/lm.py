@@ -21,6 +21,7 @@ from braingpt.model.blocks import BLOCKS
 from braingpt.model.competition import Competition
 from braingpt.model.config import ModelConfig
 from braingpt.model.depth import Exit, arriving, continuing
+from braingpt.model.early_exit import EarlyExit
 from braingpt.model.layout import Layout
 from braingpt.model.parts import TiedEmbedding, rms_norm
 from braingpt.model.record import LayerRecord
@@ -67,6 +68,8 @@ class LanguageModel(nn.Module):
         self.exits = nn.ModuleList(Exit(config.hidden, self.depth_rate) for _ in exits)
         self._spans = list(pairwise((0, *exits, config.layers)))  # layers between exits
         self._fast_head: Callable[[Tensor], Tensor] | None = None
+        early = getattr(config, "early_exit", None)
+        self.early = EarlyExit(early, config.layers) if early else None
 
     def forward(
         self,
@@ -87,7 +90,7 @@ class LanguageModel(nn.Module):
             new = ids_BL.shape[1] if layout.valid is None else layout.valid.sum(1)
             state.seen_B = state.seen_B + new
             state.used_B = state.used_B + new * self._spans[0][1]
-        x_BLD = self._through(x_BLD, layout, state)
+        x_BLD = self._through(x_BLD, layout, state) if self.early is None else self._to_exits(x_BLD, layout, state)
         if targets_BL is None:
             head = self._fast_head if self._fast_head and x_BLD.shape[:2] == (1, 1) else self._head
             return Output(logits=head(x_BLD), state=state)
@@ -96,6 +99,10 @@ class LanguageModel(nn.Module):
         if torch.is_autocast_enabled(x_BLD.device.type):
             x_BLD, weight = (t.to(torch.get_autocast_dtype(x_BLD.device.type)) for t in (x_BLD, weight))
         loss = linear_cross_entropy(x_BLD.flatten(0, 1), weight, targets_BL.flatten(), reduction)
+        if self.early is not None and self.early.middle is not None:  # it teaches, but the loss told stays that of the last layer
+            middle_BLD, self.early.middle = rms_norm(self.early.middle).to(x_BLD.dtype), None
+            early = linear_cross_entropy(middle_BLD.flatten(0, 1), weight, targets_BL.flatten())
+            loss = loss + self.early.config.loss * (early - early.detach())
         return Output(loss=loss.view_as(targets_BL) if reduction == "none" else loss, state=state)
 
     def _head(self, x_BLD: Tensor) -> Tensor:
@@ -113,6 +120,29 @@ class LanguageModel(nn.Module):
             begin, end = self._spans[span + 1]
             state.used_B = state.used_B + count_B * (end - begin)
         return x_BLD
+
+    def _to_exits(self, x_BLD: Tensor, layout: Layout, state: State | None) -> Tensor:
+        """All blocks, each token up to its exit."""
+        if self.training and torch.is_grad_enabled() and state is None:
+            return self.early.learn(self.blocks, x_BLD, layout)
+        if self.early.threshold is None:
+            return self._through(x_BLD, layout, state)
+        layers = None if state is None else state.layers
+        x_BLD, used_B = self.early.until_sure(self.blocks, x_BLD, layout, layers, self._head)
+        new = x_BLD.shape[1] if layout.valid is None else layout.valid.sum(1)
+        self.early.count(used_B, new)
+        if state is not None:  # counted through all layers until now
+            state.used_B = state.used_B + used_B - new * len(self.blocks)
+        return x_BLD
+
+    def set_exit_threshold(self, threshold: float | None) -> None:
+        """Let tokens leave where the head is so sure of the next one; None: none leaves. Raises UserError for a model without such exits."""
+        if self.early is None and threshold is not None:
+            raise UserError("--exit-threshold is for v1; v2 has --effort, and dense goes through all layers")
+        if threshold is not None and not 0 < threshold <= 1:
+            raise UserError(f"the exit threshold is a probability above 0 and at most 1, not {threshold:g}")
+        if self.early is not None:
+            self.early.threshold = threshold
 
     def set_effort(self, share: float | None) -> None:
         """Aim at this mean share of the layers a token goes through from now on; None: the one trained for.

@@ -105,8 +105,10 @@ def load_tokenizer(folder: Path) -> Any:
 
 def load_weights(model: torch.nn.Module, folder: Path) -> None:
     """Fill `model` with the checkpoint's parameters and buffers. Raises Failure when they are another model's."""
+    from braingpt.model.two_four import unpacked_two_four
+
     path = Path(folder) / "model.safetensors"
-    tensors = _load_tensors(path)
+    tensors = unpacked_two_four(_load_tensors(path))
     own = model.state_dict()
     kept = _distinct(own)
     wrong = sorted(kept.keys() ^ tensors.keys()) or sorted(name for name in kept if kept[name].shape != tensors[name].shape)

@@ -33,15 +33,18 @@ def test_neurons_are_counted_on_what_the_layer_computes():
     assert report.total.neurons_fired == pytest.approx(sum(fired) / 2)
 
 
-def test_v1_is_sparse_in_keys_columns_and_weights_and_computes_everything():
-    report = inspect_ids(awake(SMALL["v1"]), IDS, context=83)
+def test_v1_is_sparse_in_keys_and_columns_and_leaves_out_the_values_of_dropped_keys_alone():
+    model = awake(SMALL["v1"])
+    report = inspect_ids(model, IDS, context=83)
     config = SMALL["v1"]
     keep = [max(min(query, 4), math.ceil(0.05 * query - 1e-6)) for query in range(1, 84)]  # the rule of the recipe, counted by hand
     for layer in report.layers:
         assert layer.keys_kept == pytest.approx(sum(keep) / (83 * 84 / 2))
         assert layer.columns_active == config.columns.active / config.columns.count
         assert 0 < layer.neurons_fired < layer.columns_active and 0 < layer.dendrites_open <= 1
-        assert layer.computed == 1
+        block = sum(p.numel() for name, p in model.blocks[0].named_parameters() if "bias" not in name)
+        dense, dropped = 2 * 83 * block + 4 * 32 * 83 * 84 / 2, 2 * 32 * (83 * 84 / 2 - sum(keep))
+        assert layer.computed == pytest.approx(1 - dropped / dense)
 
 
 def test_the_two_four_form_is_found_in_the_weights_multiplied_with():

@@ -8,8 +8,6 @@ from hypothesis import strategies as st
 
 from braingpt.kernels import cross_entropy, dispatch, pointwise, scan
 from braingpt.kernels.conv import causal_conv
-from braingpt.kernels.magnitude_attention import magnitude_attention
-from braingpt.kernels.two_four import masked_weight, two_four_mask
 
 few = settings(max_examples=20, deadline=None)
 
@@ -107,36 +105,9 @@ def test_cross_entropy_of_a_hopeless_token_is_finite():
     assert loss.isfinite() and x.grad.item() == pytest.approx(2.0)
 
 
-@few
-@given(st.integers(1, 30), st.floats(0.01, 1.0), st.integers(1, 6), st.integers(0, 1000))
-def test_magnitude_attention_row_by_row(length, keep, floor, seed):
-    q, k, v = (normal(seed + i, 1, 2, length, 4) for i in range(3))
-    allowed = torch.ones(1, length, length, dtype=torch.bool).tril()
-    y, kept = magnitude_attention(q, k, v, allowed, keep, floor)
-    for head in range(2):
-        for t in range(length):
-            scores = (k[0, head, : t + 1] @ q[0, head, t]) / 2
-            quota = min(t + 1, max(floor, int(-(-(t + 1) * keep // 1))))
-            chosen = scores.abs().topk(quota).indices
-            weights = torch.softmax(scores[chosen], 0)
-            assert set(kept[0, head, t].nonzero()[:, 0].tolist()) == set(chosen.tolist())
-            torch.testing.assert_close(y[0, head, t], weights @ v[0, head, chosen])
-
-
-def test_two_four_keeps_the_two_largest_and_passes_gradients():
-    weight = normal(0, 6, 16).requires_grad_()
-    mask = two_four_mask(weight)
-    groups = weight.detach().abs().view(-1, 4)
-    kept = torch.where(mask.view(-1, 4), groups, torch.inf).amin(1)
-    dropped = torch.where(mask.view(-1, 4), -torch.inf, groups).amax(1)
-    assert (mask.view(-1, 4).sum(1) == 2).all() and (kept >= dropped).all()
-    masked_weight(weight, mask, decay=0.1).sum().backward()
-    torch.testing.assert_close(weight.grad, 1 + 0.1 * weight.detach() * ~mask)
-
-
 def test_dispatch_names_one_path_and_the_reference_on_demand(monkeypatch):
     rows = {row["operation"]: row for row in dispatch.report()}
-    assert {"scan", "columns", "cross_entropy"} <= set(rows)
+    assert {"scan", "columns", "cross_entropy", "magnitude_attention"} <= set(rows)
     assert rows["scan"]["runs"] == "chunked" and all(reason for row in rows.values() for reason in row["others"].values())
     monkeypatch.setenv("BRAINGPT_KERNELS", "torch")
     assert all(row["runs"] == "torch" for row in dispatch.report())

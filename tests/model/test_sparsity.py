@@ -5,6 +5,7 @@ import torch
 
 from braingpt.kernels.two_four import two_four_mask
 from braingpt.model.columns import SilencedColumns, SparseColumns
+from braingpt.model.competition import Competition
 from braingpt.model.config import ColumnsConfig, SharedColumnsConfig
 from braingpt.model.selection import Selection, Selector
 from tests.conftest import SMALL, awake
@@ -85,6 +86,26 @@ def test_inhibition_keeps_a_rival_from_winning():
     assert (before == busiest).any() and not (after == busiest).any()
 
 
+@pytest.mark.parametrize("together", [0.5, 4.0])
+def test_rounds_bring_the_competition_to_rest(together):
+    """`together` is what all others inhibit a column by. The inhibition received hardly changes after four rounds, and does after one."""
+    received, winners = {}, {}
+    for rounds in (1, 4, 100):
+        torch.manual_seed(0)
+        competition = Competition(32, ColumnsConfig(count=32, rounds=rounds))
+        with torch.no_grad():
+            competition.inhibition.copy_(torch.log(torch.expm1(torch.rand(32, 32) * 2 * together / 31)))
+            suppressed = competition._suppressed
+            competition._suppressed = lambda excited, key=rounds, inner=suppressed: (
+                received.setdefault(key, []).append(inner(excited)) or received[key][-1]
+            )
+            winners[rounds] = competition(torch.randn(300, 32))[0].sort().values
+    one, four, rest = (received[key][-1] for key in (1, 4, 100))
+    assert (rest - received[100][-2]).abs().max() < 1e-5
+    assert (four - rest).abs().max() < 0.2 * (one - rest).abs().max()
+    assert (winners[4] == winners[100]).all(1).float().mean() > 0.97
+
+
 def test_balance_evens_the_load():
     torch.manual_seed(0)
     competition = SparseColumns(32, SharedColumnsConfig(count=8, width=8, active=2)).competition
@@ -139,7 +160,9 @@ def test_two_four_weights_stay_two_of_four():
         model.after_step()
     groups = (up.effective_weight() != 0).view(up.weight.shape[0], -1, 4).sum(-1)
     assert (groups == 2).all() and (up.mask != before).any()  # the form holds, and the choice follows the weights
-    assert torch.equal(up.mask, two_four_mask(up.weight))
+    assert torch.equal(up.mask, two_four_mask(up.weight)) and 0 < up.flip_rate < 1
+    model.after_step()
+    assert up.flip_rate == 0  # nothing moved since
     with torch.no_grad():
         assert torch.equal(up.effective_weight(), up.weight * up.mask)
 
@@ -171,6 +194,43 @@ def test_closed_dendrites_pass_nothing_and_can_reopen():
         attention.gate.bias.fill_(-3)  # still below the threshold of 0.1
     model(ids, ids).loss.backward()
     assert attention.gate.bias.grad.abs().max() > 0  # and yet the gates feel the gradient
+
+
+def test_closed_dendrites_are_not_computed_in_generation():
+    """Poison in what only closed dendrites multiply with leaves a step as it is; with gradients they are computed, and it spreads."""
+    model = awake(SMALL["v1"]).eval()
+    with torch.no_grad():
+        for block in model.blocks:
+            block.mixer.gate.bias.copy_(torch.tensor([0.0, -20.0, 0.0, -20.0]))
+        ids, state = torch.randint(0, 97, (1, 20)), model.new_state(1)
+        model(ids, state=state)
+        clean = model.step(ids[:, 0], state)
+        state.layers[0].length -= 1
+        state.layers[1].length -= 1
+        state.seen_B = state.seen_B - 1
+        for block in model.blocks:
+            for closed in (slice(8, 16), slice(24, 32)):
+                block.mixer.qkv.weight[closed] = float("nan")  # its queries
+                block.mixer.out.weight[:, closed] = float("nan")
+        with model.recording() as layers:
+            assert torch.equal(model.step(ids[:, 0], state), clean)
+    assert layers[0].dendrites_open == 2 and layers[0].keys_kept == 2 * 4
+    left_out = (
+        2 * 2 * 32 * 16 + 2 * 8 * 2 * 21 + 2 * 8 * (4 * 21 - 2 * 4)
+    )  # two query and two output maps, two heads' scores, values not read
+    assert layers[0].flops_dense - layers[0].flops == left_out
+    assert model(ids).logits.isnan().all()
+
+
+def test_a_token_that_closes_all_dendrites_still_leaves_its_keys():
+    model = awake(SMALL["v1"]).eval()
+    with torch.no_grad():
+        for block in model.blocks:
+            block.mixer.gate.bias.fill_(-20)
+        ids, state = torch.randint(0, 97, (1, 6)), model.new_state(1)
+        steps = torch.stack([model.step(ids[:, t], state) for t in range(6)], 1)
+        torch.testing.assert_close(steps, model(ids).logits)
+    assert all(layer.length == 6 for layer in state.layers)
 
 
 def test_each_query_keeps_its_share_of_keys():

@@ -1,0 +1,111 @@
+"""V1's sparse attention by its paths: one layer alone, and a whole step of a recipe, forward and backward, in turns.
+
+    python benchmarks/v1_attention.py                       # small-v1, one row of 1,024 tokens, on a CPU the processor's time
+    python benchmarks/v1_attention.py --lengths 512,2048 --rounds 3 --layer-only
+
+"torch" is the reference, which holds the L x T scores; memory is what a call of the layer takes at its peak beyond what is held before.
+"""
+
+import argparse
+import os
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+
+import braingpt
+from braingpt.bench.machine import forget_peak, machine, resident_bytes
+from braingpt.kernels import dispatch
+from braingpt.kernels.magnitude_attention import magnitude_attention
+from braingpt.train.setup import settle_cpu
+
+
+def seconds(call: Callable[[], None], device: str) -> float:
+    """Of the processor on a CPU, which other programs disturb less; of the clock on a GPU."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+    clock = time.process_time if device == "cpu" else time.perf_counter
+    begin = clock()
+    call()
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return clock() - begin
+
+
+def peak(call: Callable[[], None], device: str) -> int:
+    """Bytes at the peak beyond those held before."""
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        call()
+        return torch.cuda.max_memory_allocated() - before
+    forget_peak()
+    before = resident_bytes()
+    call()
+    return resident_bytes(peak=True) - before
+
+
+def compare(calls: dict[str, Callable[[], None]], rounds: int, device: str, memory: bool) -> None:
+    """Print medians and lowest of each path, in turns."""
+    spent: dict[str, list[float]] = {name: [] for name in calls}
+    took = {}
+    for name, call in calls.items():
+        os.environ["BRAINGPT_KERNELS"] = f"magnitude_attention={name}"
+        took[name] = peak(call, device)
+    for _ in range(rounds):
+        for name, call in calls.items():
+            os.environ["BRAINGPT_KERNELS"] = f"magnitude_attention={name}"
+            spent[name].append(seconds(call, device))
+    for name, times in spent.items():
+        note = f"   peak {took[name] / 1e6:8.1f} MB" if memory else ""
+        print(f"  {name:8} median {1e3 * statistics.median(times):9.1f} ms   lowest {1e3 * min(times):9.1f} ms{note}")
+    first, *_, last = spent
+    ratios = [b / a for a, b in zip(spent[first], spent[last], strict=True)]
+    print(f"  {last} over {first}: median of pairs {statistics.median(ratios):.2f}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--recipe", default="small-v1")
+    parser.add_argument("--lengths", default="1024", help="tokens a row, several parted by commas")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--layer-only", action="store_true", help="leave the whole step out")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    args = parser.parse_args()
+    settle_cpu()
+    here = machine()
+    print(f"{here['gpu'] if args.device == 'cuda' else here['cpu']}, {torch.get_num_threads()} CPU thread(s), torch {here['torch']}")
+    probe = torch.zeros(1, 1, 2, 8, device=args.device)
+    names = [path.name for path in dispatch._OPERATIONS["magnitude_attention"] if path.why_not() is None and path.takes(probe)]
+    warm = torch.randn(1, 1, 70, 8, device=args.device).requires_grad_()
+    for name in names:  # libraries loaded on first use are not the call's memory
+        os.environ["BRAINGPT_KERNELS"] = f"magnitude_attention={name}"
+        magnitude_attention(warm, warm, warm, None, 0.05, 4)[0].sum().backward()
+    recipe = braingpt.load_recipe(args.recipe)
+    config = recipe.model
+    for length in map(int, args.lengths.split(",")):
+        shape = (1, config.heads, length, config.hidden // config.heads)
+        q, k, v = (torch.randn(shape, device=args.device).requires_grad_() for _ in range(3))
+
+        def layer(q=q, k=k, v=v) -> None:
+            y, _ = magnitude_attention(q, k, v, None, config.attention.keep, config.attention.floor)
+            torch.autograd.grad(y, (q, k, v), torch.ones_like(y))
+
+        print(f"{length} tokens, one layer's attention of {config.heads} heads x {shape[-1]}, forward and backward")
+        compare(dict.fromkeys(names, layer), args.rounds, args.device, memory=True)
+        if args.layer_only:
+            continue
+        model = braingpt.build(recipe).to(args.device).train()
+        ids = torch.randint(config.vocab, (1, length + 1), device=args.device)
+
+        def step(model=model, ids=ids) -> None:
+            model(ids[:, :-1], ids[:, 1:]).loss.backward()
+            model.zero_grad()
+
+        print(f"{length} tokens, {recipe.name}: the whole model, forward and backward")
+        compare(dict.fromkeys(names, step), args.rounds, args.device, memory=False)
+
+
+if __name__ == "__main__":
+    main()
