@@ -3,7 +3,8 @@
     python benchmarks/v1_attention.py                       # small-v1, one row of 1,024 tokens, on a CPU the processor's time
     python benchmarks/v1_attention.py --lengths 512,2048 --rounds 3 --layer-only
 
-"torch" is the reference, which holds the L x T scores; memory is what a call of the layer takes at its peak beyond what is held before.
+"torch" is the reference, which holds the L x T scores; memory is what a call takes at its peak beyond what is held before (on a CPU of the process,
+which keeps what the path before it has freed: the later paths show too little rather than too much).
 """
 
 import argparse
@@ -46,7 +47,7 @@ def peak(call: Callable[[], None], device: str) -> int:
     return resident_bytes(peak=True) - before
 
 
-def compare(calls: dict[str, Callable[[], None]], rounds: int, device: str, memory: bool) -> None:
+def compare(calls: dict[str, Callable[[], None]], rounds: int, device: str) -> None:
     """Print medians and lowest of each path, in turns."""
     spent: dict[str, list[float]] = {name: [] for name in calls}
     took = {}
@@ -58,8 +59,8 @@ def compare(calls: dict[str, Callable[[], None]], rounds: int, device: str, memo
             os.environ["BRAINGPT_KERNELS"] = f"magnitude_attention={name}"
             spent[name].append(seconds(call, device))
     for name, times in spent.items():
-        note = f"   peak {took[name] / 1e6:8.1f} MB" if memory else ""
-        print(f"  {name:8} median {1e3 * statistics.median(times):9.1f} ms   lowest {1e3 * min(times):9.1f} ms{note}")
+        middle, least = 1e3 * statistics.median(times), 1e3 * min(times)
+        print(f"  {name:8} median {middle:9.1f} ms   lowest {least:9.1f} ms   peak {took[name] / 1e6:8.1f} MB")
     first, *_, last = spent
     ratios = [b / a for a, b in zip(spent[first], spent[last], strict=True)]
     print(f"  {last} over {first}: median of pairs {statistics.median(ratios):.2f}")
@@ -93,7 +94,7 @@ def main() -> None:
             torch.autograd.grad(y, (q, k, v), torch.ones_like(y))
 
         print(f"{length} tokens, one layer's attention of {config.heads} heads x {shape[-1]}, forward and backward")
-        compare(dict.fromkeys(names, layer), args.rounds, args.device, memory=True)
+        compare(dict.fromkeys(names, layer), args.rounds, args.device)
         if args.layer_only:
             continue
         model = braingpt.build(recipe).to(args.device).train()
@@ -104,7 +105,7 @@ def main() -> None:
             model.zero_grad()
 
         print(f"{length} tokens, {recipe.name}: the whole model, forward and backward")
-        compare(dict.fromkeys(names, step), args.rounds, args.device, memory=False)
+        compare(dict.fromkeys(names, step), args.rounds, args.device)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ def magnitude_attention(
 ) -> tuple[Tensor, Tensor]:
     """Softmax over the `keep` share of each query's allowed scores that is largest in magnitude, at least `floor` (or all there are).
 
-    `document` None: every row is one document. Returns the values read (B, H, L, K), in q's type, and how many keys each query kept (B, H, L),
+    `document` None: every row is one document. Returns the values read (B, H, L, K), in q's type (or autocast's), and how many keys each query kept (B, H, L),
     more than its quota only where scores tie. Differentiable in q, k and v through the keys kept; which these are has no gradient.
     """
     if torch.compiler.is_compiling() and q_BHLK.shape[2] == 1:  # a step of generation, which the compiler can fuse
@@ -74,10 +74,13 @@ def _blocks(*args) -> tuple[Tensor, Tensor]:
     return magnitude_blocks(*args)
 
 
-def _triton(*args) -> tuple[Tensor, Tensor]:
+def _triton(q_BHLK: Tensor, k_BHTK: Tensor, v_BHTK: Tensor, *args) -> tuple[Tensor, Tensor]:
+    """In autocast's type, as torch's own attention: norms hand over float32."""
     from braingpt.kernels.magnitude_triton import magnitude_triton
 
-    return magnitude_triton(*args)
+    if torch.is_autocast_enabled(q_BHLK.device.type):
+        q_BHLK, k_BHTK, v_BHTK = (t.to(torch.get_autocast_dtype(t.device.type)) for t in (q_BHLK, k_BHTK, v_BHTK))
+    return magnitude_triton(q_BHLK, k_BHTK, v_BHTK, *args)
 
 
 _PATHS = {"triton": _triton, "blocks": _blocks, "torch": reference}

@@ -31,14 +31,16 @@ class _StraightThrough(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, weight: Tensor, mask: Tensor, decay: float) -> Tensor:
-        ctx.save_for_backward(weight, mask)
+        masked = weight * mask
+        ctx.save_for_backward(weight, masked)
         ctx.decay = decay
-        return weight * mask
+        return masked
 
     @staticmethod
     def backward(ctx, grad: Tensor) -> tuple[Tensor, None, None]:
-        weight, mask = ctx.saved_tensors
-        return grad + ctx.decay * (weight * ~mask), None, None
+        weight, masked = ctx.saved_tensors
+        # The difference is exactly what was pruned: no inverted mask is made, and none kept.
+        return grad.add(weight - masked, alpha=ctx.decay), None, None
 
 
 def masked_weight(weight_OI: Tensor, mask_OI: Tensor, decay: float = 2e-4) -> Tensor:

@@ -18,17 +18,22 @@ class KVCache:
 
     def append(self, k_BHLK: Tensor, v_BHLK: Tensor, valid_BL: Tensor | None) -> tuple[Tensor, Tensor]:
         """Store the new keys and values; return all of them, (B, H, T, K) each."""
+        new = k_BHLK.shape[2]
+        self.reserve(k_BHLK, v_BHLK, valid_BL)
+        self.k[:, :, self.length - new : self.length] = k_BHLK
+        self.v[:, :, self.length - new : self.length] = v_BHLK
+        return self.k[:, :, : self.length], self.v[:, :, : self.length]
+
+    def reserve(self, k_BHLK: Tensor, v_BHLK: Tensor, valid_BL: Tensor | None) -> None:
+        """Make room for new keys and values of these shapes; what stands there is written afterwards."""
         end = self.length + k_BHLK.shape[2]
         self.k, self.v = _room(self.k, k_BHLK, end), _room(self.v, v_BHLK, end)
-        self.k[:, :, self.length : end] = k_BHLK
-        self.v[:, :, self.length : end] = v_BHLK
         if valid_BL is not None or self.valid is not None:
             ones = torch.ones(k_BHLK.shape[0], 1, dtype=torch.bool, device=k_BHLK.device)
             old = self.valid if self.valid is not None else ones.expand(-1, self.length)
             new = valid_BL if valid_BL is not None else ones.expand(-1, end - self.length)
             self.valid = torch.cat([old, new], 1)
         self.length = end
-        return self.k[:, :, :end], self.v[:, :, :end]
 
     def forget(self, length: int) -> None:
         """Keep only the first `length` tokens."""
@@ -45,6 +50,21 @@ class KVCache:
     def bytes(self) -> int:
         """Bytes in use, over the whole batch."""
         return 0 if self.k is None else 2 * self.k[:, :, : self.length].numel() * self.k.element_size()
+
+
+class SomeRows:
+    """A cache as a few rows of the batch see it, with room reserved for their next tokens. Reading copies these rows."""
+
+    def __init__(self, cache: KVCache, row: Tensor) -> None:
+        self.cache, self.row = cache, row
+        self.valid = None if cache.valid is None else cache.valid[row]
+
+    def append(self, k_RHLK: Tensor, v_RHLK: Tensor, _: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Store in the room reserved; return all keys and values of these rows."""
+        end, new = self.cache.length, k_RHLK.shape[2]
+        self.cache.k[self.row, :, end - new : end] = k_RHLK
+        self.cache.v[self.row, :, end - new : end] = v_RHLK
+        return self.cache.k[self.row, :, :end], self.cache.v[self.row, :, :end]
 
 
 class PackedCache:

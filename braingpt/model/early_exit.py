@@ -3,7 +3,7 @@
 Trained as LayerSkip does (Elhoushi et al. 2024, arXiv 2404.16710, section 4.1): layers are dropped for whole rows, deeper ones more often, and the shared
 head also predicts from a layer in between, one drawn for each step. At an exit a token whose likeliest continuation reaches the threshold stays as
 it is; deeper layers make their keys and values from that state (CALM, Schuster et al. 2022, section 3.4), so that later tokens can read it.
-Whole sequences and single steps therefore agree: what has left is only no longer changed.
+Whole sequences and single steps therefore agree: what has left is only no longer changed. Steps compute no more than the rows that go on.
 
 Legend: B batch, L tokens, D hidden, V vocabulary, X tokens asked.
 """
@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
+from braingpt.model.cache import KVCache, SomeRows
 from braingpt.model.config import EarlyExitConfig
 from braingpt.model.layout import Layout
 from braingpt.model.parts import rms_norm
@@ -73,7 +74,10 @@ class EarlyExit:
             if layer in self.places and self.threshold is not None and going_BL.any():
                 going_BL[going_BL.clone()] = confidence(head(x_BLD[going_BL])) < self.threshold
             state = None if states is None else states[layer]
-            if going_BL.any():
+            if going_BL.shape[1] == 1 and state is not None and state.k is not None and 0 < int(going_BL.sum()) < len(going_BL):
+                x_BLD = _rows_that_go(block, x_BLD, layout, state, going_BL[:, 0])
+                used_B = used_B + going_BL.sum(1)
+            elif going_BL.any():
                 changed_BLD = block(x_BLD, layout, state)
                 x_BLD = changed_BLD if going_BL.all() else torch.where(going_BL[..., None], changed_BLD, x_BLD)
                 used_B = used_B + going_BL.sum(1)
@@ -82,6 +86,14 @@ class EarlyExit:
             else:
                 break
         return x_BLD, used_B
+
+
+def _rows_that_go(block: nn.Module, x_B1D: Tensor, layout: Layout, state: KVCache, going_B: Tensor) -> Tensor:
+    """One step in which some rows have left: the block runs on the others alone, these leave keys and values."""
+    go, left = going_B.nonzero()[:, 0], (~going_B).nonzero()[:, 0]
+    state.reserve(state.k[:, :, :1], state.v[:, :, :1], layout.valid)
+    block.mixer.remember(rms_norm(x_B1D[left]), layout.rows(left), SomeRows(state, left))
+    return x_B1D.index_copy(0, go, block(x_B1D[go], layout.rows(go), SomeRows(state, go)))
 
 
 def confidence(logits_XV: Tensor) -> Tensor:

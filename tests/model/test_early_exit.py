@@ -51,6 +51,23 @@ def test_steps_leave_where_the_whole_sequence_leaves(model):
     assert len(counted) < 33 * 5, "layers behind an exit are not computed"
 
 
+def test_rows_of_a_batch_leave_one_by_one(model):
+    ids, state = ids_of(9, 4, 30), model.new_state(4)
+    left = torch.zeros(4, 10, dtype=torch.long)
+    left[1, :4] = -1
+    parts, rows = [logits(model, ids[:, :10], state=state, segments_BL=left)], set()
+    hooks = [block.register_forward_hook(lambda _module, args, _out: rows.add(len(args[0]))) for block in model.blocks]
+    with torch.no_grad():
+        parts += [model.step(ids[:, t], state)[:, None] for t in range(10, 30)]
+    for hook in hooks:
+        hook.remove()
+    for row in range(4):
+        begin = 4 if row == 1 else 0
+        alone = logits(model, ids[row : row + 1, begin:])
+        torch.testing.assert_close(torch.cat(parts, 1)[row : row + 1, begin:], alone, **EXACT)
+    assert {1, 2, 3} <= rows and all(layer.length == 30 for layer in state.layers)
+
+
 def test_the_four_promises_hold_with_exits(model):
     ids, other = ids_of(1, 2, 24), ids_of(2, 2, 24)
     whole = logits(model, ids)
