@@ -35,6 +35,13 @@ class DataConfig(Settings):
         return check_mixture(value)
 
 
+class LengthPhase(Settings):
+    """Sequences of `context` tokens up to the share `until` of the steps."""
+
+    until: float = Field(gt=0, lt=1)
+    context: int = Field(ge=2)
+
+
 class TrainConfig(Settings):
     """How long, how fast, how large. A step sees `batch` windows of `context` tokens, `micro_batch` at a time."""
 
@@ -42,6 +49,7 @@ class TrainConfig(Settings):
     batch: int = Field(16, ge=1)
     micro_batch: int | None = Field(None, ge=1)  # None: the whole batch at once
     context: int = Field(512, ge=2)
+    lengths: tuple[LengthPhase, ...] = ()  # shorter sequences first: windows in pieces of `context` tokens until a share of the steps
     optimizer: Literal["adamw", "muon"] = "adamw"  # muon: for matrices, AdamW for the rest
     lr: float = Field(3e-3, gt=0)
     embedding_rate: float = Field(1.0, gt=0)  # the embedding's learning rate, times lr; it is the head as well
@@ -51,17 +59,31 @@ class TrainConfig(Settings):
     weight_decay: float = Field(0.1, ge=0)
     betas: tuple[float, float] = (0.9, 0.95)
     clip: float = Field(1.0, gt=0)  # gradient norm
+    skip_sigma: float | None = Field(6.0, gt=0)  # gradients this many deviations above the usual norm are left out; null: none
+    rewinds: int = Field(3, ge=0)  # times a run that is lost goes back to its last good checkpoint
+    average: float | None = Field(None, gt=0, lt=1)  # decay of a moving average of the weights, which is validated and saved; null: none
     seed: int = Field(0, ge=0)
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 on a GPU that has it, float32 on a CPU
     compile: bool = False
     eval_every: int = Field(250, ge=1)  # steps
     eval_windows: int = Field(64, ge=1)  # per language
     save_every: int = Field(250, ge=1)  # steps
+    keep: int = Field(3, ge=1)  # newest checkpoints; the best and the last good one stay as well
+    async_save: bool = False  # write checkpoints beside the training, for one more copy of them in memory
 
     @model_validator(mode="after")
     def _batch_divides(self) -> "TrainConfig":
         if self.micro_batch and self.batch % self.micro_batch:
             raise ValueError(f"train.batch ({self.batch}) must be a multiple of train.micro_batch ({self.micro_batch})")
+        return self
+
+    @model_validator(mode="after")
+    def _lengths_fit(self) -> "TrainConfig":
+        untils = [phase.until for phase in self.lengths]
+        if untils != sorted(set(untils)):
+            raise ValueError(f"train.lengths: 'until' rises from phase to phase, not {untils}")
+        if odd := [phase.context for phase in self.lengths if self.context % phase.context]:
+            raise ValueError(f"train.lengths: train.context ({self.context}) must be a multiple of {odd[0]}")
         return self
 
 

@@ -66,9 +66,9 @@ def _print_plan(recipe, folders: list[Path], device: str, screen, json_output: b
     from rich.table import Table
 
     from braingpt.errors import UserError
-    from braingpt.train.loop import batches_of, training_tokens
+    from braingpt.train.feed import batches_of, open_data, training_tokens
     from braingpt.train.plan import build_plan, human, size
-    from braingpt.train.setup import autocast_dtype, open_data, pick_device
+    from braingpt.train.setup import autocast_dtype, pick_device
 
     tokens = epochs = missing = None
     try:
@@ -116,7 +116,8 @@ def _print_result(result, screen) -> None:
         screen.print(f"{result.run} has no steps left; --set train.steps=N with N above {result.steps} goes on", soft_wrap=True)
         return
     best = f", best validation loss {result.best['loss']:.3f} at step {result.best['step']}" if result.best else ""
-    skipped = f", {result.skipped} steps without a finite gradient skipped" if result.skipped else ""
+    trouble = (("gradients left out", result.skipped), ("loss spikes", result.spikes), ("times gone back", result.rewinds))
+    skipped = "".join(f", {name}: {count}" for name, count in trouble if count)
     speed = f"{result.tokens / result.seconds:,.0f} tokens/s, " if result.seconds else ""
     screen.print(
         f"step {result.step}{best}{skipped}; {duration(result.seconds)} of training, {speed}peak memory {size(result.peak_memory_bytes)}\n"

@@ -38,10 +38,14 @@ class Optimizers:
     def __init__(self, *optimizers: torch.optim.Optimizer) -> None:
         self.optimizers = optimizers
 
-    def step(self) -> None:
-        """One step of each."""
+    def step(self, skip: torch.Tensor | None = None) -> None:
+        """One step of each; none where `skip` is 1.0, which the fused optimizers ask on the device itself and Muon waits for."""
         for optimizer in self.optimizers:
-            optimizer.step()
+            if optimizer.defaults.get("fused"):
+                optimizer.found_inf = skip  # the name under which torch's gradient scaler hands it over
+                optimizer.step()
+            elif skip is None or not skip:
+                optimizer.step()
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Forget all gradients."""

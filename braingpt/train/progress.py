@@ -21,6 +21,12 @@ class Reporter:
     def validation(self, record: dict[str, Any]) -> None:
         """A validation record."""
 
+    def incident(self, record: dict[str, Any]) -> None:
+        """A step was left out, or its loss was a spike."""
+
+    def rewind(self, record: dict[str, Any]) -> None:
+        """The run went back to an earlier checkpoint."""
+
     def note(self, text: str) -> None:
         """Something worth a line."""
 
@@ -53,6 +59,12 @@ class PlainReporter(Reporter):
 
     def validation(self, record: dict[str, Any]) -> None:
         self.console.print(validation_line(record), soft_wrap=True)
+
+    def incident(self, record: dict[str, Any]) -> None:
+        self.note(f"step {record['step']}  {record['reason']}")
+
+    def rewind(self, record: dict[str, Any]) -> None:
+        self.note(f"{record['reason']}; back to step {record['step']}, going on with other data")
 
     def note(self, text: str) -> None:
         self.console.print(text, soft_wrap=True, markup=False)

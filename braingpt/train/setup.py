@@ -1,18 +1,17 @@
-"""What a run needs before its first step: a device, a precision, a tokenizer, tokens, and a forward pass, compiled or not."""
+"""What a run needs before its first step: a device, a precision, and a forward pass, compiled or not."""
 
 import ctypes
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from braingpt.errors import Failure, UserError
-from braingpt.recipes import Recipe, TrainConfig
+from braingpt.recipes import TrainConfig
 
 
 def pick_device(name: str | None = None) -> torch.device:
@@ -81,28 +80,6 @@ def autocast_dtype(config: TrainConfig, device: torch.device) -> torch.dtype | N
 def autocast(device: torch.device, dtype: torch.dtype | None) -> AbstractContextManager[None]:
     """A fresh autocast context, or one that does nothing."""
     return torch.autocast(device.type, dtype=dtype) if dtype else nullcontext()
-
-
-def open_data(folders: Sequence[Path], recipe: Recipe) -> tuple[Any, Any]:
-    """(tokenizer, shards) of the prepared folders. The tokenizer is the first folder's; the others must have been prepared with the same.
-
-    Raises UserError for a folder that is not prepared (naming the command), and for a vocabulary that is not the model's.
-    """
-    from braingpt.data.manifest import read_manifest
-    from braingpt.data.shards import ShardSet
-    from braingpt.tokenizer import Tokenizer
-
-    if not folders:
-        raise UserError("no data to train on; --data DIR names a prepared folder, `braingpt data prepare sample` makes one")
-    for folder in folders:
-        read_manifest(folder)
-    tokenizer = Tokenizer.load(folders[0] / "tokenizer")
-    if tokenizer.vocab_size != recipe.model.vocab:
-        raise UserError(
-            f"{folders[0]} has a vocabulary of {tokenizer.vocab_size:,} tokens, the recipe's model one of {recipe.model.vocab:,};"
-            f" --set model.vocab={tokenizer.vocab_size} makes them agree"
-        )
-    return tokenizer, ShardSet.open(folders, tokenizer)
 
 
 def compiled(model: torch.nn.Module, device: torch.device) -> Callable[..., Any]:

@@ -97,34 +97,6 @@ def test_micro_batches_give_the_same_gradients(tmp_path, data):
         torch.testing.assert_close(one, two, rtol=2e-4, atol=1e-6)
 
 
-def test_a_step_without_finite_gradient_changes_nothing(tmp_path, data, monkeypatch):
-    gradients = Trainer._gradients
-    before = {}
-
-    def broken_at_the_third(self):
-        loss, norm = gradients(self)
-        if self.step == 2:
-            before.update({name: tensor.clone() for name, tensor in self.model.state_dict().items()})
-            return math.nan, math.inf
-        if self.step == 3:
-            now = self.model.state_dict()
-            assert all(torch.equal(before[name], now[name]) for name in now)
-        return loss, norm
-
-    monkeypatch.setattr(Trainer, "_gradients", broken_at_the_third)
-    result = train(tiny("dense", "train.steps=5"), tmp_path / "run", [data], device="cpu")
-    assert result.skipped == 1 and result.step == 5 and before
-    lines = (tmp_path / "run/metrics.jsonl").read_text().splitlines()
-    third = [json.loads(line, parse_constant=pytest.fail) for line in lines][2]
-    assert third["loss"] is None and third["grad_norm"] is None and third["skipped"] is True
-
-
-def test_a_run_that_never_recovers_is_given_up(tmp_path, data, monkeypatch):
-    monkeypatch.setattr(Trainer, "_gradients", lambda self: (math.nan, math.nan))
-    with pytest.raises(Failure, match=r"21 steps up to step 21.*step-0000020.*lower train\.lr"):
-        train(tiny("dense", "train.steps=99"), tmp_path / "run", [data], device="cpu")
-
-
 def test_an_existing_run_is_never_overwritten(tmp_path, data):
     recipe = tiny("dense", "train.steps=2")
     train(recipe, tmp_path / "run", [data], device="cpu")
@@ -153,12 +125,24 @@ def test_a_given_checkpoint_is_branched_off_elsewhere(tmp_path, data):
         train(recipe, tmp_path / "branch", resume=str(tenth), device="cpu")
 
 
-def test_a_damaged_checkpoint_stops_the_resume(tmp_path, data):
-    recipe = tiny("dense")
-    done = train(recipe, tmp_path / "run", [data], device="cpu", reporter=StopAt(12))
+@pytest.mark.parametrize("damage", ["cut", "flipped"])
+def test_a_damaged_checkpoint_is_set_aside_and_nothing_wrong_is_loaded(tmp_path, data, damage):
+    recipe = tiny("dense", "train.steps=8", "train.save_every=4", "train.eval_every=8")
+    whole = train(recipe, tmp_path / "whole", [data], device="cpu")
+    done = train(recipe, tmp_path / "run", [data], device="cpu", reporter=StopAt(6))
     path = Path(done.checkpoint) / "optimizer.safetensors"
-    path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(Failure, match=r"optimizer\.safetensors is damaged.*like .*step-0000010"):
+    raw = path.read_bytes()
+    path.write_bytes(raw[:-1] if damage == "cut" else raw[:-1] + bytes([raw[-1] ^ 1]))
+    with pytest.raises(Failure, match=r"optimizer\.safetensors is damaged.*like .*step-0000004"):
+        train(recipe, tmp_path / "run", resume=done.checkpoint, device="cpu")
+    listener = StopAt(-1)
+    again = train(recipe, tmp_path / "run", resume="auto", reporter=listener, device="cpu")
+    assert any("kept as" in note for note in listener.notes) and any("after step 4" in note for note in listener.notes)
+    assert same_tensors(Path(whole.checkpoint) / "optimizer.safetensors", Path(again.checkpoint) / "optimizer.safetensors")
+    assert (tmp_path / "run/checkpoints/damaged-step-0000006").is_dir() and history(tmp_path / "whole") == history(tmp_path / "run")
+    for folder in checkpoint.list_checkpoints(tmp_path / "run"):
+        (folder / "model.safetensors").write_bytes(b"")
+    with pytest.raises(Failure, match=r"no checkpoint in .* is whole"):
         train(recipe, tmp_path / "run", resume="auto", device="cpu")
 
 
@@ -228,7 +212,7 @@ def test_a_scheduled_mixture_is_laid_over_the_steps(data, tmp_path):
     original = Trainer._gradients
 
     def spying(self):
-        seen.append(set(self.batches.batch(self.step).language))
+        seen.append(set(self.feed.batches.batch(self.step).language))
         return original(self)
 
     with pytest.MonkeyPatch.context() as patch:
