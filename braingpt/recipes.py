@@ -47,7 +47,7 @@ class TrainConfig(Settings):
 
     steps: int = Field(1000, ge=1)
     batch: int = Field(16, ge=1)
-    micro_batch: int | None = Field(None, ge=1)  # None: the whole batch at once
+    micro_batch: int | None = Field(None, ge=1)  # None: as much as the memory takes
     context: int = Field(512, ge=2)
     lengths: tuple[LengthPhase, ...] = ()  # shorter sequences first: windows in pieces of `context` tokens until a share of the steps
     optimizer: Literal["adamw", "muon"] = "adamw"  # muon: for matrices, AdamW for the rest
@@ -65,6 +65,7 @@ class TrainConfig(Settings):
     seed: int = Field(0, ge=0)
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 on a GPU that has it, float32 on a CPU
     compile: bool = False
+    recompute: bool = False  # keep each block's input alone and compute the rest again in the backward pass
     eval_every: int = Field(250, ge=1)  # steps
     eval_windows: int = Field(64, ge=1)  # per language
     save_every: int = Field(250, ge=1)  # steps

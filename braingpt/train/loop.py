@@ -31,7 +31,7 @@ from braingpt.train.resume import check_agreement, data_identity, run_of, starti
 from braingpt.train.run_folder import RunFolder, locked
 from braingpt.train.saving import Saver, patiently
 from braingpt.train.schedule import learning_rate, length_at
-from braingpt.train.setup import autocast, autocast_dtype, compiled, denormals_flushed, pick_device
+from braingpt.train.setup import autocast, autocast_dtype, compiled, denormals_flushed, pick_device, recomputing
 from braingpt.train.stopping import Stopped, StopRequest, stop_on_signals
 
 VALIDATION_ROWS = 8  # windows at a time
@@ -49,7 +49,7 @@ def train(
     """Train `recipe` on the prepared `folders` (the recipe's by default) into the run folder `out`.
 
     `resume`: None for a new run, "auto" for the newest undamaged checkpoint in `out` if there is one, or a run folder or checkpoint.
-    `device`: "cpu", "cuda" or None for the GPU where there is one. SIGINT and SIGTERM end the run early, with a checkpoint.
+    `device`: "cpu", "cuda" or None for the GPU where there is one. SIGINT, SIGTERM and SIGHUP end the run early, with a checkpoint.
     Raises UserError for what the caller can put right, Failure when gradients stay infinite or a checkpoint is damaged.
     """
     reporter = reporter or Reporter()
@@ -84,6 +84,8 @@ class Trainer:
         self.feed = Feed(recipe, self.shards, self.tokenizer, device)
         self.dtype = autocast_dtype(config, device)
         self.model = build(recipe, seed=config.seed).to(device)
+        if config.recompute:
+            recomputing(self.model)
         self.forward = compiled(self.model, device) if config.compile else self.model
         self.optimizer = build_optimizer(self.model, config)
         self.average = Average(self.model, config.average) if config.average else None
@@ -108,6 +110,7 @@ class Trainer:
         self.run.check_space(plan.checkpoint_bytes)
         self.run.prepare(self.recipe, self.step, run_of(start) if start else None)
         self._recall()
+        self.run.settle(self.best, self.config.keep)  # a kill may have come between a validation and this
         self.reporter.begin(plan.summary(), self.step, self.config.steps)
         if start:
             self.reporter.note(f"going on after step {self.step} ({start})")
@@ -288,6 +291,7 @@ class Trainer:
         if "guard" in state:
             self.guard.restore(state["guard"])
         self.rewinds, self.feed.offset = state.get("rewinds", 0), state.get("offset", 0)
+        self.micro = self.config.micro_batch or state.get("micro_batch", self.micro)  # of other pieces sums would round otherwise
         self.saved = start if start.resolve().parent == self.run.checkpoint(0).resolve().parent else None
         if state["data"] != self.data:
             self.reporter.note("the data differ from those the run began with; going on with the new ones")

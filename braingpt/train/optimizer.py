@@ -44,6 +44,8 @@ class Optimizers:
             if optimizer.defaults.get("fused"):
                 optimizer.found_inf = skip  # the name under which torch's gradient scaler hands it over
                 optimizer.step()
+                # The fused step leaves versions as they were, by which what is made of weights and kept (2:4 pruned ones) is found outdated.
+                torch.autograd.graph.increment_version([p for group in optimizer.param_groups for p in group["params"]])
             elif skip is None or not skip:
                 optimizer.step()
 

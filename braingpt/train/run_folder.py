@@ -97,7 +97,8 @@ class RunFolder:
                 if written < len(line):  # the disk took a part
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path / METRICS))
             except OSError:
-                file.truncate(before)
+                with suppress(OSError):
+                    file.truncate(before)
                 raise
 
     def validations(self) -> list[dict[str, Any]]:

@@ -6,9 +6,11 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
+from torch.utils.checkpoint import checkpoint
 
 from braingpt.errors import Failure, UserError
 from braingpt.recipes import TrainConfig
@@ -80,6 +82,12 @@ def autocast_dtype(config: TrainConfig, device: torch.device) -> torch.dtype | N
 def autocast(device: torch.device, dtype: torch.dtype | None) -> AbstractContextManager[None]:
     """A fresh autocast context, or one that does nothing."""
     return torch.autocast(device.type, dtype=dtype) if dtype else nullcontext()
+
+
+def recomputing(model: torch.nn.Module) -> None:
+    """Let each block keep its input alone and compute the rest again in the backward pass, from now on: less memory, a third more work."""
+    for block in model.blocks:
+        block.forward = partial(checkpoint, block.forward, use_reentrant=False, preserve_rng_state=False)  # nothing is drawn in a block
 
 
 def compiled(model: torch.nn.Module, device: torch.device) -> Callable[..., Any]:

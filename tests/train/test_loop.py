@@ -85,6 +85,15 @@ def test_it_learns_and_the_result_loads(tmp_path, data):
     assert not model.training and len(model.generate(tokenizer.encode("아침", language="ko"), max_new_tokens=4)) == 4
 
 
+@pytest.mark.parametrize("architecture", ["v1", "v2"])
+def test_validation_sees_the_weights_of_its_step(tmp_path, data, architecture):
+    """What a model makes of its weights and keeps while nothing trains must not outlive a step: validated twice, or only once at the end."""
+    small = ("train.steps=4", "train.optimizer=adamw", "train.lr=0.05", "train.save_every=9")
+    often = train(tiny(architecture, *small, "train.eval_every=2"), tmp_path / "often", [data], device="cpu")
+    once = train(tiny(architecture, *small, "train.eval_every=4"), tmp_path / "once", [data], device="cpu")
+    assert often.loss == once.loss and often.validation == once.validation
+
+
 def test_micro_batches_give_the_same_gradients(tmp_path, data):
     whole, pieces = ([], [])
     for sizes, recipe in ((whole, tiny("v2")), (pieces, tiny("v2", "train.micro_batch=1"))):
