@@ -34,7 +34,7 @@ SMALL = (
     "model.hidden=32", "model.layers=2", "train.batch=4", "train.context=32", "train.warmup=3", "train.eval_every=20", "train.save_every=3",
     "train.eval_windows=2",
 )  # fmt: skip
-TIMES = ("tokens_per_second", "seconds")
+TIMES = ("tokens_per_second", "seconds", "data_seconds", "memory_bytes")
 
 
 def same(one: Path, two: Path) -> bool:

@@ -7,6 +7,7 @@ The resolved recipe is saved with every run (`save_recipe`) and loads again with
 """
 
 import re
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -70,6 +71,7 @@ class TrainConfig(Settings):
     eval_windows: int = Field(64, ge=1)  # per language
     save_every: int = Field(250, ge=1)  # steps
     keep: int = Field(3, ge=1)  # newest checkpoints; the best and the last good one stay as well
+    loggers: tuple[Literal["tensorboard", "wandb"], ...] = ()  # beside metrics.jsonl; extras
     async_save: bool = False  # write checkpoints beside the training, for one more copy of them in memory
 
     @model_validator(mode="after")
@@ -95,6 +97,22 @@ class Recipe(Settings):
     model: ModelConfig
     train: TrainConfig = TrainConfig()
     data: DataConfig = DataConfig()
+
+    def remarks(self) -> list[str]:
+        """Settings that have no effect beside the others, a line each: to be said before a run begins."""
+        train, found = self.train, []
+        if train.warmup >= train.steps:
+            found.append(
+                f"train.warmup ({train.warmup}) is not below train.steps ({train.steps}): the rate rises to the end, train.schedule has no effect"
+            )
+        elif train.final_lr == 1:
+            found.append(f"train.schedule={train.schedule} has no effect: train.final_lr is 1")
+        ends = [round(phase.until * train.steps) for phase in self.train.lengths]
+        if any(begin == end for begin, end in pairwise([0, *ends])):
+            found.append(f"train.lengths: one of the phases has no step of the {train.steps}")
+        if train.rewinds and train.save_every >= train.steps:
+            found.append(f"train.rewinds has no effect: with train.save_every={train.save_every} there is no checkpoint to go back to")
+        return found
 
 
 def shipped() -> list[str]:
@@ -217,6 +235,8 @@ def _siblings(loc: tuple[Any, ...]) -> list[str]:
         tagged = {m.model_fields["architecture"].default: m for m in get_args(get_args(ModelConfig)[0])}
         if part in tagged:
             group = tagged[part]
+        elif isinstance(part, int):  # one of a list
+            group = get_args(group)[0]
         elif part in getattr(group, "model_fields", {}) and part != "model":
             group = group.model_fields[part].annotation
     return list(getattr(group, "model_fields", {}))

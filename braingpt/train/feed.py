@@ -5,6 +5,7 @@ passed over. Short sequences at first (`train.lengths`) are the same windows cut
 step sees as many tokens as ever.
 """
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -68,6 +69,7 @@ class Feed:
     def __init__(self, recipe: Recipe, shards: Any, tokenizer: Any, device: torch.device) -> None:
         self.batches = batches_of(recipe, shards, tokenizer)
         self.config, self.device, self.offset = recipe.train, device, 0
+        self.seconds = 0.0  # spent on reading the last step's rows
         self._ready: tuple[Any, list[Piece]] = (None, [])
 
     def pieces(self, step: int, micro: int) -> list[Piece]:
@@ -79,6 +81,7 @@ class Feed:
         """Read and send the step's rows now, so that `pieces` need not: called while the device still computes."""
         if self._ready[0] == (step, micro, self.offset):
             return
+        began = time.perf_counter()
         batch = self.batches.batch(step + self.offset)
         counted = (batch.targets_BL != -100).sum().clamp(min=1)
         parts = [batch.ids_BL, batch.targets_BL, *([] if batch.segments_BL is None else [batch.segments_BL])]
@@ -89,6 +92,7 @@ class Feed:
             moved = [self._move(tensor.reshape(-1, length)) for tensor in (ids_BL, targets_BL, *segments)]
             pieces.append(Piece(moved[0], moved[1], moved[2] if segments else None, share))
         self._ready = ((step, micro, self.offset), pieces)
+        self.seconds = time.perf_counter() - began
 
     def windows(self, step: int) -> dict[str, list[int]]:
         """Which windows the step reads, by language: what names a batch."""

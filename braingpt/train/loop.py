@@ -23,18 +23,31 @@ from braingpt.train import checkpoint
 from braingpt.train.average import Average
 from braingpt.train.feed import Feed, open_data, training_tokens
 from braingpt.train.guard import Guard, Lost
+from braingpt.train.inside import inside
+from braingpt.train.loggers import Loggers
 from braingpt.train.optimizer import build_optimizer, set_learning_rate
-from braingpt.train.plan import build_plan
+from braingpt.train.plan import plan_run, size
 from braingpt.train.progress import Reporter
 from braingpt.train.result import Result, peak_memory
 from braingpt.train.resume import check_agreement, data_identity, run_of, starting_point
 from braingpt.train.run_folder import RunFolder, locked
 from braingpt.train.saving import Saver, patiently
 from braingpt.train.schedule import learning_rate, length_at
-from braingpt.train.setup import autocast, autocast_dtype, compiled, denormals_flushed, pick_device, recomputing
+from braingpt.train.setup import (
+    autocast,
+    autocast_dtype,
+    compiled,
+    denormals_flushed,
+    is_out_of_memory,
+    matmul_flops,
+    pick_device,
+    recomputing,
+)
 from braingpt.train.stopping import Stopped, StopRequest, stop_on_signals
 
 VALIDATION_ROWS = 8  # windows at a time
+SHORT = 1e12  # floating-point operations of a run below which the device's speed is not measured
+SMALLER = "--set train.recompute=true or a smaller train.context takes less"
 
 
 def train(
@@ -69,6 +82,8 @@ def train(
                 return trainer.run_to_end(stop)
         finally:
             reporter.end()
+            if trainer.loggers:
+                trainer.loggers.close()
 
 
 class Trainer:
@@ -91,6 +106,8 @@ class Trainer:
         self.average = Average(self.model, config.average) if config.average else None
         self.guard = Guard(config.skip_sigma, device)
         self.micro = config.micro_batch or config.batch
+        self.loggers: Loggers | None = None
+        self.peak_flops: float | None = None  # of this device's matrix products, where a run is worth measuring them
         self.saver, self.stop = Saver(config.async_save), StopRequest()
         self.step = self.tokens = self.taken = self.rewinds = 0
         self.seconds = 0.0
@@ -103,15 +120,24 @@ class Trainer:
 
     def begin(self, start: Path | None) -> None:
         """Take up the checkpoint `start`, or begin anew; make the run folder ready and say what lies ahead."""
-        epochs = self.feed.batches.epochs(self.config.steps)
-        plan = build_plan(self.recipe, training_tokens(self.shards), self.dtype is not None, epochs)
         if start:
             self._restore(start)
+        tokens, epochs = training_tokens(self.shards), self.feed.batches.epochs(self.config.steps)
+        held = sum(tensor.numel() * tensor.element_size() for tensor in [*self.model.parameters(), *self.model.buffers()])
+        plan, room = plan_run(self.recipe, self.device, tokens, epochs, self.micro if start else None, held=held)
+        self.micro = plan.micro_batch
+        if plan.peak_bytes and plan.peak_bytes > room:
+            self.reporter.note(f"it may not fit: {size(plan.peak_bytes)} at the peak, {size(room)} of memory to be used; {SMALLER}")
         self.run.check_space(plan.checkpoint_bytes)
         self.run.prepare(self.recipe, self.step, run_of(start) if start else None)
+        self.loggers = Loggers(self.config.loggers, self.run.path, self.recipe) if self.config.loggers else None
+        self.peak_flops = matmul_flops(self.device, self.dtype) if plan.training_flops > SHORT else None
+        self.flops_per_token = 3 * plan.flops_per_token  # forward and backward
         self._recall()
         self.run.settle(self.best, self.config.keep)  # a kill may have come between a validation and this
         self.reporter.begin(plan.summary(), self.step, self.config.steps)
+        for remark in self.recipe.remarks():
+            self.reporter.note(remark)
         if start:
             self.reporter.note(f"going on after step {self.step} ({start})")
         if self.dtype is not None and self.device.type == "cpu":
@@ -145,7 +171,7 @@ class Trainer:
             self.saver.finish()
         self._save()
         self.saver.finish()
-        return self._result(interrupted=self.step < self.config.steps)
+        return Result.of(self)
 
     def _due(self, every: int) -> bool:
         """Whether something done every so many steps, and at the end, is due after this one."""
@@ -157,15 +183,16 @@ class Trainer:
         if self.step and length_at(self.step, self.config) != length_at(self.step - 1, self.config):
             self.guard.new_level()
         before = [(buffer, buffer.clone()) for buffer in self.model.buffers() if buffer.dtype != torch.bool]  # masks follow the weights
-        loss, norm = self._gradients()
+        while (gradients := self._gradients_if_they_fit()) is None:
+            self._halve(before)
+        loss, norm = gradients
         skip = self.guard.judge(norm)
         self.optimizer.step(skip)
         self.optimizer.zero_grad(set_to_none=True)
         self.feed.prepare(self.step + 1, self.micro)  # while the device computes
         loss, norm, skipped = torch.stack((loss, norm, skip)).tolist()  # a step's only wait for the device
         if skipped:
-            for buffer, value in before:
-                buffer.copy_(value)
+            _put_back(before)
         else:
             self.model.after_step()
             if self.average:
@@ -184,6 +211,25 @@ class Trainer:
             total += loss.detach() * piece.share
         return total, torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
 
+    def _gradients_if_they_fit(self) -> tuple[Tensor, Tensor] | None:
+        try:
+            return self._gradients()
+        except RuntimeError as error:  # what an exception holds is freed only behind its `except`
+            if not is_out_of_memory(error):
+                raise
+        return None
+
+    def _halve(self, before: list[tuple[Tensor, Tensor]]) -> None:
+        """Out of memory: take the step again in pieces of half the size."""
+        if self.micro == 1:
+            raise Failure(f"one window of {self.config.context} tokens does not fit into memory; {SMALLER}")
+        self.micro = next(rows for rows in range(self.micro // 2, 0, -1) if self.config.batch % rows == 0)
+        self.optimizer.zero_grad(set_to_none=True)
+        _put_back(before)
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        self.reporter.note(f"out of memory in step {self.step + 1}: going on with {self.micro} windows at a time")
+
     def _take_step(self) -> None:
         """One step, counted and written down. Raises `Lost` when the run does not recover by itself."""
         began = time.perf_counter()
@@ -194,9 +240,11 @@ class Trainer:
         self.step, self.tokens, self.seconds, self.taken = self.step + 1, self.tokens + tokens, self.seconds + seconds, self.taken + 1
         self.loss = loss if math.isfinite(loss) else None
         finite_norm = norm if math.isfinite(norm) else None
+        share = {"share_of_peak": self.flops_per_token * tokens / seconds / self.peak_flops} if self.peak_flops else {}
         self._log(
             "train", self.reporter.step, loss=self.loss, lr=learning_rate(self.step - 1, self.config), grad_norm=finite_norm,
-            tokens=self.tokens, tokens_per_second=tokens / seconds, seconds=self.seconds, **remarks,
+            tokens=self.tokens, tokens_per_second=tokens / seconds, seconds=self.seconds, data_seconds=self.feed.seconds,
+            memory_bytes=peak_memory(self.device), **share, **remarks,
         )  # fmt: skip
         if remarks:
             reason = remarks.get("skipped") or "loss spike"
@@ -229,7 +277,7 @@ class Trainer:
         if not self.validates:
             return
         averaged = self.average.in_place() if self.average else nullcontext()
-        with averaged, self.stop.droppable(), autocast(self.device, self.dtype):
+        with averaged, self.stop.droppable(), autocast(self.device, self.dtype), self.model.recording() as records:
             scores = evaluate(
                 self.model, self.shards, self.tokenizer, context=self.config.context, windows=self.config.eval_windows,
                 rows=min(VALIDATION_ROWS, self.micro), device=self.device, reset_at_documents=self.recipe.data.reset_at_documents,
@@ -237,6 +285,7 @@ class Trainer:
         self.validation = self._log(
             "validation", self.reporter.validation,
             loss=scores["loss"], bits_per_byte=scores["bits_per_byte"], by_language=scores["by_language"],
+            inside=inside(records),
         )  # fmt: skip
         if self._compare(self.validation):
             self._save()
@@ -260,6 +309,8 @@ class Trainer:
     def _log(self, kind: str, report: Callable[[dict[str, Any]], None], **figures: Any) -> dict[str, Any]:
         record = {"kind": kind, "step": self.step, **figures}
         patiently(lambda: self.run.log(record), self.reporter.note, self.stop)
+        if self.loggers:
+            self.loggers.log(record)
         report(record)
         return record
 
@@ -296,10 +347,8 @@ class Trainer:
         if state["data"] != self.data:
             self.reporter.note("the data differ from those the run began with; going on with the new ones")
 
-    def _result(self, interrupted: bool) -> Result:
-        return Result(
-            run=str(self.run.path), checkpoint=str(self.saved) if self.saved else None, step=self.step, steps=self.config.steps,
-            taken=self.taken, tokens=self.tokens, loss=self.loss, validation=self.validation, best=self.best,
-            skipped=self.guard.skipped, spikes=self.guard.spikes, rewinds=self.rewinds, seconds=self.seconds,
-            peak_memory_bytes=peak_memory(self.device), interrupted=interrupted,
-        )  # fmt: skip
+
+def _put_back(before: list[tuple[Tensor, Tensor]]) -> None:
+    """Undo what a forward pass counted into buffers."""
+    for buffer, value in before:
+        buffer.copy_(value)

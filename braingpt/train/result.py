@@ -28,6 +28,16 @@ class Result:
     peak_memory_bytes: int
     interrupted: bool
 
+    @classmethod
+    def of(cls, trainer: Any) -> "Result":
+        """What has become of a `Trainer`'s run up to now."""
+        same = {name: getattr(trainer, name) for name in ("step", "taken", "tokens", "loss", "validation", "best", "rewinds", "seconds")}
+        return cls(
+            run=str(trainer.run.path), checkpoint=str(trainer.saved) if trainer.saved else None, steps=trainer.config.steps,
+            skipped=trainer.guard.skipped, spikes=trainer.guard.spikes, peak_memory_bytes=peak_memory(trainer.device),
+            interrupted=trainer.step < trainer.config.steps, **same,
+        )  # fmt: skip
+
     def as_dict(self) -> dict[str, Any]:
         """Every figure, for JSON."""
         return asdict(self)

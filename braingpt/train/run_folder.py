@@ -2,9 +2,11 @@
 
 runs/NAME/
   recipe.yaml     the resolved recipe
-  metrics.jsonl   one JSON object a line: {"kind": "train", ...} every step, {"kind": "validation", ...} every evaluation
+  metrics.jsonl   one JSON object a line: {"kind": "train", ...} every step, {"kind": "validation", ...} every evaluation, {"kind": "incident", ...}
+                  for a bad batch, {"kind": "rewind", ...}
   best.json       step, loss and folder of the checkpoint with the lowest validation loss
   checkpoints/    step-0000250/ ...
+  report.md       what became of it, with curves.svg, once the command line has finished it
 """
 
 import errno
@@ -85,7 +87,7 @@ class RunFolder:
 
     def _keep_metrics(self, records: list[dict[str, Any]], step: int) -> None:
         lines = [json.dumps(record, ensure_ascii=False) + "\n" for record in records if record["step"] <= step]
-        _replace(self.path / METRICS, "".join(lines))
+        write_whole(self.path / METRICS, "".join(lines))
 
     def log(self, record: dict[str, Any]) -> None:
         """Append one record to metrics.jsonl. Raises OSError when the disk is full, and no part of the record is there then."""
@@ -120,7 +122,7 @@ class RunFolder:
         """Record which checkpoint is best and delete those that are neither among the `keep` newest, nor best, nor the last good one."""
         folder = self.checkpoint(best["step"]) if best else None
         if folder and folder.is_dir():
-            _replace(self.path / BEST, json.dumps({**best, "checkpoint": str(folder.relative_to(self.path))}) + "\n")
+            write_whole(self.path / BEST, json.dumps({**best, "checkpoint": str(folder.relative_to(self.path))}) + "\n")
         checkpoint.prune(self.path, keep, [path for path in (folder, self.last_good()) if path])
 
     def last_good(self) -> Path | None:
@@ -139,7 +141,7 @@ class RunFolder:
         self._keep_metrics(read_metrics(self.path), step)
 
 
-def _replace(path: Path, text: str) -> None:
+def write_whole(path: Path, text: str) -> None:
     """Write a small file so that the old one or the new one is there, never a part."""
     temporary = path.parent / f".{path.name}.tmp-{os.getpid()}"
     with open(temporary, "w", encoding="utf-8") as file:

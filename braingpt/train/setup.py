@@ -4,6 +4,7 @@ import ctypes
 import logging
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
@@ -88,6 +89,23 @@ def recomputing(model: torch.nn.Module) -> None:
     """Let each block keep its input alone and compute the rest again in the backward pass, from now on: less memory, a third more work."""
     for block in model.blocks:
         block.forward = partial(checkpoint, block.forward, use_reentrant=False, preserve_rng_state=False)  # nothing is drawn in a block
+
+
+def matmul_flops(device: torch.device, dtype: torch.dtype | None) -> float:
+    """Floating-point operations a second of square matrix products here, the best of five: what a share of the peak refers to."""
+    size = 4096 if device.type == "cuda" else 1024
+    matrix = torch.randn(size, size, device=device, dtype=dtype or torch.float32)
+    seconds = []
+    for _ in range(5):
+        began = time.perf_counter()
+        float((matrix @ matrix)[0, 0])  # waits for the device
+        seconds.append(time.perf_counter() - began)
+    return 2 * size**3 / min(seconds)
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether an allocator gave up: torch has a class for a GPU's, words for a CPU's."""
+    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
 
 
 def compiled(model: torch.nn.Module, device: torch.device) -> Callable[..., Any]:

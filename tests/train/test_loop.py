@@ -16,7 +16,7 @@ from braingpt.train.progress import Reporter
 from braingpt.train.run_folder import locked, read_metrics
 from tests.train.conftest import tiny
 
-TIMING = ("tokens_per_second", "seconds")
+TIMING = ("tokens_per_second", "seconds", "data_seconds", "memory_bytes")
 
 
 class StopAt(Reporter):
@@ -79,7 +79,10 @@ def test_it_learns_and_the_result_loads(tmp_path, data):
     assert len(losses) == 60 and losses[0] == pytest.approx(math.log(16448), abs=0.2) and losses[-1] < 5
     last = records[-1]
     assert last["kind"] == "validation" and last["bits_per_byte"] > 0 and set(last["by_language"]) == {"ko", "en"}
-    assert set(records[0]) == {"kind", "step", "loss", "lr", "grad_norm", "tokens", "tokens_per_second", "seconds"}
+    assert set(records[0]) == {
+        "kind", "step", "loss", "lr", "grad_norm", "tokens", "tokens_per_second", "seconds", "data_seconds", "memory_bytes"
+    }  # fmt: skip
+    assert 0.05 < last["inside"]["attended"] < 0.5 and last["inside"]["columns"] == 3 / 17 and last["inside"]["imbalance"] >= 1
     assert result.peak_memory_bytes > 1e6 and result.loss == losses[-1]
     model, tokenizer = load(tmp_path / "run")
     assert not model.training and len(model.generate(tokenizer.encode("아침", language="ko"), max_new_tokens=4)) == 4
