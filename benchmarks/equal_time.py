@@ -22,7 +22,7 @@ from braingpt.model.lm import build
 from braingpt.recipes import load_recipe
 from braingpt.tokenizer import Tokenizer
 from braingpt.train import checkpoint
-from braingpt.train.loop import batches_of
+from braingpt.train.feed import batches_of
 from braingpt.train.optimizer import build_optimizer, set_learning_rate
 from braingpt.train.schedule import learning_rate
 from braingpt.train.setup import settle_cpu

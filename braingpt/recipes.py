@@ -7,6 +7,7 @@ The resolved recipe is saved with every run (`save_recipe`) and loads again with
 """
 
 import re
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -35,13 +36,21 @@ class DataConfig(Settings):
         return check_mixture(value)
 
 
+class LengthPhase(Settings):
+    """Sequences of `context` tokens up to the share `until` of the steps."""
+
+    until: float = Field(gt=0, lt=1)
+    context: int = Field(ge=2)
+
+
 class TrainConfig(Settings):
     """How long, how fast, how large. A step sees `batch` windows of `context` tokens, `micro_batch` at a time."""
 
     steps: int = Field(1000, ge=1)
     batch: int = Field(16, ge=1)
-    micro_batch: int | None = Field(None, ge=1)  # None: the whole batch at once
+    micro_batch: int | None = Field(None, ge=1)  # None: as much as the memory takes
     context: int = Field(512, ge=2)
+    lengths: tuple[LengthPhase, ...] = ()  # shorter sequences first: windows in pieces of `context` tokens until a share of the steps
     optimizer: Literal["adamw", "muon"] = "adamw"  # muon: for matrices, AdamW for the rest
     lr: float = Field(3e-3, gt=0)
     embedding_rate: float = Field(1.0, gt=0)  # the embedding's learning rate, times lr; it is the head as well
@@ -51,17 +60,33 @@ class TrainConfig(Settings):
     weight_decay: float = Field(0.1, ge=0)
     betas: tuple[float, float] = (0.9, 0.95)
     clip: float = Field(1.0, gt=0)  # gradient norm
+    skip_sigma: float | None = Field(6.0, gt=0)  # gradients this many deviations above the usual norm are left out; null: none
+    rewinds: int = Field(3, ge=0)  # times a run that is lost goes back to its last good checkpoint
+    average: float | None = Field(None, gt=0, lt=1)  # decay of a moving average of the weights, which is validated and saved; null: none
     seed: int = Field(0, ge=0)
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 on a GPU that has it, float32 on a CPU
     compile: bool = False
+    recompute: bool = False  # keep each block's input alone and compute the rest again in the backward pass
     eval_every: int = Field(250, ge=1)  # steps
     eval_windows: int = Field(64, ge=1)  # per language
     save_every: int = Field(250, ge=1)  # steps
+    keep: int = Field(3, ge=1)  # newest checkpoints; the best and the last good one stay as well
+    loggers: tuple[Literal["tensorboard", "wandb"], ...] = ()  # beside metrics.jsonl; extras
+    async_save: bool = False  # write checkpoints beside the training, for one more copy of them in memory
 
     @model_validator(mode="after")
     def _batch_divides(self) -> "TrainConfig":
         if self.micro_batch and self.batch % self.micro_batch:
             raise ValueError(f"train.batch ({self.batch}) must be a multiple of train.micro_batch ({self.micro_batch})")
+        return self
+
+    @model_validator(mode="after")
+    def _lengths_fit(self) -> "TrainConfig":
+        untils = [phase.until for phase in self.lengths]
+        if untils != sorted(set(untils)):
+            raise ValueError(f"train.lengths: 'until' rises from phase to phase, not {untils}")
+        if odd := [phase.context for phase in self.lengths if self.context % phase.context]:
+            raise ValueError(f"train.lengths: train.context ({self.context}) must be a multiple of {odd[0]}")
         return self
 
 
@@ -72,6 +97,22 @@ class Recipe(Settings):
     model: ModelConfig
     train: TrainConfig = TrainConfig()
     data: DataConfig = DataConfig()
+
+    def remarks(self) -> list[str]:
+        """Settings that have no effect beside the others, a line each: to be said before a run begins."""
+        train, found = self.train, []
+        if train.warmup >= train.steps:
+            found.append(
+                f"train.warmup ({train.warmup}) is not below train.steps ({train.steps}): the rate rises to the end, train.schedule has no effect"
+            )
+        elif train.final_lr == 1:
+            found.append(f"train.schedule={train.schedule} has no effect: train.final_lr is 1")
+        ends = [round(phase.until * train.steps) for phase in self.train.lengths]
+        if any(begin == end for begin, end in pairwise([0, *ends])):
+            found.append(f"train.lengths: one of the phases has no step of the {train.steps}")
+        if train.rewinds and train.save_every >= train.steps:
+            found.append(f"train.rewinds has no effect: with train.save_every={train.save_every} there is no checkpoint to go back to")
+        return found
 
 
 def shipped() -> list[str]:
@@ -194,6 +235,8 @@ def _siblings(loc: tuple[Any, ...]) -> list[str]:
         tagged = {m.model_fields["architecture"].default: m for m in get_args(get_args(ModelConfig)[0])}
         if part in tagged:
             group = tagged[part]
+        elif isinstance(part, int):  # one of a list
+            group = get_args(group)[0]
         elif part in getattr(group, "model_fields", {}) and part != "model":
             group = group.model_fields[part].annotation
     return list(getattr(group, "model_fields", {}))

@@ -1,3 +1,5 @@
+import re
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -9,7 +11,7 @@ from braingpt.recipes import check_recipe, load_recipe, recipe_text, save_recipe
 @pytest.mark.parametrize("name", shipped())
 def test_every_shipped_recipe_loads_and_comes_back_the_same(name, tmp_path):
     recipe = load_recipe(name)
-    assert recipe.name == name and recipe.model.architecture == name.split("-")[1]
+    assert recipe.name == name and recipe.model.architecture == (name.split("-")[1] if "-" in name else "v2")
     save_recipe(recipe, tmp_path / "recipe.yaml")
     assert load_recipe(tmp_path / "recipe.yaml") == recipe
 
@@ -26,6 +28,14 @@ def test_bases_are_not_listed():
         (["model.columns.actve=1"], r"unknown recipe key 'model.columns.actve'; did you mean 'active'\?"),
         (["model.mlp=4"], "unknown recipe key 'model.mlp'; known: .*columns"),
         (["train.steps=0"], "train.steps: .*greater than or equal to 1"),
+        (["train.average=1"], "train.average"),
+        (["train.skip_sigma=0"], "train.skip_sigma"),
+        (["train.loggers=[tensorbord]"], "train.loggers"),
+        (
+            ["train.lengths=[{until: 0.5, context: 64, contxt: 8}]"],
+            r"unknown recipe key 'train.lengths.0.contxt'; did you mean 'context'\?",
+        ),
+        (["train.lengths=[{until: 0.5, context: 48}]"], r"train.lengths: train.context \(128\) must be a multiple of 48"),
         (["train.steps=many"], "train.steps: .*'many'"),
         (["train.lr=.nan"], "train.lr"),
         (["train.micro_batch=5"], r"train.batch \(8\) must be a multiple of train.micro_batch \(5\)"),
@@ -50,6 +60,21 @@ def test_what_a_user_can_get_wrong_is_told_in_one_line(overrides, message):
     with pytest.raises(UserError, match=message) as caught:
         load_recipe("nano-v2", overrides)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "remark"),
+    [
+        (["train.steps=40", "train.save_every=20"], r"train.warmup \(40\) is not below train.steps \(40\)"),
+        (["train.final_lr=1"], "train.schedule=cosine has no effect"),
+        (["train.lengths=[{until: 1e-4, context: 32}]"], "one of the phases has no step"),
+        (["train.save_every=2000"], "train.rewinds has no effect"),
+    ],
+)
+def test_settings_without_effect_are_remarked(overrides, remark):
+    assert load_recipe("nano-v2").remarks() == []
+    (found,) = load_recipe("nano-v2", overrides).remarks()
+    assert re.search(remark, found)
 
 
 def test_overrides_are_yaml_laid_over_in_order():

@@ -4,7 +4,6 @@ The trainer, its batches and its optimizer are those of `braingpt train`; the sa
 """
 
 import math
-import statistics
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,13 +15,10 @@ from braingpt.errors import UserError
 from braingpt.inference.engine import Decoder, draw
 from braingpt.inference.sampling import Sampler, Sampling
 from braingpt.recipes import Recipe, load_recipe
+from braingpt.train.guard import SPIKE_WINDOW, is_spike
 from braingpt.train.loop import Trainer
 from braingpt.train.progress import Reporter
 from braingpt.train.run_folder import RunFolder
-
-SPIKE_WINDOW = 16  # steps a loss is compared with
-SPIKE_SPREADS = 6.0  # median absolute deviations above their median
-SPIKE_NATS = 0.5  # and at least so much
 
 
 def bench_recipe(size: str, architecture: str, steps: int, context: int, batch: int, folders: Sequence[str] = ()) -> Recipe:
@@ -112,14 +108,5 @@ class Contender:
 
 
 def spikes(losses: Sequence[float]) -> int:
-    """Steps whose loss jumps out of the 16 before it: above their median by 6 median absolute deviations and 0.5 nats, or not finite."""
-    found = 0
-    for step, loss in enumerate(losses):
-        before = [value for value in losses[max(0, step - SPIKE_WINDOW) : step] if math.isfinite(value)]
-        if not math.isfinite(loss):
-            found += 1
-        elif len(before) == SPIKE_WINDOW:
-            middle = statistics.median(before)
-            spread = statistics.median(abs(value - middle) for value in before)
-            found += loss - middle > max(SPIKE_SPREADS * spread, SPIKE_NATS)
-    return found
+    """Steps whose loss jumps out of the 16 before it (`braingpt.train.guard.is_spike`), or is not finite."""
+    return sum(is_spike(loss, losses[max(0, step - SPIKE_WINDOW) : step]) for step, loss in enumerate(losses))

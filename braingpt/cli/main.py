@@ -18,6 +18,7 @@ from braingpt.cli import (
     memory,
     quickstart,
     recipes,
+    runs,
     serve,
     tokenizer,
     train,
@@ -55,6 +56,7 @@ def _main(version: bool = typer.Option(False, "--version", callback=_version, is
 app.add_typer(tokenizer.app, name="tokenizer")
 app.add_typer(data.app, name="data")
 app.add_typer(recipes.app, name="recipes")
+app.add_typer(runs.app, name="runs")
 app.add_typer(memory.app, name="memory")
 app.command()(train.train)
 app.command()(quickstart.quickstart)

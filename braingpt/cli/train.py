@@ -8,6 +8,8 @@ import typer
 from braingpt.cli.console import Json, console, print_json
 from braingpt.cli.output import Device
 
+SAMPLES, SAMPLE_TOKENS = 3, 48  # languages, and tokens of each, in the report
+
 
 def train(
     recipe: Annotated[str | None, typer.Option("--recipe", help="A shipped recipe (`braingpt recipes` lists them) or a YAML file.")] = None,
@@ -51,8 +53,28 @@ def train(
         stopped = f"stopped after step {result.step} of {result.steps}, {where}"
         console(True).print(f"{stopped}; go on with: {_resume_command(out)}", soft_wrap=True, markup=False)
         raise SystemExit(130)
+    if result.taken:
+        _report(result, screen)
     if not json_output:
         _print_result(result, screen)
+
+
+def _report(result, screen) -> None:
+    """Let the finished model write a few words of each language, and write the run's report."""
+    from braingpt.inference.loading import load
+    from braingpt.inference.text import write
+    from braingpt.train.report import write_report
+
+    with screen.status("writing the report"):
+        model, tokenizer = load(result.run)
+        languages = list((result.validation or {"by_language": {}})["by_language"])[:SAMPLES]
+        samples = {
+            language: "".join(
+                write(model, tokenizer, "", language=language, max_new_tokens=SAMPLE_TOKENS, temperature=0.8, top_p=0.95, seed=0)
+            )
+            for language in languages
+        }
+        write_report(Path(result.run), samples)
 
 
 def _resume_command(out: Path) -> str:
@@ -62,25 +84,37 @@ def _resume_command(out: Path) -> str:
 
 
 def _print_plan(recipe, folders: list[Path], device: str, screen, json_output: bool) -> None:
-    """The plan as a table; with data that are not prepared, the command that prepares them."""
-    from rich.table import Table
-
+    """The plan as a table, activations and time tried on a few layers; with data that are not prepared, the command that prepares them."""
     from braingpt.errors import UserError
-    from braingpt.train.loop import batches_of, training_tokens
-    from braingpt.train.plan import build_plan, human, size
-    from braingpt.train.setup import autocast_dtype, open_data, pick_device
+    from braingpt.train.feed import batches_of, open_data, training_tokens
+    from braingpt.train.plan import plan_run
+    from braingpt.train.setup import pick_device
 
     tokens = epochs = missing = None
+    place = pick_device(device)
     try:
         tokenizer, shards = open_data(folders, recipe)
         tokens = training_tokens(shards)
         epochs = batches_of(recipe, shards, tokenizer).epochs(recipe.train.steps)
     except UserError as error:
         missing = str(error)
-    plan = build_plan(recipe, tokens, autocast_dtype(recipe.train, pick_device(device)) is not None, epochs)
+    with screen.status("trying a few layers"):
+        plan, room = plan_run(recipe, place, tokens, epochs, thorough=True)
     if json_output:
-        print_json(plan.as_dict() | {"data_missing": missing})
+        print_json(plan.as_dict() | {"data_missing": missing, "available_bytes": room})
         return
+    screen.print(_plan_table(plan, room))
+    if plan.peak_bytes > room:
+        screen.print("it does not fit into the memory that is free here", soft_wrap=True)
+    if missing:
+        screen.print(missing, soft_wrap=True)
+
+
+def _plan_table(plan, room: int):  # -> rich.table.Table
+    from rich.table import Table
+
+    from braingpt.train.plan import human, lasting, size
+
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column()
     table.add_column(justify="right")
@@ -91,9 +125,11 @@ def _print_plan(recipe, folders: list[Path], device: str, screen, json_output: b
     table.add_row("memory: weights and buffers", size(plan.weights_bytes))
     table.add_row("memory: gradients", size(plan.gradients_bytes))
     table.add_row("memory: optimizer", size(plan.optimizer_bytes))
-    if plan.autocast_bytes:
-        table.add_row("memory: bfloat16 copies", size(plan.autocast_bytes))
-    table.add_row("memory before activations", size(plan.memory_bytes))
+    if plan.average_bytes:
+        table.add_row("memory: averaged weights", size(plan.average_bytes))
+    table.add_row(f"memory: activations and logits of {plan.micro_batch} windows", size(plan.activations_bytes))
+    table.add_row("memory at the peak", size(plan.peak_bytes))
+    table.add_row("memory to be used here", size(room))
     table.add_row("tokens a step", f"{plan.tokens_per_step:,}")
     table.add_row("steps", f"{plan.steps:,}")
     table.add_row("tokens, whole run", human(plan.tokens))
@@ -103,9 +139,9 @@ def _print_plan(recipe, folders: list[Path], device: str, screen, json_output: b
     for language, count in (plan.epochs_by_language or {}).items():
         table.add_row(f"epochs of {language}", f"{count:.2f}")
     table.add_row("disk a checkpoint", size(plan.checkpoint_bytes))
-    screen.print(table)
-    if missing:
-        screen.print(missing, soft_wrap=True)
+    table.add_row("disk, whole run", size(plan.disk_bytes))
+    table.add_row("time here, validations and saves not counted", lasting(plan.seconds))
+    return table
 
 
 def _print_result(result, screen) -> None:
@@ -116,10 +152,11 @@ def _print_result(result, screen) -> None:
         screen.print(f"{result.run} has no steps left; --set train.steps=N with N above {result.steps} goes on", soft_wrap=True)
         return
     best = f", best validation loss {result.best['loss']:.3f} at step {result.best['step']}" if result.best else ""
-    skipped = f", {result.skipped} steps without a finite gradient skipped" if result.skipped else ""
+    trouble = (("gradients left out", result.skipped), ("loss spikes", result.spikes), ("times gone back", result.rewinds))
+    skipped = "".join(f", {name}: {count}" for name, count in trouble if count)
     speed = f"{result.tokens / result.seconds:,.0f} tokens/s, " if result.seconds else ""
     screen.print(
         f"step {result.step}{best}{skipped}; {duration(result.seconds)} of training, {speed}peak memory {size(result.peak_memory_bytes)}\n"
-        f"checkpoint {result.checkpoint}\nnext: braingpt generate {result.run}   braingpt eval {result.run}",
+        f"checkpoint {result.checkpoint}, report {result.run}/report.md\nnext: braingpt generate {result.run}   braingpt eval {result.run}",
         soft_wrap=True,
     )

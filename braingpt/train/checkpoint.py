@@ -2,7 +2,7 @@
 
     step-0000250/
       model.safetensors      parameters and buffers (controllers included); a tied tensor once
-      optimizer.safetensors  the optimizers' moments by parameter name, and the random generators' states
+      optimizer.safetensors  the optimizers' moments by parameter name, the random generators' states; with train.average, the trained weights
       recipe.yaml            the resolved recipe
       tokenizer/             the tokenizer, complete
       state.json             step, tokens, version, best validation loss, size and SHA-256 of every other file
@@ -19,7 +19,7 @@ import re
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError
@@ -28,12 +28,32 @@ from safetensors.torch import load_file, save_file
 from braingpt import __version__
 from braingpt.errors import Failure, UserError
 from braingpt.recipes import Recipe, load_recipe, save_recipe
+from braingpt.train.average import Average
 from braingpt.train.optimizer import Optimizers, pack_state, unpack_state
 
 FORMAT = 1
 CHECKPOINTS = "checkpoints"  # the folder in a run folder
 RNG_CPU, RNG_CUDA = "rng.cpu", "rng.cuda"
+TRAINED = "trained."  # before the names of the weights that training goes on from, where the model's are averaged
 _NAME = re.compile(r"step-(\d{7,})")
+
+
+class Contents(NamedTuple):
+    """A checkpoint's tensors on the CPU: the model's by name, and what training goes on from (None: it serves inference only)."""
+
+    model: dict[str, torch.Tensor]
+    training: dict[str, torch.Tensor] | None
+
+
+def contents(model: torch.nn.Module, optimizer: Optimizers | None = None, average: Average | None = None, copied: bool = False) -> Contents:
+    """The tensors to write; on a CPU the live ones, unless `copied`. With an `average`, the model's are the averaged weights."""
+    weights = _distinct(model.state_dict())
+    training = None if optimizer is None else pack_state(model, optimizer) | _random_state()
+    if average is not None and training is not None:
+        training |= {f"{TRAINED}{name}": weights[name] for name in average.values}
+    if average is not None:
+        weights |= average.values
+    return Contents(_on_cpu(weights, copied), None if training is None else _on_cpu(training, copied))
 
 
 def save(
@@ -47,9 +67,16 @@ def save(
     optimizer: Optimizers | None = None,
     extra: dict[str, Any] | None = None,
 ) -> Path:
+    """Write a checkpoint of the model as it is: `contents` and `write` in one. Without `optimizer` it serves inference only."""
+    return write(folder, contents(model, optimizer), tokenizer=tokenizer, recipe=recipe, step=step, tokens=tokens, extra=extra)
+
+
+def write(
+    folder: Path, tensors: Contents, *, tokenizer: Any, recipe: Recipe, step: int, tokens: int, extra: dict[str, Any] | None = None
+) -> Path:
     """Write a checkpoint to `folder`, replacing one that is there, and return it. `extra` goes into state.json as it is.
 
-    `step` counts finished optimizer steps, `tokens` the tokens they saw. Without `optimizer` the checkpoint serves inference only.
+    `step` counts finished optimizer steps, `tokens` the tokens they saw.
     Raises OSError when the disk is full or not writable; what was there before stays then.
     """
     folder = Path(folder)
@@ -58,9 +85,9 @@ def save(
     shutil.rmtree(temporary, ignore_errors=True)
     try:
         temporary.mkdir()
-        _save_tensors(_distinct(model.state_dict()), temporary / "model.safetensors")
-        if optimizer is not None:
-            _save_tensors(pack_state(model, optimizer) | _random_state(), temporary / "optimizer.safetensors")
+        _save_tensors(tensors.model, temporary / "model.safetensors")
+        if tensors.training is not None:
+            _save_tensors(tensors.training, temporary / "optimizer.safetensors")
         save_recipe(recipe, temporary / "recipe.yaml")
         tokenizer.save(temporary / "tokenizer")
         for path in temporary.glob("*.safetensors"):  # the library makes files only their owner can read
@@ -119,12 +146,19 @@ def load_weights(model: torch.nn.Module, folder: Path) -> None:
             own[name].copy_(value)
 
 
-def load_training(model: torch.nn.Module, optimizer: Optimizers, folder: Path) -> None:
-    """Put the optimizer's and the random generators' states back. Raises UserError for a checkpoint saved without them."""
+def load_training(model: torch.nn.Module, optimizer: Optimizers, folder: Path, average: Average | None = None) -> None:
+    """Put the optimizer's and the random generators' states back, and the trained weights where the checkpoint holds their `average`.
+
+    Raises UserError for a checkpoint saved without them.
+    """
     path = Path(folder) / "optimizer.safetensors"
-    if "optimizer.safetensors" not in read_state(folder)["files"]:
+    state = read_state(folder)
+    if "optimizer.safetensors" not in state["files"]:
         raise UserError(f"{folder} was saved for inference, without the optimizer's state; training cannot go on from it")
     tensors = _load_tensors(path)
+    trained = {name.removeprefix(TRAINED): tensors.pop(name) for name in list(tensors) if name.startswith(TRAINED)}
+    if average is not None:
+        average.restore(trained, state["averaged"])
     cpu, cuda = tensors.pop(RNG_CPU), tensors.pop(RNG_CUDA, None)
     try:
         unpack_state(model, optimizer, tensors)
@@ -213,6 +247,13 @@ def sweep(run: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
+def set_aside(folder: Path) -> Path:
+    """Take a damaged checkpoint out of the run's list without losing it; its new place."""
+    aside = folder.with_name(f"damaged-{folder.name}")
+    shutil.rmtree(aside, ignore_errors=True)
+    return folder.rename(aside)
+
+
 def remove(folder: Path) -> None:
     """Delete a checkpoint so that no half of it is ever seen under its name."""
     if folder.exists():
@@ -245,9 +286,15 @@ def _random_state() -> dict[str, torch.Tensor]:
     return {RNG_CPU: torch.get_rng_state(), **cuda}
 
 
+def _on_cpu(tensors: dict[str, torch.Tensor], copied: bool) -> dict[str, torch.Tensor]:
+    moved = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    live = {tensor.data_ptr() for tensor in tensors.values()} if copied else set()
+    return {name: tensor.clone() if tensor.data_ptr() in live else tensor for name, tensor in moved.items()}
+
+
 def _save_tensors(tensors: dict[str, torch.Tensor], path: Path) -> None:
     try:
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path)
+        save_file(tensors, path)
     except SafetensorError as error:  # the library turns the system's error into words
         code = re.search(r"os error (\d+)", str(error))
         raise OSError(int(code[1]), os.strerror(int(code[1])), str(path)) if code else Failure(f"cannot write {path}: {error}") from None

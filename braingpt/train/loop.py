@@ -2,59 +2,52 @@
 
     train(load_recipe("nano-v2"), Path("runs/nano-v2"), [Path("data/sample")])
 
-A step is a pure function of (weights, optimizer, step number, data): batches and the learning rate follow from the step number, nothing
-else is remembered. On a CPU, 10 steps and 10 more after a restart equal 20 steps bit for bit. Products run in bfloat16 on a GPU that has
-it, weights and optimizer stay in float32; on a CPU everything is float32.
+A step is a pure function of (weights, optimizer, guard, step number, data): batches and the learning rate follow from the step number, the
+guard's windows are saved. On a CPU, 10 steps and 10 more after a restart equal 20 steps bit for bit. Products run in bfloat16 on a GPU that
+has it, weights and optimizer stay in float32; on a CPU everything is float32. `Trainer.update` is the whole step.
 """
 
 import math
-import resource
-import sys
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from braingpt.errors import Failure
 from braingpt.recipes import Recipe, load_recipe
 from braingpt.train import checkpoint
+from braingpt.train.average import Average
+from braingpt.train.feed import Feed, open_data, training_tokens
+from braingpt.train.guard import Guard, Lost
+from braingpt.train.inside import inside
+from braingpt.train.loggers import Loggers
 from braingpt.train.optimizer import build_optimizer, set_learning_rate
-from braingpt.train.plan import build_plan
+from braingpt.train.plan import plan_run, size
 from braingpt.train.progress import Reporter
+from braingpt.train.result import Result, peak_memory
 from braingpt.train.resume import check_agreement, data_identity, run_of, starting_point
 from braingpt.train.run_folder import RunFolder, locked
-from braingpt.train.schedule import learning_rate
-from braingpt.train.setup import autocast, autocast_dtype, compiled, denormals_flushed, open_data, pick_device
+from braingpt.train.saving import Saver, patiently
+from braingpt.train.schedule import learning_rate, length_at
+from braingpt.train.setup import (
+    autocast,
+    autocast_dtype,
+    compiled,
+    denormals_flushed,
+    is_out_of_memory,
+    matmul_flops,
+    pick_device,
+    recomputing,
+)
 from braingpt.train.stopping import Stopped, StopRequest, stop_on_signals
 
-MAX_SKIPPED = 20  # steps in a row without a finite gradient before the run is given up
 VALIDATION_ROWS = 8  # windows at a time
-
-
-@dataclass(frozen=True)
-class Result:
-    """How a run ended. Sizes in bytes, losses in nats a token, seconds of training without validation and saving."""
-
-    run: str
-    checkpoint: str | None
-    step: int
-    steps: int
-    taken: int  # steps of this call
-    tokens: int
-    loss: float | None  # of the last step taken now
-    validation: dict[str, Any] | None  # the run's last validation record
-    best: dict[str, Any] | None  # {"step", "loss"} of the best validation of the whole run
-    skipped: int
-    seconds: float
-    peak_memory_bytes: int
-    interrupted: bool
-
-    def as_dict(self) -> dict[str, Any]:
-        """Every figure, for JSON."""
-        return asdict(self)
+SHORT = 1e12  # floating-point operations of a run below which the device's speed is not measured
+SMALLER = "--set train.recompute=true or a smaller train.context takes less"
 
 
 def train(
@@ -68,14 +61,14 @@ def train(
 ) -> Result:
     """Train `recipe` on the prepared `folders` (the recipe's by default) into the run folder `out`.
 
-    `resume`: None for a new run, "auto" for the newest checkpoint in `out` if there is one, or a run folder or checkpoint.
-    `device`: "cpu", "cuda" or None for the GPU where there is one. SIGINT and SIGTERM end the run early, with a checkpoint.
+    `resume`: None for a new run, "auto" for the newest undamaged checkpoint in `out` if there is one, or a run folder or checkpoint.
+    `device`: "cpu", "cuda" or None for the GPU where there is one. SIGINT, SIGTERM and SIGHUP end the run early, with a checkpoint.
     Raises UserError for what the caller can put right, Failure when gradients stay infinite or a checkpoint is damaged.
     """
     reporter = reporter or Reporter()
     target = pick_device(device)
     with denormals_flushed(), locked(Path(out)) as run:
-        start = starting_point(run.path, resume)
+        start = starting_point(run.path, resume, reporter.note)
         if start and not folders:
             folders = load_recipe(start / "recipe.yaml").data.folders
         paths = tuple(map(Path, folders or recipe.data.folders))
@@ -89,20 +82,8 @@ def train(
                 return trainer.run_to_end(stop)
         finally:
             reporter.end()
-
-
-def batches_of(recipe: Recipe, shards: Any, tokenizer: Any) -> Any:
-    """The `Batches` a run of `recipe` trains on. Raises UserError where its mixture and the data do not go together."""
-    from braingpt.data.mixture import Batches
-
-    config, data = recipe.train, recipe.data
-    reset_at = tokenizer.eot if data.reset_at_documents else None
-    return Batches(shards, "train", config.batch, config.context, config.seed, data.mixture, steps=config.steps, reset_at=reset_at)
-
-
-def training_tokens(shards: Any) -> int:
-    """Tokens to train on, all languages together."""
-    return sum(shards.tokens("train", language) for language in shards.languages("train"))
+            if trainer.loggers:
+                trainer.loggers.close()
 
 
 class Trainer:
@@ -115,12 +96,20 @@ class Trainer:
         self.recipe, self.config, self.run, self.device, self.reporter = recipe, config, run, device, reporter
         self.tokenizer, self.shards = open_data(folders, recipe)
         self.data = data_identity(folders)
-        self.batches = batches_of(recipe, self.shards, self.tokenizer)
+        self.feed = Feed(recipe, self.shards, self.tokenizer, device)
         self.dtype = autocast_dtype(config, device)
         self.model = build(recipe, seed=config.seed).to(device)
+        if config.recompute:
+            recomputing(self.model)
         self.forward = compiled(self.model, device) if config.compile else self.model
         self.optimizer = build_optimizer(self.model, config)
-        self.step = self.tokens = self.skipped = self.skipped_in_row = self.taken = 0
+        self.average = Average(self.model, config.average) if config.average else None
+        self.guard = Guard(config.skip_sigma, device)
+        self.micro = config.micro_batch or config.batch
+        self.loggers: Loggers | None = None
+        self.peak_flops: float | None = None  # of this device's matrix products, where a run is worth measuring them
+        self.saver, self.stop = Saver(config.async_save), StopRequest()
+        self.step = self.tokens = self.taken = self.rewinds = 0
         self.seconds = 0.0
         self.best: dict[str, Any] | None = None
         self.loss: float | None = None
@@ -131,130 +120,184 @@ class Trainer:
 
     def begin(self, start: Path | None) -> None:
         """Take up the checkpoint `start`, or begin anew; make the run folder ready and say what lies ahead."""
-        epochs = self.batches.epochs(self.config.steps)
-        plan = build_plan(self.recipe, training_tokens(self.shards), self.dtype is not None, epochs)
         if start:
             self._restore(start)
+        tokens, epochs = training_tokens(self.shards), self.feed.batches.epochs(self.config.steps)
+        held = sum(tensor.numel() * tensor.element_size() for tensor in [*self.model.parameters(), *self.model.buffers()])
+        plan, room = plan_run(self.recipe, self.device, tokens, epochs, self.micro if start else None, held=held)
+        self.micro = plan.micro_batch
+        if plan.peak_bytes and plan.peak_bytes > room:
+            self.reporter.note(f"it may not fit: {size(plan.peak_bytes)} at the peak, {size(room)} of memory to be used; {SMALLER}")
         self.run.check_space(plan.checkpoint_bytes)
         self.run.prepare(self.recipe, self.step, run_of(start) if start else None)
-        for record in self.run.validations():
-            self.validation = record
-            self._compare(record)
+        self.loggers = Loggers(self.config.loggers, self.run.path, self.recipe) if self.config.loggers else None
+        self.peak_flops = matmul_flops(self.device, self.dtype) if plan.training_flops > SHORT else None
+        self.flops_per_token = 3 * plan.flops_per_token  # forward and backward
+        self._recall()
+        self.run.settle(self.best, self.config.keep)  # a kill may have come between a validation and this
         self.reporter.begin(plan.summary(), self.step, self.config.steps)
+        for remark in self.recipe.remarks():
+            self.reporter.note(remark)
         if start:
             self.reporter.note(f"going on after step {self.step} ({start})")
         if self.dtype is not None and self.device.type == "cpu":
             self.reporter.note("bfloat16 is slow on most CPUs, up to hundreds of times; --set train.dtype=float32 avoids that")
-        if self.batches.skipped:
-            self.reporter.note(f"left out, being shorter than a window: {', '.join(self.batches.skipped)}")
+        if self.feed.batches.skipped:
+            self.reporter.note(f"left out, being shorter than a window: {', '.join(self.feed.batches.skipped)}")
         if not self.validates:
             self.reporter.note(f"no validation: the data hold no validation text of {self.config.context} tokens")
 
-    def _restore(self, start: Path) -> None:
-        state = checkpoint.read_state(start)
-        checkpoint.verify(start, state)
-        checkpoint.load_weights(self.model, start)
-        checkpoint.load_training(self.model, self.optimizer, start)
-        self.step, self.tokens, self.best = state["step"], state["tokens"], state["best"]
-        self.skipped, self.skipped_in_row, self.seconds = state["skipped"], state["skipped_in_row"], state["seconds"]
-        if start.resolve().parent == self.run.checkpoint(0).resolve().parent:
-            self.saved = start
-        if state["data"] != self.data:
-            self.reporter.note("the data differ from those the run began with; going on with the new ones")
-
     def run_to_end(self, stop: StopRequest) -> Result:
         """All steps that are left, unless a stop is asked for."""
+        self.stop = stop
         try:
             if self._due(self.config.eval_every) and (self.validation or {}).get("step") != self.step:
-                self._validate(stop)  # the run was stopped between saving and validating
+                self._validate()  # the run was stopped between saving and validating
             while self.step < self.config.steps:
                 if stop.asked:
                     raise Stopped
-                self._take_step()
+                try:
+                    self._take_step()
+                except Lost as lost:
+                    self._rewind(lost)
+                    continue
                 if self._due(self.config.save_every):
                     self._save()
                 if self._due(self.config.eval_every):
-                    self._validate(stop)
+                    self._validate()
         except Stopped:
             pass
+        finally:
+            self.saver.finish()
         self._save()
-        return self._result(interrupted=self.step < self.config.steps)
+        self.saver.finish()
+        return Result.of(self)
 
     def _due(self, every: int) -> bool:
         """Whether something done every so many steps, and at the end, is due after this one."""
         return self.step > 0 and (self.step % every == 0 or self.step == self.config.steps)
 
+    def update(self) -> tuple[float, float, bool]:
+        """Learn from this step's batch: (loss, gradient norm before clipping, whether it was left out). What is left out changes nothing."""
+        set_learning_rate(self.optimizer, learning_rate(self.step, self.config))
+        if self.step and length_at(self.step, self.config) != length_at(self.step - 1, self.config):
+            self.guard.new_level()
+        before = [(buffer, buffer.clone()) for buffer in self.model.buffers() if buffer.dtype != torch.bool]  # masks follow the weights
+        while (gradients := self._gradients_if_they_fit()) is None:
+            self._halve(before)
+        loss, norm = gradients
+        skip = self.guard.judge(norm)
+        self.optimizer.step(skip)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.feed.prepare(self.step + 1, self.micro)  # while the device computes
+        loss, norm, skipped = torch.stack((loss, norm, skip)).tolist()  # a step's only wait for the device
+        if skipped:
+            _put_back(before)
+        else:
+            self.model.after_step()
+            if self.average:
+                self.average.update()
+        return loss, norm, bool(skipped)
+
+    def _gradients(self) -> tuple[Tensor, Tensor]:
+        """Fill the gradients from the step's batch, piece by piece; (mean loss, norm before clipping)."""
+        self.model.train()
+        total = torch.zeros((), device=self.device)
+        for piece in self.feed.pieces(self.step, self.micro):
+            where = {} if piece.segments_BL is None else {"segments_BL": piece.segments_BL}
+            with autocast(self.device, self.dtype):
+                loss = self.forward(piece.ids_BL, piece.targets_BL, **where).loss
+            (loss * piece.share).backward()
+            total += loss.detach() * piece.share
+        return total, torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
+
+    def _gradients_if_they_fit(self) -> tuple[Tensor, Tensor] | None:
+        try:
+            return self._gradients()
+        except RuntimeError as error:  # what an exception holds is freed only behind its `except`
+            if not is_out_of_memory(error):
+                raise
+        return None
+
+    def _halve(self, before: list[tuple[Tensor, Tensor]]) -> None:
+        """Out of memory: take the step again in pieces of half the size."""
+        if self.micro == 1:
+            raise Failure(f"one window of {self.config.context} tokens does not fit into memory; {SMALLER}")
+        self.micro = next(rows for rows in range(self.micro // 2, 0, -1) if self.config.batch % rows == 0)
+        self.optimizer.zero_grad(set_to_none=True)
+        _put_back(before)
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        self.reporter.note(f"out of memory in step {self.step + 1}: going on with {self.micro} windows at a time")
+
     def _take_step(self) -> None:
+        """One step, counted and written down. Raises `Lost` when the run does not recover by itself."""
         began = time.perf_counter()
-        loss, norm = self.update()
-        finite = math.isfinite(norm)
-        self.skipped += not finite
-        self.skipped_in_row = 0 if finite else self.skipped_in_row + 1
-        if self.skipped_in_row > MAX_SKIPPED:
-            last = f"; the last checkpoint is {self.saved}" if self.saved else ""
-            raise Failure(f"no finite gradient in {self.skipped_in_row} steps up to step {self.step + 1}{last}; try a lower train.lr")
+        loss, norm, skipped = self.update()
         seconds = time.perf_counter() - began
+        remarks = self.guard.note(loss, norm, skipped)
         tokens = self.config.batch * self.config.context
         self.step, self.tokens, self.seconds, self.taken = self.step + 1, self.tokens + tokens, self.seconds + seconds, self.taken + 1
         self.loss = loss if math.isfinite(loss) else None
-        rate = learning_rate(self.step - 1, self.config)
+        finite_norm = norm if math.isfinite(norm) else None
+        share = {"share_of_peak": self.flops_per_token * tokens / seconds / self.peak_flops} if self.peak_flops else {}
         self._log(
-            "train", self.reporter.step, loss=self.loss, lr=rate, grad_norm=norm if finite else None, tokens=self.tokens,
-            tokens_per_second=tokens / seconds, seconds=self.seconds, **({} if finite else {"skipped": True}),
+            "train", self.reporter.step, loss=self.loss, lr=learning_rate(self.step - 1, self.config), grad_norm=finite_norm,
+            tokens=self.tokens, tokens_per_second=tokens / seconds, seconds=self.seconds, data_seconds=self.feed.seconds,
+            memory_bytes=peak_memory(self.device), **share, **remarks,
         )  # fmt: skip
+        if remarks:
+            reason = remarks.get("skipped") or "loss spike"
+            self._log("incident", self.reporter.incident, reason=reason, windows=self.feed.windows(self.step - 1))
+        self.guard.check(self.step)
 
-    def update(self) -> tuple[float, float]:
-        """Learn from this step's batch: (loss, gradient norm before clipping). A norm that is not finite changes nothing."""
-        set_learning_rate(self.optimizer, learning_rate(self.step, self.config))
-        loss, norm = self._gradients()
-        if math.isfinite(norm):
-            self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        if math.isfinite(norm):
-            self.model.after_step()
-        return loss, norm
+    def _rewind(self, lost: Lost) -> None:
+        """Go back to the last good checkpoint and pass over the data that led astray. Raises Failure where that is no help."""
+        self.saver.finish()
+        good = self.run.last_good()
+        if good is None or self.rewinds == self.config.rewinds:
+            if not self.guard.skipped_in_row:
+                self.reporter.note(f"{lost}; no going back is left, so this is taken for its new level")
+                self.guard.new_level()
+                return
+            last = f"; the last good checkpoint is {good}" if good else ""
+            raise Failure(f"{lost}{last}; try a lower train.lr")
+        astray, offset, rewinds = self.step, self.feed.offset, self.rewinds + 1
+        checkpoint.verify(good)
+        self._restore(good)
+        self.run.drop_after(self.step)
+        self.feed.offset, self.rewinds = offset + astray - self.step, rewinds
+        self._recall()
+        self._log("rewind", self.reporter.rewind, reason=str(lost), astray=astray, offset=self.feed.offset)
 
-    def _gradients(self) -> tuple[float, float]:
-        """Fill the gradients from the step's batch, piece by piece; (mean loss, norm before clipping)."""
-        batch = self.batches.batch(self.step)
-        micro = self.config.micro_batch or self.config.batch
-        counted = (batch.targets_BL != -100).sum().clamp(min=1)
-        self.model.train()
-        total = torch.zeros((), device=self.device)
-        ids, targets = batch.ids_BL.split(micro), batch.targets_BL.split(micro)
-        segments = [None] * len(ids) if batch.segments_BL is None else batch.segments_BL.split(micro)
-        for ids_BL, targets_BL, segments_BL in zip(ids, targets, segments, strict=True):
-            share = float((targets_BL != -100).sum() / counted)
-            where = {} if segments_BL is None else {"segments_BL": self._move(segments_BL)}
-            with autocast(self.device, self.dtype):
-                loss = self.forward(self._move(ids_BL), self._move(targets_BL), **where).loss
-            (loss * share).backward()
-            total += loss.detach() * share
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
-        return float(total), float(norm)
-
-    def _move(self, tensor: torch.Tensor) -> torch.Tensor:
-        return tensor.to(self.device) if self.device.type == "cpu" else tensor.pin_memory().to(self.device, non_blocking=True)
-
-    def _validate(self, stop: StopRequest) -> None:
+    def _validate(self) -> None:
         """Score the validation text; a new best is saved even between two regular saves. A stop drops the validation."""
         from braingpt.evaluation.perplexity import evaluate
 
         if not self.validates:
             return
-        with stop.droppable(), autocast(self.device, self.dtype):
+        averaged = self.average.in_place() if self.average else nullcontext()
+        with averaged, self.stop.droppable(), autocast(self.device, self.dtype), self.model.recording() as records:
             scores = evaluate(
                 self.model, self.shards, self.tokenizer, context=self.config.context, windows=self.config.eval_windows,
-                rows=min(VALIDATION_ROWS, self.config.micro_batch or self.config.batch), device=self.device,
-                reset_at_documents=self.recipe.data.reset_at_documents,
+                rows=min(VALIDATION_ROWS, self.micro), device=self.device, reset_at_documents=self.recipe.data.reset_at_documents,
             ).as_dict()  # fmt: skip
         self.validation = self._log(
             "validation", self.reporter.validation,
             loss=scores["loss"], bits_per_byte=scores["bits_per_byte"], by_language=scores["by_language"],
+            inside=inside(records),
         )  # fmt: skip
         if self._compare(self.validation):
             self._save()
-            self.run.settle(self.best)
+            self.saver.finish()
+            self.run.settle(self.best, self.config.keep)
+
+    def _recall(self) -> None:
+        """Take up the validations the run folder holds: one may be younger than its checkpoint."""
+        self.validation = None
+        for record in self.run.validations():
+            self.validation = record
+            self._compare(record)
 
     def _compare(self, record: dict[str, Any]) -> bool:
         """Whether a validation is the best so far; it is remembered then."""
@@ -263,34 +306,49 @@ class Trainer:
             self.best = {"step": record["step"], "loss": record["loss"]}
         return better
 
-    def _log(self, kind: str, report: Any, **figures: Any) -> dict[str, Any]:
+    def _log(self, kind: str, report: Callable[[dict[str, Any]], None], **figures: Any) -> dict[str, Any]:
         record = {"kind": kind, "step": self.step, **figures}
-        self.run.log(record)
+        patiently(lambda: self.run.log(record), self.reporter.note, self.stop)
+        if self.loggers:
+            self.loggers.log(record)
         report(record)
         return record
 
     def _save(self) -> None:
         """A checkpoint of this step, unless there is one."""
-        folder = self.run.checkpoint(self.step)
+        folder, best = self.run.checkpoint(self.step), self.best
         if self.step == 0 or self.saved == folder:
             return
+        tensors = checkpoint.contents(self.model, self.optimizer, self.average, copied=self.config.async_save)
         extra = {
-            "best": self.best, "skipped": self.skipped, "skipped_in_row": self.skipped_in_row, "seconds": self.seconds, "data": self.data,
+            "best": best, "seconds": self.seconds, "data": self.data, "guard": self.guard.state(), "calm": self.guard.calm,
+            "rewinds": self.rewinds, "offset": self.feed.offset, "micro_batch": self.micro, "averaged": self.average.count if self.average else 0,
         }  # fmt: skip
-        self.saved = checkpoint.save(
-            folder, model=self.model, tokenizer=self.tokenizer, recipe=self.recipe, step=self.step, tokens=self.tokens,
-            optimizer=self.optimizer, extra=extra,
-        )  # fmt: skip
-        self.run.settle(self.best)
+        step, tokens = self.step, self.tokens
 
-    def _result(self, interrupted: bool) -> Result:
-        if self.device.type == "cuda":
-            peak = torch.cuda.max_memory_allocated(self.device)
-        else:
-            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-        return Result(
-            run=str(self.run.path), checkpoint=str(self.saved) if self.saved else None,
-            step=self.step, steps=self.config.steps, taken=self.taken, tokens=self.tokens,
-            loss=self.loss, validation=self.validation, best=self.best, skipped=self.skipped,
-            seconds=self.seconds, peak_memory_bytes=peak, interrupted=interrupted,
-        )  # fmt: skip
+        def write() -> None:
+            checkpoint.write(folder, tensors, tokenizer=self.tokenizer, recipe=self.recipe, step=step, tokens=tokens, extra=extra)
+            self.run.settle(best, self.config.keep)
+
+        self.saver.submit(lambda: patiently(write, self.reporter.note, self.stop))
+        self.saved = folder
+
+    def _restore(self, start: Path) -> None:
+        """Everything as it was when the checkpoint `start`, which has been verified, was saved."""
+        state = checkpoint.read_state(start)
+        checkpoint.load_weights(self.model, start)
+        checkpoint.load_training(self.model, self.optimizer, start, self.average)
+        self.step, self.tokens, self.best, self.seconds = state["step"], state["tokens"], state["best"], state["seconds"]
+        if "guard" in state:
+            self.guard.restore(state["guard"])
+        self.rewinds, self.feed.offset = state.get("rewinds", 0), state.get("offset", 0)
+        self.micro = self.config.micro_batch or state.get("micro_batch", self.micro)  # of other pieces sums would round otherwise
+        self.saved = start if start.resolve().parent == self.run.checkpoint(0).resolve().parent else None
+        if state["data"] != self.data:
+            self.reporter.note("the data differ from those the run began with; going on with the new ones")
+
+
+def _put_back(before: list[tuple[Tensor, Tensor]]) -> None:
+    """Undo what a forward pass counted into buffers."""
+    for buffer, value in before:
+        buffer.copy_(value)

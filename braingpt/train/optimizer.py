@@ -38,10 +38,16 @@ class Optimizers:
     def __init__(self, *optimizers: torch.optim.Optimizer) -> None:
         self.optimizers = optimizers
 
-    def step(self) -> None:
-        """One step of each."""
+    def step(self, skip: torch.Tensor | None = None) -> None:
+        """One step of each; none where `skip` is 1.0, which the fused optimizers ask on the device itself and Muon waits for."""
         for optimizer in self.optimizers:
-            optimizer.step()
+            if optimizer.defaults.get("fused"):
+                optimizer.found_inf = skip  # the name under which torch's gradient scaler hands it over
+                optimizer.step()
+                # The fused step leaves versions as they were, by which what is made of weights and kept (2:4 pruned ones) is found outdated.
+                torch.autograd.graph.increment_version([p for group in optimizer.param_groups for p in group["params"]])
+            elif skip is None or not skip:
+                optimizer.step()
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Forget all gradients."""

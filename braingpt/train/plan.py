@@ -1,17 +1,22 @@
-"""What a run will take, before it begins: parameters, arithmetic, memory, tokens, disk. Read off the model itself, on the meta device.
+"""What a run will take, before it begins: parameters, arithmetic, memory by part, time, tokens, disk. Read off the model itself, on the meta
+device; activations and time are tried on a layer or two (`memory.demand`), where that is asked for.
 
-Memory counts what is certain: weights, gradients and the optimizers' moments (AdamW two, Muon one), and under autocast the weights' bfloat16 copies. Activations
-come on top; they grow with `micro_batch` x `context` and are not guessed at.
+Memory is what is alive at once at the peak: weights, the optimizer's moments, and gradients beside the activations of one micro-batch. With a
+single micro-batch a step gradients come into being as activations go, so that only the larger of the two counts.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
 
 from braingpt.recipes import Recipe
+from braingpt.train.memory import Demand, available, demand
 from braingpt.train.optimizer import orthogonalises, trainable
+from braingpt.train.setup import autocast_dtype
 
+ROOM = 0.9  # share of the free memory that is planned with
+LONG = 1e15  # floating-point operations of a run for which its duration is tried beforehand
 BACKWARD = 2  # a backward pass computes two products for each of the forward pass
 
 
@@ -28,36 +33,68 @@ class Plan:
     gradients_bytes: int
     optimizer_bytes: int
     autocast_bytes: int
+    average_bytes: int
+    micro_batch: int
     steps: int
+    context: int
     tokens_per_step: int
     tokens: int
     data_tokens: int | None
     checkpoint_bytes: int
+    disk_bytes: int  # all checkpoints that are kept, and the one being written
     epochs_by_language: dict[str, float] | None = None  # passes over each language's windows, as the mixture draws them
+    activations_bytes: int | None = None  # of a micro-batch, logits included; None where nothing was tried
+    step_seconds: float | None = None
 
     @property
     def memory_bytes(self) -> int:
         """All parts together, activations excluded."""
-        return self.weights_bytes + self.gradients_bytes + self.optimizer_bytes + self.autocast_bytes
+        return self.weights_bytes + self.gradients_bytes + self.optimizer_bytes + self.autocast_bytes + self.average_bytes
+
+    @property
+    def peak_bytes(self) -> int | None:
+        """The most that is held at once; None where activations were not tried."""
+        if self.activations_bytes is None:
+            return None
+        single = self.micro_batch * self.context == self.tokens_per_step
+        passing = max(self.gradients_bytes, self.activations_bytes) if single else self.gradients_bytes + self.activations_bytes
+        return self.weights_bytes + self.optimizer_bytes + self.average_bytes + passing
+
+    @property
+    def seconds(self) -> float | None:
+        """The whole run's steps; None where nothing was tried."""
+        return None if self.step_seconds is None else self.steps * self.step_seconds
 
     @property
     def epochs(self) -> float | None:
         """How often the run reads its training data, all languages together."""
         return self.tokens / self.data_tokens if self.data_tokens else None
 
+    def tried(self, demand: Demand, batch: int, micro_batch: int) -> "Plan":
+        """The same with what was tried, at `micro_batch` windows at a time."""
+        return replace(
+            self,
+            micro_batch=micro_batch,
+            activations_bytes=demand.activations(micro_batch),
+            step_seconds=demand.seconds(batch, micro_batch),
+        )
+
     def as_dict(self) -> dict[str, Any]:
         """Every figure, for JSON."""
-        return {**asdict(self), "memory_bytes": self.memory_bytes, "epochs": self.epochs}
+        derived = {"memory_bytes": self.memory_bytes, "peak_bytes": self.peak_bytes, "epochs": self.epochs, "seconds": self.seconds}
+        return asdict(self) | derived
 
     def summary(self) -> str:
         """One line for the start of a run."""
         epochs = f", {self.epochs:.2g} epochs of {human(self.data_tokens)}" if self.data_tokens else ""
         if self.epochs_by_language and len(self.epochs_by_language) > 1:
             epochs += f" ({', '.join(f'{language} {count:.2g}' for language, count in self.epochs_by_language.items())})"
+        memory = f"{size(self.memory_bytes)} before activations" if self.peak_bytes is None else f"{size(self.peak_bytes)} at the peak"
+        time = "" if self.seconds is None else f", about {lasting(self.seconds)}"
         return (
             f"{self.name}: {human(self.parameters_total)} parameters, {human(self.parameters_active)} active; "
             f"{self.steps:,} steps of {self.tokens_per_step:,} tokens = {human(self.tokens)}{epochs}; "
-            f"{size(self.memory_bytes)} before activations, {size(self.checkpoint_bytes)} a checkpoint"
+            f"{memory}, {size(self.checkpoint_bytes)} a checkpoint{time}"
         )
 
 
@@ -72,6 +109,8 @@ def build_plan(recipe: Recipe, data_tokens: int | None, autocast: bool = False, 
     learning = sum(p.numel() for p in model.parameters() if p.requires_grad)
     weights = sum(t.numel() * t.element_size() for t in [*model.parameters(), *model.buffers()])
     stored = {id(t): t.numel() * t.element_size() for t in model.state_dict(keep_vars=True).values()}
+    average = 4 * learning if config.average else 0
+    checkpoint = sum(stored.values()) + state + average
     tokens_per_step = config.batch * config.context
     flops = model.flops_per_token(config.context)
     return Plan(
@@ -84,13 +123,60 @@ def build_plan(recipe: Recipe, data_tokens: int | None, autocast: bool = False, 
         gradients_bytes=4 * learning,
         optimizer_bytes=state,
         autocast_bytes=2 * sum(p.numel() for p in model.parameters() if p.ndim >= 2) if autocast else 0,
+        average_bytes=average,
+        micro_batch=config.micro_batch or config.batch,
         steps=config.steps,
+        context=config.context,
         tokens_per_step=tokens_per_step,
         tokens=tokens_per_step * config.steps,
         data_tokens=data_tokens,
-        checkpoint_bytes=sum(stored.values()) + state,
+        checkpoint_bytes=checkpoint,
+        disk_bytes=(config.keep + 3) * checkpoint,
         epochs_by_language=epochs_by_language,
     )
+
+
+def plan_run(
+    recipe: Recipe,
+    device: torch.device,
+    data_tokens: int | None,
+    epochs_by_language: dict[str, float] | None = None,
+    micro_batch: int | None = None,
+    thorough: bool = False,
+    held: int = 0,
+) -> tuple[Plan, int]:
+    """(plan, bytes of memory to be used) of a run on this device. Where the recipe leaves the micro-batch open it is the largest that fits.
+
+    `micro_batch`: what a run to be resumed has; `held`: bytes of its model that lie there already. A few layers are tried when the micro-batch is open and memory may be short, when the run is
+    long, and when `thorough`.
+    """
+    config, room = recipe.train, round(ROOM * (available(device) + held))
+    micro_batch = config.micro_batch or micro_batch
+    plan = build_plan(recipe, data_tokens, autocast_dtype(config, device) is not None, epochs_by_language)
+    tight = micro_batch is None and (device.type == "cuda" or not small_beside(recipe, plan, room))
+    if not (tight or thorough or plan.training_flops > LONG):
+        return replace(plan, micro_batch=micro_batch or config.batch), room
+    tried = demand(recipe, device)
+    return plan.tried(tried, config.batch, micro_batch or fitting(plan, tried, config.batch, room) or 1), room
+
+
+def fitting(plan: Plan, demand: Demand, batch: int, room: int) -> int | None:
+    """The largest micro-batch whose peak stays within `room` bytes, a divisor of the batch; None where not even one window does."""
+    divisors = (rows for rows in range(batch, 0, -1) if batch % rows == 0)
+    return next((rows for rows in divisors if plan.tried(demand, batch, rows).peak_bytes <= room), None)
+
+
+def small_beside(recipe: Recipe, plan: Plan, room: int) -> bool:
+    """Whether the whole batch fits into a quarter of `room` by a generous count, so that nothing need be tried."""
+    model, config = recipe.model, recipe.train
+    columns = getattr(model, "columns", None)
+    neurons = (
+        model.mlp if columns is None else columns.width * (columns.count if model.architecture == "v1" else columns.active + columns.shared)
+    )
+    floats = model.layers * (40 * model.hidden + 8 * neurons) + 8 * model.hidden  # a token
+    if model.architecture == "v1":
+        floats += model.layers * 8 * model.heads * config.context
+    return 4 * config.batch * config.context * floats + plan.memory_bytes < room / 4
 
 
 def human(count: float) -> str:
@@ -99,6 +185,14 @@ def human(count: float) -> str:
         if abs(count) >= scale:
             return f"{count / scale:.1f}{unit}"
     return f"{count:,.0f}"
+
+
+def lasting(seconds: float) -> str:
+    """A duration for planning: 40 s, 12 min, 3.5 h, 12 days."""
+    for unit, scale in (("days", 86400 * 2), ("h", 3600), ("min", 60)):
+        if seconds >= scale:
+            return f"{seconds / (86400 if unit == 'days' else scale):.3g} {unit}"
+    return f"{seconds:.0f} s"
 
 
 def size(count: float) -> str:

@@ -21,6 +21,12 @@ class Reporter:
     def validation(self, record: dict[str, Any]) -> None:
         """A validation record."""
 
+    def incident(self, record: dict[str, Any]) -> None:
+        """A step was left out, or its loss was a spike."""
+
+    def rewind(self, record: dict[str, Any]) -> None:
+        """The run went back to an earlier checkpoint."""
+
     def note(self, text: str) -> None:
         """Something worth a line."""
 
@@ -47,12 +53,18 @@ class PlainReporter(Reporter):
         left = (now - self.began) / (step - self.first) * (self.steps - step)
         self.console.print(
             f"step {step}/{self.steps}  loss {_number(record['loss'])}  lr {record['lr']:.2e}  "
-            f"{record['tokens_per_second']:,.0f} tokens/s  {duration(left)} left",
+            f"{record['tokens_per_second']:,.0f} tokens/s{_share(record)}  {record['memory_bytes'] / 1e9:.1f} GB  {duration(left)} left",
             soft_wrap=True,
         )
 
     def validation(self, record: dict[str, Any]) -> None:
         self.console.print(validation_line(record), soft_wrap=True)
+
+    def incident(self, record: dict[str, Any]) -> None:
+        self.note(f"step {record['step']}  {record['reason']}")
+
+    def rewind(self, record: dict[str, Any]) -> None:
+        self.note(f"{record['reason']}; back to step {record['step']}, going on with other data")
 
     def note(self, text: str) -> None:
         self.console.print(text, soft_wrap=True, markup=False)
@@ -70,18 +82,20 @@ class LiveReporter(PlainReporter):
             MofNCompleteColumn(),
             TextColumn("loss {task.fields[loss]}"),
             TextColumn("validation {task.fields[validation]}"),
-            TextColumn("{task.fields[speed]} tokens/s"),
+            TextColumn("{task.fields[speed]}"),
+            TextColumn("{task.fields[memory]} GB"),
             TimeRemainingColumn(),
             TextColumn("left"),
             console=self.console,
             refresh_per_second=4,
         )
-        self.task = self.progress.add_task("", total=steps, completed=step, loss="-", validation="-", speed="-")
+        self.task = self.progress.add_task("", total=steps, completed=step, loss="-", validation="-", speed="-", memory="-")
         self.progress.start()
 
     def step(self, record: dict[str, Any]) -> None:
         self.progress.update(
-            self.task, completed=record["step"], loss=_number(record["loss"]), speed=f"{record['tokens_per_second']:,.0f}"
+            self.task, completed=record["step"], loss=_number(record["loss"]), memory=f"{record['memory_bytes'] / 1e9:.1f}",
+            speed=f"{record['tokens_per_second']:,.0f} tokens/s{_share(record)}",
         )  # fmt: skip
 
     def validation(self, record: dict[str, Any]) -> None:
@@ -100,9 +114,19 @@ def reporter_for(console: Any) -> Reporter:
 
 
 def validation_line(record: dict[str, Any]) -> str:
-    """`step 100  validation loss 5.12, 2.01 bits/byte (ko 1.80, en 2.20)`"""
+    """`step 100  validation loss 5.12, 2.01 bits/byte (ko 1.80, en 2.20); columns 17 %, imbalance 1.3`"""
     languages = ", ".join(f"{name} {_number(score['bits_per_byte'])}" for name, score in record["by_language"].items())
-    return f"step {record['step']}  validation loss {_number(record['loss'])}, {_number(record['bits_per_byte'])} bits/byte ({languages})"
+    shares = [_inside(name, value) for name, value in record.get("inside", {}).items() if name == "imbalance" or value < 1]
+    line = f"step {record['step']}  validation loss {_number(record['loss'])}, {_number(record['bits_per_byte'])} bits/byte ({languages})"
+    return line + (f"; {', '.join(shares)}" if shares else "")
+
+
+def _inside(name: str, value: float) -> str:
+    return f"imbalance {value:.1f}" if name == "imbalance" else f"{name} {value:.0%}".replace("%", " %")
+
+
+def _share(record: dict[str, Any]) -> str:
+    return f" ({record['share_of_peak']:.0%} of the peak)" if "share_of_peak" in record else ""
 
 
 def duration(seconds: float) -> str:

@@ -5,31 +5,33 @@ stopped. What does not (how long, how often to look, how much at a time) may cha
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from braingpt.data.weights import is_schedule
-from braingpt.errors import UserError
+from braingpt.errors import Failure, UserError
 from braingpt.recipes import Recipe, load_recipe
 from braingpt.train import checkpoint
 from braingpt.train.run_folder import RECIPE, is_run
 
 FREE = (
     "name", "data.folders",
-    "train.steps", "train.micro_batch", "train.compile", "train.eval_every", "train.eval_windows", "train.save_every",
+    "train.steps", "train.micro_batch", "train.compile", "train.eval_every", "train.eval_windows", "train.save_every", "train.keep",
+    "train.async_save", "train.rewinds", "train.recompute", "train.loggers",
 )  # fmt: skip
 
 
-def starting_point(out: Path, resume: str | None) -> Path | None:
-    """The checkpoint to go on from, or None to begin anew.
+def starting_point(out: Path, resume: str | None, note: Callable[[str], None] = lambda text: None) -> Path | None:
+    """The checkpoint to go on from, every file of it checked, or None to begin anew.
 
-    `resume`: None (the run must be new), "auto" (the newest checkpoint in `out`, if any), or a run folder or checkpoint.
-    Raises UserError when going on would overwrite later steps of a run.
+    `resume`: None (the run must be new), "auto" (the newest undamaged checkpoint in `out`, if any), or a run folder or checkpoint.
+    "auto" sets damaged ones aside and says so through `note`. Raises UserError when going on would overwrite later steps of a run, Failure
+    where nothing undamaged is left.
     """
     last = checkpoint.newest(out)
     if resume == "auto":
-        return last
+        return _newest_whole(out, note)
     if resume is None:
         if is_run(out):
             raise UserError(f"{out} exists; --resume auto goes on, --out starts elsewhere")
@@ -39,7 +41,24 @@ def starting_point(out: Path, resume: str | None) -> Path | None:
         raise UserError(f"{out} is another run than {chosen}'s; --out takes a new folder")
     if last and last.resolve() != chosen.resolve():
         raise UserError(f"{out} has gone on to {last.name}; --out starts a branch from {chosen.name} in a new folder")
+    checkpoint.verify(chosen)
     return chosen
+
+
+def _newest_whole(out: Path, note: Callable[[str], None]) -> Path | None:
+    damaged: list[tuple[Path, Failure]] = []
+    for folder in reversed(checkpoint.list_checkpoints(out)):
+        try:
+            checkpoint.verify(folder)
+        except Failure as failure:
+            damaged.append((folder, failure))
+            continue
+        for broken, failure in damaged:
+            note(f"{str(failure).partition(';')[0]}; kept as {checkpoint.set_aside(broken)}")
+        return folder
+    if damaged:
+        raise Failure(f"no checkpoint in {out} is whole: {str(damaged[0][1]).partition(';')[0]}; --out starts a new run elsewhere")
+    return None
 
 
 def run_of(folder: Path) -> Path:

@@ -2,26 +2,28 @@
 
 runs/NAME/
   recipe.yaml     the resolved recipe
-  metrics.jsonl   one JSON object a line: {"kind": "train", ...} every step, {"kind": "validation", ...} every evaluation
+  metrics.jsonl   one JSON object a line: {"kind": "train", ...} every step, {"kind": "validation", ...} every evaluation, {"kind": "incident", ...}
+                  for a bad batch, {"kind": "rewind", ...}
   best.json       step, loss and folder of the checkpoint with the lowest validation loss
   checkpoints/    step-0000250/ ...
+  report.md       what became of it, with curves.svg, once the command line has finished it
 """
 
+import errno
 import fcntl
 import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from braingpt.errors import UserError
+from braingpt.errors import Failure, UserError
 from braingpt.recipes import Recipe, save_recipe
 from braingpt.train import checkpoint
 
 METRICS, RECIPE, BEST, LOCK = "metrics.jsonl", "recipe.yaml", "best.json", ".lock"
-KEEP = 3  # newest checkpoints; the best one stays as well
 
 
 @contextmanager
@@ -78,17 +80,28 @@ class RunFolder:
         `history`: the run whose metrics up to `step` lead here; this one by default.
         """
         checkpoint.sweep(self.path)
-        records = [record for record in read_metrics(history or self.path) if record["step"] <= step]
-        lines = [json.dumps(record, ensure_ascii=False) + "\n" for record in records]
-        _replace(self.path / METRICS, "".join(lines))
+        self._keep_metrics(read_metrics(history or self.path), step)
         temporary = self.path / f".{RECIPE}.tmp-{os.getpid()}"
         save_recipe(recipe, temporary)
         os.replace(temporary, self.path / RECIPE)
 
+    def _keep_metrics(self, records: list[dict[str, Any]], step: int) -> None:
+        lines = [json.dumps(record, ensure_ascii=False) + "\n" for record in records if record["step"] <= step]
+        write_whole(self.path / METRICS, "".join(lines))
+
     def log(self, record: dict[str, Any]) -> None:
-        """Append one record to metrics.jsonl."""
-        with open(self.path / METRICS, "a", encoding="utf-8") as file:
-            file.write(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n")
+        """Append one record to metrics.jsonl. Raises OSError when the disk is full, and no part of the record is there then."""
+        line = (json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n").encode()
+        with open(self.path / METRICS, "ab", buffering=0) as file:
+            before = file.tell()
+            try:
+                written = file.write(line)
+                if written < len(line):  # the disk took a part
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path / METRICS))
+            except OSError:
+                with suppress(OSError):
+                    file.truncate(before)
+                raise
 
     def validations(self) -> list[dict[str, Any]]:
         """The validation records so far."""
@@ -105,15 +118,30 @@ class RunFolder:
             room = f"a checkpoint takes {needed / 1e6:,.0f} MB, {self.path} has {free / 1e6:,.0f} MB free"
             raise UserError(f"{room}; --out takes a folder on another disk")
 
-    def settle(self, best: dict[str, Any] | None) -> None:
-        """Record which checkpoint is best and delete those that are neither new nor best."""
+    def settle(self, best: dict[str, Any] | None, keep: int) -> None:
+        """Record which checkpoint is best and delete those that are neither among the `keep` newest, nor best, nor the last good one."""
         folder = self.checkpoint(best["step"]) if best else None
         if folder and folder.is_dir():
-            _replace(self.path / BEST, json.dumps({**best, "checkpoint": str(folder.relative_to(self.path))}) + "\n")
-        checkpoint.prune(self.path, KEEP, [folder] if folder else [])
+            write_whole(self.path / BEST, json.dumps({**best, "checkpoint": str(folder.relative_to(self.path))}) + "\n")
+        checkpoint.prune(self.path, keep, [path for path in (folder, self.last_good()) if path])
+
+    def last_good(self) -> Path | None:
+        """The newest checkpoint that was not saved in the midst of trouble."""
+        for path in reversed(checkpoint.list_checkpoints(self.path)):
+            with suppress(Failure):  # a damaged one
+                if checkpoint.read_state(path).get("calm", True):
+                    return path
+        return None
+
+    def drop_after(self, step: int) -> None:
+        """Delete checkpoints and metrics behind `step`: they belong to a way that was given up."""
+        for path in checkpoint.list_checkpoints(self.path):
+            if int(path.name.removeprefix("step-")) > step:
+                checkpoint.remove(path)
+        self._keep_metrics(read_metrics(self.path), step)
 
 
-def _replace(path: Path, text: str) -> None:
+def write_whole(path: Path, text: str) -> None:
     """Write a small file so that the old one or the new one is there, never a part."""
     temporary = path.parent / f".{path.name}.tmp-{os.getpid()}"
     with open(temporary, "w", encoding="utf-8") as file:

@@ -1,4 +1,4 @@
-"""The learning rate as a pure function of the step: warm-up, then one of three descents.
+"""What changes with the step, as pure functions of it: the learning rate (warm-up, then one of three descents) and the length of sequences.
 
 Nothing is remembered between steps, so a resumed run needs only its step number.
 """
@@ -23,3 +23,8 @@ def learning_rate(step: int, config: TrainConfig) -> float:
     done = min(1.0, max(0, step - begin) / max(1, last - begin))  # 0 where the descent begins, 1 in the last step
     fall = 0.5 * (1 - math.cos(math.pi * done)) if config.schedule == "cosine" else done
     return config.lr * (1 - (1 - config.final_lr) * fall)
+
+
+def length_at(step: int, config: TrainConfig) -> int:
+    """Tokens a sequence has in step `step`: that of the phase of `lengths` it lies in, `context` after the last."""
+    return next((phase.context for phase in config.lengths if step < round(phase.until * config.steps)), config.context)

@@ -1,19 +1,21 @@
-"""What a run needs before its first step: a device, a precision, a tokenizer, tokens, and a forward pass, compiled or not."""
+"""What a run needs before its first step: a device, a precision, and a forward pass, compiled or not."""
 
 import ctypes
 import logging
 import os
 import shutil
+import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import torch
+from torch.utils.checkpoint import checkpoint
 
 from braingpt.errors import Failure, UserError
-from braingpt.recipes import Recipe, TrainConfig
+from braingpt.recipes import TrainConfig
 
 
 def pick_device(name: str | None = None) -> torch.device:
@@ -84,26 +86,27 @@ def autocast(device: torch.device, dtype: torch.dtype | None) -> AbstractContext
     return torch.autocast(device.type, dtype=dtype) if dtype else nullcontext()
 
 
-def open_data(folders: Sequence[Path], recipe: Recipe) -> tuple[Any, Any]:
-    """(tokenizer, shards) of the prepared folders. The tokenizer is the first folder's; the others must have been prepared with the same.
+def recomputing(model: torch.nn.Module) -> None:
+    """Let each block keep its input alone and compute the rest again in the backward pass, from now on: less memory, a third more work."""
+    for block in model.blocks:
+        block.forward = partial(checkpoint, block.forward, use_reentrant=False, preserve_rng_state=False)  # nothing is drawn in a block
 
-    Raises UserError for a folder that is not prepared (naming the command), and for a vocabulary that is not the model's.
-    """
-    from braingpt.data.manifest import read_manifest
-    from braingpt.data.shards import ShardSet
-    from braingpt.tokenizer import Tokenizer
 
-    if not folders:
-        raise UserError("no data to train on; --data DIR names a prepared folder, `braingpt data prepare sample` makes one")
-    for folder in folders:
-        read_manifest(folder)
-    tokenizer = Tokenizer.load(folders[0] / "tokenizer")
-    if tokenizer.vocab_size != recipe.model.vocab:
-        raise UserError(
-            f"{folders[0]} has a vocabulary of {tokenizer.vocab_size:,} tokens, the recipe's model one of {recipe.model.vocab:,};"
-            f" --set model.vocab={tokenizer.vocab_size} makes them agree"
-        )
-    return tokenizer, ShardSet.open(folders, tokenizer)
+def matmul_flops(device: torch.device, dtype: torch.dtype | None) -> float:
+    """Floating-point operations a second of square matrix products here, the best of five: what a share of the peak refers to."""
+    size = 4096 if device.type == "cuda" else 1024
+    matrix = torch.randn(size, size, device=device, dtype=dtype or torch.float32)
+    seconds = []
+    for _ in range(5):
+        began = time.perf_counter()
+        float((matrix @ matrix)[0, 0])  # waits for the device
+        seconds.append(time.perf_counter() - began)
+    return 2 * size**3 / min(seconds)
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether an allocator gave up: torch has a class for a GPU's, words for a CPU's."""
+    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
 
 
 def compiled(model: torch.nn.Module, device: torch.device) -> Callable[..., Any]:

@@ -1,6 +1,6 @@
-"""Ctrl-C and SIGTERM while training: the step is finished and a checkpoint saved; a second Ctrl-C stops at once.
+"""Ctrl-C, SIGTERM or a closed terminal while training: the step is finished and a checkpoint saved; a second Ctrl-C stops at once.
 
-Only the main thread may set signal handlers; elsewhere training runs without them.
+Only the main thread may set signal handlers; elsewhere training runs without them. A signal that is ignored (nohup) stays ignored.
 """
 
 import signal
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Stopped(Exception):
@@ -45,12 +45,13 @@ class StopRequest:
 
 @contextmanager
 def stop_on_signals() -> Iterator[StopRequest]:
-    """Catch SIGINT and SIGTERM for the time of the `with`."""
+    """Catch SIGINT, SIGTERM and SIGHUP for the time of the `with`."""
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield request
         return
-    before = {number: signal.signal(number, request.handle) for number in SIGNALS}
+    heard = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, request.handle) for number in heard}
     try:
         yield request
     finally:

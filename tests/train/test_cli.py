@@ -44,12 +44,15 @@ def test_train_then_refuse_then_go_on(here, data, capsys):
 
 
 def test_the_plan_needs_no_data_and_writes_nothing(here, data, capsys):
-    assert braingpt("train", "--recipe", "small-v2", "--plan") == 0
+    assert braingpt("train", "--recipe", "small-v2", "--plan", "--device", "cpu", "--set", "train.context=16") == 0
     out = capsys.readouterr().out
-    assert "60.0M" in out and "make it with: braingpt data prepare korean" in out and not list(here.iterdir())
-    assert braingpt("train", "--recipe", "nano-v1", "--data", data, "--plan", "--json") == 0
+    assert (
+        "60.0M" in out and "memory at the peak" in out and "make it with: braingpt data prepare korean" in out and not list(here.iterdir())
+    )
+    assert braingpt("train", "--recipe", "nano-v1", "--data", data, "--plan", "--json", "--device", "cpu") == 0
     plan = json.loads(capsys.readouterr().out)
-    assert plan["data_missing"] is None and plan["epochs"] > 0 and plan["tokens"] == 600 * 16 * 128
+    assert plan["data_missing"] is None and plan["epochs"] > 0 and plan["tokens"] == 1200 * 8 * 128
+    assert plan["peak_bytes"] >= plan["weights_bytes"] + plan["optimizer_bytes"] + plan["activations_bytes"] and plan["seconds"] > 0
 
 
 @pytest.mark.parametrize(

@@ -60,6 +60,33 @@ def test_state_goes_there_and_back_and_training_goes_on_alike(kind):
     assert all(torch.equal(value, pack_state(two, second)[name]) for name, value in pack_state(one, first).items())
 
 
+@pytest.mark.parametrize("kind", ["adamw", "muon"])
+def test_a_step_is_seen_by_what_is_made_of_weights_and_kept(kind):
+    model = Model()
+    optimizer = build_optimizer(model, TrainConfig(optimizer=kind))
+    learning = [p for name, p in model.named_parameters() if name != "unused"]
+    before = [parameter._version for parameter in learning]
+    step(model, optimizer)
+    assert all(parameter._version > version for parameter, version in zip(learning, before, strict=True))
+
+
+def test_a_step_can_be_left_out_by_a_tensor():
+    torch.manual_seed(0)
+    model = Model()
+    optimizer = build_optimizer(model, TrainConfig(optimizer="muon"))
+    step(model, optimizer)
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    state = {name: value.clone() for name, value in pack_state(model, optimizer).items()}
+    model.loss().backward()
+    optimizer.step(torch.tensor(1.0))
+    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+    assert all(torch.equal(value, pack_state(model, optimizer)[name]) for name, value in state.items())
+    optimizer.step(torch.tensor(0.0))
+    assert not any(
+        torch.equal(a, b) for name, a, b in zip(dict(model.named_parameters()), before, model.parameters(), strict=True) if name != "unused"
+    )
+
+
 def test_foreign_state_is_refused():
     model = Model()
     optimizer = build_optimizer(model, TrainConfig())

@@ -45,8 +45,7 @@ def test_figures_for_people():
 
 
 def test_epochs_by_language_are_what_the_mixture_draws(data):
-    from braingpt.train.loop import batches_of
-    from braingpt.train.setup import open_data
+    from braingpt.train.feed import batches_of, open_data
 
     recipe = tiny("dense", "data.mixture={ko: 3, en: 1}")
     tokenizer, shards = open_data([data], recipe)

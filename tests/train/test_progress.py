@@ -4,13 +4,14 @@ from rich.console import Console
 
 from braingpt.train.progress import LiveReporter, PlainReporter, duration, reporter_for
 
-STEP = {"kind": "train", "step": 1, "loss": 9.7, "lr": 1e-3, "tokens_per_second": 1234.5}
+STEP = {"kind": "train", "step": 1, "loss": 9.7, "lr": 1e-3, "tokens_per_second": 1234.5, "memory_bytes": 1.5e9, "share_of_peak": 0.4}
 SCORE = {"bits_per_byte": 1.5, "loss": 4.0, "tokens": 1, "bytes": 1, "perplexity": 54.6}
 VALIDATION = {
     "kind": "validation",
     "step": 2,
     "loss": 4.0,
     "bits_per_byte": 1.5,
+    "inside": {"columns": 0.176, "imbalance": 1.31, "depth": 1.0},
     "by_language": {"ko": SCORE, "en": SCORE | {"bits_per_byte": None}},
 }
 
@@ -30,7 +31,8 @@ def test_plain_lines_first_and_last_step_and_what_matters():
     lines = out.getvalue().splitlines()
     assert lines[0] == "nano: 2.7M parameters"
     assert [line.split()[1] for line in lines if line.startswith("step") and "tokens/s" in line] == ["1/3", "3/3"]
-    assert "step 2  validation loss 4.000, 1.500 bits/byte (ko 1.500, en -)" in lines
+    assert "step 2  validation loss 4.000, 1.500 bits/byte (ko 1.500, en -); columns 18 %, imbalance 1.3" in lines
+    assert "1,234 tokens/s (40% of the peak)  1.5 GB" in out.getvalue()
     assert lines[-1] == "a note [with brackets]"
     assert "\x1b" not in out.getvalue()
 

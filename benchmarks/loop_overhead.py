@@ -1,0 +1,94 @@
+"""What the training loop adds to the bare forward pass, backward pass and optimizer step.
+
+    python benchmarks/loop_overhead.py --data data/korean --recipe tiny-v2 --rounds 12
+
+Two trainers of the same recipe take turns: one takes whole steps as in a run (data, clipping, guard, controllers, metrics on disk), the other the
+bare work on a batch that lies ready. This thread's processor time is the clock, so that other programs disturb less. The parts of the loop are
+timed alone on the first trainer.
+"""
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from braingpt.recipes import load_recipe
+from braingpt.train.loop import Trainer
+from braingpt.train.progress import Reporter
+from braingpt.train.run_folder import RunFolder
+from braingpt.train.setup import settle_cpu
+
+
+def clocked(work: Callable[[], object]) -> float:
+    """Seconds of this thread's processor time."""
+    began = time.thread_time()
+    work()
+    return time.thread_time() - began
+
+
+def bare(trainer: Trainer) -> None:
+    """Forward, backward and step on the batch that lies ready."""
+    trainer.model.train()
+    for piece in trainer.ready:
+        (trainer.model(piece.ids_BL, piece.targets_BL).loss * piece.share).backward()
+    trainer.optimizer.step()
+    trainer.optimizer.zero_grad(set_to_none=True)
+
+
+def parts(trainer: Trainer, repeats: int = 20) -> dict[str, float]:
+    """Milliseconds of what the loop does beside the bare work, each alone."""
+    bare(trainer)
+    for parameter in trainer.model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    norm = torch.tensor(1.0)
+    record = {"kind": "train", "step": 1, "loss": 1.0, "lr": 1.0, "grad_norm": 1.0, "tokens": 1, "tokens_per_second": 1.0, "seconds": 1.0}
+    steps = iter(range(10**6))
+
+    def data() -> None:
+        trainer.feed.pieces(next(steps), trainer.micro)
+
+    works = {
+        "data": data,
+        "clipping": lambda: torch.nn.utils.clip_grad_norm_(trainer.model.parameters(), 1.0),
+        "guard": lambda: trainer.guard.judge(norm),
+        "buffers put aside": lambda: [b.clone() for b in trainer.model.buffers() if b.dtype != torch.bool],
+        "after_step": trainer.model.after_step,
+        "metrics": lambda: trainer.run.log(record),
+    }
+    return {name: 1e3 * statistics.median(clocked(work) for _ in range(repeats)) for name, work in works.items()}
+
+
+def main() -> None:
+    """Measure and print as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--recipe", default="tiny-v2")
+    parser.add_argument("--rounds", type=int, default=12)
+    given = parser.parse_args()
+    settle_cpu()
+    torch.set_num_threads(1)
+    recipe = load_recipe(given.recipe, [f"data.folders=[{given.data}]"])
+    with tempfile.TemporaryDirectory() as scratch:
+        whole, alone = (Trainer(recipe, RunFolder(Path(scratch)), [Path(given.data)], torch.device("cpu"), Reporter()) for _ in range(2))
+        alone.ready = alone.feed.pieces(0, alone.micro)
+        for _ in range(2):
+            whole._take_step()
+            bare(alone)
+        times = [(clocked(whole._take_step), clocked(lambda: bare(alone))) for _ in range(given.rounds)]
+        found = {
+            "recipe": given.recipe,
+            "loop_seconds": statistics.median(t for t, _ in times),
+            "bare_seconds": statistics.median(t for _, t in times),
+            "added": statistics.median(a / b for a, b in times) - 1,
+            "parts_ms": parts(alone),
+        }
+    print(json.dumps(found, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,28 @@
+"""What the model left out while it was validated, as shares for the metrics: counted by the layers themselves (`model.recording()`)."""
+
+from collections.abc import Callable, Sequence
+
+from braingpt.model.record import LayerRecord
+
+
+def inside(records: Sequence[LayerRecord]) -> dict[str, float]:
+    """Shares in 0..1, each where the model has something of the kind: tokens `attended` (that query, in layers that choose them), query-key
+    pairs `keys`, `columns` computed, `depth` gone through, arithmetic `computed` of the same shape done densely; and `imbalance`, the load of
+    the busiest column over the mean one, averaged over layers (1 is even).
+    """
+    choosing = [record for record in records if record.mixer == "selective"]
+    loads = [record.column_load.float() for record in records if record.column_load is not None and record.column_load.sum() > 0]
+    shares = {
+        "attended": _share(choosing, lambda r: r.attended, lambda r: r.arrived),
+        "keys": _share(records, lambda r: r.keys_kept, lambda r: r.keys_possible),
+        "columns": _share(records, lambda r: r.columns_active, lambda r: r.columns),
+        "imbalance": sum(float(load.max() / load.mean()) for load in loads) / len(loads) if loads else None,
+        "depth": _share(records, lambda r: r.arrived, lambda r: r.tokens),
+        "computed": _share(records, lambda r: r.flops, lambda r: r.flops_dense),
+    }
+    return {name: share for name, share in shares.items() if share is not None}
+
+
+def _share(records: Sequence[LayerRecord], part: Callable[[LayerRecord], int], whole: Callable[[LayerRecord], int]) -> float | None:
+    total = sum(map(whole, records))
+    return sum(map(part, records)) / total if total else None
