@@ -54,13 +54,13 @@ class Competition(nn.Module):
         weight_ED = self.router.weight
         # In bfloat16 the strongest of thousands of columns would tie.
         with torch.autocast(x_ND.device.type, enabled=False):
-            x_ND = x_ND.to(weight_ED.dtype)
+            x_ND, strength = x_ND.to(weight_ED.dtype), self._positive()
             with torch.no_grad():
                 logit_NE = linear(x_ND, weight_ED)
                 excited_NE = torch.sigmoid(logit_NE)
                 for _ in range(self.rounds - 1):  # what is inhibited inhibits less
-                    excited_NE = excited_NE.lerp(torch.sigmoid(logit_NE - self._suppressed(excited_NE)), SETTLING)
-            suppressed_NE = self._suppressed(excited_NE)
+                    excited_NE = excited_NE.lerp(torch.sigmoid(logit_NE - self._suppressed(excited_NE, strength)), SETTLING)
+            suppressed_NE = self._suppressed(excited_NE, strength)
             winner_NA = (logit_NE - suppressed_NE.detach() + self.bias.to(logit_NE.dtype)).topk(self.active, dim=-1).indices
             won_NA, pairs = logit_NE.gather(-1, winner_NA), None
             if torch.is_grad_enabled():
@@ -72,9 +72,9 @@ class Competition(nn.Module):
             self.load += torch.bincount(counted.flatten(), minlength=self.load.numel())
         return winner_NA, score_NA / score_NA.sum(-1, keepdim=True) if self.active > 1 else score_NA, pairs
 
-    def _suppressed(self, excited_NE: Tensor) -> Tensor:
+    @staticmethod
+    def _suppressed(excited_NE: Tensor, strength: Tensor) -> Tensor:
         """(N, E) the inhibition each column receives from all others."""
-        strength = self._positive()
         if strength.ndim == 2:
             return excited_NE @ strength
         to_ER, from_ER = strength
@@ -96,7 +96,7 @@ class Competition(nn.Module):
 
     def strength(self) -> Tensor:
         """(E, E) how strongly each column inhibits each other one. For looking at; it is never formed where columns are many."""
-        return self._suppressed(torch.eye(len(self.bias), dtype=self.inhibition.dtype, device=self.inhibition.device))
+        return self._suppressed(torch.eye(len(self.bias), dtype=self.inhibition.dtype, device=self.inhibition.device), self._positive())
 
     @torch.no_grad()
     def after_step(self) -> None:

@@ -96,8 +96,8 @@ def test_rounds_bring_the_competition_to_rest(together):
         with torch.no_grad():
             competition.inhibition.copy_(torch.log(torch.expm1(torch.rand(32, 32) * 2 * together / 31)))
             suppressed = competition._suppressed
-            competition._suppressed = lambda excited, key=rounds, inner=suppressed: (
-                received.setdefault(key, []).append(inner(excited)) or received[key][-1]
+            competition._suppressed = lambda excited, strength, key=rounds, inner=suppressed: (
+                received.setdefault(key, []).append(inner(excited, strength)) or received[key][-1]
             )
             winners[rounds] = competition(torch.randn(300, 32))[0].sort().values
     one, four, rest = (received[key][-1] for key in (1, 4, 100))
