@@ -21,7 +21,7 @@ SHIPPED = Path(__file__).parent.parent.parent / "assets" / "perplexity.npz"
 WEIGHTS = (0.05, 0.35, 0.60)  # of one, two and three tokens
 BITS = 18  # slots of a table: 2 ** BITS
 BYTES = 0.5
-BLOCK = 1 << 13  # tokens looked up together: what is computed of them stays in the processor's cache
+BLOCK = 1 << 14  # tokens looked up together: what is computed of them stays in the processor's cache
 STRETCHES = 4  # a long document is scored in so many, spread evenly
 PERCENTILES = np.concatenate([np.arange(50, 99, 1.0), np.arange(99, 100, 0.05)])  # whose scores the model keeps
 
