@@ -181,8 +181,7 @@ class _Run:
         order = [(stream.split, stream.language, stream.source) for stream in streams]
         number_S = np.array([order.index((one.split, one.language, one.source)) for one in self.writer.streams], dtype=np.uint16)
         with (self.writer.root / LOG).open("wb") as file:
-            for begin in range(0, self._index.count, MANY):
-                records = self._index.records(np.arange(begin, min(begin + MANY, self._index.count)))
+            for _, records in self._index.batches():
                 records["stream"] = number_S[records["stream"]]
                 file.write(records.tobytes())
 
