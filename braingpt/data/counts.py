@@ -1,5 +1,6 @@
 """What happened to the documents of a source: read, kept, and dropped by which rule, with the beginnings of a few that were dropped."""
 
+from collections import Counter
 from typing import Any
 
 from braingpt.tokenizer.pieces import escaped
@@ -60,3 +61,18 @@ class Counts:
         rules = sorted(self._documents.items(), key=lambda item: (-item[1], item[0]))
         dropped = {rule: {"documents": documents, "samples": self._samples[rule]} for rule, documents in rules}
         return {"read": self.read, "kept": self.kept, "dropped": dropped}
+
+
+def nothing_kept(name: str, reports: list[dict[str, Any]]) -> str:
+    """The message for the preparation of `name` that would be empty: which rule dropped how much, and one example."""
+    dropped: Counter[str] = Counter()
+    samples: dict[str, str] = {}
+    for report in reports:
+        for rule, facts in report["dropped"].items():
+            dropped[rule] += facts["documents"]
+            samples.setdefault(rule, next(iter(facts["samples"]), ""))
+    if not dropped:
+        return f"'{name}' holds no documents; nothing was written"
+    rules = ", ".join(f"{rule}: {count}" for rule, count in dropped.most_common())
+    worst = dropped.most_common(1)[0][0]
+    return f"nothing of '{name}' is left to train on; dropped {rules} (such as '{samples[worst]}'); nothing was written"

@@ -3,13 +3,14 @@
 Two files in the work folder. The log has one record a document, in order, and is all that counts: after an interruption it is cut back to
 the length the journal names. The table finds the first document with a key: open addressing with linear probing in a memory-mapped file,
 8 bytes a slot (document number + 1, and 32 bits of the key; a match is checked against the log, so what is found depends on the log
-alone). It is made anew from the log when it must grow or the process begins. The table is gone through in order, a section at a time, and
-the pages of both files are handed back to the system's cache behind each, so resident memory does not follow the table.
+alone). It is made anew from the log when it must grow or the process begins. The table is gone through in order, a section at a time, whose
+pages are handed back to the system's cache behind it; the log is read in batches, and mapped only to look at single records. So resident memory
+follows neither.
 """
 
 import mmap
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ RECORD = np.dtype([("keys", "<u8", KEYS), ("at", "<u8"), ("length", "<u4"), ("st
 LOG = "documents.log"
 FIRST_SLOTS = 1 << 16
 LOAD = 0.6  # slots in use at most; a table that is fuller grows to twice its size
-SECTION = 1 << 24  # slots looked at before their pages are handed back: 128 MB
+SECTION = 1 << 23  # slots looked at before their pages are handed back: 64 MB
 REPLAY = 1 << 15  # records taken from the log at once
 _LOW, _32 = np.uint64(0xFFFFFFFF), np.uint64(32)
 
@@ -37,8 +38,8 @@ class Index:
         self._log.seek(0, os.SEEK_END)
         self._mapped = np.empty(0, dtype=RECORD)
         self.count = count
-        self._make_table(FIRST_SLOTS)
-        self._replay(0)
+        self._make_table(self._slots_needed(FIRST_SLOTS))
+        self._fill(self.batches)
 
     def find(self, keys_NK: np.ndarray) -> np.ndarray:
         """For each of the keys the number of the first document that has it, -1 for none; int64 (N, KEYS)."""
@@ -54,7 +55,19 @@ class Index:
         if len(records):
             self._log.write(records.tobytes())
             before, self.count = self.count, self.count + len(records)
-            self._replay(before)
+            slots = self._slots_needed(len(self._slots))
+            if slots > len(self._slots):
+                self._make_table(slots)
+                self._fill(self.batches)
+            else:
+                self._fill(lambda: [(before, records)])
+
+    def batches(self) -> Iterator[tuple[int, np.ndarray]]:
+        """All records, REPLAY at a time, each with the number of its first: read and not mapped, since mapped pages stay resident."""
+        self._log.flush()
+        for begin in range(0, self.count, REPLAY):
+            count = min(REPLAY, self.count - begin)
+            yield begin, np.fromfile(self.path, dtype=RECORD, count=count, offset=begin * RECORD.itemsize)
 
     def records(self, numbers: np.ndarray) -> np.ndarray:
         """Records of the documents with these numbers."""
@@ -112,19 +125,20 @@ class Index:
             left = left[(entry != 0) & (found[left] < 0)]
             slot[left] = (slot[left] + 1) % len(self._slots)
 
-    def _replay(self, start: int) -> None:
-        """Put the log's documents from `start` on into the table, which grows before it is too full."""
-        if self.count * KEYS > LOAD * len(self._slots):
-            slots = len(self._slots)
-            while self.count * KEYS > LOAD * slots:
-                slots *= 2
-            self._make_table(slots)
-            start = 0
+    def _slots_needed(self, slots: int) -> int:
+        """`slots`, doubled until the documents leave enough of them empty."""
+        while self.count * KEYS > LOAD * slots:
+            slots *= 2
+        return slots
+
+    def _fill(self, batches: Callable[[], Iterable[tuple[int, np.ndarray]]]) -> None:
+        """Put the records of the batches into the table, which is large enough."""
         for first in range(0, len(self._slots), SECTION):
-            for begin in range(start, self.count, REPLAY):
-                flat = self._records()["keys"][begin : min(begin + REPLAY, self.count)].reshape(-1)
+            for begin, records in batches():
+                flat = records["keys"].reshape(-1)
                 home = self._home(flat)
                 self._insert(begin, flat, np.flatnonzero((home >= first) & (home < first + SECTION)))
+                self._mapped = np.empty(0, dtype=RECORD)  # the records that equal keys were compared with
             self._rest()
 
     def _insert(self, begin: int, keys: np.ndarray, inside: np.ndarray) -> None:

@@ -77,6 +77,16 @@ def join(
     return manifest, tokenizer
 
 
+def leave_log(writer: FolderWriter, index: Index, streams: list[Stream]) -> None:
+    """Put a copy of the index' log into the folder of a part, its streams numbered as in the manifest."""
+    order = [(stream.split, stream.language, stream.source) for stream in streams]
+    number_S = np.array([order.index((one.split, one.language, one.source)) for one in writer.streams], dtype=np.uint16)
+    with (writer.root / LOG).open("wb") as file:
+        for _, records in index.batches():
+            records["stream"] = number_S[records["stream"]]
+            file.write(records.tobytes())
+
+
 def _parts(folders: list[Path]) -> list[tuple[Path, Manifest]]:
     """The parts in their order, all of them, of one preparation."""
     found: dict[int, tuple[Path, Manifest]] = {}

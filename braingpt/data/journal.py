@@ -10,6 +10,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from braingpt import __version__
+from braingpt.data.request import difference
 from braingpt.data.writer import JOURNAL, sync_folder
 
 SECONDS = 5  # of work that a kill costs, at most
@@ -29,6 +31,7 @@ class Journal:
 
     def write(self, state: dict[str, Any]) -> None:
         """Put the state in the place of the former one; it is either of them at any moment."""
+        state = {"braingpt": __version__, **state}
         temporary = self._path.with_suffix(".new")
         with temporary.open("w", encoding="utf-8") as file:
             json.dump(state, file)
@@ -50,3 +53,15 @@ def read(work: Path) -> dict[str, Any] | None:
         return json.loads((work / JOURNAL).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
+
+
+def changed(state: dict[str, Any], parameters: dict[str, Any]) -> str | None:
+    """Why work of the state cannot be gone on with, in words; None when it can. A rule may have changed from one version of braingpt to the
+    next, and no folder should be of two kinds."""
+    parameter = difference(state["parameters"], parameters)
+    if parameter:
+        return f"with other parameters ({parameter})"
+    version = state.get("braingpt")
+    if version == __version__:
+        return None
+    return f"by {f'braingpt {version}' if version else 'an earlier braingpt'}, whose rules may differ from those of this one, {__version__}"

@@ -5,8 +5,11 @@ Korean is spaced as one likes; characters, because words of Korean carry their p
 replaced, this finds 100, 98 and 73 % in Korean and 100, 100 and 89 % in English (benchmarks/near_duplicates.py).
 
 Broder, "On the resemblance and containment of documents" (1997); banding: Leskovec, Rajaraman, Ullman, "Mining of Massive Datasets", 3.4.
-The minima are taken by rensa; the shingles are hashed here, in numpy, because cutting them as Python strings cost ten times the minima.
+The minima are taken by rensa; the shingles are hashed here, in numpy, because cutting them as Python strings cost ten times the minima; and
+those of many texts at once, because a call of numpy costs as much as a thousand characters.
 """
+
+from itertools import pairwise
 
 import numpy as np
 import rensa
@@ -24,9 +27,9 @@ def band_keys(texts: list[str]) -> np.ndarray:
     """64-bit keys, uint64 (len(texts), BANDS). Each key knows its band, so all bands can live in one table."""
     if not texts:
         return np.empty((0, BANDS), dtype=np.uint64)
-    hashes = [shingles(text) for text in texts]
-    offsets = np.cumsum([0, *map(len, hashes)], dtype=np.uint64)
-    matrix = rensa.RMinHash.digest_matrix_from_flat_token_hashes(np.concatenate(hashes), offsets, BANDS * ROWS, SEED)
+    hashes, counts = shingles(texts)
+    offsets = np.cumsum([0, *counts], dtype=np.uint64)
+    matrix = rensa.RMinHash.digest_matrix_from_flat_token_hashes(hashes, offsets, BANDS * ROWS, SEED)
     signature = np.array(matrix.to_rows(), dtype=np.uint64).reshape(len(texts), BANDS, ROWS)
     keys = np.broadcast_to(np.arange(1, BANDS + 1, dtype=np.uint64) * _B, (len(texts), BANDS)).copy()
     for row in range(ROWS):
@@ -34,18 +37,31 @@ def band_keys(texts: list[str]) -> np.ndarray:
     return keys
 
 
-def shingles(text: str) -> np.ndarray:
-    """64-bit hashes of the shingles of `text`, uint64, with repetitions; at least one, however short the text."""
-    units = np.frombuffer(text.encode("utf-16-le", "surrogatepass"), dtype="<u2")
-    units = units[units > 32]
-    units = np.where((units >= 65) & (units <= 90), units | 32, units)
-    if len(units) < SHINGLE:
-        units = np.concatenate([units, np.zeros(SHINGLE - len(units), dtype="<u2")])
-    windows = np.ndarray(len(units) - 3, dtype="<u8", buffer=np.ascontiguousarray(units, dtype="<u2"), strides=(2,))  # four units each
-    count = len(units) - SHINGLE + 1
-    hashes = windows[:count] * _A
-    hashes += windows[SHINGLE - 4 : SHINGLE - 4 + count] * _B
-    return _mixed(hashes)
+def shingles(texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    """64-bit hashes of the shingles of the texts, with repetitions, uint64, and how many are each text's: at least one, however short it is."""
+    joined = "".join(texts)
+    units = np.frombuffer(joined.encode("utf-16-le", "surrogatepass"), dtype="<u2")
+    sizes = [len(text) if len(units) == len(joined) else len(text.encode("utf-16-le", "surrogatepass")) // 2 for text in texts]
+    visible = units > 32
+    counts = np.array([np.count_nonzero(visible[start:end]) for start, end in pairwise(np.cumsum([0, *sizes]).tolist())])
+    units = units[visible]
+    missing = np.maximum(0, SHINGLE - counts)
+    if missing.any():
+        units, counts = np.insert(units, np.repeat(np.cumsum(counts), missing), 0), counts + missing
+    units += (units - np.uint16(ord("A")) < 26) * np.uint16(32)
+    windows = np.empty(len(units) - 3, dtype=np.uint64)  # four units each
+    for phase in range(4):
+        windows[phase::4] = units[phase : phase + (len(units) - phase) // 4 * 4].copy().view("<u8")
+    hashes = windows[1:] * _B
+    windows *= _A
+    hashes += windows[:-1]
+    hashes = _mixed(hashes)
+    if len(texts) > 1:  # the last units of a text begin no shingle
+        begins = np.ones(len(units), dtype=bool)
+        for back in range(1, SHINGLE):
+            begins[np.cumsum(counts) - back] = False
+        hashes = hashes[begins[: len(hashes)]]
+    return hashes, counts - (SHINGLE - 1)
 
 
 def _mixed(values: np.ndarray) -> np.ndarray:

@@ -11,7 +11,6 @@ and interruptions leave no trace in it.
 
 import shutil
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -21,13 +20,15 @@ from typing import Any
 import numpy as np
 
 from braingpt import __version__
-from braingpt.data.counts import Counts, shown
+from braingpt.data.caps import Caps
+from braingpt.data.counts import Counts, nothing_kept, shown
 from braingpt.data.dedup import Deduplicator, held_out
 from braingpt.data.document import Document
-from braingpt.data.index import LOG, Index
-from braingpt.data.journal import Journal
-from braingpt.data.manifest import Manifest, Stream, TokenizerFacts
-from braingpt.data.request import Checked, Request, check, difference, existing, missing_scores
+from braingpt.data.index import Index
+from braingpt.data.join import leave_log
+from braingpt.data.journal import Journal, changed
+from braingpt.data.manifest import Manifest, TokenizerFacts
+from braingpt.data.request import Checked, Request, check, existing, missing_scores
 from braingpt.data.sources import DATASETS, preparation
 from braingpt.data.streams import check_found, open_streams
 from braingpt.data.worker import Chunk, Outcome, Worker, outcomes
@@ -103,9 +104,7 @@ class _Run:
         self.notes: list[str] = []
         self._note = note
         self._broken: list[tuple[str, str, str]] = []  # rows read since the last document
-        self._kept: Counter[tuple[str, str]] = Counter()  # by source and language, against the caps
-        self._tokens: Counter[tuple[str, str]] = Counter()
-        self._full: dict[tuple[str, str], str] = {}  # and the rule that names the cap
+        self._caps = Caps(checked.max_samples, request.max_tokens)
         self._current = 0  # stream
         self._bytes = 0
         self._held = False  # the splits are settled
@@ -152,11 +151,11 @@ class _Run:
         streams = self.writer.close()
         if not streams and not self.request.part:
             self.writer.keep = False  # it would be the same again
-            raise UserError(self._nothing_kept())
+            raise UserError(nothing_kept(self.request.name, [counts.report() for counts in self.counts.values()]))
         shutil.rmtree(self.writer.root / "tokenizer", ignore_errors=True)
         self.tokenizer.save(self.writer.root / "tokenizer")
         if self.request.part:
-            self._leave_log(streams)
+            leave_log(self.writer, self._index, streams)
         manifest = Manifest(
             name=self.request.name,
             braingpt=__version__,
@@ -176,16 +175,6 @@ class _Run:
         taken = zip(self.streams, self._positions, strict=True)
         return {stream.label: at["revision"] for stream, at in taken if at and at.get("revision")}
 
-    def _leave_log(self, streams: list[Stream]) -> None:
-        """A copy of the index' log for `join`, its streams counted as in the manifest."""
-        order = [(stream.split, stream.language, stream.source) for stream in streams]
-        number_S = np.array([order.index((one.split, one.language, one.source)) for one in self.writer.streams], dtype=np.uint16)
-        with (self.writer.root / LOG).open("wb") as file:
-            for begin in range(0, self._index.count, MANY):
-                records = self._index.records(np.arange(begin, min(begin + MANY, self._index.count)))
-                records["stream"] = number_S[records["stream"]]
-                file.write(records.tobytes())
-
     def close(self) -> None:
         """Let the files of the index go."""
         self._index.close()
@@ -194,13 +183,12 @@ class _Run:
         """The state of the journal, where one was left with the same parameters."""
         self._journal = Journal(self.writer.work)
         state = self._journal.state if self.writer.root.exists() else None  # it was published, and the process killed at once
-        changed = difference(state["parameters"], self.checked.parameters) if state else None
-        if changed and not self.request.force:
+        why = changed(state, self.checked.parameters) if state else None
+        if why and not self.request.force:
             raise UserError(
-                f"{self.writer.work} holds an interrupted preparation with other parameters ({changed}); "
-                "--force discards it, --out DIR writes elsewhere"
+                f"{self.writer.work} holds an interrupted preparation {why}; --force discards it, --out DIR writes elsewhere"
             )
-        if state is None or changed:
+        if state is None or why:
             self._journal.remove()
             self.writer.restore([])
             self._open_index(0)
@@ -208,9 +196,7 @@ class _Run:
         self.writer.restore(state["writer"])
         self._open_index(state["documents"])
         self.counts = {source: Counts(report) for source, report in state["counts"].items()}
-        self._kept.update({(source, language): number for source, language, number in state["kept"]})
-        self._tokens.update({(source, language): number for source, language, number in state["tokens"]})
-        self._full = {(source, language): rule for source, language, rule in state["full"]}
+        self._caps.restore(state["caps"])
         self._positions, self._current, self._bytes, self._held = state["positions"], state["current"], state["bytes"], state["held"]
         for stream, position in zip(self.streams, self._positions, strict=True):
             if position:
@@ -227,7 +213,7 @@ class _Run:
                 "writer": self.writer.state(),
                 "documents": self._index.count,
                 "counts": {source: counts.report() for source, counts in self.counts.items()},
-                **{name: [[*key, value] for key, value in getattr(self, f"_{name}").items()] for name in ("kept", "tokens", "full")},
+                "caps": self._caps.state(),
                 **{name: getattr(self, f"_{name}") for name in ("positions", "current", "bytes", "held")},
             }
         )
@@ -287,7 +273,7 @@ class _Run:
                 break
             if rule is None:
                 good += 1
-                rule = self._duplicates.rule(good) or self._cap(source, language, len(ids[good]))
+                rule = self._duplicates.rule(good) or self._caps.rule(source, language, len(ids[good]))
             if rule is None:
                 counts.keep()
                 self._write(source, language, good, ids[good], outcome)
@@ -303,23 +289,13 @@ class _Run:
         size = int(outcome.bytes[good])
         self._duplicates.keep(good, *self.writer.add(split, language, source, ids, size))
         self._bytes += size
-        self._kept[source, language] += 1
-        self._tokens[source, language] += len(ids)
-        if self._kept[source, language] == self.checked.max_samples:
-            self._full[source, language] = "beyond --max-samples"
-
-    def _cap(self, source: str, language: str, tokens: int) -> str | None:
-        """The cap that a document of so many tokens would break."""
-        limit = self.request.max_tokens
-        if (source, language) not in self._full and limit is not None and self._tokens[source, language] + tokens > limit:
-            self._full[source, language] = "beyond --max-tokens"
-        return self._full.get((source, language))
+        self._caps.add(source, language, len(ids))
 
     def _is_full(self, number: int) -> bool:
         """Whether no document of this stream can be wanted any more."""
         stream = self.streams[number]
         named = stream.language if self.checked.quality.language.trust_source else None
-        return all((stream.source, language) in self._full for language in ([named] if named else self.checked.languages))
+        return all(self._caps.full(stream.source, language) for language in ([named] if named else self.checked.languages))
 
     def _share(self, source: str) -> float:
         if self.request.validation is not None:
@@ -329,28 +305,11 @@ class _Run:
     def _tell(self, chunk: Chunk | None) -> None:
         read, kept = (sum(getattr(counts, name) for counts in self.counts.values()) for name in ("read", "kept"))
         source = self.streams[self._current].source
-        self.progress(Progress(source, read, kept, self._bytes, self._tokens.total(), self._done(chunk)))
+        self.progress(Progress(source, read, kept, self._bytes, self._caps.tokens(), self._done(chunk)))
 
     def _done(self, chunk: Chunk | None) -> float | None:
         """Share of the work: of the streams, or of the caps, whichever is further on."""
         shares = [(chunk.stream + chunk.done) / len(self.streams)] if chunk and chunk.done is not None else []
         datasets = preparation(self.request.name).datasets
         pairs = sum(DATASETS[dataset].offers(language) for dataset in datasets for language in self.checked.languages)
-        for cap, counter in ((self.checked.max_samples, self._kept), (self.request.max_tokens, self._tokens)):
-            if cap and pairs:
-                shares.append(min(1.0, counter.total() / (cap * pairs)))
-        return max(shares, default=None)
-
-    def _nothing_kept(self) -> str:
-        """The message for a preparation that would be empty: which rule dropped how much, and one example."""
-        dropped: Counter[str] = Counter()
-        samples: dict[str, str] = {}
-        for report in (counts.report() for counts in self.counts.values()):
-            for rule, facts in report["dropped"].items():
-                dropped[rule] += facts["documents"]
-                samples.setdefault(rule, next(iter(facts["samples"]), ""))
-        if not dropped:
-            return f"'{self.request.name}' holds no documents; nothing was written"
-        rules = ", ".join(f"{rule}: {count}" for rule, count in dropped.most_common())
-        worst = dropped.most_common(1)[0][0]
-        return f"nothing of '{self.request.name}' is left to train on; dropped {rules} (such as '{samples[worst]}'); nothing was written"
+        return max([*shares, *self._caps.done(pairs)], default=None)

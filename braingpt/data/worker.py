@@ -66,42 +66,37 @@ class Worker:
 
     def __call__(self, documents: list[Document]) -> Outcome:
         """Everything about these documents that can be said without knowing the others."""
-        rules: list[str | None] = []
-        languages: list[str | None] = []
-        texts: list[str] = []
-        tokens: list[np.ndarray] = []
-        for document in documents:
-            judged = self.judge.text(document)
-            rule = judged.rule
-            if rule is None:
-                ids, plain = self._encode(judged.segments, judged.language)
-                rule = self.judge.tokens(judged.language, plain, document.scores)
-            rules.append(rule)
-            languages.append(judged.language)
-            if rule is None:
-                texts.append(judged.text)
-                tokens.append(ids)
+        judged = [self.judge.text(document) for document in documents]
+        rules = [one.rule for one in judged]
+        whole: list[np.ndarray] = []  # with markers and the end of text
+        plain: list[np.ndarray] = []
+        good = [number for number, rule in enumerate(rules) if rule is None]
+        for number in good:
+            for tokens, found in zip((whole, plain), self._encode(judged[number].segments, judged[number].language), strict=True):
+                tokens.append(found)
+        late = self.judge.tokens_of([judged[n].language for n in good], plain, [documents[n].scores for n in good])
+        for number, rule in zip(good, late, strict=True):
+            rules[number] = rule
+        texts = [one.text for one, rule in zip(judged, rules, strict=True) if rule is None]
+        ids = [one for one, rule in zip(whole, late, strict=True) if rule is None]
         keys = np.zeros((len(texts), KEYS), dtype=np.uint64)
         keys[:, 0] = [content_hash(text) for text in texts]
         if self._near:
             keys[:, 1:] = band_keys(texts)
         return Outcome(
             rules,
-            languages,
+            [one.language for one in judged],
             keys,
-            np.concatenate(tokens) if tokens else np.empty(0, dtype=self._dtype),
-            np.array([len(ids) for ids in tokens], dtype=np.int64),
+            np.concatenate(ids) if ids else np.empty(0, dtype=self._dtype),
+            np.array([len(one) for one in ids], dtype=np.int64),
             np.array([len(text.encode()) for text in texts], dtype=np.int64),
         )
 
     def _encode(self, segments: list[tuple[str | None, str]], language: str) -> tuple[np.ndarray, np.ndarray]:
-        """Tokens with the document's marker before it, a marker at each switch of language and the end of text behind; and without them.
-
-        Arrays, since the Python integers of a document of 32 MB take 300 MB.
-        """
-        markers = self._tokenizer.markers
+        """Tokens with the document's marker before it, a marker at each switch of language and the end of text behind; and without them."""
+        markers, encode = self._tokenizer.markers, self._tokenizer.encode_array
         if len(segments) == 1:
-            encoded = self._tokenizer.encode(segments[0][1])
+            encoded = encode(segments[0][1])
             whole = np.empty(len(encoded) + 2, dtype=self._dtype)
             whole[0], whole[1:-1], whole[-1] = markers[language], encoded, self._tokenizer.eot
             return whole, whole[1:-1]
@@ -109,13 +104,12 @@ class Worker:
         for code, piece in segments:
             code = code if code in markers else current or language
             if code != current:
-                ids.append(markers[code])
+                ids.append([markers[code]])
                 current = code
-            encoded = self._tokenizer.encode(piece)
-            ids += encoded
-            plain += encoded
-        ids.append(self._tokenizer.eot)
-        return np.array(ids, dtype=self._dtype), np.array(plain, dtype=self._dtype)
+            plain.append(encode(piece))
+            ids.append(plain[-1])
+        ids.append([self._tokenizer.eot])
+        return np.concatenate(ids).astype(self._dtype), np.concatenate(plain).astype(self._dtype)
 
 
 def outcomes(chunks: Iterable[Chunk], worker: Worker, settings: tuple[Any, ...], workers: int) -> Iterator[tuple[Chunk, Outcome]]:

@@ -28,7 +28,7 @@ _BEFORE = r"[^\r\n\p{L}\p{N}\p{Hangul}]?"
 _UPPER = r"[[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]--\p{Hangul}]"
 _LOWER = r"[[\p{Ll}\p{Lm}\p{Lo}\p{M}]--\p{Hangul}]"
 _ENGLISH = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
-PATTERN = "|".join(
+_PLAIN = "|".join(
     [
         rf"{_BEFORE}\p{{Hangul}}+",
         rf"{_BEFORE}{_UPPER}*{_LOWER}+{_ENGLISH}",
@@ -36,10 +36,13 @@ PATTERN = "|".join(
         r"\p{N}{1,3}",
         r" ?[^\s\p{L}\p{N}]+[\r\n/]*",
         r"\s{0,128}[\r\n]+",
-        r"\s{1,128}(?!\S)",
-        r"\s{1,128}",
     ]
 )
+_AHEAD = r"\s{1,128}(?!\S)|\s{1,128}"
+PATTERN = f"{_PLAIN}|{_AHEAD}"
+# The same words, half as fast again: in a group of their own, the branches that look at nothing ahead are one automaton; without it, tiktoken's
+# engine tries each by itself, because of the one that does look ahead.
+_GROUPED = f"(?:{_PLAIN})|{_AHEAD}"
 SPECIALS = 64
 CONTROL = ("<|endoftext|>", "<|pad|>", "<|user|>", "<|assistant|>")
 
@@ -79,7 +82,8 @@ class Tokenizer:
         ids = {name: self.first_special + index for index, name in enumerate(self.specials)}
         self.eot, self.pad, self.user, self.assistant = (ids[name] for name in CONTROL)
         self.markers = {code: ids[f"<|{code}|>"] for code in self.marked}
-        self._bpe = tiktoken.Encoding("braingpt", pat_str=pattern, mergeable_ranks=self.ranks(), special_tokens=ids)
+        words = _GROUPED if pattern == PATTERN else pattern
+        self._bpe = tiktoken.Encoding("braingpt", pat_str=words, mergeable_ranks=self.ranks(), special_tokens=ids)
         self.fingerprint = fingerprint_of(entries, pattern, self.specials, self.added, self.first_special)
 
     @classmethod
@@ -131,6 +135,11 @@ class Tokenizer:
         for text in texts:
             _check_text(text)
         return self._bpe.encode_ordinary_batch(texts)
+
+    def encode_array(self, text: str) -> np.ndarray:
+        """`encode(text)` as uint32, read-only: the Python integers of a text of 32 MB take 300 MB."""
+        _check_text(text)
+        return self._bpe.encode_to_numpy(text, disallowed_special=())
 
     def decode(self, ids: Iterable[int], specials: bool = False) -> str:
         """The text of `ids`. Bytes that are no UTF-8 become U+FFFD; special tokens are dropped, or spelled out with `specials`."""

@@ -13,6 +13,8 @@ import re
 from collections.abc import Callable, Collection, Iterator
 from functools import cache
 
+import numpy as np
+
 LANGUAGES = ("ko", "en", "de", "fr", "es", "it")
 # Codes the detectors know whose script is neither Latin nor Hangul.
 _OTHER = """am ar as ba be bg bn dz el fa gu he hi hy ja ka kk km kn ky lo mk ml mn mr my ne or pa ps ru sa sd si sr ta te tg th ti ug uk ur
@@ -25,14 +27,16 @@ ENOUGH = 20_000  # characters of a document that the detector reads; its answer 
 INSERTED_WORDS = 2  # so many Latin words in a Korean sentence are a name or a term, not a change of language
 
 HANGUL_LETTERS = "\u1100-\u11ff\u3131-\u318e\ua960-\ua97c\uac00-\ud7a3\ud7b0-\ud7fb\uffa1-\uffdc"
-_LATIN = "A-Za-z\u00aa\u00ba\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u02af\u1e00-\u1eff\uff21-\uff3a\uff41-\uff5a"
+_LATIN_LETTERS = "A-Za-z\u00aa\u00ba\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u02af\u1e00-\u1eff\uff21-\uff3a\uff41-\uff5a"
 _hangul = re.compile(f"[{HANGUL_LETTERS}]+")
-_latin = re.compile(f"[{_LATIN}]+")
+_latin = re.compile(f"[{_LATIN_LETTERS}]+")
 _letter = re.compile(r"[^\W\d_]+")
-_two_scripts = re.compile(f"(?P<ko>[{HANGUL_LETTERS}][^{_LATIN}]*)|(?P<latin>[{_LATIN}][^{HANGUL_LETTERS}]*)")
+_two_scripts = re.compile(f"(?P<ko>[{HANGUL_LETTERS}][^{_LATIN_LETTERS}]*)|(?P<latin>[{_LATIN_LETTERS}][^{HANGUL_LETTERS}]*)")
 _three_scripts = re.compile(
-    rf"(?P<ko>[{HANGUL_LETTERS}][{HANGUL_LETTERS}\W\d_]*)|(?P<latin>[{_LATIN}][{_LATIN}\W\d_]*)|(?P<other>[^\W\d_{HANGUL_LETTERS}{_LATIN}][^{HANGUL_LETTERS}{_LATIN}]*)"
+    rf"(?P<ko>[{HANGUL_LETTERS}][{HANGUL_LETTERS}\W\d_]*)|(?P<latin>[{_LATIN_LETTERS}][{_LATIN_LETTERS}\W\d_]*)|(?P<other>[^\W\d_{HANGUL_LETTERS}{_LATIN_LETTERS}][^{HANGUL_LETTERS}{_LATIN_LETTERS}]*)"
 )
+_either = re.compile(f"[{HANGUL_LETTERS}{_LATIN_LETTERS}]")
+_HANGUL, _LATIN, _BOTH, _LETTER = 1, 2, 3, 4  # bits of `_bits`
 _sentence_end = re.compile(r"(?:[.!?…。](?=\s)|\n)\s*")
 
 
@@ -62,13 +66,7 @@ def split(text: str, languages: Collection[str] = LANGUAGES) -> list[tuple[str |
     Returns (language, piece) pairs, language None where it is none of `languages`. Digits, punctuation and spaces stay with the piece
     before them. In a sentence that is Korean (by the 30 % rule) one or two words in another script stay Korean: they are a name or a term.
     """
-    cuts: list[tuple[str, int]] = []  # (script, where it begins)
-    start, other = 0, not OTHER_SCRIPTS.isdisjoint(languages)
-    for end in [*(match.end() for match in _sentence_end.finditer(text)), len(text)]:
-        for script, where in _scripts(text[start:end], start, other):
-            if not cuts or cuts[-1][0] != script:
-                cuts.append((script, where))
-        start = end
+    cuts = _cuts(text, languages)
     if not cuts:
         return [(None, text)] if text else []
     starts = [0, *(start for _, start in cuts[1:]), len(text)]
@@ -94,26 +92,72 @@ def detectable(code: str) -> bool:
     return code in eldc.LANGUAGES
 
 
-def _scripts(sentence: str, offset: int, other: bool) -> Iterator[tuple[str, int]]:
-    """("ko", "latin" or "other", where it begins in the text) for each stretch of one sentence; nothing for one without such letters.
+def _cuts(text: str, languages: Collection[str]) -> list[tuple[str, int]]:
+    """("ko", "latin" or "other", where it begins) wherever the script changes."""
+    cuts: list[tuple[str, int]] = []
+    for script, where in (_of_three if not OTHER_SCRIPTS.isdisjoint(languages) else _of_two)(text, *_sentences(text)):
+        if not cuts or cuts[-1][0] != script:
+            cuts.append((script, where))
+    return cuts
 
-    `other`: whether a third script counts; without it its letters stay with the stretch before them.
+
+def _sentences(text: str) -> tuple[list[int], list[int]]:
+    """Where the sentences begin and where they end."""
+    ends = [match.end() for match in _sentence_end.finditer(text)]
+    if text and (not ends or ends[-1] < len(text)):
+        ends.append(len(text))
+    return [0, *ends][: len(ends)], ends
+
+
+def _of_two(text: str, starts: list[int], ends: list[int]) -> Iterator[tuple[str, int]]:
+    """("ko" or "latin", where it begins) for each stretch of Hangul or Latin script, where it may differ from the one before.
+
+    Letters of other scripts stay with the stretch before them. Sentences are counted all at once; few of them are then looked at.
     """
-    hangul, latin = _hangul.search(sentence), _latin.search(sentence)
-    if not other and not (hangul and latin):  # most sentences: nothing to count
-        if hangul or latin:
-            yield ("ko", offset + hangul.start()) if hangul else ("latin", offset + latin.start())
+    if not starts:
         return
-    letters, syllables = (sum(map(len, script.findall(sentence))) for script in (_letter, _hangul))
-    korean = syllables > 0 and syllables >= KOREAN_SHARE * letters
-    if not other and korean and len(_latin.findall(sentence)) <= INSERTED_WORDS:
-        yield "ko", offset + min(hangul.start(), latin.start())
-        return
-    for match in (_three_scripts if other else _two_scripts).finditer(sentence):
-        script = match.lastgroup or ""
-        if script != "ko" and korean and _words(match.group(), _latin if script == "latin" else _letter) <= INSERTED_WORDS:
-            script = "ko"
-        yield script, offset + match.start()
+    bits_N = _bits().take(np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32), mode="clip")
+    scripts_S = np.bitwise_or.reduceat(bits_N, starts) & _BOTH
+    syllables_S, letters_S = (np.add.reduceat(bits_N & bit, starts, dtype=np.int64) // bit for bit in (_HANGUL, _LETTER))
+    latin_N = bits_N & _LATIN
+    latin_N[1:] &= ~latin_N[:-1]  # where stretches of them begin; no sentence begins within one
+    korean_S = syllables_S >= KOREAN_SHARE * letters_S
+    scripts_S[(scripts_S == _BOTH) & korean_S & (np.add.reduceat(latin_N, starts, dtype=np.int64) <= _LATIN * INSERTED_WORDS)] = _HANGUL
+    known = np.flatnonzero(scripts_S)
+    before_K = np.concatenate([[0], scripts_S[known[:-1]]])
+    for number in known[(scripts_S[known] != before_K) | (scripts_S[known] == _BOTH)].tolist():
+        if scripts_S[number] != _BOTH:
+            first = _either.search(text, starts[number], ends[number])
+            yield ("ko" if scripts_S[number] == _HANGUL else "latin"), first.start()
+            continue
+        for match in _two_scripts.finditer(text, starts[number], ends[number]):
+            script = match.lastgroup or ""
+            inserted = script == "latin" and korean_S[number] and _words(match.group(), _latin) <= INSERTED_WORDS
+            yield ("ko" if inserted else script), match.start()
+
+
+def _of_three(text: str, starts: list[int], ends: list[int]) -> Iterator[tuple[str, int]]:
+    """As `_of_two`, where a third script counts: ("ko", "latin" or "other", where it begins)."""
+    for start, end in zip(starts, ends, strict=True):
+        sentence = text[start:end]
+        letters, syllables = (sum(map(len, script.findall(sentence))) for script in (_letter, _hangul))
+        korean = syllables > 0 and syllables >= KOREAN_SHARE * letters
+        for match in _three_scripts.finditer(sentence):
+            script = match.lastgroup or ""
+            if script != "ko" and korean and _words(match.group(), _latin if script == "latin" else _letter) <= INSERTED_WORDS:
+                script = "ko"
+            yield script, start + match.start()
+
+
+@cache
+def _bits() -> np.ndarray:
+    """uint8 (0x30000,): of each character whether it is a letter, one of Hangul, one of the Latin script."""
+    every = "".join(map(chr, range(0x30000)))
+    table_C = np.zeros(len(every), np.uint8)
+    for bit, script in ((_LETTER, _letter), (_HANGUL, _hangul), (_LATIN, _latin)):
+        for match in script.finditer(every):
+            table_C[match.start() : match.end()] |= bit
+    return table_C
 
 
 def _words(piece: str, letters: re.Pattern[str]) -> int:

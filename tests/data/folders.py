@@ -19,8 +19,8 @@ class ByteTokenizer:
     marked = tuple(markers)
     fingerprint = "b" * 64
 
-    def encode(self, text: str) -> list[int]:
-        return list(text.encode())
+    def encode_array(self, text: str) -> np.ndarray:
+        return np.frombuffer(text.encode(), np.uint8).astype(np.uint32)
 
     def token_bytes(self) -> np.ndarray:
         return (np.arange(self.vocab_size) < 256).astype(np.int32)

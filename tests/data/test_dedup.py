@@ -1,6 +1,7 @@
 """Hashes, signatures, counts and the index on disk."""
 
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 from braingpt.data import index as index_module
 from braingpt.data.counts import Counts
-from braingpt.data.dedup import content_hash, held_out, similarity, trigrams
+from braingpt.data.dedup import collapsed, content_hash, held_out, similarity, trigrams
 from braingpt.data.index import KEYS, RECORD, Index
 from braingpt.data.minhash import band_keys
 from tests.data.texts import english, korean
@@ -20,6 +21,12 @@ def test_hash_ignores_case_and_whitespace_only() -> None:
     assert content_hash("ein wort hier") != content_hash("ein wort, hier")
     held = sum(held_out(content_hash(str(number)), 0.05) for number in range(4000))
     assert 140 < held < 260
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.text(st.one_of(st.sampled_from(" \t\n\x1f\x85\xa0\u3000\u200aéa"), st.characters())))
+def test_white_space_is_what_python_takes_for_it(text: str) -> None:
+    assert collapsed(text) == " ".join(text.split())
 
 
 @settings(max_examples=60, deadline=None)
@@ -50,7 +57,9 @@ def test_signatures_of_odd_texts() -> None:
     texts = ["", "a", "🧠" * 3, "\ud800 x", "가" * 4, "aaaaa" * 10_000]
     keys = band_keys(texts)
     assert keys.shape == (len(texts), index_module.BANDS)
-    assert (band_keys(texts[2:3]) == keys[2]).all() and (band_keys([]).shape[0]) == 0
+    for number, text in enumerate(texts):
+        assert (band_keys([text]) == keys[number]).all()
+    assert band_keys([]).shape[0] == 0
 
 
 @settings(max_examples=30, deadline=None)
@@ -88,6 +97,44 @@ def test_index_finds_the_first_with_a_key(tmp_path_factory, batches: list[list[i
         again.close()
     finally:
         index_module.FIRST_SLOTS, index_module.SECTION = old
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="the system does not tell how much of a mapped file is resident")
+def test_resident_memory_follows_neither_the_log_nor_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(index_module, "SECTION", 1 << 18)  # 2 MB
+    monkeypatch.setattr(index_module, "REPLAY", 1 << 12)  # 0.6 MB
+    resident, insert = [], Index._insert
+
+    def watched(self: Index, begin: int, keys: np.ndarray, inside: np.ndarray) -> None:
+        insert(self, begin, keys, inside)
+        if begin + index_module.REPLAY >= self.count:  # the last of a section
+            resident.append(resident_of(tmp_path))
+
+    monkeypatch.setattr(Index, "_insert", watched)
+    index, draw = Index(tmp_path), np.random.default_rng(0)
+    records = np.zeros(60_000, dtype=RECORD)
+    records["keys"] = draw.integers(0, 2**64, (len(records), KEYS), dtype=np.uint64)
+    records["keys"][30_000:, 1] = records["keys"][:30_000, 1]  # keys that are compared with those of former documents
+    index.add(records[:30_000])
+    index.add(records[30_000:])
+    assert index.find(records["keys"][::999]).tolist() == [
+        [number] + [number - 30_000 if number >= 30_000 else number] + [number] * (KEYS - 2) for number in range(0, 60_000, 999)
+    ]
+    index.close()
+    assert index.path.stat().st_size > 9e6 and (tmp_path / "documents.table").stat().st_size > 16e6
+    assert len(resident) >= 8 and max(resident) <= 5e6  # systems map up to 2 MB at a touch
+
+
+def resident_of(folder: Path) -> int:
+    """Bytes of the mapped files in a folder that are in this process' memory."""
+    size, ours = 0, False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        words = line.split()
+        if not words[0].endswith(":"):
+            ours = words[-1].startswith(str(folder))
+        elif ours and words[0] == "Rss:":
+            size += 1024 * int(words[1])
+    return size
 
 
 def test_counts_go_on_from_their_report() -> None:

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from braingpt.data.document import Document
 from braingpt.data.quality import Judge
@@ -76,6 +78,21 @@ def test_long_documents_are_scored_by_a_bounded_sample_from_all_over() -> None:
     assert sample(ids[:2048], 2048).tolist() == ids[:2048]
 
 
+@settings(max_examples=12, deadline=None)
+@given(
+    st.lists(st.tuples(st.sampled_from([*LANGUAGES, "xx"]), st.sampled_from([0, 1, 2, 3, 16, 17, 900, 5000])), max_size=12), st.randoms()
+)
+def test_a_verdict_on_tokens_does_not_depend_on_the_others(drawn: list[tuple[str, int]], chance: random.Random) -> None:
+    one = judge(educational={"classifier": 0.5})
+    prose = encode(" ".join(GOOD.values()))
+    languages = [language for language, _ in drawn]
+    ids = [(prose * (1 + count // len(prose)))[:count] for _, count in drawn]
+    for some in ids[::2]:
+        chance.shuffle(some)
+    alone = [one.tokens(language, some) for language, some in zip(languages, ids, strict=True)]
+    assert one.tokens_of(languages, ids, [None] * len(ids)) == alone
+
+
 def test_shipped_models_fit_the_shipped_tokenizer() -> None:
     assert load(SHIPPED)[0] == Classifier(CLASSIFIER).fingerprint == Tokenizer.default().fingerprint
     assert set(load(SHIPPED)[2]) == set(LANGUAGES)
@@ -114,13 +131,13 @@ def test_hashes_find_every_shared_stretch_and_no_other() -> None:
     chance = random.Random(0)
     alphabet = "abcdefgh"
     text = "".join(chance.choices(alphabet, k=3000))
-    settings = ContaminationSettings(files=["x"], characters=12)
+    asked = ContaminationSettings(files=["x"], characters=12)
     from braingpt.data.quality.contamination import _hashes, _letters
 
     hashes = _hashes(_letters(Shape(text)), 12)
     assert len(hashes) == 2989 and len(set(hashes.tolist())) == len({text[i : i + 12] for i in range(2989)})
     assert (_hashes(_letters(Shape(text[500:600])), 12) == hashes[500:589]).all()
-    assert settings.characters == {"default": 12}
+    assert asked.characters == {"default": 12}
 
 
 def test_an_evaluation_set_that_cannot_be_read_is_one_clear_line(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -98,3 +99,12 @@ def test_punctuation_after_an_accented_letter_is_no_mojibake() -> None:
         assert not MOJIBAKE.search(good), good
     for text in ("안녕하세요", "é", "Größe", "¿Dónde?", "“"):
         assert MOJIBAKE.search(text.encode().decode("latin-1")), text
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.text(st.one_of(st.sampled_from("ÃÂäïðÿ€“™\x80\xbf\xc0가a"), st.characters()), max_size=8))
+def test_the_look_before_the_search_for_mojibake_misses_none(text: str) -> None:
+    from braingpt.data.quality.clean import MOJIBAKE
+    from braingpt.data.quality.rules import _may_be_mojibake
+
+    assert _may_be_mojibake(np.array([*map(ord, text)], np.uint32)) or not MOJIBAKE.search(text)

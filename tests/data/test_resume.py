@@ -164,6 +164,21 @@ def _interrupted(out: Path, own, monkeypatch: pytest.MonkeyPatch) -> Path:
     return out.parent / f".{out.name}.partial"
 
 
+@pytest.mark.parametrize(("version", "said"), [("0.0.9", "by braingpt 0.0.9, "), (None, "by an earlier braingpt, ")])
+def test_another_version_does_not_go_on(tmp_path: Path, own, monkeypatch: pytest.MonkeyPatch, version, said: str) -> None:
+    work = _interrupted(tmp_path / "out", own, monkeypatch)
+    state = json.loads((work / "journal.json").read_text())
+    assert state["braingpt"] == pipeline.__version__
+    (work / "journal.json").write_text(json.dumps({**state, "braingpt": version}))
+    request = Request("text", tmp_path / "out", own, validation=0.2)
+    with pytest.raises(UserError, match=f"interrupted preparation {said}.*--force discards"):
+        prepare(request, ByteTokenizer())
+    assert work.is_dir()
+    request.force = True
+    prepare(request, ByteTokenizer())
+    assert not work.exists() and verify(tmp_path / "out", read_manifest(tmp_path / "out")) == []
+
+
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), UserError("a file that cannot be opened any more")])
 def test_an_early_end_of_the_next_try_loses_nothing(
     tmp_path: Path, own, undisturbed, monkeypatch: pytest.MonkeyPatch, error: BaseException

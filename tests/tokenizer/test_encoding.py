@@ -6,11 +6,13 @@ import re
 
 import numpy as np
 import pytest
+import tiktoken
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from braingpt.errors import Failure, UserError
 from braingpt.tokenizer import Tokenizer
+from braingpt.tokenizer.encoding import PATTERN
 from braingpt.tokenizer.files import DESCRIPTION, RANKS
 from braingpt.tokenizer.language import LANGUAGES
 
@@ -41,6 +43,19 @@ def test_any_text_comes_back_exactly(text, language):
     ids = TOKENIZER.encode(text, language)
     assert TOKENIZER.decode(ids) == text
     assert TOKENIZER.token_bytes()[ids].sum() == len(text.encode())
+
+
+PLAIN = tiktoken.Encoding("plain", pat_str=PATTERN, mergeable_ranks=TOKENIZER.ranks(), special_tokens={})
+
+
+@settings(max_examples=500, deadline=None)
+@given(
+    st.text(
+        st.one_of(st.sampled_from("aZ가1 .'sLl\r\n\t\u3000\u00a0/é\u0301İß漢😀"), st.characters(exclude_categories=["Cs"])), max_size=60
+    )
+)
+def test_the_grouped_pattern_cuts_as_the_plain_one_does(text):
+    assert TOKENIZER.encode(text) == TOKENIZER.encode_array(text).tolist() == PLAIN.encode_ordinary(text)
 
 
 @pytest.mark.parametrize("unit", [" ", "\n", "a", "가", "!", " \t", "\u00a0", "7", "\u0301", "aA"])
@@ -89,7 +104,7 @@ def test_specials_in_text_are_text():
     text = "".join(TOKENIZER.specials)
     ids = TOKENIZER.encode(text)
     assert max(ids) < 16_384 and TOKENIZER.decode(ids) == text
-    assert max(TOKENIZER.encode_batch([text])[0]) < 16_384
+    assert TOKENIZER.encode_batch([text]) == [ids] == [TOKENIZER.encode_array(text).tolist()]
 
 
 def test_specials_in_ids_are_dropped_or_spelled_out():
@@ -117,7 +132,7 @@ def test_no_token_holds_hangul_and_latin():
     assert ids == TOKENIZER.encode("한글") + TOKENIZER.encode("abc") + TOKENIZER.encode("한글")
 
 
-@pytest.mark.parametrize("method", [lambda text: TOKENIZER.encode(text), lambda text: TOKENIZER.encode_batch(["a", text])])
+@pytest.mark.parametrize("method", [TOKENIZER.encode, TOKENIZER.encode_array, lambda text: TOKENIZER.encode_batch(["a", text])])
 def test_lone_surrogate_is_refused_with_its_place(method):
     with pytest.raises(UserError, match=r"lone surrogate \(U\+D800\) at character 2"):
         method("가나\ud800다")

@@ -1,5 +1,6 @@
 """Detection on handwritten sentences, and the cuts of code-switched text."""
 
+import re
 import sys
 
 import pytest
@@ -7,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from braingpt.tokenizer import language
-from braingpt.tokenizer.language import detect, split
+from braingpt.tokenizer.language import HANGUL_LETTERS, LANGUAGES, detect, split
 
 SENTENCES = {
     "ko": [
@@ -105,6 +106,29 @@ def test_split_cuts_at_another_script_only_where_it_is_wanted():
     text = "그는 말했다. Это очень хорошая идея, мой друг. The α value is 3."
     assert [code for code, _ in split(text, ("ko", "en", "ru"))] == ["ko", "ru", "en", None, "en"]
     assert [code for code, _ in split(text)] == ["ko", "en"]
+
+
+def cuts_sentence_by_sentence(text: str) -> list[str]:
+    """The scripts that `split` finds, by its definition: every sentence by itself."""
+    found = []
+    for sentence in re.split(r"(?<=[.!?…。])(?=\s)(?<!\s)|(?<=\n)", text):
+        letters, hangul = (sum(map(len, re.findall(kind, sentence))) for kind in (r"[^\W\d_]", f"[{HANGUL_LETTERS}]"))
+        for match in re.finditer(f"[{HANGUL_LETTERS}][^A-Za-zé]*|[A-Za-zé][^{HANGUL_LETTERS}]*", sentence):
+            words = sum(bool(re.search("[A-Za-zé]", word)) for word in match.group().split())
+            ko = match.group()[0] in "가나ㅋ" or (hangul and hangul >= 0.3 * letters and words <= 2)
+            if not found or found[-1] != ("ko" if ko else "latin"):
+                found.append("ko" if ko else "latin")
+    return found
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.lists(
+        st.sampled_from(["가", "나ㅋ ", "API ", "the cat ", "é", "漢字", "1_", ". ", ".", "! ", "\n", " ", "don't "]), max_size=30
+    ).map("".join)
+)
+def test_counting_all_sentences_at_once_cuts_as_looking_at_each_does(text):
+    assert [script for script, _ in language._cuts(text, LANGUAGES)] == cuts_sentence_by_sentence(text)
 
 
 @settings(max_examples=300, deadline=None)

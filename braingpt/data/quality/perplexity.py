@@ -21,6 +21,7 @@ SHIPPED = Path(__file__).parent.parent.parent / "assets" / "perplexity.npz"
 WEIGHTS = (0.05, 0.35, 0.60)  # of one, two and three tokens
 BITS = 18  # slots of a table: 2 ** BITS
 BYTES = 0.5
+BLOCK = 1 << 14  # tokens looked up together: what is computed of them stays in the processor's cache
 STRETCHES = 4  # a long document is scored in so many, spread evenly
 PERCENTILES = np.concatenate([np.arange(50, 99, 1.0), np.arange(99, 100, 0.05)])  # whose scores the model keeps
 
@@ -49,15 +50,37 @@ class Trigrams:
 
     def score(self, ids_N: np.ndarray) -> float:
         """Of three ids or more; the lower the likelier."""
-        ids_N = ids_N.astype(np.int64)
-        pairs = ids_N[:-1] * self.vocab + ids_N[1:]
-        last = ids_N[2:]
-        twos = _look(self.twos_S, pairs)
-        before, two = twos[:-1], twos[1:]
-        three = _look(self.threes_S, pairs[:-1] * self.vocab + last)
-        p = self._least_V[last] + np.minimum(two * self._context_V[ids_N[1:-1]], WEIGHTS[1])
-        p += WEIGHTS[2] * three / np.maximum(np.maximum(before, three), 1)
-        return float(-np.log2(p).sum()) / (max(1, int(self.bytes_V[last].sum())) ** BYTES * len(last) ** (1 - BYTES))
+        return self.scores([ids_N])[0]
+
+    def scores(self, texts: list[np.ndarray]) -> list[float]:
+        """`score` of each: many are looked up together, since short ones cost more calls than arithmetic."""
+        found: list[float] = []
+        ends = np.cumsum([len(ids_N) for ids_N in texts])
+        while len(found) < len(texts):
+            first, before = len(found), int(ends[len(found) - 1]) if found else 0
+            last = max(first + 1, int(np.searchsorted(ends, before + BLOCK, side="right")))
+            ids_N = np.concatenate(texts[first:last]).astype(np.uint64)
+            bits_N, size_N = self._bits(ids_N), self.bytes_V.take(ids_N[2:].view(np.int64))
+            start = 0
+            for end in (ends[first:last] - before - 2).tolist():
+                bits, size = float(bits_N[start:end].sum()), int(size_N[start:end].sum())
+                found.append(bits / (max(1, size) ** BYTES * (end - start) ** (1 - BYTES)))
+                start = end + 2  # the first two of the next text have no two before them
+        return found
+
+    def _bits(self, ids_N: np.ndarray) -> np.ndarray:
+        """float32 (N - 2,): bits of each token from the third on."""
+        pairs_M = ids_N[:-1] * np.uint64(self.vocab)
+        pairs_M += ids_N[1:]
+        twos_M = _look(self.twos_S, pairs_M)
+        triples_L = pairs_M[:-1] * np.uint64(self.vocab)
+        triples_L += ids_N[2:]
+        three_L = _look(self.threes_S, triples_L)
+        last_L, middle_L = ids_N[2:].view(np.int64), ids_N[1:-1].view(np.int64)
+        p_L = np.minimum(twos_M[1:] * self._context_V.take(middle_L), WEIGHTS[1])
+        p_L += self._least_V.take(last_L)
+        p_L += WEIGHTS[2] * three_L / np.maximum(np.maximum(twos_M[:-1], three_L), 1)
+        return -np.log2(p_L)
 
 
 class Perplexity:
@@ -73,15 +96,24 @@ class Perplexity:
         self.fingerprint, self._models, self._scores = load(path)
         self._limits: dict[str, float] = {}
 
-    def drops(self, language: str, ids: Sequence[int]) -> bool:
-        """Whether the document is too unlikely. Languages without a model pass, and documents too short to tell."""
-        if language not in self._scores or len(ids) < self._values.least:
-            return False
-        score = self._model(language).score(sample(ids, self._values.tokens))
-        return score > self._limit(language)
-
-    def _model(self, language: str) -> Trigrams:
-        return self._models(language)
+    def drops(self, languages: Sequence[str], ids: Sequence[Sequence[int]]) -> list[bool]:
+        """Of each document, given by its language and ids, whether it is too unlikely. Languages without a model pass, and documents too
+        short to tell."""
+        dropped = [False] * len(ids)
+        for language in dict.fromkeys(languages):
+            if language not in self._scores:
+                continue
+            numbers = [
+                number
+                for number, (other, one) in enumerate(zip(languages, ids, strict=True))
+                if other == language and len(one) >= self._values.least
+            ]
+            limit = self._limit(language)
+            for number, score in zip(
+                numbers, self._models(language).scores([sample(ids[n], self._values.tokens) for n in numbers]), strict=True
+            ):
+                dropped[number] = score > limit
+        return dropped
 
     def _limit(self, language: str) -> float:
         if language not in self._limits:
@@ -102,16 +134,17 @@ def sample(ids: Sequence[int], tokens: int) -> np.ndarray:
 
 def _hash(keys_N: np.ndarray) -> np.ndarray:
     """uint64: the top bits choose the slot, eleven lower ones are kept in it."""
-    hashed = keys_N.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    hashed = keys_N * np.uint64(0x9E3779B97F4A7C15)
     hashed ^= hashed >> np.uint64(29)
-    return hashed * np.uint64(0xD6E8FEB86659FD93)
+    hashed *= np.uint64(0xD6E8FEB86659FD93)
+    return hashed
 
 
 def _table(keys_N: np.ndarray, entries: int) -> np.ndarray:
     """uint16 (2 ** BITS,) of the most frequent keys; where two share a slot, the more frequent one stays."""
     keys, counts = np.unique(keys_N, return_counts=True)
     most = np.argsort(counts, kind="stable")[-entries:]  # rising: the last one written to a slot is the most frequent
-    hashed = _hash(keys[most])
+    hashed = _hash(keys[most].astype(np.uint64))
     steps = np.clip(np.round(np.log2(counts[most]) * 2) + 1, 1, 31).astype(np.uint64)
     table_S = np.zeros(1 << BITS, np.uint16)
     table_S[hashed >> np.uint64(64 - BITS)] = ((hashed >> np.uint64(20)) & np.uint64(_CHECK)) << np.uint64(5) | steps
@@ -120,10 +153,14 @@ def _table(keys_N: np.ndarray, entries: int) -> np.ndarray:
 
 def _look(table_S: np.ndarray, keys_N: np.ndarray) -> np.ndarray:
     """float32: the counts of the keys, 0 for those not in the table."""
-    hashed = _hash(keys_N)
-    slots = table_S[(hashed >> np.uint64(64 - BITS)).astype(np.intp)]
-    hit = slots >> 5 == ((hashed >> np.uint64(20)) & np.uint64(_CHECK)).astype(np.uint16)
-    return _COUNTS[np.where(hit, slots & 31, 0)]
+    hashed_N = _hash(keys_N)
+    slots_N = table_S.take((hashed_N >> np.uint64(64 - BITS)).view(np.int64))
+    hashed_N >>= np.uint64(20)
+    hashed_N &= np.uint64(_CHECK)
+    hit_N = slots_N >> 5 == hashed_N.astype(np.uint16)
+    slots_N &= 31
+    slots_N *= hit_N
+    return _COUNTS.take(slots_N)
 
 
 def save(path: Path, fingerprint: str, models: dict[str, Trigrams], scores: dict[str, np.ndarray]) -> None:

@@ -57,11 +57,17 @@ def _damage(values: settings.Most, language: str) -> Rule:
 
     def rule(shape: Shape) -> bool:
         damaged = shape.text.count("\ufffd")
-        if not shape.text.isascii() and MOJIBAKE.search(shape.text):
+        if _may_be_mojibake(shape.codes_N):
             damaged += 2 * len(MOJIBAKE.findall(shape.text))
         return damaged > most * shape.visible
 
     return rule
+
+
+def _may_be_mojibake(codes_N: np.ndarray) -> bool:
+    """Whether a letter that MOJIBAKE begins with stands before anything but ASCII and letters of Latin-1: so for hardly any text without it."""
+    after_M = codes_N[1:][codes_N[:-1] - np.uint32(0xC2) <= 0xF4 - 0xC2]
+    return bool(((after_M >= 0x80) & (after_M - np.uint32(0xC0) > 0xFF - 0xC0)).any())
 
 
 def _word_length(values: settings.WordLength, language: str) -> Rule:

@@ -6,13 +6,16 @@ words. Everything else stays with the text before it. Most documents are known t
 """
 
 import re
+from collections.abc import Iterator
+
+import numpy as np
 
 from braingpt.data.quality.shape import HANGUL, JAMO, LATIN, Shape
-from braingpt.tokenizer.language import HANGUL_LETTERS, INSERTED_WORDS, LANGUAGES, split
+from braingpt.tokenizer.language import INSERTED_WORDS, LANGUAGES, split
 
 WORDS = 4  # a Latin piece of fewer is an insertion
 STOP_WORDS = 0.15  # of its words, at least
-_latin_stretch = re.compile(f"[A-Za-z\u00aa-\u02af\u1e00-\u1eff][^{HANGUL_LETTERS}]{{{2 * WORDS - 2},}}")
+_latin = re.compile("[A-Za-z\u00aa-\u02af\u1e00-\u1eff]")
 _hangul_word = re.compile("[\uac00-\ud7a3]+")
 
 
@@ -25,6 +28,7 @@ class Segmenter:
     def __init__(self, lists: dict[str, str], marked: tuple[str, ...] = LANGUAGES) -> None:
         self._marked = marked
         self._stop = {language: frozenset(words.split()) for language, words in lists.items()}
+        self._any_stop = frozenset().union(*self._stop.values())
 
     def cut(self, text: str, shape: Shape, language: str) -> list[tuple[str | None, str]]:
         """(language, piece) in order; joined, the pieces are `text`. `language`: that of the document."""
@@ -50,15 +54,12 @@ class Segmenter:
             return hangul > INSERTED_WORDS
         if not self._stop:
             return True
-        words = frozenset(shape.words)
-        if all(words.isdisjoint(stop) for stop in self._stop.values()):
-            return False
-        return any(self._may_be_sentence(stretch) for stretch in _latin_stretch.findall(text))
+        return not self._any_stop.isdisjoint(shape.words) and any(map(self._may_be_sentence, _latin_stretches(shape)))
 
     def _may_be_sentence(self, stretch: str) -> bool:
         """Whether a piece that `_is_switch` would take can lie in this stretch without Hangul: so many words, and a stop word among them."""
         words = stretch.lower().split()
-        return len(words) >= WORDS and any(not stop.isdisjoint(words) for stop in self._stop.values())
+        return len(words) >= WORDS and not self._any_stop.isdisjoint(words)
 
     def _is_switch(self, code: str | None, piece: str) -> bool:
         if code is None:
@@ -68,3 +69,15 @@ class Segmenter:
         words = piece.lower().split()
         stop = self._stop.get(code)
         return len(words) >= WORDS and (stop is None or sum(map(stop.__contains__, words)) >= STOP_WORDS * len(words))
+
+
+def _latin_stretches(shape: Shape) -> Iterator[str]:
+    """The stretches without Hangul of a text that has some, where they may hold a few words: each from its first Latin letter on."""
+    of_hangul = np.flatnonzero((shape.kinds_N == HANGUL) | (shape.kinds_N == JAMO))
+    befores = np.concatenate([[-1], of_hangul])
+    gaps = np.diff(befores, append=len(shape.text))
+    for number in np.flatnonzero(gaps >= 2 * WORDS).tolist():
+        start = int(befores[number]) + 1
+        latin = _latin.search(shape.text, start, start + int(gaps[number]) - 1)
+        if latin:
+            yield shape.text[latin.start() : start + int(gaps[number]) - 1]
