@@ -132,7 +132,7 @@ class _Run:
         if self._held:
             return
         self._tell(None)
-        with closing(outcomes(self._chunks(), self._worker, self._settings, self.request.workers)) as results:
+        with closing(outcomes(self._chunks(), self._worker, self._settings, self.request.workers, self._done)) as results:
             for chunk, outcome in results:
                 self._take(chunk, outcome)
                 if self._journal.due():
@@ -185,9 +185,7 @@ class _Run:
         state = self._journal.state if self.writer.root.exists() else None  # it was published, and the process killed at once
         why = changed(state, self.checked.parameters) if state else None
         if why and not self.request.force:
-            raise UserError(
-                f"{self.writer.work} holds an interrupted preparation {why}; --force discards it, --out DIR writes elsewhere"
-            )
+            raise UserError(f"{self.writer.work} holds an interrupted preparation {why}; --force discards it, --out DIR writes elsewhere")
         if state is None or why:
             self._journal.remove()
             self.writer.restore([])
