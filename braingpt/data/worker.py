@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from braingpt.data.dedup import content_hash
+from braingpt.data.content import content_hash
 from braingpt.data.document import Document
 from braingpt.data.index import KEYS
 from braingpt.data.minhash import band_keys
