@@ -1,12 +1,10 @@
 """What makes two documents the same, or nearly, and on which side of the split they stand.
 
-The same: they agree after case folding and collapsing white space; a 64-bit BLAKE2b hash stands for that (among 100 million documents, the
-chance that any two different ones share a hash is about 3 in 10,000, and would cost one document). Nearly: the Jaccard similarity of their
-token trigrams, computed exactly, reaches a threshold; MinHash only proposes whom to compare. The content hash also decides which documents
-are held out for validation, and as only one of a group of near duplicates is kept, no such group stands on both sides.
+The same: their content hashes agree (`content.py`). Nearly: the Jaccard similarity of their token trigrams, computed exactly, reaches a
+threshold; MinHash only proposes whom to compare. The content hash also decides which documents are held out for validation, and as only one of
+a group of near duplicates is kept, no such group stands on both sides.
 """
 
-import hashlib
 from collections.abc import Callable
 from itertools import chain
 
@@ -14,29 +12,6 @@ import numpy as np
 
 from braingpt.data.index import KEYS, RECORD, Index
 from braingpt.data.writer import Place
-
-_SPACES = [character for character in map(chr, range(0x3001)) if character.isspace() and character != " "]  # none lies beyond
-_SPACES_OF_ASCII = [character for character in _SPACES if character.isascii()]
-
-
-def content_hash(text: str) -> int:
-    """64-bit hash of `text` after case folding and collapsing whitespace; equal on every machine."""
-    return int.from_bytes(hashlib.blake2b(collapsed(text.casefold()).encode("utf-8"), digest_size=8).digest(), "little")
-
-
-def collapsed(text: str) -> str:
-    """`" ".join(text.split())`, which cuts out every word; looking for what is to be replaced is far faster."""
-    for space in _SPACES if not text.isascii() else _SPACES_OF_ASCII:
-        if space in text:
-            text = text.replace(space, " ")
-    while "  " in text:
-        text = text.replace("  ", " ")
-    return text.strip(" ")
-
-
-def held_out(value: int, share: float) -> bool:
-    """Whether a document with content hash `value` belongs to the `share` that is kept for validation."""
-    return value < share * 2**64
 
 
 def trigrams(ids: np.ndarray) -> np.ndarray:

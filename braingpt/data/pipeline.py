@@ -21,8 +21,9 @@ import numpy as np
 
 from braingpt import __version__
 from braingpt.data.caps import Caps
+from braingpt.data.content import held_out
 from braingpt.data.counts import Counts, nothing_kept, shown
-from braingpt.data.dedup import Deduplicator, held_out
+from braingpt.data.dedup import Deduplicator
 from braingpt.data.document import Document
 from braingpt.data.index import Index
 from braingpt.data.join import leave_log
@@ -132,7 +133,7 @@ class _Run:
         if self._held:
             return
         self._tell(None)
-        with closing(outcomes(self._chunks(), self._worker, self._settings, self.request.workers)) as results:
+        with closing(outcomes(self._chunks(), self._worker, self._settings, self.request.workers, self._done)) as results:
             for chunk, outcome in results:
                 self._take(chunk, outcome)
                 if self._journal.due():

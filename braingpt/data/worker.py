@@ -4,28 +4,29 @@ A pure function of the chunk, so that the result does not depend on how many pro
 process builds its judge and tokenizer once. Processes are spawned, not forked: the reader's libraries have threads.
 """
 
+import math
 import multiprocessing
 import os
 import signal
 import threading
+import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from itertools import chain, islice
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from braingpt.data.dedup import content_hash
+from braingpt.data.content import content_hash
 from braingpt.data.document import Document
 from braingpt.data.index import KEYS
 from braingpt.data.minhash import band_keys
 from braingpt.data.quality import Judge, QualityConfig
 from braingpt.errors import Failure
 
-ALONE = 3  # chunks
+WORTH = 3  # seconds of work: processes take one or two to begin, each, and are not begun for less
 AHEAD = 2  # chunks under way per process, so that none waits for the reader
 
 
@@ -112,28 +113,56 @@ class Worker:
         return np.concatenate(ids).astype(self._dtype), np.concatenate(plain).astype(self._dtype)
 
 
-def outcomes(chunks: Iterable[Chunk], worker: Worker, settings: tuple[Any, ...], workers: int) -> Iterator[tuple[Chunk, Outcome]]:
+def outcomes(
+    chunks: Iterable[Chunk], worker: Worker, settings: tuple[Any, ...], workers: int, whole: Callable[[Chunk], float | None]
+) -> Iterator[tuple[Chunk, Outcome]]:
     """Each chunk with its outcome, in order. One worker: `worker`, here; more: processes that make their own from `settings`.
 
-    The first chunks are done here in any case, since a small corpus is ready before processes have begun. When reading fails, what was read before comes first. Failure when a process is gone, as one does that the system ends for its memory.
+    They are begun when enough work is left to be worth it, as far as can be told; `whole`: the share of all work that is done behind a
+    chunk. When reading fails, what was read before comes first. Failure when a process is gone, as one does that the system ends for
+    its memory.
     """
-    reading = iter(chunks)
-    for chunk in reading if workers == 1 else islice(reading, ALONE):
+    reading, begin = iter(chunks), time.monotonic()
+    begin_of_stream, stream = begin, 0
+    for chunk in reading:
+        if chunk.stream != stream:
+            begin_of_stream, stream = time.monotonic(), chunk.stream
         yield chunk, worker(chunk.documents)
-    chunk = next(reading, None)
-    if chunk is None:
-        return
-    reading = chain([chunk], reading)
+        now = time.monotonic()
+        left = max(_left(now - begin_of_stream, chunk.done), _left(now - begin, whole(chunk)))
+        if workers > 1 and left > WORTH:
+            yield from _together(reading, worker, settings, workers)
+
+
+def _left(seconds: float, done: float | None) -> float:
+    """Seconds of work to come where so many have brought the share that is done."""
+    return seconds * (1 - done) / done if done else math.inf
+
+
+def _together(reading: Iterator[Chunk], worker: Worker, settings: tuple[Any, ...], workers: int) -> Iterator[tuple[Chunk, Outcome]]:
+    """`outcomes` of what is left to read, by processes; until one of them has begun, `worker` goes on here."""
     others = set(multiprocessing.active_children())
     pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _begin, settings)
     waiting: deque[tuple[Chunk, Future[Outcome]]] = deque()
     failed: Exception | None = None
+    begun = False
+
+    def end() -> None:
+        for process in set(multiprocessing.active_children()) - others:
+            process.terminate()  # one that is still beginning would find this process gone, and say so in a traceback
+
     try:
+        with _undisturbed():
+            beginning = [pool.submit(_begun) for _ in range(workers)]
         while True:
             try:
                 chunk = next(reading, None) if failed is None else None
             except Exception as error:
                 failed, chunk = error, None
+            begun = begun or any(future.done() and future.result() for future in beginning)
+            if chunk is not None and not begun:
+                yield chunk, worker(chunk.documents)
+                continue
             if chunk is not None:
                 with _undisturbed():  # it may begin a process
                     waiting.append((chunk, pool.submit(_work, chunk.documents)))
@@ -142,11 +171,12 @@ def outcomes(chunks: Iterable[Chunk], worker: Worker, settings: tuple[Any, ...],
                 yield first, future.result()
             elif chunk is None:
                 break
+        if not begun:
+            end()
     except BrokenProcessPool:
         raise Failure("a worker process has ended by itself, perhaps for want of memory; --workers takes a smaller number") from None
     except BaseException:
-        for process in set(multiprocessing.active_children()) - others:
-            process.terminate()  # one that is still beginning would find this process gone, and say so in a traceback
+        end()
         raise
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
@@ -180,10 +210,15 @@ _worker: Worker | None = None  # of this process
 def _begin(*settings: Any) -> None:
     """Of a process: when the main one is gone, however it went, so is this one."""
     global _worker
+    os.environ["RAYON_NUM_THREADS"] = "1"  # of the signatures; there are as many of us as are wanted
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
     _worker = Worker(*settings)
+
+
+def _begun() -> bool:
+    return True
 
 
 def _work(documents: list[Document]) -> Outcome:

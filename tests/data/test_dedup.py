@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from braingpt.data import index as index_module
+from braingpt.data.content import collapsed, content_hash, held_out
 from braingpt.data.counts import Counts
-from braingpt.data.dedup import collapsed, content_hash, held_out, similarity, trigrams
+from braingpt.data.dedup import similarity, trigrams
 from braingpt.data.index import KEYS, RECORD, Index
 from braingpt.data.minhash import band_keys
 from tests.data.texts import english, korean

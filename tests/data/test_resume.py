@@ -17,12 +17,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from braingpt.data import journal, pipeline
+from braingpt.data import journal, pipeline, worker
 from braingpt.data.dedup import Deduplicator
 from braingpt.data.index import Index
 from braingpt.data.manifest import read_manifest, verify
 from braingpt.data.minhash import band_keys
 from braingpt.data.pipeline import Request, prepare
+from braingpt.data.worker import Worker
 from braingpt.data.writer import FolderWriter, Place
 from braingpt.errors import UserError
 from tests.data.folders import ByteTokenizer
@@ -73,8 +74,31 @@ def test_chunks_leave_no_trace(tmp_path: Path, own, undisturbed, monkeypatch: py
     assert hashes(tmp_path / "out") == undisturbed
 
 
-def test_workers_leave_no_trace(tmp_path: Path, own, undisturbed, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def unhurried(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Worker processes begin at once, and this one is so slow that they have begun before all is done. What they did is none of what is listed."""
+    done, work = [], Worker.__call__
+
+    def slow(self: Worker, documents):
+        done.append(len(documents))
+        time.sleep(0.05 * len(done))
+        return work(self, documents)
+
+    monkeypatch.setattr(Worker, "__call__", slow)
+    monkeypatch.setattr(worker, "WORTH", -1)
+    return done
+
+
+def test_workers_leave_no_trace(tmp_path: Path, own, undisturbed, unhurried: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline, "CHUNK", 300)
+    prepare(Request("text", tmp_path / "out", own, validation=0.2, workers=3), ByteTokenizer())
+    assert hashes(tmp_path / "out") == undisturbed
+    assert sum(unhurried) < sum(report["read"] for report in read_manifest(tmp_path / "out").filters.values())
+
+
+def test_little_work_begins_no_processes(tmp_path: Path, own, undisturbed, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipeline, "CHUNK", 2_000)
+    monkeypatch.setattr(worker, "ProcessPoolExecutor", None)
     prepare(Request("text", tmp_path / "out", own, validation=0.2, workers=3), ByteTokenizer())
     assert hashes(tmp_path / "out") == undisturbed
 
@@ -221,7 +245,9 @@ def test_killed_right_after_the_end(tmp_path: Path, own, undisturbed, monkeypatc
 def test_ctrl_c_while_workers_begin_is_one_line(tmp_path: Path) -> None:
     """A terminal sends it to all processes; it comes at moments when the workers are beginning."""
     (tmp_path / "a.jsonl").write_text("\n".join(json.dumps({"text": korean(number)}) for number in range(20_000)))
-    small_chunks = "from braingpt.data import pipeline; pipeline.MANY = 20; from braingpt.cli.main import run; run()"
+    small_chunks = (
+        "from braingpt.data import pipeline, worker; pipeline.MANY = 20; worker.WORTH = -1; from braingpt.cli.main import run; run()"
+    )
     command = [sys.executable, "-c", small_chunks, "data", "prepare", "text", "a.jsonl", "--workers", "3"]
     for number, wait in enumerate((0.0, 0.2, 0.5)):
         process = subprocess.Popen(
@@ -242,8 +268,8 @@ def test_two_at_once_are_refused(tmp_path: Path, own) -> None:
         prepare(Request("text", tmp_path / "out", own), ByteTokenizer())
 
 
-def test_a_dead_worker_is_one_line(tmp_path: Path, own, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline, "CHUNK", 1_000)
+def test_a_dead_worker_is_one_line(tmp_path: Path, own, unhurried, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline, "CHUNK", 300)
     from braingpt.errors import Failure
 
     class Deadly(ByteTokenizer):
@@ -252,7 +278,7 @@ def test_a_dead_worker_is_one_line(tmp_path: Path, own, monkeypatch: pytest.Monk
 
     with pytest.raises(Failure, match="--workers takes a smaller"):
         prepare(Request("text", tmp_path / "out", own, workers=2), Deadly())
-    assert list(tmp_path.iterdir()) == []
+    assert not (tmp_path / "out").exists()
 
 
 def test_caps(tmp_path: Path, own) -> None:
