@@ -1,4 +1,4 @@
-"""V1's sparse attention by its paths: one layer alone, and a whole step of a recipe, forward and backward, in turns.
+"""V1's sparse attention by its paths, in turns: one layer alone and the whole recipe, forward and backward, and steps of generation.
 
     python benchmarks/v1_attention.py                       # small-v1, one row of 1,024 tokens, on a CPU the processor's time
     python benchmarks/v1_attention.py --lengths 512,2048 --rounds 3 --layer-only
@@ -17,6 +17,7 @@ import torch
 
 import braingpt
 from braingpt.bench.machine import forget_peak, machine, resident_bytes
+from braingpt.inference.engine import Decoder
 from braingpt.kernels import dispatch
 from braingpt.kernels.magnitude_attention import magnitude_attention
 from braingpt.train.setup import settle_cpu
@@ -71,7 +72,7 @@ def main() -> None:
     parser.add_argument("--recipe", default="small-v1")
     parser.add_argument("--lengths", default="1024", help="tokens a row, several parted by commas")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--layer-only", action="store_true", help="leave the whole step out")
+    parser.add_argument("--layer-only", action="store_true", help="leave the whole model out")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args()
     settle_cpu()
@@ -106,6 +107,15 @@ def main() -> None:
 
         print(f"{length} tokens, {recipe.name}: the whole model, forward and backward")
         compare(dict.fromkeys(names, step), args.rounds, args.device)
+        decoder = Decoder(model.eval())
+        decoder.read(ids[:, :-1])
+
+        def tokens(decoder=decoder) -> None:
+            for _ in range(8):
+                decoder.step(torch.tensor([5], device=args.device))
+
+        print(f"{recipe.name}: eight steps of generation after {length} tokens")
+        compare(dict.fromkeys(names, tokens), 3 * args.rounds, args.device)
 
 
 if __name__ == "__main__":

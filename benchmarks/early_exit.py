@@ -1,0 +1,75 @@
+"""Early exit on a trained model: what each threshold spares and costs, and how fast the same text comes with drafts.
+
+    braingpt train --recipe nano-v1 --data data/korean --set model.layers=6 --set model.early_exit.loss=0.3 --set model.early_exit.dropout=0.2
+    python benchmarks/early_exit.py runs/nano-v1 --data data/korean --drafts 1:3 2:3 3:3
+
+Drafts as LAYERS:TOKENS. Plain decoding and each draft in turns; the processor's time, ratios are medians of pairs.
+"""
+
+import argparse
+import statistics
+import time
+from pathlib import Path
+
+import torch
+
+import braingpt
+from braingpt.data.shards import ShardSet
+from braingpt.evaluation import calibration, perplexity
+from braingpt.inference.engine import Decoder, stream
+from braingpt.inference.speculative import SpeculativeDecoder
+from braingpt.inspection.sparsity import SAMPLE
+from braingpt.train.setup import settle_cpu
+
+
+def written(model: torch.nn.Module, ids: list[int], count: int, decoder: Decoder) -> tuple[float, list[int]]:
+    """Seconds for `count` greedy tokens, and the tokens."""
+    began = time.process_time()
+    tokens = list(stream(model, ids, count, temperature=0.0, decoder=decoder))
+    return time.process_time() - began, tokens
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--context", type=int, default=128)
+    parser.add_argument("--windows", type=int, default=32)
+    parser.add_argument("--drafts", nargs="+", default=["1:3", "2:3", "3:3"])
+    parser.add_argument("--tokens", type=int, default=64)
+    parser.add_argument("--rounds", type=int, default=5)
+    args = parser.parse_args()
+    settle_cpu()
+    model, tokenizer = braingpt.load(args.run)
+    shards = ShardSet.open([args.data], tokenizer)
+
+    def score() -> float:
+        return perplexity.evaluate(model, shards, tokenizer, context=args.context, windows=args.windows).loss
+
+    print("threshold, layers used, loss, rise of perplexity")
+    for setting in calibration.settings(model, score):
+        print(f"{setting.threshold!s:>6} {setting.layers_used:7.1%} {setting.loss:8.4f} {setting.perplexity_cost:8.2%}")
+
+    model.set_exit_threshold(None)
+    ids = tokenizer.encode(SAMPLE[:60], language="ko")
+    drafts = [tuple(map(int, draft.split(":"))) for draft in args.drafts]
+    faster: dict[tuple[int, int], list[float]] = {draft: [] for draft in drafts}
+    told = {}
+    for _ in range(args.rounds):
+        plain, text = written(model, ids, args.tokens, Decoder(model))
+        for layers, ahead in drafts:
+            decoder = SpeculativeDecoder(model, layers, ahead)
+            spent, same = written(model, ids, args.tokens, decoder)
+            faster[layers, ahead].append(plain / spent)
+            told[layers, ahead] = (
+                f"{decoder.followed} of {decoder.drafted} drafted tokens followed, {decoder.depth():.0%} of the layers computed"
+            )
+            if same != text:
+                print(f"{layers}:{ahead} wrote another text")
+    for draft, ratios in faster.items():
+        speed = f"{statistics.median(ratios):.2f} times as fast ({min(ratios):.2f}-{max(ratios):.2f})"
+        print(f"{draft[0]} layers draft {draft[1]}: {speed}; {told[draft]}")
+
+
+if __name__ == "__main__":
+    main()
