@@ -216,4 +216,5 @@ def _batch(ids: np.ndarray, language: list[str], reset_at: int | None) -> Batch:
     if reset_at is None:
         return Batch(ids_BL, targets_BL, language)
     ends_BL = (ids_BL == reset_at).long()
-    return Batch(ids_BL, targets_BL.masked_fill_(ends_BL.bool(), -100), language, ends_BL.cumsum(1) - ends_BL)
+    targets_BL = targets_BL.masked_fill(ends_BL.bool(), -100)  # not in place: ids and targets of a single row share memory
+    return Batch(ids_BL, targets_BL, language, ends_BL.cumsum(1) - ends_BL)
