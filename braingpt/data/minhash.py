@@ -55,7 +55,8 @@ def shingles(texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
     hashes = windows[1:] * _B
     windows *= _A
     hashes += windows[:-1]
-    hashes = _mixed(hashes)
+    del windows
+    _mixed(hashes)
     if len(texts) > 1:  # the last units of a text begin no shingle
         begins = np.ones(len(units), dtype=bool)
         for back in range(1, SHINGLE):
@@ -65,9 +66,9 @@ def shingles(texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _mixed(values: np.ndarray) -> np.ndarray:
-    """Every bit of the input in every bit of the output, nearly (two rounds of multiply and shift)."""
-    mixed = values >> _32  # in place from here on: a document of 32 MB has as many values as bytes / 3
-    mixed ^= values
-    mixed *= _A
-    mixed ^= mixed >> _29
-    return mixed
+    """Every bit of the input in every bit of the output, nearly (two rounds of multiply and shift); in place, since a document of 32 MB has
+    as many values as letters."""
+    values ^= values >> _32
+    values *= _A
+    values ^= values >> _29
+    return values

@@ -175,6 +175,8 @@ class Tokenizer:
         return [self.markers[code]] if code in self.markers else []
 
     def __reduce__(self):
+        if _default.cache_info().currsize and self is _default():  # read anew by who takes it: its entries would fill a pipe three times
+            return Tokenizer.default, ()
         return _rebuild, (self.entries, self.pattern, self.specials, self.marked, self.added, self.first_special)
 
     def __repr__(self) -> str:

@@ -10,6 +10,7 @@ over all its languages, and then code-switched text is cut where that script beg
 """
 
 import re
+from bisect import bisect_right
 from collections.abc import Callable, Collection, Iterator
 from functools import cache
 
@@ -24,6 +25,7 @@ KOREAN_SHARE = 0.30  # of the letters
 SHORT = 40  # characters: below this the detector chooses among our languages only
 TINY = 12  # characters: below this a piece between switches takes the language of the other Latin pieces, if they have one
 ENOUGH = 20_000  # characters of a document that the detector reads; its answer no longer changes
+BLOCK = 1 << 20  # characters of a document that are counted at once
 INSERTED_WORDS = 2  # so many Latin words in a Korean sentence are a name or a term, not a change of language
 
 HANGUL_LETTERS = "\u1100-\u11ff\u3131-\u318e\ua960-\ua97c\uac00-\ud7a3\ud7b0-\ud7fb\uffa1-\uffdc"
@@ -112,28 +114,41 @@ def _sentences(text: str) -> tuple[list[int], list[int]]:
 def _of_two(text: str, starts: list[int], ends: list[int]) -> Iterator[tuple[str, int]]:
     """("ko" or "latin", where it begins) for each stretch of Hangul or Latin script, where it may differ from the one before.
 
-    Letters of other scripts stay with the stretch before them. Sentences are counted all at once; few of them are then looked at.
+    Letters of other scripts stay with the stretch before them. The letters of many sentences are counted at once, of BLOCK characters, since
+    counting takes some bytes for each; few sentences are then looked at.
     """
-    if not starts:
-        return
+    first = 0
+    while first < len(starts):
+        last = max(first + 1, bisect_right(ends, starts[first] + BLOCK))
+        scripts_S, korean_S = _counted(text[starts[first] : ends[last - 1]], np.array(starts[first:last]) - starts[first])
+        known = np.flatnonzero(scripts_S)
+        before_K = np.concatenate([[0], scripts_S[known[:-1]]])
+        for number in known[(scripts_S[known] != before_K) | (scripts_S[known] == _BOTH)].tolist():
+            start, end = starts[first + number], ends[first + number]
+            if scripts_S[number] != _BOTH:
+                yield ("ko" if scripts_S[number] == _HANGUL else "latin"), _either.search(text, start, end).start()
+                continue
+            for match in _two_scripts.finditer(text, start, end):
+                script = match.lastgroup or ""
+                inserted = script == "latin" and korean_S[number] and _words(match.group(), _latin) <= INSERTED_WORDS
+                yield ("ko" if inserted else script), match.start()
+        first = last
+
+
+def _counted(text: str, starts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of each sentence the scripts that are in it, as bits, and whether it is Korean by its share of Hangul.
+
+    A Korean one with so few stretches of Latin letters that all are inserted counts as of Hangul alone.
+    """
     bits_N = _bits().take(np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32), mode="clip")
     scripts_S = np.bitwise_or.reduceat(bits_N, starts) & _BOTH
-    syllables_S, letters_S = (np.add.reduceat(bits_N & bit, starts, dtype=np.int64) // bit for bit in (_HANGUL, _LETTER))
-    latin_N = bits_N & _LATIN
-    latin_N[1:] &= ~latin_N[:-1]  # where stretches of them begin; no sentence begins within one
+    syllables_S, letters_S = (np.add.reduceat(bits_N & bit, starts, dtype=np.uint32) // bit for bit in (_HANGUL, _LETTER))
     korean_S = syllables_S >= KOREAN_SHARE * letters_S
-    scripts_S[(scripts_S == _BOTH) & korean_S & (np.add.reduceat(latin_N, starts, dtype=np.int64) <= _LATIN * INSERTED_WORDS)] = _HANGUL
-    known = np.flatnonzero(scripts_S)
-    before_K = np.concatenate([[0], scripts_S[known[:-1]]])
-    for number in known[(scripts_S[known] != before_K) | (scripts_S[known] == _BOTH)].tolist():
-        if scripts_S[number] != _BOTH:
-            first = _either.search(text, starts[number], ends[number])
-            yield ("ko" if scripts_S[number] == _HANGUL else "latin"), first.start()
-            continue
-        for match in _two_scripts.finditer(text, starts[number], ends[number]):
-            script = match.lastgroup or ""
-            inserted = script == "latin" and korean_S[number] and _words(match.group(), _latin) <= INSERTED_WORDS
-            yield ("ko" if inserted else script), match.start()
+    bits_N &= _LATIN
+    bits_N[1:] &= ~bits_N[:-1]  # where stretches of them begin; no sentence begins within one
+    few_S = np.add.reduceat(bits_N, starts, dtype=np.uint32) <= _LATIN * INSERTED_WORDS
+    scripts_S[(scripts_S == _BOTH) & korean_S & few_S] = _HANGUL
+    return scripts_S, korean_S
 
 
 def _of_three(text: str, starts: list[int], ends: list[int]) -> Iterator[tuple[str, int]]:

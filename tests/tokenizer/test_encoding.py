@@ -153,7 +153,8 @@ def test_saved_loaded_and_pickled_are_the_same(tmp_path):
     TOKENIZER.save(tmp_path / "deep" / "folder")
     loaded = Tokenizer.load(tmp_path / "deep" / "folder")
     assert sorted(path.name for path in (tmp_path / "deep" / "folder").iterdir()) == [RANKS, DESCRIPTION]
-    for other in (loaded, pickle.loads(pickle.dumps(TOKENIZER))):
+    assert pickle.loads(pickle.dumps(TOKENIZER)) is TOKENIZER and len(pickle.dumps(TOKENIZER)) < 1000  # fits a pipe
+    for other in (loaded, pickle.loads(pickle.dumps(loaded))):
         assert other.fingerprint == TOKENIZER.fingerprint and other.markers == TOKENIZER.markers
         assert [other.encode(text) for text in HARD] == [TOKENIZER.encode(text) for text in HARD]
 

@@ -2,6 +2,7 @@
 
 import re
 import sys
+from unittest import mock
 
 import pytest
 from hypothesis import given, settings
@@ -128,7 +129,10 @@ def cuts_sentence_by_sentence(text: str) -> list[str]:
     ).map("".join)
 )
 def test_counting_all_sentences_at_once_cuts_as_looking_at_each_does(text):
-    assert [script for script, _ in language._cuts(text, LANGUAGES)] == cuts_sentence_by_sentence(text)
+    cuts = language._cuts(text, LANGUAGES)
+    assert [script for script, _ in cuts] == cuts_sentence_by_sentence(text)
+    with mock.patch.object(language, "BLOCK", 5):
+        assert language._cuts(text, LANGUAGES) == cuts
 
 
 @settings(max_examples=300, deadline=None)
