@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from braingpt.data import index as index_module
-from braingpt.data.content import collapsed, content_hash, held_out
+from braingpt.data.content import content_hash, held_out
 from braingpt.data.counts import Counts
 from braingpt.data.dedup import similarity, trigrams
 from braingpt.data.index import KEYS, RECORD, Index
@@ -22,12 +22,6 @@ def test_hash_ignores_case_and_whitespace_only() -> None:
     assert content_hash("ein wort hier") != content_hash("ein wort, hier")
     held = sum(held_out(content_hash(str(number)), 0.05) for number in range(4000))
     assert 140 < held < 260
-
-
-@settings(max_examples=300, deadline=None)
-@given(st.text(st.one_of(st.sampled_from(" \t\n\x1f\x85\xa0\u3000\u200aéa"), st.characters())))
-def test_white_space_is_what_python_takes_for_it(text: str) -> None:
-    assert collapsed(text) == " ".join(text.split())
 
 
 @settings(max_examples=60, deadline=None)
