@@ -31,7 +31,10 @@ def test_bases_are_not_listed():
         (["train.average=1"], "train.average"),
         (["train.skip_sigma=0"], "train.skip_sigma"),
         (["train.loggers=[tensorbord]"], "train.loggers"),
-        (["train.lengths=[{until: 0.5, context: 64, contxt: 8}]"], r"unknown recipe key 'train.lengths.0.contxt'; did you mean 'context'\?"),
+        (
+            ["train.lengths=[{until: 0.5, context: 64, contxt: 8}]"],
+            r"unknown recipe key 'train.lengths.0.contxt'; did you mean 'context'\?",
+        ),
         (["train.lengths=[{until: 0.5, context: 48}]"], r"train.lengths: train.context \(128\) must be a multiple of 48"),
         (["train.steps=many"], "train.steps: .*'many'"),
         (["train.lr=.nan"], "train.lr"),
