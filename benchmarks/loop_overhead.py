@@ -56,7 +56,7 @@ def parts(trainer: Trainer, repeats: int = 20) -> dict[str, float]:
         "data": data,
         "clipping": lambda: torch.nn.utils.clip_grad_norm_(trainer.model.parameters(), 1.0),
         "guard": lambda: trainer.guard.judge(norm),
-        "buffers put aside": lambda: [b.clone() for b in trainer.model.buffers() if b.dtype != torch.bool],
+        "buffers put aside": lambda: [b.clone() for n, b in trainer.model.named_buffers() if b.dtype != torch.bool and "._" not in n],
         "after_step": trainer.model.after_step,
         "metrics": lambda: trainer.run.log(record),
     }

@@ -32,7 +32,8 @@ def train(
     settle_cpu()  # before anything computes: threads inherit the flag
     from braingpt.train import loop
     from braingpt.train.checkpoint import resolve
-    from braingpt.train.progress import reporter_for
+    from braingpt.train.distributed import rank_of_environment
+    from braingpt.train.progress import Reporter, reporter_for
     from braingpt.train.resume import recipe_to_train, run_of
 
     settings = [*(overrides or []), *(["train.compile=true"] if compile_model else [])]
@@ -45,7 +46,10 @@ def train(
     if plan:
         _print_plan(chosen, folders or [Path(folder) for folder in chosen.data.folders], device, screen, json_output)
         return
-    result = loop.train(chosen, out, folders, resume=resume, reporter=reporter_for(screen), device=device)
+    first = rank_of_environment() == 0  # of several processes one speaks
+    result = loop.train(chosen, out, folders, resume=resume, reporter=reporter_for(screen) if first else Reporter(), device=device)
+    if not first:
+        return
     if json_output:
         print_json(result.as_dict() | {"resume": _resume_command(out) if result.interrupted else None})
     if result.interrupted:

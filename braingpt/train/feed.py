@@ -19,7 +19,7 @@ from braingpt.train.schedule import length_at
 
 
 class Piece(NamedTuple):
-    """A micro-batch on the device. `share`: its part of the step's targets that count. `segments_BL` None where nothing resets."""
+    """A micro-batch on the device. `share`: its part of the targets that count in the whole step, of all processes. `segments_BL` None where nothing resets."""
 
     ids_BL: Tensor
     targets_BL: Tensor
@@ -64,11 +64,15 @@ def training_tokens(shards: Any) -> int:
 
 
 class Feed:
-    """The batches of a run, step by step, `micro` rows of `train.context` tokens at a time. `offset`: steps of data passed over."""
+    """The batches of a run, step by step, `micro` rows of `train.context` tokens at a time. `offset`: steps of data passed over.
 
-    def __init__(self, recipe: Recipe, shards: Any, tokenizer: Any, device: torch.device) -> None:
+    Of several processes each gets the rows of its `rank`; together they see the same rows, whatever the `world`.
+    """
+
+    def __init__(self, recipe: Recipe, shards: Any, tokenizer: Any, device: torch.device, rank: int = 0, world: int = 1) -> None:
         self.batches = batches_of(recipe, shards, tokenizer)
         self.config, self.device, self.offset = recipe.train, device, 0
+        self.rank, self.world = rank, world
         self.seconds = 0.0  # spent on reading the last step's rows
         self._ready: tuple[Any, list[Piece]] = (None, [])
 
@@ -82,8 +86,9 @@ class Feed:
         if self._ready[0] == (step, micro, self.offset):
             return
         began = time.perf_counter()
-        batch = self.batches.batch(step + self.offset)
-        counted = (batch.targets_BL != -100).sum().clamp(min=1)
+        batch = self.batches.batch(step + self.offset, self.rank, self.world)
+        everyone = batch if self.world == 1 or batch.segments_BL is None else self.batches.batch(step + self.offset)
+        counted = (everyone.targets_BL != -100).sum().clamp(min=1) * (self.world if everyone is batch else 1)
         parts = [batch.ids_BL, batch.targets_BL, *([] if batch.segments_BL is None else [batch.segments_BL])]
         length = length_at(step, self.config)
         pieces = []
@@ -93,6 +98,11 @@ class Feed:
             pieces.append(Piece(moved[0], moved[1], moved[2] if segments else None, share))
         self._ready = ((step, micro, self.offset), pieces)
         self.seconds = time.perf_counter() - began
+
+    def changes_at(self, step: int) -> bool:
+        """Whether the data are of another kind from this step on: sequences of another length, or another part of the mixture's schedule."""
+        longer = step > 0 and length_at(step, self.config) != length_at(step - 1, self.config)
+        return longer or step + self.offset in [phase.end for phase in self.batches.phases]
 
     def windows(self, step: int) -> dict[str, list[int]]:
         """Which windows the step reads, by language: what names a batch."""

@@ -17,22 +17,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from braingpt.errors import Failure
+from braingpt.errors import Failure, UserError
 from braingpt.recipes import Recipe, load_recipe
 from braingpt.train import checkpoint
 from braingpt.train.average import Average
+from braingpt.train.distributed import World, joined
 from braingpt.train.feed import Feed, open_data, training_tokens
 from braingpt.train.guard import Guard, Lost
 from braingpt.train.inside import inside
 from braingpt.train.loggers import Loggers
 from braingpt.train.optimizer import build_optimizer, set_learning_rate
 from braingpt.train.plan import plan_run, size
-from braingpt.train.progress import Reporter
+from braingpt.train.progress import Reporter, first_words
 from braingpt.train.result import Result, peak_memory
-from braingpt.train.resume import check_agreement, data_identity, run_of, starting_point
-from braingpt.train.run_folder import RunFolder, locked
+from braingpt.train.resume import check_agreement, data_identity, run_of, starting_point, state_of, take_up
+from braingpt.train.run_folder import RunFolder, opened
 from braingpt.train.saving import Saver, patiently
-from braingpt.train.schedule import learning_rate, length_at
+from braingpt.train.schedule import learning_rate
 from braingpt.train.setup import (
     autocast,
     autocast_dtype,
@@ -62,20 +63,20 @@ def train(
     """Train `recipe` on the prepared `folders` (the recipe's by default) into the run folder `out`.
 
     `resume`: None for a new run, "auto" for the newest undamaged checkpoint in `out` if there is one, or a run folder or checkpoint.
-    `device`: "cpu", "cuda" or None for the GPU where there is one. SIGINT, SIGTERM and SIGHUP end the run early, with a checkpoint.
+    `device`: "cpu", "cuda" or None for the GPU where there is one. Started by torchrun, each process trains on its rows of
+    every step. SIGINT, SIGTERM and SIGHUP end the run early, with a checkpoint.
     Raises UserError for what the caller can put right, Failure when gradients stay infinite or a checkpoint is damaged.
     """
     reporter = reporter or Reporter()
-    target = pick_device(device)
-    with denormals_flushed(), locked(Path(out)) as run:
-        start = starting_point(run.path, resume, reporter.note)
+    with denormals_flushed(), joined(pick_device(device)) as (world, target), opened(Path(out), world.first) as run:
+        start = world.told(starting_point(run.path, resume, reporter.note) if world.first else None)
         if start and not folders:
             folders = load_recipe(start / "recipe.yaml").data.folders
         paths = tuple(map(Path, folders or recipe.data.folders))
         recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"folders": tuple(map(str, paths))})})
         if start:
             check_agreement(load_recipe(start / "recipe.yaml"), recipe, start)
-        trainer = Trainer(recipe, run, paths, target, reporter)
+        trainer = Trainer(recipe, run, paths, target, reporter, world)
         trainer.begin(start)
         try:
             with stop_on_signals() as stop:
@@ -87,65 +88,65 @@ def train(
 
 
 class Trainer:
-    """One run in one process: everything that changes while it trains."""
+    """One run, or one process's part of it: everything that changes while it trains."""
 
-    def __init__(self, recipe: Recipe, run: RunFolder, folders: Sequence[Path], device: torch.device, reporter: Reporter) -> None:
+    def __init__(
+        self, recipe: Recipe, run: RunFolder, folders: Sequence[Path], device: torch.device, reporter: Reporter, world: World | None = None
+    ) -> None:
         from braingpt.model.lm import build
 
         config = recipe.train
         self.recipe, self.config, self.run, self.device, self.reporter = recipe, config, run, device, reporter
+        self.world = world or World()
+        if config.batch % self.world.size:
+            raise UserError(f"train.batch ({config.batch}) must be a multiple of the number of processes ({self.world.size})")
+        self.rows = config.batch // self.world.size  # of each process
         self.tokenizer, self.shards = open_data(folders, recipe)
         self.data = data_identity(folders)
-        self.feed = Feed(recipe, self.shards, self.tokenizer, device)
+        self.feed = Feed(recipe, self.shards, self.tokenizer, device, self.world.rank, self.world.size)
         self.dtype = autocast_dtype(config, device)
         self.model = build(recipe, seed=config.seed).to(device)
         if config.recompute:
             recomputing(self.model)
-        self.forward = compiled(self.model, device) if config.compile else self.model
+        forward = self.world.wrapped(self.model, device)
+        self.forward = compiled(forward, device) if config.compile else forward
         self.optimizer = build_optimizer(self.model, config)
         self.average = Average(self.model, config.average) if config.average else None
         self.guard = Guard(config.skip_sigma, device)
-        self.micro = config.micro_batch or config.batch
+        self.micro = min(config.micro_batch or config.batch, self.rows)
         self.loggers: Loggers | None = None
         self.peak_flops: float | None = None  # of this device's matrix products, where a run is worth measuring them
         self.saver, self.stop = Saver(config.async_save), StopRequest()
         self.step = self.tokens = self.taken = self.rewinds = 0
-        self.seconds = 0.0
+        self.seconds, self.agreed_to_stop = 0.0, False
         self.best: dict[str, Any] | None = None
         self.loss: float | None = None
         self.validation: dict[str, Any] | None = None
         self.saved: Path | None = None
-        validation = self.shards.languages("validation")
-        self.validates = any(self.shards.tokens("validation", language) > config.context for language in validation)
+        shards = self.shards
+        self.validates = any(shards.tokens("validation", name) > config.context for name in shards.languages("validation"))
 
     def begin(self, start: Path | None) -> None:
         """Take up the checkpoint `start`, or begin anew; make the run folder ready and say what lies ahead."""
         if start:
-            self._restore(start)
+            take_up(self, start)
         tokens, epochs = training_tokens(self.shards), self.feed.batches.epochs(self.config.steps)
         held = sum(tensor.numel() * tensor.element_size() for tensor in [*self.model.parameters(), *self.model.buffers()])
         plan, room = plan_run(self.recipe, self.device, tokens, epochs, self.micro if start else None, held=held)
-        self.micro = plan.micro_batch
+        self.micro = min(plan.micro_batch, self.rows)
         if plan.peak_bytes and plan.peak_bytes > room:
             self.reporter.note(f"it may not fit: {size(plan.peak_bytes)} at the peak, {size(room)} of memory to be used; {SMALLER}")
         self.run.check_space(plan.checkpoint_bytes)
         self.run.prepare(self.recipe, self.step, run_of(start) if start else None)
-        self.loggers = Loggers(self.config.loggers, self.run.path, self.recipe) if self.config.loggers else None
+        if self.config.loggers and self.world.first:
+            self.loggers = Loggers(self.config.loggers, self.run.path, self.recipe)
         self.peak_flops = matmul_flops(self.device, self.dtype) if plan.training_flops > SHORT else None
         self.flops_per_token = 3 * plan.flops_per_token  # forward and backward
         self._recall()
         self.run.settle(self.best, self.config.keep)  # a kill may have come between a validation and this
         self.reporter.begin(plan.summary(), self.step, self.config.steps)
-        for remark in self.recipe.remarks():
-            self.reporter.note(remark)
-        if start:
-            self.reporter.note(f"going on after step {self.step} ({start})")
-        if self.dtype is not None and self.device.type == "cpu":
-            self.reporter.note("bfloat16 is slow on most CPUs, up to hundreds of times; --set train.dtype=float32 avoids that")
-        if self.feed.batches.skipped:
-            self.reporter.note(f"left out, being shorter than a window: {', '.join(self.feed.batches.skipped)}")
-        if not self.validates:
-            self.reporter.note(f"no validation: the data hold no validation text of {self.config.context} tokens")
+        for words in first_words(self, start):
+            self.reporter.note(words)
 
     def run_to_end(self, stop: StopRequest) -> Result:
         """All steps that are left, unless a stop is asked for."""
@@ -154,13 +155,13 @@ class Trainer:
             if self._due(self.config.eval_every) and (self.validation or {}).get("step") != self.step:
                 self._validate()  # the run was stopped between saving and validating
             while self.step < self.config.steps:
-                if stop.asked:
+                if stop.asked if self.world.size == 1 else self.agreed_to_stop:
                     raise Stopped
                 try:
                     self._take_step()
                 except Lost as lost:
-                    self._rewind(lost)
-                    continue
+                    if self._rewound(lost):
+                        continue
                 if self._due(self.config.save_every):
                     self._save()
                 if self._due(self.config.eval_every):
@@ -180,17 +181,22 @@ class Trainer:
     def update(self) -> tuple[float, float, bool]:
         """Learn from this step's batch: (loss, gradient norm before clipping, whether it was left out). What is left out changes nothing."""
         set_learning_rate(self.optimizer, learning_rate(self.step, self.config))
-        if self.step and length_at(self.step, self.config) != length_at(self.step - 1, self.config):
+        if self.feed.changes_at(self.step):
             self.guard.new_level()
-        before = [(buffer, buffer.clone()) for buffer in self.model.buffers() if buffer.dtype != torch.bool]  # masks follow the weights
+        # Masks, and what is named with a `_`, are made of weights: a forward pass does not change them.
+        counting = (buffer for name, buffer in self.model.named_buffers() if buffer.dtype != torch.bool and "._" not in name)
+        before = [(buffer, buffer.clone()) for buffer in counting]
         while (gradients := self._gradients_if_they_fit()) is None:
             self._halve(before)
         loss, norm = gradients
+        loss, asked = self.world.summed(torch.stack((loss, loss.new_tensor(float(self.stop.asked)))))
+        self.world.sum_changes(before)
         skip = self.guard.judge(norm)
         self.optimizer.step(skip)
         self.optimizer.zero_grad(set_to_none=True)
         self.feed.prepare(self.step + 1, self.micro)  # while the device computes
-        loss, norm, skipped = torch.stack((loss, norm, skip)).tolist()  # a step's only wait for the device
+        loss, norm, skipped, asked = torch.stack((loss, norm, skip, asked)).tolist()  # a step's only wait for the device
+        self.agreed_to_stop = asked > 0
         if skipped:
             _put_back(before)
         else:
@@ -203,11 +209,13 @@ class Trainer:
         """Fill the gradients from the step's batch, piece by piece; (mean loss, norm before clipping)."""
         self.model.train()
         total = torch.zeros((), device=self.device)
-        for piece in self.feed.pieces(self.step, self.micro):
+        pieces = self.feed.pieces(self.step, self.micro)
+        for piece in pieces:
             where = {} if piece.segments_BL is None else {"segments_BL": piece.segments_BL}
-            with autocast(self.device, self.dtype):
-                loss = self.forward(piece.ids_BL, piece.targets_BL, **where).loss
-            (loss * piece.share).backward()
+            with self.world.collecting(self.forward, last=piece is pieces[-1]):
+                with autocast(self.device, self.dtype):
+                    loss = self.forward(piece.ids_BL, piece.targets_BL, **where).loss
+                (loss * piece.share * self.world.size).backward()  # gradients are averaged, shares are of the whole step
             total += loss.detach() * piece.share
         return total, torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
 
@@ -221,8 +229,8 @@ class Trainer:
 
     def _halve(self, before: list[tuple[Tensor, Tensor]]) -> None:
         """Out of memory: take the step again in pieces of half the size."""
-        if self.micro == 1:
-            raise Failure(f"one window of {self.config.context} tokens does not fit into memory; {SMALLER}")
+        if self.micro == 1 or self.world.size > 1:  # the others would wait
+            raise Failure(f"{self.micro} windows of {self.config.context} tokens do not fit into memory; {SMALLER}")
         self.micro = next(rows for rows in range(self.micro // 2, 0, -1) if self.config.batch % rows == 0)
         self.optimizer.zero_grad(set_to_none=True)
         _put_back(before)
@@ -251,33 +259,40 @@ class Trainer:
             self._log("incident", self.reporter.incident, reason=reason, windows=self.feed.windows(self.step - 1))
         self.guard.check(self.step)
 
-    def _rewind(self, lost: Lost) -> None:
-        """Go back to the last good checkpoint and pass over the data that led astray. Raises Failure where that is no help."""
+    def _rewound(self, lost: Lost) -> bool:
+        """Go back to the last good checkpoint and pass over the data that led astray; False where a high loss is accepted instead.
+
+        Raises Failure where neither is a help.
+        """
         self.saver.finish()
+        self.world.wait()  # until the first process's last checkpoint is there
         good = self.run.last_good()
         if good is None or self.rewinds == self.config.rewinds:
             if not self.guard.skipped_in_row:
                 self.reporter.note(f"{lost}; no going back is left, so this is taken for its new level")
                 self.guard.new_level()
-                return
+                return False
             last = f"; the last good checkpoint is {good}" if good else ""
             raise Failure(f"{lost}{last}; try a lower train.lr")
         astray, offset, rewinds = self.step, self.feed.offset, self.rewinds + 1
         checkpoint.verify(good)
-        self._restore(good)
+        take_up(self, good)
+        self.world.wait()
         self.run.drop_after(self.step)
         self.feed.offset, self.rewinds = offset + astray - self.step, rewinds
         self._recall()
         self._log("rewind", self.reporter.rewind, reason=str(lost), astray=astray, offset=self.feed.offset)
+        return True
 
     def _validate(self) -> None:
         """Score the validation text; a new best is saved even between two regular saves. A stop drops the validation."""
         from braingpt.evaluation.perplexity import evaluate
 
-        if not self.validates:
+        if not self.validates or not self.world.first:
             return
+        droppable = self.stop.droppable() if self.world.size == 1 else nullcontext()  # the others wait for its end
         averaged = self.average.in_place() if self.average else nullcontext()
-        with averaged, self.stop.droppable(), autocast(self.device, self.dtype), self.model.recording() as records:
+        with averaged, droppable, autocast(self.device, self.dtype), self.model.recording() as records:
             scores = evaluate(
                 self.model, self.shards, self.tokenizer, context=self.config.context, windows=self.config.eval_windows,
                 rows=min(VALIDATION_ROWS, self.micro), device=self.device, reset_at_documents=self.recipe.data.reset_at_documents,
@@ -320,32 +335,16 @@ class Trainer:
         if self.step == 0 or self.saved == folder:
             return
         tensors = checkpoint.contents(self.model, self.optimizer, self.average, copied=self.config.async_save)
-        extra = {
-            "best": best, "seconds": self.seconds, "data": self.data, "guard": self.guard.state(), "calm": self.guard.calm,
-            "rewinds": self.rewinds, "offset": self.feed.offset, "micro_batch": self.micro, "averaged": self.average.count if self.average else 0,
-        }  # fmt: skip
+        extra = state_of(self)
         step, tokens = self.step, self.tokens
 
         def write() -> None:
             checkpoint.write(folder, tensors, tokenizer=self.tokenizer, recipe=self.recipe, step=step, tokens=tokens, extra=extra)
             self.run.settle(best, self.config.keep)
 
-        self.saver.submit(lambda: patiently(write, self.reporter.note, self.stop))
+        if self.world.first:
+            self.saver.submit(lambda: patiently(write, self.reporter.note, self.stop))
         self.saved = folder
-
-    def _restore(self, start: Path) -> None:
-        """Everything as it was when the checkpoint `start`, which has been verified, was saved."""
-        state = checkpoint.read_state(start)
-        checkpoint.load_weights(self.model, start)
-        checkpoint.load_training(self.model, self.optimizer, start, self.average)
-        self.step, self.tokens, self.best, self.seconds = state["step"], state["tokens"], state["best"], state["seconds"]
-        if "guard" in state:
-            self.guard.restore(state["guard"])
-        self.rewinds, self.feed.offset = state.get("rewinds", 0), state.get("offset", 0)
-        self.micro = self.config.micro_batch or state.get("micro_batch", self.micro)  # of other pieces sums would round otherwise
-        self.saved = start if start.resolve().parent == self.run.checkpoint(0).resolve().parent else None
-        if state["data"] != self.data:
-            self.reporter.note("the data differ from those the run began with; going on with the new ones")
 
 
 def _put_back(before: list[tuple[Tensor, Tensor]]) -> None:

@@ -4,6 +4,7 @@ The loop tells a `Reporter` what happens; the base class says nothing, so a libr
 """
 
 import time
+from collections.abc import Iterator
 from typing import Any
 
 PLAIN_SECONDS = 10.0  # between two plain lines
@@ -106,6 +107,19 @@ class LiveReporter(PlainReporter):
     def end(self) -> None:
         if hasattr(self, "progress"):
             self.progress.stop()
+
+
+def first_words(trainer: Any, start: Any) -> Iterator[str]:
+    """What is worth a line before the first step: settings without effect, where the run goes on, what is slow, what is missing."""
+    yield from trainer.recipe.remarks()
+    if start:
+        yield f"going on after step {trainer.step} ({start})"
+    if trainer.dtype is not None and trainer.device.type == "cpu":
+        yield "bfloat16 is slow on most CPUs, up to hundreds of times; --set train.dtype=float32 avoids that"
+    if trainer.feed.batches.skipped:
+        yield f"left out, being shorter than a window: {', '.join(trainer.feed.batches.skipped)}"
+    if not trainer.validates:
+        yield f"no validation: the data hold no validation text of {trainer.config.context} tokens"
 
 
 def reporter_for(console: Any) -> Reporter:

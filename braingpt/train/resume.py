@@ -66,6 +66,31 @@ def run_of(folder: Path) -> Path:
     return folder.parent.parent if folder.parent.name == checkpoint.CHECKPOINTS else folder.parent
 
 
+def state_of(trainer: Any) -> dict[str, Any]:
+    """What a step depends on beside weights, moments and its number, and what a run remembers: for a checkpoint's state.json."""
+    return {
+        "best": trainer.best, "seconds": trainer.seconds, "data": trainer.data, "guard": trainer.guard.state(), "calm": trainer.guard.calm,
+        "rewinds": trainer.rewinds, "offset": trainer.feed.offset, "micro_batch": trainer.micro,
+        "averaged": trainer.average.count if trainer.average else 0,
+    }  # fmt: skip
+
+
+def take_up(trainer: Any, start: Path) -> None:
+    """Everything as it was when the checkpoint `start`, which has been verified, was saved."""
+    state = checkpoint.read_state(start)
+    checkpoint.load_weights(trainer.model, start)
+    checkpoint.load_training(trainer.model, trainer.optimizer, start, trainer.average)
+    trainer.step, trainer.tokens, trainer.best, trainer.seconds = state["step"], state["tokens"], state["best"], state["seconds"]
+    if "guard" in state:
+        trainer.guard.restore(state["guard"])
+    trainer.rewinds, trainer.feed.offset = state.get("rewinds", 0), state.get("offset", 0)
+    # Of other pieces sums would round otherwise.
+    trainer.micro = min(trainer.config.micro_batch or state.get("micro_batch", trainer.micro), trainer.rows)
+    trainer.saved = start if start.resolve().parent == trainer.run.checkpoint(0).resolve().parent else None
+    if state["data"] != trainer.data:
+        trainer.reporter.note("the data differ from those the run began with; going on with the new ones")
+
+
 def recipe_to_train(name: str | None, out: Path | None, resume: str | None, overrides: Sequence[str]) -> Recipe:
     """The recipe named, or else the one the run to be resumed was started with, with `overrides` laid over it."""
     if name:

@@ -51,6 +51,16 @@ def locked(path: Path) -> Iterator["RunFolder"]:
                 path.rmdir()
 
 
+@contextmanager
+def opened(path: Path, writes: bool) -> Iterator["RunFolder"]:
+    """`locked` for the process that writes; the others of a run only look."""
+    if not writes:
+        yield Watched(Path(path))
+        return
+    with locked(path) as run:
+        yield run
+
+
 def is_run(path: Path) -> bool:
     """Whether training has begun in this folder before."""
     return any((Path(path) / name).exists() for name in (RECIPE, METRICS, checkpoint.CHECKPOINTS))
@@ -139,6 +149,25 @@ class RunFolder:
             if int(path.name.removeprefix("step-")) > step:
                 checkpoint.remove(path)
         self._keep_metrics(read_metrics(self.path), step)
+
+
+class Watched(RunFolder):
+    """The run folder for a process that writes nothing."""
+
+    def prepare(self, recipe: Recipe, step: int, history: Path | None = None) -> None:
+        """Somebody else does."""
+
+    def log(self, record: dict[str, Any]) -> None:
+        """Somebody else does."""
+
+    def check_space(self, needed: int) -> None:
+        """Somebody else does."""
+
+    def settle(self, best: dict[str, Any] | None, keep: int) -> None:
+        """Somebody else does."""
+
+    def drop_after(self, step: int) -> None:
+        """Somebody else does."""
 
 
 def write_whole(path: Path, text: str) -> None:

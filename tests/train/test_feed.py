@@ -29,6 +29,14 @@ def test_short_sequences_are_the_same_tokens_in_pieces(data):
         assert torch.equal(one.ids_BL.flatten(), two.ids_BL.flatten()) and torch.equal(one.targets_BL.flatten(), two.targets_BL.flatten())
 
 
+def test_it_knows_where_the_data_change(data):
+    short = feed(data, SHORT_FIRST)
+    assert [step for step in range(20) if short.changes_at(step)] == [6, 12]
+    mixed = feed(data, "data.mixture=[{until: 0.5, mixture: {ko: 1}}, {mixture: {en: 1}}]")
+    assert [step for step in range(20) if mixed.changes_at(step)] == [10]
+    assert not any(feed(data).changes_at(step) for step in range(20))
+
+
 @given(step=st.integers(0, 30), micro=st.sampled_from([1, 2, 4]), reset=st.booleans())
 @settings(max_examples=15, deadline=None)
 def test_pieces_are_the_rows_of_the_step_and_their_shares_sum_to_one(data, step, micro, reset):

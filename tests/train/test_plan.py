@@ -39,6 +39,15 @@ def test_every_shipped_recipe_can_be_planned_without_memory(name):
     assert 0 < plan.parameters_active <= plan.parameters_total and name in plan.summary()
 
 
+@pytest.mark.parametrize("name", [name for name in shipped() if name.endswith("-3090")])
+def test_presets_leave_half_of_a_3090_to_activations(name):
+    """Weights, gradients, moments and bfloat16 copies; the micro-batch is open, so that what is left is filled by measure."""
+    recipe, base = load_recipe(name), load_recipe(name.removesuffix("-3090"))
+    plan = build_plan(recipe, None, autocast=True)
+    assert recipe.model == base.model and recipe.train.micro_batch is None and recipe.train.batch == base.train.batch
+    assert plan.memory_bytes < 12e9
+
+
 def test_figures_for_people():
     assert [human(n) for n in (999, 1500, 60_100_000, 2.59e9)] == ["999", "1.5k", "60.1M", "2.6B"]
     assert [size(n) for n in (12, 1.5e6, 24e9)] == ["12 B", "1.5 MB", "24.0 GB"]

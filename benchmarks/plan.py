@@ -1,0 +1,67 @@
+"""The plan's memory and time beside what training really took.
+
+    python benchmarks/plan.py --data data/korean nano-v2 tiny-dense tiny-v2:train.micro_batch=1
+
+Each recipe (with overrides behind a colon) is planned; then its whole model takes two real steps while the bytes of all tensors alive are followed,
+and three more in a process of its own (`braingpt.bench.memory`: the most resident memory less what was held before the model was built, so
+with what the C library keeps of freed memory). `--time` times real steps (`train.probe`). Ratios are plan over measured.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import torch
+
+from braingpt.bench.memory import training_memory
+from braingpt.recipes import Recipe, load_recipe
+from braingpt.train.loop import Trainer
+from braingpt.train.memory import Alive
+from braingpt.train.optimizer import pack_state
+from braingpt.train.plan import plan_run, size
+from braingpt.train.probe import step_seconds
+from braingpt.train.progress import Reporter
+from braingpt.train.run_folder import RunFolder
+from braingpt.train.setup import settle_cpu
+
+
+def tensors_alive(recipe: Recipe, data: Path) -> int:
+    """The most bytes of tensors at once in the second of two steps, weights and moments included."""
+    trainer = Trainer(recipe, RunFolder(Path()), [data], torch.device("cpu"), Reporter())
+    trainer.update()
+    trainer.step += 1
+    trainer.feed.pieces(trainer.step, trainer.micro)
+    held = [*trainer.model.parameters(), *trainer.model.buffers(), *pack_state(trainer.model, trainer.optimizer).values()]
+    with Alive(held) as alive:
+        trainer.update()
+    return alive.peak + sum(tensor.numel() * tensor.element_size() for tensor in held)
+
+
+def main() -> None:
+    """Measure and print, a line a recipe."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--time", action="store_true", help="time real steps as well")
+    parser.add_argument("recipes", nargs="+", metavar="RECIPE[:KEY=VALUE,...]")
+    given = parser.parse_args()
+    settle_cpu()
+    torch.set_num_threads(1)
+    device = torch.device("cpu")
+    for named in given.recipes:
+        name, _, overrides = named.partition(":")
+        recipe = load_recipe(name, [f"data.folders=[{given.data}]", *filter(None, overrides.split(","))])
+        plan, _ = plan_run(recipe, device, None, thorough=True)
+        fixed = recipe.model_copy(update={"train": recipe.train.model_copy(update={"micro_batch": plan.micro_batch})})
+        alive, taken = tensors_alive(fixed, Path(given.data)), training_memory(fixed, "cpu", 1)
+        figures = {
+            "recipe": named, "micro_batch": plan.micro_batch, "activations": size(plan.activations_bytes), "plan": size(plan.peak_bytes),
+            "tensors": size(alive), "ratio": round(plan.peak_bytes / alive, 3), "resident": size(taken),
+        }  # fmt: skip
+        if given.time:
+            seconds = step_seconds(fixed, [Path(given.data)], "cpu")
+            figures |= {"plan_step_s": round(plan.step_seconds, 3), "step_s": round(seconds, 3)}
+        print(json.dumps(figures), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,56 @@
+"""Several processes on a CPU (gloo), started as a user starts them."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from braingpt.errors import UserError
+from braingpt.train.distributed import World
+from braingpt.train.feed import Feed, open_data
+from braingpt.train.loop import Trainer, train
+from braingpt.train.progress import Reporter
+from braingpt.train.run_folder import RunFolder, read_metrics
+from tests.train.conftest import TINY, tiny
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize("reset", ["false", "true"])
+@pytest.mark.parametrize("world", [2, 4])
+def test_ranks_together_see_the_rows_of_one(data, world, reset):
+    recipe = tiny("dense", f"data.reset_at_documents={reset}")
+    tokenizer, shards = open_data([data], recipe)
+    (whole,) = Feed(recipe, shards, tokenizer, CPU).pieces(5, 4)
+    parts = [piece for rank in range(world) for piece in Feed(recipe, shards, tokenizer, CPU, rank, world).pieces(5, 1)]
+    assert torch.equal(torch.cat([piece.ids_BL for piece in parts]), whole.ids_BL)
+    assert torch.equal(torch.cat([piece.targets_BL for piece in parts]), whole.targets_BL)
+    assert sum(piece.share for piece in parts) == pytest.approx(whole.share) == pytest.approx(1)
+
+
+def test_a_batch_that_cannot_be_shared_out_is_refused(tmp_path, data):
+    with pytest.raises(UserError, match=r"train\.batch \(4\) must be a multiple of the number of processes \(3\)"):
+        Trainer(tiny("dense"), RunFolder(tmp_path), [data], CPU, Reporter(), World(1, 3))
+
+
+def test_the_same_command_on_two_processes_gives_the_same_losses_and_goes_on_with_one(tmp_path, data):
+    overrides = (*TINY, "train.steps=4", "train.eval_every=4", "train.save_every=2", "train.micro_batch=1")
+    whole = train(tiny("v2", "train.steps=4", "train.eval_every=4", "train.save_every=2"), tmp_path / "one", [data], device="cpu")
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "braingpt", "train"]
+    command = [*launch, "--recipe", "nano-v2", "--data", str(data), "--out", str(tmp_path / "two"), "--device", "cpu"]
+    settings = [part for setting in overrides for part in ("--set", setting)]
+    done = subprocess.run([*command, *settings], capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("validation loss") == 1 + done.stdout.count("best validation loss"), "one process speaks"
+    one, two = ([r["loss"] for r in read_metrics(tmp_path / name) if r["kind"] == "train"] for name in ("one", "two"))
+    assert len(two) == 4 and two == pytest.approx(one, rel=1e-4)
+    on = train(
+        tiny("v2", "train.steps=6", "train.eval_every=4", "train.save_every=2"), tmp_path / "two", [data], resume="auto", device="cpu"
+    )
+    assert (
+        on.step == 6
+        and on.best["step"] in (4, 6)
+        and whole.best["loss"] == pytest.approx(read_metrics(tmp_path / "two")[4]["loss"], rel=1e-4)
+    )
