@@ -191,7 +191,8 @@ def lasting(seconds: float) -> str:
     """A duration for planning: 40 s, 12 min, 3.5 h, 12 days."""
     for unit, scale in (("days", 86400 * 2), ("h", 3600), ("min", 60)):
         if seconds >= scale:
-            return f"{seconds / (86400 if unit == 'days' else scale):.3g} {unit}"
+            count = seconds / (86400 if unit == "days" else scale)
+            return f"{count:,.0f} {unit}" if count >= 1000 else f"{count:.3g} {unit}"
     return f"{seconds:.0f} s"
 
 
