@@ -83,10 +83,12 @@ def _largest(score_XRN: Tensor, document_XN: Tensor | None, quota_XR1: Tensor, w
     if size_XRN.device.type == "cpu":
         bits = size_XRN.numpy().view(f"int{8 * size_XRN.itemsize}")
         bits.partition(keys - most, axis=-1)
-        largest_XRA = torch.from_numpy(np.sort(bits[..., keys - most :], axis=-1)).view(size_XRN.dtype)
+        largest = np.sort(bits[..., keys - most :], axis=-1)
+        largest_XRA = torch.from_numpy(largest).view(size_XRN.dtype)
         size_XRN = _magnitudes(score_XRN, document_XN, workspace)
         reaches_XRN = workspace("reaches", *size_XRN.shape, dtype=torch.bool)
-        np.greater_equal(size_XRN.numpy(), largest_XRA[..., :1].numpy(), out=reaches_XRN.numpy())
+        # By their bits again: what may not be read is negative, and negative floats stand in another order. So each row has `most` or more.
+        np.greater_equal(size_XRN.numpy().view(bits.dtype), largest[..., :1], out=reaches_XRN.numpy())
         place = torch.from_numpy(np.flatnonzero(reaches_XRN.numpy()))
     else:
         largest_XRA = size_XRN.topk(most).values.flip(-1)

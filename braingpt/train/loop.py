@@ -230,13 +230,14 @@ class Trainer:
     def _halve(self, before: list[tuple[Tensor, Tensor]]) -> None:
         """Out of memory: take the step again in pieces of half the size."""
         if self.micro == 1 or self.world.size > 1:  # the others would wait
-            raise Failure(f"{self.micro} windows of {self.config.context} tokens do not fit into memory; {SMALLER}")
+            many = "one window" if self.micro == 1 else f"{self.micro} windows"
+            raise Failure(f"{many} of {self.config.context} tokens {'does' if self.micro == 1 else 'do'} not fit into memory; {SMALLER}")
         self.micro = next(rows for rows in range(self.micro // 2, 0, -1) if self.config.batch % rows == 0)
         self.optimizer.zero_grad(set_to_none=True)
         _put_back(before)
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
-        self.reporter.note(f"out of memory in step {self.step + 1}: going on with {self.micro} windows at a time")
+        self.reporter.note(f"out of memory in step {self.step + 1}: going on with {self.micro} window{'s' * (self.micro > 1)} at a time")
 
     def _take_step(self) -> None:
         """One step, counted and written down. Raises `Lost` when the run does not recover by itself."""

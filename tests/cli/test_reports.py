@@ -107,7 +107,7 @@ def test_the_bench_table_fits_80_columns_uncut():
     }
     settings = {"size": "small", "steps": 10, "batch": 2, "context": 8, "folders": ["data/x"], "device": "cpu", "rounds": 5}
     report = {
-        "settings": {**settings, "new_tokens": 64, "prompt_tokens": 256},
+        "settings": {**settings, "new_tokens": 64, "prompt_tokens": 256, "compile": False},
         "machine": {"cpu": "A processor", "threads": 2, "torch": "2", "gpu": None},
         "precision": "float32",
         "matching": {"words": "equal tokens"},

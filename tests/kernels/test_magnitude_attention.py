@@ -125,3 +125,10 @@ def test_what_runs_where(monkeypatch):
     assert dispatch.chosen("magnitude_attention", q) == "blocks"
     monkeypatch.setenv("BRAINGPT_KERNELS", "magnitude_attention=torch")
     assert dispatch.chosen("magnitude_attention", q) == "torch"
+
+
+def test_rows_that_may_read_fewer_keys_than_others_keep():
+    """Left padding of several lengths in one block: places not allowed fill up the short rows, and by luck as many as the long ones lack."""
+    pad = -1 - torch.arange(5)
+    document = torch.stack([torch.where(torch.arange(5) < padding, pad, 0) for padding in (4, 1, 0)])
+    agree(magnitude_blocks.magnitude_blocks, [normal(i, 3, 2, 5, 4) for i in range(3)], document, 0.5, 4, 1e-10)

@@ -98,7 +98,7 @@ def test_out_of_memory_halves_the_pieces_and_goes_on(tmp_path, data, monkeypatch
     told = [note for note in listener.notes if "out of memory" in note]
     assert told == [
         "out of memory in step 1: going on with 2 windows at a time",
-        "out of memory in step 1: going on with 1 windows at a time",
+        "out of memory in step 1: going on with 1 window at a time",
     ]
     assert done.loss == whole.loss and history(tmp_path / "run") == history(tmp_path / "whole")
 
