@@ -32,6 +32,8 @@ class SelectiveAttention(nn.Module):
 
     def forward(self, x_BLD: Tensor, layout: Layout, state: PackedCache | None = None) -> Tensor:
         score_BL, chosen_BL = self.selector(x_BLD, layout.valid)
+        if x_BLD.shape[1] == 1 and self.record is None and not torch.is_grad_enabled() and not chosen_BL.any():
+            return torch.zeros_like(x_BLD)  # nine steps of generation out of ten
         packed = Selection.of(chosen_BL)
         slots = packed.index.shape[1]
         if self.record is not None:
