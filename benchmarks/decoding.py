@@ -20,7 +20,7 @@ import braingpt
 from braingpt.inference.engine import Decoder
 from braingpt.train.setup import compile_steps, settle_cpu
 
-WARM = 16  # steps in which a compiled model takes its last form
+WARM = 48  # steps in which a compiled model takes its last forms: those of a token that attention chooses come late
 Step = Callable[[torch.Tensor], None]  # takes one token in
 
 
@@ -103,8 +103,8 @@ def gpt2(like: str, prompt: int, room: int, compiled: bool) -> Step:
 
 
 def warmed(step: Step) -> Step:
-    for _ in range(WARM):
-        step(torch.tensor([5]))
+    for token in torch.randint(0, 16_000, (WARM, 1)):
+        step(token)
     return step
 
 

@@ -35,10 +35,14 @@ def int8_linear(x: Tensor, values_FD: Tensor, scale_F: Tensor) -> Tensor:
     rows = x.shape[:-1].numel()
     if rows > MOST_ROWS or x.shape[-1] % INPUTS or dispatch.chosen("int8_linear", x) == "torch":
         return reference(x, values_FD, scale_F)
+    packed = _packed_whole if torch.compiler.is_compiling() else _packed
+    return packed(x.reshape(rows, -1), values_FD, scale_F).view(*x.shape[:-1], -1)
+
+
+def _packed(x_ND: Tensor, values_FD: Tensor, scale_F: Tensor) -> Tensor:
     # The kernel's own scales would be rounded to bfloat16; ones are exact.
     ones_F = torch.ones(values_FD.shape[0], dtype=torch.bfloat16)
-    y_NF = torch._weight_int8pack_mm(x.reshape(rows, -1).bfloat16(), values_FD, ones_F)
-    return (y_NF.to(x.dtype) * scale_F.to(x.dtype)).view(*x.shape[:-1], -1)
+    return torch._weight_int8pack_mm(x_ND.bfloat16(), values_FD, ones_F).to(x_ND.dtype) * scale_F.to(x_ND.dtype)
 
 
 @functools.cache  # asked at every product
@@ -52,6 +56,15 @@ def _why_no_packed() -> str | None:
     except (RuntimeError, NotImplementedError) as error:
         return str(error).splitlines()[0]
     return None
+
+
+# Opaque to torch.compile, whose own form of the packed product does not take scales that are not stored.
+_packed_whole = torch.library.custom_op("braingpt::int8_packed", _packed, mutates_args=())
+
+
+@_packed_whole.register_fake
+def _(x_ND, values_FD, scale_F):
+    return x_ND.new_empty(len(x_ND), len(values_FD))
 
 
 dispatch.register("int8_linear", ("packed", _why_no_packed, lambda x: not x.is_cuda), ("torch", dispatch.anywhere))
