@@ -30,6 +30,7 @@ import torch
 from torch import Tensor, nn
 
 from braingpt.bench.machine import machine
+from braingpt.compiling import compiled
 from braingpt.data.mixture import Batches
 from braingpt.data.shards import ShardSet
 from braingpt.errors import UserError
@@ -38,7 +39,7 @@ from braingpt.recipes import Recipe, TrainConfig, load_recipe
 from braingpt.tokenizer import Tokenizer
 from braingpt.train.optimizer import build_optimizer, set_learning_rate
 from braingpt.train.schedule import learning_rate
-from braingpt.train.setup import compiled, settle_cpu
+from braingpt.train.setup import settle_cpu
 
 VALIDATION_SEED = 7
 ADAMW = {"weight_decay": 0.1, "betas": (0.9, 0.95)}  # of nanoGPT's train.py and of litgpt's config_hub/pretrain/tinyllama.yaml alike

@@ -17,9 +17,10 @@ import torch
 from braingpt.bench.contender import Contender, bench_recipe, spikes
 from braingpt.bench.machine import machine
 from braingpt.bench.memory import training_memory
+from braingpt.compiling import check_compiler, compile_steps
 from braingpt.errors import UserError, nearest
 from braingpt.recipes import Recipe, load_recipe, shipped
-from braingpt.train.setup import autocast_dtype, check_compiler, compile_steps, pick_device, settle_cpu
+from braingpt.train.setup import autocast_dtype, pick_device, settle_cpu
 
 ARCHITECTURES = ("dense", "v1", "v2")
 CPU_TOKENS = 2048  # a step, where nobody named a batch: what a processor does in seconds

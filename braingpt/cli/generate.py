@@ -23,7 +23,7 @@ def generate(
     ] = None,
     effort: Effort = None,
     compiled: Annotated[
-        bool, typer.Option("--compile", help="Compile the steps: the first tokens take a minute or more, the others come faster.")
+        bool, typer.Option("--compile", help="Compile the steps: the first tokens take half a minute or so, the others come faster.")
     ] = False,
     exit_threshold: ExitThreshold = None,
     draft_layers: Annotated[
@@ -50,7 +50,7 @@ def generate(
     if draft_layers is not None:
         model.set_exit_threshold(None)
     if compiled:
-        from braingpt.train.setup import compile_steps
+        from braingpt.compiling import compile_steps
 
         compile_steps(model, model.device)
     if memory is not None:

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from braingpt.compiling import compiled
 from braingpt.errors import Failure, UserError
 from braingpt.recipes import Recipe, load_recipe
 from braingpt.train import checkpoint
@@ -24,7 +25,6 @@ from braingpt.train.average import Average
 from braingpt.train.distributed import World, joined
 from braingpt.train.feed import Feed, open_data, training_tokens
 from braingpt.train.guard import Guard, Lost
-from braingpt.train.inside import inside
 from braingpt.train.loggers import Loggers
 from braingpt.train.optimizer import build_optimizer, set_learning_rate
 from braingpt.train.plan import plan_run, size
@@ -37,7 +37,6 @@ from braingpt.train.schedule import learning_rate
 from braingpt.train.setup import (
     autocast,
     autocast_dtype,
-    compiled,
     denormals_flushed,
     is_out_of_memory,
     matmul_flops,
@@ -45,8 +44,8 @@ from braingpt.train.setup import (
     recomputing,
 )
 from braingpt.train.stopping import Stopped, StopRequest, stop_on_signals
+from braingpt.train.validation import validate
 
-VALIDATION_ROWS = 8  # windows at a time
 SHORT = 1e12  # floating-point operations of a run below which the device's speed is not measured
 SMALLER = "--set train.recompute=true or a smaller train.context takes less"
 
@@ -287,22 +286,11 @@ class Trainer:
 
     def _validate(self) -> None:
         """Score the validation text; a new best is saved even between two regular saves. A stop drops the validation."""
-        from braingpt.evaluation.perplexity import evaluate
-
         if not self.validates or not self.world.first:
             return
-        droppable = self.stop.droppable() if self.world.size == 1 else nullcontext()  # the others wait for its end
-        averaged = self.average.in_place() if self.average else nullcontext()
-        with averaged, droppable, autocast(self.device, self.dtype), self.model.recording() as records:
-            scores = evaluate(
-                self.model, self.shards, self.tokenizer, context=self.config.context, windows=self.config.eval_windows,
-                rows=min(VALIDATION_ROWS, self.micro), device=self.device, reset_at_documents=self.recipe.data.reset_at_documents,
-            ).as_dict()  # fmt: skip
-        self.validation = self._log(
-            "validation", self.reporter.validation,
-            loss=scores["loss"], bits_per_byte=scores["bits_per_byte"], by_language=scores["by_language"],
-            inside=inside(records),
-        )  # fmt: skip
+        with self.stop.droppable() if self.world.size == 1 else nullcontext():  # of several, the others wait for its end
+            scores = validate(self)
+        self.validation = self._log("validation", self.reporter.validation, **scores)
         if self._compare(self.validation):
             self._save()
             self.saver.finish()

@@ -1,20 +1,15 @@
 """What a run needs before its first step: a device, a precision, and a forward pass, compiled or not."""
 
 import ctypes
-import logging
-import os
-import shutil
 import time
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
-from typing import Any
 
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from braingpt.errors import Failure, UserError
+from braingpt.errors import UserError
 from braingpt.recipes import TrainConfig
 
 
@@ -107,36 +102,3 @@ def matmul_flops(device: torch.device, dtype: torch.dtype | None) -> float:
 def is_out_of_memory(error: RuntimeError) -> bool:
     """Whether an allocator gave up: torch has a class for a GPU's, words for a CPU's."""
     return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
-
-
-def compiled(model: torch.nn.Module, device: torch.device) -> Callable[..., Any]:
-    """The model's forward through torch.compile. Raises UserError where no compiler can be found, Failure where it does not get through."""
-    check_compiler(device, "train")
-    return _guarded(torch.compile(model), "train")
-
-
-def compile_steps(model: Any, device: torch.device, backend: str = "inductor") -> None:
-    """Compile the model's steps of generation. Raises as `compiled`, Failure at the first step."""
-    check_compiler(device, "generate")
-    model.compile_steps(backend)
-    model.step = _guarded(model.step, "generate")
-
-
-def check_compiler(device: torch.device, job: str) -> None:
-    """UserError where torch.compile would find no compiler; otherwise it is told to keep its warnings to itself."""
-    compilers = [os.environ["CXX"]] if os.environ.get("CXX") else ["g++", "clang++"] if device.type == "cpu" else ["gcc", "clang", "cc"]
-    if not any(shutil.which(name) for name in compilers):
-        raise UserError(f"--compile needs a C++ compiler ({' or '.join(compilers)}); install one, or {job} without --compile")
-    torch._logging.set_logs(dynamo=logging.ERROR)  # graph breaks cost speed, not correctness: nothing to tell a user
-    warnings.filterwarnings("ignore", module="torch._dynamo")
-
-
-def _guarded(function: Callable[..., Any], job: str) -> Callable[..., Any]:
-    def guarded(*args: Any, **kwargs: Any) -> Any:
-        try:
-            return function(*args, **kwargs)
-        except torch._dynamo.exc.TorchDynamoException as error:
-            first = str(error).strip().splitlines()[0]
-            raise Failure(f"torch.compile cannot compile this model here ({first}); {job} without --compile") from error
-
-    return guarded

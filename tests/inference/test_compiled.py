@@ -3,10 +3,10 @@
 import pytest
 import torch
 
+from braingpt.compiling import compile_steps
 from braingpt.errors import UserError
 from braingpt.inference.engine import Decoder
 from braingpt.model.lm import build
-from braingpt.train.setup import compile_steps
 from tests.conftest import SMALL, awake
 
 

@@ -4,6 +4,7 @@ from functools import partial
 import pytest
 import torch
 
+from braingpt import compiling
 from braingpt.errors import Failure, UserError
 from braingpt.recipes import TrainConfig
 from braingpt.train import setup
@@ -36,14 +37,14 @@ def test_denormals_are_flushed_inside_only():
 
 def test_compile_needs_a_compiler(monkeypatch):
     monkeypatch.delenv("CXX", raising=False)
-    monkeypatch.setattr(setup.shutil, "which", lambda name: None)
+    monkeypatch.setattr(compiling.shutil, "which", lambda name: None)
     with pytest.raises(UserError, match="needs a C\\+\\+ compiler"):
-        setup.compiled(torch.nn.Linear(2, 2), torch.device("cpu"))
+        compiling.compiled(torch.nn.Linear(2, 2), torch.device("cpu"))
 
 
 def test_compiled_training_equals_plain_training(tmp_path, data, monkeypatch):
     """Traced whole, but not translated to C++, which would take a minute here; a run with --compile does that too."""
-    monkeypatch.setattr(setup.shutil, "which", lambda name: name)
+    monkeypatch.setattr(compiling.shutil, "which", lambda name: name)
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
     small = ("train.steps=3", "model.layers=1", "train.eval_windows=1")
     plain = train(tiny("dense", *small), tmp_path / "plain", [data], device="cpu")
@@ -55,10 +56,10 @@ def test_a_model_that_does_not_compile_is_one_line(monkeypatch):
     def refuse(graph, inputs):
         raise RuntimeError("no such instruction\nand much more")
 
-    monkeypatch.setattr(setup.shutil, "which", lambda name: name)
+    monkeypatch.setattr(compiling.shutil, "which", lambda name: name)
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=refuse))
     with pytest.raises(Failure, match="train without --compile") as caught:
-        setup.compiled(torch.nn.Linear(2, 2), torch.device("cpu"))(torch.ones(1, 2))
+        compiling.compiled(torch.nn.Linear(2, 2), torch.device("cpu"))(torch.ones(1, 2))
     assert "\n" not in str(caught.value)
 
 

@@ -1,8 +1,26 @@
-"""What the model left out while it was validated, as shares for the metrics: counted by the layers themselves (`model.recording()`)."""
+"""How good the model in training is now, and what it left out meanwhile: counted by the layers themselves (`model.recording()`)."""
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from typing import Any
 
 from braingpt.model.record import LayerRecord
+from braingpt.train.setup import autocast
+
+ROWS = 8  # windows at a time
+
+
+def validate(trainer: Any) -> dict[str, Any]:
+    """Scores of the validation text in nats and bits, and `inside`, under the averaged weights where there are such."""
+    from braingpt.evaluation.perplexity import evaluate
+
+    averaged = trainer.average.in_place() if trainer.average else nullcontext()
+    with averaged, autocast(trainer.device, trainer.dtype), trainer.model.recording() as records:
+        scores = evaluate(
+            trainer.model, trainer.shards, trainer.tokenizer, context=trainer.config.context, windows=trainer.config.eval_windows,
+            rows=min(ROWS, trainer.micro), device=trainer.device, reset_at_documents=trainer.recipe.data.reset_at_documents,
+        ).as_dict()  # fmt: skip
+    return {name: scores[name] for name in ("loss", "bits_per_byte", "by_language")} | {"inside": inside(records)}
 
 
 def inside(records: Sequence[LayerRecord]) -> dict[str, float]:

@@ -1,0 +1,48 @@
+"""torch.compile, where it is asked for: is there a compiler, and one clear line where it does not get through.
+
+Training compiles the whole forward pass, generation the step of each kind of block (`LanguageModel.compile_steps`).
+"""
+
+import logging
+import os
+import shutil
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from braingpt.errors import Failure, UserError
+
+
+def compiled(model: torch.nn.Module, device: torch.device) -> Callable[..., Any]:
+    """The model's forward through torch.compile. Raises UserError where no compiler can be found, Failure where it does not get through."""
+    check_compiler(device, "train")
+    return _guarded(torch.compile(model), "train")
+
+
+def compile_steps(model: Any, device: torch.device, backend: str = "inductor") -> None:
+    """Compile the model's steps of generation. Raises as `compiled`, Failure at the first step."""
+    check_compiler(device, "generate")
+    model.compile_steps(backend)
+    model.step = _guarded(model.step, "generate")
+
+
+def check_compiler(device: torch.device, job: str) -> None:
+    """UserError where torch.compile would find no compiler; otherwise it is told to keep its warnings to itself."""
+    compilers = [os.environ["CXX"]] if os.environ.get("CXX") else ["g++", "clang++"] if device.type == "cpu" else ["gcc", "clang", "cc"]
+    if not any(shutil.which(name) for name in compilers):
+        raise UserError(f"--compile needs a C++ compiler ({' or '.join(compilers)}); install one, or {job} without --compile")
+    torch._logging.set_logs(dynamo=logging.ERROR)  # graph breaks cost speed, not correctness: nothing to tell a user
+    warnings.filterwarnings("ignore", module="torch._dynamo")
+
+
+def _guarded(function: Callable[..., Any], job: str) -> Callable[..., Any]:
+    def guarded(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return function(*args, **kwargs)
+        except torch._dynamo.exc.TorchDynamoException as error:
+            first = str(error).strip().splitlines()[0]
+            raise Failure(f"torch.compile cannot compile this model here ({first}); {job} without --compile") from error
+
+    return guarded
