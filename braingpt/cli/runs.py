@@ -17,9 +17,15 @@ RUNS = Path("runs")
 @app.command("list")
 def list_(folder: Folder = RUNS, json_output: Json = False) -> None:
     """List the runs, the youngest last."""
+    from braingpt.errors import UserError
     from braingpt.train.report import find_runs, summary
 
-    found = [summary(path) for path in find_runs(folder)]
+    found = []
+    for path in find_runs(folder):
+        try:
+            found.append(summary(path))
+        except UserError as error:  # one that cannot be read hides no other
+            console(json_output=True).print(f"left out: {error}", soft_wrap=True, markup=False)
     if json_output:
         print_json(found)
     elif not found:

@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import pytest
 
@@ -24,6 +25,19 @@ def there(place, monkeypatch):
     monkeypatch.chdir(place)
     monkeypatch.setenv("COLUMNS", "160")
     return place
+
+
+def test_a_run_that_cannot_be_read_hides_no_other(there, braingpt, capsys):
+    broken = there / "runs/broken"
+    broken.mkdir()
+    (broken / "recipe.yaml").touch()
+    (broken / "metrics.jsonl").touch()
+    try:
+        assert braingpt("runs", "list") == 0
+        out, err = capsys.readouterr()
+        assert "two" in out and err.startswith("left out: recipe runs/broken/recipe.yaml")
+    finally:
+        shutil.rmtree(broken)
 
 
 def test_runs_are_listed_shown_and_compared(there, braingpt, capsys):
