@@ -109,6 +109,8 @@ def _parts(folders: list[Path]) -> list[tuple[Path, Manifest]]:
         changed = difference({**parts[0][1].parameters, **skipped}, {**manifest.parameters, **skipped})
         if changed or manifest.parameters["part"].split("/")[1] != str(count):
             raise UserError(f"{folder} was prepared with other parameters than {parts[0][0]} ({changed or 'another number of parts'})")
+        if manifest.braingpt != parts[0][1].braingpt:  # whose rules may differ
+            raise UserError(f"{folder} was prepared by braingpt {manifest.braingpt}, {parts[0][0]} by {parts[0][1].braingpt}")
     _revisions(parts)
     missing = [str(number) for number in range(1, count + 1) if number not in found]
     if missing:

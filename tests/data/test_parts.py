@@ -113,6 +113,15 @@ def test_parts_of_different_commits_are_refused(tmp_path: Path, own: Path, whole
         join(folders, tmp_path / "out")
 
 
+def test_parts_of_different_versions_are_refused(tmp_path: Path, own: Path, whole: Path) -> None:
+    folders = in_parts(own, tmp_path, 2)
+    manifest = read_manifest(folders[1])
+    manifest.braingpt = "0.0.1"
+    (folders[1] / "manifest.json").write_text(manifest.model_dump_json())
+    with pytest.raises(UserError, match=r"part-2 was prepared by braingpt 0.0.1, .*part-1 by "):
+        join(folders, tmp_path / "out")
+
+
 def test_joining_takes_long_documents_few_at_a_time(tmp_path: Path, own: Path, whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folders = in_parts(own, tmp_path, 2)
     join(folders, tmp_path / "out")
