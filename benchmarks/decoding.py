@@ -17,8 +17,9 @@ from collections.abc import Callable
 import torch
 
 import braingpt
+from braingpt.compiling import compile_steps
 from braingpt.inference.engine import Decoder
-from braingpt.train.setup import compile_steps, settle_cpu
+from braingpt.train.setup import settle_cpu
 
 WARM = 48  # steps in which a compiled model takes its last forms: those of a token that attention chooses come late
 Step = Callable[[torch.Tensor], None]  # takes one token in
@@ -68,7 +69,7 @@ def ours(name: str, dtype: str, prompt: int, compiled: bool) -> Step:
     decoder = Decoder(model)
     for part in torch.randint(0, model.config.vocab, (1, prompt)).split(4096, 1):
         decoder.read(part)
-    return warmed(decoder.step)
+    return warmed(decoder.step, f"{name} {dtype}")
 
 
 def gpt2(like: str, prompt: int, room: int, compiled: bool) -> Step:
@@ -99,12 +100,14 @@ def gpt2(like: str, prompt: int, room: int, compiled: bool) -> Step:
     def step(token_1: torch.Tensor) -> None:
         forward(token_1[None], cache=cache, logits_to_keep=1)
 
-    return warmed(step)
+    return warmed(step, "gpt2")
 
 
-def warmed(step: Step) -> Step:
+def warmed(step: Step, name: str) -> Step:
+    began = time.perf_counter()
     for token in torch.randint(0, 16_000, (WARM, 1)):
         step(token)
+    print(f"{name}: {time.perf_counter() - began:.1f} s for the first {WARM} steps", flush=True)
     return step
 
 
