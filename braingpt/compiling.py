@@ -1,6 +1,7 @@
 """torch.compile, where it is asked for: is there a compiler, and one clear line where it does not get through.
 
-Training compiles the whole forward pass, generation the step of each kind of block (`LanguageModel.compile_steps`).
+Training compiles the forward pass of each kind of block (`LanguageModel.compile_blocks`), generation its step (`compile_steps`): a deep model takes
+no longer to compile than a shallow one, and head and loss, a few large products, gain nothing by it.
 """
 
 import logging
@@ -15,10 +16,11 @@ import torch
 from braingpt.errors import Failure, UserError
 
 
-def compiled(model: torch.nn.Module, device: torch.device) -> Callable[..., Any]:
-    """The model's forward through torch.compile. Raises UserError where no compiler can be found, Failure where it does not get through."""
+def compile_training(model: Any, forward: Callable[..., Any], device: torch.device, backend: str = "inductor") -> Callable[..., Any]:
+    """`forward` with the model's blocks compiled. Raises UserError where no compiler can be found, `forward` Failure where it does not get through."""
     check_compiler(device, "train")
-    return _guarded(torch.compile(model), "train")
+    model.compile_blocks(backend)
+    return _guarded(forward, "train")
 
 
 def compile_steps(model: Any, device: torch.device, backend: str = "inductor") -> None:
@@ -35,6 +37,7 @@ def check_compiler(device: torch.device, job: str) -> None:
         raise UserError(f"--compile needs a C++ compiler ({' or '.join(compilers)}); install one, or {job} without --compile")
     torch._logging.set_logs(dynamo=logging.ERROR)  # graph breaks cost speed, not correctness: nothing to tell a user
     warnings.filterwarnings("ignore", module="torch._dynamo")
+    warnings.filterwarnings("ignore", message="TensorFloat32", module="torch._inductor")  # float32 is meant where it is left
 
 
 def _guarded(function: Callable[..., Any], job: str) -> Callable[..., Any]:

@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 
@@ -45,8 +46,16 @@ def register(operation: str, *paths: tuple) -> None:
 
 def chosen(operation: str, tensor: Tensor | None = None) -> str:
     """Name of the path that runs for this tensor; without one, of the best that this machine has."""
-    runs = (path.name for path in _OPERATIONS[operation] if path.why_not() is None and (tensor is None or path.takes(tensor)))
-    return forced(operation) or next(runs)
+    if (name := forced(operation)) is not None:
+        return name
+    here = _runnable(operation)
+    return next(path.name for path in _OPERATIONS[operation] if path.name in here and (tensor is None or path.takes(tensor)))
+
+
+@torch.compiler.assume_constant_result  # looking for libraries is nothing torch.compile could trace
+def _runnable(operation: str) -> tuple[str, ...]:
+    """Names of the operation's paths that this machine can run."""
+    return tuple(path.name for path in _OPERATIONS[operation] if path.why_not() is None)
 
 
 def wrong_choice() -> str | None:

@@ -24,18 +24,27 @@ class Block(nn.Module):
     def __init__(self, mixer: nn.Module, mlp: nn.Module) -> None:
         super().__init__()
         self.mixer, self.mlp = mixer, mlp
-        self._fast: Callable[..., Tensor] | None = None
+        self._fast: Callable[..., Tensor] | None = None  # the compiled step of generation
+        self._learning: Callable[..., Tensor] | None = None  # and all else, compiled
 
     def compile_step(self, backend: str) -> None:
         """Compile the step of one row with a state, when it first comes."""
+        self._fast = self._compiled(backend)
+
+    def compile_whole(self, backend: str) -> None:
+        """Compile everything else: training. Blocks of one kind share what is compiled."""
+        self._learning = self._compiled(backend)
+
+    def _compiled(self, backend: str) -> Callable[..., Tensor]:
         for part in self.modules():
             if isinstance(part, SelectiveAttention | Int8Columns):  # what they do follows the data
                 part.forward = torch.compiler.disable(part.forward)
-        self._fast = torch.compile(self._whole, backend=backend)
+        return torch.compile(self._whole, backend=backend)
 
     def forward(self, x_BLD: Tensor, layout: Layout, state=None) -> Tensor:
-        step = self._fast is not None and state is not None and x_BLD.shape[:2] == (1, 1) and self.mixer.record is None
-        return (self._fast if step else self._whole)(x_BLD, layout, state)
+        one = state is not None and x_BLD.shape[:2] == (1, 1)
+        fast = None if self.mixer.record is not None else self._fast if one else self._learning  # counting looks at numbers
+        return (fast or self._whole)(x_BLD, layout, state)
 
     def _whole(self, x_BLD: Tensor, layout: Layout, state: Any) -> Tensor:
         x_BLD = x_BLD + self.mixer(rms_norm(x_BLD), layout, state)

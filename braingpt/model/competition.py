@@ -68,8 +68,8 @@ class Competition(nn.Module):
                 won_NA = _WinnersLogits.apply(x_ND, weight_ED, won_NA, winner_NA, pairs)
             score_NA = torch.sigmoid(won_NA - suppressed_NE.gather(-1, winner_NA))
         if self.training and torch.is_grad_enabled():
-            counted = winner_NA if valid_N is None else winner_NA[valid_N]
-            self.load += torch.bincount(counted.flatten(), minlength=self.load.numel())
+            counted_NA = torch.ones_like(won_NA) if valid_N is None else valid_N[:, None].expand_as(won_NA).to(won_NA.dtype)
+            self.load.scatter_add_(0, winner_NA.flatten(), counted_NA.flatten().to(self.load.dtype))
         return winner_NA, score_NA / score_NA.sum(-1, keepdim=True) if self.active > 1 else score_NA, pairs
 
     @staticmethod
@@ -104,10 +104,9 @@ class Competition(nn.Module):
 
         The bias adds to logits, not to the sigmoid's value: near the top of thousands the sigmoid is flat, and the same step would move the load ten times as far.
         """
-        if self.load.any():
-            self.bias += self.rate * torch.sign(self.load.mean() - self.load)
-            self.bias -= self.bias.mean()
-            self.idle.add_(1).mul_(self.load == 0)
+        self.bias += self.rate * torch.sign(self.load.mean() - self.load)
+        self.bias -= self.bias.mean()
+        self.idle.add_(self.load.any()).mul_(self.load == 0)  # a step without tokens counts for nothing
         self.load.zero_()
 
     def parameters_active(self) -> int:

@@ -183,6 +183,12 @@ class LanguageModel(nn.Module):
             if module is not self and hasattr(module, "to_int8") and id(module) not in choosing:
                 module.to_int8()
 
+    def compile_blocks(self, backend: str = "inductor") -> None:
+        """Compile the blocks' forward and backward passes with torch.compile, for training. The first step then takes some minutes."""
+        torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, COMPILED_FORMS)
+        for block in self.blocks:
+            block.compile_whole(backend)
+
     def compile_steps(self, backend: str = "inductor") -> None:
         """Compile generation's steps of one row with torch.compile. The first steps then take half a minute or more, the others less.
 

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from braingpt.compiling import compiled
+from braingpt.compiling import compile_training
 from braingpt.errors import Failure, UserError
 from braingpt.recipes import Recipe, load_recipe
 from braingpt.train import checkpoint
@@ -108,7 +108,7 @@ class Trainer:
         if config.recompute:
             recomputing(self.model)
         forward = self.world.wrapped(self.model, device)
-        self.forward = compiled(forward, device) if config.compile else forward
+        self.forward = compile_training(self.model, forward, device) if config.compile else forward
         self.optimizer = build_optimizer(self.model, config)
         self.average = Average(self.model, config.average) if config.average else None
         self.guard = Guard(config.skip_sigma, device)
