@@ -1,8 +1,9 @@
-"""Columns on a GPU: three Triton kernels over pairs sorted by column, as `kernels/columns.py` describes them.
+"""Columns on a GPU: Triton kernels over pairs sorted by column, as `kernels/columns.py` describes them.
 
 `_forward`: gather rows, up product, squared ReLU x share, down product, in one pass; the P x W neurons never leave the chip between.
 `_backward_rows`: the same way back, from the gathered gradient to that of each row.  `_backward_weights`: one program for each column and
-slice of the hidden width adds up that column's rows in their order. No atomics: sums have one order, so runs repeat bit for bit.
+slice of the hidden width adds up that column's rows in their order. `_sum_segments`: sums of gathered rows, those of a token's winners or those of a
+column's tokens, where torch's embedding_bag reached a sixth of an H100's bandwidth. No atomics: sums have one order, so runs repeat bit for bit.
 
 Weights are read in the dtype they are stored in and cast on the chip: no bfloat16 copy of all columns for the few a tile needs. Products sum in float32.
 Rows are cut into tiles of one column each; how many there are is bounded on the host (P / rows + E) and looked up on the device, so nothing waits for a count.
@@ -50,6 +51,29 @@ def backward(
         grad_ND, x_ND.contiguous(), act_PW, grad_act_PW, share_P, token_P, start_E1, grad_weight, **shape
     )
     return grad_x_PD, grad_weight, grad_share_P
+
+
+def segment_sum(source_RD: Tensor, index_P: Tensor, start_S1: Tensor | None, length: int = 0, weight_P: Tensor | None = None) -> Tensor:
+    """(S, D) the sum over p of segment s of `weight[p] source[index[p]]`: segments from `start`, or all of `length`. Sums are float32."""
+    (pairs,), (_, hidden) = index_P.shape, source_RD.shape
+    segments = pairs // length if start_S1 is None else len(start_S1) - 1
+    # A short segment is one block of rows and many channels; of a long one each program takes few channels, so that there are programs enough.
+    rows = triton.next_power_of_2(length) if length else 32
+    channels = min(triton.next_power_of_2(hidden), max(64, (4096 if length else 2048) // rows))
+    out_SD = source_RD.new_empty(segments, hidden)
+    _sum_segments[(segments, triton.cdiv(hidden, channels))](
+        source_RD.contiguous(),
+        index_P,
+        start_S1,
+        weight_P,
+        out_SD,
+        D=hidden,
+        LENGTH=length,
+        M=rows,
+        K=channels,
+        WEIGHTED=weight_P is not None,
+    )
+    return out_SD
 
 
 def _rows(pairs: int, columns: int, dtype: torch.dtype) -> int:
@@ -176,3 +200,26 @@ def _backward_weights(
     out = grad_weight + column * (2 * W * D) + neuron[:, None] * D + channel
     tl.store(out, grad_up_WK.to(grad_weight.dtype.element_ty), mask=inside[None, :])
     tl.store(out + W * D, grad_down_WK.to(grad_weight.dtype.element_ty), mask=inside[None, :])
+
+
+@triton.jit
+def _sum_segments(
+    source, index, start, weight, out,
+    D: tl.constexpr, LENGTH: tl.constexpr, M: tl.constexpr, K: tl.constexpr, WEIGHTED: tl.constexpr,
+):  # fmt: skip
+    segment = tl.program_id(0).to(tl.int64)
+    channel = tl.program_id(1) * K + tl.arange(0, K)
+    if LENGTH:
+        first, end = segment * LENGTH, segment * LENGTH + LENGTH
+    else:
+        first, end = tl.load(start + segment), tl.load(start + segment + 1)
+    sum_K = tl.zeros((K,), tl.float32)
+    for begin in range(first, end, M):
+        row = begin + tl.arange(0, M)
+        real = row < end
+        at = tl.load(index + row, mask=real, other=0)
+        source_MK = tl.load(source + at[:, None] * D + channel, mask=real[:, None] & (channel < D), other=0.0).to(tl.float32)
+        if WEIGHTED:
+            source_MK *= tl.load(weight + row, mask=real, other=0.0).to(tl.float32)[:, None]
+        sum_K += tl.sum(source_MK, 0)
+    tl.store(out + segment * D + channel, sum_K.to(out.dtype.element_ty), mask=channel < D)

@@ -14,6 +14,8 @@ from braingpt.kernels import scan_triton_kernels as kernels
 
 BLOCK = {2: 64, 4: 32}  # by bytes a number: tokens, channels and states of a program at most, for what registers and shared memory hold
 PASS_BLOCK = 512  # numbers of a state that one program carries over all chunks
+# Chosen by hand: measuring six choices at the start of every run took 25 s, and some of those with more stages gave wrong numbers on an H100 (Triton 3.6).
+LAUNCH = {"num_warps": 4, "num_stages": 1}
 TYPES = {torch.float32: tl.float32, torch.bfloat16: tl.bfloat16, torch.float16: tl.float16}
 
 
@@ -51,7 +53,7 @@ class _Launch:
         wide = triton.knobs.runtime.interpret and x_BLHP.dtype == torch.bfloat16
         precision = "tf32" if torch.backends.cuda.matmul.allow_tf32 else "tf32x3"
         self.meta = {"N": state, "P": self.width, "Q": size, "BN": self.n, "BP": self.p, "HAS_RUN": run_BL is not None}
-        self.meta |= {"DOT": tl.float32 if wide else TYPES[x_BLHP.dtype], "PRECISION": precision}
+        self.meta |= {"DOT": tl.float32 if wide else TYPES[x_BLHP.dtype], "PRECISION": precision, **LAUNCH}
 
     def empty(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
         return torch.empty(shape, dtype=dtype, device=self.x.device)

@@ -16,14 +16,6 @@ import triton
 import triton.language as tl
 
 
-def tuned(*key: str):
-    """Warps and pipeline stages by measurement, once for each shape; the interpreter has neither and no clock worth asking."""
-    if triton.knobs.runtime.interpret:
-        return lambda kernel: kernel
-    configs = [triton.Config({}, num_warps=warps, num_stages=stages) for warps in (4, 8) for stages in (1, 2, 3)]
-    return triton.autotune(configs, list(key))
-
-
 @triton.jit
 def _chunk_of(dt_ptr, a_ptr, run_ptr, batch, head, length, heads, Q: tl.constexpr, HAS_RUN: tl.constexpr):
     """Of this program's chunk: token numbers, which are real, dt, s, and what of them survives: tokens to the end, before to tokens, before to the end.
@@ -72,7 +64,6 @@ def _put(ptr, value, row, row_ok, row_stride, first, WIDTH: tl.constexpr, BLOCK:
     tl.store(ptr + row[:, None] * row_stride + column[None, :], value.to(ptr.dtype.element_ty), mask=mask)
 
 
-@tuned("N", "P", "Q", "HAS_RUN", "FORWARD")
 @triton.jit
 def add_to_state(
     left_ptr, left_b, left_l, right_ptr, right_b, right_l, right_h, dt_ptr, a_ptr, run_ptr, states_ptr, survives_ptr, length, heads, chunks,
@@ -115,7 +106,6 @@ def pass_states(states_ptr, survives_ptr, first_ptr, last_ptr, chunks, SIZE: tl.
     tl.store(last_ptr + of * SIZE + at, state, mask=at < SIZE)
 
 
-@tuned("N", "P", "Q", "HAS_RUN")
 @triton.jit
 def outputs(
     x_ptr, x_b, x_l, x_h, dt_ptr, a_ptr, b_ptr, b_b, b_l, c_ptr, c_b, c_l, run_ptr, states_ptr, y_ptr, length, heads, chunks,
@@ -141,7 +131,6 @@ def outputs(
     _put(y_ptr + (batch * length * heads + head) * P, y_QP, token_Q, real_Q, heads * P, p, P, BP)
 
 
-@tuned("N", "P", "Q", "HAS_RUN")
 @triton.jit
 def grad_inputs(
     g_ptr, g_b, g_l, g_h, x_ptr, x_b, x_l, x_h, dt_ptr, a_ptr, b_ptr, b_b, b_l, c_ptr, c_b, c_l, run_ptr, grad_states_ptr,
@@ -171,7 +160,6 @@ def grad_inputs(
     tl.store(direct_ptr + place * heads + head, tl.sum(grad_u_QP * x_QP, 1), mask=real_Q)
 
 
-@tuned("N", "P", "Q", "HAS_RUN")
 @triton.jit
 def grad_shared(
     g_ptr, g_b, g_l, g_h, x_ptr, x_b, x_l, x_h, dt_ptr, a_ptr, b_ptr, b_b, b_l, c_ptr, c_b, c_l, run_ptr, states_ptr, grad_states_ptr,

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from braingpt.kernels.columns import Pairs, summed
+from braingpt.kernels.columns import Pairs, summed, summed_by_column
 from braingpt.kernels.linear import linear
 from braingpt.model.config import ColumnsConfig
 from braingpt.model.parts import Linear
@@ -127,5 +127,5 @@ class _WinnersLogits(torch.autograd.Function):
         x_ND, weight_ED, winner_NA, token_P, order_P, start_E1 = ctx.saved_tensors
         grad_x = summed(weight_ED, winner_NA, grad_NA.contiguous())
         grad_P = grad_NA.flatten()[order_P]
-        grad_weight = F.embedding_bag(token_P, x_ND, offsets=start_E1[:-1], mode="sum", per_sample_weights=grad_P)
+        grad_weight = summed_by_column(x_ND, token_P, start_E1, grad_P)
         return grad_x, grad_weight, None, None, None

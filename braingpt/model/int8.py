@@ -49,5 +49,5 @@ class Int8Columns(nn.Module):
         for e in winner_NA.unique().tolist():
             rows = slice(start[e], start[e + 1])
             acts.append(F.relu(int8_linear(x_ND[pairs.token[rows]], self.up.values[e], self.up.scale[e])))
-            outputs.append(int8_linear(acts[-1].square() * share_P1[rows], self.down.values[e], self.down.scale[e]))
+            outputs.append(int8_linear(acts[-1] * acts[-1] * share_P1[rows], self.down.values[e], self.down.scale[e]))
         return torch.cat(outputs)[pairs.place].sum(1), torch.cat(acts)

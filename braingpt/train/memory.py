@@ -181,7 +181,7 @@ def available(device: torch.device) -> int:
     """Bytes that could still be taken on `device`: the GPU's free ones, or the machine's within the container's limit."""
     if device.type == "cuda":
         free, total = torch.cuda.mem_get_info(device)
-        allowed = torch.cuda.get_per_process_memory_fraction(device) * total - torch.cuda.memory_reserved(device)
+        allowed = torch.cuda.get_per_process_memory_fraction(device.index) * total - torch.cuda.memory_reserved(device)
         return max(0, min(free, int(allowed)))
     with suppress(OSError, StopIteration):  # Linux
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()

@@ -7,7 +7,7 @@ from braingpt.kernels import columns as kernel
 from tests.kernels.test_columns import definition, problem
 
 GPU = torch.cuda.is_available()
-pytest.importorskip("triton")
+columns_triton = pytest.importorskip("braingpt.kernels.columns_triton")
 
 CASES = [  # tokens, columns, winners, width, hidden, columns that win
     (1, 5, 1, 64, 64, 5),
@@ -47,6 +47,22 @@ def test_values_and_gradients(case, dtype):
         assert (got.double() - want).abs().max() <= TOLERANCE[dtype] * want.abs().max()
     empty = torch.bincount(winner.flatten(), minlength=case[1]) == 0
     assert (grads[1][empty] == 0).all()
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=["float32", "bfloat16"])
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("lengths", [[3] * 7, [16] * 2, [1], [0, 40, 0, 1, 70]], ids=str)
+def test_sums_of_gathered_rows(lengths, weighted, dtype):
+    device, draw = "cuda" if GPU else "cpu", torch.Generator().manual_seed(4)
+    pairs, even = sum(lengths), len(set(lengths)) == 1
+    source = torch.randn(23, 130, generator=draw).to(device, dtype)
+    index = torch.randint(0, 23, (pairs,), generator=draw).to(device)
+    weight = torch.randn(pairs, generator=draw).to(device, dtype)
+    start = torch.tensor([0, *lengths]).cumsum(0).to(device)
+    got = columns_triton.segment_sum(source, index, None if even else start, lengths[0] if even else 0, weight if weighted else None)
+    rows = source.double()[index] * (weight.double()[:, None] if weighted else 1)
+    want = torch.stack([part.sum(0) for part in rows.split(lengths)])
+    assert got.dtype == dtype and (got.double() - want).abs().max() <= TOLERANCE[dtype] * want.abs().max()
 
 
 def test_every_run_gives_the_same_bits():

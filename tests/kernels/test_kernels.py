@@ -110,7 +110,9 @@ def test_cross_entropy_of_a_hopeless_token_is_finite():
 def test_dispatch_names_one_path_and_the_reference_on_demand(monkeypatch):
     rows = {row["operation"]: row for row in dispatch.report()}
     assert {"scan", "columns", "cross_entropy", "magnitude_attention"} <= set(rows)
-    assert rows["scan"]["runs"] == "chunked" and all(reason for row in rows.values() for reason in row["others"].values())
+    assert rows["scan"]["runs"] == ("triton" if torch.cuda.is_available() else "chunked") and all(
+        reason for row in rows.values() for reason in row["others"].values()
+    )
     monkeypatch.setenv("BRAINGPT_KERNELS", "torch")
     assert all(row["runs"] == "torch" for row in dispatch.report())
 
