@@ -56,8 +56,8 @@ def columns(x_ND: Tensor, weight_E2WD: Tensor, winner_NA: Tensor, share_NA: Tens
     if dispatch.forced("columns") == "torch":
         return reference(x_ND, weight_E2WD.to(x_ND.dtype), winner_NA, share_NA)
     learning, compiling = torch.is_grad_enabled(), torch.compiler.is_compiling()
-    if winner_NA.numel() <= FEW and not learning and not x_ND.is_cuda:
-        return (_few_fused if compiling else _few)(x_ND, weight_E2WD, winner_NA, share_NA)
+    if winner_NA.numel() <= FEW and not learning:
+        return (_few_fused if compiling or x_ND.is_cuda else _few)(x_ND, weight_E2WD, winner_NA, share_NA)
     pairs = pairs or Pairs.of(winner_NA, len(weight_E2WD))
     share_P = share_NA.flatten()[pairs.order]
     # Without gradient the operator is left out: its products then stay visible to torch's own counter of operations.
@@ -95,7 +95,7 @@ def _few(x_ND: Tensor, weight_E2WD: Tensor, winner_NA: Tensor, share_NA: Tensor)
 
 
 def _few_fused(x_ND: Tensor, weight_E2WD: Tensor, winner_NA: Tensor, share_NA: Tensor) -> tuple[Tensor, Tensor]:
-    """The same for a compiler, which makes two loops of it that read the winners' weights where they lie."""
+    """The same for a compiler, which makes two loops of it that read the winners' weights where they lie, and for a GPU, which counts launches."""
     up_NAWD, down_NAWD = weight_E2WD[winner_NA].to(x_ND.dtype).unbind(2)
     act_NAW = F.relu((up_NAWD * x_ND[:, None, None]).sum(-1))
     z_NAW = act_NAW * act_NAW * share_NA[..., None]
