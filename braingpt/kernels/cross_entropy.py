@@ -42,7 +42,8 @@ class _Fused(torch.autograd.Function):
             logit = torch.mm(x, weight_VD.T).to(wide)
             grad = torch.softmax(logit, -1)
             # A probability that underflows (below 1e-38) counts as 87 nats; its gradient is exact all the same.
-            total -= grad.gather(1, label)[:, 0].clamp(min=torch.finfo(wide).tiny).log() @ counted.to(wide)
+            # No dot product: autocast would round it to bfloat16.
+            total -= (grad.gather(1, label)[:, 0].clamp(min=torch.finfo(wide).tiny).log() * counted).sum()
             grad.scatter_add_(1, label, torch.full_like(label, -1, dtype=wide))
             grad = grad.to(x.dtype)
             # Each token's share of the mean is multiplied in where rows are short: D wide, not V.

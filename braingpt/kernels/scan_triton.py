@@ -14,7 +14,7 @@ from braingpt.kernels import scan_triton_kernels as kernels
 
 BLOCK = {2: 64, 4: 32}  # by bytes a number: tokens, channels and states of a program at most, for what registers and shared memory hold
 PASS_BLOCK = 512  # numbers of a state that one program carries over all chunks
-# Chosen by hand: measuring six choices at the start of every run took 25 s, and some of those with more stages gave wrong numbers on an H100 (Triton 3.6).
+# Not tuned: to measure six choices took 25 s at the start of every run, and the loops here are of one or two rounds, with nothing to pipeline.
 LAUNCH = {"num_warps": 4, "num_stages": 1}
 TYPES = {torch.float32: tl.float32, torch.bfloat16: tl.bfloat16, torch.float16: tl.float16}
 
@@ -45,7 +45,8 @@ class _Launch:
         self.batch, self.length, self.heads, self.width = x_BLHP.shape
         self.state, self.x = state, x_BLHP
         self.chunks = triton.cdiv(self.length, size)
-        self.n, self.p = (_block(w, x_BLHP) for w in (state, self.width))
+        # Channels are always a whole block: products 16 wide came out wrong on an H100 (4 warps, state 64, Triton 3.6), which blocks of 64 did not.
+        self.n, self.p = _block(state, x_BLHP), BLOCK[x_BLHP.element_size()]
         self.n_blocks, self.p_blocks = triton.cdiv(state, self.n), triton.cdiv(self.width, self.p)
         self.decay = (dt_BLH, a_H, run_BL)
         self.sizes = (self.length, self.heads, self.chunks)

@@ -90,12 +90,17 @@ def demand(recipe: Recipe, device: torch.device) -> Demand:
         learner.learn(1, min(length, 64))  # what is loaded at first use is not counted
     rows = -(-LEAST[device.type] // length)
     tried = [{learner: learner.tried(count, length) for learner in learners} for count in (rows, 2 * rows)]
-    bytes_1, bytes_2 = (all_layers(lambda learner, here=here: here[learner][0]) for here in tried)
+    peaks = [{learner: here[learner][0] for learner in learners} for here in tried]
+    if recipe.train.recompute:
+        inputs = 4 * recipe.model.hidden * length * rows
+        bytes_1, bytes_2 = (_with_inputs(here, len(kinds), size) for here, size in zip(peaks, (inputs, 2 * inputs), strict=True))
+    else:
+        bytes_1, bytes_2 = (all_layers(here.__getitem__) for here in peaks)
     seconds_1, seconds_2 = (all_layers(lambda learner, here=here: here[learner][1]) for here in tried)
     more_bytes, more_seconds = max(0.0, bytes_2 - bytes_1), max(0.0, seconds_2 - seconds_1)
     optimizer_seconds = max(0.0, all_layers(_Learner.step))
-    learners.clear()
-    tried.clear()
+    for held in (learners, tried, peaks):
+        held.clear()
     if device.type == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
@@ -105,6 +110,14 @@ def demand(recipe: Recipe, device: torch.device) -> Demand:
         seconds_fixed=max(0.0, seconds_1 - more_seconds), seconds_per_row=scale * more_seconds,
         optimizer_seconds=optimizer_seconds,
     )  # fmt: skip
+
+
+def _with_inputs(peaks: dict["_Learner", int], layers: int, inputs: int) -> int:
+    """The peak of all layers where blocks are recomputed: what the greediest block takes, and the float32 input of each further layer.
+
+    Differences between models of one and two layers would not do: which block is recomputed at the peak depends on their order.
+    """
+    return max(peak + (layers - len(learner.model.blocks)) * inputs for learner, peak in peaks.items())
 
 
 def layer_kinds(model: ModelConfig) -> list[str]:

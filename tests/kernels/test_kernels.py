@@ -81,6 +81,15 @@ def test_fused_cross_entropy_equals_the_definition(tokens, width, vocabulary, da
     torch.testing.assert_close(each, cross_entropy.reference(x, weight, target, "none").detach())
 
 
+def test_fused_cross_entropy_under_autocast_is_not_rounded():
+    x, weight = normal(0, 300, 16).float().requires_grad_(), normal(1, 50, 16).float().requires_grad_()
+    target = torch.randint(0, 50, (300,), generator=torch.Generator().manual_seed(2))
+    expected = F.cross_entropy(F.linear(x.bfloat16(), weight.bfloat16()).float(), target)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = cross_entropy.linear_cross_entropy(x.bfloat16(), weight.bfloat16(), target)
+    assert loss.dtype == torch.float32 and loss.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
 @few
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=4), st.sampled_from([1e-3, 1.0, 1e3]), st.booleans())
 def test_short_backward_passes_equal_autograds(shape, scale, turned):
