@@ -1,17 +1,29 @@
 """`braingpt bench`: architectures side by side, measured on this machine with real data."""
 
-import time
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
+from braingpt.cli.bench_kernels import kernels
 from braingpt.cli.console import console
 from braingpt.cli.output import JsonFile, check_target, deliver, number
+from braingpt.cli.progress import Progress
 
-PLAIN_SECONDS = 10.0  # between two lines of progress without a terminal
+
+class _Bench(TyperGroup):
+    """`bench v1 v2` is short for `bench compare v1 v2`: what is no command is an argument of the first one."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, args if args and args[0] in self.commands else ["compare", *args])
 
 
-def bench(
+app = typer.Typer(cls=_Bench, help="Compare architectures (`bench v1 v2 dense`), or time single operations (`bench kernels`).")
+app.command()(kernels)
+
+
+@app.command()
+def compare(
     architectures: Annotated[
         list[str], typer.Argument(metavar="ARCHITECTURE", help="v1, v2, dense: the first is what the others are compared with.")
     ],
@@ -39,42 +51,10 @@ def bench(
     sizes = {"steps": steps, "context": context, "batch": batch, "threads": threads, "device": place}
     measured = {"rounds": rounds, "prompt_tokens": prompt_tokens, "new_tokens": new_tokens, "compile": compiled}
     settings = settle(architectures, size, data or (), **sizes, **measured)
-    with _Progress(console(json_output=True)) as progress:
+    with Progress(console(json_output=True)) as progress:
         report = run_bench(settings, progress)
     deliver(report, json)
     _print(out, report)
-
-
-class _Progress:
-    """A bar with the time left in a terminal, a line every ten seconds elsewhere."""
-
-    def __init__(self, say: Any) -> None:
-        self.say, self.began, self.last, self.bar = say, time.monotonic(), 0.0, None
-
-    def __enter__(self) -> "_Progress":
-        if self.say.is_terminal:
-            from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-            columns = (BarColumn(bar_width=20), TextColumn("{task.description}"), TimeRemainingColumn(), TextColumn("left"))
-            self.bar = Progress(*columns, console=self.say, transient=True)
-            self.task = self.bar.add_task("", total=1.0)
-            self.bar.start()
-        return self
-
-    def __call__(self, share: float, what: str) -> None:
-        now = time.monotonic()
-        if self.bar:
-            self.bar.update(self.task, completed=share, description=what)
-        elif now - self.last >= PLAIN_SECONDS:
-            from braingpt.train.progress import duration
-
-            self.last = now
-            left = f", about {duration((now - self.began) / share * (1 - share))} left" if share > 0.02 else ""
-            self.say.print(f"{share:4.0%}  {what}{left}", soft_wrap=True)
-
-    def __exit__(self, *_: object) -> None:
-        if self.bar:
-            self.bar.stop()
 
 
 def _print(out: Any, report: dict[str, Any]) -> None:

@@ -58,15 +58,11 @@ def report(
     from braingpt.cli.output import check_target
     from braingpt.data.report import figures, page
     from braingpt.data.stored import Stored
-    from braingpt.errors import UserError
     from braingpt.files import write_whole
 
     stored = Stored(folder)
     target = out or folder.resolve().parent / f"{folder.resolve().name}-report.html"
-    try:
-        check_target(str(target))
-    except UserError as error:
-        raise UserError(str(error).replace("--json", "--out", 1)) from None
+    check_target(str(target), "--out")
     terminal = console(json_output)
     columns = (TextColumn("{task.description}"), BarColumn(20), TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=terminal, transient=True, disable=not terminal.is_terminal) as bar:

@@ -8,7 +8,11 @@ from typing import Annotated, Any
 
 import typer
 
+from braingpt.report.words import number as number
+from braingpt.report.words import percent as percent
+
 JsonFile = Annotated[str | None, typer.Option("--json", metavar="FILE", help="Write the result as JSON to FILE; - is standard output.")]
+HtmlFile = Annotated[str | None, typer.Option("--html", metavar="FILE", help="Write one HTML page with plots to FILE.")]
 Run = Annotated[Path | None, typer.Argument(help="A run folder or one checkpoint in it; by default the newest run.", show_default=False)]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N; auto takes a GPU where there is one.")]
 
@@ -42,19 +46,19 @@ def deliver(value: Any, target: str | None) -> None:
     write_whole(Path(target), json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False) + "\n")
 
 
-def check_target(target: str | None) -> None:
-    """UserError when `--json FILE` cannot be written; to be called before the work, not after it."""
+def check_target(target: str | None, option: str = "--json") -> None:
+    """UserError when the file an option names cannot be written; to be called before the work, not after it."""
     from braingpt.errors import UserError
 
-    if target in (None, "-"):
+    if target is None or (target == "-" and option == "--json"):
         return
     path = Path(target)
     if path.is_dir():
-        raise UserError(f"--json {path} is a folder; name a file, or - for standard output")
+        raise UserError(f"{option} {path} is a folder; name a file{', or - for standard output' if option == '--json' else ''}")
     if not path.parent.is_dir():
-        raise UserError(f"--json {path}: there is no folder {path.parent}")
+        raise UserError(f"{option} {path}: there is no folder {path.parent}")
     if not os.access(path.parent, os.W_OK):
-        raise UserError(f"--json {path}: no permission to write in {path.parent}")
+        raise UserError(f"{option} {path}: no permission to write in {path.parent}")
 
 
 def check_out(folder: Path) -> None:
@@ -111,17 +115,3 @@ def show(piece: str) -> None:
     encoding = sys.stdout.encoding or "utf-8"
     sys.stdout.write(piece.encode(encoding, "replace").decode(encoding))
     sys.stdout.flush()
-
-
-def number(value: float | None, digits: int = 3) -> str:
-    """A figure for a table: thousands separated, `digits` significant where it is small, a dash for None."""
-    if value is None:
-        return "-"
-    if isinstance(value, int) or abs(value) >= 1000:
-        return f"{value:,.0f}"
-    return f"{value:.{digits}f}" if abs(value) < 10 else f"{value:.{max(0, digits - 2)}f}"
-
-
-def percent(value: float | None) -> str:
-    """A share as percent; a dash for None."""
-    return "-" if value is None else f"{100 * value:.1f} %"

@@ -17,6 +17,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
+from braingpt.errors import brief
+
 State = Literal["ok", "note", "problem"]
 OPTIONAL = {  # module: (distribution, what it serves, how to get it)
     "mamba_ssm": ("mamba-ssm", "Mamba-2 on GPUs", "pip install 'braingpt[mamba]' beside a CUDA compiler"),
@@ -62,12 +64,6 @@ def examine(folder: Path = Path()) -> list[Finding]:
         except Exception as error:
             findings.append(Finding("problem", topic, f"looking at it failed: {brief(error)}"))
     return findings
-
-
-def brief(error: BaseException) -> str:
-    """An exception in a line."""
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text[:160]}" if text else type(error).__name__
 
 
 def _python() -> Iterator[Finding]:

@@ -149,3 +149,16 @@ def test_help_stays_light():
     """No command pulls in torch before it runs."""
     code = "import sys, braingpt.cli.main; sys.exit('torch' in sys.modules or 'rich' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_bench_kernels_writes_its_table_and_page(braingpt, capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    small = ("--size", "nano", "--context", "16", "--rounds", "1", "--threads", "1", "--device", "cpu")
+    assert braingpt("bench", "kernels", "norm", *small, "--json", tmp_path / "k.json", "--html", tmp_path / "k.html") == 0
+    out = capsys.readouterr().out
+    assert "measured limits:" in out and "short backward" in out and all(len(line) <= 80 for line in out.splitlines()[2:])
+    (row,) = json.loads((tmp_path / "k.json").read_text())["rows"]
+    assert row["operation"] == "norm" and row["seconds"]["median"] > 0
+    assert "braingpt bench kernels" in (tmp_path / "k.html").read_text()
+    assert braingpt("bench", "kernels", "--html", tmp_path) == 2
+    assert "is a folder" in capsys.readouterr().err
