@@ -8,11 +8,10 @@ memory, which has nothing to do with it, and with one of as many entries of ordi
 """
 
 import argparse
-import itertools
 import json
-import random
 import statistics
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,66 +19,14 @@ import torch
 
 from braingpt.data.sample import documents
 from braingpt.data.shards import ShardSet
+from braingpt.evaluation.facts import continued, facts, share_recalled
 from braingpt.evaluation.perplexity import evaluate
-from braingpt.inference.engine import generate_batch
-from braingpt.inference.text import prompt_ids
 from braingpt.memory.episodic import EpisodicMemory, Remembering
 from braingpt.memory.store import Store
 from braingpt.train.checkpoint import load_model, resolve
 from braingpt.train.setup import settle_cpu
 
-PEOPLE = {
-    "ko": ("수진", "민호", "지우", "하늘", "영수", "은정", "태양", "서연", "도윤", "보라", "경민", "가람", "나래", "다솜", "라온"),
-    "en": (
-        "Anna",
-        "Peter",
-        "Ruth",
-        "Oscar",
-        "Mabel",
-        "Hugo",
-        "Clara",
-        "Victor",
-        "Elsie",
-        "Martin",
-        "Ivy",
-        "Walter",
-        "Nora",
-        "Felix",
-        "Olive",
-    ),
-}
-FACTS = {  # beginning, end, values
-    "ko": (
-        ("{}의 고양이 이름은", " {}예요.", ("두부", "까미", "보리", "나비", "호두", "우유", "모카", "자두", "후추", "가지", "고추", "하루")),
-        ("{}의 고향은", " {}이다.", ("부산", "강릉", "목포", "안동", "춘천", "군산", "남원", "울산", "통영", "속초", "포항", "순천")),
-        ("{}의 생일은", " {}입니다.", ("삼월 사일", "유월 구일", "칠월 오일", "팔월 십일", "구월 이일", "오월 칠일", "이월 육일", "사월 삼일")),
-        ("{}의 비밀번호는", " {}입니다.", ("4711", "9036", "5218", "7742", "1683", "3059", "8827", "6490", "2975", "1144", "9901", "3368")),
-        ("{}가 좋아하는 음식은", " {}이다.", ("비빔밥", "된장국", "호떡", "팥죽", "갈비찜", "잡채밥", "송편", "만둣국")),
-    ),
-    "en": (
-        ("{}'s cat is called", " {}.", ("Biscuit", "Pepper", "Ginger", "Marble", "Domino", "Tiger", "Cosmo", "Velvet", "Pickle", "Ziggy")),
-        ("{} was born in", " {}.", ("Lisbon", "Dublin", "Oslo", "Vienna", "Bergen", "Naples", "Geneva", "Prague", "Cairo", "Boston")),
-        ("The birthday of {} is", " {}.", ("March 4", "June 9", "July 25", "August 10", "May 17", "April 3", "October 30", "January 21")),
-        ("The password of {} is", " {}.", ("4711", "9036", "5218", "7742", "1683", "3059", "8827", "6490", "2975", "1144", "9901")),
-        ("The favourite food of {} is", " {}.", ("pancakes", "noodles", "dumplings", "goulash", "risotto", "porridge", "waffles", "lentils")),
-    ),
-}  # fmt: skip
 BEHIND = {"ko": "오늘은 비가 왔다. ", "en": "It was raining today. "}
-
-
-def facts(language: str, taught: int, seed: int = 0) -> tuple[list[tuple[str, str]], list[tuple[str, tuple[str, ...]]]]:
-    """Facts as (beginning, end), and beginnings about persons of whom nothing like it was taught, with all values that would be false."""
-    draw = random.Random(seed)
-    cases = [(person, fact) for person, fact in itertools.product(PEOPLE[language], FACTS[language])]
-    draw.shuffle(cases)
-    known = [(fact[0].format(person), fact[1].format(draw.choice(fact[2]))) for person, fact in cases[:taught]]
-    return known, [(fact[0].format(person), fact[2]) for person, fact in cases[taught:]]
-
-
-def continued(model: Any, tokenizer: Any, prompts: list[str], language: str) -> list[str]:
-    """What is written after each prompt, greedily, a dozen tokens of it."""
-    ids = [prompt_ids(tokenizer, prompt, language) for prompt in prompts]
-    return [tokenizer.decode(new) for new in generate_batch(model, ids, 12, temperature=0, stop=[tokenizer.eot])]
 
 
 def recalled(plain: Any, remembering: Any, tokenizer: Any, language: str, taught: int) -> dict[str, float]:
@@ -87,15 +34,12 @@ def recalled(plain: Any, remembering: Any, tokenizer: Any, language: str, taught
     known, unknown = facts(language, taught)
     unknown = unknown[: max(20, taught // 2)]
 
-    def share(model: Any, before: str = "") -> float:
-        written = continued(model, tokenizer, [before + start for start, _ in known], language)
-        return statistics.mean(text.startswith(end) for text, (_, end) in zip(written, known, strict=True))
-
     def false(model: Any) -> float:
         written = continued(model, tokenizer, [start for start, _ in unknown], language)
         return statistics.mean(any(text.strip().startswith(v) for v in values) for text, (_, values) in zip(written, unknown, strict=True))
 
-    figures = {"without": share(plain), "with": share(remembering), "behind": share(remembering, BEHIND[language])}
+    share = partial(share_recalled, tokenizer=tokenizer, known=known, language=language)
+    figures = {"without": share(plain), "with": share(remembering), "behind": share(remembering, before=BEHIND[language])}
     return {**figures, "false without": false(plain), "false with": false(remembering)}
 
 

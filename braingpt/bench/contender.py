@@ -1,6 +1,7 @@
-"""One architecture in the ring: trained by the real trainer on real shards, then made to write.
+"""One model in the ring: trained by the real trainer on real shards, scored, made to write.
 
-The trainer, its batches and its optimizer are those of `braingpt train`; the same seed gives every contender the same batches.
+The trainer, its batches and its optimizer are those of `braingpt train`; the same seed gives every contender the same batches. A peer from another
+library (`peers.py`) takes the same way: only the model is another one.
 """
 
 import math
@@ -11,100 +12,193 @@ from typing import Any
 
 import torch
 
-from braingpt.errors import UserError
-from braingpt.inference.engine import Decoder, draw
-from braingpt.inference.sampling import Sampler, Sampling
+from braingpt.inference.engine import Decoder
 from braingpt.recipes import Recipe, load_recipe
-from braingpt.train.guard import SPIKE_WINDOW, is_spike
+from braingpt.train.guard import SPIKE_WINDOW, Lost, is_spike
 from braingpt.train.loop import Trainer
 from braingpt.train.progress import Reporter
 from braingpt.train.run_folder import RunFolder
+from braingpt.train.schedule import learning_rate
+from braingpt.train.setup import autocast
+
+TICKS = 10_000  # resolution of a learning rate that follows the clock
 
 
-def bench_recipe(size: str, architecture: str, steps: int, context: int, batch: int, folders: Sequence[str] = ()) -> Recipe:
-    """The shipped `{size}-{architecture}` recipe, its schedule squeezed into `steps`. UserError for a size or architecture there is not."""
-    name = f"{size}-{architecture}"
-    warmup = min(load_recipe(name).train.warmup, steps // 10)
-    settings = {"steps": steps, "context": context, "batch": batch, "micro_batch": "null", "warmup": warmup}
+def bench_recipe(
+    size: str, name: str, steps: int, context: int, batch: int, folders: Sequence[str] = (), seed: int = 0, compiled: bool = False
+) -> Recipe:
+    """The shipped `{size}-{name}` recipe, its schedule squeezed into `steps`. UserError for one there is not."""
+    recipe = f"{size}-{name}"
+    warmup = min(load_recipe(recipe).train.warmup, steps // 10)
+    settings = {
+        "steps": steps,
+        "context": context,
+        "batch": batch,
+        "micro_batch": "null",
+        "warmup": warmup,
+        "seed": seed,
+        "compile": compiled,
+    }
     overrides = [f"train.{key}={value}" for key, value in settings.items()]
-    return load_recipe(name, overrides + ([f"data.folders=[{', '.join(map(_quoted, folders))}]"] if folders else []))
+    return load_recipe(recipe, overrides + ([f"data.folders=[{', '.join(map(_quoted, folders))}]"] if folders else []))
 
 
 def _quoted(folder: str) -> str:
     return "'" + folder.replace("'", "''") + "'"
 
 
-class Contender:
-    """A model in training. `scratch` is a folder for the trainer's metrics; the caller removes it."""
+class _Recorder(Reporter):
+    """Keeps every step's record."""
 
-    def __init__(self, recipe: Recipe, scratch: Path, device: torch.device) -> None:
+    def __init__(self) -> None:
+        self.steps: list[dict[str, Any]] = []
+
+    def step(self, record: dict[str, Any]) -> None:
+        self.steps.append(record)
+
+
+class _Trainer(Trainer):
+    """A trainer whose learning rate may follow the clock: with `limit` seconds the schedule's place is the share of them that has passed."""
+
+    limit: float | None = None
+
+    def rate(self) -> float:
+        if self.limit is None:
+            return super().rate()
+        schedule = self.config.model_copy(update={"steps": TICKS, "warmup": TICKS * self.config.warmup // self.config.steps})
+        return learning_rate(min(TICKS - 1, int(TICKS * self.seconds / self.limit)), schedule)
+
+
+class Contender:
+    """A model in training. `scratch` is a folder for the trainer's metrics; the caller removes it. `model`: a peer's, in place of the recipe's."""
+
+    def __init__(self, recipe: Recipe, scratch: Path, device: torch.device, model: torch.nn.Module | None = None) -> None:
         self.recipe, self.device = recipe, device
         scratch.mkdir(parents=True, exist_ok=True)
-        self.trainer = Trainer(recipe, RunFolder(scratch), [Path(folder) for folder in recipe.data.folders], device, Reporter())
-        self.losses: list[float] = []
+        self.recorder = _Recorder()
+        self.lost: str | None = None  # why it trains no further
+        folders = [Path(folder) for folder in recipe.data.folders]
+        self.trainer = _Trainer(recipe, RunFolder(scratch), folders, device, self.recorder, model=model)
 
     @property
     def model(self) -> torch.nn.Module:
         """The model as trained so far."""
         return self.trainer.model
 
-    def train(self, steps: int) -> float:
-        """Take `steps` optimizer steps; tokens per second."""
-        self._finish()
+    @property
+    def losses(self) -> list[float]:
+        """Of every step so far; NaN where it was not finite."""
+        return [math.nan if record["loss"] is None else record["loss"] for record in self.recorder.steps]
+
+    def train(self, steps: int) -> float | None:
+        """Take `steps` optimizer steps; tokens per second, or None where the run is lost."""
+        self.finish()
         start = time.perf_counter()
         for _ in range(steps):
-            self.trainer._take_step()
-            self.losses.append(math.nan if self.trainer.loss is None else self.trainer.loss)
-        self._finish()
+            if not self._step():
+                return None
+        self.finish()
         return steps * self.recipe.train.batch * self.recipe.train.context / (time.perf_counter() - start)
 
-    def write(self, prompt: list[int], new_tokens: int) -> tuple[float, float, int]:
-        """Read `prompt` and write `new_tokens` (2 or more) greedily, one row.
+    def train_until(self, seconds: float, limit: float) -> None:
+        """Take steps until `seconds` of its own clock have passed, the learning rate's schedule laid over `limit` seconds."""
+        self.trainer.limit = limit
+        while self.trainer.seconds < seconds and self._step():
+            pass
+        self.finish()
 
-        Returns seconds to the first token, tokens per second after it, and the bytes of state held at the end.
+    def _step(self) -> bool:
+        """One step; False where the run is lost: a run of its own would go back to a checkpoint, here that ends it."""
+        if self.lost is None:
+            try:
+                self.trainer._take_step()
+            except Lost as lost:
+                self.lost = str(lost)
+        return self.lost is None
+
+    def warm(self) -> None:
+        """Forward and backward once, for what is compiled and allocated the first time; the model stays as it was."""
+        before = [(buffer, buffer.clone()) for buffer in self.model.buffers()]
+        self.trainer._gradients()
+        self.trainer.optimizer.zero_grad(set_to_none=True)
+        for buffer, value in before:
+            buffer.copy_(value)
+        self.finish()
+
+    def phases(self) -> tuple[float, float]:
+        """Seconds of one step's forward and of its backward passes, over all its rows; the model stays as it was but for its counters."""
+        trainer = self.trainer
+        trainer.model.train()
+        pieces = trainer.feed.pieces(trainer.step, trainer.micro)
+        spent = [0.0, 0.0]
+        for piece in pieces:
+            where = {} if piece.segments_BL is None else {"segments_BL": piece.segments_BL}
+            began = self._now()
+            with autocast(self.device, trainer.dtype):
+                loss = trainer.forward(piece.ids_BL, piece.targets_BL, **where).loss
+            between = self._now()
+            (loss * piece.share).backward()
+            spent[0] += between - began
+            spent[1] += self._now() - between
+        trainer.optimizer.zero_grad(set_to_none=True)
+        return spent[0], spent[1]
+
+    def write(self, prompt_BL: torch.Tensor, new_tokens: int) -> tuple[float, float, int]:
+        """Read prompts (B, L) of equal length and write `new_tokens` (2 or more) greedily after each.
+
+        Returns seconds to the first token, tokens per second after it, all rows together, and the bytes of state held at the end.
         """
-        self._finish()
-        start = time.perf_counter()
-        decoder = Decoder(self.model)
-        decoder.read(torch.tensor([prompt]))
-        tokens = draw(decoder, Sampler(Sampling(temperature=0)), new_tokens, ())
-        next(tokens)
-        first = time.perf_counter()
-        written = sum(1 for _ in tokens)
-        self._finish()
-        return first - start, written / (time.perf_counter() - first), decoder.state.bytes()
+        start = self._now()
+        decoder = Decoder(self.model, len(prompt_BL))
+        decoder.read(prompt_BL)
+        ids_B = self._greedy(decoder)
+        first = self._now()
+        for _ in range(new_tokens - 1):
+            decoder.step(ids_B)
+            ids_B = self._greedy(decoder)
+        seconds = self._now() - first
+        return first - start, len(prompt_BL) * (new_tokens - 1) / seconds, decoder.state.bytes()
+
+    @staticmethod
+    def _greedy(decoder: Decoder) -> torch.Tensor:
+        """The likeliest tokens, looked at as one that waits for the end of a text has to."""
+        with torch.inference_mode():
+            ids_B = decoder.logits_BV.argmax(-1)
+            ids_B.tolist()
+        return ids_B
 
     def validate(self, windows: int, rows: int = 8) -> dict[str, Any]:
         """Scores over `windows` validation windows a language, in the precision of training."""
         from braingpt.evaluation.perplexity import evaluate
-        from braingpt.train.setup import autocast
 
-        trainer = self.trainer
+        trainer, recipe = self.trainer, self.recipe
         with autocast(self.device, trainer.dtype):
             scores = evaluate(
-                self.model,
-                trainer.shards,
-                trainer.tokenizer,
-                context=self.recipe.train.context,
-                windows=windows,
-                rows=rows,
-                device=self.device,
-                reset_at_documents=self.recipe.data.reset_at_documents,
-            )
+                self.model, trainer.shards, trainer.tokenizer, context=recipe.train.context, windows=windows, rows=rows,
+                device=self.device, reset_at_documents=recipe.data.reset_at_documents,
+            )  # fmt: skip
         return scores.as_dict()
 
-    def prompt(self, length: int, number: int) -> list[int]:
-        """Real tokens to continue: window `number` of the validation text, the same for every contender."""
+    def prompts(self, rows: int, length: int, number: int = 0) -> torch.Tensor:
+        """(B, L >= 2) real tokens to continue, the same for every contender: validation text where there is so much of it, else text trained on; the
+        longest there is, repeated, where neither holds `length` tokens."""
         shards = self.trainer.shards
-        for split in ("validation", "train"):
-            for language in shards.languages(split):
-                if windows := shards.windows(split, language, length):
-                    return shards.window(split, language, number % windows, length).tolist()
-        raise UserError(f"{', '.join(self.recipe.data.folders)} hold no {length} tokens in a row for a prompt; --prompt-tokens takes fewer")
+        streams = [(split, language) for split in ("validation", "train") for language in shards.languages(split)]
+        whole = next((stream for stream in streams if shards.windows(*stream, length)), None)
+        stream = whole or max(streams, key=lambda stream: shards.tokens(*stream))
+        most = min(length, shards.tokens(*stream))
+        windows = shards.windows(*stream, most)
+        found = [shards.window(*stream, (number * rows + row) % windows, most).tolist() for row in range(rows)]
+        return torch.tensor([(ids * -(-length // most))[:length] for ids in found])
 
-    def _finish(self) -> None:
+    def finish(self) -> None:
+        """Wait for the device."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
+
+    def _now(self) -> float:
+        self.finish()
+        return time.perf_counter()
 
 
 def spikes(losses: Sequence[float]) -> int:

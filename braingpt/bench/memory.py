@@ -21,9 +21,13 @@ from braingpt.recipes import Recipe, check_recipe
 STEPS = 3  # the optimizer's state exists from the first on; the third sees memory as it stays
 
 
-def training_memory(recipe: Recipe, device: str, threads: int) -> int:
-    """Bytes that training `recipe` takes at its peak. Raises UserError or Failure as the training itself would."""
+def training_memory(recipe: Recipe, device: str, threads: int, peer: dict[str, Any] | None = None) -> int:
+    """Bytes that training `recipe` takes at its peak. Raises UserError or Failure as the training itself would.
+
+    `peer`: {"name", "total", "positions"} of another library's model (`peers.build_peer`) that is trained in its place.
+    """
     request = {"recipe": recipe.model_dump(mode="json"), "device": device, "threads": threads, "steps": min(STEPS, recipe.train.steps)}
+    request["peer"] = peer
     command = [sys.executable, "-m", "braingpt.bench.memory"]
     done = subprocess.run(command, input=json.dumps(request), capture_output=True, encoding="utf-8", check=False)
     if done.returncode == 2:
@@ -34,18 +38,19 @@ def training_memory(recipe: Recipe, device: str, threads: int) -> int:
     return json.loads(done.stdout)["peak_bytes"]
 
 
-def measure(recipe: Recipe, device: str, steps: int) -> dict[str, int]:
+def measure(recipe: Recipe, device: str, steps: int, peer: dict[str, Any] | None = None) -> dict[str, int]:
     """The same in this process, which should do nothing else."""
     import torch
 
     from braingpt.bench.contender import Contender
     from braingpt.bench.machine import forget_peak, resident_bytes
-    from braingpt.train.setup import settle_cpu
+    from braingpt.train.setup import flush_denormals
 
-    settle_cpu()
+    flush_denormals()  # freed memory is not kept, as training does: it comes in pieces of 64 MB
     place = torch.device(device)
     with tempfile.TemporaryDirectory() as scratch:
-        Contender(_small(recipe), Path(scratch) / "small", place).train(1)
+        small = _small(recipe)
+        Contender(small, Path(scratch) / "small", place, _peer(peer and {**peer, "total": 0}, small)).train(1)
         gc.collect()
         if place.type == "cuda":
             torch.cuda.empty_cache()
@@ -54,10 +59,17 @@ def measure(recipe: Recipe, device: str, steps: int) -> dict[str, int]:
         else:
             forget_peak()
             before = resident_bytes()
-        contender = Contender(recipe, Path(scratch) / "real", place)
+        contender = Contender(recipe, Path(scratch) / "real", place, _peer(peer, recipe))
         contender.train(steps)
         peak = torch.cuda.max_memory_allocated(place) if place.type == "cuda" else resident_bytes(peak=True)
     return {"peak_bytes": peak - before, "held_before_bytes": before}
+
+
+def _peer(peer: dict[str, Any] | None, recipe: Recipe) -> Any:
+    """The peer's model in the recipe's width, of one layer where its total is 0; None where there is no peer."""
+    from braingpt.bench.peers import build_peer
+
+    return build_peer(peer["name"], recipe.model, peer["total"], peer["positions"]) if peer else None
 
 
 def _small(recipe: Recipe) -> Recipe:
@@ -75,7 +87,7 @@ def main(request: dict[str, Any]) -> int:
 
     torch.set_num_threads(request["threads"])
     try:
-        print(json.dumps(measure(check_recipe(request["recipe"]), request["device"], request["steps"])))
+        print(json.dumps(measure(check_recipe(request["recipe"]), request["device"], request["steps"], request["peer"])))
     except UserError as error:
         print(error, file=sys.stderr)
         return 2

@@ -1,7 +1,9 @@
 """Benchmarks as one HTML page that stands alone."""
 
+from html import escape
 from typing import Any
 
+from braingpt.bench.sections import Section, failures, header, sections, verdict
 from braingpt.bench.words import kernel_failures, kernel_limits, kernel_row, ratio, where
 from braingpt.report import svg
 from braingpt.report.page import page, paragraphs, table
@@ -45,3 +47,101 @@ def kernels_page(report: dict[str, Any]) -> str:
 def _ratios(rows: list[tuple[str, dict[str, Any]]], title: str) -> str:
     bars = [(name, series["median"], ratio(series["median"])) for name, series in rows]
     return svg.bars(bars, title, spread=[(series["min"], series["max"]) for _, series in rows])
+
+
+def architectures_page(report: dict[str, Any]) -> str:
+    """The page of `braingpt bench v1 v2 ...`."""
+    settings = report["settings"]
+    body = [paragraphs(*header(report))]
+    if lost := failures(report):
+        body.append(paragraphs(*lost))
+    body += [
+        "<h2>Claims of the earlier work</h2>",
+        _claims(report),
+        "<h2>Tables</h2>",
+        *map(_section, sections(report)),
+        "<h2>Learning</h2>",
+    ]
+    body += _learning(report)
+    body += ["<h2>Training</h2>", *_training(report), "<h2>Generation</h2>", *_generation(report)]
+    return page(f"braingpt bench {' '.join([*settings['architectures'], *settings['peers']])}", body)
+
+
+def _claims(report: dict[str, Any]) -> str:
+    rows = [(claim["claim"], verdict(claim), claim["measured"]) for claim in report["claims"]]
+    return table(["claim", "here", "measured"], rows, words=3)
+
+
+def _section(section: Section) -> str:
+    head = f"<h3>{escape(section.title)}</h3>" + (paragraphs(section.note, quiet=True) if section.note else "")
+    if not section.names:
+        return head
+    rows: list[list[str]] = []
+    for label, cells, below in section.rows:
+        if below:  # into the cells of the row above
+            rows[-1] = [f"{upper}\n{lower}" if lower else upper for upper, lower in zip(rows[-1], [label, *cells], strict=True)]
+        else:
+            rows.append([label, *cells])
+    return head + table(["", *section.names], rows)
+
+
+def _learning(report: dict[str, Any]) -> list[str]:
+    """Loss by tokens and by the clock, validation in both trainings, gradient norms."""
+    first = {name: runs[0] for name, runs in report["tokens"]["runs"].items() if runs}
+    plots = [
+        svg.lines(_curves(first, "tokens", "loss"), "training loss, nats a token, equal tokens", "tokens"),
+        svg.lines(_curves(first, "seconds", "loss"), "the same against each one's own clock", "seconds"),
+        svg.lines(_scores(first, "tokens"), "validation, bits a byte, equal tokens", "tokens"),
+    ]
+    if report["time"]:
+        timed = {name: runs[0] for name, runs in report["time"]["runs"].items()}
+        plots.append(svg.lines(_scores(timed, "seconds"), "validation, bits a byte, equal wall-clock", "seconds"))
+    plots.append(svg.lines(_curves(first, "tokens", "grad_norm"), "gradient norm before clipping, equal tokens", "tokens", log_y=True))
+    if report["tokens"]["seeds"] > 1:
+        seeds = {f"{name} {run['seed']}": run for name, runs in report["tokens"]["runs"].items() for run in runs}
+        plots.append(svg.lines(_scores(seeds, "tokens"), "validation of every seed, bits a byte", "tokens"))
+    return plots
+
+
+def _curves(runs: dict[str, dict[str, Any]], x: str, y: str) -> dict[str, list[tuple[float, float]]]:
+    curves = {name: run["curve"] for name, run in runs.items()}
+    return {name: [(a, b) for a, b in zip(curve[x], curve[y], strict=True) if b is not None] for name, curve in curves.items()}
+
+
+def _scores(runs: dict[str, dict[str, Any]], x: str) -> dict[str, list[tuple[float, float]]]:
+    return {
+        name: [(score[x], score["bits_per_byte"]) for score in run["validations"] if score["bits_per_byte"] is not None]
+        for name, run in runs.items()
+    }
+
+
+def _training(report: dict[str, Any]) -> list[str]:
+    steps = {name: parts["step"] for name, parts in report["speed"].items()}
+    bars = [(name, series["median"], f"{series['median']:,.0f}") for name, series in steps.items()]
+    memory = [(name, value / 1e6, f"{value / 1e6:,.0f} MB") for name, value in report["memory"].items()]
+    return [
+        "<h3>Tokens a second, whole steps</h3>",
+        svg.bars(bars, "training, tokens a second", spread=[(series["min"], series["max"]) for series in steps.values()]),
+        "<h3>Peak memory of training</h3>",
+        svg.bars(memory, "peak memory of training, MB"),
+    ]
+
+
+def _generation(report: dict[str, Any]) -> list[str]:
+    """Against the context: speed for each number of rows, time to the first token and state of one row."""
+    plots = []
+    for rows in report["settings"]["batches"]:
+        points = [point for point in report["generation"] if point["rows"] == rows]
+        series = _by_context(points, "tokens_per_second")
+        bands = {name: [(x, one["min"], one["max"]) for x, one in found] for name, found in series.items()}
+        middles = {name: [(x, one["median"]) for x, one in found] for name, found in series.items()}
+        plots.append(svg.lines(middles, f"tokens a second, {rows} at once", "tokens before", log_x=True, log_y=True, bands=bands))
+    points = [point for point in report["generation"] if point["rows"] == report["settings"]["batches"][0]]
+    first = {name: [(x, one["median"]) for x, one in found] for name, found in _by_context(points, "first_token_seconds").items()}
+    plots.append(svg.lines(first, "seconds to the first token", "tokens before", log_x=True, log_y=True))
+    return [*plots, svg.lines(_by_context(points, "state_bytes"), "bytes of state a row", "tokens before", log_x=True, log_y=True)]
+
+
+def _by_context(points: list[dict[str, Any]], key: str) -> dict[str, list[tuple[int, Any]]]:
+    names = points[0]["results"] if points else {}
+    return {name: [(point["context"], point["results"][name][key]) for point in points if key in point["results"][name]] for name in names}

@@ -1,37 +1,52 @@
-"""Speed, memory, stability and quality of several architectures, side by side in one run.
+"""Architectures side by side in one run: speed, memory, learning, generation, few-shot, each in interleaved rounds.
 
-Rounds are interleaved - A B C, A B C, ... - so that a machine that grows slower meanwhile is slower for all; medians and the spread from
-the slowest to the fastest round are kept. Every contender is trained on the same batches of real shards for the same number of steps, so
-the matching is: equal tokens, and equal total parameters as far as the recipes are equal.
+    report = run_bench(settle(["v1", "v2", "dense"], "nano"))
+
+Stages follow one another, each with models of its own, so that none disturbs another: memory (each contender in a process of its own), training speed by
+parts, training for equal tokens (and several seeds), training for equal time, generation, few-shot. With `out` every stage is written as soon as it
+is done, and an interrupted run goes on behind the last one. A contender that fails is left out from there on, with the reason.
 """
 
-import statistics
 import tempfile
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from braingpt.bench.contender import Contender, bench_recipe, spikes
+from braingpt.bench.contender import Contender, bench_recipe
+from braingpt.bench.few_shot import few_shot
+from braingpt.bench.learning import equal_time, equal_tokens
+from braingpt.bench.limits import limits
 from braingpt.bench.machine import machine
 from braingpt.bench.memory import training_memory
+from braingpt.bench.peers import build_peer, check_peer
+from braingpt.bench.results import Results
+from braingpt.bench.speed import generation, training_speed
 from braingpt.compiling import check_compiler, compile_steps
-from braingpt.errors import UserError, nearest
+from braingpt.errors import Failure, UserError, brief, nearest
+from braingpt.model.lm import LanguageModel, build
 from braingpt.recipes import Recipe, load_recipe, shipped
-from braingpt.train.setup import autocast_dtype, pick_device, settle_cpu
+from braingpt.train import checkpoint
+from braingpt.train.memory import available
+from braingpt.train.plan import size
+from braingpt.train.setup import autocast_dtype, is_out_of_memory, pick_device, settle_cpu
 
-ARCHITECTURES = ("dense", "v1", "v2")
-CPU_TOKENS = 2048  # a step, where nobody named a batch: what a processor does in seconds
-CPU_STEPS = {"nano": 100, "tiny": 40, "small": 10}
+CPU_TOKENS = 1024  # a step, where nobody named a batch: what a processor does in a second
+CPU_STEPS = {"nano": 60, "tiny": 40, "small": 10}
 GPU_STEPS = 200
+CONTEXTS, BATCHES = (512, 2048), (1, 8)
+FULL = {"contexts": (512, 2048, 8192, 32768), "batches": (1, 8), "seeds": 3}
+MOST_HELD = 40  # numbers a token and unit of width that reading a prompt holds at once, generously
+LEAST_KEPT = 10  # numbers a token, layer and unit of width that training keeps for the backward pass, at least
 Progress = Callable[[float, str], None]  # share done, what is being done
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What is measured. Tokens, steps and rounds; `folders` are prepared data."""
+    """What is measured. Tokens, steps and rounds; `folders` are prepared data; contenders are `architectures`, then `peers`."""
 
     architectures: tuple[str, ...]
     size: str
@@ -41,50 +56,20 @@ class Settings:
     batch: int
     threads: int
     device: str
+    peers: tuple[str, ...] = ()
+    minutes: float | None = None  # of equal time; None: as long as the slowest took for equal tokens; 0: none
+    seeds: int = 1
     rounds: int = 5
-    prompt_tokens: int = 256
-    new_tokens: int = 64
+    contexts: tuple[int, ...] = CONTEXTS
+    batches: tuple[int, ...] = BATCHES
+    new_tokens: int = 32
     windows: int = 32  # of validation, a language
-    compile: bool = False  # the steps of generation, those of all architectures
-
-
-@dataclass
-class Series:
-    """One figure of every round."""
-
-    rounds: list[float] = field(default_factory=list)
+    compile: bool = False  # training and generation, of all alike
 
     @property
-    def median(self) -> float:
-        """The middle round."""
-        return statistics.median(self.rounds)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Median, extremes and rounds."""
-        return {"median": self.median, "min": min(self.rounds), "max": max(self.rounds), "rounds": self.rounds}
-
-
-@dataclass
-class Figures:
-    """One architecture's results. Bytes, tokens per second, seconds, bits per byte of validation text."""
-
-    parameters_total: int
-    parameters_active: int
-    flops_per_token: float  # forward, averaged over the training context
-    training_memory_bytes: int
-    state_bytes: int = 0  # one sequence of prompt and new tokens, counted from the state's tensors
-    training_tokens_per_second: Series = field(default_factory=Series)
-    generation_tokens_per_second: Series = field(default_factory=Series)
-    first_token_seconds: Series = field(default_factory=Series)
-    train_losses: list[float] = field(default_factory=list)
-    loss_spikes: int = 0
-    validation: dict[str, Any] = field(default_factory=dict)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
-        series = ("training_tokens_per_second", "generation_tokens_per_second", "first_token_seconds")
-        losses = [loss if loss == loss else None for loss in self.train_losses]  # NaN is no JSON
-        return {**asdict(self), "train_losses": losses, **{name: getattr(self, name).as_dict() for name in series}}
+    def names(self) -> tuple[str, ...]:
+        """All contenders."""
+        return self.architectures + self.peers
 
 
 def settle(
@@ -93,147 +78,269 @@ def settle(
     folders: Sequence[str] = (),
     *,
     steps: int | None = None,
+    tokens: int | None = None,
     context: int | None = None,
     batch: int | None = None,
     threads: int | None = None,
     device: str | None = None,
     **others: Any,
 ) -> Settings:
-    """Settings, with what was left out taken from the size's recipe and on a CPU cut down to minutes. UserError if they do not fit."""
-    wrong = next((name for name in architectures if name not in ARCHITECTURES), None)
-    if wrong:
-        raise UserError(f"unknown architecture '{wrong}'{nearest(wrong, ARCHITECTURES)}")
-    if not architectures or len(set(architectures)) < len(architectures):
-        raise UserError("name one or more different architectures, like: braingpt bench v1 v2 dense")
-    missing = next((name for name in architectures if f"{size}-{name}" not in shipped()), None)
-    if missing:
-        sizes = {name.rpartition("-")[0] for name in shipped() if name.endswith(f"-{missing}")}
-        raise UserError(f"there is no recipe {size}-{missing}{nearest(size, sizes)}")
+    """Settings, with what was left out taken from the size's recipe and on a CPU cut down to minutes. UserError if they do not fit.
+
+    `tokens` in place of `steps`: as many steps as reach them.
+    """
+    _check_names(architectures, size, others.get("peers", ()))
     place = pick_device(device)
     recipe = load_recipe(f"{size}-{architectures[0]}")
     context = context or recipe.train.context
     gpu = place.type == "cuda"
     batch = batch or (recipe.train.micro_batch or recipe.train.batch if gpu else max(1, min(recipe.train.batch, CPU_TOKENS // context)))
-    steps = steps or (GPU_STEPS if gpu else CPU_STEPS.get(size, 5))
+    if steps and tokens:
+        raise UserError("--steps and --tokens say the same thing twice; name one of them")
+    steps = steps or (-(-tokens // (batch * context)) if tokens else GPU_STEPS if gpu else CPU_STEPS.get(size, 5))
     if steps < 2:
-        raise UserError(f"--steps {steps}: it takes at least 2, one to warm up and one to measure")
+        raise UserError(
+            f"{f'--tokens {tokens}' if tokens else f'--steps {steps}'}: it takes at least 2 steps, one to warm up and one to measure"
+        )
     if others.get("compile"):
         check_compiler(place, "measure")
     folders = tuple(map(str, folders or recipe.data.folders))
     return Settings(tuple(architectures), size, folders, steps, context, batch, threads or torch.get_num_threads(), str(place), **others)
 
 
-def run_bench(settings: Settings, progress: Progress = lambda share, what: None) -> dict[str, Any]:
-    """Measure; returns {"settings", "machine", "matching", "precision", "results": {architecture: figures}}, JSON-ready.
+def _check_names(architectures: Sequence[str], size: str, peers: Sequence[str]) -> None:
+    names = {name.partition("-")[2] for name in shipped() if name.partition("-")[0] == size}
+    sizes = {name.partition("-")[0] for name in shipped() if name.endswith("-dense")}
+    if size not in sizes:
+        raise UserError(f"there are no recipes of size '{size}'{nearest(size, sizes)}")
+    if wrong := next((name for name in architectures if name not in names), None):
+        raise UserError(f"unknown architecture '{wrong}' of size {size}{nearest(wrong, names)}")
+    if not architectures or len({*architectures, *peers}) < len(architectures) + len(peers):
+        raise UserError("name one or more different architectures, like: braingpt bench v1 v2 dense")
+    for peer in peers:
+        check_peer(peer)
 
-    Raises UserError where the data are not prepared (naming the command) or too short.
+
+def run_bench(settings: Settings, progress: Progress = lambda share, what: None, out: Path | None = None) -> dict[str, Any]:
+    """Measure; returns the report (docs/bench.md). `out`: the folder it grows in, with the trained weights; one that is begun is gone on with.
+
+    Raises UserError where the data are not prepared (naming the command), a window or a context does not fit into memory, or `out` holds another benchmark.
     """
     settle_cpu()
     before = torch.get_num_threads()
     torch.set_num_threads(settings.threads)
     try:
+        if out is not None:
+            out.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory() as scratch:
-            figures, precision = _run(settings, Path(scratch), progress)
-        facts = machine()
+            return _Run(settings, Path(scratch), out, progress).whole()
     finally:
         torch.set_num_threads(before)
-    return {
-        "settings": asdict(settings),
-        "machine": facts,
-        "precision": precision,
-        "matching": matching(settings, [f.parameters_total for f in figures.values()]),
-        "results": {name: f.as_dict() for name, f in figures.items()},
-    }
 
 
-def matching(settings: Settings, totals: Sequence[int]) -> dict[str, Any]:
-    """What is equal between the contenders, in numbers and in words."""
-    spread = max(totals) / min(totals) - 1
-    tokens = settings.steps * settings.batch * settings.context
-    same = f"equal total parameters (within {100 * spread:.1f} %)" if spread <= 0.02 else f"total parameters differ by {100 * spread:.0f} %"
-    words = f"equal tokens ({tokens:,}, the same batches), {same}"
-    return {"tokens": tokens, "parameters_spread": spread, "equal_parameters": spread <= 0.02, "words": words}
+class _Run:
+    """The stages, in their order, over one report."""
 
+    SHARES = (("memory", 0.1), ("speed", 0.1), ("tokens", 0.3), ("time", 0.3), ("generation", 0.15), ("few_shot", 0.05))
 
-def _run(settings: Settings, scratch: Path, progress: Progress) -> tuple[dict[str, Figures], str]:
-    device = torch.device(settings.device)
-    recipes = {name: _recipe(settings, name) for name in settings.architectures}
-    clock = _Clock(settings, progress)
-    # Before the memory is measured, so that data which are not there are told at once.
-    contenders = {name: Contender(recipe, scratch / name, device) for name, recipe in recipes.items()}
-    figures = {}
-    for name, contender in contenders.items():
-        clock.say(f"memory of {name}")
-        model, recipe = contender.model, recipes[name]
-        memory = training_memory(recipe, settings.device, settings.threads)
-        figures[name] = Figures(model.parameters_total(), model.parameters_active(), model.flops_per_token(settings.context), memory)
-        clock.done("memory")
-    _train(settings, contenders, figures, clock)
-    _write(settings, contenders, figures, clock)
-    for name, contender in contenders.items():
-        clock.say(f"validation of {name}")
-        figures[name].validation = contender.validate(settings.windows)
-        clock.done("validation")
-    dtype = autocast_dtype(next(iter(recipes.values())).train, device)
-    return figures, "float32" if dtype is None else f"{dtype} products, float32 weights".removeprefix("torch.")
+    def __init__(self, settings: Settings, scratch: Path, out: Path | None, progress: Progress) -> None:
+        self.settings, self.scratch, self.progress = settings, scratch, progress
+        self.device = torch.device(settings.device)
+        self.folder = out or scratch
+        self.results = Results(asdict(settings), machine(), out)
 
+    def whole(self) -> dict[str, Any]:
+        """Every stage that is not there yet."""
+        from braingpt.bench.claims import claims
+        from braingpt.bench.views import views
 
-def _recipe(settings: Settings, architecture: str) -> Recipe:
-    return bench_recipe(settings.size, architecture, settings.steps, settings.context, settings.batch, settings.folders)
+        results = self.results
+        dtype = autocast_dtype(self.recipe(self.settings.architectures[0]).train, self.device)
+        results.stage("contenders", self._contenders)
+        results.stage("precision", lambda: "float32" if dtype is None else f"{dtype} products, float32 weights".removeprefix("torch."))
+        results.stage("limits", lambda: limits(self.device, dtype or torch.float32))
+        results.stage("memory", self._memory)
+        results.stage("speed", self._speed)
+        results.stage("tokens", self._tokens)
+        results.stage("time", self._time)
+        results.stage("generation", self._generation)
+        results.stage("few_shot", self._few_shot)
+        results.put("views", views(results.report))
+        results.put("claims", claims(results.report))
+        return results.report
 
+    def recipe(self, name: str, seed: int = 0, compiled: bool = False) -> Recipe:
+        """The contender's recipe; a peer trains by that of `dense`."""
+        s = self.settings
+        own = name if name in s.architectures else "dense"
+        return bench_recipe(s.size, own, s.steps, s.context, s.batch, s.folders, seed, compiled)
 
-def _train(settings: Settings, contenders: dict[str, Contender], figures: dict[str, Figures], clock: "_Clock") -> None:
-    """All steps, the first part of them untimed: memory is taken and caches fill there."""
-    for part, steps in enumerate(portions(settings.steps, settings.rounds)):
-        for name, contender in contenders.items():
-            clock.say(f"training {name}, step {len(contender.losses)}/{settings.steps}")
-            speed = contender.train(steps)
-            if part > 0:
-                figures[name].training_tokens_per_second.rounds.append(speed)
-            clock.done("step", steps)
-    for name, contender in contenders.items():
-        figures[name].train_losses = contender.losses
-        figures[name].loss_spikes = spikes(contender.losses)
+    def contender(self, name: str, stage: str, seed: int, compiled: bool) -> Contender:
+        """A fresh one."""
+        return Contender(self.recipe(name, seed, compiled), self.scratch / f"{stage}-{name}", self.device, self.peer(name, seed))
 
+    def peer(self, name: str, seed: int = 0) -> torch.nn.Module | None:
+        """A peer's model, of the first contender's size; None for our own."""
+        if name in self.settings.architectures:
+            return None
+        with torch.device("meta"):
+            total = build(self.recipe(self.settings.architectures[0])).parameters_total()
+        return build_peer(name, self.recipe(name).model, total, self._positions(), seed)
 
-def portions(steps: int, rounds: int) -> list[int]:
-    """Steps of the warm-up (about a tenth, at least one) and of each round, which differ by at most one; they sum to `steps`."""
-    warm = max(1, steps // 10)
-    rounds = min(rounds, steps - warm)
-    share, rest = divmod(steps - warm, rounds)
-    return [warm] + [share + (number < rest) for number in range(rounds)]
+    def _positions(self) -> int:
+        """Of peers whose positions are learned or stored: those they train on, or the shortest context to write on from."""
+        return max(self.settings.context, min(self.settings.contexts)) + self.settings.new_tokens
 
+    @contextmanager
+    def alive(self, stage: str, seed: int = 0, learning: bool = True) -> Iterator[dict[str, Contender]]:
+        """Fresh contenders, those that learn with a warm forward and backward pass; who cannot be made or warmed fails. Their memory is free afterwards."""
+        ready: dict[str, Contender] = {}
+        for name in self.results.alive():
+            try:
+                ready[name] = self.contender(name, stage, seed, learning and self.settings.compile)
+                if learning:
+                    ready[name].warm()
+            except (RuntimeError, Failure) as error:
+                if isinstance(error, RuntimeError) and is_out_of_memory(error):
+                    raise UserError(self._too_long(name)) from None
+                ready.pop(name, None)
+                self.results.fail(name, stage, brief(error))
+        try:
+            yield ready
+        finally:
+            ready.clear()
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
 
-def _write(settings: Settings, contenders: dict[str, Contender], figures: dict[str, Figures], clock: "_Clock") -> None:
-    """Generation at batch 1 after real prompts, another one each round; the first round is untimed."""
-    if settings.compile:
-        for contender in contenders.values():
-            compile_steps(contender.model, contender.device)
-    for number in range(settings.rounds + 1):
-        for name, contender in contenders.items():
-            clock.say(f"generation of {name}")
-            prompt = contender.prompt(settings.prompt_tokens, number)
-            first, speed, state = contender.write(prompt, settings.new_tokens)
-            if number > 0:
-                figures[name].first_token_seconds.rounds.append(first)
-                figures[name].generation_tokens_per_second.rounds.append(speed)
-                figures[name].state_bytes = state
-            clock.done("generation")
+    def say(self, stage: str, number: int = 0, count: int = 1) -> Callable[[float, str], None]:
+        """Progress of part `number` of `count` of one stage as progress of all."""
+        names = [name for name, _ in self.SHARES]
+        behind, share = sum(share for _, share in self.SHARES[: names.index(stage)]), dict(self.SHARES)[stage]
+        return lambda done, what: self.progress(behind + share * (number + done) / count, what)
 
+    def _too_long(self, name: str) -> str:
+        s = self.settings
+        return f"training {name} on {s.batch} x {s.context:,} tokens does not fit into memory; a smaller --batch or --context takes less"
 
-class _Clock:
-    """How much of the work is behind us, in training steps: other kinds of work are worth so many of them."""
+    def _keep(self, stage: str) -> Callable[[Any], None]:
+        """Writes what a stage has found so far."""
+        return lambda found: self.results.put("unfinished", {"stage": stage, "found": found})
 
-    WORTH: dict[str, float] = {"step": 1, "memory": 6, "generation": 1, "validation": 3}  # noqa: RUF012
+    def _contenders(self) -> dict[str, Any]:
+        """Sizes, counted by the models themselves; and whether what was asked for fits, before anything is measured."""
+        from braingpt.train.feed import open_data
 
-    def __init__(self, settings: Settings, progress: Progress) -> None:
-        counts = {"step": settings.steps, "memory": 1, "generation": settings.rounds + 1, "validation": 1}
-        self._whole = len(settings.architectures) * sum(self.WORTH[kind] * count for kind, count in counts.items())
-        self._behind = 0.0
-        self._progress = progress
+        s, found = self.settings, {}
+        open_data([Path(folder) for folder in s.folders], self.recipe(s.architectures[0]))  # told at once where they are not there
+        for name in s.names:
+            with torch.device("meta"):
+                model = self.peer(name) or build(self.recipe(name))
+            found[name] = {
+                "recipe": self.recipe(name).name, "peer": name in s.peers, "layers": model.config.layers, "hidden": model.config.hidden,
+                "parameters_total": model.parameters_total(), "parameters_active": model.parameters_active(),
+                "flops_per_token": model.flops_per_token(s.context),
+            }  # fmt: skip
+            self._check_fit(name, model)
+        return found
 
-    def say(self, what: str) -> None:
-        self._progress(self._behind / self._whole, what)
+    def _check_fit(self, name: str, model: torch.nn.Module) -> None:
+        """UserError where a window to train on, or the longest context to write on from, cannot be held: a CPU's system would end the process."""
+        s, free, shape = self.settings, available(self.device), model.config
+        least = 16 * model.parameters_total() + 4 * LEAST_KEPT * s.batch * s.context * shape.layers * shape.hidden
+        if least > free:
+            raise UserError(f"{self._too_long(name)} (at least {size(least)}, {size(free)} are free)")
+        for context in s.contexts:
+            for rows in s.batches:
+                state = model.state_bytes(context) if isinstance(model, LanguageModel) else 8 * context * shape.layers * shape.hidden
+                need = rows * (state + 4 * MOST_HELD * context * shape.hidden) + 4 * model.parameters_total()
+                if need > free:
+                    raise UserError(
+                        f"to write on from {rows} x {context:,} tokens {name} takes about {size(need)}, {size(free)} are free; "
+                        "fewer --contexts or --batches take less"
+                    )
 
-    def done(self, kind: str, count: int = 1) -> None:
-        self._behind += self.WORTH[kind] * count
+    def _memory(self) -> dict[str, int | None]:
+        found: dict[str, int | None] = {}
+        for number, name in enumerate(self.results.alive()):
+            self.say("memory", number, len(self.settings.names))(0, f"memory of {name}")
+            total = self.results.report["contenders"][self.settings.architectures[0]]["parameters_total"]
+            peer = {"name": name, "total": total, "positions": self._positions()} if name in self.settings.peers else None
+            try:
+                compiled = self.settings.compile and self.device.type == "cuda"  # compiling itself takes a CPU's memory
+                found[name] = training_memory(self.recipe(name, compiled=compiled), self.settings.device, self.settings.threads, peer)
+            except Failure as error:
+                self.results.fail(name, "memory", brief(error))
+        return found
+
+    def _speed(self) -> dict[str, Any]:
+        with self.alive("speed") as contenders:
+            return training_speed(contenders, self.settings.rounds, self.say("speed"))
+
+    def _tokens(self) -> dict[str, Any]:
+        s, runs = self.settings, {name: [] for name in self.results.alive()}
+        for seed in range(s.seeds):
+            with self.alive(f"tokens-{seed}", seed) as contenders:
+                courses = equal_tokens(contenders, s.steps, s.rounds, s.windows, self.say("tokens", seed, s.seeds), self._keep("tokens"))
+                for name, contender in contenders.items():
+                    runs[name].append(courses[name])
+                    if seed == 0:
+                        self._save(name, contender)
+        return {"tokens": s.steps * s.batch * s.context, "steps": s.steps, "seeds": s.seeds, "runs": runs}
+
+    def _time(self) -> dict[str, Any] | None:
+        minutes = self.settings.minutes
+        if minutes == 0:
+            return None
+        runs = self.results.report["tokens"]["runs"]
+        limit = 60 * minutes if minutes else max(run["seconds"] for found in runs.values() for run in found)
+        with self.alive("time") as contenders:
+            courses = equal_time(contenders, limit, self.settings.windows, self.say("time"), self._keep("time"))
+        return {"seconds": limit, "runs": {name: [course] for name, course in courses.items()}}
+
+    def _generation(self) -> list[dict[str, Any]]:
+        s, most = self.settings, self.results.report["limits"]["bytes_per_second"]
+        points, found = [(context, rows) for context in s.contexts for rows in s.batches], []
+        with self.trained("generation") as contenders:
+            if s.compile:
+                for contender in contenders.values():
+                    compile_steps(contender.model, self.device)
+            for number, (context, rows) in enumerate(points):
+                say = self.say("generation", number, len(points))
+                results = generation(contenders, context, rows, s.new_tokens, s.rounds, most, say)
+                found.append({"context": context, "rows": rows, "results": results})
+                self._keep("generation")(found)
+        return found
+
+    def _few_shot(self) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        with self.trained("few_shot") as contenders:
+            for number, (name, contender) in enumerate(contenders.items()):
+                self.say("few_shot", number, len(contenders))(0, f"few-shot of {name}")
+                try:
+                    found[name] = few_shot(contender, self.settings.windows)
+                except (RuntimeError, Failure) as error:
+                    found[name] = {"error": brief(error)}
+        return found
+
+    @contextmanager
+    def trained(self, stage: str) -> Iterator[dict[str, Contender]]:
+        """The contenders with the weights that training for equal tokens left."""
+        with self.alive(stage, learning=False) as contenders:
+            for name, contender in contenders.items():
+                checkpoint.load_weights(contender.model, self._weights(name))
+            yield contenders
+
+    def _weights(self, name: str) -> Path:
+        return self.folder / "models" / name / "checkpoints" / checkpoint.name_of(self.settings.steps)
+
+    def _save(self, name: str, contender: Contender) -> None:
+        """A checkpoint like any other for ours, so that it can be looked into; the same files for a peer."""
+        trainer = contender.trainer
+        checkpoint.save(
+            self._weights(name),
+            model=contender.model,
+            tokenizer=trainer.tokenizer,
+            recipe=contender.recipe,
+            step=trainer.step,
+            tokens=trainer.tokens,
+        )

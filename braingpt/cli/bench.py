@@ -1,5 +1,6 @@
 """`braingpt bench`: architectures side by side, measured on this machine with real data."""
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -7,8 +8,10 @@ from typer.core import TyperGroup
 
 from braingpt.cli.bench_kernels import kernels
 from braingpt.cli.console import console
-from braingpt.cli.output import JsonFile, check_target, deliver, number
+from braingpt.cli.output import HtmlFile, JsonFile, check_out, check_target, deliver
 from braingpt.cli.progress import Progress
+
+COLUMNS = 4  # contenders beside each other: so many fit 80 characters
 
 
 class _Bench(TyperGroup):
@@ -25,97 +28,123 @@ app.command()(kernels)
 @app.command()
 def compare(
     architectures: Annotated[
-        list[str], typer.Argument(metavar="ARCHITECTURE", help="v1, v2, dense: the first is what the others are compared with.")
+        list[str],
+        typer.Argument(metavar="ARCHITECTURE", help="v1, v2, dense, dense-active (with v2's active parameters): ratios are to the first."),
     ],
     size: Annotated[str, typer.Option(help="The recipes' size: nano, tiny, small, ...")] = "nano",
     data: Annotated[
         list[str] | None, typer.Option(metavar="FOLDER", help="A prepared data folder, may be repeated. [default: the recipe's]")
     ] = None,
+    peer: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Another library's model of the same size, may be repeated: gpt2-hf, mamba2-hf, litgpt."),
+    ] = None,
     steps: Annotated[int | None, typer.Option(help="Training steps each. [default: by size and device]", show_default=False)] = None,
+    tokens: Annotated[int | None, typer.Option(min=1, help="Tokens to train on, in place of --steps.", show_default=False)] = None,
+    minutes: Annotated[
+        float | None,
+        typer.Option(
+            min=0, help="Equal wall-clock, each; 0 leaves it out. [default: what the slowest took for --steps]", show_default=False
+        ),
+    ] = None,
+    seeds: Annotated[int | None, typer.Option(min=1, help="Trainings for equal tokens. [default: 1]", show_default=False)] = None,
     context: Annotated[int | None, typer.Option(help="Tokens a window. [default: the recipe's]", show_default=False, min=2)] = None,
     batch: Annotated[int | None, typer.Option(help="Windows a step. [default: the recipe's, cut down on a CPU]", min=1)] = None,
-    threads: Annotated[int | None, typer.Option(help="CPU threads. [default: torch's choice]", show_default=False, min=1)] = None,
+    contexts: Annotated[
+        str | None, typer.Option(metavar="N,N", help="Tokens read before generating. [default: 512,2048]", show_default=False)
+    ] = None,
+    batches: Annotated[str | None, typer.Option(metavar="N,N", help="Rows generated at once. [default: 1,8]", show_default=False)] = None,
+    new_tokens: Annotated[int, typer.Option(help="Tokens generated each round.", min=2)] = 32,
     rounds: Annotated[int, typer.Option(help="Interleaved rounds of each measurement.", min=1)] = 5,
-    prompt_tokens: Annotated[int, typer.Option(help="Tokens of real text read before generating.", min=1)] = 256,
-    new_tokens: Annotated[int, typer.Option(help="Tokens generated each round.", min=2)] = 64,
-    compiled: Annotated[bool, typer.Option("--compile", help="Compile the steps of generation, of all alike: some minutes more.")] = False,
+    windows: Annotated[int, typer.Option(help="Validation windows a language.", min=1)] = 32,
+    full: Annotated[bool, typer.Option("--full", help="Contexts up to 32768 and three seeds, where not named.")] = False,
+    compiled: Annotated[bool, typer.Option("--compile", help="Compile training and generation, of all alike: some minutes more.")] = False,
+    threads: Annotated[int | None, typer.Option(help="CPU threads. [default: torch's choice]", show_default=False, min=1)] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Keep figures, page and trained models here as they come; a run that was interrupted goes on."),
+    ] = None,
     json: JsonFile = None,
+    html: HtmlFile = None,
 ) -> None:
-    """Compare architectures on real text. Training speed and memory, generation speed and state, stability, quality after equal steps."""
-    from braingpt.bench.suite import run_bench, settle
+    """Compare architectures on real text. Speed, memory, learning, stability, generation, few-shot. `bench kernels` times single operations."""
+    from braingpt.bench.page import architectures_page
+    from braingpt.bench.suite import CONTEXTS, FULL, run_bench, settle
+    from braingpt.files import write_whole
 
     check_target(json)
-    out = console(json == "-")
-    place = None if device == "auto" else device
-    sizes = {"steps": steps, "context": context, "batch": batch, "threads": threads, "device": place}
-    measured = {"rounds": rounds, "prompt_tokens": prompt_tokens, "new_tokens": new_tokens, "compile": compiled}
-    settings = settle(architectures, size, data or (), **sizes, **measured)
+    check_target(html, "--html")
+    if out is not None:
+        check_out(out)
+    shown = console(json == "-")
+    wide = FULL if full else {}
+    settings = settle(
+        architectures, size, data or (), steps=steps, tokens=tokens, context=context, batch=batch, threads=threads,
+        device=None if device == "auto" else device, peers=tuple(peer or ()), minutes=minutes, seeds=seeds or wide.get("seeds", 1), rounds=rounds,
+        contexts=_numbers(contexts, "--contexts", 2) or wide.get("contexts", CONTEXTS), batches=_numbers(batches, "--batches", 1) or (1, 8),
+        new_tokens=new_tokens, windows=windows, compile=compiled,
+    )  # fmt: skip
     with Progress(console(json_output=True)) as progress:
-        report = run_bench(settings, progress)
+        report = run_bench(settings, progress, out)
     deliver(report, json)
-    _print(out, report)
+    for path in filter(None, (html and Path(html), out and out / "report.html")):
+        write_whole(path, architectures_page(report))
+    _print(shown, report)
+
+
+def _numbers(text: str | None, option: str, least: int) -> tuple[int, ...]:
+    """`512,2048` as numbers; UserError where they are none, too small, or the same twice."""
+    from braingpt.errors import UserError
+
+    if text is None:
+        return ()
+    try:
+        numbers = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise UserError(f"{option} {text}: whole numbers parted by commas, like 512,2048") from None
+    if min(numbers) < least or len(set(numbers)) < len(numbers):
+        raise UserError(f"{option} {text}: different numbers of at least {least}")
+    return numbers
 
 
 def _print(out: Any, report: dict[str, Any]) -> None:
+    from braingpt.bench.sections import failures, header, sections
+
+    for line in header(report):
+        out.print(line, soft_wrap=True, markup=False)
+    for section in sections(report):
+        _print_section(out, section)
+    for line in failures(report):
+        out.print(f"failed: {line}", soft_wrap=True, markup=False)
+    _print_claims(out, report)
+
+
+def _print_section(out: Any, section: Any) -> None:
     from rich.table import Table
 
-    settings, facts, results = report["settings"], report["machine"], report["results"]
-    names = list(results)
-    where = facts["gpu"] if settings["device"].startswith("cuda") else f"{facts['cpu']}, {facts['threads']} threads"
-    out.print(f"{where}, torch {facts['torch']}, {report['precision']}", soft_wrap=True)
-    shape = f"{settings['steps']} steps of {settings['batch']} x {settings['context']} tokens of {', '.join(settings['folders'])}"
-    out.print(f"size {settings['size']}, {shape}", soft_wrap=True)
-    out.print(f"matching: {report['matching']['words']}", soft_wrap=True)
-    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("", no_wrap=True)
-    for head in [*names, *(f"{name}/{names[0]}" for name in names[1:])]:
-        table.add_column(head, justify="right", no_wrap=True)
-    for label, values, spread in _rows([results[name] for name in names]):
-        table.add_row(label, *map(_figure, values), *(_ratio(value, values[0]) for value in values[1:]))
-        if spread:
-            table.add_row("  lowest-highest", *spread, style="dim")
+    out.print()
+    out.print(section.title + (f" ({section.note})" if section.note else ""), soft_wrap=True, markup=False, style="bold")
+    for first in range(0, len(section.names), COLUMNS):
+        table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
+        table.add_column("", no_wrap=True, min_width=21)
+        for name in section.names[first : first + COLUMNS]:
+            table.add_column(name, justify="right", no_wrap=True, min_width=10)
+        for label, cells, below in section.rows:
+            table.add_row(f"  {label}" if below else label, *cells[first : first + COLUMNS], style="dim" if below else None)
+        out.print(table)
+
+
+def _print_claims(out: Any, report: dict[str, Any]) -> None:
+    from rich.table import Table
+
+    from braingpt.bench.sections import verdict
+
+    out.print()
+    out.print("Claims of the earlier work", style="bold")
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), show_header=False)
+    for ratio in (3, None, 5):
+        table.add_column(ratio=ratio, no_wrap=ratio is None)
+    for claim in report["claims"]:
+        table.add_row(claim["claim"], verdict(claim), claim["measured"])
     out.print(table)
-    out.print(
-        f"generation: batch 1, greedy, {settings['new_tokens']} tokens after a prompt of {settings['prompt_tokens']}; "
-        f"medians of {settings['rounds']} interleaved rounds{', compiled' if settings['compile'] else ''}",
-        soft_wrap=True,
-    )
-
-
-def _rows(results: list[dict[str, Any]]) -> list[tuple[str, list[Any], list[str] | None]]:
-    """(label, a value for each architecture, the lowest and highest round). Short: three architectures have to fit 80 columns."""
-    rows: list[tuple[str, list[Any], list[str] | None]] = []
-
-    def timed(label: str, key: str, unit: float = 1.0) -> None:
-        series = [result[key] for result in results]
-        spread = [f"{_figure(s['min'] * unit)}-{_figure(s['max'] * unit)}" for s in series]
-        rows.append((label, [s["median"] * unit for s in series], spread))
-
-    def plain(label: str, values: list[Any]) -> None:
-        rows.append((label, values, None))
-
-    plain("total parameters", [r["parameters_total"] for r in results])
-    plain("active parameters", [r["parameters_active"] for r in results])
-    plain("forward MFLOP/token", [r["flops_per_token"] / 1e6 for r in results])
-    timed("training tokens/s", "training_tokens_per_second")
-    plain("training peak MB", [r["training_memory_bytes"] / 1e6 for r in results])
-    timed("generation tokens/s", "generation_tokens_per_second")
-    timed("first token ms", "first_token_seconds", 1e3)
-    plain("state kB/sequence", [r["state_bytes"] / 1e3 for r in results])
-    plain("last training loss", [r["train_losses"][-1] for r in results])
-    plain("loss spikes", [r["loss_spikes"] for r in results])
-    plain("validation loss", [r["validation"]["loss"] for r in results])
-    plain("bits per byte", [r["validation"]["bits_per_byte"] for r in results])
-    for language in results[0]["validation"]["by_language"]:
-        plain(f"  {language}", [r["validation"]["by_language"][language]["bits_per_byte"] for r in results])
-    return rows
-
-
-def _figure(value: float | None) -> str:
-    """Three to four digits: 1,186 or 42.3 or 0.0559."""
-    return number(value, 4 if value is not None and abs(value) < 1 else 3)
-
-
-def _ratio(value: float | None, base: float | None) -> str:
-    return "-" if not value or not base else f"{value / base:.2f}x"

@@ -45,7 +45,7 @@ class Decoder:
     def read(self, ids_BL: Tensor, segments_BL: Tensor | None = None) -> None:
         """Take in tokens (B, L >= 1) after what was read before. Padding (segment -1) may only stand on the left."""
         with evaluating(self.model):
-            out = self.model(ids_BL.to(self.device), state=self.state, segments_BL=segments_BL)
+            out = self.model(ids_BL.to(self.device), state=self.state, segments_BL=segments_BL, last=True)
             self.state = out.state
             self.logits_BV = out.logits[:, -1]
 

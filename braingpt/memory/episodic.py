@@ -107,18 +107,19 @@ class Remembering(nn.Module):
         state: RememberingState | None = None,
         segments_BL: Tensor | None = None,
         reduction: str = "mean",
+        last: bool = False,
     ) -> Output:
         """As `LanguageModel.forward`; logits are log-probabilities where there is a memory to read."""
         maker, store = self.memory.maker, self.memory.store
         with watching(self.model) as seen:
-            out = self.model(ids_BL, state=None if state is None else state.model, segments_BL=segments_BL)
+            out = self.model(ids_BL, state=None if state is None else state.model, segments_BL=segments_BL, last=last)
         logits_BLV = out.logits
         if len(store):
             past_BTD = maker.past(len(ids_BL), ids_BL.device) if state is None else state.past_BTD
             keys_BLD, past_BTD = maker.keys(seen[-1], past_BTD, Layout.of(ids_BL, segments_BL, None))
             if state is not None:
                 state.past_BTD = past_BTD
-            read = store.read(keys_BLD.flatten(0, 1), READ)
+            read = store.read((keys_BLD[:, -1:] if last else keys_BLD).flatten(0, 1), READ)
             logits_BLV = self.memory.gate.mix(logits_BLV.flatten(0, 1), *read).view_as(logits_BLV)
         if targets_BL is None:
             return Output(logits=logits_BLV, state=state)

@@ -90,8 +90,16 @@ class Trainer:
     """One run, or one process's part of it: everything that changes while it trains."""
 
     def __init__(
-        self, recipe: Recipe, run: RunFolder, folders: Sequence[Path], device: torch.device, reporter: Reporter, world: World | None = None
+        self,
+        recipe: Recipe,
+        run: RunFolder,
+        folders: Sequence[Path],
+        device: torch.device,
+        reporter: Reporter,
+        world: World | None = None,
+        model: torch.nn.Module | None = None,
     ) -> None:
+        """`model`: trained in place of the recipe's, to compare it; it behaves as a `LanguageModel`."""
         from braingpt.model.lm import build
 
         config = recipe.train
@@ -104,7 +112,7 @@ class Trainer:
         self.data = data_identity(folders)
         self.feed = Feed(recipe, self.shards, self.tokenizer, device, self.world.rank, self.world.size)
         self.dtype = autocast_dtype(config, device)
-        self.model = build(recipe, seed=config.seed).to(device)
+        self.model = (model or build(recipe, seed=config.seed)).to(device)
         if config.recompute:
             recomputing(self.model)
         forward = self.world.wrapped(self.model, device)
@@ -177,9 +185,13 @@ class Trainer:
         """Whether something done every so many steps, and at the end, is due after this one."""
         return self.step > 0 and (self.step % every == 0 or self.step == self.config.steps)
 
+    def rate(self) -> float:
+        """The learning rate of this step."""
+        return learning_rate(self.step, self.config)
+
     def update(self) -> tuple[float, float, bool]:
         """Learn from this step's batch: (loss, gradient norm before clipping, whether it was left out). What is left out changes nothing."""
-        set_learning_rate(self.optimizer, learning_rate(self.step, self.config))
+        set_learning_rate(self.optimizer, self.rate())
         if self.feed.changes_at(self.step):
             self.guard.new_level()
         # Masks, and what is named with a `_`, are made of weights: a forward pass does not change them.
@@ -240,7 +252,7 @@ class Trainer:
 
     def _take_step(self) -> None:
         """One step, counted and written down. Raises `Lost` when the run does not recover by itself."""
-        began = time.perf_counter()
+        began, rate = time.perf_counter(), self.rate()
         loss, norm, skipped = self.update()
         seconds = time.perf_counter() - began
         remarks = self.guard.note(loss, norm, skipped)
@@ -250,7 +262,7 @@ class Trainer:
         finite_norm = norm if math.isfinite(norm) else None
         share = {"share_of_peak": self.flops_per_token * tokens / seconds / self.peak_flops} if self.peak_flops else {}
         self._log(
-            "train", self.reporter.step, loss=self.loss, lr=learning_rate(self.step - 1, self.config), grad_norm=finite_norm,
+            "train", self.reporter.step, loss=self.loss, lr=rate, grad_norm=finite_norm,
             tokens=self.tokens, tokens_per_second=tokens / seconds, seconds=self.seconds, data_seconds=self.feed.seconds,
             memory_bytes=peak_memory(self.device), **share, **remarks,
         )  # fmt: skip

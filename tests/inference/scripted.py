@@ -25,9 +25,9 @@ class Scripted(nn.Module):
     def new_state(self, batch: int = 1) -> list[int]:
         return []
 
-    def forward(self, ids_BL, targets_BL=None, state=None, segments_BL=None, reduction="mean") -> Output:
+    def forward(self, ids_BL, targets_BL=None, state=None, segments_BL=None, reduction="mean", last=False) -> Output:
         self.read += ids_BL[0].tolist()
-        return Output(logits=self._next()[:, None].expand(1, ids_BL.shape[1], -1), state=state)
+        return Output(logits=self._next()[:, None].expand(1, 1 if last else ids_BL.shape[1], -1), state=state)
 
     def step(self, ids_B, state):
         self.read += ids_B.tolist()

@@ -1,0 +1,113 @@
+"""Training side by side: for equal tokens, and for equal time on each contender's own clock. Turns are interleaved, so that a slow spell of the machine
+hits all alike; validation is on nobody's clock.
+"""
+
+import math
+import statistics
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from braingpt.bench.clock import Series
+from braingpt.bench.contender import Contender, spikes
+
+PARTS = 5  # of a training, each ending with a validation
+SLICES, LONGEST = 10, 10.0  # of a part of equal time: turns, and the most seconds of one
+Say = Callable[[float, str], None]  # share of this training that is done, what is being done
+Keep = Callable[[dict[str, Any]], None]  # takes the figures so far
+
+
+class Course:
+    """What one contender's training leaves behind."""
+
+    def __init__(self, contender: Contender, windows: int) -> None:
+        self.contender, self.windows = contender, windows
+        self.speeds, self.validations = Series(), []
+
+    def validate(self) -> None:
+        """Score the validation text as the model stands now."""
+        trainer = self.contender.trainer
+        seen = {"step": trainer.step, "tokens": trainer.tokens, "seconds": trainer.seconds}
+        self.validations.append(seen | self.contender.validate(self.windows))
+
+    def as_dict(self) -> dict[str, Any]:
+        """Curves step by step (None where a loss was not finite), validations, stability, speed by rounds. Seconds are those of the contender's own clock."""
+        trainer, records = self.contender.trainer, self.contender.recorder.steps
+        return {
+            "seed": self.contender.recipe.train.seed,
+            "steps": trainer.step, "tokens": trainer.tokens, "seconds": trainer.seconds,
+            "curve": {key: [_short(record[key]) for record in records] for key in ("tokens", "seconds", "loss", "grad_norm")},
+            "validations": self.validations,
+            "stability": stability([record["grad_norm"] for record in records], self.contender.losses),
+            "lost": self.contender.lost,
+            "tokens_per_second": self.speeds.as_dict() if self.speeds.rounds else None,
+        }  # fmt: skip
+
+
+def _short(value: float | None) -> float | None:
+    """Six digits: curves are long."""
+    return float(f"{value:.6g}") if isinstance(value, float) else value
+
+
+def stability(norms: Sequence[float | None], losses: Sequence[float]) -> dict[str, Any]:
+    """Loss spikes, losses and gradients that were not finite, and the tail of the gradient norms: how far the largest hundredth lies above the middle.
+
+    The first tenth of the steps is left out of the norms: they fall while the rate rises, in every run.
+    """
+    finite = sorted(norm for norm in norms[len(norms) // 10 :] if norm is not None)
+    figures = {
+        "spikes": spikes(losses),
+        "not_finite": sum(not math.isfinite(loss) for loss in losses) + sum(norm is None for norm in norms),
+    }
+    if not finite:
+        return figures | {"norm_median": None, "norm_p99": None, "norm_max": None, "norm_tail": None}
+    middle, high = statistics.median(finite), finite[min(len(finite) - 1, math.ceil(0.99 * len(finite)) - 1)]
+    return figures | {"norm_median": middle, "norm_p99": high, "norm_max": finite[-1], "norm_tail": high / middle if middle else None}
+
+
+def equal_tokens(contenders: dict[str, Contender], steps: int, rounds: int, windows: int, say: Say, keep: Keep) -> dict[str, Any]:
+    """Every contender takes the same steps on the same batches. The first round, about a tenth of the steps, is not among the speeds."""
+    courses = {name: Course(contender, windows) for name, contender in contenders.items()}
+    parts = portions(steps, max(rounds, PARTS))
+    every = math.ceil(len(parts) / PARTS)
+    for number, count in enumerate(parts):
+        for place, (name, course) in enumerate(courses.items()):
+            say((number + place / len(courses)) / len(parts), f"training {name}, step {course.contender.trainer.step}/{steps}")
+            speed = course.contender.train(count)
+            if number > 0 and speed is not None:
+                course.speeds.rounds.append(speed)
+        if (number + 1) % every == 0 or number + 1 == len(parts):
+            _validate(courses, keep)
+    return {name: course.as_dict() for name, course in courses.items()}
+
+
+def equal_time(contenders: dict[str, Contender], limit: float, windows: int, say: Say, keep: Keep) -> dict[str, Any]:
+    """Every contender trains for `limit` seconds of its own clock; its learning rate follows that clock."""
+    courses = {name: Course(contender, windows) for name, contender in contenders.items()}
+    turn = min(LONGEST, limit / PARTS / SLICES)
+    for part in range(1, PARTS + 1):
+        end = limit * part / PARTS
+        while any(course.contender.trainer.seconds < end for course in courses.values()):
+            for name, course in courses.items():
+                seconds = course.contender.trainer.seconds
+                if seconds < end:
+                    say(
+                        min(c.contender.trainer.seconds for c in courses.values()) / limit,
+                        f"training {name}, {seconds:.0f} of {limit:.0f} s",
+                    )
+                    course.contender.train_until(min(end, seconds + turn), limit)
+        _validate(courses, keep)
+    return {name: course.as_dict() for name, course in courses.items()}
+
+
+def _validate(courses: dict[str, Course], keep: Keep) -> None:
+    for course in courses.values():
+        course.validate()
+    keep({name: course.as_dict() for name, course in courses.items()})
+
+
+def portions(steps: int, rounds: int) -> list[int]:
+    """Steps of the warm-up (about a tenth, at least one) and of each round, which differ by at most one; they sum to `steps`."""
+    warm = max(1, steps // 10)
+    rounds = min(rounds, steps - warm)
+    share, rest = divmod(steps - warm, rounds)
+    return [warm] + [share + (number < rest) for number in range(rounds)]

@@ -1,0 +1,230 @@
+"""Widely used models of other libraries, of the same total size, in the same run: they take the place of a `LanguageModel`.
+
+    gpt2-hf      Hugging Face's GPT-2: learned positions, LayerNorm, GELU; the recipe's width and heads        pip install 'braingpt[peers]'
+    mamba2-hf    Hugging Face's Mamba-2: expand 2, the recipe's width, heads of 64 channels and state            (its CUDA kernels: braingpt[mamba])
+    litgpt       litgpt's Llama-like GPT (rotary positions, SwiGLU, RMSNorm) from its TinyLlama configuration    pip install 'braingpt[peers]'
+
+Each is initialised by its own library, has its head tied to the embedding as ours, and as many layers as bring its total nearest to the first contender's.
+Trainer, batches, optimizer with its learning rate, precision, threads and torch.compile are those of the `dense` recipe.
+
+Legend: B rows, L tokens, V vocabulary.
+"""
+
+import contextlib
+import io
+import math
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from braingpt.errors import Failure, UserError, nearest
+from braingpt.model.config import DenseConfig
+from braingpt.model.lm import Output
+
+LITGPT_CONFIG = "tiny-llama-1.1b"
+MAMBA_HEAD, MAMBA_STATE = 64, 64
+
+
+class _State:
+    """What a peer carries from token to token: its library's cache, and how many tokens were read."""
+
+    def __init__(self, rows: int, cache: Any = None) -> None:
+        self.rows, self.cache, self.seen = rows, cache, 0
+
+    def bytes(self) -> int:
+        """Bytes held for the whole batch, counted from the tensors."""
+        tensors = {id(tensor): tensor for tensor in _tensors(self.cache)}
+        return sum(t.numel() * t.element_size() for t in tensors.values())
+
+
+def _tensors(value: Any, depth: int = 4) -> list[Tensor]:
+    """Every tensor inside a library's cache."""
+    if isinstance(value, Tensor):
+        return [value]
+    if depth == 0 or value is None:
+        return []
+    if isinstance(value, list | tuple):
+        inside: Any = value
+    else:
+        inside = (value if isinstance(value, dict) else getattr(value, "__dict__", {})).values()
+    return [tensor for one in inside for tensor in _tensors(one, depth - 1)]
+
+
+class Peer(nn.Module):
+    """Another library's model behind the interface of `LanguageModel`, as far as training, scoring and generation need it."""
+
+    def __init__(self, inner: nn.Module, config: DenseConfig, positions: int | None = None) -> None:
+        super().__init__()
+        self.inner, self.config, self.positions = inner, config, positions
+        self._call: Callable[..., Any] = inner
+
+    def forward(
+        self,
+        ids_BL: Tensor,
+        targets_BL: Tensor | None = None,
+        state: _State | None = None,
+        segments_BL: Tensor | None = None,
+        reduction: str = "mean",
+        last: bool = False,
+    ) -> Output:
+        """As `LanguageModel.forward`, for rows of one document without padding."""
+        if segments_BL is not None:
+            raise UserError("peers see a window as one text; compare them without data.reset_at_documents")
+        if state is not None:
+            if self.positions and state.seen + ids_BL.shape[1] > self.positions:
+                raise Failure(f"its positions end at {self.positions:,}")
+            logits_BLV = self._read(ids_BL, state, last)
+            state.seen += ids_BL.shape[1]
+            return Output(logits=logits_BLV, state=state)
+        logits_BLV = self._whole(ids_BL)
+        if targets_BL is None:
+            return Output(logits=logits_BLV[:, -1:] if last else logits_BLV)
+        loss = F.cross_entropy(logits_BLV.flatten(0, 1).float(), targets_BL.flatten(), ignore_index=-100, reduction=reduction)
+        return Output(loss=loss.view_as(targets_BL) if reduction == "none" else loss)
+
+    def _whole(self, ids_BL: Tensor) -> Tensor:
+        return self.inner(ids_BL, use_cache=False).logits
+
+    def _read(self, ids_BL: Tensor, state: _State, last: bool) -> Tensor:
+        out = self._call(ids_BL, cache=state.cache, use_cache=True, logits_to_keep=int(last))
+        state.cache = out.cache
+        return out.logits
+
+    def step(self, ids_B: Tensor, state: _State) -> Tensor:
+        """One token more for each row: logits (B, V)."""
+        return self(ids_B[:, None], state=state, last=True).logits[:, -1]
+
+    def new_state(self, rows: int = 1) -> _State:
+        """A state that has read nothing."""
+        return _State(rows)
+
+    def compile_steps(self, backend: str = "inductor") -> None:
+        """Compile what generation calls."""
+        self._call = torch.compile(self.inner, backend=backend)
+
+    def after_step(self) -> None:
+        """Nothing follows training slowly."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model computes."""
+        return next(self.parameters()).device
+
+    def parameters_total(self) -> int:
+        """All parameters, a tied one once."""
+        return sum(p.numel() for p in self.parameters())
+
+    def parameters_active(self) -> int:
+        """Those a token multiplies with: all but the rows of learned positions."""
+        return self.parameters_total() - (self.positions or 0) * self.config.hidden
+
+    def flops_per_token(self, context: int) -> float:
+        """Forward operations a token: two for each active parameter, and attention over half of the window on average."""
+        return 2 * self.parameters_active() + self._layers() * 4 * self.config.hidden * (context + 1) / 2
+
+    def _layers(self) -> int:
+        return self.config.layers
+
+
+class GPT2(Peer):
+    """Hugging Face's GPT-2."""
+
+    def new_state(self, rows: int = 1) -> _State:
+        from transformers import DynamicCache
+
+        return _State(rows, DynamicCache())
+
+
+class Mamba2(Peer):
+    """Hugging Face's Mamba-2. Its operations are counted as two for each parameter, and the scan's recurrence."""
+
+    def flops_per_token(self, context: int) -> float:
+        return 2 * self.parameters_active() + self.config.layers * 6 * MAMBA_STATE * 2 * self.config.hidden
+
+
+class LitGPT(Peer):
+    """litgpt's GPT, whose cache has a fixed room for `positions` tokens."""
+
+    def _whole(self, ids_BL: Tensor) -> Tensor:
+        self.inner.clear_kv_cache()
+        return self.inner(ids_BL)
+
+    def new_state(self, rows: int = 1) -> _State:
+        self.inner.set_kv_cache(rows, max_seq_length=self.positions, device=self.device)
+        return _State(rows, [block.attn.kv_cache for block in self.inner.transformer.h])
+
+    def _read(self, ids_BL: Tensor, state: _State, last: bool) -> Tensor:
+        end = state.seen + ids_BL.shape[1]
+        position_L = torch.arange(state.seen, end, device=ids_BL.device)
+        logits_BLV = self._call(ids_BL, position_L, input_pos_maxp1=end)
+        return logits_BLV[:, -1:] if last else logits_BLV
+
+    def parameters_active(self) -> int:
+        return self.parameters_total()
+
+
+def _gpt2(config: DenseConfig, positions: int) -> Peer:
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    settings = GPT2Config(
+        vocab_size=config.vocab, n_positions=positions, n_embd=config.hidden, n_head=config.heads, n_layer=config.layers,
+        resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, bos_token_id=None, eos_token_id=None,
+    )  # fmt: skip
+    return GPT2(GPT2LMHeadModel(settings), config, positions)
+
+
+def _mamba2(config: DenseConfig, positions: int) -> Peer:
+    from transformers import Mamba2Config, Mamba2ForCausalLM
+
+    head = math.gcd(MAMBA_HEAD, 2 * config.hidden)
+    settings = Mamba2Config(
+        vocab_size=config.vocab, hidden_size=config.hidden, num_hidden_layers=config.layers, state_size=MAMBA_STATE, expand=2, head_dim=head,
+        num_heads=2 * config.hidden // head, n_groups=1, tie_word_embeddings=True, pad_token_id=None, bos_token_id=None, eos_token_id=None,
+    )  # fmt: skip
+    return Mamba2(Mamba2ForCausalLM(settings), config)
+
+
+def _litgpt(config: DenseConfig, positions: int) -> Peer:
+    from lightning import Fabric
+    from litgpt.config import Config
+    from litgpt.model import GPT
+    from litgpt.pretrain import initialize_weights
+
+    neurons = round(4 * config.hidden * 2 / 3 / 8) * 8  # three matrices where ours has two
+    settings = Config.from_name(
+        LITGPT_CONFIG, block_size=positions, vocab_size=config.vocab, padded_vocab_size=config.vocab, n_layer=config.layers,
+        n_head=config.heads, n_embd=config.hidden, n_query_groups=config.heads, head_size=config.hidden // config.heads, intermediate_size=neurons,
+    )  # fmt: skip
+    inner = GPT(settings)
+    initialize_weights(Fabric(accelerator="cpu", devices=1), inner, n_layer=config.layers, n_embd=config.hidden)
+    inner.lm_head.weight = inner.transformer.wte.weight
+    return LitGPT(inner, config, positions)
+
+
+MAKERS: dict[str, Callable[[DenseConfig, int], Peer]] = {"gpt2-hf": _gpt2, "mamba2-hf": _mamba2, "litgpt": _litgpt}
+
+
+def check_peer(name: str) -> None:
+    """UserError for a peer there is not, or whose library cannot be imported: one line that says how to get it."""
+    if name not in MAKERS:
+        raise UserError(f"unknown peer '{name}'{nearest(name, MAKERS)}")
+    library = "litgpt" if name == "litgpt" else "transformers"
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):
+            import_module("litgpt.pretrain" if library == "litgpt" else library)
+    except ImportError as error:
+        raise UserError(f"--peer {name} needs {library} ({error}); pip install 'braingpt[peers]'") from None
+
+
+def build_peer(name: str, like: DenseConfig, total: int, positions: int, seed: int = 0) -> Peer:
+    """A fresh peer of `like`'s vocabulary, width and heads, with the layers that bring its parameters nearest to `total`."""
+    check_peer(name)
+    with torch.device("meta"), contextlib.redirect_stderr(io.StringIO()):
+        one, two = (MAKERS[name](like.model_copy(update={"layers": layers}), positions).parameters_total() for layers in (1, 2))
+    layers = max(1, round((total - one) / (two - one)) + 1)
+    torch.manual_seed(seed)
+    return MAKERS[name](like.model_copy(update={"layers": layers}), positions)
