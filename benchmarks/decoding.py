@@ -17,6 +17,7 @@ from collections.abc import Callable
 import torch
 
 import braingpt
+from braingpt.bench.peers import build_peer
 from braingpt.compiling import compile_steps
 from braingpt.inference.engine import Decoder
 from braingpt.train.setup import settle_cpu
@@ -73,34 +74,15 @@ def ours(name: str, dtype: str, prompt: int, compiled: bool) -> Step:
 
 
 def gpt2(like: str, prompt: int, room: int, compiled: bool) -> Step:
-    from transformers import DynamicCache, GPT2Config, GPT2LMHeadModel
-
     recipe = braingpt.load_recipe(like)
-    config, total = recipe.model, braingpt.build(recipe).parameters_total()
-    around = (config.vocab + room) * config.hidden
-    layers = round((total - around) / (12 * config.hidden**2 + 13 * config.hidden))
-    model = GPT2LMHeadModel(
-        GPT2Config(
-            vocab_size=config.vocab,
-            n_positions=room,
-            n_embd=config.hidden,
-            n_head=config.heads,
-            n_layer=layers,
-            bos_token_id=None,
-            eos_token_id=None,
-        )
-    ).eval()
-    print(f"gpt2: {sum(p.numel() for p in model.parameters()):,} parameters in {layers} layers, {like}: {total:,}", flush=True)
-    cache = DynamicCache()
-    with torch.inference_mode():
-        model(torch.randint(0, config.vocab, (1, prompt)), cache=cache, logits_to_keep=1)
-    forward = torch.compile(model) if compiled else model
-
-    @torch.inference_mode()
-    def step(token_1: torch.Tensor) -> None:
-        forward(token_1[None], cache=cache, logits_to_keep=1)
-
-    return warmed(step, "gpt2")
+    total = braingpt.build(recipe).parameters_total()
+    model = build_peer("gpt2-hf", recipe.model, total, room).eval()
+    print(f"gpt2: {model.parameters_total():,} parameters in {model.config.layers} layers, {like}: {total:,}", flush=True)
+    if compiled:
+        compile_steps(model, model.device)
+    decoder = Decoder(model)
+    decoder.read(torch.randint(0, model.config.vocab, (1, prompt)))
+    return warmed(decoder.step, "gpt2")
 
 
 def warmed(step: Step, name: str) -> Step:

@@ -30,6 +30,7 @@ import torch
 from torch import Tensor, nn
 
 from braingpt.bench.machine import machine
+from braingpt.bench.peers import MAKERS, check_peer
 from braingpt.compiling import compiled
 from braingpt.data.mixture import Batches
 from braingpt.data.shards import ShardSet
@@ -101,24 +102,11 @@ def nanogpt_peer(recipe: Recipe, context: int, options: argparse.Namespace) -> P
 
 def litgpt_peer(recipe: Recipe, context: int, options: argparse.Namespace) -> Peer:
     """litgpt's GPT from its configuration of TinyLlama, in the recipe's depth and width, as its pretrain.py sets it up (tie_embeddings on)."""
-    try:
-        from lightning import Fabric
-        from litgpt.config import Config
-        from litgpt.model import GPT
-        from litgpt.pretrain import initialize_weights
-        from litgpt.utils import chunked_cross_entropy
-    except ImportError as error:
-        raise UserError(f"litgpt cannot be imported ({error})") from None
-    shape = recipe.model
-    neurons = round(shape.mlp * 2 / 3 / 8) * 8  # three matrices where ours has two
-    config = Config.from_name(
-        options.litgpt_config, block_size=context, vocab_size=shape.vocab, padded_vocab_size=shape.vocab, n_layer=shape.layers,
-        n_head=shape.heads, n_embd=shape.hidden, n_query_groups=shape.heads, head_size=shape.hidden // shape.heads, intermediate_size=neurons,
-    )  # fmt: skip
+    check_peer("litgpt")
+    from litgpt.utils import chunked_cross_entropy
+
     torch.manual_seed(options.seed)
-    model = GPT(config)
-    initialize_weights(Fabric(accelerator="cpu", devices=1), model, n_layer=config.n_layer, n_embd=config.n_embd)
-    model.lm_head.weight = model.transformer.wte.weight
+    model = MAKERS["litgpt"](recipe.model, context).inner
     forward = torch.compile(model) if options.compile else model
     loss = lambda ids, targets: chunked_cross_entropy(forward(ids), targets, chunk_size=0)  # noqa: E731
     return Peer(model, loss, torch.optim.AdamW(model.parameters(), lr=1e-3, **ADAMW))
@@ -222,7 +210,6 @@ def main() -> None:
     parser.add_argument("--size", default="tiny", help="the recipe SIZE-dense gives the shape and our optimizer")
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--nanogpt", type=Path, help="a checkout of karpathy/nanoGPT")
-    parser.add_argument("--litgpt-config", default="tiny-llama-1.1b", help="the configuration of litgpt whose kind of model is built")
     parser.add_argument("--only", nargs="+", choices=list(PEERS))
     parser.add_argument("--set", action="append", default=[], dest="overrides", help="of our recipe")
     parser.add_argument("--rates", nargs="+", default=[], metavar="NAME=RATE,RATE", help="learn: rates to try, by default the recipe's")

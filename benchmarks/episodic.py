@@ -19,14 +19,12 @@ import torch
 
 from braingpt.data.sample import documents
 from braingpt.data.shards import ShardSet
-from braingpt.evaluation.facts import continued, facts, share_recalled
+from braingpt.evaluation.facts import BEHIND, continued, facts, share_recalled
 from braingpt.evaluation.perplexity import evaluate
 from braingpt.memory.episodic import EpisodicMemory, Remembering
 from braingpt.memory.store import Store
 from braingpt.train.checkpoint import load_model, resolve
 from braingpt.train.setup import settle_cpu
-
-BEHIND = {"ko": "오늘은 비가 왔다. ", "en": "It was raining today. "}
 
 
 def recalled(plain: Any, remembering: Any, tokenizer: Any, language: str, taught: int) -> dict[str, float]:

@@ -20,6 +20,6 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def brief(error: BaseException) -> str:
-    """An exception in a line."""
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text[:160]}" if text else type(error).__name__
+    """An exception in a line: our own by their message, others with their type before it."""
+    text = " ".join(str(error).split())[:160]
+    return text if isinstance(error, UserError | Failure) else f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -23,7 +23,28 @@ SHORT = {  # appended to a command that would take minutes
     "train": [f"--set=train.{item}" for item in ("steps=4", "warmup=1", "batch=2", "context=64", "eval_every=4", "eval_windows=2")],
     "eval": ["--windows", "2", "--context", "64"],
     "generate": ["--max-new-tokens", "4"],
-    "bench": ["--steps", "2", "--batch", "1", "--context", "32", "--rounds", "1", "--prompt-tokens", "8", "--new-tokens", "2"],
+    "bench": [
+        *[
+            "--steps",
+            "2",
+            "--batch",
+            "1",
+            "--context",
+            "32",
+            "--rounds",
+            "1",
+            "--contexts",
+            "8",
+            "--batches",
+            "1",
+            "--new-tokens",
+            "2",
+            "--minutes",
+            "0.001",
+            "--windows",
+            "2",
+        ]
+    ],
     "inspect-sparsity": ["--context", "64"],
 }
 

@@ -138,7 +138,9 @@ def _few_shot(report: dict[str, Any], name: str) -> Verdict:
         return _missing(name)
     memory = found["facts_in_memory"]
     told = f"facts recalled: never told {percent(found['facts_never_told'])}, told in the context {percent(found['facts_in_context'])}"
-    return max(found["facts_in_context"], memory or 0) >= 0.5, f"{told}, taught to its memory {percent(memory)}"
+    return max(
+        found["facts_in_context"], memory or 0
+    ) >= 0.5, f"{told}, taught to its memory {percent(memory)} (behind another sentence {percent(found['facts_in_memory_behind'])})"
 
 
 def _not_few_shot(report: dict[str, Any]) -> Verdict:

@@ -4,7 +4,7 @@
   and Induction Heads", call it the in-context learning score).
 - Repetition: random tokens, then the same again; the share of the second copy that is predicted (their test for induction heads). Chance is 1 in the vocabulary.
 - Facts (`evaluation/facts.py`) asked for by their beginning: never told, told in the context among others, and taught once to the slow tier of episodic
-  memory, which works beside any of our architectures, though not beside another library's model.
+  memory (asked for alone, and behind another sentence), which works beside any of our architectures, though not beside another library's model.
 """
 
 import statistics
@@ -14,7 +14,7 @@ import torch
 
 from braingpt.bench.contender import Contender
 from braingpt.errors import brief
-from braingpt.evaluation.facts import facts, share_recalled
+from braingpt.evaluation.facts import BEHIND, facts, share_recalled
 from braingpt.inference.engine import evaluating
 from braingpt.model.lm import LanguageModel
 
@@ -23,7 +23,7 @@ TAUGHT, TOLD = 12, 4  # facts a language, and how many of them stand in one cont
 
 
 def few_shot(contender: Contender, windows: int) -> dict[str, Any]:
-    """The figures of one trained contender; shares between 0 and 1. "memory" is None where there can be none, or {"error": why} where it failed."""
+    """The figures of one trained contender; shares between 0 and 1. Those of the memory are None where there can be none; "memory_error" says where it failed."""
     model, tokenizer = contender.model, contender.trainer.tokenizer
     languages = [language for language in ("ko", "en") if language in tokenizer.markers]
     known = {language: facts(language, TAUGHT)[0] for language in languages}
@@ -33,10 +33,11 @@ def few_shot(contender: Contender, windows: int) -> dict[str, Any]:
         "facts_never_told": statistics.mean(share_recalled(model, tokenizer, known[language], language) for language in languages),
         "facts_in_context": statistics.mean(_told(model, tokenizer, known[language], language) for language in languages),
         "facts_in_memory": None,
+        "facts_in_memory_behind": None,
     }
     if isinstance(model, LanguageModel):
         try:
-            figures["facts_in_memory"] = _taught(model, tokenizer, known)
+            figures["facts_in_memory"], figures["facts_in_memory_behind"] = _taught(model, tokenizer, known)
         except RuntimeError as error:
             figures["memory_error"] = brief(error)
     return figures
@@ -72,7 +73,8 @@ def _told(model: Any, tokenizer: Any, known: list[tuple[str, str]], language: st
     )
 
 
-def _taught(model: Any, tokenizer: Any, known: dict[str, list[tuple[str, str]]]) -> float:
+def _taught(model: Any, tokenizer: Any, known: dict[str, list[tuple[str, str]]]) -> tuple[float, float]:
+    """Shares of the taught facts that come back: asked for alone, and behind another sentence."""
     from braingpt.memory.episodic import EpisodicMemory, Remembering
 
     model.eval()
@@ -81,4 +83,9 @@ def _taught(model: Any, tokenizer: Any, known: dict[str, list[tuple[str, str]]])
         for start, end in pairs:
             memory.teach(model, tokenizer, start + end, language)
     remembering = Remembering(model, memory)
-    return statistics.mean(share_recalled(remembering, tokenizer, pairs, language) for language, pairs in known.items())
+    shares = [
+        [share_recalled(remembering, tokenizer, pairs, language, before) for before in ("", BEHIND[language])]
+        for language, pairs in known.items()
+    ]
+    alone, behind = map(statistics.mean, zip(*shares, strict=True))
+    return alone, behind

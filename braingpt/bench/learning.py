@@ -26,8 +26,9 @@ class Course:
     def validate(self) -> None:
         """Score the validation text as the model stands now."""
         trainer = self.contender.trainer
-        seen = {"step": trainer.step, "tokens": trainer.tokens, "seconds": trainer.seconds}
-        self.validations.append(seen | self.contender.validate(self.windows))
+        scores = self.contender.validate(self.windows)
+        scores["scored_tokens"] = scores.pop("tokens")
+        self.validations.append({"step": trainer.step, "tokens": trainer.tokens, "seconds": trainer.seconds} | scores)
 
     def as_dict(self) -> dict[str, Any]:
         """Curves step by step (None where a loss was not finite), validations, stability, speed by rounds. Seconds are those of the contender's own clock."""

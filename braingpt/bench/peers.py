@@ -194,7 +194,7 @@ def _litgpt(config: DenseConfig, positions: int) -> Peer:
     from litgpt.model import GPT
     from litgpt.pretrain import initialize_weights
 
-    neurons = round(4 * config.hidden * 2 / 3 / 8) * 8  # three matrices where ours has two
+    neurons = round(config.mlp * 2 / 3 / 8) * 8  # three matrices where ours has two
     settings = Config.from_name(
         LITGPT_CONFIG, block_size=positions, vocab_size=config.vocab, padded_vocab_size=config.vocab, n_layer=config.layers,
         n_head=config.heads, n_embd=config.hidden, n_query_groups=config.heads, head_size=config.hidden // config.heads, intermediate_size=neurons,

@@ -163,7 +163,7 @@ def _few_shot(report: dict[str, Any]) -> Section:
     section.row("in-context gain, nats", [one["in_context_gain"] for one in every])
     for key, label in (
         ("repetition", "repetition"), ("facts_never_told", "facts, never told"), ("facts_in_context", "facts, told before"),
-        ("facts_in_memory", "facts, in memory"),
+        ("facts_in_memory", "facts, in memory"), ("facts_in_memory_behind", "  behind a sentence"),
     ):  # fmt: skip
         section.row(label, [one[key] for one in every], percent)
     return section

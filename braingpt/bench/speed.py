@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
+import torch
+
 from braingpt.bench.clock import Series
 from braingpt.bench.contender import Contender
 from braingpt.errors import Failure, brief
@@ -51,6 +53,8 @@ def generation(
                 first, speed, state = contender.write(contender.prompts(rows, context, number), new_tokens)
             except (RuntimeError, Failure) as error:
                 failed[name] = "out of memory" if isinstance(error, RuntimeError) and is_out_of_memory(error) else brief(error)
+                if contender.device.type == "cuda":
+                    torch.cuda.empty_cache()
                 continue
             if number > 0:
                 found[name]["first"].rounds.append(first)

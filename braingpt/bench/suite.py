@@ -185,11 +185,12 @@ class _Run:
             return None
         with torch.device("meta"):
             total = build(self.recipe(self.settings.architectures[0])).parameters_total()
-        return build_peer(name, self.recipe(name).model, total, self._positions(), seed)
+        return build_peer(name, self.recipe(name).model, total, self._positions(name), seed)
 
-    def _positions(self) -> int:
-        """Of peers whose positions are learned or stored: those they train on, or the shortest context to write on from."""
-        return max(self.settings.context, min(self.settings.contexts)) + self.settings.new_tokens
+    def _positions(self, name: str) -> int:
+        """Room of a peer: learned positions are parameters, so there are those it trains on, or the shortest context to write on from; others take the longest."""
+        s = self.settings
+        return max(s.context, min(s.contexts) if name == "gpt2-hf" else max(s.contexts)) + s.new_tokens
 
     @contextmanager
     def alive(self, stage: str, seed: int = 0, learning: bool = True) -> Iterator[dict[str, Contender]]:
@@ -264,7 +265,7 @@ class _Run:
         for number, name in enumerate(self.results.alive()):
             self.say("memory", number, len(self.settings.names))(0, f"memory of {name}")
             total = self.results.report["contenders"][self.settings.architectures[0]]["parameters_total"]
-            peer = {"name": name, "total": total, "positions": self._positions()} if name in self.settings.peers else None
+            peer = {"name": name, "total": total, "positions": self._positions(name)} if name in self.settings.peers else None
             try:
                 compiled = self.settings.compile and self.device.type == "cuda"  # compiling itself takes a CPU's memory
                 found[name] = training_memory(self.recipe(name, compiled=compiled), self.settings.device, self.settings.threads, peer)

@@ -48,6 +48,8 @@ FACTS = {  # beginning, end, values
     ),
 }  # fmt: skip
 
+BEHIND = {"ko": "오늘은 비가 왔다. ", "en": "It was raining today. "}  # another sentence before the question
+
 
 def facts(language: str, taught: int, seed: int = 0) -> tuple[list[tuple[str, str]], list[tuple[str, tuple[str, ...]]]]:
     """Facts as (beginning, end), and beginnings about persons of whom nothing like it was taught, with all values that would be false."""

@@ -1,13 +1,14 @@
 import io
 import json
 import os
+import re
 import subprocess
 import sys
+from xml.etree import ElementTree
 
 import pytest
 from rich.console import Console
 
-from braingpt.cli.bench import _print
 from braingpt.cli.inspect import _table
 from braingpt.inspection.sparsity import inspect_ids
 from tests.conftest import SMALL, awake
@@ -48,7 +49,7 @@ def test_eval_of_a_text_and_json_on_standard_output(here, braingpt, capsys, tmp_
         (["inspect-sparsity", "--text", "none"], "no text file none"),
         (["bench", "v1", "v2", "--json", "none/x"], "there is no folder none"),
         (["bench", "v1", "v5"], "unknown architecture 'v5'"),
-        (["bench", "v1", "--size", "smal"], "no recipe smal-v1; did you mean 'small'"),
+        (["bench", "v1", "--size", "smal"], "no recipes of size 'smal'; did you mean 'small'"),
         (["bench", "v1", "--data", "data/none"], "data/none does not exist"),
         (["bench"], "Missing argument"),
     ],
@@ -89,43 +90,40 @@ def test_the_sparsity_table_fits_80_columns_uncut(name):
     assert len(text.splitlines()) == 1 + len(report.layers) + 1
 
 
-def test_the_bench_table_fits_80_columns_uncut():
-    series = {"median": 12345.678, "min": 10345.6, "max": 22345.6}
-    slow = {"median": 0.2425, "min": 0.0667, "max": 0.4232}
-    one = {
-        "parameters_total": 60_123_456,
-        "parameters_active": 12_345_678,
-        "flops_per_token": 5.6e7,
-        "training_tokens_per_second": series,
-        "training_memory_bytes": 2.137e9,
-        "generation_tokens_per_second": {"median": 36.9, "min": 27.3, "max": 142.3},
-        "first_token_seconds": slow,
-        "state_bytes": 980_000,
-        "train_losses": [9.7, 6.912],
-        "loss_spikes": 0,
-        "validation": {"loss": 7.269, "bits_per_byte": 2.76, "by_language": {"ko": {"bits_per_byte": 2.748}}},
-    }
-    settings = {"size": "small", "steps": 10, "batch": 2, "context": 8, "folders": ["data/x"], "device": "cpu", "rounds": 5}
-    report = {
-        "settings": {**settings, "new_tokens": 64, "prompt_tokens": 256, "compile": False},
-        "machine": {"cpu": "A processor", "threads": 2, "torch": "2", "gpu": None},
-        "precision": "float32",
-        "matching": {"words": "equal tokens"},
-        "results": {"v1": one, "v2": {**one, "training_memory_bytes": 1.0e9}, "dense": one},
-    }
-    out = Console(file=io.StringIO(), width=80)
-    _print(out, report)
-    table = [line for line in out.file.getvalue().splitlines() if not line.startswith("generation: ")]
-    assert not any("…" in line for line in table) and max(map(len, table)) <= 80
-    assert any(line.startswith("training peak MB") and "0.47x" in line for line in table)
-
-
-def test_bench_measures_and_writes_its_report(here, braingpt, capsys, tmp_path):
-    sizes = ["--steps", 2, "--context", 16, "--batch", 1, "--rounds", 1, "--prompt-tokens", 8, "--new-tokens", 2, "--threads", 1]
-    assert braingpt("bench", "v1", *sizes, "--device", "cpu", "--json", tmp_path / "b.json") == 0
+def test_bench_measures_and_writes_its_report(here, braingpt, capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr("braingpt.bench.suite.training_memory", lambda *_: 10**8)  # which has a process of its own, and tests of its own
+    monkeypatch.setattr("braingpt.bench.few_shot.TAUGHT", 2)
+    sizes = ["--steps", 2, "--context", 16, "--batch", 1, "--rounds", 1, "--contexts", 8, "--batches", 1, "--new-tokens", 2, "--windows", 1]
+    written = ["--json", tmp_path / "b.json", "--html", tmp_path / "b.html", "--out", tmp_path / "kept"]
+    assert braingpt("bench", "v1", "v2", *sizes, "--minutes", 0.001, "--threads", 1, "--device", "cpu", *written) == 0
     text = capsys.readouterr().out
     report = json.loads((tmp_path / "b.json").read_text())
-    assert list(report["results"]) == ["v1"] and report["machine"]["cpu"] in text and "equal tokens (32" in text
+    assert list(report["contenders"]) == ["v1", "v2"] and report["machine"]["cpu"] in text
+    for part in ("Equal total parameters, equal tokens", "times v1", "lowest-highest", "Few-shot", "not reached", "not measured here"):
+        assert part in text, part
+    tables = [line for line in text.splitlines()[3:] if not line.startswith(("Equal", "Stability", "Training", "failed"))]
+    assert max(map(len, tables)) <= 80 and not any("…" in line for line in tables)
+    html = (tmp_path / "b.html").read_text()
+    assert html == (tmp_path / "kept" / "report.html").read_text() and html.count("<svg") >= 9 and "default-src 'none'" in html
+    for svg in re.findall(r"<svg.*?</svg>", html, re.DOTALL):
+        ElementTree.fromstring(svg)
+    assert json.loads((tmp_path / "kept" / "bench.json").read_text()) == report
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["v1", "--contexts", "a"], "--contexts a: whole numbers parted by commas, like 512,2048"),
+        (["v1", "--contexts", "1"], "different numbers of at least 2"),
+        (["v1", "--peer", "gpt2"], "unknown peer 'gpt2'; did you mean 'gpt2-hf'"),
+        (["v1", "--html", "none/x"], "--html none/x: there is no folder none"),
+    ],
+)
+def test_what_bench_cannot_do_is_one_line(here, braingpt, capsys, words, message):
+    assert braingpt("bench", *words) == 2
+    err = capsys.readouterr().err
+    assert message in err and err.count("\n") == 1
 
 
 def test_doctor_tells_and_json_is_json(here, braingpt, capsys):
