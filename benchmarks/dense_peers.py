@@ -31,7 +31,7 @@ from torch import Tensor, nn
 
 from braingpt.bench.machine import machine
 from braingpt.bench.peers import MAKERS, check_peer
-from braingpt.compiling import compiled
+from braingpt.compiling import compile_training
 from braingpt.data.mixture import Batches
 from braingpt.data.shards import ShardSet
 from braingpt.errors import UserError
@@ -75,7 +75,7 @@ class Peer:
 def braingpt_peer(recipe: Recipe, context: int, options: argparse.Namespace) -> Peer:
     """Our dense model with its recipe's optimizer."""
     model = build(recipe, options.seed)
-    forward = compiled(model, torch.device("cpu")) if options.compile else model
+    forward = compile_training(model, model, torch.device("cpu")) if options.compile else model
     return Peer(model, lambda ids, targets: forward(ids, targets).loss, build_optimizer(model, recipe.train), model.after_step)
 
 

@@ -25,11 +25,19 @@ TICKS = 10_000  # resolution of a learning rate that follows the clock
 
 
 def bench_recipe(
-    size: str, name: str, steps: int, context: int, batch: int, folders: Sequence[str] = (), seed: int = 0, compiled: bool = False
+    size: str,
+    name: str,
+    steps: int,
+    context: int,
+    batch: int,
+    folders: Sequence[str] = (),
+    seed: int = 0,
+    compiled: bool = False,
+    changes: Sequence[str] = (),
 ) -> Recipe:
-    """The shipped `{size}-{name}` recipe, its schedule squeezed into `steps`. UserError for one there is not."""
+    """The shipped `{size}-{name}` recipe with `changes` (`train.lr=1e-3`), its schedule squeezed into `steps`. UserError for one there is not."""
     recipe = f"{size}-{name}"
-    warmup = min(load_recipe(recipe).train.warmup, steps // 10)
+    warmup = min(load_recipe(recipe, list(changes)).train.warmup, steps // 10)
     settings = {
         "steps": steps,
         "context": context,
@@ -39,7 +47,7 @@ def bench_recipe(
         "seed": seed,
         "compile": compiled,
     }
-    overrides = [f"train.{key}={value}" for key, value in settings.items()]
+    overrides = [*changes, *(f"train.{key}={value}" for key, value in settings.items())]
     return load_recipe(recipe, overrides + ([f"data.folders=[{', '.join(map(_quoted, folders))}]"] if folders else []))
 
 
@@ -125,23 +133,26 @@ class Contender:
             buffer.copy_(value)
         self.finish()
 
-    def phases(self) -> tuple[float, float]:
-        """Seconds of one step's forward and of its backward passes, over all its rows; the model stays as it was but for its counters."""
+    def phases(self) -> dict[str, float]:
+        """Seconds of one step's forward passes and of its backward passes over all rows, and then of the whole step with the optimizer, which is taken."""
         trainer = self.trainer
         trainer.model.train()
-        pieces = trainer.feed.pieces(trainer.step, trainer.micro)
-        spent = [0.0, 0.0]
-        for piece in pieces:
+        spent = {"forward": 0.0, "backward": 0.0}
+        for piece in trainer.feed.pieces(trainer.step, trainer.micro):
             where = {} if piece.segments_BL is None else {"segments_BL": piece.segments_BL}
             began = self._now()
             with autocast(self.device, trainer.dtype):
                 loss = trainer.forward(piece.ids_BL, piece.targets_BL, **where).loss
             between = self._now()
             (loss * piece.share).backward()
-            spent[0] += between - began
-            spent[1] += self._now() - between
+            spent["forward"] += between - began
+            spent["backward"] += self._now() - between
         trainer.optimizer.zero_grad(set_to_none=True)
-        return spent[0], spent[1]
+        began = self._now()
+        trainer.update()
+        spent["step"] = self._now() - began
+        trainer.step += 1
+        return spent
 
     def write(self, prompt_BL: torch.Tensor, new_tokens: int) -> tuple[float, float, int]:
         """Read prompts (B, L) of equal length and write `new_tokens` (2 or more) greedily after each.

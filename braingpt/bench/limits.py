@@ -12,7 +12,7 @@ TRIES = 5
 def bandwidth(device: torch.device) -> dict[str, float]:
     """Bytes a second, the best of five: "read" (a sum over a large buffer) and "copy" (read and written bytes together)."""
     clock, numbers = ColdClock(device), BYTES[device.type] // 4
-    source, target = (torch.ones(numbers, device=device) for _ in range(2))  # zeros may share one page
+    source, target = (torch.ones(numbers, device=device) for _ in range(2))
     works: dict[str, tuple[Work, int]] = {"read": (source.sum, 1), "copy": (lambda: target.copy_(source), 2)}
     return {name: buffers * BYTES[device.type] / min(clock(work) for _ in range(TRIES + 1)) for name, (work, buffers) in works.items()}
 

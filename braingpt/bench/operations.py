@@ -164,7 +164,7 @@ def _columns(s: Shapes, tokens: int, learn: bool) -> Operation:
     run = s.learning if learn else _plain
     weights = len(winner.unique()) / config.count * _bytes(weight)  # what no token chooses is not read
     return Operation(
-        path="vectors" if not learn and not x.is_cuda else dispatch.chosen("columns", x),
+        path="vectors" if not learn and winner.numel() <= columns_kernel.FEW else dispatch.chosen("columns", x),
         work=run(lambda x, w, p: columns_kernel.columns(x, w, winner, p)[0], (x, weight, share)),
         flops=(BACKWARD if learn else 1) * 4 * winner.numel() * config.width * hidden,
         bytes=_moved((x, share), _bytes(x)) + 3 * weights if learn else weights + 2 * _bytes(x),
@@ -298,7 +298,7 @@ def _torch_norm(x: Tensor) -> Tensor:
 def relu_training(s: Shapes) -> Operation:
     """The squared ReLU of V1's MLP."""
     x = s.random(s.tokens, s.v1.columns.count * s.v1.columns.width)
-    path = "short backward" if pointwise._short(x) else "torch"
+    path = "short backward" if pointwise._learning(x) else "torch"
     return Operation(
         path, s.learning(pointwise.squared_relu, (x,)), 0, _moved((x,), _bytes(x)), s.learning(lambda x: F.relu(x).square(), (x,))
     )

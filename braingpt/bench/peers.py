@@ -2,7 +2,7 @@
 
     gpt2-hf      Hugging Face's GPT-2: learned positions, LayerNorm, GELU; the recipe's width and heads        pip install 'braingpt[peers]'
     mamba2-hf    Hugging Face's Mamba-2: expand 2, the recipe's width, heads of 64 channels and state            (its CUDA kernels: braingpt[mamba])
-    litgpt       litgpt's Llama-like GPT (rotary positions, SwiGLU, RMSNorm) from its TinyLlama configuration    pip install 'braingpt[peers]'
+    litgpt       litgpt's Llama-like GPT (rotary positions, SwiGLU, RMSNorm) from its TinyLlama configuration    pip install 'braingpt[litgpt]'
 
 Each is initialised by its own library, has its head tied to the embedding as ours, and as many layers as bring its total nearest to the first contender's.
 Trainer, batches, optimizer with its learning rate, precision, threads and torch.compile are those of the `dense` recipe.
@@ -60,7 +60,8 @@ class Peer(nn.Module):
     def __init__(self, inner: nn.Module, config: DenseConfig, positions: int | None = None) -> None:
         super().__init__()
         self.inner, self.config, self.positions = inner, config, positions
-        self._call: Callable[..., Any] = inner
+        self._call: Callable[..., Any] = inner  # what generation calls
+        self._trained: Callable[..., Any] = inner  # what training calls
 
     def forward(
         self,
@@ -87,7 +88,7 @@ class Peer(nn.Module):
         return Output(loss=loss.view_as(targets_BL) if reduction == "none" else loss)
 
     def _whole(self, ids_BL: Tensor) -> Tensor:
-        return self.inner(ids_BL, use_cache=False).logits
+        return (self._trained if self.training else self.inner)(ids_BL, use_cache=False).logits
 
     def _read(self, ids_BL: Tensor, state: _State, last: bool) -> Tensor:
         out = self._call(ids_BL, cache=state.cache, use_cache=True, logits_to_keep=int(last))
@@ -101,6 +102,10 @@ class Peer(nn.Module):
     def new_state(self, rows: int = 1) -> _State:
         """A state that has read nothing."""
         return _State(rows)
+
+    def compile_blocks(self, backend: str = "inductor") -> None:
+        """Compile what training calls: the whole forward pass."""
+        self._trained = torch.compile(self.inner, backend=backend)
 
     def compile_steps(self, backend: str = "inductor") -> None:
         """Compile what generation calls."""
@@ -151,7 +156,7 @@ class LitGPT(Peer):
 
     def _whole(self, ids_BL: Tensor) -> Tensor:
         self.inner.clear_kv_cache()
-        return self.inner(ids_BL)
+        return (self._trained if self.training else self.inner)(ids_BL)
 
     def new_state(self, rows: int = 1) -> _State:
         self.inner.set_kv_cache(rows, max_seq_length=self.positions, device=self.device)
@@ -217,7 +222,8 @@ def check_peer(name: str) -> None:
         with contextlib.redirect_stderr(io.StringIO()):
             import_module("litgpt.pretrain" if library == "litgpt" else library)
     except ImportError as error:
-        raise UserError(f"--peer {name} needs {library} ({error}); pip install 'braingpt[peers]'") from None
+        extra = "litgpt" if library == "litgpt" else "peers"
+        raise UserError(f"--peer {name} needs {library} ({error}); pip install 'braingpt[{extra}]'") from None
 
 
 def build_peer(name: str, like: DenseConfig, total: int, positions: int, seed: int = 0) -> Peer:

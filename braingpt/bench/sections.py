@@ -38,10 +38,11 @@ def header(report: dict[str, Any]) -> list[str]:
     """What was measured, on what, a line each."""
     s = report["settings"]
     peers = ", peers by the dense recipe" if s["peers"] else ""
+    changed = f"; {', '.join(s['changes'])}" if s["changes"] else ""
     limits = report["limits"]
     return [
         f"{where(report)}, {report['precision']}; measured: {limits['bytes_per_second'] / 1e9:,.3g} GB/s, {limits['flops'] / 1e12:,.3g} TFLOP/s",
-        f"size {s['size']}: steps of {s['batch']} x {s['context']:,} tokens of {', '.join(s['folders'])}, the same batches for all{peers}",
+        f"size {s['size']}: steps of {s['batch']} x {s['context']:,} tokens of {', '.join(s['folders'])}, the same batches for all{peers}{changed}",
         f"ratios are to {s['architectures'][0]}, of {s['rounds']} rounds in turns: median, lowest-highest; {'all compiled' if s['compile'] else 'nothing compiled'}",
     ]
 

@@ -23,10 +23,9 @@ def training_speed(contenders: dict[str, Contender], rounds: int, say: Say) -> d
         for name, contender in contenders.items():
             say(number / (rounds + 1), f"a step of {name}")
             tokens = contender.recipe.train.batch * contender.recipe.train.context
-            forward, backward = contender.phases()
-            figures = {"forward": tokens / forward, "backward": tokens / backward, "step": contender.train(1)}
-            for part, value in figures.items() if number else ():
-                found[name][part].rounds.append(value)
+            for part, seconds in contender.phases().items():
+                if number > 0:
+                    found[name][part].rounds.append(tokens / seconds)
     first = next(iter(found.values()))
     return {
         name: {part: series.as_dict() for part, series in parts.items()}

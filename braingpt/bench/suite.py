@@ -41,6 +41,9 @@ CONTEXTS, BATCHES = (512, 2048), (1, 8)
 FULL = {"contexts": (512, 2048, 8192, 32768), "batches": (1, 8), "seeds": 3}
 MOST_HELD = 40  # numbers a token and unit of width that reading a prompt holds at once, generously
 LEAST_KEPT = 10  # numbers a token, layer and unit of width that training keeps for the backward pass, at least
+SETTLED = {f"train.{key}" for key in ("steps", "context", "batch", "micro_batch", "seed", "compile")} | {
+    "data.folders"
+}  # which options name
 Progress = Callable[[float, str], None]  # share done, what is being done
 
 
@@ -65,6 +68,7 @@ class Settings:
     new_tokens: int = 32
     windows: int = 32  # of validation, a language
     compile: bool = False  # training and generation, of all alike
+    changes: tuple[str, ...] = ()  # to the recipes' train and data settings, those of all alike
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -91,7 +95,12 @@ def settle(
     """
     _check_names(architectures, size, others.get("peers", ()))
     place = pick_device(device)
-    recipe = load_recipe(f"{size}-{architectures[0]}")
+    changes = others.get("changes", ())
+    if own := next((change for change in changes if not change.startswith(("train.", "data.")) or change.split("=")[0] in SETTLED), None):
+        raise UserError(
+            f"--set {own}: here it takes settings of train and data that all share and no option names, like train.optimizer=muon"
+        )
+    recipe = load_recipe(f"{size}-{architectures[0]}", list(changes))
     context = context or recipe.train.context
     gpu = place.type == "cuda"
     batch = batch or (recipe.train.micro_batch or recipe.train.batch if gpu else max(1, min(recipe.train.batch, CPU_TOKENS // context)))
@@ -173,7 +182,7 @@ class _Run:
         """The contender's recipe; a peer trains by that of `dense`."""
         s = self.settings
         own = name if name in s.architectures else "dense"
-        return bench_recipe(s.size, own, s.steps, s.context, s.batch, s.folders, seed, compiled)
+        return bench_recipe(s.size, own, s.steps, s.context, s.batch, s.folders, seed, compiled, s.changes)
 
     def contender(self, name: str, stage: str, seed: int, compiled: bool) -> Contender:
         """A fresh one."""

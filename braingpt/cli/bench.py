@@ -59,6 +59,10 @@ def compare(
     windows: Annotated[int, typer.Option(help="Validation windows a language.", min=1)] = 32,
     full: Annotated[bool, typer.Option("--full", help="Contexts up to 32768 and three seeds, where not named.")] = False,
     compiled: Annotated[bool, typer.Option("--compile", help="Compile training and generation, of all alike: some minutes more.")] = False,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change a setting of training or data for all, like train.lr=1e-3."),
+    ] = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads. [default: torch's choice]", show_default=False, min=1)] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     out: Annotated[
@@ -83,10 +87,16 @@ def compare(
         architectures, size, data or (), steps=steps, tokens=tokens, context=context, batch=batch, threads=threads,
         device=None if device == "auto" else device, peers=tuple(peer or ()), minutes=minutes, seeds=seeds or wide.get("seeds", 1), rounds=rounds,
         contexts=_numbers(contexts, "--contexts", 2) or wide.get("contexts", CONTEXTS), batches=_numbers(batches, "--batches", 1) or (1, 8),
-        new_tokens=new_tokens, windows=windows, compile=compiled,
+        new_tokens=new_tokens, windows=windows, compile=compiled, changes=tuple(changes or ()),
     )  # fmt: skip
-    with Progress(console(json_output=True)) as progress:
-        report = run_bench(settings, progress, out)
+    say = console(json_output=True)
+    try:
+        with Progress(say) as progress:
+            report = run_bench(settings, progress, out)
+    except KeyboardInterrupt:
+        if out is not None:
+            say.print(f"{out} holds what was measured; the same command goes on from there", soft_wrap=True, markup=False)
+        raise
     deliver(report, json)
     for path in filter(None, (html and Path(html), out and out / "report.html")):
         write_whole(path, architectures_page(report))

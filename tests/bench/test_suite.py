@@ -257,6 +257,9 @@ def test_settings_left_out_come_from_the_recipe_and_fit_a_processor():
         ((["v1"], "nano"), {"steps": 1}, "--steps 1: it takes at least 2"),
         ((["v1"], "nano"), {"tokens": 10}, "--tokens 10: it takes at least 2"),
         ((["v1"], "nano"), {"steps": 5, "tokens": 10}, "name one of them"),
+        ((["v1"], "nano"), {"changes": ("model.layers=2",)}, "--set model.layers=2: here it takes settings of train and data"),
+        ((["v1"], "nano"), {"changes": ("train.seed=2",)}, "no option names"),
+        ((["v1"], "nano"), {"changes": ("train.lrr=2",)}, "unknown recipe key 'train.lrr'"),
         ((["v1"], "nano"), {"peers": ("gpt2",)}, "unknown peer 'gpt2'; did you mean 'gpt2-hf'"),
     ],
 )
