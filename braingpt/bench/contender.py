@@ -12,9 +12,10 @@ from typing import Any
 
 import torch
 
+from braingpt.errors import brief
 from braingpt.inference.engine import Decoder
 from braingpt.recipes import Recipe, load_recipe
-from braingpt.train.guard import SPIKE_WINDOW, Lost, is_spike
+from braingpt.train.guard import SPIKE_WINDOW, is_spike
 from braingpt.train.loop import Trainer
 from braingpt.train.progress import Reporter
 from braingpt.train.run_folder import RunFolder
@@ -116,12 +117,12 @@ class Contender:
         self.finish()
 
     def _step(self) -> bool:
-        """One step; False where the run is lost: a run of its own would go back to a checkpoint, here that ends it."""
+        """One step; False where the run is lost, or breaks down: a run of its own would go back to a checkpoint, here that ends it."""
         if self.lost is None:
             try:
                 self.trainer._take_step()
-            except Lost as lost:
-                self.lost = str(lost)
+            except RuntimeError as error:  # Lost is one
+                self.lost = brief(error)
         return self.lost is None
 
     def warm(self) -> None:

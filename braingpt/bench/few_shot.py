@@ -7,6 +7,7 @@
   memory (asked for alone, and behind another sentence), which works beside any of our architectures, though not beside another library's model.
 """
 
+import math
 import statistics
 from typing import Any
 
@@ -43,8 +44,8 @@ def few_shot(contender: Contender, windows: int) -> dict[str, Any]:
     return figures
 
 
-def in_context_gain(contender: Contender, windows: int) -> float:
-    """Nats a token between the first and the last quarter of validation windows (of training text where there is no validation text)."""
+def in_context_gain(contender: Contender, windows: int) -> float | None:
+    """None where a loss is not finite; nats a token between the first and the last quarter of validation windows (of training text where there is no validation text)."""
     context = contender.recipe.train.context
     gains = []
     for number in range(windows):
@@ -53,7 +54,7 @@ def in_context_gain(contender: Contender, windows: int) -> float:
             loss_L = contender.model(ids_BL[:, :-1], ids_BL[:, 1:], reduction="none").loss.flatten()
         quarter = max(1, context // 4)
         gains.append(float(loss_L[:quarter].mean() - loss_L[-quarter:].mean()))
-    return statistics.mean(gains)
+    return statistics.mean(gains) if all(map(math.isfinite, gains)) else None
 
 
 def repetition(model: torch.nn.Module) -> float:

@@ -1,5 +1,6 @@
 """Benchmarks as one HTML page that stands alone."""
 
+import statistics
 from html import escape
 from typing import Any
 
@@ -98,9 +99,19 @@ def _learning(report: dict[str, Any]) -> list[str]:
         plots.append(svg.lines(_scores(timed, "seconds"), "validation, bits a byte, equal wall-clock", "seconds"))
     plots.append(svg.lines(_curves(first, "tokens", "grad_norm"), "gradient norm before clipping, equal tokens", "tokens", log_y=True))
     if report["tokens"]["seeds"] > 1:
-        seeds = {f"{name} {run['seed']}": run for name, runs in report["tokens"]["runs"].items() for run in runs}
-        plots.append(svg.lines(_scores(seeds, "tokens"), "validation of every seed, bits a byte", "tokens"))
+        plots.append(_seeds(report["tokens"]["runs"]))
     return plots
+
+
+def _seeds(runs: dict[str, list[dict[str, Any]]]) -> str:
+    """Validation of all seeds: the median, with the lowest and the highest around it."""
+    middles, bands = {}, {}
+    for name, found in runs.items():
+        points = list(zip(*_scores({run["seed"]: run for run in found}, "tokens").values(), strict=False))
+        bits = [(seeds[0][0], [bits for _, bits in seeds]) for seeds in points]
+        middles[name] = [(x, statistics.median(values)) for x, values in bits]
+        bands[name] = [(x, min(values), max(values)) for x, values in bits]
+    return svg.lines(middles, "validation, bits a byte: median, lowest and highest of the seeds", "tokens", bands=bands)
 
 
 def _curves(runs: dict[str, dict[str, Any]], x: str, y: str) -> dict[str, list[tuple[float, float]]]:
@@ -108,7 +119,7 @@ def _curves(runs: dict[str, dict[str, Any]], x: str, y: str) -> dict[str, list[t
     return {name: [(a, b) for a, b in zip(curve[x], curve[y], strict=True) if b is not None] for name, curve in curves.items()}
 
 
-def _scores(runs: dict[str, dict[str, Any]], x: str) -> dict[str, list[tuple[float, float]]]:
+def _scores(runs: dict[Any, dict[str, Any]], x: str) -> dict[Any, list[tuple[float, float]]]:
     return {
         name: [(score[x], score["bits_per_byte"]) for score in run["validations"] if score["bits_per_byte"] is not None]
         for name, run in runs.items()

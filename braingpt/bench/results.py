@@ -41,11 +41,6 @@ class Results:
                 )
         self.report = found
 
-    @property
-    def begun(self) -> list[str]:
-        """Stages that are there."""
-        return list(self.report)
-
     def stage(self, name: str, work: Callable[[], Any]) -> Any:
         """The stage's result: what is there already, or what `work` returns, which is then written."""
         if name not in self.report:

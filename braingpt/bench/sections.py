@@ -56,8 +56,15 @@ def sections(report: dict[str, Any]) -> list[Section]:
 
 
 def failures(report: dict[str, Any]) -> list[str]:
-    """Contenders that fell out, and generation that was not possible, a line each."""
+    """Contenders that fell out, trainings that were lost, and generation that was not possible, a line each."""
     found = [f"{name} fell out in {one['stage']}: {one['reason']}" for name, one in report["failed"].items()]
+    for budget in ("tokens", "time"):
+        for name, runs in (report[budget] or {"runs": {}})["runs"].items():
+            found += [
+                f"{name} was lost after {run['steps']} steps (equal {budget}, seed {run['seed']}): {run['lost']}"
+                for run in runs
+                if run["lost"]
+            ]
     for point in report["generation"]:
         for name, result in point["results"].items():
             if "error" in result:

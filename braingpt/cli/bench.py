@@ -74,7 +74,9 @@ def compare(
 ) -> None:
     """Compare architectures on real text. Speed, memory, learning, stability, generation, few-shot. `bench kernels` times single operations."""
     from braingpt.bench.page import architectures_page
-    from braingpt.bench.suite import CONTEXTS, FULL, run_bench, settle
+    from braingpt.bench.results import FILE
+    from braingpt.bench.settings import BATCHES, CONTEXTS, FULL, settle
+    from braingpt.bench.suite import run_bench
     from braingpt.files import write_whole
 
     check_target(json)
@@ -86,10 +88,12 @@ def compare(
     settings = settle(
         architectures, size, data or (), steps=steps, tokens=tokens, context=context, batch=batch, threads=threads,
         device=None if device == "auto" else device, peers=tuple(peer or ()), minutes=minutes, seeds=seeds or wide.get("seeds", 1), rounds=rounds,
-        contexts=_numbers(contexts, "--contexts", 2) or wide.get("contexts", CONTEXTS), batches=_numbers(batches, "--batches", 1) or (1, 8),
+        contexts=_numbers(contexts, "--contexts", 2) or wide.get("contexts", CONTEXTS), batches=_numbers(batches, "--batches", 1) or BATCHES,
         new_tokens=new_tokens, windows=windows, compile=compiled, changes=tuple(changes or ()),
     )  # fmt: skip
     say = console(json_output=True)
+    if out is not None and (out / FILE).is_file():
+        say.print(f"going on with {out}: what is there is not measured again", soft_wrap=True, markup=False)
     try:
         with Progress(say) as progress:
             report = run_bench(settings, progress, out)

@@ -98,7 +98,8 @@ def lines(
         parts.append(f'<polyline points="{_path(points, across, up)}" stroke="{colour}" class="line"/>')
         if len(points) <= 12:
             parts += [f'<circle cx="{across(x):.1f}" cy="{up(y):.1f}" r="2.5" fill="{colour}"/>' for x, y in points]
-    return _svg(TOP + HEIGHT + FOOT, title, parts + _legend(list(curves)))
+    legend, rows = _legend(list(curves))
+    return _svg(TOP + HEIGHT + FOOT + 16 * (rows - 1), title, parts + legend)
 
 
 def heatmap(
@@ -179,13 +180,17 @@ def _path(points: Points, across: _Axis, up: _Axis) -> str:
     return " ".join(f"{across(x):.1f},{up(y):.1f}" for x, y in points)
 
 
-def _legend(names: list[str]) -> list[str]:
-    """The names in their lines' colours, beside each other."""
-    parts, x = [], LEFT
+def _legend(names: list[str]) -> tuple[list[str], int]:
+    """The names in their lines' colours, beside each other, and how many rows they take."""
+    parts, x, row = [], LEFT, 0
     for number, name in enumerate(names):
-        parts.append(f'<text x="{x}" y="{TOP + HEIGHT + FOOT - 6}" fill="{COLOURS[number % len(COLOURS)]}">{escape(name)}</text>')
-        x += 20 + 7 * len(name)
-    return parts
+        width = 20 + 7 * len(name)
+        if x > LEFT and x + width > WIDTH:
+            x, row = LEFT, row + 1
+        y = TOP + HEIGHT + FOOT - 6 + 16 * row
+        parts.append(f'<text x="{x}" y="{y}" fill="{COLOURS[number % len(COLOURS)]}">{escape(name)}</text>')
+        x += width
+    return parts, row + 1
 
 
 def _drawable(value: float, log: bool) -> bool:

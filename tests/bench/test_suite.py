@@ -13,7 +13,8 @@ from braingpt.bench.contender import Contender, bench_recipe, spikes
 from braingpt.bench.learning import portions, stability
 from braingpt.bench.memory import training_memory
 from braingpt.bench.page import architectures_page
-from braingpt.bench.suite import run_bench, settle
+from braingpt.bench.settings import settle
+from braingpt.bench.suite import run_bench
 from braingpt.errors import UserError
 from braingpt.train.guard import Lost
 from braingpt.train.loop import train
@@ -50,6 +51,20 @@ def quick():
         patch.setattr("braingpt.memory.calibrate.TAUGHT", 16)
         patch.setattr("braingpt.memory.calibrate.FOREIGN", 32)
         yield
+
+
+KEYS = ("in_context_gain", "repetition", "facts_never_told", "facts_in_context", "facts_in_memory", "facts_in_memory_behind")
+
+
+def began(folder, tmp_path, monkeypatch):
+    """A folder as an interruption after the training for equal tokens leaves it; what comes behind is short."""
+    found = json.loads((folder / "bench.json").read_text())
+    for later in ("time", "generation", "few_shot", "views", "claims"):
+        del found[later]
+    (tmp_path / "bench.json").write_text(json.dumps(found))
+    (tmp_path / "models").symlink_to(folder / "models")
+    monkeypatch.setattr(suite, "few_shot", lambda *_: dict.fromkeys(KEYS, 0.5))
+    return tmp_path
 
 
 @pytest.fixture(scope="module")
@@ -140,11 +155,7 @@ def test_what_is_there_is_not_measured_again(report, asked, folder, monkeypatch)
 
 
 def test_an_interrupted_run_goes_on_behind_its_last_stage(report, asked, folder, tmp_path, monkeypatch):
-    found = json.loads((folder / "bench.json").read_text())
-    for later in ("time", "generation", "few_shot", "views", "claims"):
-        del found[later]
-    (tmp_path / "bench.json").write_text(json.dumps(found))
-    (tmp_path / "models").symlink_to(folder / "models")
+    began(folder, tmp_path, monkeypatch)
 
     def interrupted(contenders, *_):
         raise KeyboardInterrupt
@@ -162,11 +173,7 @@ def test_an_interrupted_run_goes_on_behind_its_last_stage(report, asked, folder,
 
 
 def test_who_fails_is_left_out_and_told(report, asked, folder, tmp_path, monkeypatch):
-    found = json.loads((folder / "bench.json").read_text())
-    for later in ("time", "generation", "few_shot", "views", "claims"):
-        del found[later]
-    (tmp_path / "bench.json").write_text(json.dumps(found))
-    (tmp_path / "models").symlink_to(folder / "models")
+    began(folder, tmp_path, monkeypatch)
     warm = Contender.warm
 
     def failing(contender):

@@ -93,7 +93,8 @@ def test_the_sparsity_table_fits_80_columns_uncut(name):
 def test_bench_measures_and_writes_its_report(here, braingpt, capsys, tmp_path, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setattr("braingpt.bench.suite.training_memory", lambda *_: 10**8)  # which has a process of its own, and tests of its own
-    monkeypatch.setattr("braingpt.bench.few_shot.TAUGHT", 2)
+    for name, value in {"bench.few_shot.TAUGHT": 2, "memory.calibrate.TAUGHT": 16, "memory.calibrate.FOREIGN": 32}.items():
+        monkeypatch.setattr(f"braingpt.{name}", value)
     sizes = ["--steps", 2, "--context", 16, "--batch", 1, "--rounds", 1, "--contexts", 8, "--batches", 1, "--new-tokens", 2, "--windows", 1]
     written = ["--json", tmp_path / "b.json", "--html", tmp_path / "b.html", "--out", tmp_path / "kept"]
     assert braingpt("bench", "v1", "v2", *sizes, "--minutes", 0.001, "--threads", 1, "--device", "cpu", *written) == 0

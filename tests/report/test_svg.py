@@ -55,3 +55,9 @@ def test_a_heat_map_is_darkest_at_its_largest() -> None:
     svg = heatmap([[0, 1], [2, 4]], ["a", "b"], "t")
     assert re.findall(r'fill-opacity="([\d.]+)"', svg) == ["0.000", "0.250", "0.500", "1.000"]
     assert re.findall(r'fill-opacity="([\d.]+)"', heatmap([[1]], ["a"], "t", most=4)) == ["0.250"]
+
+
+def test_many_names_take_more_rows() -> None:
+    few, many = (lines({f"a long name {n}": [(0, n)] for n in range(count)}, "t") for count in (3, 20))
+    heights = [int(re.search(r'viewBox="0 0 640 (\d+)"', svg)[1]) for svg in (few, many)]
+    assert heights[1] > heights[0] and all(float(x) < 640 for x in re.findall(r'<text x="([\d.]+)"', many))

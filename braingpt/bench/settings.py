@@ -1,0 +1,105 @@
+"""What a comparison of architectures measures: asked for, taken from the recipes, or cut down to what a processor does in minutes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from braingpt.bench.peers import check_peer
+from braingpt.compiling import check_compiler
+from braingpt.errors import UserError, nearest
+from braingpt.recipes import load_recipe, shipped
+from braingpt.train.setup import pick_device
+
+CPU_TOKENS = 1024  # a step, where nobody named a batch: what a processor does in a second
+CPU_STEPS = {"nano": 60, "tiny": 40, "small": 10}
+GPU_STEPS = 200
+CONTEXTS, BATCHES = (512, 2048), (1, 8)
+FULL = {"contexts": (512, 2048, 8192, 32768), "seeds": 3}
+SETTLED = {f"train.{key}" for key in ("steps", "context", "batch", "micro_batch", "seed", "compile")} | {
+    "data.folders"
+}  # which options name
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is measured. Tokens, steps and rounds; `folders` are prepared data; contenders are `architectures`, then `peers`."""
+
+    architectures: tuple[str, ...]
+    size: str
+    folders: tuple[str, ...]
+    steps: int
+    context: int
+    batch: int
+    threads: int
+    device: str
+    peers: tuple[str, ...] = ()
+    minutes: float | None = None  # of equal time; None: as long as the slowest took for equal tokens; 0: none
+    seeds: int = 1
+    rounds: int = 5
+    contexts: tuple[int, ...] = CONTEXTS
+    batches: tuple[int, ...] = BATCHES
+    new_tokens: int = 32
+    windows: int = 32  # of validation, a language
+    compile: bool = False  # training and generation, of all alike
+    changes: tuple[str, ...] = ()  # to the recipes' train and data settings, those of all alike
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All contenders."""
+        return self.architectures + self.peers
+
+
+def settle(
+    architectures: Sequence[str],
+    size: str = "nano",
+    folders: Sequence[str] = (),
+    *,
+    steps: int | None = None,
+    tokens: int | None = None,
+    context: int | None = None,
+    batch: int | None = None,
+    threads: int | None = None,
+    device: str | None = None,
+    **others: Any,
+) -> Settings:
+    """Settings, with what was left out taken from the size's recipe and on a CPU cut down to minutes. UserError if they do not fit.
+
+    `tokens` in place of `steps`: as many steps as reach them.
+    """
+    _check_names(architectures, size, others.get("peers", ()))
+    place = pick_device(device)
+    changes = others.get("changes", ())
+    if own := next((change for change in changes if not change.startswith(("train.", "data.")) or change.split("=")[0] in SETTLED), None):
+        raise UserError(
+            f"--set {own}: here it takes settings of train and data that all share and no option names, like train.optimizer=muon"
+        )
+    recipe = load_recipe(f"{size}-{architectures[0]}", list(changes))
+    context = context or recipe.train.context
+    gpu = place.type == "cuda"
+    batch = batch or (recipe.train.micro_batch or recipe.train.batch if gpu else max(1, min(recipe.train.batch, CPU_TOKENS // context)))
+    if steps and tokens:
+        raise UserError("--steps and --tokens say the same thing twice; name one of them")
+    steps = steps or (-(-tokens // (batch * context)) if tokens else GPU_STEPS if gpu else CPU_STEPS.get(size, 5))
+    if steps < 2:
+        raise UserError(
+            f"{f'--tokens {tokens}' if tokens else f'--steps {steps}'}: it takes at least 2 steps, one to warm up and one to measure"
+        )
+    if others.get("compile"):
+        check_compiler(place, "measure")
+    folders = tuple(map(str, folders or recipe.data.folders))
+    return Settings(tuple(architectures), size, folders, steps, context, batch, threads or torch.get_num_threads(), str(place), **others)
+
+
+def _check_names(architectures: Sequence[str], size: str, peers: Sequence[str]) -> None:
+    names = {name.partition("-")[2] for name in shipped() if name.partition("-")[0] == size}
+    sizes = {name.partition("-")[0] for name in shipped() if name.endswith("-dense")}
+    if size not in sizes:
+        raise UserError(f"there are no recipes of size '{size}'{nearest(size, sizes)}")
+    if wrong := next((name for name in architectures if name not in names), None):
+        raise UserError(f"unknown architecture '{wrong}' of size {size}{nearest(wrong, names)}")
+    if not architectures or len({*architectures, *peers}) < len(architectures) + len(peers):
+        raise UserError("name one or more different architectures, like: braingpt bench v1 v2 dense")
+    for peer in peers:
+        check_peer(peer)
