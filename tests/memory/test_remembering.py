@@ -48,6 +48,7 @@ def test_step_equals_forward_and_rows_do_not_meet(loaded, full):
     with torch.no_grad():
         alone = model(torch.tensor([long])).logits
         torch.testing.assert_close(alone.exp().sum(-1), torch.ones(1, len(long)), rtol=0, atol=1e-4)
+        torch.testing.assert_close(model(torch.tensor([long]), last=True).logits, alone[:, -1:], rtol=1e-4, atol=1e-4)
         state = model.new_state(1)
         parts = [model(torch.tensor([long[:3]]), state=state).logits]
         parts += [model.step(torch.tensor([token]), state)[:, None] for token in long[3:]]

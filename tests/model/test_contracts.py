@@ -46,6 +46,15 @@ def test_causality_test_can_fail(small):
 
 
 @few
+@given(architectures, st.integers(1, 30), st.integers(1, 3), st.integers(0, 10**6), st.booleans())
+def test_the_last_tokens_logits_can_be_had_alone(name, length, rows, seed, carried):
+    model, ids = MODELS[name].eval(), ids_of(seed, rows, length)
+    alone = logits(model, ids, last=True, state=model.new_state(rows) if carried else None)
+    assert alone.shape[1] == 1
+    torch.testing.assert_close(alone, logits(model, ids)[:, -1:], **EXACT)
+
+
+@few
 @given(architectures, st.integers(1, 30), st.integers(1, 20), st.integers(1, 3), st.integers(0, 10**6))
 def test_step_equals_forward(name, prompt, more, rows, seed):
     model = MODELS[name].eval()
