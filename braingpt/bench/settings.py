@@ -16,10 +16,9 @@ CPU_TOKENS = 1024  # a step, where nobody named a batch: what a processor does i
 CPU_STEPS = {"nano": 60, "tiny": 40, "small": 10}
 GPU_STEPS = 200
 CONTEXTS, BATCHES = (512, 2048), (1, 8)
+WARM = 48  # tokens in which compiled generation takes its last forms: those of a token that attention chooses come late
 FULL = {"contexts": (512, 2048, 8192, 32768), "seeds": 3}
-SETTLED = {f"train.{key}" for key in ("steps", "context", "batch", "micro_batch", "seed", "compile")} | {
-    "data.folders"
-}  # which options name
+SETTLED = ("train.steps", "train.context", "train.batch", "train.micro_batch", "train.seed", "train.compile", "data.folders")  # by options
 
 
 @dataclass(frozen=True)
@@ -44,6 +43,11 @@ class Settings:
     windows: int = 32  # of validation, a language
     compile: bool = False  # training and generation, of all alike
     changes: tuple[str, ...] = ()  # to the recipes' train and data settings, those of all alike
+
+    @property
+    def warm_tokens(self) -> int:
+        """Generated before anything is timed."""
+        return max(self.new_tokens, WARM) if self.compile else self.new_tokens
 
     @property
     def names(self) -> tuple[str, ...]:

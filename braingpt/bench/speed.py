@@ -35,9 +35,16 @@ def training_speed(contenders: dict[str, Contender], rounds: int, say: Say) -> d
 
 
 def generation(
-    contenders: dict[str, Contender], context: int, rows: int, new_tokens: int, rounds: int, bytes_per_second: float, say: Say
+    contenders: dict[str, Contender],
+    context: int,
+    rows: int,
+    new_tokens: int,
+    warm_tokens: int,
+    rounds: int,
+    bytes_per_second: float,
+    say: Say,
 ) -> dict[str, dict[str, Any]]:
-    """Greedy generation after `context` tokens for `rows` rows: seconds to the first token, tokens a second after it, bytes of state.
+    """Greedy generation after `context` tokens for `rows` rows, once untimed with `warm_tokens`: seconds to the first token, tokens a second after it, bytes of state.
 
     One row's share of the bandwidth counts what a token must read: its active weights once, and its state. Of several rows sparse models read
     different weights, so nothing is said. A contender that runs out of memory, or of positions, tells so: {"error": why}.
@@ -49,7 +56,7 @@ def generation(
             say(number / (rounds + 1), f"generation of {name}, {rows} x {context:,} tokens before")
             contender = contenders[name]
             try:
-                first, speed, state = contender.write(contender.prompts(rows, context, number), new_tokens)
+                first, speed, state = contender.write(contender.prompts(rows, context, number), new_tokens if number else warm_tokens)
             except (RuntimeError, Failure) as error:
                 failed[name] = "out of memory" if isinstance(error, RuntimeError) and is_out_of_memory(error) else brief(error)
                 if contender.device.type == "cuda":

@@ -109,7 +109,7 @@ class _Run:
     def _positions(self, name: str) -> int:
         """Room of a peer: learned positions are parameters, so there are those it trains on, or the shortest context to write on from; others take the longest."""
         s = self.settings
-        return max(s.context, min(s.contexts) if name == "gpt2-hf" else max(s.contexts)) + s.new_tokens
+        return max(s.context, min(s.contexts) if name == "gpt2-hf" else max(s.contexts)) + s.warm_tokens
 
     @contextmanager
     def alive(self, stage: str, seed: int = 0, learning: bool = True) -> Iterator[dict[str, Contender]]:
@@ -226,7 +226,7 @@ class _Run:
                     compile_steps(contender.model, self.device)
             for number, (context, rows) in enumerate(points):
                 say = self.say("generation", number, len(points))
-                results = generation(contenders, context, rows, s.new_tokens, s.rounds, most, say)
+                results = generation(contenders, context, rows, s.new_tokens, s.warm_tokens, s.rounds, most, say)
                 found.append({"context": context, "rows": rows, "results": results})
                 self._keep("generation")(found)
         return found
