@@ -49,7 +49,7 @@ class Copier(torch.nn.Module):
             for place in range(len(ids)):
                 matches = [(self._alike(ids, place, earlier), ids[earlier + 1]) for earlier in range(place)]
                 if matches:
-                    logits[row, place, max(matches)[1]] = 5.0
+                    logits[row, place, max(matches)[1]] = 20.0
         return Output(logits=logits)
 
     @staticmethod
