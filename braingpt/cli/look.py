@@ -56,9 +56,10 @@ def report(
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
     from braingpt.cli.output import check_target
-    from braingpt.data.report import figures, page, write_page
+    from braingpt.data.report import figures, page
     from braingpt.data.stored import Stored
     from braingpt.errors import UserError
+    from braingpt.files import write_whole
 
     stored = Stored(folder)
     target = out or folder.resolve().parent / f"{folder.resolve().name}-report.html"
@@ -72,7 +73,7 @@ def report(
         task = bar.add_task("counting tokens", total=sum(stream.tokens for stream in stored.manifest.streams))
         counted = stored.count(lambda tokens: bar.advance(task, tokens))
     facts = figures(stored, counted)
-    write_page(target, page(stored, counted, facts))
+    write_whole(target, page(stored, counted, facts), errors="replace")
     if json_output:
         print_json({"report": str(target), **facts})
         return

@@ -36,18 +36,10 @@ def deliver(value: Any, target: str | None) -> None:
     if target == "-":
         print_json(value)
         return
-    path = Path(target)
+    from braingpt.files import write_whole
+
     check_target(target)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "w", encoding="utf-8") as file:
-            json.dump(value, file, ensure_ascii=False, indent=2, allow_nan=False)
-            file.write("\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_whole(Path(target), json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False) + "\n")
 
 
 def check_target(target: str | None) -> None:

@@ -3,34 +3,26 @@
 The page is complete in itself: style and plots are inline, it loads nothing, and its content policy forbids that it ever does.
 """
 
-import os
 from collections.abc import Iterable, Sequence
 from html import escape
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from braingpt.data.manifest import Manifest
 from braingpt.data.stored import PER_OCTAVE, Counted, Stored, StoredDocument
-from braingpt.data.svg import bars, histogram
+from braingpt.report import page as html
+from braingpt.report.page import table
+from braingpt.report.svg import bars, histogram
 from braingpt.tokenizer import Tokenizer
 from braingpt.tokenizer.pieces import escaped, pieces
 
 SHOWN_DOCUMENTS, SHOWN_TOKENS = 3, 160  # of each language
 STYLE = """
-:root { color-scheme: light dark; --line: #8885; --bar: #4a7ab5; --mark: #c0392b }
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; word-break: keep-all; overflow-wrap: anywhere }
-table { border-collapse: collapse; margin: .5rem 0 1.5rem; width: 100% }
-th, td { text-align: left; padding: .2rem .6rem; border-bottom: 1px solid var(--line); vertical-align: top }
-td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap }
-svg { width: 100%; max-width: 46rem; font: 12px system-ui, sans-serif; fill: currentColor; display: block; margin: .5rem 0 1.5rem }
-.bar { fill: var(--bar) } .axis { stroke: currentColor } .mark { stroke: var(--mark); stroke-width: 2 } .end { text-anchor: end }
 .doc { border: 1px solid var(--line); padding: .6rem; white-space: pre-wrap; margin: .2rem 0 1rem; line-height: 1.8 }
 .doc span { color: #111; border-radius: 2px } .t0 { background: #afd7ff } .t1 { background: #d7ffd7 } .t2 { background: #ffd7d7 } .t3 { background: #ffffaf }
-.doc .s { background: #444; color: #fff; padding: 0 .3em } small, .quiet { opacity: .7 }
+.doc .s { background: #444; color: #fff; padding: 0 .3em }
 """
-POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 
 
 def figures(stored: Stored, counted: Sequence[Counted]) -> dict[str, Any]:
@@ -81,9 +73,7 @@ def _quantile(lengths: np.ndarray, share: float) -> int | None:
 
 def page(stored: Stored, counted: Sequence[Counted], facts: dict[str, Any]) -> str:
     """The whole page as HTML. `facts`: from `figures`."""
-    name = escape(f"{stored.folder} ({stored.manifest.name})")
     body = [
-        f"<h1>{name}</h1>",
         _summary(stored.manifest, facts),
         "<h2>Languages</h2>",
         _languages(facts),
@@ -97,20 +87,7 @@ def page(stored: Stored, counted: Sequence[Counted], facts: dict[str, Any]) -> s
         '<p class="quiet">Drawn at random; each colour is one token, ⟨n⟩ follows a character that took n of them.</p>',
         *_documents(stored, list(facts["by_language"])),
     ]
-    head = (
-        f'<meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="{POLICY}"><title>{name}</title><style>{STYLE}</style>'
-    )
-    return f'<!doctype html>\n<html lang="en"><head>{head}</head><body>\n' + "\n".join(body) + "\n</body></html>\n"
-
-
-def write_page(path: Path, text: str) -> None:
-    """Write the page; it is there whole or not at all. A character no file can hold becomes a question mark."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8", errors="replace")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    return html.page(f"{stored.folder} ({stored.manifest.name})", body, STYLE)
 
 
 def _summary(manifest: Manifest, facts: dict[str, Any]) -> str:
@@ -135,8 +112,8 @@ def _languages(facts: dict[str, Any]) -> str:
          _decimal(one["bytes_per_token"], 2), f"{100 * (one['byte_fallback'] or 0):.1f} %")
         for language, one in found.items()
     ]  # fmt: skip
-    table = _table(["language", "documents", "tokens", "MB", "tokens / character", "bytes / token", "byte fallback"], rows)
-    return f"<h3>Tokens</h3>{plot}<h3>Tokens per character</h3>{bars(cost, 'tokens per character by language')}{table}"
+    shown = table(["language", "documents", "tokens", "MB", "tokens / character", "bytes / token", "byte fallback"], rows)
+    return f"<h3>Tokens</h3>{plot}<h3>Tokens per character</h3>{bars(cost, 'tokens per character by language')}{shown}"
 
 
 def _streams(facts: dict[str, Any]) -> str:
@@ -144,7 +121,7 @@ def _streams(facts: dict[str, Any]) -> str:
         (one["split"], one["language"], one["source"], one["documents"], one["tokens"], f"{one['bytes'] / 1e6:,.2f}", *one["document_tokens"].values())
         for one in facts["streams"]
     ]  # fmt: skip
-    return _table(["split", "language", "source", "documents", "tokens", "MB", "shortest", "median", "90 %", "longest"], rows, words=3)
+    return table(["split", "language", "source", "documents", "tokens", "MB", "shortest", "median", "90 %", "longest"], rows, words=3)
 
 
 def _lengths(counted: Sequence[Counted], facts: dict[str, Any]) -> str:
@@ -176,7 +153,7 @@ def _drops(manifest: Manifest) -> str:
                 bars([(rule, facts["documents"], f"{facts['documents']:,}") for rule, facts in dropped.items()], f"dropped from {source}")
             )
             parts.append(
-                _table(["rule", "such as"], [(rule, "\n".join(facts.get("samples", []))) for rule, facts in dropped.items()], words=2)
+                table(["rule", "such as"], [(rule, "\n".join(facts.get("samples", []))) for rule, facts in dropped.items()], words=2)
             )
     return "".join(parts) or "<p>Nothing is recorded.</p>"
 
@@ -197,20 +174,6 @@ def _coloured(document: StoredDocument, tokenizer: Tokenizer) -> str:
         parts.append(f'<span class="{"s" if piece.special else f"t{number % 4}"}">{text}</span>{several}')
     more = len(document.ids) - SHOWN_TOKENS
     return "".join(parts) + (f' <small class="quiet">and {more:,} tokens more</small>' if more > 0 else "")
-
-
-def _table(heads: Sequence[str], rows: Iterable[Sequence[Any]], words: int = 1) -> str:
-    """A table whose first `words` columns are words and the others numbers."""
-    kinds = ["" if number < words else ' class="n"' for number in range(len(heads))]
-    top = "".join(f"<th{kind}>{escape(head)}</th>" for kind, head in zip(kinds, heads, strict=True))
-    lines = ["".join(f"<td{kind}>{_cell(value)}</td>" for kind, value in zip(kinds, row, strict=True)) for row in rows]
-    return f"<table><tr>{top}</tr>" + "".join(f"<tr>{line}</tr>" for line in lines) + "</table>"
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return "-"
-    return f"{value:,}" if isinstance(value, int) else escape(str(value)).replace("\n", "<br>")
 
 
 def _decimal(value: float | None, digits: int) -> str | None:

@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from braingpt.errors import UserError, nearest
+from braingpt.files import write_whole
 from braingpt.recipes import load_recipe, recipe_text
+from braingpt.report.svg import lines as line_plot
+from braingpt.report.svg import standalone
 from braingpt.train import checkpoint
-from braingpt.train.curves import curves
 from braingpt.train.plan import build_plan, human
 from braingpt.train.progress import duration
-from braingpt.train.run_folder import BEST, RECIPE, is_run, read_metrics, write_whole
+from braingpt.train.run_folder import BEST, RECIPE, is_run, read_metrics
 
 REPORT, CURVES = "report.md", "curves.svg"
 
@@ -76,7 +78,7 @@ def write_report(run: Path, samples: dict[str, str] | None = None) -> Path:
     scores = [record for record in records if record["kind"] == "validation"]
     drawn = {"training loss": [(r["step"], r["loss"]) for r in steps if r["loss"] is not None]}
     drawn["validation loss"] = [(r["step"], r["loss"]) for r in scores if r["loss"] is not None]
-    write_whole(run / CURVES, curves(drawn, f"{recipe.name}: loss in nats a token"))
+    write_whole(run / CURVES, standalone(line_plot(drawn, f"{recipe.name}: loss in nats a token", "step")))
     folders = " ".join(f"--data {shlex.quote(folder)}" for folder in recipe.data.folders)
     best, validation = figures["best"], figures["validation"]
     lines = [

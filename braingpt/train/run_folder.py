@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from braingpt.errors import Failure, UserError
+from braingpt.files import write_whole
 from braingpt.recipes import Recipe, save_recipe
 from braingpt.train import checkpoint
 
@@ -168,13 +169,3 @@ class Watched(RunFolder):
 
     def drop_after(self, step: int) -> None:
         """Somebody else does."""
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a small file so that the old one or the new one is there, never a part."""
-    temporary = path.parent / f".{path.name}.tmp-{os.getpid()}"
-    with open(temporary, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)

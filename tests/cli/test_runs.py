@@ -3,7 +3,6 @@ import shutil
 
 import pytest
 
-from braingpt.train.curves import curves, thinned
 from braingpt.train.loop import train
 from braingpt.train.report import write_report
 from tests.train.conftest import prepared, tiny
@@ -72,11 +71,3 @@ def test_a_report_holds_what_repeats_the_run(there):
     for part in ("![loss](curves.svg)", "| ko |", "안녕 하세요", "--recipe runs", "revision: 0.", "training tokens", "```yaml\nname: one"):
         assert part in text.replace(str(there) + "/", ""), part
     assert "imbalance" in text and (there / "runs/one/curves.svg").read_text().count("<polyline") == 2
-
-
-def test_curves_leave_out_what_is_no_number_and_stay_small():
-    drawn = curves({"a": [(1, 1.0), (2, float("nan")), (3, 2.0)], "b<": []}, "t & u")
-    assert "nan" not in drawn and "b&lt;" in drawn and "t &amp; u" in drawn
-    points = thinned([(x, x % 2) for x in range(10_000)])
-    assert len(points) <= 400 and all(0.3 < y < 0.7 for _, y in points) and points[-1][0] == 9_999
-    assert curves({}, "nothing").startswith("<svg")

@@ -18,7 +18,6 @@ from braingpt.cli import look
 from braingpt.cli.data import app
 from braingpt.data.manifest import Manifest, TokenizerFacts
 from braingpt.data.stored import PER_OCTAVE, Stored, bin_of
-from braingpt.data.svg import bars, histogram
 from braingpt.data.writer import FolderWriter
 from braingpt.errors import Failure, UserError
 from braingpt.tokenizer import Tokenizer
@@ -245,18 +244,6 @@ def test_the_reports_figures(folder: Path, tmp_path: Path) -> None:
     assert english["document_tokens"]["median"] == pytest.approx(lengths[1], rel=0.15)
     with pytest.raises(UserError, match=r"--out .* no folder"):
         run("report", folder, "--out", tmp_path / "none" / "page.html")
-
-
-def test_plots_escape_and_stand_with_nothing() -> None:
-    for svg in (
-        bars([], "none"),
-        bars([("<a & b>", 0, "0"), ("긴 이름" * 20, 3, "3")], "<t>"),
-        histogram([], [], "none"),
-        histogram([0, 0], ["1", ""], "x", 1),
-    ):
-        ElementTree.fromstring(svg)
-    widths = [float(width) for width in re.findall(r'width="([\d.]+)" height="16"', bars([("a", 1, "1"), ("b", 4, "4")], "t"))]
-    assert widths[1] == 4 * widths[0]
 
 
 def test_verify_finds_strange_tokens_and_files(folder: Path) -> None:
