@@ -3,6 +3,8 @@
 import json
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -42,19 +44,19 @@ def deliver(value: Any, target: str | None) -> None:
     write_whole(Path(target), json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False) + "\n")
 
 
-def check_target(target: str | None) -> None:
-    """UserError when `--json FILE` cannot be written; to be called before the work, not after it."""
+def check_target(target: str | Path | None, option: str = "--json") -> None:
+    """UserError when the file that `option` names cannot be written; to be called before the work, not after it."""
     from braingpt.errors import UserError
 
     if target in (None, "-"):
         return
     path = Path(target)
     if path.is_dir():
-        raise UserError(f"--json {path} is a folder; name a file, or - for standard output")
+        raise UserError(f"{option} {path} is a folder; name a file{', or - for standard output' if option == '--json' else ''}")
     if not path.parent.is_dir():
-        raise UserError(f"--json {path}: there is no folder {path.parent}")
+        raise UserError(f"{option} {path}: there is no folder {path.parent}")
     if not os.access(path.parent, os.W_OK):
-        raise UserError(f"--json {path}: no permission to write in {path.parent}")
+        raise UserError(f"{option} {path}: no permission to write in {path.parent}")
 
 
 def check_out(folder: Path) -> None:
@@ -97,6 +99,8 @@ def read_text(source: str | Path) -> str:
 
     name = "standard input" if str(source) == "-" else str(source)
     try:
+        if str(source) != "-":
+            _check_size(Path(source))
         raw = sys.stdin.buffer.read() if str(source) == "-" else Path(source).read_bytes()
     except (FileNotFoundError, IsADirectoryError):
         raise UserError(f"there is no text file {name}") from None
@@ -104,6 +108,35 @@ def read_text(source: str | Path) -> str:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(f"{name} is not UTF-8 text (byte {error.start}); convert it first") from None
+
+
+def _check_size(path: Path) -> None:
+    """UserError for a text that memory cannot hold with its tokens: about 16 bytes for each of its own."""
+    import torch
+
+    from braingpt.errors import UserError
+    from braingpt.train.memory import available
+
+    size, free = path.stat().st_size, available(torch.device("cpu"))
+    if 16 * size > free:
+        raise UserError(
+            f"{path} is {size / 1e9:,.1f} GB of text, more than {free / 1e9:,.1f} GB of free memory can take at once; "
+            f"prepare it and read it from there: braingpt data prepare text {path} --out data/{path.stem}, then --data data/{path.stem}"
+        )
+
+
+@contextmanager
+def fitting(context: int) -> Iterator[None]:
+    """Turns an allocator's giving up inside the `with` into a UserError that says what to do: windows of `context` tokens were too long."""
+    from braingpt.errors import UserError
+    from braingpt.train.setup import is_out_of_memory
+
+    try:
+        yield
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        raise UserError(f"windows of {context:,} tokens need more memory than there is; take a smaller --context") from None
 
 
 def show(piece: str) -> None:

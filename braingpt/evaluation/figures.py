@@ -21,6 +21,7 @@ import numpy as np
 from braingpt.errors import UserError
 
 CONFIDENCE, RESAMPLES, FLIPS, SEED = 0.95, 2_000, 10_000, 0
+NORMAL = 1.96  # standard errors on both sides that hold 95 % of a normal distribution
 AT_ONCE = 1 << 22  # drawn numbers held at a time
 
 
@@ -37,10 +38,13 @@ class Figure:
     chance: float | None = None
     lower_is_better: bool = False
     about: dict[str, Any] = field(default_factory=dict)  # what else a reader of the JSON should know
+    given: tuple[float, float | None] | None = None  # where the units are not known: the value and its standard error
 
     @property
     def value(self) -> float | None:
         """Amounts over weights; None where there is nothing to divide by."""
+        if self.given:
+            return self.given[0]
         total = float(self.weight.sum())
         return float(self.amount.sum()) / total if total else None
 
@@ -49,8 +53,18 @@ class Figure:
         """What makes it the same figure of two models."""
         return self.task, self.language, self.metric
 
+    @property
+    def label(self) -> str:
+        """The name in short, for a table: the metric where it is not accuracy alone, the language where there is one."""
+        task = "" if self.task == "perplexity" else self.task
+        metric = "" if self.metric in ("accuracy", "acc") else self.metric.replace("_", " ")
+        return " ".join(word for word in (task, metric, self.language) if word and word != "-")
+
     def interval(self) -> tuple[float, float] | None:
         """The 95 % interval; None below two units."""
+        if self.given:
+            value, error = self.given
+            return None if error is None else (value - NORMAL * error, value + NORMAL * error)
         return _interval(self.amount, self.weight, self.stratum)
 
     def as_dict(self) -> dict[str, Any]:

@@ -131,7 +131,7 @@ def test_bench_measures_and_writes_its_report(here, braingpt, capsys, tmp_path):
 def test_doctor_tells_and_json_is_json(here, braingpt, capsys):
     assert braingpt("doctor") == 0
     text = capsys.readouterr().out
-    assert "data/sample" in text and "runs/nano-v2: step 7" in text and "pip install 'braingpt[eval]'" in text
+    assert "data/sample" in text and "runs/nano-v2: step 7" in text and "lm-eval" in text
     assert braingpt("doctor", "--json") == 0
     report = json.loads(capsys.readouterr().out)
     assert report["problems"] == 0 and {"state", "topic", "text"} == set(report["findings"][0])
