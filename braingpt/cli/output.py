@@ -59,15 +59,15 @@ def check_target(target: str | Path | None, option: str = "--json") -> None:
         raise UserError(f"{option} {path}: no permission to write in {path.parent}")
 
 
-def check_out(folder: Path) -> None:
-    """UserError when the folder `--out` cannot be made or written to; to be called before the work, not after it."""
+def check_out(folder: Path, option: str = "--out") -> None:
+    """UserError when the folder that `option` names cannot be made or written to; to be called before the work, not after it."""
     from braingpt.errors import UserError
 
     there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     if not there.is_dir():
-        raise UserError(f"--out {folder}: {there} is a file; name another folder")
+        raise UserError(f"{option} {folder}: {there} is a file; name another folder")
     if not os.access(there, os.W_OK):
-        raise UserError(f"--out {folder}: no permission to write in {there}")
+        raise UserError(f"{option} {folder}: no permission to write in {there}")
 
 
 def open_run(

@@ -39,7 +39,9 @@ def trace(model: nn.Module, windows: Sequence[Tensor]) -> Trace:
     """Follow the tokens of `windows`, (B, L) each, through the model."""
     total = sum(window.numel() for window in windows)
     layers = len(model.blocks)
-    found = Trace([], torch.zeros(layers, total, dtype=torch.bool), torch.ones(layers, total, dtype=torch.bool), [None] * layers, [0] * layers)
+    found = Trace(
+        [], torch.zeros(layers, total, dtype=torch.bool), torch.ones(layers, total, dtype=torch.bool), [None] * layers, [0] * layers
+    )
     with evaluating(model), _following(model, found) as follower:
         for window_BL in windows:
             follower.begin(window_BL, len(found.ids))

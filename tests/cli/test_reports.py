@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from braingpt.cli.bench import _print
-from braingpt.cli.inspect import _table
+from braingpt.cli.inspect_view import layers as _table
 from braingpt.inspection.sparsity import inspect_ids
 from tests.conftest import SMALL, awake
 
@@ -86,7 +86,7 @@ def test_the_sparsity_table_fits_80_columns_uncut(name):
     out.print(_table(report))
     text = out.file.getvalue()
     assert "…" not in text and max(map(len, text.splitlines())) <= 80
-    assert len(text.splitlines()) == 1 + len(report.layers) + 1
+    assert len(text.splitlines()) == 1 + len(report.layers) + 2
 
 
 def test_the_bench_table_fits_80_columns_uncut():

@@ -1,0 +1,118 @@
+"""`inspect-sparsity` in a terminal: tables within 80 columns, columns as shades, the text over bars of what was spent on it."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from braingpt.cli.output import percent
+
+SHADES, BARS = " ░▒▓█", "▁▂▃▄▅▆▇█"
+WIDEST = 60  # columns of shades; more are drawn together
+TINTS = (255, 195, 153, 117, 111)  # of the text, from little to much
+
+
+def layers(report: Any) -> Any:
+    """One row a layer. Short heads: it has to fit 80 columns."""
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    halting = report.total.depth < 1  # no model has both: V1 has dendrites, V2 may have exits
+    fifth = "depth" if halting else "dendrites_open"
+    heads = (
+        "layer",
+        "mixer",
+        "tokens",
+        "keys",
+        "depth" if halting else "dendr.",
+        "columns",
+        "dead",
+        "even",
+        "neurons",
+        "zero w.",
+        "computed",
+    )
+    for head in heads:
+        table.add_column(head, justify="left" if head == "mixer" else "right", no_wrap=True)
+    names = ("attended", "keys_kept", fifth, "columns_active", "columns_dead", "load_entropy", "neurons_fired", "weights_zero", "computed")
+    for row in [*report.layers, report.total]:
+        last = row is report.total
+        cells = [_cell(name, getattr(row, name)) for name in names]
+        table.add_row("all" if last else str(row.layer), "" if last else row.mixer, *cells, style="bold" if last else None)
+    table.add_row("said", "", *(_cell(name, report.promised.get(name)) for name in names), style="dim")
+    return table
+
+
+def _cell(name: str, value: Any) -> str:
+    if value is None:
+        return "-"
+    return str(value) if isinstance(value, int) else f"{value:.2f}" if name == "load_entropy" else share(value)
+
+
+def share(value: float | None) -> str:
+    """A share as percent, close together."""
+    return percent(value).replace(" ", "")
+
+
+def achieved(found: Sequence[Any]) -> Any:
+    """Promised, counted and measured of each part, as shares of the dense twin's."""
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for head in ("layer", "part", "promised", "counted", "reading: time", "bytes", "writing: time", "bytes"):
+        table.add_column(head, justify="left" if head == "part" else "right", no_wrap=True)
+    for one in found:
+        shares = (one.promised, one.counted, one.reading_time, one.reading_bytes, one.writing_time, one.writing_bytes)
+        last = one.layer is None
+        table.add_row("" if last else str(one.layer), one.part, *map(share, shares), style="bold" if last else None)
+    return table
+
+
+def columns(look: Any) -> Iterator[str]:
+    """Each layer's columns in a row, the darker the more tokens they won: from none to twice an even share."""
+    from braingpt.inspection.specialisation import loads
+
+    for layer, row in zip(_with_columns(look), loads(look.trace, ["all"] * len(look.trace.ids))["all"], strict=True):
+        step = -(-len(row) // WIDEST)
+        cells = [sum(row[start : start + step]) / len(row[start : start + step]) for start in range(0, len(row), step)]
+        yield f"{layer:5} " + "".join(SHADES[min(len(SHADES) - 1, round(2 * load))] for load in cells)
+
+
+def _with_columns(look: Any) -> list[int]:
+    return [layer for layer, winners in enumerate(look.trace.winners) if winners is not None]
+
+
+def told(look: Any) -> Any:
+    """What columns tell of each label, by layer, as a share, and by chance."""
+    from rich.table import Table
+
+    names = list(dict.fromkeys(one.label for one in look.told))
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for head in ("layer", *(part for name in names for part in (name, "chance"))):
+        table.add_column(head, justify="right", no_wrap=True)
+    for layer in dict.fromkeys(one.layer for one in look.told):
+        found = {one.label: one for one in look.told if one.layer == layer}
+        table.add_row(
+            str(layer), *(share(v) for name in names for v in ((found[name].share, found[name].shuffled) if name in found else (None,) * 2))
+        )
+    return table
+
+
+def text(look: Any, tokenizer: Any, tokens: int, width: int) -> Any:
+    """The first tokens, tinted by what was spent on them, with a bar below each: as wide as the piece is on the screen (Hangul: two cells)."""
+    from rich.cells import cell_len
+    from rich.text import Text
+
+    from braingpt.tokenizer.pieces import escaped, pieces
+
+    shown, line, bars, at = Text(), Text(), "", 0
+    low, high = float(look.spent.min()), float(look.spent.max())
+    for piece in pieces(tokenizer, look.trace.ids[:tokens]):
+        spent = float(look.spent[at : at + len(piece.ids)].mean())
+        at += len(piece.ids)
+        level = (spent - low) / (high - low) if high > low else 0.5
+        for character in escaped(piece.text.replace("\n", "↵")):
+            if cell_len(bars) + cell_len(character) > width:
+                shown.append(line).append("\n" + bars + "\n", "dim")
+                line, bars = Text(), ""
+            line.append(character, f"black on color({TINTS[round(level * (len(TINTS) - 1))]})")
+            bars += BARS[round(level * (len(BARS) - 1))] * cell_len(character)
+    return shown.append(line).append("\n" + bars, "dim")
