@@ -137,6 +137,6 @@ def spent(model: nn.Module, found: Trace, context: int) -> Tensor:
             attending = (mixer.flops(context) - choosing) / mixer.selector.rate  # of a chosen token: the mean over all is `rate` of it
         else:
             choosing, attending = 0.0, float(mixer.flops(context))
-        done_N += found.arrived[layer] * (mlp + choosing) + found.attended[layer] * attending
+        done_N += found.arrived[layer].double() * (mlp + choosing) + found.attended[layer].double() * attending
         whole += mlp + choosing + attending
     return done_N / whole
