@@ -24,7 +24,7 @@ SHORT = {  # appended to a command that would take minutes
     "eval": ["--windows", "2", "--context", "64"],
     "generate": ["--max-new-tokens", "4"],
     "bench": ["--steps", "2", "--batch", "1", "--context", "32", "--rounds", "1", "--prompt-tokens", "8", "--new-tokens", "2"],
-    "inspect-sparsity": ["--context", "64"],
+    "inspect-sparsity": ["--context", "64", "--rounds", "1"],
 }
 
 

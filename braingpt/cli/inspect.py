@@ -18,6 +18,9 @@ def inspect_sparsity(
     rounds: Annotated[int, typer.Option(help="Rounds of timing against a dense twin; 0 measures no time.", min=0)] = 5,
     show: Annotated[int, typer.Option(metavar="N", help="Show the first N tokens by what was spent on them.", min=0)] = 120,
     growth: Annotated[bool, typer.Option("--growth", help="Also go through all checkpoints of the run.")] = False,
+    memory: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Also count what this memory is asked and answers.", show_default=False)
+    ] = None,
     device: Device = "auto",
     json: JsonFile = None,
     html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write one HTML page with all pictures.", show_default=False)] = None,
@@ -39,12 +42,18 @@ def inspect_sparsity(
     model, tokenizer, recipe, state, folder = open_run(run, device, side)
     name, parts = _parts(source, str(text), recipe, tokenizer, context)
     windows = Text.of(parts, context)
+    recalled = None
     with fitting(context):
         found = look(model, tokenizer, windows, rounds)
+        if memory is not None:
+            from braingpt.inspection.remembered import remembered
+            from braingpt.memory.file import load_memory, weights_of
+
+            recalled = remembered(model, load_memory(memory, weights_of(state)), windows.windows)
         grown = list(grow(_checkpoints(folder), model.device, windows)) if growth else []
     total, active = model.parameters_total(), model.parameters_active()
     head = {"run": str(folder), "recipe": recipe.name, "step": state["step"], "text": name}
-    figures = {**head, "parameters_total": total, "parameters_active": active, **found.as_dict(), "growth": grown}
+    figures = {**head, "parameters_total": total, "parameters_active": active, **found.as_dict(), "growth": grown, "episodic": recalled}
     deliver(figures, json)
     drawn = pictures(found, grown) if html or png else {}
     if html:
@@ -56,6 +65,13 @@ def inspect_sparsity(
         for title, svg in drawn.items():
             write_png(svg, png / f"{title}.png")
     _print(out, head, found, grown, tokenizer, show)
+    if recalled is not None:
+        out.print(
+            f"memory of {recalled['entries']:,} entries: {recalled['reads']:,} reads of {recalled['entries_read']} each, "
+            f"{recalled['believed'] / recalled['tokens']:.1%} believed; "
+            f"{recalled['surprising'] / recalled['tokens']:.1%} of the tokens surprise the model and would be written if it were taught the text",
+            soft_wrap=True,
+        )
     out.print(f"parameters a token multiplies with: {active:,} of {total:,} ({active / total:.0%}), head included")
     for what, place in (("page", html), ("pictures", png)):
         if place:

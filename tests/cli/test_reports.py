@@ -66,16 +66,16 @@ def test_an_unwritable_place_is_told_before_the_work(here, braingpt, capsys, tmp
 
 
 def test_inspect_counts_on_the_runs_data_and_on_a_text(here, braingpt, capsys, tmp_path, monkeypatch):
-    assert braingpt("inspect-sparsity", "--context", 32, "--device", "cpu", "--json", "-") == 0
+    assert braingpt("inspect-sparsity", "--context", 32, "--rounds", 1, "--device", "cpu", "--json", "-") == 0
     captured = capsys.readouterr()
     report = json.loads(captured.out)
     assert report["text"] == "data/sample (validation)" and report["tokens"] == 2 * 8 * 32 and report["total"]["columns_active"] < 0.3
     assert "computed" in captured.err
     (tmp_path / "t.txt").write_text("The river flows.")
-    assert braingpt("inspect-sparsity", "runs/nano-v1", "--text", tmp_path / "t.txt", "--device", "cpu") == 0
+    assert braingpt("inspect-sparsity", "runs/nano-v1", "--text", tmp_path / "t.txt", "--rounds", 0, "--device", "cpu") == 0
     assert "dendritic" in capsys.readouterr().out
     monkeypatch.chdir(tmp_path)  # no data here
-    assert braingpt("inspect-sparsity", here / "runs" / "nano-v2", "--device", "cpu") == 0
+    assert braingpt("inspect-sparsity", here / "runs" / "nano-v2", "--rounds", 0, "--device", "cpu") == 0
     assert "a built-in paragraph" in capsys.readouterr().out
 
 
