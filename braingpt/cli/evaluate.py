@@ -1,5 +1,6 @@
 """`braingpt eval`: loss, perplexity and bits per byte by language, tasks, and whether one checkpoint differs from another."""
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -111,12 +112,14 @@ def _measured(
     settings = "-".join(f"{value:g}" for value in exits.values() if value is not None)
     key = f"{__version__}-{weights[:16]}-{dtype}{'-' + settings if settings else ''}"
     context = wanted.context or recipe.train.context
-    with fitting(context), side.status("opening") as status, model.recording() as layers:
-        measured = measure(
-            model, tokenizer, recipe, wanted, manager, key, lambda what: status.update(f"{folder.parent.parent.name}: {what}")
-        )
     leaving = model.early is not None and model.early.threshold is not None  # the layers see all tokens, those that left unchanged
-    used = model.early.share() if leaving else sum(layer.arrived for layer in layers) / max(1, sum(layer.tokens for layer in layers))
+    counting = model.recording() if model.exits else nullcontext(())  # else a token goes through all layers, and counting would take time
+    with fitting(context), side.status("opening") as status, counting as layers:
+        name = folder.parent.parent.name
+        measured = measure(model, tokenizer, recipe, wanted, manager, key, lambda what: status.update(f"{name}: {what}"))
+    used = model.early.share() if leaving else 1.0
+    if model.exits:
+        used = sum(layer.arrived for layer in layers) / max(1, sum(layer.tokens for layer in layers))
     folders = ", ".join(map(str, wanted.folders or recipe.data.folders))
     head = {
         "run": str(folder),
