@@ -1,5 +1,6 @@
 """`braingpt inspect-sparsity`: what a model leaves out, layer by layer: promised, counted on real text, and achieved on this machine."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -50,7 +51,7 @@ def inspect_sparsity(
             from braingpt.memory.file import load_memory, weights_of
 
             recalled = remembered(model, load_memory(memory, weights_of(state)), windows.windows)
-        grown = list(grow(_checkpoints(folder), model.device, windows)) if growth else []
+        grown = list(grow(_checkpoints(folder, model.device), windows)) if growth else []
     total, active = model.parameters_total(), model.parameters_active()
     head = {"run": str(folder), "recipe": recipe.name, "step": state["step"], "text": name}
     figures = {**head, "parameters_total": total, "parameters_active": active, **found.as_dict(), "growth": grown, "episodic": recalled}
@@ -99,16 +100,18 @@ def _parts(source: str | None, name: str, recipe: Any, tokenizer: Any, context: 
     return f"{', '.join(recipe.data.folders)} (validation)", parts
 
 
-def _checkpoints(folder: Path) -> list[Path]:
+def _checkpoints(folder: Path, device: Any) -> Iterator[tuple[int, Any]]:
+    """(step, model) of each checkpoint of the run, oldest first."""
     from braingpt.errors import UserError
-    from braingpt.train.checkpoint import list_checkpoints
+    from braingpt.train.checkpoint import list_checkpoints, load_model
 
-    found = list_checkpoints(folder.parent.parent)
+    run = folder.parent.parent
+    found = list_checkpoints(run)
     if len(found) < 2:
-        raise UserError(
-            f"--growth needs a run with several checkpoints; {folder.parent.parent} has {len(found)} (train.keep keeps more of them)"
-        )
-    return found
+        raise UserError(f"--growth needs a run with several checkpoints; {run} has {len(found)} (train.keep keeps more of them)")
+    for checkpoint in found:
+        model, _, _, state = load_model(checkpoint, device)
+        yield state["step"], model
 
 
 def _print(out: Any, head: dict[str, Any], found: Any, grown: list[dict[str, Any]], tokenizer: Any, show: int) -> None:

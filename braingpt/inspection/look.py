@@ -1,8 +1,7 @@
 """Everything `inspect-sparsity` finds out about one checkpoint and one text, and how it grew over a run's checkpoints."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -65,13 +64,10 @@ def look(model: nn.Module, tokenizer: Any, text: Text, rounds: int) -> Look:
     )
 
 
-def growth(checkpoints: Sequence[Path], device: torch.device, text: Text) -> Iterator[dict[str, Any]]:
-    """The sums over layers of each checkpoint on the same text, oldest first, with its step."""
-    from braingpt.train.checkpoint import load_model
-
-    for folder in checkpoints:
-        model, _, _, state = load_model(folder, device)
-        yield {"step": state["step"], **asdict(inspect_windows(model, text.windows).total)}
+def growth(models: Iterable[tuple[int, nn.Module]], text: Text) -> Iterator[dict[str, Any]]:
+    """The sums over layers of each (step, model) on the same text."""
+    for step, model in models:
+        yield {"step": step, **asdict(inspect_windows(model, text.windows).total)}
 
 
 def _summary(share_N: Tensor) -> dict[str, float]:
