@@ -32,7 +32,9 @@ def main() -> None:
         recipe = braingpt.load_recipe(name)
         model = braingpt.build(recipe)
         ids = torch.randint(recipe.model.vocab, (arguments.context,), generator=torch.Generator().manual_seed(0)).tolist()
-        out.print(f"\n{name}: a window of {arguments.context} tokens read, 16 written; the lowest of {arguments.rounds} rounds, of the dense twin's")
+        out.print(
+            f"\n{name}: a window of {arguments.context} tokens read, 16 written; the lowest of {arguments.rounds} rounds, of the dense twin's"
+        )
         out.print(table(achieved(model, ids, arguments.context, arguments.rounds)))
         sys.stdout.flush()
 
