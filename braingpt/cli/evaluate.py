@@ -1,5 +1,6 @@
 """`braingpt eval`: loss, perplexity and bits per byte by language, tasks, and whether one checkpoint differs from another."""
 
+import os
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any
@@ -61,6 +62,7 @@ def evaluate(
     ] = None,
 ) -> None:
     """Measure how well a model predicts text, by language, and how it does at tasks."""
+    os.environ.setdefault("TQDM_DISABLE", "1")  # lm-eval draws a bar for each of its passes; torch imports tqdm, which reads this
     from braingpt.errors import UserError
     from braingpt.evaluation.figures import compared
     from braingpt.evaluation.suite import Wanted, check_tasks

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from braingpt.cli.console import console
-from braingpt.cli.output import Device, JsonFile, Run, check_out, check_target, deliver, fitting, open_run, read_text
+from braingpt.cli.output import Device, Effort, ExitThreshold, JsonFile, Run, check_out, check_target, deliver, fitting, open_run, read_text
 
 WINDOWS = 8  # of each language's validation data
 
@@ -22,6 +22,8 @@ def inspect_sparsity(
     memory: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Also count what this memory is asked and answers.", show_default=False)
     ] = None,
+    effort: Effort = None,
+    exit_threshold: ExitThreshold = None,
     device: Device = "auto",
     json: JsonFile = None,
     html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write one HTML page with all pictures.", show_default=False)] = None,
@@ -40,7 +42,7 @@ def inspect_sparsity(
         check_out(png, "--png")
     source = read_text(text) if text else None
     out, side = console(json == "-"), console(json_output=True)
-    model, tokenizer, recipe, state, folder = open_run(run, device, side)
+    model, tokenizer, recipe, state, folder = open_run(run, device, side, effort=effort, exit_threshold=exit_threshold)
     name, parts = _parts(source, str(text), recipe, tokenizer, context)
     windows = Text.of(parts, context)
     recalled = None

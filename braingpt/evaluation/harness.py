@@ -12,7 +12,8 @@ Written for lm-eval 0.4.9 to 0.4.13. Imported only when one of its tasks is aske
 
 import logging
 import os
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,17 +34,24 @@ NEW_TOKENS = 256  # of an answer where its task does not say
 
 
 class Adapter(LM):
-    """One of our models as the harness asks it. `cut`: requests that did not fit `context` tokens and lost their beginning."""
+    """One of our models as the harness asks it. `cut`: requests that did not fit `context` tokens and lost their beginning.
 
-    def __init__(self, model: nn.Module, tokenizer: Any, context: int, language: str | None = None) -> None:
+    `say` is told how many requests of a kind are answered.
+    """
+
+    def __init__(
+        self, model: nn.Module, tokenizer: Any, context: int, language: str | None = None, say: Callable[[str], None] = lambda what: None
+    ) -> None:
         super().__init__()
         self.model, self.tokenizer, self.context, self.language, self.cut = model, tokenizer, context, language, 0
+        self.say = say
 
     def loglikelihood(self, requests: list[Any]) -> list[tuple[float, bool]]:
         """(nats, whether greedy decoding gives it) of each continuation after its context."""
         pairs = [encode_pair(self.tokenizer, context, continuation, self.language) for context, continuation in _args(requests)]
         answers: list[Any] = [None] * len(pairs)
-        for found in likelihoods(self.model, pairs, self.context):
+        for done, found in enumerate(likelihoods(self.model, pairs, self.context), 1):
+            self.say(f"answers {done:,} of {len(pairs):,}")
             answers[found.index] = (found.nats, found.greedy)
             self.cut += found.cut > 0
             self.cache_hook.add_partial("loglikelihood", requests[found.index].args, answers[found.index])
@@ -52,7 +60,8 @@ class Adapter(LM):
     def loglikelihood_rolling(self, requests: list[Any]) -> list[float]:
         """Nats of whole texts: each token once, in windows that do not overlap, the later ones behind the last token of the one before."""
         answers = []
-        for request in requests:
+        for done, request in enumerate(requests, 1):
+            self.say(f"texts {done:,} of {len(requests):,}")
             (text,) = request.args
             (marker, *_), ids = encode_pair(self.tokenizer, "", text, self.language) if text else ([0], [])
             starts = range(0, len(ids), self.context)
@@ -65,14 +74,16 @@ class Adapter(LM):
         """What the model writes after each context, up to the first of the request's stop strings."""
         prompts = [[*encode_pair(self.tokenizer, context, " ", self.language).context] for context, _ in _args(requests)]
         answers = [""] * len(requests)
-        groups: dict[str, list[int]] = {}
+        groups, done = defaultdict(list), 0
         for index, (_, settings) in enumerate(_args(requests)):
-            groups.setdefault(repr(settings), []).append(index)
+            groups[repr(settings)].append(index)
         for group in groups.values():
             group.sort(key=lambda i: -len(prompts[i]))
             while group:
                 rows = max(1, TOKENS // min(self.context, len(prompts[group[0]])))
                 batch, group = group[:rows], group[rows:]
+                done += len(batch)
+                self.say(f"writing {done:,} of {len(requests):,}")
                 written = self._written([prompts[i] for i in batch], requests[batch[0]].args[1])
                 for index, text in zip(batch, written, strict=True):
                     answers[index] = text
@@ -142,6 +153,7 @@ def run(
     limit: int | None = None,
     shots: int | None = None,
     cache: Path | None = None,
+    say: Callable[[str], None] = lambda what: None,
 ) -> Answers:
     """Measure tasks. `limit`: at most so many items of each; `shots`: examples before each; `cache`: where answers are kept, without ending.
 
@@ -149,9 +161,12 @@ def run(
     """
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     evaluator.get_git_commit_hash = lambda: None  # it asks git, which complains on the terminal outside of a repository
-    adapter = Adapter(model, tokenizer, context, language)
+    adapter = Adapter(model, tokenizer, context, language, say)
     if cache is not None:
-        cache.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            cache.parent.mkdir(parents=True, exist_ok=True)
+        except FileExistsError:
+            raise UserError(f"--cache {cache.parent} is a file; name a folder") from None
     try:
         found = evaluator.simple_evaluate(
             adapter, tasks=list(names), task_manager=manager, num_fewshot=shots, limit=limit, log_samples=True, bootstrap_iters=200,

@@ -90,7 +90,7 @@ def measure(
                     measured.notes.append(f"{task} {language}: {figure.about['cut']} texts are longer than {context} tokens and were cut")
     if wanted.foreign:
         say(", ".join(wanted.foreign))
-        _harness(model, tokenizer, wanted, manager, context, key, measured)
+        _harness(model, tokenizer, wanted, manager, context, key, measured, say)
     return measured
 
 
@@ -113,13 +113,15 @@ def _languages(tokenizer: Any, asked: str | None) -> Sequence[str]:
     return [asked] if asked else [language for language in KINDS if language in tokenizer.markers]
 
 
-def _harness(model: nn.Module, tokenizer: Any, wanted: Wanted, manager: Any, context: int, key: str, measured: Measured) -> None:
+def _harness(
+    model: nn.Module, tokenizer: Any, wanted: Wanted, manager: Any, context: int, key: str, measured: Measured, say: Callable[[str], None]
+) -> None:
     from braingpt.evaluation import harness
 
     cache = None if wanted.cache is None else wanted.cache / f"{key}-{context}-{wanted.language or 'auto'}"
     found = harness.run(
         model, tokenizer, manager, wanted.foreign, context=context, language=wanted.language, limit=wanted.limit, shots=wanted.shots,
-        cache=cache,
+        cache=cache, say=say,
     )  # fmt: skip
     measured.figures += found.figures
     measured.harness = found.raw
