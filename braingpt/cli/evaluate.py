@@ -66,6 +66,7 @@ def evaluate(
     from braingpt.errors import UserError
     from braingpt.evaluation.figures import compared
     from braingpt.evaluation.suite import Wanted, check_tasks
+    from braingpt.train.checkpoint import resolve
 
     names = tuple(dict.fromkeys(name for name in tasks.replace(" ", "").split(",") if name))
     if not names:
@@ -78,6 +79,8 @@ def evaluate(
         raise UserError("--lang belongs to --text or to tasks")
     check_target(json)
     check_target(html, "--html")
+    if against is not None:
+        resolve(against)  # told now, not after the first one's hours
     source = read_text(text) if text else None
     wanted = Wanted(names, source, tuple(data or ()), lang, context, windows, limit, shots, task_files, cache)
     manager = check_tasks(wanted)

@@ -30,9 +30,12 @@ def inspect_sparsity(
     png: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Write the pictures as PNG files.", show_default=False)] = None,
 ) -> None:
     """Show what is really sparse in a model. Tokens, keys, columns, neurons, weights, work; and what it brings in time and bytes."""
+    from braingpt.cli import inspect_view as view
+    from braingpt.files import write_whole
     from braingpt.inspection.look import Text, look
     from braingpt.inspection.look import growth as grow
     from braingpt.inspection.page import page, pictures
+    from braingpt.inspection.remembered import remembered
     from braingpt.report.png import check_png, write_png
 
     check_target(json)
@@ -43,39 +46,30 @@ def inspect_sparsity(
     source = read_text(text) if text else None
     out, side = console(json == "-"), console(json_output=True)
     model, tokenizer, recipe, state, folder = open_run(run, device, side, effort=effort, exit_threshold=exit_threshold)
+    checkpoints = _checkpoints(folder) if growth else []
+    taught = _memory(memory, state) if memory else None
     name, parts = _parts(source, str(text), recipe, tokenizer, context)
     windows = Text.of(parts, context)
-    recalled = None
+    if rounds and not _twin_fits(model):
+        side.print("not measured against a dense twin: it does not fit beside the model", soft_wrap=True)
+        rounds = 0
     with fitting(context):
         found = look(model, tokenizer, windows, rounds)
-        if memory is not None:
-            from braingpt.inspection.remembered import remembered
-            from braingpt.memory.file import load_memory, weights_of
-
-            recalled = remembered(model, load_memory(memory, weights_of(state)), windows.windows)
-        grown = list(grow(_checkpoints(folder, model.device), windows)) if growth else []
-    total, active = model.parameters_total(), model.parameters_active()
+        recalled = remembered(model, taught, windows.windows) if taught else None
+        grown = list(grow(_models(checkpoints, model.device), windows))
     head = {"run": str(folder), "recipe": recipe.name, "step": state["step"], "text": name}
-    figures = {**head, "parameters_total": total, "parameters_active": active, **found.as_dict(), "growth": grown, "episodic": recalled}
-    deliver(figures, json)
+    parameters = {"parameters_total": model.parameters_total(), "parameters_active": model.parameters_active()}
+    deliver({**head, **parameters, **found.as_dict(), "growth": grown, "episodic": recalled}, json)
     drawn = pictures(found, grown) if html or png else {}
     if html:
-        from braingpt.files import write_whole
-
         write_whole(html, page(head, found, drawn, tokenizer))
     if png:
         png.mkdir(parents=True, exist_ok=True)
         for title, svg in drawn.items():
             write_png(svg, png / f"{title}.png")
-    _print(out, head, found, grown, tokenizer, show)
-    if recalled is not None:
-        out.print(
-            f"memory of {recalled['entries']:,} entries: {recalled['reads']:,} reads of {recalled['entries_read']} each, "
-            f"{recalled['believed'] / recalled['tokens']:.1%} believed; "
-            f"{recalled['surprising'] / recalled['tokens']:.1%} of the tokens surprise the model and would be written if it were taught the text",
-            soft_wrap=True,
-        )
-    out.print(f"parameters a token multiplies with: {active:,} of {total:,} ({active / total:.0%}), head included")
+    _print(out, head, parameters, found, grown, recalled)
+    if show:
+        view.print_text(out, found, tokenizer, show)
     for what, place in (("page", html), ("pictures", png)):
         if place:
             out.print(f"{what}: {place}", soft_wrap=True, markup=False)
@@ -102,31 +96,56 @@ def _parts(source: str | None, name: str, recipe: Any, tokenizer: Any, context: 
     return f"{', '.join(recipe.data.folders)} (validation)", parts
 
 
-def _checkpoints(folder: Path, device: Any) -> Iterator[tuple[int, Any]]:
-    """(step, model) of each checkpoint of the run, oldest first."""
+def _checkpoints(folder: Path) -> list[Path]:
+    """Those of the run, oldest first. UserError where there is nothing to compare."""
     from braingpt.errors import UserError
-    from braingpt.train.checkpoint import list_checkpoints, load_model
+    from braingpt.train.checkpoint import list_checkpoints
 
     run = folder.parent.parent
     found = list_checkpoints(run)
     if len(found) < 2:
         raise UserError(f"--growth needs a run with several checkpoints; {run} has {len(found)} (train.keep keeps more of them)")
-    for checkpoint in found:
+    return found
+
+
+def _models(checkpoints: list[Path], device: Any) -> Iterator[tuple[int, Any]]:
+    from braingpt.train.checkpoint import load_model
+
+    for checkpoint in checkpoints:
         model, _, _, state = load_model(checkpoint, device)
         yield state["step"], model
 
 
-def _print(out: Any, head: dict[str, Any], found: Any, grown: list[dict[str, Any]], tokenizer: Any, show: int) -> None:
+def _memory(file: Path, state: dict[str, Any]) -> Any:
+    from braingpt.memory.file import load_memory, weights_of
+
+    return load_memory(file, weights_of(state))
+
+
+def _twin_fits(model: Any) -> bool:
+    """Whether a dense model with as many parameters has room."""
+    from braingpt.train.memory import available
+
+    return 1.2 * model.parameters_total() * model.embedding.weight.element_size() < available(model.device)
+
+
+def _print(
+    out: Any, head: dict[str, Any], parameters: dict[str, int], found: Any, grown: list[dict[str, Any]], recalled: dict[str, int] | None
+) -> None:
     from braingpt.cli import inspect_view as view
 
-    report = found.report
+    report, (total, active) = found.report, parameters.values()
     out.print(
         f"{head['recipe']}, step {head['step']}: {report.tokens:,} tokens of {head['text']}, windows of {report.context}", soft_wrap=True
     )
     out.print(view.layers(report))
-    out.print("computed: arithmetic done over that of the same shape done densely; said: by the recipe", style="dim")
-    for line in _lines(report, found):
+    for line in view.some_models_have(found):
         out.print(line, soft_wrap=True)
+    out.print(f"parameters a token multiplies with: {active:,} of {total:,} ({active / total:.0%}), head included")
+    out.print("computed: arithmetic done over that of the same shape done densely; said: by recipe", style="dim", soft_wrap=True)
+    if recalled is not None:
+        for line in view.recalled(recalled):
+            out.print(line, soft_wrap=True)
     if found.achieved:
         out.print("\nof a dense twin's, on this machine:")
         out.print(view.achieved(found.achieved))
@@ -138,27 +157,4 @@ def _print(out: Any, head: dict[str, Any], found: Any, grown: list[dict[str, Any
             out.print(line, markup=False)
     if grown:
         out.print("\nover training:")
-        for one in grown:
-            shares = ", ".join(
-                f"{name.replace('_', ' ')} {view.share(one[name])}" for name in ("neurons_fired", "load_entropy") if one[name] is not None
-            )
-            out.print(f"step {one['step']:,}: {shares}, computed {view.share(one['computed'])}", soft_wrap=True)
-    if show:
-        spent = found.as_dict()["spent"]
-        out.print(
-            f"\nspent on a token, of what the layers could: {spent['lowest']:.0%} to {spent['highest']:.0%}, median {spent['median']:.0%}"
-        )
-        out.print(view.text(found, tokenizer, show, min(out.width, 80)), soft_wrap=True)
-
-
-def _lines(report: Any, found: Any) -> list[str]:
-    """What only some models have."""
-    total, lines = report.total, []
-    if report.promised["two_four"]:
-        lines.append(f"2:4 form: {total.two_four:.1%} of the MLP's weights in fours")
-    if total.memory_reads:
-        lines.append(f"memory: {total.memory_reads:,} reads; {total.memory_writes:,} writes that bound more than half of what was new")
-    if total.depth < 1 or min(found.depths()[-1:]) < report.tokens:
-        tokens = ", ".join(f"{layers}: {count / report.tokens:.0%}" for layers, count in enumerate(found.depths()) if count)
-        lines.append(f"tokens by layers gone through: {tokens}")
-    return lines
+        out.print(view.grown(grown))

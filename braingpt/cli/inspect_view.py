@@ -96,6 +96,54 @@ def told(look: Any) -> Any:
     return table
 
 
+def some_models_have(look: Any) -> Iterator[str]:
+    """2:4 weights, a memory in the network, tokens that leave."""
+    report, total = look.report, look.report.total
+    if report.promised["two_four"]:
+        yield f"2:4 form: {total.two_four:.1%} of the MLP's weights in fours"
+    if total.memory_reads:
+        yield f"memory: {total.memory_reads:,} reads; {total.memory_writes:,} writes that bound more than half of what was new"
+    depths = look.depths()
+    if depths[-1] < report.tokens:
+        yield f"tokens by layers gone through: {', '.join(f'{n}: {count / report.tokens:.0%}' for n, count in enumerate(depths) if count)}"
+
+
+def recalled(found: dict[str, int]) -> Iterator[str]:
+    """Of a memory file."""
+    yield (
+        f"memory file: {found['entries']:,} entries, {found['reads']:,} reads of {found['entries_read']} of them, "
+        f"believed at {found['believed'] / found['tokens']:.1%} of the tokens"
+    )
+    yield f"{found['surprising'] / found['tokens']:.1%} of the tokens surprise the model: as many entries would the text write"
+
+
+def grown(found: Sequence[dict[str, Any]]) -> Any:
+    """A row for each checkpoint."""
+    from rich.table import Table
+
+    names = {
+        "depth": "depth",
+        "attended": "tokens",
+        "columns_dead": "dead",
+        "load_entropy": "even",
+        "neurons_fired": "neurons",
+        "computed": "computed",
+    }
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for head in ("step", *names.values()):
+        table.add_column(head, justify="right", no_wrap=True)
+    for one in found:
+        table.add_row(f"{one['step']:,}", *(_cell(name, one[name]) for name in names))
+    return table
+
+
+def print_text(out: Any, look: Any, tokenizer: Any, tokens: int) -> None:
+    """What was spent on the tokens, in a line and below the first of them."""
+    low, middle, high = look.summary().values()
+    out.print(f"\nspent on a token, of what the layers could: {low:.0%} to {high:.0%}, median {middle:.0%}")
+    out.print(text(look, tokenizer, tokens, min(out.width, 80)), soft_wrap=True)
+
+
 def text(look: Any, tokenizer: Any, tokens: int, width: int) -> Any:
     """The first tokens, tinted by what was spent on them, with a bar below each: as wide as the piece is on the screen (Hangul: two cells)."""
     from rich.cells import cell_len

@@ -48,10 +48,15 @@ class Look:
         """How many tokens went through 0, 1, ... all layers."""
         return torch.bincount(self.trace.depth(), minlength=len(self.trace.arrived) + 1).tolist()
 
+    def summary(self) -> dict[str, float]:
+        """The lowest, median and highest share spent on a token."""
+        share_N = torch.quantile(self.spent, torch.tensor([0, 0.5, 1.0], dtype=self.spent.dtype))
+        return dict(zip(("lowest", "median", "highest"), share_N.tolist(), strict=True))
+
     def as_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON; of each token no more than its share."""
+        """Plain values, for JSON; of the tokens sums alone."""
         figures = {"achieved": [asdict(one) for one in self.achieved], "specialisation": [asdict(one) for one in self.told]}
-        return self.report.as_dict() | figures | {"depths": self.depths(), "loads": self.loads, "spent": _summary(self.spent)}
+        return self.report.as_dict() | figures | {"depths": self.depths(), "loads": self.loads, "spent": self.summary()}
 
 
 def look(model: nn.Module, tokenizer: Any, text: Text, rounds: int) -> Look:
@@ -68,8 +73,3 @@ def growth(models: Iterable[tuple[int, nn.Module]], text: Text) -> Iterator[dict
     """The sums over layers of each (step, model) on the same text."""
     for step, model in models:
         yield {"step": step, **asdict(inspect_windows(model, text.windows).total)}
-
-
-def _summary(share_N: Tensor) -> dict[str, float]:
-    names = ("lowest", "median", "highest")
-    return dict(zip(names, torch.quantile(share_N, torch.tensor([0, 0.5, 1.0], dtype=share_N.dtype)).tolist(), strict=True))

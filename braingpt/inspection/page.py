@@ -60,7 +60,7 @@ def page(head: dict[str, Any], look: Look, drawn: dict[str, str], tokenizer: Any
         body += ["<h2>Achieved</h2>", _achieved(look.achieved), paragraphs(about, quiet=True)]
     body += [
         "<h2>Pictures</h2>",
-        *drawn.values(),
+        *(f"<h3>{escape(name.replace('-', ', '))}</h3>{drawing}" for name, drawing in drawn.items()),
         "<h2>The text</h2>",
         paragraphs("The darker, the more was spent on a token."),
         _coloured(look, tokenizer),

@@ -16,7 +16,7 @@ WIDE = [
     "model.layers=1",
     "model.hidden=192",
     "model.vocab=512",
-    "model.columns.count=64",
+    "model.columns.count=160",
     "model.columns.width=64",
     "model.attention.layers=[]",
 ]
@@ -73,12 +73,12 @@ def test_the_masked_dense_impostor_is_exposed_and_the_honest_layer_is_not(honest
     finally:
         block.mlp = block.mlp.real
     assert (
-        claims.total.columns_active == pytest.approx(3 / 65)
+        claims.total.columns_active == pytest.approx(3 / 161)
         and claims.total.columns_active == inspect_ids(honest, IDS).total.columns_active
     )
     assert fake.counted == real.counted < 0.1 and fake.promised == real.promised < 0.1
     assert real.writing_bytes < 0.1 < 0.95 < fake.writing_bytes and fake.reading_bytes > 1
-    assert real.writing_time < 0.6 < fake.writing_time
+    assert real.writing_time < 0.5 < fake.writing_time
 
 
 def test_impostor_and_honest_layer_compute_the_same(honest):
