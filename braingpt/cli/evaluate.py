@@ -196,11 +196,11 @@ def _differences(comparisons: list[Any]) -> Any:
             continue
         clear = one.interval is not None and (one.interval[0] > 0 or one.interval[1] < 0)
         p = "-" if one.p is None else f"{one.p:.3f}" if one.p >= 0.001 else "<0.001"
-        values = (number(one.first.value), number(one.second.value), f"{one.difference:+.3f}", span(one.interval, "+", " to "))
+        values = (number(one.first.value), number(one.second.value), f"{one.difference:+.4f}", span(one.interval, "+.4f", " to "))
         table.add_row(one.first.label, *values, p, style="bold" if clear else None)
     return table
 
 
-def span(interval: tuple[float, float] | None, sign: str = "", between: str = " - ") -> str:
+def span(interval: tuple[float, float] | None, form: str = ".3f", between: str = " - ") -> str:
     """An interval for a table."""
-    return "-" if interval is None else f"{interval[0]:{sign}.3f}{between}{interval[1]:{sign}.3f}"
+    return "-" if interval is None else f"{interval[0]:{form}}{between}{interval[1]:{form}}"
