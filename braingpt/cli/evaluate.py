@@ -2,6 +2,7 @@
 
 import os
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -91,7 +92,8 @@ def evaluate(
     result |= {"notes": measured.notes, "lm_eval": measured.harness}
     comparisons = []
     if against is not None:  # as it is: --dtype and the like are the first one's, so that a run can be compared with itself in int8
-        other, others = _measured(against, wanted, manager, device, side, text)
+        same = replace(wanted, context=head["context"], folders=tuple(map(Path, head["folders"])))
+        other, others = _measured(against, same, manager, device, side, text)
         comparisons = compared(measured.figures, others.figures)
         result |= {"against": other, "comparisons": [comparison.as_dict() for comparison in comparisons]}
     deliver(result, json)
@@ -125,13 +127,14 @@ def _measured(
     used = model.early.share() if leaving else 1.0
     if model.exits:
         used = sum(layer.arrived for layer in layers) / max(1, sum(layer.tokens for layer in layers))
-    folders = ", ".join(map(str, wanted.folders or recipe.data.folders))
+    folders = [str(folder) for folder in wanted.folders or recipe.data.folders]
     head = {
         "run": str(folder),
         "recipe": recipe.name,
         "step": state["step"],
         "tasks": list(wanted.tasks),
-        "data": (str(text) if text else folders) if measured.scores else None,
+        "data": (str(text) if text else ", ".join(folders)) if measured.scores else None,
+        "folders": [] if text else folders,
         "context": context,
         "dtype": dtype,
         "layers_used": used,

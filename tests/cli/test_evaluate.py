@@ -1,4 +1,6 @@
+import hashlib
 import json
+import shutil
 import sys
 
 import pytest
@@ -28,6 +30,27 @@ def test_a_run_does_not_differ_from_itself(here, braingpt, tmp_path):
     assert braingpt("eval", "runs/nano-v2", "--against", "runs/nano-v2", "--windows", 3, "--device", "cpu", "--json", out) == 0
     comparisons = json.loads(out.read_text())["comparisons"]
     assert len(comparisons) == 6 and all(c["difference"] == 0 and c["p"] == 1 and c["low"] == c["high"] == 0 for c in comparisons)
+
+
+def other(source, target, *changes):
+    """A copy of a checkpoint whose recipe says something else."""
+    folder = shutil.copytree(source, target)
+    recipe, state = (folder / "recipe.yaml").read_text(), json.loads((folder / "state.json").read_text())
+    for old, new in changes:
+        assert old in recipe
+        recipe = recipe.replace(old, new)
+    (folder / "recipe.yaml").write_text(recipe)
+    state["files"]["recipe.yaml"] = {"bytes": len(recipe.encode()), "sha256": hashlib.sha256(recipe.encode()).hexdigest()}
+    (folder / "state.json").write_text(json.dumps(state))
+    return folder
+
+
+def test_the_other_run_is_measured_on_the_first_ones_text(here, braingpt, tmp_path):
+    source, out = here / "runs" / "nano-v1" / "checkpoints" / "step-0000007", tmp_path / "e.json"
+    folder = other(source, tmp_path / "other", ("context: 32", "context: 16"), ("data/sample", "data/elsewhere"))
+    assert braingpt("eval", "runs/nano-v2", "--against", folder, "--windows", 3, "--device", "cpu", "--json", out) == 0
+    result = json.loads(out.read_text())
+    assert result["against"]["context"] == 32 and result["against"]["data"] == "data/sample" and len(result["comparisons"]) == 6
 
 
 def test_texts_longer_than_the_context_are_named(here, braingpt, capsys):
@@ -64,14 +87,14 @@ def test_an_unknown_task_is_told_with_and_without_lm_eval(here, braingpt, capsys
     assert "unknown task 'bindng'; did you mean 'binding'?" in line and "pip install 'braingpt[eval]'" in line
 
 
-def test_a_checkpoint_of_another_architecture_is_one_line(here, braingpt, capsys, tmp_path):
-    import shutil
-
-    folder = shutil.copytree(here / "runs" / "nano-v2" / "checkpoints" / "step-0000007", tmp_path / "odd")
-    recipe = folder / "recipe.yaml"
-    recipe.write_text(recipe.read_text().replace("architecture: v2", "architecture: v9"))
-    assert braingpt("eval", folder, "--device", "cpu") in (1, 2)
-    assert len(capsys.readouterr().err.splitlines()) == 1
+@pytest.mark.parametrize("command", ["eval", "inspect-sparsity"])
+@pytest.mark.parametrize(("written", "message"), [("v9", "'v9'"), ("dense", "lacks 'model.mlp'")])
+def test_a_checkpoint_of_another_architecture_is_one_line(here, braingpt, capsys, tmp_path, command, written, message):
+    source = here / "runs" / "nano-v2" / "checkpoints" / "step-0000007"
+    folder = other(source, tmp_path / "odd", ("architecture: v2", f"architecture: {written}"))
+    assert braingpt(command, folder, "--device", "cpu") in (1, 2)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"{folder} holds a model that braingpt" in line and message in line
 
 
 def test_texts_and_windows_beyond_memory_are_one_line(here, braingpt, capsys, tmp_path, monkeypatch):
