@@ -31,13 +31,22 @@ class Text:
             raise UserError("there are no tokens to look at")
         return cls([window for _, window in cut], [language for language, _ in cut])
 
+    def starts(self) -> dict[str, int]:
+        """The first token of each language's windows, "text" where the text itself tells."""
+        found, at = {}, 0
+        for window, language in zip(self.windows, self.languages, strict=True):
+            found.setdefault(language or "text", at)
+            at += window.numel()
+        return found
+
 
 @dataclass
 class Look:
-    """What was found. labels: of each token; loads: by language, layer and column; spent: (N,) of each token; achieved: empty if not measured."""
+    """What was found. starts: of `Text`; labels: of each token; loads: by language, layer and column; spent: (N,) of each token; achieved: empty if not measured."""
 
     report: Report
     trace: Trace
+    starts: dict[str, int]
     spent: Tensor
     labels: dict[str, list[str]]
     told: list[Told]
@@ -64,9 +73,8 @@ def look(model: nn.Module, tokenizer: Any, text: Text, rounds: int) -> Look:
     report, found = inspect_windows(model, text.windows), trace(model, text.windows)
     labelled = labels(tokenizer, text.windows, text.languages)
     timed = achieved(model, text.windows[0][0].tolist(), report.context, rounds) if rounds else []
-    return Look(
-        report, found, spent(model, found, report.context), labelled, told(found, labelled), loads(found, labelled["language"]), timed
-    )
+    by_language = loads(found, labelled["language"])
+    return Look(report, found, text.starts(), spent(model, found, report.context), labelled, told(found, labelled), by_language, timed)
 
 
 def growth(models: Iterable[tuple[int, nn.Module]], text: Text) -> Iterator[dict[str, Any]]:

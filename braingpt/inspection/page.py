@@ -33,11 +33,11 @@ def pictures(look: Look, grown: list[dict[str, Any]]) -> dict[str, str]:
             title = f"columns by layer, {language}: share of tokens won, over an even share"
             drawn[f"columns-{language.replace('?', 'unknown')}"] = svg.heatmap(rows, layers, title, most=EVEN)
     if look.told:
-        named = {
-            f"{label}": [(t.layer, t.share) for t in look.told if t.label == label] for label in dict.fromkeys(t.label for t in look.told)
-        }
-        by_chance = {f"{label}, shuffled": [(t.layer, t.shuffled) for t in look.told if t.label == label] for label in named}
-        drawn["specialisation"] = svg.lines(named | by_chance, "what the winning column tells, as a share", "layer")
+        curves = {}
+        for label in dict.fromkeys(one.label for one in look.told):
+            curves[label] = [(one.layer, one.share) for one in look.told if one.label == label]
+            curves[f"{label}, shuffled"] = [(one.layer, one.shuffled) for one in look.told if one.label == label]
+        drawn["specialisation"] = svg.lines(curves, "what the winning column tells, as a share", "layer")
     depths = look.depths()
     drawn["depth"] = svg.histogram(depths, [str(layer) for layer in range(len(depths))], "tokens by layers gone through")
     if look.achieved:
@@ -99,12 +99,11 @@ def _cell(value: Any) -> str:
 
 
 def _coloured(look: Look, tokenizer: Any) -> str:
-    """The first tokens of each language, on a blue as strong as what was spent on them; the figure stands where the pointer rests."""
-    parts, languages = [], look.labels["language"]
+    """The first tokens of each part, on a blue as strong as what was spent on them; the figure stands where the pointer rests."""
+    parts, ends = [], [*look.starts.values(), len(look.trace.ids)][1:]
     low, high = float(look.spent.min()), float(look.spent.max())
-    for language in dict.fromkeys(languages):
-        first = languages.index(language)
-        ids = look.trace.ids[first : first + SHOWN]
+    for (name, first), end in zip(look.starts.items(), ends, strict=True):
+        ids = look.trace.ids[first : min(end, first + SHOWN)]
         spans, at = [], first
         for piece in pieces(tokenizer, ids):
             share = float(look.spent[at : at + len(piece.ids)].mean())
@@ -112,5 +111,5 @@ def _coloured(look: Look, tokenizer: Any) -> str:
             text = "\n".join(map(escaped, piece.text.split("\n")))
             spans.append(f'<span style="background:rgba(27,108,168,{shade:.2f})" title="{100 * share:.0f} %">{escape(text)}</span>')
             at += len(piece.ids)
-        parts.append(f'<h3>{escape(language)}</h3><div class="spent">{"".join(spans)}</div>')
+        parts.append(f'<h3>{escape(name)}</h3><div class="spent">{"".join(spans)}</div>')
     return "".join(parts)
