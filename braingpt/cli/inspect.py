@@ -149,6 +149,8 @@ def _print(
     if found.achieved:
         out.print("\nof a dense twin's, on this machine:")
         out.print(view.achieved(found.achieved))
+        if busy := view.busy():
+            out.print(busy, style="dim")
     if found.told:
         out.print("\nwhat the winning column tells, as a share of all there is to know:")
         out.print(view.told(found))

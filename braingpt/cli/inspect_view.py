@@ -1,5 +1,6 @@
 """`inspect-sparsity` in a terminal: tables within 80 columns, columns as shades, the text over bars of what was spent on it."""
 
+import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -64,6 +65,14 @@ def achieved(found: Sequence[Any]) -> Any:
         last = one.layer is None
         table.add_row("" if last else str(one.layer), one.part, *map(share, shares), style="bold" if last else None)
     return table
+
+
+def busy() -> str | None:
+    """A word where other programs have the processors: a minute's mean of those that want to run, this one among them."""
+    if not hasattr(os, "getloadavg"):  # Windows
+        return None
+    load, processors = os.getloadavg()[0], os.cpu_count() or 1
+    return f"{load:.1f} programs share {processors} processors: times are unsure" if load > processors + 1 else None
 
 
 def columns(look: Any) -> Iterator[str]:
