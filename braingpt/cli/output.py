@@ -3,6 +3,8 @@
 import json
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -46,8 +48,8 @@ def deliver(value: Any, target: str | None) -> None:
     write_whole(Path(target), json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False) + "\n")
 
 
-def check_target(target: str | None, option: str = "--json") -> None:
-    """UserError when the file an option names cannot be written; to be called before the work, not after it."""
+def check_target(target: str | Path | None, option: str = "--json") -> None:
+    """UserError when the file that `option` names cannot be written; to be called before the work, not after it."""
     from braingpt.errors import UserError
 
     if target is None or (target == "-" and option == "--json"):
@@ -61,15 +63,15 @@ def check_target(target: str | None, option: str = "--json") -> None:
         raise UserError(f"{option} {path}: no permission to write in {path.parent}")
 
 
-def check_out(folder: Path) -> None:
-    """UserError when the folder `--out` cannot be made or written to; to be called before the work, not after it."""
+def check_out(folder: Path, option: str = "--out") -> None:
+    """UserError when the folder that `option` names cannot be made or written to; to be called before the work, not after it."""
     from braingpt.errors import UserError
 
     there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     if not there.is_dir():
-        raise UserError(f"--out {folder}: {there} is a file; name another folder")
+        raise UserError(f"{option} {folder}: {there} is a file; name another folder")
     if not os.access(there, os.W_OK):
-        raise UserError(f"--out {folder}: no permission to write in {there}")
+        raise UserError(f"{option} {folder}: no permission to write in {there}")
 
 
 def open_run(
@@ -101,6 +103,8 @@ def read_text(source: str | Path) -> str:
 
     name = "standard input" if str(source) == "-" else str(source)
     try:
+        if str(source) != "-":
+            _check_size(Path(source))
         raw = sys.stdin.buffer.read() if str(source) == "-" else Path(source).read_bytes()
     except (FileNotFoundError, IsADirectoryError):
         raise UserError(f"there is no text file {name}") from None
@@ -108,6 +112,35 @@ def read_text(source: str | Path) -> str:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(f"{name} is not UTF-8 text (byte {error.start}); convert it first") from None
+
+
+def _check_size(path: Path) -> None:
+    """UserError for a text that memory cannot hold with its tokens: about 16 bytes for each of its own."""
+    import torch
+
+    from braingpt.errors import UserError
+    from braingpt.train.memory import available
+
+    size, free = path.stat().st_size, available(torch.device("cpu"))
+    if 16 * size > free:
+        raise UserError(
+            f"{path} is {size / 1e9:,.1f} GB of text, more than {free / 1e9:,.1f} GB of free memory can take at once; "
+            f"prepare it and read it from there: braingpt data prepare text {path} --out data/{path.stem}, then --data data/{path.stem}"
+        )
+
+
+@contextmanager
+def fitting(context: int) -> Iterator[None]:
+    """Turns an allocator's giving up inside the `with` into a UserError that says what to do: windows of `context` tokens were too long."""
+    from braingpt.errors import UserError
+    from braingpt.train.setup import is_out_of_memory
+
+    try:
+        yield
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        raise UserError(f"windows of {context:,} tokens need more memory than there is; take a smaller --context") from None
 
 
 def show(piece: str) -> None:

@@ -4,6 +4,8 @@ Bits per byte compare across tokenizers; loss and perplexity do not. They are th
 of UTF-8, over ln 2, over those bytes; markers and document ends, which are no text, are left out (as in nanochat). Loss and perplexity
 are means over every predicted token, markers and ends included, so they continue the training curve.
 
+Each window is kept as a unit of its own (`Scores.figures`), so that intervals and comparisons between models can be made of them.
+
 Shapes: B rows, L positions, V vocabulary.
 """
 
@@ -17,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from braingpt.errors import UserError
+from braingpt.evaluation.figures import Figure, pooled
 from braingpt.inference.engine import evaluating
 
 IGNORED = -100  # the target of a position that is not scored
@@ -67,11 +70,29 @@ class Scores(Score):
     """The pooled score of all languages, and each language's own."""
 
     by_language: dict[str, Score] = field(default_factory=dict)
+    windows: dict[str, list[Score]] = field(default_factory=dict)  # of each language, in the order they were read
 
-    def count(self, language: str, score: Score) -> None:
-        """Add `score` to the language's and to the pool."""
-        self.by_language.setdefault(language, Score()).add(score)
-        self.add(score)
+    def count(self, language: str, windows: list[Score]) -> None:
+        """Add windows to the language's and to the pool."""
+        self.windows.setdefault(language, []).extend(windows)
+        for score in windows:
+            self.by_language.setdefault(language, Score()).add(score)
+            self.add(score)
+
+    def figures(self) -> list[Figure]:
+        """Bits per byte and loss of each language and, where there are several, of all; the units are windows."""
+        found = []
+        for metric, amount, weight in (
+            ("bits_per_byte", lambda s: s.text_nats / math.log(2), "bytes"),
+            ("loss", lambda s: s.nats, "tokens"),
+        ):
+            parts = [
+                Figure("perplexity", language, metric, np.array([amount(s) for s in scores]),
+                       np.array([getattr(s, weight) for s in scores], dtype=float), lower_is_better=True)
+                for language, scores in self.windows.items()
+            ]  # fmt: skip
+            found += [*parts, *([pooled(parts)] if len(parts) > 1 else [])]
+        return found
 
     def as_dict(self) -> dict[str, Any]:
         """The pool's figures and `by_language`."""
@@ -102,7 +123,7 @@ def evaluate(
     for language in languages or shards.languages("validation"):
         for batch in validation_windows(shards, language, context, rows, windows, tokenizer.eot if reset_at_documents else None):
             segments_BL = None if batch.segments_BL is None else batch.segments_BL.to(device)
-            scores.count(language, score_batch(model, batch.ids_BL.to(device), batch.targets_BL.to(device), bytes_V, segments_BL))
+            scores.count(language, score_rows(model, batch.ids_BL.to(device), batch.targets_BL.to(device), bytes_V, segments_BL))
     if not scores.tokens:
         raise UserError(f"the data holds no validation window of {context} tokens; take a smaller context or prepare more data")
     return scores
@@ -130,7 +151,7 @@ def evaluate_text(
     bytes_V = torch.from_numpy(np.asarray(tokenizer.token_bytes())).to(device)
     scores = Scores()
     for ids_BL, targets_BL in windows_of(ids, context, rows):
-        scores.count(names.get(ids[0], "?"), score_batch(model, ids_BL.to(device), targets_BL.to(device), bytes_V))
+        scores.count(names.get(ids[0], "?"), score_rows(model, ids_BL.to(device), targets_BL.to(device), bytes_V))
     return scores
 
 
@@ -148,12 +169,12 @@ def windows_of(ids: list[int], context: int, rows: int) -> Iterator[tuple[Tensor
         yield ids_BL, targets_BL
 
 
-def score_batch(model: nn.Module, ids_BL: Tensor, targets_BL: Tensor, bytes_V: Tensor, segments_BL: Tensor | None = None) -> Score:
-    """Sums over one batch, in float64. `bytes_V`: UTF-8 bytes each token stands for, 0 for specials, on the model's device."""
+def score_rows(model: nn.Module, ids_BL: Tensor, targets_BL: Tensor, bytes_V: Tensor, segments_BL: Tensor | None = None) -> list[Score]:
+    """The sums of each row, in float64. `bytes_V`: UTF-8 bytes each token stands for, 0 for specials, on the model's device."""
     where = {} if segments_BL is None else {"segments_BL": segments_BL}
     with evaluating(model):
         loss_BL = model(ids_BL, targets_BL, reduction="none", **where).loss.reshape(targets_BL.shape).double()
         scored_BL = targets_BL != IGNORED
         size_BL = bytes_V[targets_BL.clamp(min=0)] * scored_BL
-        nats, text_nats = (loss_BL * scored_BL).sum(), (loss_BL * (size_BL > 0)).sum()
-        return Score(int(scored_BL.sum()), int(size_BL.sum()), float(nats), float(text_nats))
+        sums = (scored_BL, size_BL, loss_BL * scored_BL, loss_BL * (size_BL > 0))
+        return [Score(*row) for row in zip(*(part_BL.sum(1).tolist() for part_BL in sums), strict=True)]

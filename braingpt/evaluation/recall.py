@@ -13,8 +13,11 @@ import torch
 from torch import Tensor
 
 from braingpt.errors import UserError
+from braingpt.evaluation.figures import Figure
 from braingpt.inference.engine import evaluating
 
+LEVELS = ((4, 32), (8, 64), (16, 128))  # pairs, and tokens of a row
+UNSEEN = 10**6  # a seed that no training should use
 POWER = 0.01  # of the law of distances: the smaller, the more queries stand near the pairs
 
 
@@ -42,12 +45,30 @@ def recall_batch(seed: int, step: int, rows: int, length: int, pairs: int, vocab
     return torch.from_numpy(ids_BL), torch.from_numpy(targets_BL)
 
 
-def recall_accuracy(model: torch.nn.Module, length: int, pairs: int, *, rows: int = 16, batches: int = 4, seed: int = 10**6) -> float:
-    """Share of queries at which the likeliest of all V tokens is the value. The default seed is one that no training should use."""
-    device, right, asked = next(model.parameters()).device, 0, 0
+def recall_accuracy(model: torch.nn.Module, length: int, pairs: int, *, rows: int = 16, batches: int = 4, seed: int = UNSEEN) -> float:
+    """Share of queries at which the likeliest of all V tokens is the value."""
+    exact, _ = recall_figures(model, length, pairs, rows=rows, batches=batches, seed=seed)
+    return exact.value
+
+
+def recall_figures(
+    model: torch.nn.Module, length: int, pairs: int, *, rows: int = 16, batches: int = 4, seed: int = UNSEEN
+) -> tuple[Figure, Figure]:
+    """Shares of queries at which the value is the likeliest of all V tokens, and of the P values bound in the row; the units are rows.
+
+    The second has a chance of one in P, which shows first signs of recall in a model that was trained on text alone.
+    """
+    device, exact, bound = model.device, [], []
     with evaluating(model):
         for step in range(batches):
             ids_BL, targets_BL = (t.to(device) for t in recall_batch(seed, step, rows, length, pairs, model.config.vocab))
-            hit_BL = model(ids_BL).logits.argmax(-1) == targets_BL
-            right, asked = right + int(hit_BL.sum()), asked + int((targets_BL >= 0).sum())
-    return right / asked
+            asked_BL = targets_BL >= 0
+            value_BP, logits_BPV = targets_BL[asked_BL].view(rows, pairs), model(ids_BL).logits[asked_BL].unflatten(0, (rows, pairs))
+            offered_BPP = logits_BPV.gather(2, value_BP[:, None].expand(-1, pairs, -1))
+            exact += (logits_BPV.argmax(-1) == value_BP).sum(1).tolist()
+            bound += (offered_BPP.argmax(-1) == torch.arange(pairs, device=device)).sum(1).tolist()
+    weight, task, about = np.full(len(exact), float(pairs)), f"recall {pairs} in {length}", {"pairs": pairs, "length": length}
+    return (
+        Figure(task, "-", "accuracy", np.array(exact, float), weight, chance=1 / model.config.vocab, about=about),
+        Figure(task, "-", "among bound", np.array(bound, float), weight, chance=1 / pairs, about=about),
+    )

@@ -10,7 +10,7 @@ Shapes: B rows, L positions, V vocabulary.
 """
 
 import contextlib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -131,10 +131,12 @@ def generate_batch(
     seed: int | None = None,
     stop: Collection[int] = (),
     banned: Collection[int] = (),
+    finished: Callable[[list[int]], bool] | None = None,
 ) -> list[list[int]]:
     """New tokens for several prompts at once; shorter prompts are padded on the left, where no layer sees the padding.
 
     Row i equals `generate(model, prompts[i], seed=seed + i)`. A row that met a token of `stop` is done; the others go on.
+    So is a row of whose new tokens `finished` says so; they are kept.
     """
     sampler = Sampler(Sampling(temperature, top_k, top_p, seed, tuple(banned)), rows=len(prompts))
     rows = [check_ids(ids, model.config.vocab) for ids in prompts]
@@ -153,6 +155,8 @@ def generate_batch(
                 running.discard(row)
             elif row in running:
                 new[row].append(token)
+                if finished and finished(new[row]):
+                    running.discard(row)
         if not running or count + 1 == max_new_tokens:
             break
         decoder.step(ids_B)

@@ -2,11 +2,12 @@
 
 Every figure is a quotient of two counts that the layers make as they run (`model.recording()`), or of stored weights; nothing is taken
 from the recipe. A share of 100 % means no sparsity. "Computed" is the floating-point work done over that of the same shape done densely:
-only this share saves time. V1 silences columns and keys after computing them, so it is sparse and yet computes everything.
+only this share saves time. V1 silences columns and keys after computing them, so it is sparse and yet computes everything. What the recipe
+promises stands beside it (`promised`), and what the clock says is `achieved.py`'s matter.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -15,6 +16,8 @@ from torch import Tensor, nn
 
 from braingpt.errors import UserError
 from braingpt.inference.engine import evaluating
+from braingpt.kernels.magnitude_attention import quotas, reach
+from braingpt.model.columns import TwoFourLinear
 
 SAMPLE = """대한민국의 수도는 서울이며, 한강이 도시를 가로질러 흐른다. 사람의 뇌에는 약 860억 개의 신경세포가 있고,
 그 가운데 한순간에 활동하는 것은 몇 퍼센트에 지나지 않는다. 겉질의 기둥들은 서로를 억제하며 경쟁하고, 이긴 기둥만이 신호를 보낸다.
@@ -40,6 +43,9 @@ class LayerSparsity:
     load_entropy: float | None  # of the tokens won by each column, over that of an even load
     neurons_fired: float | None
     weights_zero: float | None  # of the weights that are multiplied with
+    two_four: float | None  # of the MLP's weights in fours along the input, those with two zeros or more
+    memory_reads: int  # of an associative memory, a head and token each
+    memory_writes: int  # of them, those that bound more than half of what was new
     computed: float | None
 
 
@@ -51,6 +57,7 @@ class Report:
     context: int
     layers: list[LayerSparsity]
     total: LayerSparsity
+    promised: dict[str, float | None]  # by the recipe and the closed forms, for the sum over layers
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -68,16 +75,51 @@ def inspect_ids(model: nn.Module, ids: list[int], *, context: int = 256, rows: i
     """`inspect` for tokens."""
     if not ids:
         raise UserError("there are no tokens to look at")
-    device = model.device
+    return inspect_windows(model, list(windows_of(ids, context, rows)))
+
+
+def inspect_windows(model: nn.Module, windows: Sequence[Tensor]) -> Report:
+    """`inspect` for windows (B, L) of tokens."""
     with evaluating(model), model.recording() as records:
-        for ids_BL in _windows(ids, context, rows):
-            model(ids_BL.to(device))
-    zeros = [_zero_weights(block) for block in model.blocks]
-    layers = [_shares(record.layer, record.mixer, [record], [zero]) for record, zero in zip(records, zeros, strict=True)]
-    return Report(len(ids), min(context, len(ids)), layers, _shares(None, "all", records, zeros))
+        for ids_BL in windows:
+            ids_BL = ids_BL.to(model.device)
+            model(ids_BL, targets_BL=ids_BL)  # a loss in place of logits, which would be large
+    weights = [_weights(block) for block in model.blocks]
+    layers = [_shares(record.layer, record.mixer, [record], [weight]) for record, weight in zip(records, weights, strict=True)]
+    tokens, longest = sum(window.numel() for window in windows), max(window.shape[1] for window in windows)
+    dense = _dense(records) / tokens
+    return Report(tokens, longest, layers, _shares(None, "all", records, weights), promised(model, longest, dense))
 
 
-def _windows(ids: list[int], context: int, rows: int) -> Iterator[Tensor]:
+def promised(model: nn.Module, context: int, dense: float) -> dict[str, float | None]:
+    """What the recipe and the closed forms say of the model, for windows of `context` tokens, under the names of `LayerSparsity`.
+
+    None where they say nothing. `dense`: operations of the layers a token, all done densely.
+    """
+    config = model.config
+    columns, attention = getattr(config, "columns", None), getattr(config, "attention", None)
+    attended = keys = None if attention and hasattr(attention, "rate") else 1.0
+    if getattr(attention, "layers", ()):
+        attended, keys = attention.rate, attention.rate**2  # the chosen ones of the chosen ones
+    if hasattr(attention, "keep"):
+        reach_1L = reach(None, context, context, torch.device("cpu"))
+        keys = float(quotas(reach_1L, attention.keep, attention.floor).sum() / reach_1L.sum())
+    shared = getattr(columns, "shared", 0)
+    halved = sum(module.weight.numel() for module in model.modules() if isinstance(module, TwoFourLinear))
+    arriving = model.arriving()
+    work = sum(s * (b.mixer.flops(max(1, s * context)) + b.mlp.flops()) for s, b in zip(arriving, model.blocks, strict=True))
+    return {
+        "depth": sum(arriving) / config.layers,
+        "attended": attended,
+        "keys_kept": keys,
+        "columns_active": (columns.active + shared) / (columns.count + shared) if columns else None,
+        "weights_zero": halved / 2 / sum(p.numel() for block in model.blocks for p in block.parameters() if p.ndim >= 2),
+        "two_four": 1.0 if halved else None,
+        "computed": work / dense,
+    }
+
+
+def windows_of(ids: list[int], context: int, rows: int) -> Iterator[Tensor]:
     """(B, L) windows that hold every token once. No padding, which would be counted: the rest is a window of its own."""
     whole = len(ids) // context * context
     if whole:
@@ -86,11 +128,13 @@ def _windows(ids: list[int], context: int, rows: int) -> Iterator[Tensor]:
         yield torch.tensor([ids[whole:]])
 
 
-def _zero_weights(block: nn.Module) -> tuple[int, int]:
-    """(zero weights, weights) of a block's matrices, as they are multiplied with: after a 2:4 mask where there is one."""
-    zero = total = 0
+def _weights(block: nn.Module) -> tuple[int, int, int, int]:
+    """Of a block's matrices, as they are multiplied with (after a 2:4 mask where there is one): zero weights, weights; and of its MLP's, in fours
+    along the input: those with two zeros or more, fours.
+    """
+    zero = total = kept = fours = 0
     with torch.inference_mode():
-        for module in block.modules():
+        for name, module in block.named_modules():
             for parameter in module.parameters(recurse=False):
                 if parameter.ndim < 2:
                     continue
@@ -98,10 +142,13 @@ def _zero_weights(block: nn.Module) -> tuple[int, int]:
                 weight = module.effective_weight() if masked else parameter
                 zero += int((weight == 0).sum())
                 total += weight.numel()
-    return zero, total
+                if name.split(".")[-1] in ("up", "down") and weight.shape[-1] % 4 == 0:
+                    four = (weight.unflatten(-1, (-1, 4)) == 0).sum(-1) >= 2
+                    kept, fours = kept + int(four.sum()), fours + four.numel()
+    return zero, total, kept, fours
 
 
-def _shares(layer: int | None, mixer: str, records: list[Any], zeros: list[tuple[int, int]]) -> LayerSparsity:
+def _shares(layer: int | None, mixer: str, records: list[Any], weights: list[tuple[int, ...]]) -> LayerSparsity:
     def share(part: str, whole: str) -> float | None:
         # a layer that has nothing of the kind (a Mamba mixer has no keys) takes no part in the sum either
         having = [record for record in records if getattr(record, whole)]
@@ -111,7 +158,7 @@ def _shares(layer: int | None, mixer: str, records: list[Any], zeros: list[tuple
     tokens = sum(record.arrived for record in attending)
     loads = [record.column_load for record in records if record.column_load is not None]
     entropies = [entropy for load in loads if (entropy := _entropy(load)) is not None]
-    zero, weights = map(sum, zip(*zeros, strict=True))
+    zero, total, kept, fours = map(sum, zip(*weights, strict=True))
     return LayerSparsity(
         layer=layer,
         mixer=mixer,
@@ -124,16 +171,23 @@ def _shares(layer: int | None, mixer: str, records: list[Any], zeros: list[tuple
         columns_dead=sum(int((load == 0).sum()) for load in loads) if loads else None,
         load_entropy=sum(entropies) / len(entropies) if entropies else None,
         neurons_fired=share("neurons_fired", "neurons"),
-        weights_zero=zero / weights if weights else None,
+        weights_zero=zero / total if total else None,
+        two_four=kept / fours if fours else None,
+        memory_reads=sum(record.memory_reads for record in records),
+        memory_writes=sum(record.memory_writes for record in records),
         computed=_computed(records),
     )
 
 
 def _computed(records: list[Any]) -> float | None:
-    """Work done over that of dense layers that all tokens go through. A layer counts its dense work for the tokens that arrive."""
-    done = sum(record.flops for record in records)
-    dense = sum(record.flops_dense * record.tokens / record.arrived for record in records if record.arrived)
-    return done / dense if dense else None
+    """Work done over that of dense layers that all tokens go through."""
+    dense = _dense(records)
+    return sum(record.flops for record in records) / dense if dense else None
+
+
+def _dense(records: list[Any]) -> float:
+    """Work of dense layers that all tokens go through. A layer counts its dense work for the tokens that arrive."""
+    return sum(record.flops_dense * record.tokens / record.arrived for record in records if record.arrived)
 
 
 def _entropy(load_E: Tensor) -> float | None:

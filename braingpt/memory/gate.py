@@ -37,11 +37,15 @@ class Gate:
     def mix(self, logits_QV: Tensor, near_QK: Tensor, token_QK: Tensor) -> Tensor:
         """Log-probabilities (Q, V) of (1 - g) model + g votes, in float32."""
         log_p_QV = torch.log_softmax(logits_QV.float(), 1)
-        votes_QK = torch.softmax(near_QK / self.temperature.to(near_QK.device), 1)
-        seen_QF = figures(near_QK, token_QK, votes_QK)
-        log_odds_Q1 = seen_QF @ self.weight_F.to(seen_QF.device)[:, None]
+        log_odds_Q1, votes_QK = self.trust(near_QK, token_QK)
         votes_QV = torch.zeros_like(log_p_QV).scatter_add_(1, token_QK, votes_QK)
         return torch.logaddexp(log_p_QV + F.logsigmoid(-log_odds_Q1), votes_QV.log() + F.logsigmoid(log_odds_Q1))
+
+    def trust(self, near_QK: Tensor, token_QK: Tensor) -> tuple[Tensor, Tensor]:
+        """Log odds (Q, 1) of g, and the votes (Q, K) of the entries read."""
+        votes_QK = torch.softmax(near_QK / self.temperature.to(near_QK.device), 1)
+        seen_QF = figures(near_QK, token_QK, votes_QK)
+        return seen_QF @ self.weight_F.to(seen_QF.device)[:, None], votes_QK
 
 
 def fit(examples: list[tuple[Tensor, ...]], steps: int = 60) -> Gate:

@@ -56,7 +56,7 @@ class SparseColumns(nn.Module):
         else:
             y_ND, act_PW = self.int8(x_ND, winner_NA, share_NA, pairs)
         if self.record is not None:
-            self._count(x_BLD.shape[:2].numel(), winner_NA, act_PW)
+            self._count(winner_NA, act_PW)
         if self.shared is not None:
             y_ND = y_ND + self.shared(x_ND)
         if valid_BL is None:
@@ -87,19 +87,18 @@ class SparseColumns(nn.Module):
         competition.idle[dead] = 0
         self.revived += len(dead)
 
-    def _count(self, tokens: int, winner_NA: Tensor, act_PW: Tensor) -> None:
-        c, d, computed = self.columns, self.weight.shape[-1], len(winner_NA)
+    def _count(self, winner_NA: Tensor, act_PW: Tensor) -> None:
+        c, d, tokens = self.columns, self.weight.shape[-1], len(winner_NA)
         self.record.load(torch.bincount(winner_NA.flatten(), minlength=c.count))
         # The shared columns' MLP counts its own neurons and products.
         self.record.count(
-            columns_active=computed * (c.active + c.shared),
+            columns_active=tokens * (c.active + c.shared),
             columns=tokens * (c.count + c.shared),
             neurons=tokens * c.count * c.width,
             neurons_fired=int((act_PW > 0).sum()),
         )
-        choosing, left_out = 2 * self.competition.parameters_active(), tokens - computed
-        shared = left_out * self.shared.flops() if self.shared else 0
-        self.record.products(computed * choosing + 4 * act_PW.numel() * d, tokens * (choosing + 4 * c.count * c.width * d) + shared)
+        choosing = self.competition.flops()
+        self.record.products(tokens * choosing + 4 * act_PW.numel() * d, tokens * (choosing + 4 * c.count * c.width * d))
 
     def parameters_active(self) -> int:
         """Weights one token multiplies with."""
@@ -109,7 +108,9 @@ class SparseColumns(nn.Module):
 
     def flops(self) -> int:
         """Forward operations a token."""
-        return 2 * self.parameters_active()
+        c = self.columns
+        shared = self.shared.flops() if self.shared else 0
+        return self.competition.flops() + 4 * c.active * c.width * self.weight.shape[-1] + shared
 
 
 class SilencedColumns(nn.Module):
@@ -150,7 +151,7 @@ class SilencedColumns(nn.Module):
 
     def flops(self) -> int:
         """Forward operations a token."""
-        return 2 * self.parameters_active()
+        return self.competition.flops() + 2 * (self.up.weight.numel() + self.down.weight.numel())
 
 
 class TwoFourLinear(Linear):

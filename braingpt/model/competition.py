@@ -113,6 +113,10 @@ class Competition(nn.Module):
         """Weights one token multiplies with."""
         return self.router.weight.numel() + self.inhibition.numel()
 
+    def flops(self) -> int:
+        """Forward operations a token: the router once, the inhibition in each round."""
+        return 2 * (self.router.weight.numel() + self.rounds * self.inhibition.numel())
+
 
 class _WinnersLogits(torch.autograd.Function):
     """The winners' logits, already known; backward multiplies with the winners' rows of the router only, in a fixed order."""

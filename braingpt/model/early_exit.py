@@ -30,6 +30,7 @@ class EarlyExit:
         self.dropped = [config.dropout * (2 ** (layer / max(1, layers - 1)) - 1) for layer in range(layers)]
         self.middle: Tensor | None = None  # while learning: the states the head shall also predict from
         self.layers, self.used, self.seen = layers, 0, 0  # layers gone through and tokens, since `share` was last asked
+        self.depths: list[Tensor] | None = None  # where somebody looks on: of each call (B, L) the layers that each token went through
 
     def learn(self, blocks: Sequence[nn.Module], x_BLD: Tensor, layout: Layout) -> Tensor:
         """All tokens through the blocks, some rows past some of them; keeps the states after a layer drawn at random in `middle`."""
@@ -68,24 +69,26 @@ class EarlyExit:
         self, blocks: Sequence[nn.Module], x_BLD: Tensor, layout: Layout, states: Sequence | None, head: Head
     ) -> tuple[Tensor, Tensor]:
         """(B, L, D) each token's state at its exit, and (B,) how many layers the tokens of each row went through."""
+        depth_BL = torch.zeros(x_BLD.shape[:2], dtype=torch.long, device=x_BLD.device)
         going_BL = torch.ones(x_BLD.shape[:2], dtype=torch.bool, device=x_BLD.device) if layout.valid is None else layout.valid.clone()
-        used_B = torch.zeros(len(x_BLD), dtype=torch.long, device=x_BLD.device)
         for layer, block in enumerate(blocks):
             if layer in self.places and self.threshold is not None and going_BL.any():
                 going_BL[going_BL.clone()] = confidence(head(x_BLD[going_BL])) < self.threshold
             state = None if states is None else states[layer]
             if going_BL.shape[1] == 1 and state is not None and state.k is not None and 0 < int(going_BL.sum()) < len(going_BL):
                 x_BLD = _rows_that_go(block, x_BLD, layout, state, going_BL[:, 0])
-                used_B = used_B + going_BL.sum(1)
+                depth_BL += going_BL
             elif going_BL.any():
                 changed_BLD = block(x_BLD, layout, state)
                 x_BLD = changed_BLD if going_BL.all() else torch.where(going_BL[..., None], changed_BLD, x_BLD)
-                used_B = used_B + going_BL.sum(1)
+                depth_BL += going_BL
             elif state is not None:
                 block.mixer.remember(rms_norm(x_BLD), layout, state)
             else:
                 break
-        return x_BLD, used_B
+        if self.depths is not None:
+            self.depths.append(depth_BL)
+        return x_BLD, depth_BL.sum(1)
 
 
 def _rows_that_go(block: nn.Module, x_B1D: Tensor, layout: Layout, state: KVCache, going_B: Tensor) -> Tensor:

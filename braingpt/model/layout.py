@@ -54,6 +54,15 @@ class Layout:
         valid, run = (None if t is None else t[row] for t in (self.valid, self.run))
         return Layout(position, valid, run, self._rotary if position is self.position else {})
 
+    def tokens(self, batch: int) -> int:
+        """How many of the places hold tokens."""
+        return batch * self.position.shape[1] if self.valid is None else int(self.valid.sum())
+
+    def pairs(self, batch: int) -> int:
+        """How many pairs of a token and one not after it, in its document, there are: what causal attention of all tokens computes, a head."""
+        reach_BL = (self.position + 1).expand(batch, -1)
+        return int((reach_BL if self.valid is None else reach_BL * self.valid).sum())
+
     def rotary(self, channels: int, base: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """cos and sin, each (B or 1, 1, L, K/2), of the rotary angles (Su et al. 2021, section 3.2)."""
         if channels not in self._rotary:

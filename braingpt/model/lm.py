@@ -242,20 +242,24 @@ class LanguageModel(nn.Module):
             for hook in hooks:
                 hook.remove()
 
+    def arriving(self) -> list[float]:
+        """The share of the tokens that comes as deep as each layer, at the trained mean depth."""
+        return arriving(self.depth_rate, self.config.depth_exits, len(self.blocks))
+
     def parameters_total(self) -> int:
         """All parameters, the tied embedding once."""
         return sum(p.numel() for p in self.parameters())
 
     def parameters_active(self) -> int:
         """Parameters one token's forward pass multiplies with, at the trained mean depth: head included, embedding rows excluded."""
-        share = arriving(self.depth_rate, self.config.depth_exits, len(self.blocks))
+        share = self.arriving()
         blocks = sum(part * block.parameters_active() for part, block in zip(share, self.blocks, strict=True))
         exits = sum(share[begin] * exit_.parameters_active() for exit_, (begin, _) in zip(self.exits, self._spans, strict=False))
         return self.embedding.weight.numel() + round(blocks + exits)
 
     def flops_per_token(self, context: int) -> float:
         """Floating-point operations of the forward pass, a token, averaged over a window of `context` tokens."""
-        share = arriving(self.depth_rate, self.config.depth_exits, len(self.blocks))
+        share = self.arriving()
         parts = zip(share, self.blocks, strict=True)
         blocks = sum(part * (block.mixer.flops(max(1, part * context)) + block.mlp.flops()) for part, block in parts)
         exits = sum(2 * share[begin] * exit_.parameters_active() for exit_, (begin, _) in zip(self.exits, self._spans, strict=False))
@@ -263,7 +267,7 @@ class LanguageModel(nn.Module):
 
     def state_bytes(self, length: int) -> int:
         """Bytes of state one sequence needs after `length` tokens, in float32."""
-        share = arriving(self.depth_rate, self.config.depth_exits, len(self.blocks))
+        share = self.arriving()
         return sum(block.mixer.state_bytes(round(part * length)) for part, block in zip(share, self.blocks, strict=True))
 
 

@@ -81,8 +81,9 @@ class Mamba2(nn.Module):
             state.past = carried(state.past, u_BLE, layout.valid)
         y_BLI = (y_BLHP + self.skip.to(x_BLHP.dtype)[:, None] * x_BLHP).flatten(2)
         if self.record is not None:
-            self.record.count(attended=batch * length)
-            self.record.products(self._products(batch, length))
+            done, arrived = self._products(batch, length), layout.tokens(batch)
+            self.record.count(attended=arrived)
+            self.record.products(done, round(done * arrived / (batch * length)))
         return self.out(rms_norm(y_BLI * F.silu(z_BLI)) * self.scale.to(x_BLD.dtype))
 
     def _products(self, batch: int, length: int) -> int:

@@ -84,8 +84,9 @@ class DeltaMemory(nn.Module):
             state.bound = after
             state.past = carried(state.past, u_BLE, layout.valid)
         if self.record is not None:
-            self.record.count(attended=batch * length)
-            self.record.products(self._products(batch, length))
+            done, arrived = self._products(batch, length), layout.tokens(batch)
+            self.record.count(attended=arrived, memory_reads=arrived * heads, memory_writes=int((beta_BLH > 0.5).sum()))
+            self.record.products(done, round(done * arrived / (batch * length)))
         y_BLI = rms_norm(y_BLHV).flatten(2) * self.scale.to(x_BLD.dtype) * F.silu(z_BLI)
         return self.out(y_BLI.to(x_BLD.dtype))
 

@@ -21,6 +21,8 @@ class LayerRecord:
     columns_active: int = 0  # shared ones included
     columns: int = 0
     column_load: Tensor | None = None  # (count,) tokens won by each competing column
+    memory_reads: int = 0  # heads of an associative memory that were asked, a token each
+    memory_writes: int = 0  # of them, those that bound more than half of what was new
     neurons_fired: int = 0
     neurons: int = 0
     flops: int = 0  # of the matrix products really computed in this layer

@@ -37,7 +37,7 @@ class SelectiveAttention(nn.Module):
         packed = Selection.of(chosen_BL)
         slots = packed.index.shape[1]
         if self.record is not None:
-            self._count(x_BLD, packed, state)
+            self._count(x_BLD, layout, packed, state)
         if slots == 0:
             # Keep the score in the graph, so that a step without a choice still has a (zero) gradient for every weight.
             return x_BLD.new_zeros(x_BLD.shape) if not self.training else x_BLD * 0.0
@@ -56,19 +56,18 @@ class SelectiveAttention(nn.Module):
         y_BCD = self.out(merge_heads(y_BHCK)) * packed.pack(score_BL)[..., None]
         return packed.unpack(y_BCD, x_BLD.shape[1])
 
-    def _count(self, x_BLD: Tensor, packed: Selection, state: PackedCache | None) -> None:
+    def _count(self, x_BLD: Tensor, layout: Layout, packed: Selection, state: PackedCache | None) -> None:
         batch, length, hidden = x_BLD.shape
         chosen, before = packed.count, 0 if state is None else state.count_B
         pairs = self.heads * int((chosen * before + chosen * (chosen + 1) // 2).sum())
-        possible = self.heads * batch * length * (length + 1) // 2
+        arrived, possible = layout.tokens(batch), self.heads * layout.pairs(batch)
         weights = self.qkv.weight.numel() + self.out.weight.numel()
         work = batch * packed.index.shape[1]  # slots computed, unused ones included; their attention is a masked rectangle
         reach = packed.index.shape[1] + (0 if state is None else state.longest)
-        score = 2 * batch * length * hidden
         self.record.count(attended=int(chosen.sum()), keys_kept=pairs, keys_possible=possible)
         self.record.products(
-            score + 2 * work * weights + 4 * work * reach * hidden,
-            score + 2 * batch * length * weights + 4 * possible * (hidden // self.heads),
+            2 * batch * length * hidden + 2 * work * weights + 4 * work * reach * hidden,
+            2 * arrived * (hidden + weights) + 4 * possible * (hidden // self.heads),
         )
 
     def parameters_active(self) -> int:

@@ -117,7 +117,10 @@ def load_model(folder: Path, device: str | torch.device = "cpu") -> tuple[torch.
     folder = Path(folder)
     state = read_state(folder)
     verify(folder, state, (name for name in state["files"] if name != "optimizer.safetensors"))
-    recipe = load_recipe(folder / "recipe.yaml")
+    try:
+        recipe = load_recipe(folder / "recipe.yaml")
+    except UserError as error:  # as another version of braingpt wrote it
+        raise UserError(f"{folder} holds a model that braingpt {__version__} does not know: {error}") from None
     model = build(recipe)
     load_weights(model, folder)
     return model.to(device), load_tokenizer(folder), recipe, state

@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 import pytest
 from rich.console import Console
 
-from braingpt.cli.inspect import _table
+from braingpt.cli.inspect_view import layers as _table
 from braingpt.inspection.sparsity import inspect_ids
 from tests.conftest import SMALL, awake
 
@@ -67,16 +67,16 @@ def test_an_unwritable_place_is_told_before_the_work(here, braingpt, capsys, tmp
 
 
 def test_inspect_counts_on_the_runs_data_and_on_a_text(here, braingpt, capsys, tmp_path, monkeypatch):
-    assert braingpt("inspect-sparsity", "--context", 32, "--device", "cpu", "--json", "-") == 0
+    assert braingpt("inspect-sparsity", "--context", 32, "--rounds", 1, "--device", "cpu", "--json", "-") == 0
     captured = capsys.readouterr()
     report = json.loads(captured.out)
     assert report["text"] == "data/sample (validation)" and report["tokens"] == 2 * 8 * 32 and report["total"]["columns_active"] < 0.3
     assert "computed" in captured.err
     (tmp_path / "t.txt").write_text("The river flows.")
-    assert braingpt("inspect-sparsity", "runs/nano-v1", "--text", tmp_path / "t.txt", "--device", "cpu") == 0
+    assert braingpt("inspect-sparsity", "runs/nano-v1", "--text", tmp_path / "t.txt", "--rounds", 0, "--device", "cpu") == 0
     assert "dendritic" in capsys.readouterr().out
     monkeypatch.chdir(tmp_path)  # no data here
-    assert braingpt("inspect-sparsity", here / "runs" / "nano-v2", "--device", "cpu") == 0
+    assert braingpt("inspect-sparsity", here / "runs" / "nano-v2", "--rounds", 0, "--device", "cpu") == 0
     assert "a built-in paragraph" in capsys.readouterr().out
 
 
@@ -87,7 +87,7 @@ def test_the_sparsity_table_fits_80_columns_uncut(name):
     out.print(_table(report))
     text = out.file.getvalue()
     assert "…" not in text and max(map(len, text.splitlines())) <= 80
-    assert len(text.splitlines()) == 1 + len(report.layers) + 1
+    assert len(text.splitlines()) == 1 + len(report.layers) + 2
 
 
 def test_bench_measures_and_writes_its_report(here, braingpt, capsys, tmp_path, monkeypatch):
@@ -130,7 +130,7 @@ def test_what_bench_cannot_do_is_one_line(here, braingpt, capsys, words, message
 def test_doctor_tells_and_json_is_json(here, braingpt, capsys):
     assert braingpt("doctor") == 0
     text = capsys.readouterr().out
-    assert "data/sample" in text and "runs/nano-v2: step 7" in text and "pip install 'braingpt[eval]'" in text
+    assert "data/sample" in text and "runs/nano-v2: step 7" in text and "lm-eval" in text
     assert braingpt("doctor", "--json") == 0
     report = json.loads(capsys.readouterr().out)
     assert report["problems"] == 0 and {"state", "topic", "text"} == set(report["findings"][0])

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from braingpt.data.shards import ShardSet
 from braingpt.errors import UserError
-from braingpt.evaluation.perplexity import IGNORED, Score, evaluate, evaluate_text, score_batch, windows_of
+from braingpt.evaluation.perplexity import IGNORED, Score, evaluate, evaluate_text, score_rows, windows_of
 from braingpt.model.lm import build
 from braingpt.tokenizer import Tokenizer
 from tests.conftest import awake
@@ -107,8 +107,8 @@ def test_windows_predict_every_token_but_the_first_once(count, context, rows):
 def test_ignored_targets_count_for_nothing(model):
     ids = torch.tensor([[1, 2, 3, 4]])
     sizes = torch.from_numpy(T.token_bytes())
-    whole = score_batch(model, ids, torch.tensor([[2, 3, 4, 5]]), sizes)
-    part = score_batch(model, ids, torch.tensor([[2, IGNORED, IGNORED, IGNORED]]), sizes)
+    (whole,) = score_rows(model, ids, torch.tensor([[2, 3, 4, 5]]), sizes)
+    (part,) = score_rows(model, ids, torch.tensor([[2, IGNORED, IGNORED, IGNORED]]), sizes)
     assert part.tokens == 1 and whole.tokens == 4 and part.nats < whole.nats and part.bytes == 1
 
 

@@ -4,8 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from braingpt.errors import UserError
-from braingpt.evaluation.recall import recall_accuracy, recall_batch
-from braingpt.model.lm import build
+from braingpt.evaluation.recall import recall_accuracy, recall_batch, recall_figures
+from braingpt.model.lm import Output, build
 from tests.conftest import SMALL
 
 
@@ -41,3 +41,27 @@ def test_what_does_not_fit_is_refused(length, pairs, vocab, message):
 
 def test_accuracy_of_a_fresh_model_is_chance():
     assert recall_accuracy(build(SMALL["v2-memory"]), 32, 8, rows=8, batches=2) < 0.2
+
+
+def test_recall_is_counted_row_by_row_and_among_the_bound_values():
+    class Knows(torch.nn.Module):
+        """Knows the values of the even keys; of the odd ones only that the answer is a value bound in the row."""
+
+        config, device = SMALL["v2"], torch.device("cpu")
+
+        def forward(self, ids_BL):
+            logits = torch.zeros(*ids_BL.shape, 97)
+            for row, ids in enumerate(ids_BL.tolist()):
+                bound = dict(zip(ids[0:16:2], ids[1:16:2], strict=True))
+                for place, token in enumerate(ids):
+                    if token in bound and token % 2 == 0:
+                        logits[row, place, bound[token]] = 1
+                    elif token in bound:
+                        logits[row, place, 96] = 2
+                        logits[row, place, bound[token]] = 1
+            return Output(logits=logits)
+
+    exact, bound = recall_figures(Knows(), 40, 8, rows=4, batches=2)
+    keys = [key for step in range(2) for row in recall_batch(10**6, step, 4, 40, 8, 97)[0].tolist() for key in row[0:16:2]]
+    assert exact.value == sum(key % 2 == 0 for key in keys) / 64 and bound.value == 1
+    assert len(exact.amount) == 8 and bound.chance == 1 / 8

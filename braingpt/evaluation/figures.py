@@ -1,0 +1,161 @@
+"""A measured ratio, how sure it is, and whether two models differ in it.
+
+A figure is a sum of amounts over a sum of weights, over units that were measured apart: nats over tokens by window, hits over one by item. The
+units are what could have been others, so they are what is drawn again.
+
+- Interval: percentile bootstrap (Efron 1979) over units, within each stratum (language) where there are several.
+- Two models on the same units: the bootstrap of the difference, and a sign-flip permutation test (Fisher 1935, section 21; McNemar's question
+  where amounts are 0 or 1). p is the share of flips that part the models at least as far; it is not corrected for how many rows a table has.
+
+Windows of one long text lean on each other, so their interval is a little too narrow; windows of validation data are spread over it.
+
+Legend: U units, R resamples.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from braingpt.errors import UserError
+
+CONFIDENCE, RESAMPLES, FLIPS, SEED = 0.95, 2_000, 10_000, 0
+NORMAL = 1.96  # standard errors on both sides that hold 95 % of a normal distribution
+AT_ONCE = 1 << 22  # drawn numbers held at a time
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One number of a table. `chance`: what guessing reaches; `stratum`: (U,) whole numbers, all 0 by default."""
+
+    task: str
+    language: str  # "all" for the pool, "-" where there is none
+    metric: str
+    amount: np.ndarray
+    weight: np.ndarray
+    stratum: np.ndarray | None = None
+    chance: float | None = None
+    lower_is_better: bool = False
+    about: dict[str, Any] = field(default_factory=dict)  # what else a reader of the JSON should know
+    given: tuple[float, float | None] | None = None  # where the units are not known: the value and its standard error
+
+    @property
+    def value(self) -> float | None:
+        """Amounts over weights; None where there is nothing to divide by."""
+        if self.given:
+            return self.given[0]
+        total = float(self.weight.sum())
+        return float(self.amount.sum()) / total if total else None
+
+    @property
+    def name(self) -> tuple[str, str, str]:
+        """What makes it the same figure of two models."""
+        return self.task, self.language, self.metric
+
+    @property
+    def label(self) -> str:
+        """The name in short, for a table: the metric where it is not accuracy alone, the language where there is one."""
+        task = "" if self.task == "perplexity" else self.task
+        metric = "" if self.metric in ("accuracy", "acc") else self.metric.replace("_", " ")
+        return " ".join(word for word in (task, metric, self.language) if word and word != "-")
+
+    def interval(self) -> tuple[float, float] | None:
+        """The 95 % interval; None below two units."""
+        if self.given:
+            value, error = self.given
+            return None if error is None else (value - NORMAL * error, value + NORMAL * error)
+        return _interval(self.amount, self.weight, self.stratum)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        low, high = self.interval() or (None, None)
+        head = {"task": self.task, "language": self.language, "metric": self.metric, "value": self.value}
+        return head | {"low": low, "high": high, "units": len(self.amount), "chance": self.chance, **self.about}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A figure of one model less that of another on the same units."""
+
+    first: Figure
+    second: Figure
+    difference: float
+    interval: tuple[float, float] | None
+    p: float | None  # of no difference
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        low, high = self.interval or (None, None)
+        values = {"value": self.first.value, "against": self.second.value, "difference": self.difference, "low": low, "high": high}
+        return {"task": self.first.task, "language": self.first.language, "metric": self.first.metric, **values, "p": self.p}
+
+
+def pooled(figures: list[Figure]) -> Figure:
+    """One figure over the units of several, each a stratum of its own."""
+    first = figures[0]
+    return Figure(
+        first.task, "all", first.metric,
+        np.concatenate([figure.amount for figure in figures]), np.concatenate([figure.weight for figure in figures]),
+        np.repeat(np.arange(len(figures)), [len(figure.amount) for figure in figures]), first.chance, first.lower_is_better,
+    )  # fmt: skip
+
+
+def compare(first: Figure, second: Figure) -> Comparison:
+    """`first` less `second`. Raises UserError where they were not measured on the same units."""
+    if len(first.amount) != len(second.amount) or not np.array_equal(first.weight, second.weight):
+        raise UserError(
+            f"{' '.join(first.name)}: the two models were not measured on the same text, item by item; their tokenizers may differ"
+        )
+    amount_U = first.amount - second.amount
+    difference = float(amount_U.sum()) / (float(first.weight.sum()) or 1.0)
+    p = _flipped(amount_U) if len(amount_U) > 1 else None
+    return Comparison(first, second, difference, _interval(amount_U, first.weight, first.stratum), p)
+
+
+def compared(first: list[Figure], second: list[Figure]) -> list[Comparison]:
+    """Each figure of the first list with its namesake in the second."""
+    others = {figure.name: figure for figure in second}
+    return [compare(figure, others[figure.name]) for figure in first if figure.name in others and len(figure.amount)]
+
+
+def _interval(amount_U: np.ndarray, weight_U: np.ndarray, stratum_U: np.ndarray | None) -> tuple[float, float] | None:
+    if len(amount_U) < 2 or not weight_U.sum():
+        return None
+    draw = np.random.default_rng(SEED)
+    above_R, below_R = np.zeros(RESAMPLES), np.zeros(RESAMPLES)
+    for part in _strata(len(amount_U), stratum_U):
+        for rows in _pieces(RESAMPLES, len(part)):
+            drawn = part[draw.integers(0, len(part), (rows.stop - rows.start, len(part)))]
+            above_R[rows] += amount_U[drawn].sum(1)
+            below_R[rows] += weight_U[drawn].sum(1)
+    ratio_R = above_R[below_R > 0] / below_R[below_R > 0]
+    tail = 100 * (1 - CONFIDENCE) / 2
+    low, high = np.percentile(ratio_R, [tail, 100 - tail])
+    return float(low), float(high)
+
+
+def _strata(units: int, stratum_U: np.ndarray | None) -> list[np.ndarray]:
+    if stratum_U is None:
+        return [np.arange(units)]
+    return [np.flatnonzero(stratum_U == one) for one in np.unique(stratum_U)]
+
+
+def _flipped(amount_U: np.ndarray) -> float:
+    """Share of random signs, the true ones among them, under which the sum is as far from zero as it is."""
+    draw, seen = np.random.default_rng(SEED), abs(float(amount_U.sum()))
+    amount_U = amount_U[amount_U != 0]  # what does not differ cannot part
+    if not len(amount_U):
+        return 1.0
+    slack, as_far = 1e-9 * float(np.abs(amount_U).sum()), 1
+    for rows in _pieces(FLIPS, len(amount_U)):
+        sign = 2.0 * draw.integers(0, 2, (rows.stop - rows.start, len(amount_U)), dtype=np.int8) - 1.0
+        as_far += int((np.abs(sign @ amount_U) >= seen - slack).sum())
+    return as_far / (FLIPS + 1)
+
+
+def _pieces(count: int, units: int) -> Iterator[slice]:
+    """Slices of `count` resamples, so many at a time as memory is meant to hold."""
+    step = max(1, AT_ONCE // max(1, units))
+    for start in range(0, count, step):
+        yield slice(start, min(count, start + step))

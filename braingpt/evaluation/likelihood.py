@@ -1,0 +1,96 @@
+"""How likely a model finds a continuation: the one question behind every task that offers answers to choose from.
+
+Pairs are sorted by length and read in batches of like ones, padded on the right, which no token before it sees.
+
+Legend: B rows, L tokens, V vocabulary.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from braingpt.inference.engine import evaluating
+
+TOKENS = 2_048  # of a batch: its logits are then 135 MB at 16,448 entries
+
+
+class Pair(NamedTuple):
+    """Tokens given, the first of them a marker, and tokens to be judged; neither is empty."""
+
+    context: list[int]
+    continuation: list[int]
+
+
+class Likelihood(NamedTuple):
+    """index: of the pair.  nats: log-probability of the continuation.  greedy: whether each of its tokens was the likeliest.  cut: tokens
+    of the context that did not fit.
+    """
+
+    index: int
+    nats: float
+    greedy: bool
+    cut: int
+
+
+def encode_pair(tokenizer: Any, context: str, continuation: str, language: str | None = None) -> Pair:
+    """Both as one text, as the model was trained to read it, behind the marker of `language` (None: detected), and split again.
+
+    Spaces at the end of the context go with the continuation, where the tokenizer puts them.
+    """
+    kept = context.rstrip(" ")
+    continuation, context = context[len(kept) :] + continuation, kept
+    start = tokenizer.encode("", language=language) if language else tokenizer.encode(context or continuation, language="auto")[:1]
+    if not start or start[0] not in tokenizer.markers.values():  # no language was recognised
+        start = [tokenizer.eot]
+    given, whole = tokenizer.encode(context), tokenizer.encode(context + continuation)
+    judged = whole[len(given) :]
+    if whole[: len(given)] != given or not judged:  # a token reaches over the border: each part for itself
+        judged = tokenizer.encode(continuation)
+    return Pair(start + given, judged)
+
+
+def likelihoods(model: nn.Module, pairs: Sequence[Pair], longest: int, tokens: int = TOKENS) -> Iterator[Likelihood]:
+    """Each pair's, longest first, as batches of about `tokens` tokens are done.
+
+    The model reads at most `longest` tokens at once: of a longer pair the beginning is left out, but for the marker. Pairs that read the same,
+    like a question's answers of one token each, are read once.
+    """
+    cut, readers = [], defaultdict(list)
+    for index, pair in enumerate(pairs):
+        ids, left_out = _fitted(pair, longest)
+        cut.append(left_out)
+        readers[ids].append(index)
+    order, start = sorted(readers, key=len, reverse=True), 0
+    with evaluating(model):
+        while start < len(order):
+            batch = order[start : start + max(1, tokens // len(order[start]))]
+            start += len(batch)
+            logits_BLV = model(_padded(batch).to(model.device)).logits
+            for row, ids in enumerate(batch):
+                for index in readers[ids]:
+                    yield Likelihood(index, *_judged(logits_BLV[row, : len(ids)], pairs[index].continuation), cut[index])
+
+
+def _fitted(pair: Pair, longest: int) -> tuple[tuple[int, ...], int]:
+    """What the model reads, and how many tokens were left out. The last token is only predicted, never read."""
+    ids = (*pair.context, *pair.continuation)[:-1]
+    cut = max(0, len(ids) - longest)
+    return (ids if not cut else (ids[0], *ids[cut + 1 :])), cut
+
+
+def _padded(batch: list[tuple[int, ...]]) -> torch.Tensor:
+    ids_BL = torch.zeros(len(batch), max(map(len, batch)), dtype=torch.int64)
+    for row, ids in enumerate(batch):
+        ids_BL[row, : len(ids)] = torch.tensor(ids)
+    return ids_BL
+
+
+def _judged(logits_LV: torch.Tensor, continuation: list[int]) -> tuple[float, bool]:
+    """Log-probability of the last tokens, and whether they are the likeliest ones."""
+    judged = continuation[-len(logits_LV) :]  # all of them, save where they alone are longer than the model may read
+    log_PV = logits_LV[len(logits_LV) - len(judged) :].float().log_softmax(-1)
+    target_P = torch.tensor(judged, device=log_PV.device)
+    return float(log_PV.gather(1, target_P[:, None]).double().sum()), bool((log_PV.argmax(-1) == target_P).all())

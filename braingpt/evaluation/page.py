@@ -1,0 +1,86 @@
+"""The page of `braingpt eval --html`: tables and plots of one result, complete in itself."""
+
+from html import escape
+from typing import Any
+
+from braingpt.evaluation.figures import CONFIDENCE, RESAMPLES, Comparison, Figure
+from braingpt.evaluation.suite import Measured
+from braingpt.report import svg
+from braingpt.report.page import page as whole_page
+from braingpt.report.page import paragraphs, table
+
+METHOD = (
+    f"Intervals: {CONFIDENCE:.0%} percentile bootstrap over windows or items, {RESAMPLES:,} resamples, within each language. Differences: the same "
+    "windows and items read by both models; p by sign-flip permutation, not corrected for the number of rows. Bits per byte: nats of the "
+    "tokens that are text, over ln 2, over their bytes of UTF-8; it compares across tokenizers."
+)
+
+
+def page(result: dict[str, Any], measured: Measured, comparisons: list[Comparison]) -> str:
+    """The HTML of what `braingpt eval` found. `result`: its JSON."""
+    body = [_about(result)]
+    if measured.scores:
+        body += [f"<h2>Perplexity</h2>{_perplexity(measured)}"]
+    accuracies = [figure for figure in measured.figures if figure.task != "perplexity"]
+    if accuracies:
+        body += [f"<h2>Tasks</h2>{_tasks(accuracies)}"]
+    if comparisons:
+        body += [f"<h2>Less {escape(_title(result['against']))}</h2>", _differences(comparisons)]
+    return whole_page(f"braingpt eval: {_title(result)}", [*body, paragraphs(*measured.notes, METHOD, quiet=True)])
+
+
+def _title(head: dict[str, Any]) -> str:
+    return f"{head['recipe']}, step {head['step']}"
+
+
+def _about(result: dict[str, Any]) -> str:
+    names = {
+        "run": "checkpoint",
+        "data": "text",
+        "context": "tokens a window",
+        "dtype": "weights",
+        "layers_used": "share of the layers used",
+    }
+    return table(["", ""], [(name, str(result[key])) for key, name in names.items() if result[key] is not None], words=2)
+
+
+def _perplexity(measured: Measured) -> str:
+    bits = [figure for figure in measured.figures if figure.metric == "bits_per_byte" and figure.task == "perplexity"]
+    scores = {**measured.scores.by_language, "all": measured.scores}
+    rows = [
+        (f.language, scores[f.language].tokens, *map(_written, (scores[f.language].loss, scores[f.language].perplexity, f.value)), _span(f))
+        for f in bits
+    ]
+    heads = ["language", "tokens", "loss", "perplexity", "bits per byte", "95 % interval"]
+    return table(heads, rows) + _bars(bits, [figure.language for figure in bits], "bits per byte")
+
+
+def _tasks(figures: list[Figure]) -> str:
+    rows = [(figure.label, _written(figure.value), _span(figure), _written(figure.chance), len(figure.amount)) for figure in figures]
+    shares = [figure for figure in figures if figure.value is not None and 0 <= figure.value <= 1]
+    heads = ["task", "value", "95 % interval", "chance", "items"]
+    return table(heads, rows) + _bars(shares, [figure.label for figure in shares], "tasks")
+
+
+def _differences(comparisons: list[Comparison]) -> str:
+    rows = [
+        (one.first.label, *map(_written, (one.first.value, one.second.value, one.difference)),
+         "-" if one.interval is None else f"{one.interval[0]:+.4f} to {one.interval[1]:+.4f}", "-" if one.p is None else f"{one.p:.4f}")
+        for one in comparisons
+    ]  # fmt: skip
+    return table(["task", "this", "that", "difference", "95 % interval", "p"], rows)
+
+
+def _bars(figures: list[Figure], labels: list[str], title: str) -> str:
+    drawn = [(figure, label) for figure, label in zip(figures, labels, strict=True) if figure.value is not None]
+    rows = [(label, figure.value, _written(figure.value)) for figure, label in drawn]
+    return svg.bars(rows, title, spread=[figure.interval() or (figure.value, figure.value) for figure, _ in drawn]) if rows else ""
+
+
+def _span(figure: Figure) -> str:
+    interval = figure.interval()
+    return "-" if interval is None else f"{interval[0]:.4f} - {interval[1]:.4f}"
+
+
+def _written(value: float | None) -> str:
+    return "-" if value is None else f"{value:,.4f}" if abs(value) < 1000 else f"{value:,.0f}"
