@@ -65,6 +65,8 @@ class TrainConfig(Settings):
     average: float | None = Field(None, gt=0, lt=1)  # decay of a moving average of the weights, which is validated and saved; null: none
     seed: int = Field(0, ge=0)
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 on a GPU that has it, float32 on a CPU
+    parallel: Literal["ddp", "fsdp"] = "ddp"  # several processes: each with the whole model, or each with a part of it
+    offload: bool = False  # with fsdp, on one process too: weights, gradients and moments rest in the host's memory
     compile: bool = False
     recompute: bool = False  # keep each block's input alone and compute the rest again in the backward pass
     eval_every: int = Field(250, ge=1)  # steps
@@ -78,6 +80,12 @@ class TrainConfig(Settings):
     def _batch_divides(self) -> "TrainConfig":
         if self.micro_batch and self.batch % self.micro_batch:
             raise ValueError(f"train.batch ({self.batch}) must be a multiple of train.micro_batch ({self.micro_batch})")
+        return self
+
+    @model_validator(mode="after")
+    def _offload_is_sharded(self) -> "TrainConfig":
+        if self.offload and self.parallel != "fsdp":
+            raise ValueError("train.offload needs train.parallel=fsdp, which works on one process too")
         return self
 
     @model_validator(mode="after")
@@ -110,6 +118,8 @@ class Recipe(Settings):
         ends = [round(phase.until * train.steps) for phase in self.train.lengths]
         if any(begin == end for begin, end in pairwise([0, *ends])):
             found.append(f"train.lengths: one of the phases has no step of the {train.steps}")
+        if train.async_save and train.parallel == "fsdp":
+            found.append("train.async_save has no effect with train.parallel=fsdp: its checkpoints are written by all processes together")
         if train.rewinds and train.save_every >= train.steps:
             found.append(f"train.rewinds has no effect: with train.save_every={train.save_every} there is no checkpoint to go back to")
         return found

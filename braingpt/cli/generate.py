@@ -55,9 +55,10 @@ def generate(
         compile_steps(model, model.device)
     if memory is not None:
         from braingpt.memory.episodic import Remembering
-        from braingpt.memory.file import load_memory, weights_of
+        from braingpt.memory.file import load_memory
+        from braingpt.train.checkpoint import weights_hash
 
-        model = Remembering(model, load_memory(memory, weights_of(state)))
+        model = Remembering(model, load_memory(memory, weights_hash(state)))
     settings = {"max_new_tokens": max_new_tokens, "temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}
     if draft_layers is not None:
         from braingpt.inference.speculative import SpeculativeDecoder

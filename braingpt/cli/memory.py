@@ -26,7 +26,8 @@ def add(
 ) -> None:
     """Remember texts, written once where they surprise the model."""
     from braingpt.errors import UserError, nearest
-    from braingpt.memory.file import load_memory, save_memory, weights_of
+    from braingpt.memory.file import load_memory, save_memory
+    from braingpt.train.checkpoint import weights_hash
 
     wanted = [*(texts or []), *(line for line in (read_text(source).splitlines() if source else []) if line.strip())]
     if not wanted or not all(text.strip() for text in wanted):
@@ -38,11 +39,11 @@ def add(
         raise UserError(f"unknown language '{lang}'{nearest(lang, tokenizer.markers)}")
     model.eval()
     if file.exists():
-        memory = load_memory(file, weights_of(state))
+        memory = load_memory(file, weights_hash(state))
     else:
         from braingpt.memory.episodic import EpisodicMemory
 
-        memory = EpisodicMemory.fresh(model, tokenizer, weights_of(state), {"recipe": recipe.name, "step": f"step {state['step']}"})
+        memory = EpisodicMemory.fresh(model, tokenizer, weights_hash(state), {"recipe": recipe.name, "step": f"step {state['step']}"})
     last, taught = memory.store.last_number, []
     for text in wanted:
         number, entries = memory.teach(model, tokenizer, text, lang)
@@ -80,6 +81,7 @@ def forget(
     """Forget a text, or all. Entries that another text shares stay."""
     from braingpt.errors import UserError
     from braingpt.memory.file import load_memory, save_memory
+    from braingpt.train.checkpoint import weights_hash
 
     memory = load_memory(file)
     known = memory.store.texts

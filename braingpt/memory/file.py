@@ -24,11 +24,6 @@ from braingpt.memory.store import Store
 FORMAT = "braingpt-memory-1"
 
 
-def weights_of(state: dict[str, Any]) -> str:
-    """The hash of the weights of a checkpoint, from its `state.json`; loading has compared it with the file."""
-    return state["files"]["model.safetensors"]["sha256"]
-
-
 def save_memory(memory: EpisodicMemory, path: Path) -> None:
     """Write the file beside its place and rename it. Raises OSError where that cannot be done; what was there stays then."""
     store = memory.store

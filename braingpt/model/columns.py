@@ -16,6 +16,7 @@ from braingpt.model.competition import Competition
 from braingpt.model.config import ColumnsConfig, SharedColumnsConfig
 from braingpt.model.int8 import Int8Columns, shape_only
 from braingpt.model.parts import MLP, Linear
+from braingpt.model.sharding import held, joined, put, whole
 
 REVIVE_AFTER = 100  # steps without a win after which a column starts anew
 VARIATION = 0.5  # of what a revived column inherits: its own noise, in units of the inherited weights' root mean square
@@ -46,8 +47,8 @@ class SparseColumns(nn.Module):
     def forward(self, x_BLD: Tensor, valid_BL: Tensor | None) -> Tensor:
         """(B, L, D); tokens that are not valid are packed away first, cost nothing and come out as zeros."""
         x_ND = x_BLD.flatten(0, 1) if valid_BL is None else x_BLD[valid_BL]
-        if len(x_ND) == 0:
-            return torch.zeros_like(x_BLD)
+        if len(x_ND) == 0:  # every weight still has a gradient, of zeros: sharded ones are reduced by all processes together
+            return torch.zeros_like(x_BLD) + sum(0.0 * p.sum() for p in self.parameters())
         winner_NA, share_NA, pairs = self.competition(x_ND)
         if torch.is_autocast_enabled(x_ND.device.type):
             x_ND = x_ND.to(torch.get_autocast_dtype(x_ND.device.type))
@@ -76,13 +77,14 @@ class SparseColumns(nn.Module):
         competition = self.competition
         donor = competition.bias.topk(len(dead), largest=False).indices
         generator = torch.Generator().manual_seed(int(self.revived))
-        for inherited, target in (
-            (competition.router.weight[donor], competition.router.weight),
-            (self.weight[donor, 0], self.weight[:, 0]),
-        ):
+        router_ED, weight_E2WD = whole(competition.router.weight), whole(self.weight)
+        for target in (router_ED, weight_E2WD[:, 0]):
+            inherited = target[donor]
             noise = torch.randn(inherited.shape, generator=generator).to(inherited)
             target[dead] = inherited + VARIATION * inherited.square().mean(-1, keepdim=True).sqrt() * noise
-        self.weight[dead, 1] = 0
+        weight_E2WD[dead, 1] = 0
+        put(competition.router.weight, router_ED)
+        put(self.weight, weight_E2WD)
         competition.bias[dead] = competition.bias[donor]
         competition.idle[dead] = 0
         self.revived += len(dead)
@@ -165,6 +167,7 @@ class TwoFourLinear(Linear):
         self.register_buffer("mask", torch.ones_like(self.weight, dtype=torch.bool))
         self.register_buffer("_pruned", None, persistent=False)
         self._pruned_version, self.flip_rate = -1, 0.0
+        self.keeps = True  # what it makes of its weight while nothing trains
         self._sparse: dict[torch.dtype, Tensor] = {}
         if not self.weight.is_meta:
             self.mask.copy_(two_four_mask(self.weight))
@@ -172,12 +175,12 @@ class TwoFourLinear(Linear):
     @torch.no_grad()
     def after_step(self) -> None:
         """Choose the two largest of every four again."""
-        chosen = two_four_mask(self.weight)
+        chosen = whole(joined(two_four_mask(held(self.weight)), self.weight)).to(self.mask.device)  # FSDP may keep weights on the host
         self.flip_rate = (chosen != self.mask).float().mean()  # a tensor: reading it would wait for the GPU
         self.mask.copy_(chosen)
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.int8 is None and x.is_cuda and not torch.is_grad_enabled() and not torch.compiler.is_compiling():
+        if self.int8 is None and self.keeps and x.is_cuda and not torch.is_grad_enabled() and not torch.compiler.is_compiling():
             dtype = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else x.dtype
             if sparse_pays(x.shape[:-1].numel(), tuple(self.weight.shape), dtype, x.device):
                 with torch.autocast("cuda", enabled=False):
@@ -199,6 +202,8 @@ class TwoFourLinear(Linear):
             return masked_weight(self.weight, self.mask)
         if torch.compiler.is_compiling() and self._pruned is not None:  # a step of generation: reading the prompt has renewed it
             return self._pruned
+        if not self.keeps:
+            return self.weight * self.mask
         if self._pruned is None or self._pruned_version != self.weight._version:
             self._pruned = self.weight.detach() * self.mask
             self._pruned_version = self.weight._version

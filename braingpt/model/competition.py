@@ -44,6 +44,7 @@ class Competition(nn.Module):
         self.register_buffer("load", torch.zeros(columns.count), persistent=False)
         self.register_buffer("_kept", None, persistent=False)
         self._kept_version = -1
+        self.keeps = True  # what it makes of its inhibition while nothing trains
 
     def forward(self, x_ND: Tensor, valid_N: Tensor | None = None) -> tuple[Tensor, Tensor, Pairs | None]:
         """Winners (N, A), their shares (N, A), which sum to one, and, while learning, the pairs of both sorted by column.
@@ -82,7 +83,7 @@ class Competition(nn.Module):
 
     def _positive(self) -> Tensor:
         """The inhibition's weights, none of them negative and none of a column on itself; made once and kept while nothing trains."""
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() or not self.keeps:
             return self._made()
         if torch.compiler.is_compiling() and self._kept is not None:  # a step of generation: reading the prompt has renewed it
             return self._kept

@@ -10,6 +10,7 @@ Legend: B batch, L tokens, D hidden.
 
 from collections.abc import Callable, Sequence
 
+import torch
 from torch import Tensor, nn
 
 from braingpt.model.layout import Layout
@@ -29,7 +30,7 @@ class Exit(nn.Module):
     def forward(self, x_BLD: Tensor, layout: Layout, deeper: Deeper) -> tuple[Tensor, Tensor]:
         """The tokens (B, L, D) after `deeper` has run on those that go on, and how many of each row those are (B,)."""
         score_BL, chosen_BL = self.selector(x_BLD, layout.valid)
-        packed = Selection.of(chosen_BL)
+        packed = Selection.of(chosen_BL, least=int(torch.is_grad_enabled()))
         if self.record is not None:
             self.record.products(2 * score_BL.numel() * x_BLD.shape[2])
         if packed.index.shape[1] == 0:

@@ -24,11 +24,15 @@ class Selection:
     count: Tensor
 
     @classmethod
-    def of(cls, chosen_BL: Tensor) -> "Selection":
-        """The chosen tokens of each row in their order; C is the largest count, rounded up to 16 for whole sequences to keep shapes few."""
+    def of(cls, chosen_BL: Tensor, least: int = 0) -> "Selection":
+        """The chosen tokens of each row in their order; C is the largest count, rounded up to 16 for whole sequences to keep shapes few.
+
+        `least`: of C. While learning it is 1, so that a step without a choice still has a (zero) gradient for every weight, and processes
+        that share weights go through the same layers.
+        """
         batch, length = chosen_BL.shape
         count = chosen_BL.sum(1)
-        most = int(count.max())
+        most = max(least, int(count.max()))
         slots = min(length, -(-most // 16) * 16) if length > 1 else most
         rank = torch.where(chosen_BL, chosen_BL.cumsum(1) - 1, slots)
         places = torch.arange(length, device=chosen_BL.device).expand(batch, -1)

@@ -34,13 +34,12 @@ class SelectiveAttention(nn.Module):
         score_BL, chosen_BL = self.selector(x_BLD, layout.valid)
         if x_BLD.shape[1] == 1 and self.record is None and not torch.is_grad_enabled() and not chosen_BL.any():
             return torch.zeros_like(x_BLD)  # nine steps of generation out of ten
-        packed = Selection.of(chosen_BL)
+        packed = Selection.of(chosen_BL, least=int(torch.is_grad_enabled()))
         slots = packed.index.shape[1]
         if self.record is not None:
             self._count(x_BLD, layout, packed, state)
         if slots == 0:
-            # Keep the score in the graph, so that a step without a choice still has a (zero) gradient for every weight.
-            return x_BLD.new_zeros(x_BLD.shape) if not self.training else x_BLD * 0.0
+            return torch.zeros_like(x_BLD)
         q, k, v = self.qkv(packed.pack(x_BLD))
         inside = layout.packed(packed)
         cos_sin = inside.rotary(q.shape[-1], self.rope_base, q.dtype)

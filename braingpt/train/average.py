@@ -11,6 +11,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from braingpt.model.sharding import held, put
+
 
 class Average:
     """The average of a model's parameters. Buffers are the model's own: they follow training slowly anyway."""
@@ -25,7 +27,8 @@ class Average:
         """Take in the weights of one more step."""
         self.count += 1
         weight = 1 - min(self.decay, (1 + self.count) / (10 + self.count))
-        torch._foreach_lerp_(list(self.values.values()), [parameter.detach() for parameter in self.parameters.values()], weight)
+        ours, new = ([held(tensor.detach()) for tensor in tensors.values()] for tensors in (self.values, self.parameters))
+        torch._foreach_lerp_(ours, new, weight)
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
@@ -47,5 +50,5 @@ class Average:
         """Go on after `count` steps: the model holds the average, as its checkpoint does, and takes the `trained` weights in exchange."""
         self.count = count
         for name, value in trained.items():
-            self.values[name].copy_(value)
+            put(self.values[name], value)
         self._swap()

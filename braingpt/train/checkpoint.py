@@ -7,6 +7,9 @@
       tokenizer/             the tokenizer, complete
       state.json             step, tokens, version, best validation loss, size and SHA-256 of every other file
 
+Processes that hold parts of the weights (`train.parallel: fsdp`) write folders in place of the two files, model/ and optimizer/, each its own
+part; any number of processes goes on from either, and every command reads either.
+
 A checkpoint is written to a hidden sibling folder, every file flushed to the disk, and the folder renamed: who sees the name sees
 all of it. Loading checks size and hash of each file before it is used. Nothing is pickled.
 """
@@ -27,9 +30,12 @@ from safetensors.torch import load_file, save_file
 
 from braingpt import __version__
 from braingpt.errors import Failure, UserError
+from braingpt.model.sharding import held, is_sharded, put
 from braingpt.recipes import Recipe, load_recipe, save_recipe
+from braingpt.train import shards
 from braingpt.train.average import Average
-from braingpt.train.optimizer import Optimizers, pack_state, unpack_state
+from braingpt.train.distributed import World
+from braingpt.train.optimizer import Optimizers, pack_state, templates, unpack_state
 
 FORMAT = 1
 CHECKPOINTS = "checkpoints"  # the folder in a run folder
@@ -72,39 +78,66 @@ def save(
 
 
 def write(
-    folder: Path, tensors: Contents, *, tokenizer: Any, recipe: Recipe, step: int, tokens: int, extra: dict[str, Any] | None = None
+    folder: Path,
+    tensors: Contents,
+    *,
+    tokenizer: Any,
+    recipe: Recipe,
+    step: int,
+    tokens: int,
+    extra: dict[str, Any] | None = None,
+    world: World | None = None,
 ) -> Path:
     """Write a checkpoint to `folder`, replacing one that is there, and return it. `extra` goes into state.json as it is.
 
-    `step` counts finished optimizer steps, `tokens` the tokens they saw.
+    `step` counts finished optimizer steps, `tokens` the tokens they saw. `world`: the processes that hold the tensors and write them
+    together, on a file system they share; None where this process has them whole.
     Raises OSError when the disk is full or not writable; what was there before stays then.
     """
-    folder = Path(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = folder.parent / f".{folder.name}.tmp-{os.getpid()}"
-    shutil.rmtree(temporary, ignore_errors=True)
-    try:
-        temporary.mkdir()
-        _save_tensors(tensors.model, temporary / "model.safetensors")
-        if tensors.training is not None:
-            _save_tensors(tensors.training, temporary / "optimizer.safetensors")
+    folder, together = Path(folder), world or World()
+    temporary = folder.parent / f".{folder.name}.tmp-{together.told(os.getpid())}"
+    parts = {"model": tensors.model} | ({} if tensors.training is None else {"optimizer": tensors.training})
+
+    def begin() -> None:
+        temporary.mkdir(parents=True)
         save_recipe(recipe, temporary / "recipe.yaml")
         tokenizer.save(temporary / "tokenizer")
-        for path in temporary.glob("*.safetensors"):  # the library makes files only their owner can read
-            path.chmod((temporary / "recipe.yaml").stat().st_mode)
-        files = {p.relative_to(temporary).as_posix(): p for p in sorted(temporary.rglob("*")) if p.is_file()}
-        state = {"format": FORMAT, "version": __version__, "step": step, "tokens": tokens, **(extra or {})}
-        state["files"] = {name: {"bytes": path.stat().st_size, "sha256": _sha256(path)} for name, path in files.items()}
+
+    def own_part() -> dict[str, Any]:
+        written = [path for name, part in parts.items() for path in _save_part(part, temporary / name, world)]
+        if together.first:
+            written += [path for path in temporary.rglob("*") if path.is_file() and path.suffix != ".safetensors"]
+        for path in written:
+            path.chmod((temporary / "recipe.yaml").stat().st_mode)  # safetensors makes files only their owner can read
+            _flush(path)
+        return {path.relative_to(temporary).as_posix(): {"bytes": path.stat().st_size, "sha256": _sha256(path)} for path in written}
+
+    def finish(files: dict[str, Any]) -> None:
+        state = {"format": FORMAT, "version": __version__, "step": step, "tokens": tokens, **(extra or {}), "files": files}
         (temporary / "state.json").write_text(json.dumps(state, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-        for path in [*files.values(), temporary / "state.json", temporary / "tokenizer", temporary]:
+        for path in [temporary / "state.json", *(path for path in temporary.iterdir() if path.is_dir()), temporary]:
             _flush(path)
         remove(folder)
         os.rename(temporary, folder)
         _flush(folder.parent)
+
+    try:
+        together.together(lambda: begin() if together.first else None)
+        files = {name: about for found in together.everyone(together.together(own_part)) for name, about in found.items()}
+        together.together(lambda: finish(dict(sorted(files.items()))) if together.first else None)
     except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
+        if together.first:
+            shutil.rmtree(temporary, ignore_errors=True)
         raise
     return folder
+
+
+def _save_part(tensors: dict[str, torch.Tensor], path: Path, world: World | None) -> list[Path]:
+    """Write tensors as PATH.safetensors, or the parts this process holds into the folder PATH; the files written."""
+    if world is not None:
+        return shards.save(tensors, path)
+    _save_tensors(tensors, path.with_suffix(".safetensors"))
+    return [path.with_suffix(".safetensors")]
 
 
 def load_model(folder: Path, device: str | torch.device = "cpu") -> tuple[torch.nn.Module, Any, Recipe, dict[str, Any]]:
@@ -116,7 +149,7 @@ def load_model(folder: Path, device: str | torch.device = "cpu") -> tuple[torch.
 
     folder = Path(folder)
     state = read_state(folder)
-    verify(folder, state, (name for name in state["files"] if name != "optimizer.safetensors"))
+    verify(folder, state, (name for name in state["files"] if not name.startswith("optimizer")))
     try:
         recipe = load_recipe(folder / "recipe.yaml")
     except UserError as error:  # as another version of braingpt wrote it
@@ -137,16 +170,18 @@ def load_weights(model: torch.nn.Module, folder: Path) -> None:
     """Fill `model` with the checkpoint's parameters and buffers. Raises Failure when they are another model's."""
     from braingpt.model.two_four import unpacked_two_four
 
-    path = Path(folder) / "model.safetensors"
-    tensors = unpacked_two_four(_load_tensors(path))
-    own = model.state_dict()
-    kept = _distinct(own)
-    wrong = sorted(kept.keys() ^ tensors.keys()) or sorted(name for name in kept if kept[name].shape != tensors[name].shape)
+    path, kept = Path(folder) / "model", _distinct(model.state_dict())
+    tensors = None if path.is_dir() else unpacked_two_four(_load_tensors(path.with_suffix(".safetensors")))
+    found = {name: about[0] for name, about in shards.shapes(path).items()} if tensors is None else {n: t.shape for n, t in tensors.items()}
+    wrong = sorted(kept.keys() ^ found.keys()) or sorted(name for name in kept if kept[name].shape != found[name])
     if wrong:
         raise Failure(f"{path} holds another model than its recipe.yaml describes: '{wrong[0]}' does not fit")
     with torch.no_grad():
-        for name, value in tensors.items():
-            own[name].copy_(value)
+        if tensors is None:
+            shards.load(kept, path)
+        else:
+            for name, value in tensors.items():
+                put(kept[name], value)
 
 
 def load_training(model: torch.nn.Module, optimizer: Optimizers, folder: Path, average: Average | None = None) -> None:
@@ -154,11 +189,14 @@ def load_training(model: torch.nn.Module, optimizer: Optimizers, folder: Path, a
 
     Raises UserError for a checkpoint saved without them.
     """
-    path = Path(folder) / "optimizer.safetensors"
-    state = read_state(folder)
-    if "optimizer.safetensors" not in state["files"]:
+    path, state = Path(folder) / "optimizer", read_state(folder)
+    if not any(name.startswith("optimizer") for name in state["files"]):
         raise UserError(f"{folder} was saved for inference, without the optimizer's state; training cannot go on from it")
-    tensors = _load_tensors(path)
+    if path.is_dir():
+        tensors = templates(model, shards.shapes(path))
+        shards.load(tensors, path)
+    else:
+        tensors = _load_tensors(path.with_suffix(".safetensors"))
     trained = {name.removeprefix(TRAINED): tensors.pop(name) for name in list(tensors) if name.startswith(TRAINED)}
     if average is not None:
         average.restore(trained, state["averaged"])
@@ -179,12 +217,20 @@ def read_state(folder: Path) -> dict[str, Any]:
         raise UserError(f"{folder} is not a checkpoint (it has no state.json)")
     try:
         state = json.loads(path.read_text(encoding="utf-8"))
-        state["files"]["model.safetensors"]["sha256"], state["files"]["recipe.yaml"]["sha256"], int(state["step"]), int(state["tokens"])
+        weights_hash(state), state["files"]["recipe.yaml"]["sha256"], int(state["step"]), int(state["tokens"])
     except (ValueError, KeyError, TypeError):
         raise Failure(f"{path} is damaged; take another checkpoint{_others(folder)}") from None
     if state.get("format") != FORMAT:
         raise UserError(f"{folder} has checkpoint format {state.get('format')}; braingpt {__version__} reads format {FORMAT}")
     return state
+
+
+def weights_hash(state: dict[str, Any]) -> str:
+    """The SHA-256 of the model's file, or of the hashes of its parts; loading has compared them with the files."""
+    hashes = [about["sha256"] for name, about in sorted(state["files"].items()) if re.match(r"model[./]", name)]
+    if not hashes:
+        raise KeyError("model")
+    return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
 
 
 def verify(folder: Path, state: dict[str, Any] | None = None, names: Iterable[str] | None = None) -> None:
@@ -276,8 +322,9 @@ def _distinct(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     seen: set[tuple[int, torch.Size]] = set()
     kept = {}
     for name, tensor in state.items():
-        key = (tensor.data_ptr(), tensor.shape)
-        if tensor.numel() and key in seen:
+        rows = held(tensor)
+        key = (rows.data_ptr(), tensor.shape)
+        if rows.numel() and key in seen:
             continue
         seen.add(key)
         kept[name] = tensor
@@ -290,6 +337,8 @@ def _random_state() -> dict[str, torch.Tensor]:
 
 
 def _on_cpu(tensors: dict[str, torch.Tensor], copied: bool) -> dict[str, torch.Tensor]:
+    if any(map(is_sharded, tensors.values())):  # written at once, by the library, which moves piece by piece
+        return {name: tensor.detach() for name, tensor in tensors.items()}
     moved = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     live = {tensor.data_ptr() for tensor in tensors.values()} if copied else set()
     return {name: tensor.clone() if tensor.data_ptr() in live else tensor for name, tensor in moved.items()}

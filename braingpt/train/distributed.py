@@ -1,35 +1,44 @@
 """Several processes that train one model: `torchrun --nproc-per-node 4 -m braingpt train ...` is the same command as for one.
 
-Each process reads its rows of every step and holds the whole model; torch's DistributedDataParallel averages the gradients while they are
-made. What else must agree is summed: the loss, what the forward pass counts into buffers, and whether somebody was asked to stop. Then guard,
-optimizer and controllers do the same everywhere, and the first process alone writes, validates and speaks.
+Each process reads its rows of every step. With `train.parallel: ddp` it holds the whole model, and torch's DistributedDataParallel averages the
+gradients while they are made. With `fsdp` weights, gradients and moments are spread over the processes (FSDP2: `fully_shard`, Zhao et al. 2023,
+arXiv 2304.11277), and a block's weights are together only while it computes; with `train.offload` they rest in the host's memory, which serves a
+single GPU as well. What else must agree is summed: the loss, what the forward pass counts into buffers, whether somebody ran out of memory
+or was asked to stop. Then guard, optimizer and controllers do the same everywhere, and the first process alone speaks.
 """
 
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from braingpt.recipes import TrainConfig
+
+T = TypeVar("T")
+
 
 class World:
-    """The processes of a run. With one, every method does nothing."""
+    """The processes of a run. With one, every method does nothing but `wrapped`."""
 
-    def __init__(self, rank: int = 0, size: int = 1) -> None:
-        self.rank, self.size = rank, size
+    def __init__(self, rank: int = 0, size: int = 1, sharded: bool = False, offload: bool = False) -> None:
+        self.rank, self.size, self.sharded, self.offload = rank, size, sharded, offload
 
     @property
     def first(self) -> bool:
-        """Whether this process writes and speaks."""
+        """Whether this process speaks."""
         return self.rank == 0
 
     def wrapped(self, model: nn.Module, device: torch.device) -> nn.Module:
-        """The model with averaged gradients. Buffers are left alone: they are summed when a step is over."""
+        """The model on its device, with averaged gradients. Buffers are left alone: they are summed when a step is over."""
+        if self.sharded:
+            return _sharded(model, device, self.size, self.offload)
+        model.to(device)
         if self.size == 1:
             return model
         ids = [device.index or 0] if device.type == "cuda" else None
@@ -38,8 +47,8 @@ class World:
             return DistributedDataParallel(model, device_ids=ids, broadcast_buffers=False, find_unused_parameters=True)
 
     def collecting(self, forward: Any, last: bool) -> AbstractContextManager[None]:
-        """Around all pieces of a step but the `last`: gradients stay here."""
-        return forward.no_sync() if self.size > 1 and not last else nullcontext()
+        """Around all pieces of a step but the `last`: gradients stay here. Sharded ones are spread piece by piece, or they would not fit."""
+        return forward.no_sync() if self.size > 1 and not self.sharded and not last else nullcontext()
 
     def summed(self, tensor: Tensor) -> Tensor:
         """The sum over all processes, in place."""
@@ -53,6 +62,13 @@ class World:
             for buffer, value in before:
                 buffer.copy_(value + self.summed(buffer - value))
 
+    def everyone(self, value: T) -> list[T]:
+        """The values of all processes, in their order."""
+        found = [value] * self.size
+        if self.size > 1:
+            dist.all_gather_object(found, value)
+        return found
+
     def told(self, value: Any) -> Any:
         """The first process's value, everywhere."""
         box = [value]
@@ -60,10 +76,37 @@ class World:
             dist.broadcast_object_list(box)
         return box[0]
 
+    def together(self, work: Callable[[], T]) -> T:
+        """`work()`; an OSError of one process is raised by all, so that none waits for the others in vain."""
+        done, error = None, None
+        try:
+            done = work()
+        except OSError as failed:
+            error = failed
+        first = next((words for words in self.everyone(error and (error.errno, error.strerror, error.filename)) if words), None)
+        if error is not None or first is not None:
+            raise error or OSError(*first)
+        return done
+
     def wait(self) -> None:
         """Until all are here."""
         if self.size > 1:
             dist.barrier()
+
+
+def _sharded(model: nn.Module, device: torch.device, size: int, offload: bool) -> nn.Module:
+    """The same model, block by block and the rest as one group. Products are cast by autocast: what must be float32 stays so."""
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import CPUOffloadPolicy, OffloadPolicy, fully_shard
+
+    mesh = init_device_mesh(device.type, (size,))
+    policy = CPUOffloadPolicy(pin_memory=device.type == "cuda") if offload else OffloadPolicy()
+    for part in (*model.blocks, model):
+        fully_shard(part, mesh=mesh, offload_policy=policy)
+    for module in model.modules():
+        if hasattr(module, "keeps"):  # it would keep whole what is shared out
+            module.keeps = False
+    return model
 
 
 def rank_of_environment() -> int:
@@ -72,17 +115,23 @@ def rank_of_environment() -> int:
 
 
 @contextmanager
-def joined(device: torch.device) -> Iterator[tuple[World, torch.device]]:
-    """This process's world and device, as torchrun's environment says; one process without it."""
-    size = int(os.environ.get("WORLD_SIZE", 1))
-    if size == 1:
+def joined(device: torch.device, config: TrainConfig) -> Iterator[tuple[World, torch.device]]:
+    """This process's world and device, as torchrun's environment says; one process without it. A process group that is there already is
+    used and left: torchrun's store serves one only.
+    """
+    size, sharded = int(os.environ.get("WORLD_SIZE", 1)), config.parallel == "fsdp"
+    if size == 1 and not sharded:
         yield World(), device
         return
     if device.type == "cuda":
-        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", device.index or 0)))
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    ours = not dist.is_initialized()
+    if ours:
+        alone = {} if "WORLD_SIZE" in os.environ else {"store": dist.HashStore(), "rank": 0, "world_size": 1}
+        dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", **alone)
     try:
-        yield World(dist.get_rank(), size), device
+        yield World(dist.get_rank(), size, sharded, config.offload), device
     finally:
-        dist.destroy_process_group()
+        if ours:
+            dist.destroy_process_group()

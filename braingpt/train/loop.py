@@ -19,6 +19,7 @@ from torch import Tensor
 
 from braingpt.compiling import compile_training
 from braingpt.errors import Failure, UserError
+from braingpt.model.sharding import held, whole
 from braingpt.recipes import Recipe, load_recipe
 from braingpt.train import checkpoint
 from braingpt.train.average import Average
@@ -67,7 +68,7 @@ def train(
     Raises UserError for what the caller can put right, Failure when gradients stay infinite or a checkpoint is damaged.
     """
     reporter = reporter or Reporter()
-    with denormals_flushed(), joined(pick_device(device)) as (world, target), opened(Path(out), world.first) as run:
+    with denormals_flushed(), joined(pick_device(device), recipe.train) as (world, target), opened(Path(out), world.first) as run:
         start = world.told(starting_point(run.path, resume, reporter.note) if world.first else None)
         if start and not folders:
             folders = load_recipe(start / "recipe.yaml").data.folders
@@ -112,7 +113,7 @@ class Trainer:
         self.data = data_identity(folders)
         self.feed = Feed(recipe, self.shards, self.tokenizer, device, self.world.rank, self.world.size)
         self.dtype = autocast_dtype(config, device)
-        self.model = (model or build(recipe, seed=config.seed)).to(device)
+        self.model = model or build(recipe, seed=config.seed)
         if config.recompute:
             recomputing(self.model)
         forward = self.world.wrapped(self.model, device)
@@ -123,7 +124,8 @@ class Trainer:
         self.micro = min(config.micro_batch or config.batch, self.rows)
         self.loggers: Loggers | None = None
         self.peak_flops: float | None = None  # of this device's matrix products, where a run is worth measuring them
-        self.saver, self.stop = Saver(config.async_save), StopRequest()
+        self.saver, self.stop = Saver(config.async_save and not self.world.sharded), StopRequest()
+        self.rehearsed = self.world.size == 1 or self.world.sharded  # whether all processes have found room for a step of this length
         self.step = self.tokens = self.taken = self.rewinds = 0
         self.seconds, self.agreed_to_stop = 0.0, False
         self.best: dict[str, Any] | None = None
@@ -138,9 +140,10 @@ class Trainer:
         if start:
             take_up(self, start)
         tokens, epochs = training_tokens(self.shards), self.feed.batches.epochs(self.config.steps)
-        held = sum(tensor.numel() * tensor.element_size() for tensor in [*self.model.parameters(), *self.model.buffers()])
-        plan, room = plan_run(self.recipe, self.device, tokens, epochs, self.micro if start else None, held=held)
-        self.micro = min(plan.micro_batch, self.rows)
+        resting = [held(tensor) for tensor in [*self.model.parameters(), *self.model.buffers()]]
+        here = sum(tensor.numel() * tensor.element_size() for tensor in resting if tensor.device.type == self.device.type)
+        plan, room = plan_run(self.recipe, self.device, tokens, epochs, self.micro if start else None, held=here, processes=self.world.size)
+        self.micro = min(self.world.everyone(plan.micro_batch))
         if plan.peak_bytes and plan.peak_bytes > room:
             self.reporter.note(f"it may not fit: {size(plan.peak_bytes)} at the peak, {size(room)} of memory to be used; {SMALLER}")
         self.run.check_space(plan.checkpoint_bytes)
@@ -194,11 +197,13 @@ class Trainer:
         set_learning_rate(self.optimizer, self.rate())
         if self.feed.changes_at(self.step):
             self.guard.new_level()
+            self.rehearsed = self.world.size == 1 or self.world.sharded
         # Masks, and what is named with a `_`, are made of weights: a forward pass does not change them.
         counting = (buffer for name, buffer in self.model.named_buffers() if buffer.dtype != torch.bool and "._" not in name)
-        before = [(buffer, buffer.clone()) for buffer in counting]
+        before, drawn = [(buffer, buffer.clone()) for buffer in counting], torch.get_rng_state()
         while (gradients := self._gradients_if_they_fit()) is None:
-            self._halve(before)
+            _put_back(before)
+            torch.set_rng_state(drawn)
         loss, norm = gradients
         loss, asked = self.world.summed(torch.stack((loss, loss.new_tensor(float(self.stop.asked)))))
         self.world.sum_changes(before)
@@ -217,38 +222,60 @@ class Trainer:
         return loss, norm, bool(skipped)
 
     def _gradients(self) -> tuple[Tensor, Tensor]:
-        """Fill the gradients from the step's batch, piece by piece; (mean loss, norm before clipping)."""
+        """Fill the gradients from the step's batch, piece by piece; (mean loss, norm before clipping). A rehearsal exchanges none of them."""
         self.model.train()
         total = torch.zeros((), device=self.device)
         pieces = self.feed.pieces(self.step, self.micro)
         for piece in pieces:
             where = {} if piece.segments_BL is None else {"segments_BL": piece.segments_BL}
-            with self.world.collecting(self.forward, last=piece is pieces[-1]):
-                with autocast(self.device, self.dtype):
+            with self.world.collecting(self.forward, last=self.rehearsed and piece is pieces[-1]):
+                with autocast(self.device, self.dtype, cached=not self.world.sharded):
                     loss = self.forward(piece.ids_BL, piece.targets_BL, **where).loss
                 (loss * piece.share * self.world.size).backward()  # gradients are averaged, shares are of the whole step
             total += loss.detach() * piece.share
-        return total, torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
+        parameters = [parameter for parameter in self.model.parameters() if parameter.grad is not None]
+        norm = whole(torch.nn.utils.get_total_norm([parameter.grad for parameter in parameters]))
+        torch.nn.utils.clip_grads_with_norm_(parameters, self.config.clip, norm)
+        return total, norm.to(self.device)
 
     def _gradients_if_they_fit(self) -> tuple[Tensor, Tensor] | None:
+        """`_gradients`; None when the step is to be taken again: in smaller pieces, or after a rehearsal.
+
+        Who runs out of memory amid an exchange leaves the others waiting. So several processes rehearse the first step of each length
+        without one, agree, and take smaller pieces together.
+        """
+        gradients = None
         try:
-            return self._gradients()
+            gradients = self._gradients()
         except RuntimeError as error:  # what an exception holds is freed only behind its `except`
             if not is_out_of_memory(error):
                 raise
+        if self.world.size == 1 or not self.rehearsed:
+            fits = all(self.world.everyone(gradients is not None))
+        elif gradients is None:
+            raise Failure(self._too_much(f"; train.micro_batch={max(1, self.micro // 2)} takes less"))
+        else:
+            fits = True
+        if fits and self.rehearsed:
+            return gradients
+        self.optimizer.zero_grad(set_to_none=True)
+        if not fits:
+            self._halve()
+        self.rehearsed |= fits
         return None
 
-    def _halve(self, before: list[tuple[Tensor, Tensor]]) -> None:
-        """Out of memory: take the step again in pieces of half the size."""
-        if self.micro == 1 or self.world.size > 1:  # the others would wait
-            many = "one window" if self.micro == 1 else f"{self.micro} windows"
-            raise Failure(f"{many} of {self.config.context} tokens {'does' if self.micro == 1 else 'do'} not fit into memory; {SMALLER}")
-        self.micro = next(rows for rows in range(self.micro // 2, 0, -1) if self.config.batch % rows == 0)
-        self.optimizer.zero_grad(set_to_none=True)
-        _put_back(before)
+    def _halve(self) -> None:
+        """Out of memory: pieces of half the size from now on."""
+        if self.micro == 1:
+            raise Failure(self._too_much(f"; {SMALLER}"))
+        self.micro = next(rows for rows in range(self.micro // 2, 0, -1) if self.rows % rows == 0)
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         self.reporter.note(f"out of memory in step {self.step + 1}: going on with {self.micro} window{'s' * (self.micro > 1)} at a time")
+
+    def _too_much(self, advice: str) -> str:
+        many = "one window" if self.micro == 1 else f"{self.micro} windows"
+        return f"{many} of {self.config.context} tokens {'does' if self.micro == 1 else 'do'} not fit into memory{advice}"
 
     def _take_step(self) -> None:
         """One step, counted and written down. Raises `Lost` when the run does not recover by itself."""
@@ -298,7 +325,7 @@ class Trainer:
 
     def _validate(self) -> None:
         """Score the validation text; a new best is saved even between two regular saves. A stop drops the validation."""
-        if not self.validates or not self.world.first:
+        if not self.validates or not (self.world.first or self.world.sharded):  # sharded, all score the same text together
             return
         with self.stop.droppable() if self.world.size == 1 else nullcontext():  # of several, the others wait for its end
             scores = validate(self)
@@ -311,7 +338,7 @@ class Trainer:
     def _recall(self) -> None:
         """Take up the validations the run folder holds: one may be younger than its checkpoint."""
         self.validation = None
-        for record in self.run.validations():
+        for record in self.world.told(self.run.validations() if self.world.first else None):
             self.validation = record
             self._compare(record)
 
@@ -333,6 +360,7 @@ class Trainer:
     def _save(self) -> None:
         """A checkpoint of this step, unless there is one."""
         folder, best = self.run.checkpoint(self.step), self.best
+        writers = self.world if self.world.sharded else None  # together; else the first alone
         if self.step == 0 or self.saved == folder:
             return
         tensors = checkpoint.contents(self.model, self.optimizer, self.average, copied=self.config.async_save)
@@ -340,11 +368,12 @@ class Trainer:
         step, tokens = self.step, self.tokens
 
         def write() -> None:
-            checkpoint.write(folder, tensors, tokenizer=self.tokenizer, recipe=self.recipe, step=step, tokens=tokens, extra=extra)
+            about = {"tokenizer": self.tokenizer, "recipe": self.recipe, "step": step, "tokens": tokens, "extra": extra}
+            checkpoint.write(folder, tensors, **about, world=writers)
             self.run.settle(best, self.config.keep)
 
-        if self.world.first:
-            self.saver.submit(lambda: patiently(write, self.reporter.note, self.stop))
+        if self.world.first or writers:
+            self.saver.submit(lambda: patiently(write, self.reporter.note, self.stop, writers))
         self.saved = folder
 
 

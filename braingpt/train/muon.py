@@ -9,6 +9,8 @@ in bfloat16 everywhere, which most CPUs emulate; that is why the twenty lines of
 import torch
 from torch import Tensor
 
+from braingpt.model.sharding import held, joined, part, whole
+
 MOMENTUM = 0.95
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the quintic iteration, steepest at zero
 ITERATIONS = 5
@@ -66,13 +68,18 @@ class Muon(torch.optim.Optimizer):
             for parameter in group["params"]:
                 if parameter.grad is not None:
                     update = self._direction(parameter, group["parts"])
-                    parameter.mul_(1 - group["lr"] * group["weight_decay"]).add_(update, alpha=-group["lr"])
+                    held(parameter).mul_(1 - group["lr"] * group["weight_decay"]).add_(update, alpha=-group["lr"])
+                    torch.autograd.graph.increment_version(parameter)
 
     def _direction(self, parameter: Tensor, parts: int) -> Tensor:
         state = self.state[parameter]
         if not state:
             state["momentum"] = torch.zeros_like(parameter)
-        momentum = state["momentum"].lerp_(parameter.grad, 1 - MOMENTUM)
-        update = parameter.grad.lerp(momentum, MOMENTUM)  # Nesterov
-        update = orthogonalised(update.unflatten(-2, (parts, -1)) if parts > 1 else update)
-        return (RMS * max(update.shape[-2:]) ** 0.5 * update).reshape_as(parameter)
+        gradient = held(parameter.grad)
+        momentum = held(state["momentum"]).lerp_(gradient, 1 - MOMENTUM)
+        update = gradient.lerp(momentum, MOMENTUM)  # Nesterov
+        stacked = parameter.ndim > 2  # a part of a stack holds whole matrices; of a single one each process takes the whole step
+        matrix = update if stacked else whole(joined(update, parameter))
+        step = orthogonalised(matrix.unflatten(-2, (parts, -1)) if parts > 1 else matrix)
+        step = (RMS * max(step.shape[-2:]) ** 0.5 * step).reshape_as(matrix)
+        return step if stacked else part(step, parameter)

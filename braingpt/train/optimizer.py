@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import torch
 
+from braingpt.model.sharding import is_sharded, joined, part
 from braingpt.recipes import TrainConfig
 from braingpt.train.muon import Muon
 
@@ -42,7 +43,8 @@ class Optimizers:
         """One step of each; none where `skip` is 1.0, which the fused optimizers ask on the device itself and Muon waits for."""
         for optimizer in self.optimizers:
             if optimizer.defaults.get("fused"):
-                optimizer.found_inf = skip  # the name under which torch's gradient scaler hands it over
+                # The name under which torch's gradient scaler hands it over; weights may rest on the host.
+                optimizer.found_inf = None if skip is None else skip.to(optimizer.param_groups[0]["params"][0].device)
                 optimizer.step()
                 # The fused step leaves versions as they were, by which what is made of weights and kept (2:4 pruned ones) is found outdated.
                 torch.autograd.graph.increment_version([p for group in optimizer.param_groups for p in group["params"]])
@@ -94,8 +96,24 @@ def pack_state(model: torch.nn.Module, optimizer: Optimizers) -> dict[str, torch
     for name, parameter in trainable(model):
         for part in optimizer.optimizers:
             for key, value in part.state.get(parameter, {}).items():
-                tensors[f"{key}.{name}"] = value.detach().cpu().contiguous()
+                tensors[f"{key}.{name}"] = value.detach() if is_sharded(value) else value.detach().cpu().contiguous()
     return tensors
+
+
+def templates(model: torch.nn.Module, shapes: dict[str, tuple[torch.Size, torch.dtype]]) -> dict[str, torch.Tensor]:
+    """Tensors to read `pack_state`'s, and others, into: what has a parameter's shape and ends in its name is sharded as the parameter is."""
+    parameters = dict(trainable(model))
+    found = {}
+    for name, (shape, dtype) in shapes.items():
+        parameter = parameters.get(name.partition(".")[2])
+        like = parameter is not None and shape == parameter.shape
+        found[name] = torch.zeros_like(parameter, dtype=dtype, requires_grad=False) if like else torch.zeros(shape, dtype=dtype)
+    return found
+
+
+def _laid_out(value: torch.Tensor, parameter: torch.nn.Parameter) -> torch.Tensor:
+    """A moment that is whole here, as the parameter's optimizer keeps it."""
+    return joined(part(value, parameter).to(parameter.device), parameter)
 
 
 def unpack_state(model: torch.nn.Module, optimizer: Optimizers, tensors: dict[str, torch.Tensor]) -> None:
@@ -115,7 +133,7 @@ def unpack_state(model: torch.nn.Module, optimizer: Optimizers, tensors: dict[st
                     continue
                 if key != "step" and value.shape != parameter.shape:
                     raise ValueError(f"{key}.{names[id(parameter)]} has shape {tuple(value.shape)}, its parameter {tuple(parameter.shape)}")
-                state.setdefault(index, {})[key] = value
+                state.setdefault(index, {})[key] = value if key == "step" or is_sharded(value) else _laid_out(value, order[index])
         part.load_state_dict({"state": state, "param_groups": part.state_dict()["param_groups"]})
     if left:
         raise ValueError(f"no parameter for {min(left)}")

@@ -144,6 +144,7 @@ def plan_run(
     micro_batch: int | None = None,
     thorough: bool = False,
     held: int = 0,
+    processes: int = 1,
 ) -> tuple[Plan, int]:
     """(plan, bytes of memory to be used) of a run on this device. Where the recipe leaves the micro-batch open it is the largest that fits.
 

@@ -18,7 +18,7 @@ from braingpt.train.run_folder import RECIPE, is_run
 FREE = (
     "name", "data.folders",
     "train.steps", "train.micro_batch", "train.compile", "train.eval_every", "train.eval_windows", "train.save_every", "train.keep",
-    "train.async_save", "train.rewinds", "train.recompute", "train.loggers",
+    "train.async_save", "train.rewinds", "train.recompute", "train.loggers", "train.parallel", "train.offload",
 )  # fmt: skip
 
 

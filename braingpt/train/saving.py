@@ -6,6 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
+from braingpt.train.distributed import World
 from braingpt.train.stopping import StopRequest
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -14,14 +15,17 @@ PAUSE = 2.0  # seconds between two attempts
 T = TypeVar("T")
 
 
-def patiently(write: Callable[[], T], note: Callable[[str], None], stop: StopRequest) -> T:
-    """`write()`, again and again while the disk is full; everything else is raised, and so is the full disk once a stop is asked for."""
+def patiently(write: Callable[[], T], note: Callable[[str], None], stop: StopRequest, world: World | None = None) -> T:
+    """`write()`, again and again while the disk is full; everything else is raised, and so is the full disk once a stop is asked for.
+
+    `world`: the processes that write together, fail together, and wait or give up together.
+    """
     told = False
     while True:
         try:
             return write()
         except OSError as error:
-            if error.errno not in FULL or stop.asked:
+            if error.errno not in FULL or any((world or World()).everyone(stop.asked)):
                 raise
             if not told:
                 note(f"the disk is full{f' at {error.filename}' if error.filename else ''}; waiting for room, nothing is lost")

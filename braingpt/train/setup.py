@@ -76,9 +76,9 @@ def autocast_dtype(config: TrainConfig, device: torch.device) -> torch.dtype | N
     return torch.bfloat16 if config.dtype == "bfloat16" or (config.dtype == "auto" and native) else None
 
 
-def autocast(device: torch.device, dtype: torch.dtype | None) -> AbstractContextManager[None]:
-    """A fresh autocast context, or one that does nothing."""
-    return torch.autocast(device.type, dtype=dtype) if dtype else nullcontext()
+def autocast(device: torch.device, dtype: torch.dtype | None, cached: bool = True) -> AbstractContextManager[None]:
+    """A fresh autocast context, or one that does nothing. `cached`: weights once cast are kept to its end."""
+    return torch.autocast(device.type, dtype=dtype, cache_enabled=cached) if dtype else nullcontext()
 
 
 def recomputing(model: torch.nn.Module) -> None:

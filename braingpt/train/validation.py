@@ -15,7 +15,7 @@ def validate(trainer: Any) -> dict[str, Any]:
     from braingpt.evaluation.perplexity import evaluate
 
     averaged = trainer.average.in_place() if trainer.average else nullcontext()
-    with averaged, autocast(trainer.device, trainer.dtype), trainer.model.recording() as records:
+    with averaged, autocast(trainer.device, trainer.dtype, cached=not trainer.world.sharded), trainer.model.recording() as records:
         scores = evaluate(
             trainer.model, trainer.shards, trainer.tokenizer, context=trainer.config.context, windows=trainer.config.eval_windows,
             rows=min(ROWS, trainer.micro), device=trainer.device, reset_at_documents=trainer.recipe.data.reset_at_documents,

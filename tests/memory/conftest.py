@@ -3,7 +3,7 @@
 import pytest
 
 from braingpt.memory.episodic import EpisodicMemory
-from braingpt.memory.file import weights_of
+from braingpt.train.checkpoint import weights_hash
 from braingpt.train import checkpoint
 from braingpt.train.loop import train
 from tests.train.conftest import prepared, tiny
@@ -23,7 +23,7 @@ def trained(tmp_path_factory):
 def loaded(trained):
     """(model, tokenizer, hash of the weights)."""
     model, tokenizer, _, state = checkpoint.load_model(checkpoint.resolve(trained / "runs" / "nano-v2"))
-    return model.eval(), tokenizer, weights_of(state)
+    return model.eval(), tokenizer, weights_hash(state)
 
 
 @pytest.fixture(scope="session")
