@@ -81,7 +81,6 @@ def forget(
     """Forget a text, or all. Entries that another text shares stay."""
     from braingpt.errors import UserError
     from braingpt.memory.file import load_memory, save_memory
-    from braingpt.train.checkpoint import weights_hash
 
     memory = load_memory(file)
     known = memory.store.texts

@@ -78,11 +78,12 @@ class SparseColumns(nn.Module):
         donor = competition.bias.topk(len(dead), largest=False).indices
         generator = torch.Generator().manual_seed(int(self.revived))
         router_ED, weight_E2WD = whole(competition.router.weight), whole(self.weight)
+        begun, begetter = dead.to(router_ED.device), donor.to(router_ED.device)  # FSDP may keep weights on the host
         for target in (router_ED, weight_E2WD[:, 0]):
-            inherited = target[donor]
+            inherited = target[begetter]
             noise = torch.randn(inherited.shape, generator=generator).to(inherited)
-            target[dead] = inherited + VARIATION * inherited.square().mean(-1, keepdim=True).sqrt() * noise
-        weight_E2WD[dead, 1] = 0
+            target[begun] = inherited + VARIATION * inherited.square().mean(-1, keepdim=True).sqrt() * noise
+        weight_E2WD[begun, 1] = 0
         put(competition.router.weight, router_ED)
         put(self.weight, weight_E2WD)
         competition.bias[dead] = competition.bias[donor]
@@ -175,7 +176,8 @@ class TwoFourLinear(Linear):
     @torch.no_grad()
     def after_step(self) -> None:
         """Choose the two largest of every four again."""
-        chosen = whole(joined(two_four_mask(held(self.weight)), self.weight)).to(self.mask.device)  # FSDP may keep weights on the host
+        rows_OI = held(self.weight).to(self.mask.device)  # FSDP may keep weights on the host
+        chosen = whole(joined(two_four_mask(rows_OI), self.weight))
         self.flip_rate = (chosen != self.mask).float().mean()  # a tensor: reading it would wait for the GPU
         self.mask.copy_(chosen)
 

@@ -22,7 +22,7 @@ def held(tensor: Tensor) -> Tensor:
     return tensor.to_local() if is_sharded(tensor) else tensor
 
 
-def part(value: Tensor, like: Tensor) -> Tensor:
+def own_rows(value: Tensor, like: Tensor) -> Tensor:
     """Of a `value` that is whole here, the rows that this process holds of `like`."""
     if not is_sharded(like):
         return value
@@ -43,4 +43,4 @@ def joined(rows: Tensor, like: Tensor) -> Tensor:
 def put(target: Tensor, value: Tensor) -> None:
     """Write a `value` that is whole here into `target`; nothing where it is `target` itself."""
     if value is not target:
-        held(target).copy_(part(value, target))
+        held(target).copy_(own_rows(value, target))

@@ -3,8 +3,8 @@
 import pytest
 
 from braingpt.memory.episodic import EpisodicMemory
-from braingpt.train.checkpoint import weights_hash
 from braingpt.train import checkpoint
+from braingpt.train.checkpoint import weights_hash
 from braingpt.train.loop import train
 from tests.train.conftest import prepared, tiny
 

@@ -1,0 +1,64 @@
+"""What the processes of `test_sharded.py` run: `python -m tests.train.processes 4 train DATA OUT`.
+
+They are forks of one that has imported everything, which takes a fifth of torchrun's time; `test_distributed.py` starts some as a user does.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+import torch.distributed.checkpoint
+import torch.distributed.fsdp
+import torch.multiprocessing
+
+from braingpt.train.loop import Trainer, train
+from tests.train.conftest import tiny
+
+# As small as they may be with something of every kind; pieces of one window, which four processes have as well.
+STEPS = ("train.steps=3", "train.save_every=3", "train.eval_every=3", "train.micro_batch=1", "train.warmup=1")
+RECIPES = {
+    "dense": tiny("dense", *STEPS, "train.optimizer=adamw", "train.average=0.9", "train.recompute=true"),
+    "v1": tiny("v1", *STEPS, "train.optimizer=muon"),
+    "v2": tiny("v2", *STEPS, "train.optimizer=adamw", "model.depth.share=0.7", "model.depth.exits=[1]"),
+}
+
+
+def sharded(name: str, **changes):
+    """The recipe with its weights spread over the processes."""
+    recipe = RECIPES[name]
+    return recipe.model_copy(update={"train": recipe.train.model_copy(update={"parallel": "fsdp", **changes})})
+
+
+def short_of_memory(data: Path, out: Path) -> None:
+    """The last process has room for one window at a time, the others for all; with the whole model each."""
+    forward = Trainer._gradients
+
+    def short(self):
+        if self.micro > 1 and dist.get_rank() == 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(self)
+
+    Trainer._gradients = short
+    recipe = RECIPES["dense"]
+    train(recipe.model_copy(update={"train": recipe.train.model_copy(update={"micro_batch": None})}), out, [data], device="cpu")
+
+
+def work(rank: int, world: int, mode: str, data: Path, out: Path) -> None:
+    """All runs of one launch."""
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world)}
+    dist.init_process_group("gloo", init_method=f"file://{out}/.meeting-{mode}", rank=rank, world_size=world)
+    if mode == "train":
+        for name in RECIPES:
+            train(sharded(name), out / name, [data], device="cpu")
+    else:
+        train(sharded("v2", steps=5), out / "two", [data], resume=str(out / "v2"), device="cpu")
+        short_of_memory(data, out / "short")
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    arguments = int(sys.argv[1]), sys.argv[2], Path(sys.argv[3]), Path(sys.argv[4])
+    torch.multiprocessing.start_processes(work, arguments, nprocs=arguments[0], start_method="fork")

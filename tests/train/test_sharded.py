@@ -1,0 +1,134 @@
+"""Weights spread over processes (FSDP2 on gloo), and checkpoints of parts."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import braingpt
+from braingpt.errors import Failure, UserError
+from braingpt.train import checkpoint, shards
+from braingpt.train.loop import train
+from braingpt.train.run_folder import read_metrics
+from tests.train.conftest import tiny
+from tests.train.processes import RECIPES, sharded
+
+
+def launch(processes: int, *words: object) -> None:
+    command = [sys.executable, "-m", "tests.train.processes", str(processes), *map(str, words)]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory, data) -> Path:
+    """Each recipe trained by four processes; `v2` then by two from its checkpoint."""
+    out = tmp_path_factory.mktemp("sharded")
+    launch(4, "train", data, out)
+    launch(2, "resume", data, out)
+    return out
+
+
+def losses(run: Path) -> list[float]:
+    return [record["loss"] for record in read_metrics(run)]
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_four_processes_learn_as_one_does(runs, tmp_path, data, name):
+    train(RECIPES[name], tmp_path / "one", [data], device="cpu")
+    near = 1e-4 if name == "v1" else 2e-6  # where 2:4 weights nearly tie, rounding chooses between them
+    assert len(losses(runs / name)) == 4 and losses(runs / name) == pytest.approx(losses(tmp_path / "one"), rel=near)
+
+
+def test_each_process_writes_its_part_and_they_are_the_whole(runs, tmp_path):
+    """Every part is there once: one process puts the model together, bit by bit as the files hold it."""
+    folder = checkpoint.newest(runs / "v2")
+    files = sorted((folder / "model").iterdir())
+    assert len(files) == 4 and all(path.stat().st_mode & 0o044 for path in files)
+    model, _, recipe, state = checkpoint.load_model(folder)
+    assert recipe == sharded("v2").model_copy(update={"data": recipe.data}) and set(state["files"]) > {
+        f"model/{path.name}" for path in files
+    }
+    own = model.state_dict()
+    parts = [load_file(path) for path in files]
+    assert {name for part in parts for name in part} == set(own)
+    for name, value in own.items():
+        rows = [part[name] for part in parts if name in part]
+        assert torch.equal(torch.cat(rows) if value.ndim and len(rows) > 1 else rows[0], value), name
+
+
+def test_another_number_of_processes_goes_on(runs, tmp_path, data):
+    """From four to two, and to one: the same steps, and the same files to the bit where no step was taken."""
+    whole = RECIPES["v2"].model_copy(update={"train": RECIPES["v2"].train.model_copy(update={"steps": 5})})
+    train(whole, tmp_path / "one", [data], resume=str(runs / "v2"), device="cpu")
+    assert losses(runs / "two")[:4] == losses(runs / "v2") == losses(tmp_path / "one")[:4]
+    assert losses(runs / "two")[4:] == pytest.approx(losses(tmp_path / "one")[4:], rel=2e-6)
+    assert len(list((checkpoint.newest(runs / "two") / "optimizer").iterdir())) == 2
+
+
+def test_what_is_read_by_one_process_is_written_back_the_same(runs, data):
+    from braingpt.model.lm import build
+    from braingpt.train.average import Average
+    from braingpt.train.optimizer import build_optimizer
+
+    folder, config = checkpoint.newest(runs / "dense"), RECIPES["dense"]
+    model = build(config)
+    optimizer, average = build_optimizer(model, config.train), Average(model, 0.9)
+    checkpoint.load_weights(model, folder)
+    checkpoint.load_training(model, optimizer, folder, average)
+    back = checkpoint.contents(model, optimizer, average)
+    for part, tensors in (("model", back.model), ("optimizer", back.training)):
+        found = {name: torch.empty(shape, dtype=dtype) for name, (shape, dtype) in shards.shapes(folder / part).items()}
+        shards.load(found, folder / part)
+        assert found.keys() == tensors.keys() and all(torch.equal(found[name], tensors[name]) for name in found)
+
+
+def test_every_command_reads_parts(runs):
+    model, tokenizer = braingpt.load(runs / "v1")
+    assert len(model.generate(tokenizer.encode("안녕"), max_new_tokens=3)) == 3
+
+
+def test_damaged_parts_are_found(runs, tmp_path):
+    import shutil
+
+    folder = tmp_path / "checkpoints" / "step-0000003"
+    shutil.copytree(checkpoint.newest(runs / "dense"), folder)
+    part = folder / "model" / "shard-00002-model-00001-of-00001.safetensors"
+    whole = part.read_bytes()
+    part.write_bytes(whole[:-8] + bytes(8))
+    with pytest.raises(Failure, match=r"shard-00002.* is damaged"):
+        checkpoint.load_model(folder)
+    part.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(Failure, match="cannot read"):
+        shards.shapes(folder / "model")
+    part.unlink()
+    with pytest.raises(Failure, match=r"shard-00002.* is missing"):
+        checkpoint.load_model(folder)
+
+
+def test_processes_take_smaller_pieces_together_where_one_is_short_of_memory(runs):
+    assert losses(runs / "short") == pytest.approx(losses(runs / "dense"), rel=2e-6)
+    assert checkpoint.read_state(checkpoint.newest(runs / "short"))["micro_batch"] == 1
+
+
+def test_one_process_alone_may_shard_too_and_goes_on_whole(tmp_path, data):
+    """As `train.offload` does on a single GPU; a run may change between the ways."""
+    small = ("train.steps=3", "train.save_every=2", "train.eval_every=3")
+    train(tiny("v1", *small), tmp_path / "whole", [data], device="cpu")
+    train(tiny("v1", *small, "train.parallel=fsdp", "train.offload=true"), tmp_path / "run", [data], device="cpu")
+    assert losses(tmp_path / "run") == losses(tmp_path / "whole")
+    on = tiny("v1", *small[1:], "train.steps=5")
+    for run in ("whole", "run"):
+        train(on, tmp_path / run, [data], resume="auto", device="cpu")
+    assert losses(tmp_path / "run") == losses(tmp_path / "whole")
+    assert torch.distributed.is_initialized() is False
+
+
+def test_settings_that_do_not_go_together():
+    with pytest.raises(UserError, match=r"train\.offload needs train\.parallel=fsdp"):
+        tiny("dense", "train.offload=true")
+    assert "train.async_save has no effect" in "".join(tiny("dense", "train.async_save=true", "train.parallel=fsdp").remarks())
