@@ -30,11 +30,11 @@ def compile_steps(model: Any, device: torch.device, backend: str = "inductor") -
     model.step = _guarded(model.step, "generate")
 
 
-def check_compiler(device: torch.device, job: str) -> None:
+def check_compiler(device: torch.device, job: str, what: str = "--compile") -> None:
     """UserError where torch.compile would find no compiler; otherwise it is told to keep its warnings to itself."""
     compilers = [os.environ["CXX"]] if os.environ.get("CXX") else ["g++", "clang++"] if device.type == "cpu" else ["gcc", "clang", "cc"]
     if not any(shutil.which(name) for name in compilers):
-        raise UserError(f"--compile needs a C++ compiler ({' or '.join(compilers)}); install one, or {job} without --compile")
+        raise UserError(f"{what} needs a C++ compiler ({' or '.join(compilers)}); install one, or {job} without {what}")
     torch._logging.set_logs(dynamo=logging.ERROR)  # graph breaks cost speed, not correctness: nothing to tell a user
     warnings.filterwarnings("ignore", module="torch._dynamo")
     warnings.filterwarnings("ignore", message="TensorFloat32", module="torch._inductor")  # float32 is meant where it is left

@@ -91,7 +91,7 @@ def _print_plan(recipe, folders: list[Path], device: str, screen, json_output: b
     """The plan as a table, activations and time tried on a few layers; with data that are not prepared, the command that prepares them."""
     from braingpt.errors import UserError
     from braingpt.train.feed import batches_of, open_data, training_tokens
-    from braingpt.train.plan import plan_run
+    from braingpt.train.plan import plan_run, shortfall
     from braingpt.train.setup import pick_device
 
     tokens = epochs = missing = None
@@ -108,8 +108,8 @@ def _print_plan(recipe, folders: list[Path], device: str, screen, json_output: b
         print_json(plan.as_dict() | {"data_missing": missing, "available_bytes": room})
         return
     screen.print(_plan_table(plan, room))
-    if plan.peak_bytes > room:
-        screen.print("it does not fit into the memory that is free here", soft_wrap=True)
+    if short := shortfall(plan, room, place):
+        screen.print(f"it does not fit into the memory that is free here: {short}", soft_wrap=True)
     if missing:
         screen.print(missing, soft_wrap=True)
 
@@ -132,7 +132,11 @@ def _plan_table(plan, room: int):  # -> rich.table.Table
     if plan.average_bytes:
         table.add_row("memory: averaged weights", size(plan.average_bytes))
     table.add_row(f"memory: activations and logits of {plan.micro_batch} windows", size(plan.activations_bytes))
+    if plan.gathered_bytes:
+        table.add_row("memory: weights and gradients of blocks at work", size(plan.gathered_bytes))
     table.add_row("memory at the peak", size(plan.peak_bytes))
+    if plan.host_bytes:
+        table.add_row("memory of the host: weights, gradients, optimizer", size(plan.host_bytes))
     table.add_row("memory to be used here", size(room))
     table.add_row("tokens a step", f"{plan.tokens_per_step:,}")
     table.add_row("steps", f"{plan.steps:,}")

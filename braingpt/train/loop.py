@@ -28,7 +28,7 @@ from braingpt.train.feed import Feed, open_data, training_tokens
 from braingpt.train.guard import Guard, Lost
 from braingpt.train.loggers import Loggers
 from braingpt.train.optimizer import build_optimizer, set_learning_rate
-from braingpt.train.plan import plan_run, size
+from braingpt.train.plan import plan_run, shortfall
 from braingpt.train.progress import Reporter, first_words
 from braingpt.train.result import Result, peak_memory
 from braingpt.train.resume import check_agreement, data_identity, run_of, starting_point, state_of, take_up
@@ -140,12 +140,14 @@ class Trainer:
         if start:
             take_up(self, start)
         tokens, epochs = training_tokens(self.shards), self.feed.batches.epochs(self.config.steps)
-        resting = [held(tensor) for tensor in [*self.model.parameters(), *self.model.buffers()]]
-        here = sum(tensor.numel() * tensor.element_size() for tensor in resting if tensor.device.type == self.device.type)
-        plan, room = plan_run(self.recipe, self.device, tokens, epochs, self.micro if start else None, held=here, processes=self.world.size)
+        resting = {"cpu": 0, self.device.type: 0}  # bytes of the model that lie on host and device already
+        for tensor in map(held, [*self.model.parameters(), *self.model.buffers()]):
+            resting[tensor.device.type] += tensor.numel() * tensor.element_size()
+        micro, here = self.micro if start else None, resting[self.device.type]
+        plan, room = plan_run(self.recipe, self.device, tokens, epochs, micro, held=here, processes=self.world.size)
         self.micro = min(self.world.everyone(plan.micro_batch))
-        if plan.peak_bytes and plan.peak_bytes > room:
-            self.reporter.note(f"it may not fit: {size(plan.peak_bytes)} at the peak, {size(room)} of memory to be used; {SMALLER}")
+        if short := shortfall(plan, room, self.device, resting["cpu"]):
+            self.reporter.note(f"it may not fit: {short}; {SMALLER}")
         self.run.check_space(plan.checkpoint_bytes)
         self.run.prepare(self.recipe, self.step, run_of(start) if start else None)
         if self.config.loggers and self.world.first:

@@ -11,6 +11,7 @@ import torch
 
 from braingpt.model.sharding import is_sharded, joined, own_rows
 from braingpt.recipes import TrainConfig
+from braingpt.train.lowbit import BLOCK, adamw8bit, in_8_bits, requantised, restored, stored
 from braingpt.train.muon import Muon
 
 STATE = ("step", "exp_avg", "exp_avg_sq", "momentum")  # what the two optimizers keep of a parameter
@@ -31,6 +32,9 @@ def trainable(model: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Parameter]
 def orthogonalises(name: str, parameter: torch.nn.Parameter) -> bool:
     """Whether Muon suits the parameter called `name`: a true matrix between wide spaces, not a router, a gate or a short filter."""
     return decays(name, parameter) and not name.endswith(NOT_ORTHOGONAL)
+
+
+Grouped = dict[tuple[float, float], list[torch.nn.Parameter]]  # by weight decay and rate
 
 
 class Optimizers:
@@ -63,8 +67,9 @@ class Optimizers:
 
 
 def build_optimizer(model: torch.nn.Module, config: TrainConfig) -> Optimizers:
-    """AdamW, or Muon and AdamW, over the model's trainable parameters, which must already lie on their device."""
-    adamw: dict[tuple[float, float], list[torch.nn.Parameter]] = {}  # by weight decay and rate
+    """AdamW, alone or beside Muon or its own 8-bit form, over the model's trainable parameters, which must already lie on their device."""
+    adamw: Grouped = {}
+    eight: Grouped = {}
     muon: dict[int, list[torch.nn.Parameter]] = {}  # by the matrices in one parameter
     for name, parameter in trainable(model):
         if config.optimizer == "muon" and orthogonalises(name, parameter):
@@ -73,19 +78,30 @@ def build_optimizer(model: torch.nn.Module, config: TrainConfig) -> Optimizers:
         else:
             decay = config.weight_decay if decays(name, parameter) else 0.0
             rate = config.embedding_rate if name == "embedding.weight" else 1.0
-            adamw.setdefault((decay, rate), []).append(parameter)
-    groups = [{"params": parameters, "weight_decay": decay, "rate": rate} for (decay, rate), parameters in adamw.items()]
-    first = torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=1e-8, fused=True)
+            group = eight if config.optimizer == "adamw8bit" and in_8_bits(name) else adamw
+            group.setdefault((decay, rate), []).append(parameter)
+    first = torch.optim.AdamW(_groups(adamw), lr=config.lr, betas=config.betas, eps=1e-8, fused=True)
+    if eight:
+        small = adamw8bit(next(model.parameters()).device)
+        return Optimizers(first, small(_groups(eight), lr=config.lr, betas=config.betas, eps=1e-8, block_size=BLOCK))
     if not muon:
         return Optimizers(first)
     groups = [{"params": parameters, "parts": parts} for parts, parameters in muon.items()]
     return Optimizers(first, Muon(groups, lr=config.lr, weight_decay=config.weight_decay))
 
 
+def _groups(by_settings: Grouped) -> list[dict]:
+    return [{"params": parameters, "weight_decay": decay, "rate": rate} for (decay, rate), parameters in by_settings.items()]
+
+
 def set_learning_rate(optimizer: Optimizers, rate: float) -> None:
     """Give every group this learning rate, times the group's own."""
     for group in optimizer.param_groups:
-        group["lr"] = rate * group.get("rate", 1.0)
+        new = rate * group.get("rate", 1.0)
+        if isinstance(group["lr"], torch.Tensor):  # torchao's compiled step reads it
+            group["lr"].fill_(new)
+        else:
+            group["lr"] = new
 
 
 def pack_state(model: torch.nn.Module, optimizer: Optimizers) -> dict[str, torch.Tensor]:
@@ -96,7 +112,8 @@ def pack_state(model: torch.nn.Module, optimizer: Optimizers) -> dict[str, torch
     for name, parameter in trainable(model):
         for part in optimizer.optimizers:
             for key, value in part.state.get(parameter, {}).items():
-                tensors[f"{key}.{name}"] = value.detach() if is_sharded(value) else value.detach().cpu().contiguous()
+                for under, tensor in stored(key, value.detach()).items():
+                    tensors[f"{under}.{name}"] = tensor if is_sharded(tensor) else tensor.cpu().contiguous()
     return tensors
 
 
@@ -125,15 +142,18 @@ def unpack_state(model: torch.nn.Module, optimizer: Optimizers, tensors: dict[st
     left = dict(tensors)
     for part in optimizer.optimizers:
         state: dict[int, dict[str, torch.Tensor]] = {}
+        low = hasattr(part, "block_size")  # torchao's, in 8 bits
         order = [parameter for group in part.param_groups for parameter in group["params"]]  # numbered in this order
         for index, parameter in enumerate(order):
             for key in STATE:
-                value = left.pop(f"{key}.{names[id(parameter)]}", None)
+                value = restored(left, key, names[id(parameter)], low and not is_sharded(parameter))
                 if value is None:
                     continue
                 if key != "step" and value.shape != parameter.shape:
                     raise ValueError(f"{key}.{names[id(parameter)]} has shape {tuple(value.shape)}, its parameter {tuple(parameter.shape)}")
                 state.setdefault(index, {})[key] = value if key == "step" or is_sharded(value) else _laid_out(value, order[index])
         part.load_state_dict({"state": state, "param_groups": part.state_dict()["param_groups"]})
+        if low:
+            requantised(part)
     if left:
         raise ValueError(f"no parameter for {min(left)}")

@@ -3,6 +3,9 @@ device; activations and time are tried on a layer or two (`memory.demand`), wher
 
 Memory is what is alive at once at the peak: weights, the optimizer's moments, and gradients beside the activations of one micro-batch. With a
 single micro-batch a step gradients come into being as activations go, so that only the larger of the two counts.
+
+Of several processes all figures of memory are one's. Where weights are spread over them (`train.parallel: fsdp`) a process holds its share of
+weights, gradients and moments, and beside them what is whole for a while (`gathered_bytes`). With `train.offload` the shares rest on the host.
 """
 
 from dataclasses import asdict, dataclass, replace
@@ -11,6 +14,7 @@ from typing import Any
 import torch
 
 from braingpt.recipes import Recipe
+from braingpt.train.lowbit import BLOCK, in_8_bits, quantised
 from braingpt.train.memory import Demand, available, demand
 from braingpt.train.optimizer import orthogonalises, trainable
 from braingpt.train.setup import autocast_dtype
@@ -29,11 +33,13 @@ class Plan:
     parameters_active: int
     flops_per_token: float  # forward, averaged over a window
     training_flops: float  # forward and backward, over the whole run
-    weights_bytes: int  # buffers included
+    weights_bytes: int  # buffers included; on the device
     gradients_bytes: int
     optimizer_bytes: int
     autocast_bytes: int
     average_bytes: int
+    gathered_bytes: int  # weights and gradients that are whole while they are computed with, where they are spread
+    host_bytes: int  # weights, gradients and moments that rest in the host's memory
     micro_batch: int
     steps: int
     context: int
@@ -48,17 +54,18 @@ class Plan:
 
     @property
     def memory_bytes(self) -> int:
-        """All parts together, activations excluded."""
-        return self.weights_bytes + self.gradients_bytes + self.optimizer_bytes + self.autocast_bytes + self.average_bytes
+        """All parts on the device together, activations excluded."""
+        resting = self.weights_bytes + self.gradients_bytes + self.optimizer_bytes + self.average_bytes
+        return resting + self.autocast_bytes + self.gathered_bytes
 
     @property
     def peak_bytes(self) -> int | None:
         """The most that is held at once; None where activations were not tried."""
         if self.activations_bytes is None:
             return None
-        single = self.micro_batch * self.context == self.tokens_per_step
+        single = self.micro_batch * self.context == self.tokens_per_step and not self.gathered_bytes
         passing = max(self.gradients_bytes, self.activations_bytes) if single else self.gradients_bytes + self.activations_bytes
-        return self.weights_bytes + self.optimizer_bytes + self.average_bytes + passing
+        return self.weights_bytes + self.optimizer_bytes + self.average_bytes + self.gathered_bytes + passing
 
     @property
     def seconds(self) -> float | None:
@@ -90,6 +97,7 @@ class Plan:
         if self.epochs_by_language and len(self.epochs_by_language) > 1:
             epochs += f" ({', '.join(f'{language} {count:.2g}' for language, count in self.epochs_by_language.items())})"
         memory = f"{size(self.memory_bytes)} before activations" if self.peak_bytes is None else f"{size(self.peak_bytes)} at the peak"
+        memory += f" and {size(self.host_bytes)} on the host" if self.host_bytes else ""
         time = "" if self.seconds is None else f", about {lasting(self.seconds)}"
         return (
             f"{self.name}: {human(self.parameters_total)} parameters, {human(self.parameters_active)} active; "
@@ -98,19 +106,32 @@ class Plan:
         )
 
 
-def build_plan(recipe: Recipe, data_tokens: int | None, autocast: bool = False, epochs_by_language: dict[str, float] | None = None) -> Plan:
-    """The plan of training `recipe` on `data_tokens` tokens; no weight is allocated."""
+def build_plan(
+    recipe: Recipe,
+    data_tokens: int | None,
+    autocast: bool = False,
+    epochs_by_language: dict[str, float] | None = None,
+    processes: int = 1,
+) -> Plan:
+    """The plan of training `recipe` on `data_tokens` tokens with so many processes; no weight is allocated."""
     from braingpt.model.lm import build
 
     with torch.device("meta"):
         model = build(recipe)
     config = recipe.train
-    state = sum((4 if config.optimizer == "muon" and orthogonalises(n, p) else 8) * p.numel() for n, p in trainable(model))
+    spread = config.parallel == "fsdp"
+    shares = processes if spread else 1
+    state = sum(state_bytes(config.optimizer, name, parameter, shares) for name, parameter in trainable(model))
     learning = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    weights = sum(t.numel() * t.element_size() for t in [*model.parameters(), *model.buffers()])
+    buffers = sum(t.numel() * t.element_size() for t in model.buffers())
     stored = {id(t): t.numel() * t.element_size() for t in model.state_dict(keep_vars=True).values()}
     average = 4 * learning if config.average else 0
-    checkpoint = sum(stored.values()) + state + average
+    kept = "adamw" if spread and config.optimizer == "adamw8bit" else config.optimizer  # of parts, moments are stored in float32
+    checkpoint = sum(stored.values()) + average + sum(state_bytes(kept, name, parameter) for name, parameter in trainable(model))
+    blocks = [sum(p.numel() for p in block.parameters()) for block in model.blocks]
+    weights, gradients = 4 * sum(p.numel() for p in model.parameters()) // shares, 4 * learning // shares
+    here = 0 if config.offload else 1
+    cast = autocast and not spread  # where weights come and go, so do their copies
     tokens_per_step = config.batch * config.context
     flops = model.flops_per_token(config.context)
     return Plan(
@@ -119,11 +140,14 @@ def build_plan(recipe: Recipe, data_tokens: int | None, autocast: bool = False, 
         parameters_active=model.parameters_active(),
         flops_per_token=flops,
         training_flops=(1 + BACKWARD) * flops * tokens_per_step * config.steps,
-        weights_bytes=weights,
-        gradients_bytes=4 * learning,
-        optimizer_bytes=state,
-        autocast_bytes=2 * sum(p.numel() for p in model.parameters() if p.ndim >= 2) if autocast else 0,
-        average_bytes=average,
+        weights_bytes=here * weights + buffers,
+        gradients_bytes=here * gradients,
+        optimizer_bytes=here * state,
+        autocast_bytes=2 * sum(p.numel() for p in model.parameters() if p.ndim >= 2) if cast else 0,
+        average_bytes=here * average // shares,
+        # Weights and gradients of what belongs to no block, all the time; of blocks two at a time, and gradients once more as they are sent.
+        gathered_bytes=4 * (2 * (learning - sum(blocks)) + 4 * max(blocks)) if spread else 0,
+        host_bytes=(1 - here) * (weights + gradients + state + average // shares),
         micro_batch=config.micro_batch or config.batch,
         steps=config.steps,
         context=config.context,
@@ -148,23 +172,46 @@ def plan_run(
 ) -> tuple[Plan, int]:
     """(plan, bytes of memory to be used) of a run on this device. Where the recipe leaves the micro-batch open it is the largest that fits.
 
-    `micro_batch`: what a run to be resumed has; `held`: bytes of its model that lie there already. A few layers are tried when the micro-batch is open and memory may be short, when the run is
-    long, and when `thorough`.
+    `micro_batch`: what a run to be resumed has; `held`: bytes of its model that lie there already. A few layers are tried when the micro-batch
+    is open and memory may be short, when the run is long, and when `thorough`.
     """
     config, room = recipe.train, round(ROOM * (available(device) + held))
+    rows = config.batch // processes  # of each process
     micro_batch = config.micro_batch or micro_batch
-    plan = build_plan(recipe, data_tokens, autocast_dtype(config, device) is not None, epochs_by_language)
+    plan = build_plan(recipe, data_tokens, autocast_dtype(config, device) is not None, epochs_by_language, processes)
     tight = micro_batch is None and (device.type == "cuda" or not small_beside(recipe, plan, room))
     if not (tight or thorough or plan.training_flops > LONG):
-        return replace(plan, micro_batch=micro_batch or config.batch), room
+        return replace(plan, micro_batch=min(micro_batch or rows, rows)), room
     tried = demand(recipe, device)
-    return plan.tried(tried, config.batch, micro_batch or fitting(plan, tried, config.batch, room) or 1), room
+    if device.type == "cpu":  # where device and host are one
+        room = max(0, room - plan.host_bytes)
+    return plan.tried(tried, rows, min(micro_batch or fitting(plan, tried, rows, room) or 1, rows)), room
+
+
+def shortfall(plan: Plan, room: int, device: torch.device, held: int = 0) -> str | None:
+    """Which memory the plan goes beyond, in words: the device's `room`, or the host's, in which `held` bytes lie already."""
+    host = round(ROOM * (available(torch.device("cpu")) + held))
+    if plan.peak_bytes and plan.peak_bytes > room:
+        return f"{size(plan.peak_bytes)} at the peak, {size(room)} of memory to be used"
+    if device.type == "cuda" and plan.host_bytes > host:
+        return f"{size(plan.host_bytes)} on the host, {size(host)} of its memory to be used"
+    return None
 
 
 def fitting(plan: Plan, demand: Demand, batch: int, room: int) -> int | None:
     """The largest micro-batch whose peak stays within `room` bytes, a divisor of the batch; None where not even one window does."""
     divisors = (rows for rows in range(batch, 0, -1) if batch % rows == 0)
     return next((rows for rows in divisors if plan.tried(demand, batch, rows).peak_bytes <= room), None)
+
+
+def state_bytes(optimizer: str, name: str, parameter: torch.Tensor, shares: int = 1) -> int:
+    """Bytes that `optimizer` keeps of a process's share of the parameter called `name`."""
+    count = -(-parameter.numel() // shares)
+    if optimizer == "muon" and orthogonalises(name, parameter):
+        return 4 * count
+    if optimizer == "adamw8bit" and in_8_bits(name) and quantised(count):
+        return 2 * (count + 4 * count // BLOCK)
+    return 8 * count
 
 
 def small_beside(recipe: Recipe, plan: Plan, room: int) -> bool:
