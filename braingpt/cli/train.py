@@ -148,7 +148,8 @@ def _plan_table(plan, room: int):  # -> rich.table.Table
         table.add_row(f"epochs of {language}", f"{count:.2f}")
     table.add_row("disk a checkpoint", size(plan.checkpoint_bytes))
     table.add_row("disk, whole run", size(plan.disk_bytes))
-    table.add_row("time here, validations and saves not counted", lasting(plan.seconds))
+    left_out = "traffic with the host, " if plan.host_bytes else ""
+    table.add_row(f"time here, {left_out}validations and saves not counted", lasting(plan.seconds))
     return table
 
 

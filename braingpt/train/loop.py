@@ -15,16 +15,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from braingpt.compiling import compile_training
 from braingpt.errors import Failure, UserError
-from braingpt.model.sharding import held, whole
+from braingpt.model.sharding import held
 from braingpt.recipes import Recipe, load_recipe
-from braingpt.train import checkpoint
+from braingpt.train import checkpoint, threads
 from braingpt.train.average import Average
 from braingpt.train.distributed import World, joined
 from braingpt.train.feed import Feed, open_data, training_tokens
+from braingpt.train.gradients import SMALLER, backward, counted, fitting_gradients, put_back
 from braingpt.train.guard import Guard, Lost
 from braingpt.train.loggers import Loggers
 from braingpt.train.optimizer import build_optimizer, set_learning_rate
@@ -35,20 +35,11 @@ from braingpt.train.resume import check_agreement, data_identity, run_of, starti
 from braingpt.train.run_folder import RunFolder, opened
 from braingpt.train.saving import Saver, patiently
 from braingpt.train.schedule import learning_rate
-from braingpt.train.setup import (
-    autocast,
-    autocast_dtype,
-    denormals_flushed,
-    is_out_of_memory,
-    matmul_flops,
-    pick_device,
-    recomputing,
-)
+from braingpt.train.setup import autocast_dtype, denormals_flushed, matmul_flops, pick_device, recomputing
 from braingpt.train.stopping import Stopped, StopRequest, stop_on_signals
 from braingpt.train.validation import validate
 
 SHORT = 1e12  # floating-point operations of a run below which the device's speed is not measured
-SMALLER = "--set train.recompute=true or a smaller train.context takes less"
 
 
 def train(
@@ -68,7 +59,12 @@ def train(
     Raises UserError for what the caller can put right, Failure when gradients stay infinite or a checkpoint is damaged.
     """
     reporter = reporter or Reporter()
-    with denormals_flushed(), joined(pick_device(device), recipe.train) as (world, target), opened(Path(out), world.first) as run:
+    with (
+        denormals_flushed(),
+        threads.restored(),
+        joined(pick_device(device), recipe.train) as (world, target),
+        opened(Path(out), world.first) as run,
+    ):
         start = world.told(starting_point(run.path, resume, reporter.note) if world.first else None)
         if start and not folders:
             folders = load_recipe(start / "recipe.yaml").data.folders
@@ -128,6 +124,7 @@ class Trainer:
         self.rehearsed = self.world.size == 1 or self.world.sharded  # whether all processes have found room for a step of this length
         self.step = self.tokens = self.taken = self.rewinds = 0
         self.seconds, self.agreed_to_stop = 0.0, False
+        self.threads: int | None = None  # on a CPU; None until they are chosen
         self.best: dict[str, Any] | None = None
         self.loss: float | None = None
         self.validation: dict[str, Any] | None = None
@@ -152,6 +149,7 @@ class Trainer:
         self.run.prepare(self.recipe, self.step, run_of(start) if start else None)
         if self.config.loggers and self.world.first:
             self.loggers = Loggers(self.config.loggers, self.run.path, self.recipe)
+        self._settle_threads(plan.training_flops > SHORT)
         self.peak_flops = matmul_flops(self.device, self.dtype) if plan.training_flops > SHORT else None
         self.flops_per_token = 3 * plan.flops_per_token  # forward and backward
         self._recall()
@@ -159,6 +157,19 @@ class Trainer:
         self.reporter.begin(plan.summary(), self.step, self.config.steps)
         for words in first_words(self, start):
             self.reporter.note(words)
+
+    def _settle_threads(self, worth_it: bool) -> None:
+        """Compute with as many threads as this run did before, or does fastest. Trying leaves no trace."""
+        self.threads = threads.chosen(self.device, self.threads)
+        if self.threads is None and worth_it:
+            before, drawn, piece = counted(self.model), torch.get_rng_state(), self.feed.pieces(self.step, self.micro)[0]
+            self.model.train()
+            self.threads = threads.faster(lambda: backward(self, piece), torch.get_num_threads())
+            self.optimizer.zero_grad(set_to_none=True)
+            put_back(before)
+            torch.set_rng_state(drawn)
+        if self.threads:
+            torch.set_num_threads(self.threads)
 
     def run_to_end(self, stop: StopRequest) -> Result:
         """All steps that are left, unless a stop is asked for."""
@@ -200,13 +211,8 @@ class Trainer:
         if self.feed.changes_at(self.step):
             self.guard.new_level()
             self.rehearsed = self.world.size == 1 or self.world.sharded
-        # Masks, and what is named with a `_`, are made of weights: a forward pass does not change them.
-        counting = (buffer for name, buffer in self.model.named_buffers() if buffer.dtype != torch.bool and "._" not in name)
-        before, drawn = [(buffer, buffer.clone()) for buffer in counting], torch.get_rng_state()
-        while (gradients := self._gradients_if_they_fit()) is None:
-            _put_back(before)
-            torch.set_rng_state(drawn)
-        loss, norm = gradients
+        before = counted(self.model)
+        loss, norm = fitting_gradients(self, before)
         loss, asked = self.world.summed(torch.stack((loss, loss.new_tensor(float(self.stop.asked)))))
         self.world.sum_changes(before)
         skip = self.guard.judge(norm)
@@ -216,68 +222,12 @@ class Trainer:
         loss, norm, skipped, asked = torch.stack((loss, norm, skip, asked)).tolist()  # a step's only wait for the device
         self.agreed_to_stop = asked > 0
         if skipped:
-            _put_back(before)
+            put_back(before)
         else:
             self.model.after_step()
             if self.average:
                 self.average.update()
         return loss, norm, bool(skipped)
-
-    def _gradients(self) -> tuple[Tensor, Tensor]:
-        """Fill the gradients from the step's batch, piece by piece; (mean loss, norm before clipping). A rehearsal exchanges none of them."""
-        self.model.train()
-        total = torch.zeros((), device=self.device)
-        pieces = self.feed.pieces(self.step, self.micro)
-        for piece in pieces:
-            where = {} if piece.segments_BL is None else {"segments_BL": piece.segments_BL}
-            with self.world.collecting(self.forward, last=self.rehearsed and piece is pieces[-1]):
-                with autocast(self.device, self.dtype, cached=not self.world.sharded):
-                    loss = self.forward(piece.ids_BL, piece.targets_BL, **where).loss
-                (loss * piece.share * self.world.size).backward()  # gradients are averaged, shares are of the whole step
-            total += loss.detach() * piece.share
-        parameters = [parameter for parameter in self.model.parameters() if parameter.grad is not None]
-        norm = whole(torch.nn.utils.get_total_norm([parameter.grad for parameter in parameters]))
-        torch.nn.utils.clip_grads_with_norm_(parameters, self.config.clip, norm)
-        return total, norm.to(self.device)
-
-    def _gradients_if_they_fit(self) -> tuple[Tensor, Tensor] | None:
-        """`_gradients`; None when the step is to be taken again: in smaller pieces, or after a rehearsal.
-
-        Who runs out of memory amid an exchange leaves the others waiting. So several processes rehearse the first step of each length
-        without one, agree, and take smaller pieces together.
-        """
-        gradients = None
-        try:
-            gradients = self._gradients()
-        except RuntimeError as error:  # what an exception holds is freed only behind its `except`
-            if not is_out_of_memory(error):
-                raise
-        if self.world.size == 1 or not self.rehearsed:
-            fits = all(self.world.everyone(gradients is not None))
-        elif gradients is None:
-            raise Failure(self._too_much(f"; train.micro_batch={max(1, self.micro // 2)} takes less"))
-        else:
-            fits = True
-        if fits and self.rehearsed:
-            return gradients
-        self.optimizer.zero_grad(set_to_none=True)
-        if not fits:
-            self._halve()
-        self.rehearsed |= fits
-        return None
-
-    def _halve(self) -> None:
-        """Out of memory: pieces of half the size from now on."""
-        if self.micro == 1:
-            raise Failure(self._too_much(f"; {SMALLER}"))
-        self.micro = next(rows for rows in range(self.micro // 2, 0, -1) if self.rows % rows == 0)
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
-        self.reporter.note(f"out of memory in step {self.step + 1}: going on with {self.micro} window{'s' * (self.micro > 1)} at a time")
-
-    def _too_much(self, advice: str) -> str:
-        many = "one window" if self.micro == 1 else f"{self.micro} windows"
-        return f"{many} of {self.config.context} tokens {'does' if self.micro == 1 else 'do'} not fit into memory{advice}"
 
     def _take_step(self) -> None:
         """One step, counted and written down. Raises `Lost` when the run does not recover by itself."""
@@ -377,9 +327,3 @@ class Trainer:
         if self.world.first or writers:
             self.saver.submit(lambda: patiently(write, self.reporter.note, self.stop, writers))
         self.saved = folder
-
-
-def _put_back(before: list[tuple[Tensor, Tensor]]) -> None:
-    """Undo what a forward pass counted into buffers."""
-    for buffer, value in before:
-        buffer.copy_(value)

@@ -71,6 +71,7 @@ def state_of(trainer: Any) -> dict[str, Any]:
     return {
         "best": trainer.best, "seconds": trainer.seconds, "data": trainer.data, "guard": trainer.guard.state(), "calm": trainer.guard.calm,
         "rewinds": trainer.rewinds, "offset": trainer.feed.offset, "micro_batch": trainer.micro,
+        "threads": trainer.threads,
         "averaged": trainer.average.count if trainer.average else 0,
     }  # fmt: skip
 
@@ -84,6 +85,7 @@ def take_up(trainer: Any, start: Path) -> None:
     if "guard" in state:
         trainer.guard.restore(state["guard"])
     trainer.rewinds, trainer.feed.offset = state.get("rewinds", 0), state.get("offset", 0)
+    trainer.threads = state.get("threads")
     # Of other pieces sums would round otherwise.
     trainer.micro = min(trainer.config.micro_batch or state.get("micro_batch", trainer.micro), trainer.rows)
     trainer.saved = start if start.resolve().parent == trainer.run.checkpoint(0).resolve().parent else None

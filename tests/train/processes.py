@@ -13,7 +13,8 @@ import torch.distributed.checkpoint
 import torch.distributed.fsdp
 import torch.multiprocessing
 
-from braingpt.train.loop import Trainer, train
+from braingpt.train import gradients
+from braingpt.train.loop import train
 from tests.train.conftest import tiny
 
 # As small as they may be with something of every kind; pieces of one window, which four processes have as well.
@@ -33,14 +34,14 @@ def sharded(name: str, **changes):
 
 def short_of_memory(data: Path, out: Path) -> None:
     """The last process has room for one window at a time, the others for all; with the whole model each."""
-    forward = Trainer._gradients
+    plenty = gradients.gradients
 
-    def short(self):
-        if self.micro > 1 and dist.get_rank() == 1:
+    def short(trainer):
+        if trainer.micro > 1 and dist.get_rank() == 1:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return forward(self)
+        return plenty(trainer)
 
-    Trainer._gradients = short
+    gradients.gradients = short
     recipe = RECIPES["dense"]
     train(recipe.model_copy(update={"train": recipe.train.model_copy(update={"micro_batch": None})}), out, [data], device="cpu")
 

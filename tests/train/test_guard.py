@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from braingpt.errors import Failure
-from braingpt.train import checkpoint
+from braingpt.train import checkpoint, gradients
 from braingpt.train.guard import LEAST, MAX_BAD, MAX_FAR, SPIKE_WINDOW, Guard, Lost, is_spike
 from braingpt.train.loop import Trainer, train
 from braingpt.train.run_folder import read_metrics
@@ -78,9 +78,9 @@ def test_spikes_are_flagged_and_twenty_in_a_row_are_a_lost_run():
 
 def poisoned(monkeypatch, steps, value=math.nan):
     """Make the loss of these steps' batches, the first time they are read, not a number, through all of the model."""
-    forward, seen = Trainer._gradients, []
+    forward, seen = gradients.gradients, []
 
-    def gradients(self):
+    def poisoning(self):
         if self.step + self.feed.offset in steps:
             seen.append(self.step)
             inner = self.forward
@@ -96,7 +96,7 @@ def poisoned(monkeypatch, steps, value=math.nan):
                 self.forward = inner
         return forward(self)
 
-    monkeypatch.setattr(Trainer, "_gradients", gradients)
+    monkeypatch.setattr(gradients, "gradients", poisoning)
     return seen
 
 

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from braingpt.errors import Failure, UserError
 from braingpt.inference.loading import load
-from braingpt.train import checkpoint
+from braingpt.train import checkpoint, gradients
 from braingpt.train.loop import Trainer, train
 from braingpt.train.progress import Reporter
 from braingpt.train.run_folder import locked, read_metrics
@@ -102,7 +102,7 @@ def test_micro_batches_give_the_same_gradients(tmp_path, data):
     for sizes, recipe in ((whole, tiny("v2")), (pieces, tiny("v2", "train.micro_batch=1"))):
         with locked(tmp_path / f"{len(sizes)}{recipe.train.micro_batch}") as run:
             trainer = Trainer(recipe, run, [data], torch.device("cpu"), Reporter())
-            loss, norm = trainer._gradients()
+            loss, norm = gradients.gradients(trainer)
             sizes += [loss, norm, *(p.grad for p in trainer.model.parameters() if p.grad is not None)]
     assert len(whole) == len(pieces)
     for one, two in zip(whole, pieces, strict=True):
@@ -221,14 +221,14 @@ def test_a_run_that_resets_at_documents_resumes_bit_for_bit_and_differs_from_one
 def test_a_scheduled_mixture_is_laid_over_the_steps(data, tmp_path):
     schedule = "data.mixture=[{until: 0.5, mixture: {ko: 1}}, {mixture: {en: 1}}]"
     seen = []
-    original = Trainer._gradients
+    original = gradients.gradients
 
     def spying(self):
         seen.append(set(self.feed.batches.batch(self.step).language))
         return original(self)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Trainer, "_gradients", spying)
+        patch.setattr(gradients, "gradients", spying)
         train(tiny("dense", "train.steps=4", schedule), tmp_path / "run", [data])
     assert seen == [{"ko"}, {"ko"}, {"en"}, {"en"}]
     with pytest.raises(UserError, match=r"train\.steps = 4"):

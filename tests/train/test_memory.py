@@ -3,7 +3,8 @@ import torch
 
 from braingpt.errors import Failure
 from braingpt.model.lm import build
-from braingpt.train.loop import Trainer, train
+from braingpt.train import gradients
+from braingpt.train.loop import train
 from braingpt.train.memory import Alive, _Learner, available, demand, layer_kinds, with_layers
 from braingpt.train.plan import build_plan, fitting, plan_run
 from braingpt.train.setup import recomputing
@@ -83,15 +84,15 @@ def test_the_largest_micro_batch_that_fits_is_taken():
 def test_out_of_memory_halves_the_pieces_and_goes_on(tmp_path, data, monkeypatch):
     small = ("train.steps=4", "train.eval_every=4", "train.save_every=2")
     whole = train(tiny("v2", *small, "train.micro_batch=1"), tmp_path / "whole", [data], device="cpu")
-    forward = Trainer._gradients
+    plenty = gradients.gradients
 
     def short(self):
         if self.micro > 1:
             self.model(*self.feed.pieces(self.step, self.micro)[0][:2])  # counts into the buffers before it fails
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return forward(self)
+        return plenty(self)
 
-    monkeypatch.setattr(Trainer, "_gradients", short)
+    monkeypatch.setattr(gradients, "gradients", short)
     listener = StopAt(2)
     train(tiny("v2", *small), tmp_path / "run", [data], reporter=listener, device="cpu")
     done = train(tiny("v2", *small), tmp_path / "run", resume="auto", reporter=listener, device="cpu")
@@ -105,7 +106,7 @@ def test_out_of_memory_halves_the_pieces_and_goes_on(tmp_path, data, monkeypatch
     def never(self):
         raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.")
 
-    monkeypatch.setattr(Trainer, "_gradients", never)
+    monkeypatch.setattr(gradients, "gradients", never)
     with pytest.raises(Failure, match="one window of 32 tokens does not fit into memory"):
         train(tiny("v2", *small), tmp_path / "never", [data], device="cpu")
 

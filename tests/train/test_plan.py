@@ -45,7 +45,7 @@ def test_presets_leave_half_of_a_3090_to_activations(name):
     recipe, base = load_recipe(name), load_recipe(name.removesuffix("-3090"))
     plan = build_plan(recipe, None, autocast=True)
     assert recipe.model == base.model and recipe.train.micro_batch is None and recipe.train.batch == base.train.batch
-    assert plan.memory_bytes < 12e9
+    assert plan.memory_bytes < 12e9 and plan.host_bytes < 42e9
 
 
 def test_figures_for_people():

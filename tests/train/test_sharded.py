@@ -1,21 +1,33 @@
 """Weights spread over processes (FSDP2 on gloo), and checkpoints of parts."""
 
 import os
+import shutil
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.utils._pytree import tree_leaves
 
 import braingpt
 from braingpt.errors import Failure, UserError
+from braingpt.model.lm import build
+from braingpt.model.sharding import held
 from braingpt.train import checkpoint, shards
+from braingpt.train.average import Average
+from braingpt.train.distributed import joined as world_of
 from braingpt.train.loop import train
+from braingpt.train.memory import Alive
+from braingpt.train.optimizer import build_optimizer
+from braingpt.train.plan import build_plan
 from braingpt.train.run_folder import read_metrics
+from braingpt.train.setup import recomputing
 from tests.train.conftest import tiny
 from tests.train.processes import RECIPES, sharded
+from tests.train.test_memory import grads_of
 
 
 def launch(processes: int, *words: object) -> None:
@@ -71,10 +83,6 @@ def test_another_number_of_processes_goes_on(runs, tmp_path, data):
 
 
 def test_what_is_read_by_one_process_is_written_back_the_same(runs, data):
-    from braingpt.model.lm import build
-    from braingpt.train.average import Average
-    from braingpt.train.optimizer import build_optimizer
-
     folder, config = checkpoint.newest(runs / "dense"), RECIPES["dense"]
     model = build(config)
     optimizer, average = build_optimizer(model, config.train), Average(model, 0.9)
@@ -93,8 +101,6 @@ def test_every_command_reads_parts(runs):
 
 
 def test_damaged_parts_are_found(runs, tmp_path):
-    import shutil
-
     folder = tmp_path / "checkpoints" / "step-0000003"
     shutil.copytree(checkpoint.newest(runs / "dense"), folder)
     part = folder / "model" / "shard-00002-model-00001-of-00001.safetensors"
@@ -126,6 +132,55 @@ def test_one_process_alone_may_shard_too_and_goes_on_whole(tmp_path, data):
         train(on, tmp_path / run, [data], resume="auto", device="cpu")
     assert losses(tmp_path / "run") == losses(tmp_path / "whole")
     assert torch.distributed.is_initialized() is False
+
+
+def test_a_process_holds_its_share_as_planned(runs):
+    """The files of the first of four are what it holds of weights and moments."""
+    folder, plan = checkpoint.newest(runs / "v2"), build_plan(RECIPES["v2"], None)
+    share = build_plan(sharded("v2"), None, processes=4)
+    files = sum((folder / part / "shard-00001-model-00001-of-00001.safetensors").stat().st_size for part in ("model", "optimizer"))
+    assert files == pytest.approx(share.weights_bytes + share.optimizer_bytes, rel=0.05)
+    assert share.optimizer_bytes == pytest.approx(plan.optimizer_bytes / 4, rel=0.01) and share.checkpoint_bytes == plan.checkpoint_bytes
+    assert share.gathered_bytes and not plan.gathered_bytes and not share.host_bytes
+
+
+class Held(Alive):
+    """Bytes alive where storages grow and shrink, as FSDP's do."""
+
+    def __init__(self, known):
+        super().__init__(known)
+        self.storages = {}
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves((args, out)):
+            storage = held(tensor).untyped_storage() if isinstance(tensor, torch.Tensor) else None
+            if storage is not None and storage._cdata not in self.followed:
+                self.storages[storage._cdata] = weakref.ref(storage)
+        alive = {key: found for key, ref in self.storages.items() if (found := ref()) is not None}
+        self.storages = {key: self.storages[key] for key in alive}
+        self.peak = max(self.peak, sum(storage.nbytes() for storage in alive.values()))
+        return out
+
+
+@pytest.mark.parametrize("architecture", ["dense", "v1", "v2"])
+def test_what_is_whole_for_a_while_is_no_more_than_planned(architecture):
+    wide = ("model.hidden=64", "model.layers=4", "train.context=64", "train.batch=1", "train.recompute=true", "train.parallel=fsdp")
+    recipe = tiny(architecture, *wide)
+    ids = torch.randint(0, recipe.model.vocab, (1, 64))
+    with world_of(torch.device("cpu"), recipe.train) as (world, device):
+        model = build(recipe).train()
+        recomputing(model)
+        world.wrapped(model, device)
+        model(ids, ids).loss.backward()
+        resting = [held(tensor) for p in model.parameters() for tensor in (p, p.grad)]
+        with Held([*resting, *model.buffers(), ids]) as alive:
+            model(ids, ids).loss.backward()
+    sizes = [sum(4 * p.numel() for p in block.parameters()) for block in build(recipe).blocks]
+    activations, _ = grads_of(recipe, recompute=True)
+    spare = activations + build_plan(recipe, None).gathered_bytes - alive.peak
+    # Blocks and the head are not at work at once, and the head's gradient is among the activations as well.
+    assert 0 <= spare <= 4 * max(sizes) + 4 * sum(p.numel() for p in build(recipe).parameters()) - sum(sizes)
 
 
 def test_settings_that_do_not_go_together():
