@@ -66,6 +66,7 @@ class Selector(nn.Module):
         # Logits of a fresh model on normalised input are about standard normal: start at the quantiles that give the rates.
         self.register_buffer("levels", torch.special.ndtri(1 - rates).float())  # the threshold of each rate
         self.register_buffer("observed", torch.zeros(len(rates) + 1), persistent=False)  # sum of wanted levels, and how many
+        self.register_buffer("counted", torch.zeros(2), persistent=False)  # tokens chosen, and tokens, since the last step
         self.register_buffer("threshold", self.levels[0].clone(), persistent=False)
         self._asked: float | None = None
 
@@ -78,7 +79,11 @@ class Selector(nn.Module):
                 wanted = torch.quantile(real.flatten()[:100_000].float(), 1 - self.rates.float())
                 self.observed += torch.cat([wanted, torch.ones_like(wanted[:1])])
         chosen_BL = logit_BL > (self.levels[0] if self._asked is None else self.threshold)
-        return torch.sigmoid(logit_BL), chosen_BL if valid_BL is None else chosen_BL & valid_BL
+        chosen_BL = chosen_BL if valid_BL is None else chosen_BL & valid_BL
+        if self.training and torch.is_grad_enabled():
+            tokens = chosen_BL.numel() if valid_BL is None else valid_BL.sum()
+            self.counted += torch.stack([chosen_BL.sum(), torch.as_tensor(tokens, device=chosen_BL.device)])
+        return torch.sigmoid(logit_BL), chosen_BL
 
     def set_rate(self, rate: float | None) -> None:
         """Choose about `rate` of the tokens from now on, or the trained share again (None). Needs a selector made with `dial`."""
@@ -102,3 +107,4 @@ class Selector(nn.Module):
         if self.rate < 1 and self.observed[-1] > 0:
             self.levels += 0.1 * (self.observed[:-1] / self.observed[-1] - self.levels)
         self.observed.zero_()
+        self.counted.zero_()

@@ -15,6 +15,20 @@ def check_png() -> None:
 
 def write_png(svg: str, path: Path) -> None:
     """A plot at twice its size, on white."""
+    path.write_bytes(_pixels(svg))
+
+
+def png_if_possible(svg: str) -> bytes | None:
+    """The same as bytes; None where the renderer is missing, or any font to write the words in."""
+    if importlib.util.find_spec("resvg_py") is None:
+        return None
+    drawn = _pixels(svg)
+    return drawn if drawn != _pixels(svg, skip_system_fonts=True) else None
+
+
+def _pixels(svg: str, **settings: bool) -> bytes:
     import resvg_py
 
-    path.write_bytes(bytes(resvg_py.svg_to_bytes(svg_string=standalone(svg), zoom=2, background="white", sans_serif_family="DejaVu Sans")))
+    return bytes(
+        resvg_py.svg_to_bytes(svg_string=standalone(svg), zoom=2, background="white", sans_serif_family="DejaVu Sans", **settings)
+    )

@@ -18,6 +18,7 @@ import torch
 
 from braingpt.compiling import compile_training
 from braingpt.errors import Failure, UserError
+from braingpt.model.glance import glance
 from braingpt.model.sharding import held
 from braingpt.recipes import Recipe, load_recipe
 from braingpt.train import checkpoint, threads
@@ -127,6 +128,7 @@ class Trainer:
         self.threads: int | None = None  # on a CPU; None until they are chosen
         self.best: dict[str, Any] | None = None
         self.loss: float | None = None
+        self.inside: dict[str, float] = {}  # what the last step left out
         self.validation: dict[str, Any] | None = None
         self.saved: Path | None = None
         shards = self.shards
@@ -219,7 +221,11 @@ class Trainer:
         self.optimizer.step(skip)
         self.optimizer.zero_grad(set_to_none=True)
         self.feed.prepare(self.step + 1, self.micro)  # while the device computes
-        loss, norm, skipped, asked = torch.stack((loss, norm, skip, asked)).tolist()  # a step's only wait for the device
+        seen = glance(self.model)
+        loss, norm, skipped, asked, *shares = torch.stack(
+            (loss, norm, skip, asked, *seen.values())
+        ).tolist()  # the only wait for the device
+        self.inside = {name: share for name, share in zip(seen, shares, strict=True) if math.isfinite(share)}
         self.agreed_to_stop = asked > 0
         if skipped:
             put_back(before)
@@ -243,7 +249,7 @@ class Trainer:
         self._log(
             "train", self.reporter.step, loss=self.loss, lr=rate, grad_norm=finite_norm,
             tokens=self.tokens, tokens_per_second=tokens / seconds, seconds=self.seconds, data_seconds=self.feed.seconds,
-            memory_bytes=peak_memory(self.device), **share, **remarks,
+            memory_bytes=peak_memory(self.device), inside=self.inside, **share, **remarks,
         )  # fmt: skip
         if remarks:
             reason = remarks.get("skipped") or "loss spike"

@@ -72,32 +72,32 @@ class PlainReporter(Reporter):
 
 
 class LiveReporter(PlainReporter):
-    """A bar that redraws itself; validations and notes stay above it."""
+    """A bar and a line of figures that redraw themselves; validations and notes stay above them."""
 
     def begin(self, summary: str, step: int, steps: int) -> None:
+        from rich.console import Group
+        from rich.live import Live
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+        from rich.text import Text
 
         self.console.print(summary)
         self.progress = Progress(
-            BarColumn(bar_width=20),
+            BarColumn(bar_width=12),
             MofNCompleteColumn(),
             TextColumn("loss {task.fields[loss]}"),
             TextColumn("validation {task.fields[validation]}"),
-            TextColumn("{task.fields[speed]}"),
-            TextColumn("{task.fields[memory]} GB"),
             TimeRemainingColumn(),
             TextColumn("left"),
-            console=self.console,
-            refresh_per_second=4,
         )
-        self.task = self.progress.add_task("", total=steps, completed=step, loss="-", validation="-", speed="-", memory="-")
-        self.progress.start()
+        self.task = self.progress.add_task("", total=steps, completed=step, loss="-", validation="-")
+        self.figures = Text()
+        self.live = Live(Group(self.progress, self.figures), console=self.console, refresh_per_second=4)
+        self.live.start()
 
     def step(self, record: dict[str, Any]) -> None:
-        self.progress.update(
-            self.task, completed=record["step"], loss=_number(record["loss"]), memory=f"{record['memory_bytes'] / 1e9:.1f}",
-            speed=f"{record['tokens_per_second']:,.0f} tokens/s{_share(record)}",
-        )  # fmt: skip
+        self.progress.update(self.task, completed=record["step"], loss=_number(record["loss"]))
+        parts = [f"{record['tokens_per_second']:,.0f} tokens/s{_share(record)}", f"{record['memory_bytes'] / 1e9:.1f} GB", *_shares(record)]
+        self.figures.plain = ", ".join(parts)
 
     def validation(self, record: dict[str, Any]) -> None:
         bits = record["bits_per_byte"]
@@ -105,8 +105,8 @@ class LiveReporter(PlainReporter):
         super().validation(record)
 
     def end(self) -> None:
-        if hasattr(self, "progress"):
-            self.progress.stop()
+        if hasattr(self, "live"):
+            self.live.stop()
 
 
 def first_words(trainer: Any, start: Any) -> Iterator[str]:
@@ -130,9 +130,14 @@ def reporter_for(console: Any) -> Reporter:
 def validation_line(record: dict[str, Any]) -> str:
     """`step 100  validation loss 5.12, 2.01 bits/byte (ko 1.80, en 2.20); columns 17 %, imbalance 1.3`"""
     languages = ", ".join(f"{name} {_number(score['bits_per_byte'])}" for name, score in record["by_language"].items())
-    shares = [_inside(name, value) for name, value in record.get("inside", {}).items() if name == "imbalance" or value < 1]
+    shares = _shares(record)
     line = f"step {record['step']}  validation loss {_number(record['loss'])}, {_number(record['bits_per_byte'])} bits/byte ({languages})"
     return line + (f"; {', '.join(shares)}" if shares else "")
+
+
+def _shares(record: dict[str, Any]) -> list[str]:
+    """What was left out, in words."""
+    return [_inside(name, value) for name, value in record.get("inside", {}).items() if name == "imbalance" or value < 1]
 
 
 def _inside(name: str, value: float) -> str:

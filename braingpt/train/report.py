@@ -9,6 +9,7 @@ from typing import Any
 from braingpt.errors import UserError, nearest
 from braingpt.files import write_whole
 from braingpt.recipes import load_recipe, recipe_text
+from braingpt.report.png import as_png
 from braingpt.report.svg import lines as line_plot
 from braingpt.report.svg import standalone
 from braingpt.train import checkpoint
@@ -16,7 +17,7 @@ from braingpt.train.plan import build_plan, human
 from braingpt.train.progress import duration
 from braingpt.train.run_folder import BEST, RECIPE, is_run, read_metrics
 
-REPORT, CURVES = "report.md", "curves.svg"
+REPORT, CURVES, PIXELS = "report.md", "curves.svg", "curves.png"
 
 
 def find_runs(folder: Path) -> list[Path]:
@@ -72,20 +73,23 @@ def losses_at(run: Path, share: float) -> float | None:
 
 
 def write_report(run: Path, samples: dict[str, str] | None = None) -> Path:
-    """Write report.md and curves.svg into `run`, replacing older ones; `samples`: texts the model wrote, by language."""
+    """Write report.md, curves.svg and, with the extra `report`, curves.png into `run`, replacing older ones; `samples`: texts the model wrote, by language."""
     figures, recipe, records = summary(run), load_recipe(run / RECIPE), read_metrics(run)
     steps = [record for record in records if record["kind"] == "train"]
     scores = [record for record in records if record["kind"] == "validation"]
     drawn = {"training loss": [(r["step"], r["loss"]) for r in steps if r["loss"] is not None]}
     drawn["validation loss"] = [(r["step"], r["loss"]) for r in scores if r["loss"] is not None]
-    write_whole(run / CURVES, standalone(line_plot(drawn, f"{recipe.name}: loss in nats a token", "step")))
+    drawing = standalone(line_plot(drawn, f"{recipe.name}: loss in nats a token", "step"))
+    write_whole(run / CURVES, drawing)
+    if pixels := as_png(drawing):
+        (run / PIXELS).write_bytes(pixels)
     folders = " ".join(f"--data {shlex.quote(folder)}" for folder in recipe.data.folders)
     best, validation = figures["best"], figures["validation"]
     lines = [
         f"# {recipe.name}", "",
         f"{human(figures['parameters_total'])} parameters, {human(figures['parameters_active'])} active; step {figures['step']:,} of"
         f" {figures['steps']:,}, {human(figures['tokens'])} tokens in {duration(figures['seconds'])}.", "",
-        f"![loss]({CURVES})", "",
+        f"![loss]({PIXELS if pixels else CURVES})", "",
     ]  # fmt: skip
     if validation:
         lines += ["| language | loss | bits per byte |", "|---|---|---|"]

@@ -4,7 +4,16 @@ from rich.console import Console
 
 from braingpt.train.progress import LiveReporter, PlainReporter, duration, reporter_for
 
-STEP = {"kind": "train", "step": 1, "loss": 9.7, "lr": 1e-3, "tokens_per_second": 1234.5, "memory_bytes": 1.5e9, "share_of_peak": 0.4}
+STEP = {
+    "kind": "train",
+    "step": 1,
+    "loss": 9.7,
+    "lr": 1e-3,
+    "tokens_per_second": 1234.5,
+    "memory_bytes": 1.5e9,
+    "share_of_peak": 0.4,
+    "inside": {"columns": 0.18, "imbalance": 1.2, "depth": 1.0},
+}
 SCORE = {"bits_per_byte": 1.5, "loss": 4.0, "tokens": 1, "bytes": 1, "perplexity": 54.6}
 VALIDATION = {
     "kind": "validation",
@@ -43,6 +52,7 @@ def test_live_on_a_terminal_only():
     assert isinstance(reporter_for(console), LiveReporter) and type(reporter_for(Console(file=io.StringIO()))) is PlainReporter
     tell(reporter_for(console))
     assert "3/3" in out.getvalue() and "1.500 bits/byte" in out.getvalue() and "tokens/s" in out.getvalue()
+    assert "1,234 tokens/s (40% of the peak), 1.5 GB, columns 18 %, imbalance 1.2\n" in out.getvalue().replace("\r", "")
     LiveReporter(console).end()  # a run that fails before it begins
 
 
