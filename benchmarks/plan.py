@@ -3,18 +3,21 @@
     python benchmarks/plan.py --data data/korean nano-v2 tiny-dense tiny-v2:train.micro_batch=1
 
 Each recipe (with overrides behind a colon) is planned; then its whole model takes two real steps while the bytes of all tensors alive are followed,
-and three more in a process of its own (`braingpt.bench.memory`: the most resident memory less what was held before the model was built, so
-with what the C library keeps of freed memory). `--time` times real steps (`train.probe`). Ratios are plan over measured.
+and three as `braingpt train` takes them, in a process of its own, whose most resident memory is read. `--time` times real steps
+(`train.probe`). Ratios are plan over measured.
 """
 
 import argparse
 import json
+import os
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 
 import torch
 
-from braingpt.bench.memory import training_memory
-from braingpt.recipes import Recipe, load_recipe
+from braingpt.recipes import Recipe, load_recipe, save_recipe
 from braingpt.train.loop import Trainer
 from braingpt.train.memory import Alive
 from braingpt.train.optimizer import pack_state
@@ -37,6 +40,16 @@ def tensors_alive(recipe: Recipe, data: Path) -> int:
     return alive.peak + sum(tensor.numel() * tensor.element_size() for tensor in held)
 
 
+def resident(recipe: Recipe) -> int:
+    """The most resident bytes of `braingpt train`, three steps of it."""
+    with tempfile.TemporaryDirectory() as scratch:
+        save_recipe(recipe, Path(scratch) / "recipe.yaml")
+        command = [sys.executable, "-m", "braingpt", "train", "--recipe", f"{scratch}/recipe.yaml", "--out", f"{scratch}/run"]
+        few = ["--device", "cpu", "--json", "--set", "train.steps=3", "--set", "train.eval_windows=1"]
+        done = subprocess.run([*command, *few], capture_output=True, text=True, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    return json.loads(done.stdout)["peak_memory_bytes"]
+
+
 def main() -> None:
     """Measure and print, a line a recipe."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -52,10 +65,11 @@ def main() -> None:
         recipe = load_recipe(name, [f"data.folders=[{given.data}]", *filter(None, overrides.split(","))])
         plan, _ = plan_run(recipe, device, None, thorough=True)
         fixed = recipe.model_copy(update={"train": recipe.train.model_copy(update={"micro_batch": plan.micro_batch})})
-        alive, taken = tensors_alive(fixed, Path(given.data)), training_memory(fixed, "cpu", 1)
+        alive, taken = tensors_alive(fixed, Path(given.data)), resident(fixed)
         figures = {
             "recipe": named, "micro_batch": plan.micro_batch, "activations": size(plan.activations_bytes), "plan": size(plan.peak_bytes),
-            "tensors": size(alive), "ratio": round(plan.peak_bytes / alive, 3), "resident": size(taken),
+            "tensors": size(alive), "ratio": round(plan.peak_bytes / alive, 3), "plan_resident": size(plan.resident_bytes), "resident": size(taken),
+            "resident_ratio": round(plan.resident_bytes / taken, 3),
         }  # fmt: skip
         if given.time:
             seconds = step_seconds(fixed, [Path(given.data)], "cpu")

@@ -107,14 +107,14 @@ def _print_plan(recipe, folders: list[Path], device: str, screen, json_output: b
     if json_output:
         print_json(plan.as_dict() | {"data_missing": missing, "available_bytes": room})
         return
-    screen.print(_plan_table(plan, room))
+    screen.print(_plan_table(plan, room, place.type == "cpu"))
     if short := shortfall(plan, room, place):
         screen.print(f"it does not fit into the memory that is free here: {short}", soft_wrap=True)
     if missing:
         screen.print(missing, soft_wrap=True)
 
 
-def _plan_table(plan, room: int):  # -> rich.table.Table
+def _plan_table(plan, room: int, on_cpu: bool):  # -> rich.table.Table
     from rich.table import Table
 
     from braingpt.train.plan import human, lasting, size
@@ -135,6 +135,8 @@ def _plan_table(plan, room: int):  # -> rich.table.Table
     if plan.gathered_bytes:
         table.add_row("memory: weights and gradients of blocks at work", size(plan.gathered_bytes))
     table.add_row("memory at the peak", size(plan.peak_bytes))
+    if on_cpu:
+        table.add_row("memory of the whole process here", size(plan.resident_bytes))
     if plan.host_bytes:
         table.add_row("memory of the host: weights, gradients, optimizer", size(plan.host_bytes))
     table.add_row("memory to be used here", size(room))

@@ -20,6 +20,9 @@ from braingpt.train.optimizer import orthogonalises, trainable
 from braingpt.train.setup import autocast_dtype
 
 ROOM = 0.9  # share of the free memory that is planned with
+# What a process on a CPU takes beside tensors: interpreter, torch and libraries; and the C library's heap, which holds tensors of many sizes
+# with holes between them: 1.36 to 1.44 times the most that are alive (docs/results/plan.md).
+PROCESS, HEAP = 420e6, 1.4
 LONG = 1e15  # floating-point operations of a run for which its duration is tried beforehand
 BACKWARD = 2  # a backward pass computes two products for each of the forward pass
 
@@ -68,6 +71,11 @@ class Plan:
         return self.weights_bytes + self.optimizer_bytes + self.average_bytes + self.gathered_bytes + passing
 
     @property
+    def resident_bytes(self) -> int | None:
+        """The whole process at its peak where it computes on a CPU; None where activations were not tried."""
+        return None if self.peak_bytes is None else round(PROCESS + HEAP * (self.peak_bytes + self.host_bytes))
+
+    @property
     def seconds(self) -> float | None:
         """The whole run's steps; None where nothing was tried."""
         return None if self.step_seconds is None else self.steps * self.step_seconds
@@ -88,7 +96,8 @@ class Plan:
 
     def as_dict(self) -> dict[str, Any]:
         """Every figure, for JSON."""
-        derived = {"memory_bytes": self.memory_bytes, "peak_bytes": self.peak_bytes, "epochs": self.epochs, "seconds": self.seconds}
+        names = ("memory_bytes", "peak_bytes", "resident_bytes", "epochs", "seconds")
+        derived = {name: getattr(self, name) for name in names}
         return asdict(self) | derived
 
     def summary(self) -> str:
@@ -175,7 +184,7 @@ def plan_run(
     `micro_batch`: what a run to be resumed has; `held`: bytes of its model that lie there already. A few layers are tried when the micro-batch
     is open and memory may be short, when the run is long, and when `thorough`.
     """
-    config, room = recipe.train, round(ROOM * (available(device) + held))
+    config, room = recipe.train, round(ROOM * (available(device) + held) / (HEAP if device.type == "cpu" else 1))
     rows = config.batch // processes  # of each process
     micro_batch = config.micro_batch or micro_batch
     plan = build_plan(recipe, data_tokens, autocast_dtype(config, device) is not None, epochs_by_language, processes)
