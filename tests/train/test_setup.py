@@ -54,7 +54,9 @@ def test_compiled_training_equals_plain_training(tmp_path, data, monkeypatch, ar
     small = ("train.steps=3", "model.layers=2", "train.eval_windows=1", *(("model.attention.layers=[1]",) if architecture == "v2" else ()))
     plain = train(tiny(architecture, *small), tmp_path / "plain", [data], device="cpu")
     torch._dynamo.utils.counters.clear()
-    traced = train(tiny(architecture, *small, "train.compile=true", f"train.recompute={recompute}"), tmp_path / "traced", [data], device="cpu")
+    traced = train(
+        tiny(architecture, *small, "train.compile=true", f"train.recompute={recompute}"), tmp_path / "traced", [data], device="cpu"
+    )
     assert traced.loss == pytest.approx(plain.loss, rel=1e-5)
     breaks = torch._dynamo.utils.counters["graph_break"]
     assert all("`torch.compiler.disable()`d" in reason for reason in breaks), breaks  # nothing falls out that was not meant to
