@@ -20,10 +20,15 @@ ROUNDS = 20  # products a timing
 
 
 def two_four_mask(weight_OI: Tensor) -> Tensor:
-    """True for the two largest magnitudes of each group of four along the last dimension (a multiple of 4)."""
-    groups = weight_OI.detach().abs().unflatten(-1, (-1, 4))
-    mask = torch.zeros_like(groups, dtype=torch.bool).scatter_(-1, groups.topk(2, dim=-1).indices, True)
-    return mask.flatten(-2)
+    """True for the two largest magnitudes of each group of four along the last dimension (a multiple of 4); of equals the first.
+
+    By six comparisons: who wins two of three is among the two largest. A `topk` takes six times as long on a CPU.
+    """
+    a, b, c, d = weight_OI.detach().abs().unflatten(-1, (-1, 4)).unbind(-1)
+    ab, ac, ad, bc, bd, cd = a >= b, a >= c, a >= d, b >= c, b >= d, c >= d
+    ba, ca, da, cb, db, dc = ~ab, ~ac, ~ad, ~bc, ~bd, ~cd
+    wins = ((ab, ac, ad), (ba, bc, bd), (ca, cb, cd), (da, db, dc))
+    return torch.stack([x & y | x & z | y & z for x, y, z in wins], -1).flatten(-2)
 
 
 class _StraightThrough(torch.autograd.Function):

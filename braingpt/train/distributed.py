@@ -119,14 +119,14 @@ def joined(device: torch.device, config: TrainConfig) -> Iterator[tuple[World, t
     """This process's world and device, as torchrun's environment says; one process without it. A process group that is there already is
     used and left: torchrun's store serves one only.
     """
-    size, sharded = int(os.environ.get("WORLD_SIZE", 1)), config.parallel == "fsdp"
+    ours, sharded = not dist.is_initialized(), config.parallel == "fsdp"
+    size = int(os.environ.get("WORLD_SIZE", 1)) if ours else dist.get_world_size()
     if size == 1 and not sharded:
         yield World(), device
         return
     if device.type == "cuda":
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", device.index or 0)))
         torch.cuda.set_device(device)
-    ours = not dist.is_initialized()
     if ours:
         alone = {} if "WORLD_SIZE" in os.environ else {"store": dist.HashStore(), "rank": 0, "world_size": 1}
         dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", **alone)

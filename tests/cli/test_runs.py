@@ -68,6 +68,6 @@ def test_mistakes_are_one_line(there, braingpt, capsys):
 
 def test_a_report_holds_what_repeats_the_run(there):
     text = write_report(there / "runs/one", {"ko": "안녕\n하세요", "en": "hello"}).read_text(encoding="utf-8")
-    for part in ("![loss](curves.svg)", "| ko |", "안녕 하세요", "--recipe runs", "revision: 0.", "training tokens", "```yaml\nname: one"):
+    for part in ("![loss](curves.", "| ko |", "안녕 하세요", "--recipe runs", "revision: 0.", "training tokens", "```yaml\nname: one"):
         assert part in text.replace(str(there) + "/", ""), part
     assert "imbalance" in text and (there / "runs/one/curves.svg").read_text().count("<polyline") == 2

@@ -13,6 +13,15 @@ def drawn(seed: int, *shape: int) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
+def test_the_two_largest_of_four_are_kept_and_of_equals_the_first():
+    weight = torch.randn(16, 64, generator=torch.Generator().manual_seed(0))
+    largest = weight.abs().view(16, -1, 4).topk(2).indices
+    assert torch.equal(two_four_mask(weight).view(16, -1, 4), torch.zeros(16, 16, 4, dtype=torch.bool).scatter_(-1, largest, True))
+    few = torch.randint(-2, 3, (16, 64), generator=torch.Generator().manual_seed(0)).float()
+    order = few.abs().view(16, -1, 4).sort(dim=-1, descending=True, stable=True).indices[..., :2]
+    assert torch.equal(two_four_mask(few).view(16, -1, 4), torch.zeros(16, 16, 4, dtype=torch.bool).scatter_(-1, order, True))
+
+
 def test_two_four_keeps_the_two_largest_and_passes_gradients():
     weight = drawn(0, 6, 16).requires_grad_()
     mask = two_four_mask(weight)

@@ -1,5 +1,6 @@
 """Weights spread over processes (FSDP2 on gloo), and checkpoints of parts."""
 
+import errno
 import os
 import shutil
 import subprocess
@@ -114,6 +115,19 @@ def test_damaged_parts_are_found(runs, tmp_path):
     part.unlink()
     with pytest.raises(Failure, match=r"shard-00002.* is missing"):
         checkpoint.load_model(folder)
+
+
+def test_a_full_disk_is_told_as_such(tmp_path, monkeypatch):
+    """As the error that a run waits for room at, and not as the library's."""
+    from torch.distributed.checkpoint import HuggingFaceStorageWriter
+
+    def full(self, plan, planner):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(HuggingFaceStorageWriter, "write_data", full)
+    with pytest.raises(OSError, match="No space left") as caught:
+        shards.save({"a": torch.ones(2)}, tmp_path / "model")
+    assert caught.value.errno == errno.ENOSPC
 
 
 def test_processes_take_smaller_pieces_together_where_one_is_short_of_memory(runs):
