@@ -4,6 +4,8 @@ Blocks of 256 moments share a scale. A checkpoint holds codes and scales as they
 processes it holds the moments in float32, for the blocks end where a process's rows do: going on then rounds them once more.
 """
 
+import warnings
+
 import torch
 from torch import Tensor
 
@@ -22,6 +24,7 @@ def adamw8bit(device: torch.device) -> type[torch.optim.Optimizer]:
     except ImportError:
         raise UserError("train.optimizer=adamw8bit needs torchao: pip install 'braingpt[lowbit]'; or --set train.optimizer=adamw") from None
     check_compiler(device, "train", "train.optimizer=adamw8bit")
+    warnings.filterwarnings("ignore", message=".*_stable_hash_for_caching")  # of torch about torchao, which costs a compilation
     return AdamW8bit
 
 

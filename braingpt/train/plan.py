@@ -22,7 +22,7 @@ from braingpt.train.setup import autocast_dtype
 ROOM = 0.9  # share of the free memory that is planned with
 # What a process on a CPU takes beside tensors: interpreter, torch and libraries; and the C library's heap, which holds tensors of many sizes
 # with holes between them: 1.36 to 1.44 times the most that are alive (docs/results/plan.md).
-PROCESS, HEAP = 420e6, 1.4
+PROCESS, HEAP = 460e6, 1.4
 LONG = 1e15  # floating-point operations of a run for which its duration is tried beforehand
 BACKWARD = 2  # a backward pass computes two products for each of the forward pass
 
