@@ -16,7 +16,7 @@ from braingpt.model.competition import Competition
 from braingpt.model.config import ColumnsConfig, SharedColumnsConfig
 from braingpt.model.int8 import Int8Columns, shape_only
 from braingpt.model.parts import MLP, Linear
-from braingpt.model.sharding import held, joined, put, whole
+from braingpt.model.sharding import held, put, sharded_like, whole
 
 REVIVE_AFTER = 100  # steps without a win after which a column starts anew
 VARIATION = 0.5  # of what a revived column inherits: its own noise, in units of the inherited weights' root mean square
@@ -177,7 +177,7 @@ class TwoFourLinear(Linear):
     def after_step(self) -> None:
         """Choose the two largest of every four again."""
         rows_OI = held(self.weight).to(self.mask.device)  # FSDP may keep weights on the host
-        chosen = whole(joined(two_four_mask(rows_OI), self.weight))
+        chosen = whole(sharded_like(two_four_mask(rows_OI), self.weight))
         self.flip_rate = (chosen != self.mask).float().mean()  # a tensor: reading it would wait for the GPU
         self.mask.copy_(chosen)
 

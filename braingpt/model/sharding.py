@@ -30,7 +30,7 @@ def own_rows(value: Tensor, like: Tensor) -> Tensor:
     return chunks[mine] if mine < len(chunks) else value[:0]
 
 
-def joined(rows: Tensor, like: Tensor) -> Tensor:
+def sharded_like(rows: Tensor, like: Tensor) -> Tensor:
     """What the processes' `rows` are together: a tensor of `like`'s shape, sharded as it is."""
     if not is_sharded(like):
         return rows

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from braingpt.compiling import check_compiler
 from braingpt.errors import UserError
-from braingpt.model.sharding import held, is_sharded, joined
+from braingpt.model.sharding import held, is_sharded, sharded_like
 
 BLOCK = 256
 SIGNED = {"exp_avg": True, "exp_avg_sq": False}  # the moments, and whether they have a sign
@@ -48,7 +48,7 @@ def stored(key: str, value: Tensor) -> dict[str, Tensor]:
     if not hasattr(rows, "codes"):
         return {key: value}
     if is_sharded(value):
-        return {key: joined(rows.dequantize(), value)}
+        return {key: sharded_like(rows.dequantize(), value)}
     return {f"{key}_codes": rows.codes, f"{key}_scale": rows.scale}
 
 
@@ -68,7 +68,7 @@ def requantised(optimizer: torch.optim.Optimizer) -> None:
             rows = held(state[key])
             if quantised(rows.numel()) and not hasattr(rows, "codes"):
                 scale = torch.zeros(rows.numel() // BLOCK, device=rows.device)
-                state[key] = joined(_of_codes(torch.zeros_like(rows, dtype=torch.uint8), scale, signed).copy_(rows), parameter)
+                state[key] = sharded_like(_of_codes(torch.zeros_like(rows, dtype=torch.uint8), scale, signed).copy_(rows), parameter)
 
 
 def _of_codes(codes: Tensor, scale: Tensor, signed: bool) -> Tensor:

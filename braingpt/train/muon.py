@@ -9,7 +9,7 @@ in bfloat16 everywhere, which most CPUs emulate; that is why the twenty lines of
 import torch
 from torch import Tensor
 
-from braingpt.model.sharding import held, joined, own_rows, whole
+from braingpt.model.sharding import held, own_rows, sharded_like, whole
 
 MOMENTUM = 0.95
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the quintic iteration, steepest at zero
@@ -79,7 +79,7 @@ class Muon(torch.optim.Optimizer):
         momentum = held(state["momentum"]).lerp_(gradient, 1 - MOMENTUM)
         update = gradient.lerp(momentum, MOMENTUM)  # Nesterov
         stacked = parameter.ndim > 2  # a part of a stack holds whole matrices; of a single one each process takes the whole step
-        matrix = update if stacked else whole(joined(update, parameter))
+        matrix = update if stacked else whole(sharded_like(update, parameter))
         step = orthogonalised(matrix.unflatten(-2, (parts, -1)) if parts > 1 else matrix)
         step = (RMS * max(step.shape[-2:]) ** 0.5 * step).reshape_as(matrix)
         return step if stacked else own_rows(step, parameter)

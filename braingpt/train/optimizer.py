@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import torch
 
-from braingpt.model.sharding import is_sharded, joined, own_rows
+from braingpt.model.sharding import is_sharded, own_rows, sharded_like
 from braingpt.recipes import TrainConfig
 from braingpt.train.lowbit import BLOCK, adamw8bit, in_8_bits, requantised, restored, stored
 from braingpt.train.muon import Muon
@@ -130,7 +130,7 @@ def templates(model: torch.nn.Module, shapes: dict[str, tuple[torch.Size, torch.
 
 def _laid_out(value: torch.Tensor, parameter: torch.nn.Parameter) -> torch.Tensor:
     """A moment that is whole here, as the parameter's optimizer keeps it."""
-    return joined(own_rows(value, parameter).to(parameter.device), parameter)
+    return sharded_like(own_rows(value, parameter).to(parameter.device), parameter)
 
 
 def unpack_state(model: torch.nn.Module, optimizer: Optimizers, tensors: dict[str, torch.Tensor]) -> None:
