@@ -99,6 +99,7 @@ def write(
     parts = {"model": tensors.model} | ({} if tensors.training is None else {"optimizer": tensors.training})
 
     def begin() -> None:
+        shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         save_recipe(recipe, temporary / "recipe.yaml")
         tokenizer.save(temporary / "tokenizer")

@@ -80,7 +80,7 @@ def test_it_learns_and_the_result_loads(tmp_path, data):
     last = records[-1]
     assert last["kind"] == "validation" and last["bits_per_byte"] > 0 and set(last["by_language"]) == {"ko", "en"}
     assert set(records[0]) == {
-        "kind", "step", "loss", "lr", "grad_norm", "tokens", "tokens_per_second", "seconds", "data_seconds", "memory_bytes"
+        "kind", "step", "loss", "lr", "grad_norm", "tokens", "tokens_per_second", "seconds", "data_seconds", "memory_bytes", "inside"
     }  # fmt: skip
     assert 0.05 < last["inside"]["attended"] < 0.5 and last["inside"]["columns"] == 3 / 17 and last["inside"]["imbalance"] >= 1
     assert result.peak_memory_bytes > 1e6 and result.loss == losses[-1]
