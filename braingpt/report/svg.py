@@ -15,7 +15,7 @@ POINTS = 400  # most of them to a line
 COLOURS = ("#1b6ca8", "#c8553d", "#2e7d4f", "#8256a8", "#a87d1b", "#6b6b6b")
 
 STYLE = """
-svg { font: 12px system-ui, sans-serif; fill: currentColor } .axis { stroke: currentColor } .grid { stroke: #8884 }
+svg { font: 12px system-ui, Arial, 'DejaVu Sans', 'Liberation Sans', 'Noto Sans', sans-serif; fill: currentColor } .axis { stroke: currentColor } .grid { stroke: #8884 }
 .bar { fill: #4a7ab5 } .mark { stroke: #c0392b; stroke-width: 2 } .whisker { stroke: currentColor; opacity: .6 } .end { text-anchor: end }
 .line { fill: none; stroke-width: 1.6 } .band { opacity: .18; stroke: none } .middle { text-anchor: middle } .title { font-weight: bold }
 """
