@@ -15,6 +15,7 @@ import torch
 from braingpt.errors import brief
 from braingpt.inference.engine import Decoder
 from braingpt.recipes import Recipe, load_recipe
+from braingpt.train.gradients import gradients
 from braingpt.train.guard import SPIKE_WINDOW, is_spike
 from braingpt.train.loop import Trainer
 from braingpt.train.progress import Reporter
@@ -128,7 +129,7 @@ class Contender:
     def warm(self) -> None:
         """Forward and backward once, for what is compiled and allocated the first time; the model stays as it was."""
         before = [(buffer, buffer.clone()) for buffer in self.model.buffers()]
-        self.trainer._gradients()
+        gradients(self.trainer)
         self.trainer.optimizer.zero_grad(set_to_none=True)
         for buffer, value in before:
             buffer.copy_(value)

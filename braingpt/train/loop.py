@@ -19,6 +19,7 @@ import torch
 from braingpt.compiling import compile_training
 from braingpt.errors import Failure, UserError
 from braingpt.model.glance import glance
+from braingpt.model.lm import LanguageModel, build
 from braingpt.model.sharding import held
 from braingpt.recipes import Recipe, load_recipe
 from braingpt.train import checkpoint, threads
@@ -98,8 +99,6 @@ class Trainer:
         model: torch.nn.Module | None = None,
     ) -> None:
         """`model`: trained in place of the recipe's, to compare it; it behaves as a `LanguageModel`."""
-        from braingpt.model.lm import build
-
         config = recipe.train
         self.recipe, self.config, self.run, self.device, self.reporter = recipe, config, run, device, reporter
         self.world = world or World()
@@ -221,7 +220,7 @@ class Trainer:
         self.optimizer.step(skip)
         self.optimizer.zero_grad(set_to_none=True)
         self.feed.prepare(self.step + 1, self.micro)  # while the device computes
-        seen = glance(self.model)
+        seen = glance(self.model) if isinstance(self.model, LanguageModel) else {}
         loss, norm, skipped, asked, *shares = torch.stack(
             (loss, norm, skip, asked, *seen.values())
         ).tolist()  # the only wait for the device
