@@ -9,7 +9,7 @@ from typing import Any
 from braingpt.errors import UserError, nearest
 from braingpt.files import write_whole
 from braingpt.recipes import load_recipe, recipe_text
-from braingpt.report.png import as_png
+from braingpt.report.png import png_if_possible
 from braingpt.report.svg import lines as line_plot
 from braingpt.report.svg import standalone
 from braingpt.train import checkpoint
@@ -73,15 +73,15 @@ def losses_at(run: Path, share: float) -> float | None:
 
 
 def write_report(run: Path, samples: dict[str, str] | None = None) -> Path:
-    """Write report.md, curves.svg and, with the extra `report`, curves.png into `run`, replacing older ones; `samples`: texts the model wrote, by language."""
+    """Write report.md, curves.svg and, with the extra `png`, curves.png into `run`, replacing older ones; `samples`: texts the model wrote, by language."""
     figures, recipe, records = summary(run), load_recipe(run / RECIPE), read_metrics(run)
     steps = [record for record in records if record["kind"] == "train"]
     scores = [record for record in records if record["kind"] == "validation"]
     drawn = {"training loss": [(r["step"], r["loss"]) for r in steps if r["loss"] is not None]}
     drawn["validation loss"] = [(r["step"], r["loss"]) for r in scores if r["loss"] is not None]
-    drawing = standalone(line_plot(drawn, f"{recipe.name}: loss in nats a token", "step"))
-    write_whole(run / CURVES, drawing)
-    if pixels := as_png(drawing):
+    plot = line_plot(drawn, f"{recipe.name}: loss in nats a token", "step")
+    write_whole(run / CURVES, standalone(plot))
+    if pixels := png_if_possible(plot):
         (run / PIXELS).write_bytes(pixels)
     folders = " ".join(f"--data {shlex.quote(folder)}" for folder in recipe.data.folders)
     best, validation = figures["best"], figures["validation"]

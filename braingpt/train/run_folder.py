@@ -6,7 +6,7 @@ runs/NAME/
                   for a bad batch, {"kind": "rewind", ...}
   best.json       step, loss and folder of the checkpoint with the lowest validation loss
   checkpoints/    step-0000250/ ...
-  report.md       what became of it, with curves.svg and curves.png (extra `report`), once the command line has finished it
+  report.md       what became of it, with curves.svg and curves.png (extra `png`), once the command line has finished it
 """
 
 import errno
