@@ -117,9 +117,10 @@ def _models(checkpoints: list[Path], device: Any) -> Iterator[tuple[int, Any]]:
 
 
 def _memory(file: Path, state: dict[str, Any]) -> Any:
-    from braingpt.memory.file import load_memory, weights_of
+    from braingpt.memory.file import load_memory
+    from braingpt.train.checkpoint import weights_hash
 
-    return load_memory(file, weights_of(state))
+    return load_memory(file, weights_hash(state))
 
 
 def _twin_fits(model: Any) -> bool:
