@@ -261,6 +261,8 @@ class Trainer:
         self.loss = loss if math.isfinite(loss) else None
         finite_norm = norm if math.isfinite(norm) else None
         share = {"share_of_peak": self.flops_per_token * tokens / seconds / self.peak_flops} if self.peak_flops else {}
+        if not skipped and (flips := self.model.flip_rate()) is not None:
+            share["flip_rate"] = flips
         self._log(
             "train", self.reporter.step, loss=self.loss, lr=rate, grad_norm=finite_norm,
             tokens=self.tokens, tokens_per_second=tokens / seconds, seconds=self.seconds, data_seconds=self.feed.seconds,

@@ -54,7 +54,8 @@ class PlainReporter(Reporter):
         left = (now - self.began) / (step - self.first) * (self.steps - step)
         self.console.print(
             f"step {step}/{self.steps}  loss {_number(record['loss'])}  lr {record['lr']:.2e}  "
-            f"{record['tokens_per_second']:,.0f} tokens/s{_share(record)}  {record['memory_bytes'] / 1e9:.1f} GB  {duration(left)} left",
+            f"{record['tokens_per_second']:,.0f} tokens/s{_share(record)}  {record['memory_bytes'] / 1e9:.1f} GB  "
+            f"{_beside(record)}{duration(left)} left",
             soft_wrap=True,
         )
 
@@ -85,18 +86,20 @@ class LiveReporter(PlainReporter):
             TextColumn("validation {task.fields[validation]}"),
             TextColumn("{task.fields[speed]}"),
             TextColumn("{task.fields[memory]} GB"),
+            TextColumn("{task.fields[beside]}"),
             TimeRemainingColumn(),
             TextColumn("left"),
             console=self.console,
             refresh_per_second=4,
         )
-        self.task = self.progress.add_task("", total=steps, completed=step, loss="-", validation="-", speed="-", memory="-")
+        self.task = self.progress.add_task("", total=steps, completed=step, loss="-", validation="-", speed="-", memory="-", beside="")
         self.progress.start()
 
     def step(self, record: dict[str, Any]) -> None:
         self.progress.update(
             self.task, completed=record["step"], loss=_number(record["loss"]), memory=f"{record['memory_bytes'] / 1e9:.1f}",
             speed=f"{record['tokens_per_second']:,.0f} tokens/s{_share(record)}",
+            beside=_beside(record),
         )  # fmt: skip
 
     def validation(self, record: dict[str, Any]) -> None:
@@ -141,6 +144,11 @@ def _inside(name: str, value: float) -> str:
 
 def _share(record: dict[str, Any]) -> str:
     return f" ({record['share_of_peak']:.0%} of the peak)" if "share_of_peak" in record else ""
+
+
+def _beside(record: dict[str, Any]) -> str:
+    """What some models tell of a step: `flips 0.31 %  `, the share of the 2:4 masks that it changed."""
+    return f"flips {record['flip_rate']:.2%}  ".replace("%", " %") if "flip_rate" in record else ""
 
 
 def duration(seconds: float) -> str:
