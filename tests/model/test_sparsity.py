@@ -10,8 +10,8 @@ from braingpt.kernels.two_four import two_four_mask
 from braingpt.model.columns import SilencedColumns, SparseColumns
 from braingpt.model.competition import Competition
 from braingpt.model.config import ColumnsConfig, SharedColumnsConfig, SilencedColumnsConfig
-from braingpt.recipes import load_recipe, shipped
 from braingpt.model.selection import Selection, Selector
+from braingpt.recipes import load_recipe, shipped
 from tests.conftest import SMALL, awake
 
 
@@ -57,7 +57,9 @@ def test_at_most_a_twentieth_of_the_neurons_fires_for_any_token(name, seed, scal
     layer.down.register_forward_pre_hook(lambda _module, args: fired.append((args[0] > 0).sum(-1)))
     with torch.no_grad():
         x = torch.randn(1, 24, recipe.model.hidden, generator=generator)
-        weight = torch.randn(layer.up.weight.shape, generator=generator) + lift * x[0, 0]  # lifted, nearly all neurons of the first token fire
+        weight = (
+            torch.randn(layer.up.weight.shape, generator=generator) + lift * x[0, 0]
+        )  # lifted, nearly all neurons of the first token fire
         layer.up.weight.copy_(weight.sign() if rounded else scale * weight)
         layer(x.sign() if rounded else x, None)
     neurons = layer.up.out_features
@@ -74,7 +76,10 @@ def test_those_that_fire_are_the_strongest_of_the_winners():
     layer.down.register_forward_pre_hook(lambda _module, args: seen.append(args[0]))
     layer(x, None).sum().backward()
     winner, share, _ = layer.competition(x[0])
-    act = torch.relu(x[0] @ layer.up.weight.T).square().unflatten(-1, (8, 8)) * torch.zeros(50, 8).double().scatter(1, winner, share)[..., None]
+    act = (
+        torch.relu(x[0] @ layer.up.weight.T).square().unflatten(-1, (8, 8))
+        * torch.zeros(50, 8).double().scatter(1, winner, share)[..., None]
+    )
     expected = torch.where(act.flatten(1) >= act.flatten(1).topk(6).values[:, -1:], act.flatten(1), 0)
     torch.testing.assert_close(seen[0], expected)
 
@@ -85,7 +90,9 @@ def test_every_recipe_of_v1_fires_a_twentieth_at_most():
     for model in recipes:
         neurons = model.columns.count * model.columns.width
         assert 0.045 * neurons < model.columns.most_firing <= 0.05 * neurons
-    with pytest.raises(UserError, match=r"model\.columns\.firing \(0\.001\) of 32 columns of 16 neurons is less than one neuron; it takes 0\.002"):
+    with pytest.raises(
+        UserError, match=r"model\.columns\.firing \(0\.001\) of 32 columns of 16 neurons is less than one neuron; it takes 0\.002"
+    ):
         load_recipe("nano-v1", ["model.columns.firing=0.001"])
 
 
