@@ -210,7 +210,8 @@ class Trainer:
     def _gradients(self) -> tuple[Tensor, Tensor]:
         """Fill the gradients from the step's batch, piece by piece; (mean loss, norm before clipping)."""
         self.model.train()
-        torch.manual_seed(hash((self.config.seed, self.step, self.world.rank)))  # of what a step draws: layers to be dropped
+        if self.model.early is not None:
+            self.model.early.draws.manual_seed(hash((self.config.seed, self.step, self.world.rank)))
         total = torch.zeros((), device=self.device)
         pieces = self.feed.pieces(self.step, self.micro)
         for piece in pieces:
