@@ -52,9 +52,7 @@ class TrainConfig(Settings):
     micro_batch: int | None = Field(None, ge=1)  # None: as much as the memory takes
     context: int = Field(512, ge=2)
     lengths: tuple[LengthPhase, ...] = ()  # shorter sequences first: windows in pieces of `context` tokens until a share of the steps
-    growth: Literal["doubling"] | tuple[float, ...] | None = (
-        None  # shares of the steps at which the later stages of growth begin; null: none
-    )
+    growth: Literal["doubling"] | tuple[float, ...] | None = None  # shares of the steps at which later stages begin; null: no growth
     optimizer: Literal["adamw", "muon"] = "adamw"  # muon: for matrices, AdamW for the rest
     lr: float = Field(3e-3, gt=0)
     embedding_rate: float = Field(1.0, gt=0)  # the embedding's learning rate, times lr; it is the head as well
