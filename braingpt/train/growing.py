@@ -44,6 +44,8 @@ def stand_at(trainer: Any, layers: int) -> None:
 
 def grow_if_due(trainer: Any) -> int | None:
     """Grow before a step that belongs to a deeper stage; the layers there were before, or None. A model never shrinks."""
+    if not trainer.config.growth:
+        return None
     old, average, layers = trainer.model, trainer.average, layers_at(trainer.step, trainer.recipe)
     before = len(old.blocks)
     if layers <= before:
