@@ -3,15 +3,13 @@
     braingpt train --recipe nano-v1 --data data/korean --set model.layers=6 --set model.early_exit.loss=0.3 --set model.early_exit.dropout=0.2
     python benchmarks/early_exit.py runs/nano-v1 --data data/korean --drafts 1:3 2:3 3:3
 
-Drafts as LAYERS:TOKENS. Plain decoding and each draft in turns; the processor's time, ratios are medians of pairs.
+Drafts as LAYERS:TOKENS, or LAYERS:TOKENS:LEAST to stop drafting where the first layers are less sure than LEAST. Plain decoding and each draft in turns; the processor's time, ratios are medians of pairs.
 """
 
 import argparse
 import statistics
 import time
 from pathlib import Path
-
-import torch
 
 import braingpt
 from braingpt.data.shards import ShardSet
@@ -22,10 +20,10 @@ from braingpt.inspection.sparsity import SAMPLE
 from braingpt.train.setup import settle_cpu
 
 
-def written(model: torch.nn.Module, ids: list[int], count: int, decoder: Decoder) -> tuple[float, list[int]]:
-    """Seconds for `count` greedy tokens, and the tokens."""
+def written(ids: list[int], count: int, temperature: float, decoder: Decoder) -> tuple[float, list[int]]:
+    """Seconds for `count` tokens, and the tokens."""
     began = time.process_time()
-    tokens = list(stream(model, ids, count, temperature=0.0, decoder=decoder))
+    tokens = list(stream(decoder.model, ids, count, temperature=temperature, seed=0, decoder=decoder))
     return time.process_time() - began, tokens
 
 
@@ -37,6 +35,7 @@ def main() -> None:
     parser.add_argument("--windows", type=int, default=32)
     parser.add_argument("--drafts", nargs="+", default=["1:3", "2:3", "3:3"])
     parser.add_argument("--tokens", type=int, default=64)
+    parser.add_argument("--temperature", type=float, default=0.0)
     parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()
     settle_cpu()
@@ -52,23 +51,23 @@ def main() -> None:
 
     model.set_exit_threshold(None)
     ids = tokenizer.encode(SAMPLE[:60], language="ko")
-    drafts = [tuple(map(int, draft.split(":"))) for draft in args.drafts]
-    faster: dict[tuple[int, int], list[float]] = {draft: [] for draft in drafts}
+    faster: dict[str, list[float]] = {draft: [] for draft in args.drafts}
     told = {}
     for _ in range(args.rounds):
-        plain, text = written(model, ids, args.tokens, Decoder(model))
-        for layers, ahead in drafts:
-            decoder = SpeculativeDecoder(model, layers, ahead)
-            spent, same = written(model, ids, args.tokens, decoder)
-            faster[layers, ahead].append(plain / spent)
-            told[layers, ahead] = (
-                f"{decoder.followed} of {decoder.drafted} drafted tokens followed, {decoder.depth():.0%} of the layers computed"
+        plain, text = written(ids, args.tokens, args.temperature, Decoder(model))
+        for draft in args.drafts:
+            layers, ahead, *least = draft.split(":")
+            decoder = SpeculativeDecoder(model, int(layers), int(ahead), *map(float, least))
+            spent, same = written(ids, args.tokens, args.temperature, decoder)
+            faster[draft].append(plain / spent)
+            told[draft] = (
+                f"{decoder.followed} of {decoder.drafted} drafted tokens followed, {decoder.passes} verifications, "
+                f"{decoder.depth():.0%} of the layers computed"
             )
             if same != text:
-                print(f"{layers}:{ahead} wrote another text")
+                print(f"{draft} wrote another text")
     for draft, ratios in faster.items():
-        speed = f"{statistics.median(ratios):.2f} times as fast ({min(ratios):.2f}-{max(ratios):.2f})"
-        print(f"{draft[0]} layers draft {draft[1]}: {speed}; {told[draft]}")
+        print(f"{draft}: {statistics.median(ratios):.2f} times as fast ({min(ratios):.2f}-{max(ratios):.2f}); {told[draft]}")
 
 
 if __name__ == "__main__":

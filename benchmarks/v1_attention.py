@@ -1,7 +1,8 @@
-"""V1's sparse attention by its paths, in turns: one layer alone and the whole recipe, forward and backward, and steps of generation.
+"""V1's sparse attention by its paths, in turns: one layer alone and the whole recipe, forward and backward; one query alone, as in a step, and steps of generation.
 
     python benchmarks/v1_attention.py                       # small-v1, one row of 1,024 tokens, on a CPU the processor's time
-    python benchmarks/v1_attention.py --lengths 512,2048 --rounds 3 --layer-only
+    python benchmarks/v1_attention.py --lengths 512,2048 --rounds 3 --parts layer
+    python benchmarks/v1_attention.py --lengths 256,1024,4096 --rounds 9 --parts query generation
 
 "torch" is the reference, which holds the L x T scores; memory is what a call takes at its peak beyond what is held before (on a CPU of the process,
 which keeps what the path before it has freed: the later paths show too little rather than too much).
@@ -21,6 +22,8 @@ from braingpt.inference.engine import Decoder
 from braingpt.kernels import dispatch
 from braingpt.kernels.magnitude_attention import magnitude_attention
 from braingpt.train.setup import settle_cpu
+
+PARTS = ("layer", "model", "query", "generation")
 
 
 def seconds(call: Callable[[], None], device: str) -> float:
@@ -67,12 +70,70 @@ def compare(calls: dict[str, Callable[[], None]], rounds: int, device: str) -> N
     print(f"  {last} over {first}: median of pairs {statistics.median(ratios):.2f}")
 
 
+def vectors(model: torch.nn.Module, queries: int, keys: int, device: str) -> list[torch.Tensor]:
+    """Queries, keys and values of one layer, at random."""
+    config = model.config
+    shape = (config.hidden // config.heads,)
+    return [torch.randn(1, config.heads, count, *shape, device=device).requires_grad_() for count in (queries, keys, keys)]
+
+
+def layer(model: torch.nn.Module, length: int, device: str) -> tuple[str, Callable[[], None], int]:
+    """One layer's attention, forward and backward."""
+    q, k, v = vectors(model, length, length, device)
+    attention = model.config.attention
+
+    def call() -> None:
+        y, _ = magnitude_attention(q, k, v, None, attention.keep, attention.floor)
+        torch.autograd.grad(y, (q, k, v), torch.ones_like(y))
+
+    return f"one layer's attention of {model.config.heads} heads x {q.shape[-1]}, forward and backward", call, 1
+
+
+def whole(model: torch.nn.Module, length: int, device: str) -> tuple[str, Callable[[], None], int]:
+    """The model, forward and backward."""
+    ids = torch.randint(model.config.vocab, (1, length + 1), device=device)
+
+    def call() -> None:
+        model.train()(ids[:, :-1], ids[:, 1:]).loss.backward()
+        model.zero_grad()
+
+    return "the whole model, forward and backward", call, 1
+
+
+def query(model: torch.nn.Module, length: int, device: str) -> tuple[str, Callable[[], None], int]:
+    """What a step does in one layer: one query over all keys."""
+    q, k, v = vectors(model, 1, length, device)
+    attention = model.config.attention
+
+    def call() -> None:
+        with torch.inference_mode():
+            for _ in range(20):
+                magnitude_attention(q, k, v, None, attention.keep, attention.floor)
+
+    return "one layer's attention of one query, twenty times", call, 3
+
+
+def generation(model: torch.nn.Module, length: int, device: str) -> tuple[str, Callable[[], None], int]:
+    """Steps after a prompt; the cache grows along."""
+    decoder = Decoder(model.eval())
+    decoder.read(torch.randint(model.config.vocab, (1, length), device=device))
+
+    def call() -> None:
+        for _ in range(8):
+            decoder.step(torch.tensor([5], device=device))
+
+    return "eight steps of generation", call, 3
+
+
+WORKS = {"layer": layer, "model": whole, "query": query, "generation": generation}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--recipe", default="small-v1")
     parser.add_argument("--lengths", default="1024", help="tokens a row, several parted by commas")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--layer-only", action="store_true", help="leave the whole model out")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args()
     settle_cpu()
@@ -85,37 +146,12 @@ def main() -> None:
         os.environ["BRAINGPT_KERNELS"] = f"magnitude_attention={name}"
         magnitude_attention(warm, warm, warm, None, 0.05, 4)[0].sum().backward()
     recipe = braingpt.load_recipe(args.recipe)
-    config = recipe.model
+    model = braingpt.build(recipe).to(args.device)
     for length in map(int, args.lengths.split(",")):
-        shape = (1, config.heads, length, config.hidden // config.heads)
-        q, k, v = (torch.randn(shape, device=args.device).requires_grad_() for _ in range(3))
-
-        def layer(q=q, k=k, v=v) -> None:
-            y, _ = magnitude_attention(q, k, v, None, config.attention.keep, config.attention.floor)
-            torch.autograd.grad(y, (q, k, v), torch.ones_like(y))
-
-        print(f"{length} tokens, one layer's attention of {config.heads} heads x {shape[-1]}, forward and backward")
-        compare(dict.fromkeys(names, layer), args.rounds, args.device)
-        if args.layer_only:
-            continue
-        model = braingpt.build(recipe).to(args.device).train()
-        ids = torch.randint(config.vocab, (1, length + 1), device=args.device)
-
-        def step(model=model, ids=ids) -> None:
-            model(ids[:, :-1], ids[:, 1:]).loss.backward()
-            model.zero_grad()
-
-        print(f"{length} tokens, {recipe.name}: the whole model, forward and backward")
-        compare(dict.fromkeys(names, step), args.rounds, args.device)
-        decoder = Decoder(model.eval())
-        decoder.read(ids[:, :-1])
-
-        def tokens(decoder=decoder) -> None:
-            for _ in range(8):
-                decoder.step(torch.tensor([5], device=args.device))
-
-        print(f"{recipe.name}: eight steps of generation after {length} tokens")
-        compare(dict.fromkeys(names, tokens), 3 * args.rounds, args.device)
+        for part in args.parts:
+            title, call, often = WORKS[part](model, length, args.device)
+            print(f"{length} tokens, {recipe.name}: {title}")
+            compare(dict.fromkeys(names, call), often * args.rounds, args.device)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ The resolved recipe is saved with every run (`save_recipe`) and loads again with
 import re
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
@@ -17,6 +17,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from braingpt.data.weights import check_mixture
 from braingpt.errors import UserError, nearest
 from braingpt.model.config import ModelConfig, Settings
+from braingpt.model.stages import stages
 
 _PACKAGED = Path(__file__).parent / "_recipes"  # inside a wheel
 _CHECKOUT = Path(__file__).parent.parent / "recipes"  # in a source checkout
@@ -51,9 +52,9 @@ class TrainConfig(Settings):
     micro_batch: int | None = Field(None, ge=1)  # None: as much as the memory takes
     context: int = Field(512, ge=2)
     lengths: tuple[LengthPhase, ...] = ()  # shorter sequences first: windows in pieces of `context` tokens until a share of the steps
-    optimizer: Literal["adamw", "adamw8bit", "muon"] = (
-        "adamw"  # adamw8bit: moments in 8 bits (torchao); muon: for matrices, AdamW for the rest
-    )
+    growth: Literal["doubling"] | tuple[float, ...] | None = None  # shares of the steps at which later stages begin; null: no growth
+    # adamw8bit: moments in 8 bits (torchao); muon: for matrices, AdamW for the rest
+    optimizer: Literal["adamw", "adamw8bit", "muon"] = "adamw"
     lr: float = Field(3e-3, gt=0)
     embedding_rate: float = Field(1.0, gt=0)  # the embedding's learning rate, times lr; it is the head as well
     schedule: Literal["cosine", "linear", "wsd"] = "cosine"
@@ -78,6 +79,16 @@ class TrainConfig(Settings):
     loggers: tuple[Literal["tensorboard", "wandb"], ...] = ()  # beside metrics.jsonl; extras
     async_save: bool = False  # write checkpoints beside the training, for one more copy of them in memory
 
+    @field_validator("growth", mode="before")
+    @classmethod
+    def _growth(cls, value: Any) -> Any:
+        shares = value if isinstance(value, list | tuple) else ()
+        rising = all(type(share) in (int, float) and 0 < share < 1 for share in shares) and list(shares) == sorted(set(shares))
+        if value is None or value == "doubling" or (shares and rising):
+            return value
+        example = "a list of shares of the steps that rise between 0 and 1, like [0.1, 0.3]"
+        raise ValueError(f"train.growth is 'doubling' (each stage twice as long as the one before) or {example}, not {value!r}")
+
     @model_validator(mode="after")
     def _batch_divides(self) -> "TrainConfig":
         if self.micro_batch and self.batch % self.micro_batch:
@@ -100,6 +111,14 @@ class TrainConfig(Settings):
         return self
 
 
+class Stage(NamedTuple):
+    """A stage of growth: so many layers from step `begin` to before step `end`."""
+
+    layers: int
+    begin: int
+    end: int
+
+
 class Recipe(Settings):
     """Everything a run depends on but the data itself."""
 
@@ -107,6 +126,36 @@ class Recipe(Settings):
     model: ModelConfig
     train: TrainConfig = TrainConfig()
     data: DataConfig = DataConfig()
+
+    @model_validator(mode="after")
+    def _growth_fits(self) -> "Recipe":
+        growth, layers = self.train.growth, stages(self.model.layers)
+        if growth is None:
+            return self
+        if self.model.depth_exits:
+            raise ValueError("train.growth and model.depth.share below 1 do not go together: new exits would come before the old layers")
+        if self.train.parallel == "fsdp":
+            raise ValueError("train.growth needs whole weights; train.parallel=ddp has them")
+        if len(layers) == 1:
+            raise ValueError("train.growth has nothing to grow: the model has one layer")
+        if growth != "doubling" and len(growth) != len(layers) - 1:
+            raise ValueError(
+                f"train.growth: a model of {layers[-1]} layers grows in {len(layers)} stages (of {', '.join(map(str, layers))} layers), so it"
+                f" takes {len(layers) - 1} share{'s' * (len(layers) > 2)} of the steps, not {len(growth)}"
+            )
+        return self
+
+    @property
+    def growth_stages(self) -> tuple["Stage", ...]:
+        """The stages of the run in order; a single one where the model does not grow."""
+        layers = stages(self.model.layers)
+        shares = self.train.growth
+        if shares is None:
+            return (Stage(self.model.layers, 0, self.train.steps),)
+        if shares == "doubling":
+            shares = [(2**number - 1) / (2 ** len(layers) - 1) for number in range(1, len(layers))]
+        bounds = [0, *(round(share * self.train.steps) for share in shares), self.train.steps]
+        return tuple(Stage(count, *span) for count, span in zip(layers, pairwise(bounds), strict=True))
 
     def remarks(self) -> list[str]:
         """Settings that have no effect beside the others, a line each: to be said before a run begins."""
@@ -122,6 +171,8 @@ class Recipe(Settings):
             found.append(f"train.lengths: one of the phases has no step of the {train.steps}")
         if train.async_save and train.parallel == "fsdp":
             found.append("train.async_save has no effect with train.parallel=fsdp: its checkpoints are written by all processes together")
+        if any(stage.begin == stage.end for stage in self.growth_stages):
+            found.append(f"train.growth: one of the stages has no step of the {train.steps}")
         if train.rewinds and train.save_every >= train.steps:
             found.append(f"train.rewinds has no effect: with train.save_every={train.save_every} there is no checkpoint to go back to")
         return found

@@ -57,6 +57,8 @@ def _tensors(value: Any, depth: int = 4) -> list[Tensor]:
 class Peer(nn.Module):
     """Another library's model behind the interface of `LanguageModel`, as far as training, scoring and generation need it."""
 
+    early = None  # no token leaves before the last layer
+
     def __init__(self, inner: nn.Module, config: DenseConfig, positions: int | None = None) -> None:
         super().__init__()
         self.inner, self.config, self.positions = inner, config, positions
@@ -113,6 +115,9 @@ class Peer(nn.Module):
 
     def after_step(self) -> None:
         """Nothing follows training slowly."""
+
+    def flip_rate(self) -> None:
+        """There are no masks."""
 
     @property
     def device(self) -> torch.device:

@@ -18,7 +18,9 @@ GPU_STEPS = 200
 CONTEXTS, BATCHES = (512, 2048), (1, 8)
 WARM = 48  # tokens in which compiled generation takes its last forms: those of a token that attention chooses come late
 FULL = {"contexts": (512, 2048, 8192, 32768), "seeds": 3}
-SETTLED = ("train.steps", "train.context", "train.batch", "train.micro_batch", "train.seed", "train.compile", "data.folders")  # by options
+SETTLED = (  # by options; and growth is laid over steps, which equal time does not know, and is not for peers
+    "train.steps", "train.context", "train.batch", "train.micro_batch", "train.seed", "train.compile", "train.growth", "data.folders",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

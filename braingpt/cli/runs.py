@@ -52,6 +52,8 @@ def show(
         f"step {figures['step']:,} of {figures['steps']:,}, {human(figures['tokens'])} tokens in {duration(figures['seconds'])}"
         f" ({number(figures['tokens_per_second'])} tokens/s), last loss {number(figures['loss'])}",
     ]
+    if figures["stage"]:
+        lines.append(f"growing: stage {figures['stage']}, {figures['layers']} layers")
     if figures["validation"]:
         lines.append(validation_line(figures["validation"]))
     if figures["best"]:

@@ -142,6 +142,8 @@ def _plan_table(plan, room: int, on_cpu: bool):  # -> rich.table.Table
     table.add_row("memory to be used here", size(room))
     table.add_row("tokens a step", f"{plan.tokens_per_step:,}")
     table.add_row("steps", f"{plan.steps:,}")
+    if len(plan.stages) > 1:
+        table.add_row("layers (steps) of the stages of growth", ", ".join(f"{layers} ({steps:,})" for layers, steps in plan.stages))
     table.add_row("tokens, whole run", human(plan.tokens))
     table.add_row("tokens in the data", human(plan.data_tokens) if plan.data_tokens else "not prepared")
     if plan.epochs is not None:

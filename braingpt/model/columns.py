@@ -2,7 +2,7 @@
 
 `SparseColumns` (V2) computes the winners only; `SilencedColumns` (V1) computes all and silences the losers.
 
-Legend: N tokens, E columns, A winners a token, P = N x A pairs sorted by column, W neurons a column, D hidden.
+Legend: N tokens, E columns, A winners a token, P = N x A pairs sorted by column, W neurons a column, F = E x W neurons of all, K that may fire, D hidden.
 """
 
 import torch
@@ -13,13 +13,32 @@ from braingpt.kernels.columns import columns as run_columns
 from braingpt.kernels.pointwise import squared_relu
 from braingpt.kernels.two_four import masked_weight, sparse_pays, two_four_mask
 from braingpt.model.competition import Competition
-from braingpt.model.config import ColumnsConfig, SharedColumnsConfig
+from braingpt.model.config import SharedColumnsConfig, SilencedColumnsConfig
 from braingpt.model.int8 import Int8Columns, shape_only
 from braingpt.model.parts import MLP, Linear
 from braingpt.model.sharding import held, put, sharded_like, whole
 
-REVIVE_AFTER = 100  # steps without a win after which a column starts anew
 VARIATION = 0.5  # of what a revived column inherits: its own noise, in units of the inherited weights' root mean square
+
+
+@torch.no_grad()
+def revive(competition: Competition, dead: Tensor, up_EWD: Tensor, down_EWD: Tensor, seed: int) -> None:
+    """Let `dead` columns start anew as variations of those that win most, whose bias is lowest. `up` and `down` are whole here, and written to.
+
+    The noise is drawn from `seed`, so a resumed run draws the same. Down weights start at zero, as in a fresh column. The optimizer's
+    moments need no reset: without gradients they have faded.
+    """
+    donor, generator = competition.bias.topk(len(dead), largest=False).indices, torch.Generator().manual_seed(seed)
+    router_ED = whole(competition.router.weight)
+    begun, begetter = dead.to(router_ED.device), donor.to(router_ED.device)  # FSDP may keep weights on the host
+    for target in (router_ED, up_EWD):
+        inherited = target[begetter]
+        noise = torch.randn(inherited.shape, generator=generator).to(inherited)
+        target[begun] = inherited + VARIATION * inherited.square().mean(-1, keepdim=True).sqrt() * noise
+    down_EWD[begun] = 0
+    put(competition.router.weight, router_ED)
+    competition.bias[dead] = competition.bias[donor]
+    competition.idle[dead] = 0
 
 
 class SparseColumns(nn.Module):
@@ -66,29 +85,12 @@ class SparseColumns(nn.Module):
 
     @torch.no_grad()
     def after_step(self) -> None:
-        """Columns that have not won for long start anew as variations of those that win most, whose bias is lowest.
-
-        The noise is drawn from the count of revivals so far, which is saved, so a resumed run draws the same. Down weights start at zero, as
-        in a fresh column. The optimizer's moments need no reset: without gradients they have faded.
-        """
-        dead = (self.competition.idle >= REVIVE_AFTER).nonzero()[:, 0]
-        if len(dead) == 0:
-            return
-        competition = self.competition
-        donor = competition.bias.topk(len(dead), largest=False).indices
-        generator = torch.Generator().manual_seed(int(self.revived))
-        router_ED, weight_E2WD = whole(competition.router.weight), whole(self.weight)
-        begun, begetter = dead.to(router_ED.device), donor.to(router_ED.device)  # FSDP may keep weights on the host
-        for target in (router_ED, weight_E2WD[:, 0]):
-            inherited = target[begetter]
-            noise = torch.randn(inherited.shape, generator=generator).to(inherited)
-            target[begun] = inherited + VARIATION * inherited.square().mean(-1, keepdim=True).sqrt() * noise
-        weight_E2WD[begun, 1] = 0
-        put(competition.router.weight, router_ED)
-        put(self.weight, weight_E2WD)
-        competition.bias[dead] = competition.bias[donor]
-        competition.idle[dead] = 0
-        self.revived += len(dead)
+        """Revive dead columns. The count of revivals so far, which is saved, seeds the noise."""
+        if len(dead := self.competition.dead()):
+            weight_E2WD = whole(self.weight)
+            revive(self.competition, dead, *weight_E2WD.unbind(1), int(self.revived))
+            put(self.weight, weight_E2WD)
+            self.revived += len(dead)
 
     def _count(self, winner_NA: Tensor, act_PW: Tensor) -> None:
         c, d, tokens = self.columns, self.weight.shape[-1], len(winner_NA)
@@ -117,34 +119,51 @@ class SparseColumns(nn.Module):
 
 
 class SilencedColumns(nn.Module):
-    """V1: every column is computed, the losers' neurons are then silent; weights optionally in 2:4 form."""
+    """V1: every column is computed, the losers' neurons are then silent, and of the winners' the strongest fire; weights optionally in 2:4 form.
 
-    def __init__(self, hidden: int, columns: ColumnsConfig, two_four: bool) -> None:
+    What does not fire gets no gradient, as below a ReLU (k-winners-take-all, Makhzani & Frey 2015, "Winner-take-all autoencoders").
+    """
+
+    def __init__(self, hidden: int, columns: SilencedColumnsConfig, two_four: bool) -> None:
         super().__init__()
         self.columns = columns
         self.competition = Competition(hidden, columns)
         linear = TwoFourLinear if two_four else Linear
         self.up = linear(hidden, columns.count * columns.width)
         self.down = linear(columns.count * columns.width, hidden, out=True)
+        self.register_buffer("revived", torch.zeros((), dtype=torch.long))  # columns so far: the seed of the next one's noise
         self.record = None
 
     def forward(self, x_BLD: Tensor, valid_BL: Tensor | None) -> Tensor:
-        x_ND = x_BLD.flatten(0, 1)
+        x_ND, width = x_BLD.flatten(0, 1), self.columns.width
         winner_NA, share_NA, _ = self.competition(x_ND, None if valid_BL is None else valid_BL.flatten())
-        share_NE = x_ND.new_zeros(x_ND.shape[0], self.columns.count).scatter(1, winner_NA, share_NA.to(x_ND.dtype))
-        act_NEW = squared_relu(self.up(x_ND)).unflatten(-1, (self.columns.count, -1)) * share_NE[..., None]
+        neuron_NAW = winner_NA[..., None] * width + torch.arange(width, device=x_ND.device)
+        up_NF = self.up(x_ND)
+        act_NAW = squared_relu(up_NF.gather(1, neuron_NAW.flatten(1))).view_as(neuron_NAW) * share_NA[..., None].to(up_NF.dtype)
+        strongest = act_NAW.flatten(1).topk(self.columns.most_firing, sorted=False)
+        act_NF = torch.zeros_like(up_NF).scatter(1, neuron_NAW.flatten(1).gather(1, strongest.indices), strongest.values)
         if self.record is not None:
-            self._count(x_ND.shape[0], winner_NA, act_NEW)
-        return self.down(act_NEW.flatten(1)).view_as(x_BLD)
+            self._count(x_ND.shape[0], winner_NA, act_NF)
+        return self.down(act_NF).view_as(x_BLD)
 
-    def _count(self, tokens: int, winner_NA: Tensor, act_NEW: Tensor) -> None:
+    @torch.no_grad()
+    def after_step(self) -> None:
+        """Revive dead columns, as `SparseColumns` does; the 2:4 masks, whose turn is next, follow."""
+        if len(dead := self.competition.dead()):
+            (up_FD, down_DF), columns = (whole(self.up.weight), whole(self.down.weight)), (self.columns.count, self.columns.width)
+            revive(self.competition, dead, up_FD.unflatten(0, columns), down_DF.unflatten(1, columns).permute(1, 2, 0), int(self.revived))
+            put(self.up.weight, up_FD)
+            put(self.down.weight, down_DF)
+            self.revived += len(dead)
+
+    def _count(self, tokens: int, winner_NA: Tensor, act_NF: Tensor) -> None:
         c = self.columns
         self.record.load(torch.bincount(winner_NA.flatten(), minlength=c.count))
         self.record.count(
             columns_active=tokens * c.active,
             columns=tokens * c.count,
-            neurons=act_NEW.numel(),
-            neurons_fired=int((act_NEW > 0).sum()),
+            neurons=act_NF.numel(),
+            neurons_fired=int((act_NF > 0).sum()),
         )
         self.record.products(tokens * self.flops())
 

@@ -19,6 +19,7 @@ from braingpt.model.parts import Linear
 PAIRWISE = 128  # columns up to which each pair has an inhibition of its own
 INTERNEURONS = 8
 SETTLING = 0.7  # how far a round moves the excitation: settles for columns that all others together inhibit by up to 7, where whole steps swing from 4 on
+REVIVE_AFTER = 100  # steps without a win after which a column starts anew
 STRENGTH = 0.1  # what all columns together inhibit one by, at first: a tenth of a full column
 # How far, in logits, one step moves a column's bias toward an even load (Wang et al. 2024, auxiliary-loss-free balancing): faster where columns
 # are many, for each then wins so few tokens a step that the load is mostly luck.
@@ -109,6 +110,10 @@ class Competition(nn.Module):
         self.bias -= self.bias.mean()
         self.idle.add_(self.load.any()).mul_(self.load == 0)  # a step without tokens counts for nothing
         self.load.zero_()
+
+    def dead(self) -> Tensor:
+        """The columns that have not won for `REVIVE_AFTER` steps."""
+        return (self.idle >= REVIVE_AFTER).nonzero()[:, 0]
 
     def parameters_active(self) -> int:
         """Weights one token multiplies with."""

@@ -89,6 +89,26 @@ class SharedColumnsConfig(ColumnsConfig):
     shared: int = Field(1, ge=0)
 
 
+class SilencedColumnsConfig(ColumnsConfig):
+    """Columns of whose neurons at most the share `firing` fires for a token: the strongest of the winners'."""
+
+    firing: float = Field(0.05, gt=0, le=1)
+
+    @model_validator(mode="after")
+    def _some_may_fire(self) -> "SilencedColumnsConfig":
+        if not self.most_firing:
+            raise ValueError(
+                f"model.columns.firing ({self.firing:g}) of {self.count} columns of {self.width} neurons is less than one neuron;"
+                f" it takes {1 / (self.count * self.width):.2g} or more"
+            )
+        return self
+
+    @property
+    def most_firing(self) -> int:
+        """Neurons that may fire for one token."""
+        return min(self.active * self.width, int(self.firing * self.count * self.width + 1e-9))  # 0.05 x 20 is one neuron, not 0.99...
+
+
 class EarlyExitConfig(Settings):
     """Training for early exit and its use: `loss` weighs the prediction from a layer in between, `dropout` is how often the last layer is left out.
 
@@ -107,7 +127,7 @@ class V1Config(Shell):
 
     architecture: Literal["v1"] = "v1"
     attention: SparseAttentionConfig = SparseAttentionConfig()
-    columns: ColumnsConfig = ColumnsConfig(active=3, rounds=4)
+    columns: SilencedColumnsConfig = SilencedColumnsConfig(active=3, rounds=4)
     two_four: bool = True
     early_exit: EarlyExitConfig = EarlyExitConfig()
 

@@ -28,13 +28,16 @@ class EarlyExit:
         self.config, self.threshold = config, config.threshold
         self.places = frozenset(config.places if config.places is not None else range(max(1, layers // 3), layers))
         self.dropped = [config.dropout * (2 ** (layer / max(1, layers - 1)) - 1) for layer in range(layers)]
+        self.draws = (
+            torch.Generator()
+        )  # of layers to be dropped and asked; the trainer seeds it for each step, so that no state need be kept
         self.middle: Tensor | None = None  # while learning: the states the head shall also predict from
         self.layers, self.used, self.seen = layers, 0, 0  # layers gone through and tokens, since `share` was last asked
         self.depths: list[Tensor] | None = None  # where somebody looks on: of each call (B, L) the layers that each token went through
 
     def learn(self, blocks: Sequence[nn.Module], x_BLD: Tensor, layout: Layout) -> Tensor:
         """All tokens through the blocks, some rows past some of them; keeps the states after a layer drawn at random in `middle`."""
-        exit_after = int(torch.randint(1, len(blocks), ())) if self.config.loss > 0 and len(blocks) > 1 else 0
+        exit_after = int(torch.randint(1, len(blocks), (), generator=self.draws)) if self.config.loss > 0 and len(blocks) > 1 else 0
         self.middle = None
         for layer, block in enumerate(blocks):
             x_BLD = self._some_rows(block, x_BLD, layout, self.dropped[layer])
@@ -42,11 +45,10 @@ class EarlyExit:
                 self.middle = x_BLD
         return x_BLD
 
-    @staticmethod
-    def _some_rows(block: nn.Module, x_BLD: Tensor, layout: Layout, rate: float) -> Tensor:
+    def _some_rows(self, block: nn.Module, x_BLD: Tensor, layout: Layout, rate: float) -> Tensor:
         if rate == 0:
             return block(x_BLD, layout)
-        kept_B = torch.rand(len(x_BLD)) >= rate  # of the CPU's generator, which checkpoints keep
+        kept_B = torch.rand(len(x_BLD), generator=self.draws) >= rate
         if kept_B.all():
             return block(x_BLD, layout)
         if not kept_B.any():

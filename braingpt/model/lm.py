@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from braingpt.errors import UserError
 from braingpt.kernels.cross_entropy import linear_cross_entropy
 from braingpt.model.blocks import BLOCKS
+from braingpt.model.columns import TwoFourLinear
 from braingpt.model.competition import Competition
 from braingpt.model.config import ModelConfig
 from braingpt.model.depth import Exit, arriving, continuing
@@ -223,6 +224,11 @@ class LanguageModel(nn.Module):
         for module in self.modules():
             if module is not self and hasattr(module, "after_step"):
                 module.after_step()
+
+    def flip_rate(self) -> float | None:
+        """Share of all 2:4 masks that the last `after_step` changed; None for a model without them. On a GPU this waits for it."""
+        masks = [(module.flip_rate, module.mask.numel()) for module in self.modules() if isinstance(module, TwoFourLinear)]
+        return float(sum(rate * count for rate, count in masks)) / sum(count for _, count in masks) if masks else None
 
     @contextmanager
     def recording(self) -> Iterator[list[LayerRecord]]:

@@ -46,6 +46,11 @@ class Average:
             parameter.copy_(self.values[name])
             self.values[name].copy_(held)
 
+    def take_over(self, shallower: "Average") -> None:
+        """Go on from the average of a shallower model that has grown into this one. Its memory is again as young as the youngest weights."""
+        for name, value in shallower.values.items():
+            self.values[name].copy_(value)
+
     def restore(self, trained: dict[str, Tensor], count: int) -> None:
         """Go on after `count` steps: the model holds the average, as its checkpoint does, and takes the `trained` weights in exchange."""
         self.count = count

@@ -3,7 +3,8 @@
     step-0000250/
       model.safetensors      parameters and buffers (controllers included); a tied tensor once
       optimizer.safetensors  the optimizers' moments by parameter name, the random generators' states; with train.average, the trained weights
-      recipe.yaml            the resolved recipe
+      recipe.yaml            the resolved recipe of this very model
+  final.yaml             in a stage of growth before the last: the recipe of the run, whose model it grows into
       tokenizer/             the tokenizer, complete
       state.json             step, tokens, version, best validation loss, size and SHA-256 of every other file
 
@@ -20,7 +21,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -39,6 +40,7 @@ from braingpt.train.optimizer import Optimizers, pack_state, templates, unpack_s
 
 FORMAT = 1
 CHECKPOINTS = "checkpoints"  # the folder in a run folder
+FINAL = "final.yaml"
 RNG_CPU, RNG_CUDA = "rng.cpu", "rng.cuda"
 TRAINED = "trained."  # before the names of the weights that training goes on from, where the model's are averaged
 _NAME = re.compile(r"step-(\d{7,})")
@@ -86,12 +88,13 @@ def write(
     step: int,
     tokens: int,
     extra: dict[str, Any] | None = None,
+    final: Recipe | None = None,
     world: World | None = None,
 ) -> Path:
     """Write a checkpoint to `folder`, replacing one that is there, and return it. `extra` goes into state.json as it is.
 
-    `step` counts finished optimizer steps, `tokens` the tokens they saw. `world`: the processes that hold the tensors and write them
-    together, on a file system they share; None where this process has them whole.
+    `step` counts finished optimizer steps, `tokens` the tokens they saw. `final`: the recipe of the run, where its model grows into another than
+    `recipe`'s. `world`: the processes that hold the tensors and write them together, on a file system they share; None where this process has them whole.
     Raises OSError when the disk is full or not writable; what was there before stays then.
     """
     folder, together = Path(folder), world or World()
@@ -102,6 +105,8 @@ def write(
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         save_recipe(recipe, temporary / "recipe.yaml")
+        if final is not None:
+            save_recipe(final, temporary / FINAL)
         tokenizer.save(temporary / "tokenizer")
 
     def own_part() -> dict[str, Any]:
@@ -158,6 +163,12 @@ def load_model(folder: Path, device: str | torch.device = "cpu") -> tuple[torch.
     model = build(recipe)
     load_weights(model, folder)
     return model.to(device), load_tokenizer(folder), recipe, state
+
+
+def run_recipe(folder: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe of the run that saved the checkpoint, with `overrides` laid over it: that of its last stage where the model grows."""
+    final = Path(folder) / FINAL
+    return load_recipe(final if final.is_file() else Path(folder) / "recipe.yaml", list(overrides))
 
 
 def load_tokenizer(folder: Path) -> Any:

@@ -16,28 +16,27 @@ from typing import Any
 
 import torch
 
-from braingpt.compiling import compile_training
 from braingpt.errors import Failure, UserError
 from braingpt.model.glance import glance
-from braingpt.model.lm import LanguageModel, build
+from braingpt.model.lm import LanguageModel
 from braingpt.model.sharding import held
-from braingpt.recipes import Recipe, load_recipe
+from braingpt.recipes import Recipe
 from braingpt.train import checkpoint, threads
-from braingpt.train.average import Average
 from braingpt.train.distributed import World, joined
 from braingpt.train.feed import Feed, open_data, training_tokens
 from braingpt.train.gradients import SMALLER, backward, counted, fitting_gradients, put_back
+from braingpt.train.growing import fresh_model, grow_if_due, stage_of, stage_recipe, take_model
 from braingpt.train.guard import Guard, Lost
 from braingpt.train.loggers import Loggers
-from braingpt.train.optimizer import build_optimizer, set_learning_rate
+from braingpt.train.optimizer import set_learning_rate
 from braingpt.train.plan import plan_run, shortfall
 from braingpt.train.progress import Reporter, first_words
 from braingpt.train.result import Result, peak_memory
 from braingpt.train.resume import check_agreement, data_identity, run_of, starting_point, state_of, take_up
 from braingpt.train.run_folder import RunFolder, opened
 from braingpt.train.saving import Saver, patiently
-from braingpt.train.schedule import learning_rate
-from braingpt.train.setup import autocast_dtype, denormals_flushed, matmul_flops, pick_device, recomputing
+from braingpt.train.schedule import layers_at, learning_rate
+from braingpt.train.setup import autocast_dtype, denormals_flushed, matmul_flops, pick_device
 from braingpt.train.stopping import Stopped, StopRequest, stop_on_signals
 from braingpt.train.validation import validate
 
@@ -69,11 +68,11 @@ def train(
     ):
         start = world.told(starting_point(run.path, resume, reporter.note) if world.first else None)
         if start and not folders:
-            folders = load_recipe(start / "recipe.yaml").data.folders
+            folders = checkpoint.run_recipe(start).data.folders
         paths = tuple(map(Path, folders or recipe.data.folders))
         recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"folders": tuple(map(str, paths))})})
         if start:
-            check_agreement(load_recipe(start / "recipe.yaml"), recipe, start)
+            check_agreement(checkpoint.run_recipe(start), recipe, start)
         trainer = Trainer(recipe, run, paths, target, reporter, world)
         trainer.begin(start)
         try:
@@ -109,13 +108,8 @@ class Trainer:
         self.data = data_identity(folders)
         self.feed = Feed(recipe, self.shards, self.tokenizer, device, self.world.rank, self.world.size)
         self.dtype = autocast_dtype(config, device)
-        self.model = model or build(recipe, seed=config.seed)
-        if config.recompute:
-            recomputing(self.model)
-        forward = self.world.wrapped(self.model, device)
-        self.forward = compile_training(self.model, forward, device) if config.compile else forward
-        self.optimizer = build_optimizer(self.model, config)
-        self.average = Average(self.model, config.average) if config.average else None
+        take_model(self, model or fresh_model(recipe, layers_at(0, recipe)))
+        self.grown_from: int | None = None  # layers before this step, where it began with growing
         self.guard = Guard(config.skip_sigma, device)
         self.micro = min(config.micro_batch or config.batch, self.rows)
         self.loggers: Loggers | None = None
@@ -152,7 +146,6 @@ class Trainer:
             self.loggers = Loggers(self.config.loggers, self.run.path, self.recipe)
         self._settle_threads(plan.training_flops > SHORT)
         self.peak_flops = matmul_flops(self.device, self.dtype) if plan.training_flops > SHORT else None
-        self.flops_per_token = 3 * plan.flops_per_token  # forward and backward
         self._recall()
         self.run.settle(self.best, self.config.keep)  # a kill may have come between a validation and this
         self.reporter.begin(plan.summary(), self.step, self.config.steps)
@@ -208,8 +201,9 @@ class Trainer:
 
     def update(self) -> tuple[float, float, bool]:
         """Learn from this step's batch: (loss, gradient norm before clipping, whether it was left out). What is left out changes nothing."""
+        self.grown_from = grow_if_due(self)
         set_learning_rate(self.optimizer, self.rate())
-        if self.feed.changes_at(self.step):
+        if self.grown_from or self.feed.changes_at(self.step):
             self.guard.new_level()
             self.rehearsed = self.world.size == 1 or self.world.sharded
         before = counted(self.model)
@@ -244,16 +238,29 @@ class Trainer:
         self.step, self.tokens, self.seconds, self.taken = self.step + 1, self.tokens + tokens, self.seconds + seconds, self.taken + 1
         self.loss = loss if math.isfinite(loss) else None
         finite_norm = norm if math.isfinite(norm) else None
-        share = {"share_of_peak": self.flops_per_token * tokens / seconds / self.peak_flops} if self.peak_flops else {}
+        if self.grown_from:
+            growth = {"layers_before": self.grown_from, "layers": len(self.model.blocks), "stages": len(self.recipe.growth_stages)}
+            self._log("growth", self.reporter.growth, stage=stage_of(self.recipe, len(self.model.blocks)), **growth)
         self._log(
             "train", self.reporter.step, loss=self.loss, lr=rate, grad_norm=finite_norm,
             tokens=self.tokens, tokens_per_second=tokens / seconds, seconds=self.seconds, data_seconds=self.feed.seconds,
-            memory_bytes=peak_memory(self.device), inside=self.inside, **share, **remarks,
+            memory_bytes=peak_memory(self.device), inside=self.inside, **self._of_this_model(seconds, skipped), **remarks,
         )  # fmt: skip
         if remarks:
             reason = remarks.get("skipped") or "loss spike"
             self._log("incident", self.reporter.incident, reason=reason, windows=self.feed.windows(self.step - 1))
         self.guard.check(self.step)
+
+    def _of_this_model(self, seconds: float, skipped: bool) -> dict[str, Any]:
+        """Figures of a step that only some devices and models have."""
+        figures: dict[str, Any] = {}
+        if self.peak_flops:
+            figures["share_of_peak"] = self.flops_per_token * self.config.batch * self.config.context / seconds / self.peak_flops
+        if self.config.growth:
+            figures |= {"stage": stage_of(self.recipe, len(self.model.blocks)), "layers": len(self.model.blocks)}
+        if not skipped and (flips := self.model.flip_rate()) is not None:
+            figures["flip_rate"] = flips
+        return figures
 
     def _rewound(self, lost: Lost) -> bool:
         """Go back to the last good checkpoint and pass over the data that led astray; False where a high loss is accepted instead.
@@ -322,11 +329,11 @@ class Trainer:
             return
         tensors = checkpoint.contents(self.model, self.optimizer, self.average, copied=self.config.async_save)
         extra = state_of(self)
-        step, tokens = self.step, self.tokens
+        recipe, final = stage_recipe(self.recipe, len(self.model.blocks)), self.recipe
+        about = {"recipe": recipe, "final": None if recipe is final else final, "step": self.step, "tokens": self.tokens, "extra": extra}
 
         def write() -> None:
-            about = {"tokenizer": self.tokenizer, "recipe": self.recipe, "step": step, "tokens": tokens, "extra": extra}
-            checkpoint.write(folder, tensors, **about, world=writers)
+            checkpoint.write(folder, tensors, tokenizer=self.tokenizer, **about, world=writers)
             self.run.settle(best, self.config.keep)
 
         if self.world.first or writers:

@@ -80,9 +80,12 @@ def demand(recipe: Recipe, device: torch.device) -> Demand:
     first = kinds[0]
     length = recipe.train.context if recipe.model.architecture == "v1" else min(recipe.train.context, LENGTH)
     learners = [_Learner(recipe, [first], device), *(_Learner(recipe, [first, kind], device) for kind in dict.fromkeys(kinds[1:]))]
-    counts = [kinds[1:].count(kind) for kind in dict.fromkeys(kinds[1:])]
+    further = list(dict.fromkeys(kinds[1:]))
+    counts = [kinds[1:].count(kind) for kind in further]
+    spans = [(kinds[1 : stage.layers], (stage.end - stage.begin) / recipe.train.steps) for stage in recipe.growth_stages]
+    mean_counts = [sum(there.count(kind) * share for there, share in spans) for kind in further]  # over the steps of all stages
 
-    def all_layers(figure: Callable[["_Learner"], float]) -> float:
+    def all_layers(figure: Callable[["_Learner"], float], counts: list[float] = counts) -> float:
         one, *more = map(figure, learners)
         return one + sum(count * (two - one) for count, two in zip(counts, more, strict=True))
 
@@ -96,9 +99,9 @@ def demand(recipe: Recipe, device: torch.device) -> Demand:
         bytes_1, bytes_2 = (_with_inputs(here, len(kinds), size) for here, size in zip(peaks, (inputs, 2 * inputs), strict=True))
     else:
         bytes_1, bytes_2 = (all_layers(here.__getitem__) for here in peaks)
-    seconds_1, seconds_2 = (all_layers(lambda learner, here=here: here[learner][1]) for here in tried)
+    seconds_1, seconds_2 = (all_layers(lambda learner, here=here: here[learner][1], mean_counts) for here in tried)
     more_bytes, more_seconds = max(0.0, bytes_2 - bytes_1), max(0.0, seconds_2 - seconds_1)
-    optimizer_seconds = max(0.0, all_layers(_Learner.step))
+    optimizer_seconds = max(0.0, all_layers(_Learner.step, mean_counts))
     for held in (learners, tried, peaks):
         held.clear()
     if device.type == "cuda":

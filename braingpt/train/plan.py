@@ -2,7 +2,8 @@
 device; activations and time are tried on a layer or two (`memory.demand`), where that is asked for.
 
 Memory is what is alive at once at the peak: weights, the optimizer's moments, and gradients beside the activations of one micro-batch. With a
-single micro-batch a step gradients come into being as activations go, so that only the larger of the two counts.
+single micro-batch a step gradients come into being as activations go, so that only the larger of the two counts. Where the model grows, memory is
+that of the last stage, time and arithmetic those of all stages together.
 
 Of several processes all figures of memory are one's. Where weights are spread over them (`train.parallel: fsdp`) a process holds its share of
 weights, gradients and moments, and beside them what is whole for a while (`gathered_bytes`). With `train.offload` the shares rest on the host.
@@ -13,6 +14,7 @@ from typing import Any
 
 import torch
 
+from braingpt.model.stages import stage_config
 from braingpt.recipes import Recipe
 from braingpt.train.lowbit import BLOCK, in_8_bits, quantised
 from braingpt.train.memory import Demand, available, demand
@@ -35,7 +37,7 @@ class Plan:
     parameters_total: int
     parameters_active: int
     flops_per_token: float  # forward, averaged over a window
-    training_flops: float  # forward and backward, over the whole run
+    training_flops: float  # forward and backward, over the whole run, each stage of growth by its own layers
     weights_bytes: int  # buffers included; on the device
     gradients_bytes: int
     optimizer_bytes: int
@@ -51,9 +53,10 @@ class Plan:
     data_tokens: int | None
     checkpoint_bytes: int
     disk_bytes: int  # all checkpoints that are kept, and the one being written
+    stages: tuple[tuple[int, int], ...]  # layers and steps of each stage of growth; a single one without
     epochs_by_language: dict[str, float] | None = None  # passes over each language's windows, as the mixture draws them
     activations_bytes: int | None = None  # of a micro-batch, logits included; None where nothing was tried
-    step_seconds: float | None = None
+    step_seconds: float | None = None  # the mean of all steps, of shallower stages too
 
     @property
     def memory_bytes(self) -> int:
@@ -143,12 +146,13 @@ def build_plan(
     cast = autocast and not spread  # where weights come and go, so do their copies
     tokens_per_step = config.batch * config.context
     flops = model.flops_per_token(config.context)
+    stage_flops = [(_flops_with(recipe, stage.layers, flops), stage.end - stage.begin) for stage in recipe.growth_stages]
     return Plan(
         name=recipe.name,
         parameters_total=model.parameters_total(),
         parameters_active=model.parameters_active(),
         flops_per_token=flops,
-        training_flops=(1 + BACKWARD) * flops * tokens_per_step * config.steps,
+        training_flops=(1 + BACKWARD) * tokens_per_step * sum(flops * steps for flops, steps in stage_flops),
         weights_bytes=here * weights + buffers,
         gradients_bytes=here * gradients,
         optimizer_bytes=here * state,
@@ -165,8 +169,19 @@ def build_plan(
         data_tokens=data_tokens,
         checkpoint_bytes=checkpoint,
         disk_bytes=(config.keep + 3) * checkpoint,
+        stages=tuple((stage.layers, stage.end - stage.begin) for stage in recipe.growth_stages),
         epochs_by_language=epochs_by_language,
     )
+
+
+def _flops_with(recipe: Recipe, layers: int, whole: float) -> float:
+    """Forward operations a token of the stage of growth with so many layers; `whole`: with all."""
+    if layers == recipe.model.layers:
+        return whole
+    from braingpt.model.lm import build
+
+    with torch.device("meta"):
+        return build(stage_config(recipe.model, layers)).flops_per_token(recipe.train.context)
 
 
 def plan_run(

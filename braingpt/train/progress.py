@@ -4,7 +4,7 @@ The loop tells a `Reporter` what happens; the base class says nothing, so a libr
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 PLAIN_SECONDS = 10.0  # between two plain lines
@@ -27,6 +27,9 @@ class Reporter:
 
     def rewind(self, record: dict[str, Any]) -> None:
         """The run went back to an earlier checkpoint."""
+
+    def growth(self, record: dict[str, Any]) -> None:
+        """The model has grown before this step."""
 
     def note(self, text: str) -> None:
         """Something worth a line."""
@@ -54,7 +57,8 @@ class PlainReporter(Reporter):
         left = (now - self.began) / (step - self.first) * (self.steps - step)
         self.console.print(
             f"step {step}/{self.steps}  loss {_number(record['loss'])}  lr {record['lr']:.2e}  "
-            f"{record['tokens_per_second']:,.0f} tokens/s{_share(record)}  {record['memory_bytes'] / 1e9:.1f} GB  {duration(left)} left",
+            f"{record['tokens_per_second']:,.0f} tokens/s{_share(record)}  {record['memory_bytes'] / 1e9:.1f} GB  "
+            f"{''.join(words + '  ' for words in _beside(record))}{duration(left)} left",
             soft_wrap=True,
         )
 
@@ -66,6 +70,11 @@ class PlainReporter(Reporter):
 
     def rewind(self, record: dict[str, Any]) -> None:
         self.note(f"{record['reason']}; back to step {record['step']}, going on with other data")
+
+    def growth(self, record: dict[str, Any]) -> None:
+        self.note(
+            f"step {record['step']}  stage {record['stage']} of {record['stages']}: {record['layers_before']} -> {record['layers']} layers"
+        )
 
     def note(self, text: str) -> None:
         self.console.print(text, soft_wrap=True, markup=False)
@@ -96,7 +105,12 @@ class LiveReporter(PlainReporter):
 
     def step(self, record: dict[str, Any]) -> None:
         self.progress.update(self.task, completed=record["step"], loss=_number(record["loss"]))
-        parts = [f"{record['tokens_per_second']:,.0f} tokens/s{_share(record)}", f"{record['memory_bytes'] / 1e9:.1f} GB", *_shares(record)]
+        parts = [
+            f"{record['tokens_per_second']:,.0f} tokens/s{_share(record)}",
+            f"{record['memory_bytes'] / 1e9:.1f} GB",
+            *_beside(record),
+            *_shares(record),
+        ]
         self.figures.plain = ", ".join(parts)
 
     def validation(self, record: dict[str, Any]) -> None:
@@ -112,6 +126,8 @@ class LiveReporter(PlainReporter):
 def first_words(trainer: Any, start: Any) -> Iterator[str]:
     """What is worth a line before the first step: settings without effect, where the run goes on, what is slow, what is missing."""
     yield from trainer.recipe.remarks()
+    if trainer.config.growth:
+        yield _stages(trainer.recipe.growth_stages)
     if start:
         yield f"going on after step {trainer.step} ({start})"
     if trainer.dtype is not None and trainer.device.type == "cpu":
@@ -146,6 +162,23 @@ def _inside(name: str, value: float) -> str:
 
 def _share(record: dict[str, Any]) -> str:
     return f" ({record['share_of_peak']:.0%} of the peak)" if "share_of_peak" in record else ""
+
+
+def _layers(count: int) -> str:
+    return f"{count} layer{'s' * (count != 1)}"
+
+
+def _stages(stages: Sequence[Any]) -> str:
+    """`grows: 1 layer at first, 2 after step 67, 6 after step 467`"""
+    first, *later = stages
+    words = [f"{_layers(first.layers)} at first", *(f"{stage.layers} after step {stage.begin}" for stage in later)]
+    return f"grows: {', '.join(words)}"
+
+
+def _beside(record: dict[str, Any]) -> list[str]:
+    """What only some runs tell of a step: `stage 2, 4 layers` and `flips 0.31 %`, the share of the 2:4 masks that it changed."""
+    stage = [f"stage {record['stage']}, {_layers(record['layers'])}"] if "stage" in record else []
+    return stage + ([f"flips {record['flip_rate']:.2%}".replace("%", " %")] if "flip_rate" in record else [])
 
 
 def duration(seconds: float) -> str:

@@ -47,7 +47,8 @@ def summary(run: Path) -> dict[str, Any]:
     return {
         "run": str(run), "name": recipe.name, "architecture": recipe.model.architecture,
         "parameters_total": plan.parameters_total, "parameters_active": plan.parameters_active,
-        "step": last.get("step", 0), "steps": recipe.train.steps, "tokens": last.get("tokens", 0), "seconds": last.get("seconds", 0.0),
+        "step": last.get("step", 0), "steps": recipe.train.steps, "stage": last.get("stage"),
+        "layers": last.get("layers", recipe.model.layers), "tokens": last.get("tokens", 0), "seconds": last.get("seconds", 0.0),
         "loss": last.get("loss"), "tokens_per_second": speeds[len(speeds) // 2] if speeds else None,
         "validation": scores[-1] if scores else None,
         "best": json.loads((run / BEST).read_text(encoding="utf-8")) if (run / BEST).is_file() else None,

@@ -13,6 +13,7 @@ from braingpt.data.weights import is_schedule
 from braingpt.errors import Failure, UserError
 from braingpt.recipes import Recipe, load_recipe
 from braingpt.train import checkpoint
+from braingpt.train.growing import stand_at
 from braingpt.train.run_folder import RECIPE, is_run
 
 FREE = (
@@ -79,6 +80,7 @@ def state_of(trainer: Any) -> dict[str, Any]:
 def take_up(trainer: Any, start: Path) -> None:
     """Everything as it was when the checkpoint `start`, which has been verified, was saved."""
     state = checkpoint.read_state(start)
+    stand_at(trainer, load_recipe(start / RECIPE).model.layers)
     checkpoint.load_weights(trainer.model, start)
     checkpoint.load_training(trainer.model, trainer.optimizer, start, trainer.average)
     trainer.step, trainer.tokens, trainer.best, trainer.seconds = state["step"], state["tokens"], state["best"], state["seconds"]
@@ -98,7 +100,7 @@ def recipe_to_train(name: str | None, out: Path | None, resume: str | None, over
     if name:
         return load_recipe(name, list(overrides))
     if resume and resume != "auto":
-        return load_recipe(checkpoint.resolve(resume) / RECIPE, list(overrides))
+        return checkpoint.run_recipe(checkpoint.resolve(resume), overrides)
     if resume and out and (Path(out) / RECIPE).is_file():
         return load_recipe(Path(out) / RECIPE, list(overrides))
     if resume and out:

@@ -1,11 +1,12 @@
-"""What changes with the step, as pure functions of it: the learning rate (warm-up, then one of three descents) and the length of sequences.
+"""What changes with the step, as pure functions of it: the learning rate (warm-up, then one of three descents), the length of sequences
+and the number of layers.
 
 Nothing is remembered between steps, so a resumed run needs only its step number.
 """
 
 import math
 
-from braingpt.recipes import TrainConfig
+from braingpt.recipes import Recipe, TrainConfig
 
 WSD_DECAY = 0.2  # share of the steps in which `wsd` descends (MiniCPM, section 4: 10 to 20 %)
 
@@ -28,3 +29,8 @@ def learning_rate(step: int, config: TrainConfig) -> float:
 def length_at(step: int, config: TrainConfig) -> int:
     """Tokens a sequence has in step `step`: that of the phase of `lengths` it lies in, `context` after the last."""
     return next((phase.context for phase in config.lengths if step < round(phase.until * config.steps)), config.context)
+
+
+def layers_at(step: int, recipe: Recipe) -> int:
+    """Layers the model has in step `step`: those of the stage of growth it lies in."""
+    return next((stage.layers for stage in recipe.growth_stages if step < stage.end), recipe.model.layers)

@@ -75,7 +75,13 @@ def test_v2_counts_chosen_tokens_and_winning_columns():
 def test_with_sparsity_switched_off_none_is_reported(recipe):
     off = {
         "nano-v2": ["model.columns.active=16", "model.attention.rate=1.0"],
-        "nano-v1": ["model.columns.active=32", "model.attention.keep=1.0", "model.attention.gate_threshold=0", "model.two_four=false"],
+        "nano-v1": [
+            "model.columns.active=32",
+            "model.attention.keep=1.0",
+            "model.attention.gate_threshold=0",
+            "model.columns.firing=1",
+            "model.two_four=false",
+        ],
     }
     report = inspect_ids(awake(load_recipe(recipe, off[recipe]).model).float(), torch.randint(16_000, (60,)).tolist(), context=30)
     total = report.total

@@ -1,5 +1,7 @@
 """Magnitude attention: the definition row by row, and both fast paths against it in value and gradient, ties and documents included."""
 
+import importlib
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -132,3 +134,15 @@ def test_rows_that_may_read_fewer_keys_than_others_keep():
     pad = -1 - torch.arange(5)
     document = torch.stack([torch.where(torch.arange(5) < padding, pad, 0) for padding in (4, 1, 0)])
     agree(magnitude_blocks.magnitude_blocks, [normal(i, 3, 2, 5, 4) for i in range(3)], document, 0.5, 4, 1e-10)
+
+
+def test_a_step_over_few_keys_does_without_blocks(monkeypatch):
+    monkeypatch.setitem(importlib.import_module("braingpt.kernels.magnitude_attention")._PATHS, "blocks", lambda *_: pytest.fail("blocks"))
+    q, k = torch.randn(1, 4, 1, 8), torch.randn(1, 4, 2048, 8)
+    with torch.no_grad():
+        magnitude_attention(k[:, :, :4], k[:, :, :512], k[:, :, :512], None, 0.05, 4)
+        magnitude_attention(q, k, k, None, 0.05, 4)
+        for keys, environment in ((torch.randn(1, 4, 2049, 8), ""), (k, "magnitude_attention=blocks")):
+            monkeypatch.setenv("BRAINGPT_KERNELS", environment)
+            with pytest.raises(pytest.fail.Exception):
+                magnitude_attention(q, keys, keys, None, 0.05, 4)

@@ -6,9 +6,10 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from braingpt.model.columns import REVIVE_AFTER, SparseColumns
-from braingpt.model.competition import INTERNEURONS, PAIRWISE, Competition
-from braingpt.model.config import ColumnsConfig, SharedColumnsConfig
+from braingpt.kernels.two_four import two_four_mask
+from braingpt.model.columns import SilencedColumns, SparseColumns
+from braingpt.model.competition import INTERNEURONS, PAIRWISE, REVIVE_AFTER, Competition
+from braingpt.model.config import ColumnsConfig, SharedColumnsConfig, SilencedColumnsConfig
 
 
 def layer(count: int = 200, width: int = 4, active: int = 3, hidden: int = 16, shared: int = 1, seed: int = 0) -> SparseColumns:
@@ -116,6 +117,51 @@ def test_dead_columns_are_revived_as_variations_of_the_busiest():
     assert (likeness > 0.6).all() and (likeness < 0.999).all()
 
 
+def test_v1_revives_dead_columns_too_and_its_masks_follow():
+    torch.manual_seed(0)
+    part = SilencedColumns(16, SilencedColumnsConfig(count=32, width=8, active=3, rounds=4), two_four=True)
+    with torch.no_grad():
+        for parameter in part.parameters():
+            parameter += 0.2 * torch.randn_like(parameter)
+    starve(part, [7, 20])
+    before = {name: tensor.clone() for name, tensor in part.state_dict().items()}
+    for module in (part, part.up, part.down):  # in the model's order
+        module.after_step()
+    up, down, old = part.up.weight.view(32, 8, 16), part.down.weight.view(16, 32, 8), before["up.weight"].view(32, 8, 16)
+    others = torch.ones(32, dtype=torch.bool)
+    others[[7, 20]] = False
+    assert torch.equal(up[others], old[others]) and torch.equal(down[:, others], before["down.weight"].view(16, 32, 8)[:, others])
+    likeness = F.cosine_similarity(up[[7, 20]].flatten(1), old[[0, 1]].flatten(1))
+    assert (likeness > 0.6).all() and (likeness < 0.999).all() and (down[:, ~others] == 0).all()
+    assert part.revived == 2 and (part.competition.idle[~others] == 0).all()
+    assert torch.equal(part.up.mask, two_four_mask(part.up.weight)) and not torch.equal(part.up.mask, before["up.mask"])
+
+
+def test_no_column_of_v1_stays_dead(monkeypatch):
+    """Five of 32 columns are hopeless at first; at the end each wins some of 2,048 tokens, and the layer has learned."""
+    monkeypatch.setattr("braingpt.model.competition.REVIVE_AFTER", 20)
+    torch.manual_seed(0)
+    part = SilencedColumns(32, SilencedColumnsConfig(count=32, width=16, active=3, rounds=4), two_four=True).train()
+    with torch.no_grad():
+        part.competition.router.weight[:5, 0] = -20
+    one = F.one_hot(torch.tensor(0), 32)  # a channel that is always high: the balance alone would take thousands of steps
+    optimizer = torch.optim.AdamW(part.parameters(), lr=5e-3, fused=True)
+    target, losses = torch.randn(32, 32) / 32**0.5, []
+    for _ in range(80):
+        x = torch.randn(1, 256, 32) * (1 - one) + one
+        loss = F.mse_loss(part(x, None), x @ target)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        for module in (part, part.competition, part.up, part.down):
+            module.after_step()
+        losses.append(loss.item())
+    with torch.no_grad():
+        winner = part.competition(torch.randn(2048, 32) * (1 - one) + one)[0]
+    assert sum(losses[-5:]) < 0.6 * sum(losses[:5])
+    assert part.revived >= 5 and (torch.bincount(winner.flatten(), minlength=32) > 0).all()
+
+
 def test_tokens_that_do_not_meet_a_revived_column_notice_nothing():
     part = layer().eval()
     x = torch.randn(1, 400, 16, dtype=torch.float64)
@@ -144,7 +190,7 @@ def test_revival_depends_on_nothing_but_what_is_saved():
 
 def test_a_thousand_columns_learn_and_none_stays_dead(monkeypatch):
     """A layer of 1,024 columns of 16, thirty of them hopeless at first, learns a map; at the end each column wins some of 8,192 tokens."""
-    monkeypatch.setattr("braingpt.model.columns.REVIVE_AFTER", 25)
+    monkeypatch.setattr("braingpt.model.competition.REVIVE_AFTER", 25)
     torch.manual_seed(0)
     part = SparseColumns(32, SharedColumnsConfig(count=1024, width=16, active=4, shared=1)).train()
     with torch.no_grad():

@@ -107,9 +107,8 @@ def test_the_middle_loss_teaches_and_does_not_count():
     ids, targets = ids_of(4, 2, 16), ids_of(5, 2, 16)
     plain, taught = (awake(EXITS.model_copy(update={"early_exit": exits})).train() for exits in
                      (EXITS.early_exit, EXITS.early_exit.model_copy(update={"loss": 0.5})))  # fmt: skip
-    torch.manual_seed(0)
-    after = int(torch.randint(1, 5, ()))
-    torch.manual_seed(0)
+    after = int(torch.randint(1, 5, (), generator=taught.early.draws.manual_seed(0)))
+    taught.early.draws.manual_seed(0)
     told = taught(ids, targets).loss
     told.backward()
     expected = plain(ids, targets).loss
@@ -129,11 +128,11 @@ def test_deeper_layers_are_dropped_more_often_and_for_whole_rows():
     rates = model.early.dropped
     assert rates[0] == 0 and rates[-1] == pytest.approx(0.8) and rates == sorted(rates)
     ids, layout = ids_of(6, 3, 10), model._layout(ids_of(6, 3, 10), None, None)
-    torch.manual_seed(1)
+    model.early.draws.manual_seed(1)
     with torch.enable_grad():
         got = model.early.learn(model.blocks, model.embedding(ids), layout)
-    torch.manual_seed(1)
-    kept = torch.stack([torch.ones(3, dtype=torch.bool), *(torch.rand(3) >= rate for rate in rates[1:])])
+    draws = torch.Generator().manual_seed(1)
+    kept = torch.stack([torch.ones(3, dtype=torch.bool), *(torch.rand(3, generator=draws) >= rate for rate in rates[1:])])
     assert 0 < kept.sum() < kept.numel()
     for row in range(3):
         x = model.embedding(ids[row : row + 1])

@@ -4,7 +4,9 @@ import pytest
 import torch
 
 from braingpt.errors import UserError
-from braingpt.model.growth import grow, stage_config, stages
+from braingpt.model.config import EarlyExitConfig
+from braingpt.model.growth import grow
+from braingpt.model.stages import stage_config, stages
 from braingpt.recipes import TrainConfig
 from braingpt.train.optimizer import build_optimizer, pack_state, unpack_state
 from tests.conftest import SMALL, awake
@@ -56,3 +58,12 @@ def test_what_cannot_grow_is_refused():
         grow(awake(dense), dense.model_copy(update={"layers": 4, "mlp": 32}))
     with pytest.raises(UserError, match="1 to 2 layers"):
         stage_config(dense, 3)
+
+
+def test_settings_of_layers_that_are_not_there_yet_wait():
+    v2 = SMALL["v2"].model_copy(update={"layers": 6, "attention": SMALL["v2"].attention.model_copy(update={"layers": (1, 4)})})
+    assert stage_config(v2, 3).attention.layers == (1,) and stage_config(v2, 6) == v2
+    v1 = SMALL["v1"].model_copy(update={"layers": 6, "early_exit": EarlyExitConfig(places=(1, 3), threshold=0.5)})
+    assert stage_config(v1, 3).early_exit.places == (1,) and stage_config(v1, 1).early_exit.places == ()
+    for stage in (stage_config(v2, 3), stage_config(v1, 3), stage_config(v1, 1)):
+        assert type(stage).model_validate(stage.model_dump()) == stage, "a stage is a model in its own right"

@@ -2,19 +2,23 @@
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from braingpt.errors import UserError
 from braingpt.kernels.two_four import two_four_mask
 from braingpt.model.columns import SilencedColumns, SparseColumns
 from braingpt.model.competition import Competition
-from braingpt.model.config import ColumnsConfig, SharedColumnsConfig
+from braingpt.model.config import ColumnsConfig, SharedColumnsConfig, SilencedColumnsConfig
 from braingpt.model.selection import Selection, Selector
+from braingpt.recipes import load_recipe, shipped
 from tests.conftest import SMALL, awake
 
 
 def columns_of(sparse: bool):
     shape = dict(count=8, width=8, active=2)
     torch.manual_seed(0)
-    dense = SilencedColumns(32, ColumnsConfig(**shape), two_four=False).double()
+    dense = SilencedColumns(32, SilencedColumnsConfig(firing=1, **shape), two_four=False).double()
     torch.nn.init.normal_(dense.down.weight, std=0.1)
     packed = SparseColumns(32, SharedColumnsConfig(shared=0, **shape)).double()
     packed.competition.load_state_dict(dense.competition.state_dict())
@@ -42,6 +46,56 @@ def test_winners_alone_equal_silencing_the_losers():
     torch.testing.assert_close(both[:, 1], down.view(32, 8, 8).permute(1, 2, 0))
 
 
+@pytest.mark.parametrize("name", ["nano-v1", "tiny-v1", "small-v1"])
+@settings(max_examples=8, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), scale=st.sampled_from([0.01, 1.0, 30.0]), lift=st.sampled_from([0.0, 2.0]), rounded=st.booleans())
+def test_at_most_a_twentieth_of_the_neurons_fires_for_any_token(name, seed, scale, lift, rounded):
+    """Whatever the weights and the token; rounded to few values, many neurons are equally strong."""
+    recipe, generator = load_recipe(name), torch.Generator().manual_seed(seed)
+    layer = SilencedColumns(recipe.model.hidden, recipe.model.columns, recipe.model.two_four)
+    fired = []
+    layer.down.register_forward_pre_hook(lambda _module, args: fired.append((args[0] > 0).sum(-1)))
+    with torch.no_grad():
+        x = torch.randn(1, 24, recipe.model.hidden, generator=generator)
+        weight = (
+            torch.randn(layer.up.weight.shape, generator=generator) + lift * x[0, 0]
+        )  # lifted, nearly all neurons of the first token fire
+        layer.up.weight.copy_(weight.sign() if rounded else scale * weight)
+        layer(x.sign() if rounded else x, None)
+    neurons = layer.up.out_features
+    assert fired[0].max() <= 0.05 * neurons
+    assert layer.columns.most_firing == neurons // 20 <= layer.columns.active * layer.columns.width
+    if lift and not rounded:
+        assert fired[0][0, ...] == layer.columns.most_firing, "the strongest do fire"
+
+
+def test_those_that_fire_are_the_strongest_of_the_winners():
+    torch.manual_seed(0)
+    layer = SilencedColumns(16, SilencedColumnsConfig(count=8, width=8, active=3, firing=0.1), two_four=False).double()
+    x, seen = torch.randn(1, 50, 16, dtype=torch.float64), []
+    layer.down.register_forward_pre_hook(lambda _module, args: seen.append(args[0]))
+    layer(x, None).sum().backward()
+    winner, share, _ = layer.competition(x[0])
+    act = (
+        torch.relu(x[0] @ layer.up.weight.T).square().unflatten(-1, (8, 8))
+        * torch.zeros(50, 8).double().scatter(1, winner, share)[..., None]
+    )
+    expected = torch.where(act.flatten(1) >= act.flatten(1).topk(6).values[:, -1:], act.flatten(1), 0)
+    torch.testing.assert_close(seen[0], expected)
+
+
+def test_every_recipe_of_v1_fires_a_twentieth_at_most():
+    recipes = [load_recipe(name).model for name in shipped() if "-v1" in name]
+    assert len(recipes) >= 6
+    for model in recipes:
+        neurons = model.columns.count * model.columns.width
+        assert 0.045 * neurons < model.columns.most_firing <= 0.05 * neurons
+    with pytest.raises(
+        UserError, match=r"model\.columns\.firing \(0\.001\) of 32 columns of 16 neurons is less than one neuron; it takes 0\.002"
+    ):
+        load_recipe("nano-v1", ["model.columns.firing=0.001"])
+
+
 def test_losing_columns_are_never_read():
     """Poison in a column that wins no token changes nothing; a mask over a dense product would spread it."""
     packed, dense = columns_of(True)
@@ -51,7 +105,7 @@ def test_losing_columns_are_never_read():
         clean = packed(x, None)
         for loser in set(range(8)) - set(winners[0].tolist()):
             packed.weight[loser] = float("nan")
-            dense.up.weight.view(8, 8, 32)[loser] = float("nan")
+            dense.down.weight.view(32, 8, 8)[:, loser] = float("nan")  # multiplied with their silence
         assert torch.equal(packed(x, None), clean)
         assert dense(x, None).isnan().any()
 
@@ -161,8 +215,11 @@ def test_two_four_weights_stay_two_of_four():
     groups = (up.effective_weight() != 0).view(up.weight.shape[0], -1, 4).sum(-1)
     assert (groups == 2).all() and (up.mask != before).any()  # the form holds, and the choice follows the weights
     assert torch.equal(up.mask, two_four_mask(up.weight)) and 0 < up.flip_rate < 1
+    maps = [part for block in model.blocks for part in (block.mlp.up, block.mlp.down)]
+    assert model.flip_rate() == pytest.approx(float(sum(part.flip_rate for part in maps)) / 4), "all maps are equally large here"
     model.after_step()
-    assert up.flip_rate == 0  # nothing moved since
+    assert up.flip_rate == model.flip_rate() == 0  # nothing moved since
+    assert awake(SMALL["v2"]).flip_rate() is None
     with torch.no_grad():
         assert torch.equal(up.effective_weight(), up.weight * up.mask)
 

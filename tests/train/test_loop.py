@@ -60,7 +60,7 @@ def test_stopped_and_resumed_equals_never_stopped(tmp_path, data, architecture, 
 
 
 def test_resuming_repeats_the_revival_of_columns(tmp_path, data, monkeypatch):
-    monkeypatch.setattr("braingpt.model.columns.REVIVE_AFTER", 3)
+    monkeypatch.setattr("braingpt.model.competition.REVIVE_AFTER", 3)
     recipe = tiny("v2", "train.steps=10", "model.columns.count=200", "model.columns.width=4", "train.eval_every=10")
     whole = train(recipe, tmp_path / "whole", [data], device="cpu")
     train(recipe, tmp_path / "halves", [data], device="cpu", reporter=StopAt(6, signal.SIGTERM))
