@@ -9,7 +9,7 @@ from braingpt.errors import Failure, UserError
 from braingpt.model.config import DenseConfig
 from braingpt.model.lm import build
 from braingpt.recipes import TrainConfig
-from braingpt.train import loop, setup
+from braingpt.train import growing, setup
 from braingpt.train.loop import train
 from braingpt.train.stopping import Stopped, stop_on_signals
 from tests.train.conftest import tiny
@@ -49,7 +49,7 @@ def test_compiled_training_equals_plain_training(tmp_path, data, monkeypatch, ar
     """Traced, but not translated to C++, which would take a minute here; a run with --compile does that too."""
     monkeypatch.setattr(compiling.shutil, "which", lambda name: name)
     monkeypatch.setattr(compiling, "compile_training", partial(compiling.compile_training, backend="aot_eager"))
-    monkeypatch.setattr(loop, "compile_training", compiling.compile_training)
+    monkeypatch.setattr(growing, "compile_training", compiling.compile_training)
     torch._dynamo.reset()
     small = ("train.steps=3", "model.layers=2", "train.eval_windows=1", *(("model.attention.layers=[1]",) if architecture == "v2" else ()))
     plain = train(tiny(architecture, *small), tmp_path / "plain", [data], device="cpu")
