@@ -23,8 +23,9 @@ from braingpt.evaluation.facts import BEHIND, continued, facts, share_recalled
 from braingpt.evaluation.perplexity import evaluate
 from braingpt.memory.episodic import EpisodicMemory, Remembering
 from braingpt.memory.store import Store
-from braingpt.train.checkpoint import load_model, resolve
+from braingpt.train.checkpoint import load_model
 from braingpt.train.setup import settle_cpu
+from braingpt.train.shelf import resolve
 
 
 def recalled(plain: Any, remembering: Any, tokenizer: Any, language: str, taught: int) -> dict[str, float]:

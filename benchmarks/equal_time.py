@@ -21,7 +21,7 @@ from braingpt.inference.engine import generate
 from braingpt.model.lm import build
 from braingpt.recipes import load_recipe
 from braingpt.tokenizer import Tokenizer
-from braingpt.train import checkpoint
+from braingpt.train import checkpoint, shelf
 from braingpt.train.feed import batches_of
 from braingpt.train.optimizer import build_optimizer, set_learning_rate
 from braingpt.train.schedule import learning_rate
@@ -100,7 +100,7 @@ def main() -> None:
     results = {}
     prompt = tokenizer.encode("이 영화는", language="ko")
     for runner in runners:
-        folder = options.out / runner.name / "checkpoints" / checkpoint.name_of(runner.step)
+        folder = options.out / runner.name / "checkpoints" / shelf.name_of(runner.step)
         checkpoint.save(
             folder,
             model=runner.model,

@@ -114,9 +114,8 @@ def _speeds(report: dict[str, Any]) -> Verdict:
         if "tokens_per_second" in point["results"].get(name, {})
     }
     words = ", ".join(f"{name} {value:,.0f}" for name, value in speeds.items())
-    return speeds[
-        "v2"
-    ] > 200, f"{words} tokens a second, size {report['settings']['size']}, batch 1 after {point['context']:,} tokens, {_how(report)}"
+    where = f"size {report['settings']['size']}, batch 1 after {point['context']:,} tokens, {_how(report)}"
+    return speeds["v2"] > 200, f"{words} tokens a second, {where}"
 
 
 def _stability(report: dict[str, Any]) -> Verdict:
@@ -126,9 +125,8 @@ def _stability(report: dict[str, Any]) -> Verdict:
         return _missing("v2", "v1 or dense")
     spikes = {name: sum(run["stability"]["spikes"] for run in runs[name]) for name in ("v2", *others)}
     words = ", ".join(f"{name} {count}" for name, count in spikes.items())
-    return spikes["v2"] <= min(
-        spikes[name] for name in others
-    ), f"spikes: {words}, in {runs['v2'][0]['steps']:,} steps, {len(runs['v2'])} seed(s)"
+    fewest = min(spikes[name] for name in others)
+    return spikes["v2"] <= fewest, f"spikes: {words}, in {runs['v2'][0]['steps']:,} steps, {len(runs['v2'])} seed(s)"
 
 
 def _few_shot(report: dict[str, Any], name: str) -> Verdict:
@@ -136,11 +134,12 @@ def _few_shot(report: dict[str, Any], name: str) -> Verdict:
     found = (report.get("few_shot") or {}).get(name, {})
     if "facts_in_context" not in found:
         return _missing(name)
-    memory = found["facts_in_memory"]
+    most = max(found["facts_in_context"], found["facts_in_memory"] or 0)
     told = f"facts recalled: never told {percent(found['facts_never_told'])}, told in the context {percent(found['facts_in_context'])}"
-    return max(
-        found["facts_in_context"], memory or 0
-    ) >= 0.5, f"{told}, taught to its memory {percent(memory)} (behind another sentence {percent(found['facts_in_memory_behind'])})"
+    taught = (
+        f"taught to its memory {percent(found['facts_in_memory'])} (behind another sentence {percent(found['facts_in_memory_behind'])})"
+    )
+    return most >= 0.5, f"{told}, {taught}"
 
 
 def _not_few_shot(report: dict[str, Any]) -> Verdict:

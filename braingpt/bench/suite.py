@@ -30,7 +30,7 @@ from braingpt.compiling import compile_steps
 from braingpt.errors import Failure, UserError, brief
 from braingpt.model.lm import LanguageModel, build
 from braingpt.recipes import Recipe
-from braingpt.train import checkpoint
+from braingpt.train import checkpoint, shelf
 from braingpt.train.memory import available
 from braingpt.train.plan import size
 from braingpt.train.setup import autocast_dtype, is_out_of_memory, settle_cpu
@@ -251,7 +251,7 @@ class _Run:
             yield contenders
 
     def _weights(self, name: str) -> Path:
-        return self.folder / "models" / name / "checkpoints" / checkpoint.name_of(self.settings.steps)
+        return self.folder / "models" / name / "checkpoints" / shelf.name_of(self.settings.steps)
 
     def _save(self, name: str, contender: Contender) -> None:
         """A checkpoint like any other for ours, so that it can be looked into; the same files for a peer."""

@@ -67,7 +67,7 @@ def evaluate(
     from braingpt.errors import UserError
     from braingpt.evaluation.figures import compared
     from braingpt.evaluation.suite import Wanted, check_tasks
-    from braingpt.train.checkpoint import resolve
+    from braingpt.train.shelf import resolve
 
     names = tuple(dict.fromkeys(name for name in tasks.replace(" ", "").split(",") if name))
     if not names:

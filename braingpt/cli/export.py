@@ -16,7 +16,7 @@ def export(
 ) -> None:
     """Write a folder for inference only. It holds weights, recipe and tokenizer, and braingpt.load opens it on its own."""
     from braingpt.inference.export import export_checkpoint
-    from braingpt.train.checkpoint import resolve
+    from braingpt.train.shelf import resolve
 
     source = resolve(run)
     result = export_checkpoint(source, out, dtype)

@@ -99,7 +99,7 @@ def _parts(source: str | None, name: str, recipe: Any, tokenizer: Any, context: 
 def _checkpoints(folder: Path) -> list[Path]:
     """Those of the run, oldest first. UserError where there is nothing to compare."""
     from braingpt.errors import UserError
-    from braingpt.train.checkpoint import list_checkpoints
+    from braingpt.train.shelf import list_checkpoints
 
     run = folder.parent.parent
     found = list_checkpoints(run)

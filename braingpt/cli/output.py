@@ -79,8 +79,9 @@ def open_run(
 ) -> tuple[Any, Any, Any, dict[str, Any], Path]:
     """(model, tokenizer, recipe, state, folder) of RUN. `say`: the console that names the checkpoint taken when RUN is None."""
     from braingpt.errors import UserError, nearest
-    from braingpt.train.checkpoint import load_model, resolve
+    from braingpt.train.checkpoint import load_model
     from braingpt.train.setup import pick_device
+    from braingpt.train.shelf import resolve
 
     if dtype not in DTYPES:
         raise UserError(f"unknown dtype '{dtype}'{nearest(dtype, DTYPES)}")

@@ -31,10 +31,10 @@ def train(
 
     settle_cpu()  # before anything computes: threads inherit the flag
     from braingpt.train import loop
-    from braingpt.train.checkpoint import resolve
     from braingpt.train.distributed import rank_of_environment
     from braingpt.train.progress import Reporter, reporter_for
     from braingpt.train.resume import recipe_to_train, run_of
+    from braingpt.train.shelf import resolve
 
     settings = [*(overrides or []), *(["train.compile=true"] if compile_model else [])]
     chosen = recipe_to_train(recipe, out, resume, settings)

@@ -12,7 +12,7 @@ def load(path: str | Path | None = None, device: str | torch.device = "cpu") -> 
     The model is in eval mode, float32, on `device`. Raises UserError where there is no checkpoint (naming the command that makes one),
     Failure where it is damaged.
     """
-    from braingpt.train import checkpoint
+    from braingpt.train import checkpoint, shelf
 
-    model, tokenizer, _recipe, _state = checkpoint.load_model(checkpoint.resolve(path), device)
+    model, tokenizer, _recipe, _state = checkpoint.load_model(shelf.resolve(path), device)
     return model.eval(), tokenizer

@@ -176,7 +176,8 @@ def _data(folder: Path) -> Iterator[Finding]:
 
 
 def _runs(folder: Path) -> Iterator[Finding]:
-    from braingpt.train.checkpoint import newest, read_state
+    from braingpt.train.checkpoint import read_state
+    from braingpt.train.shelf import newest
 
     found = False
     for run in sorted((folder / "runs").glob("*")):

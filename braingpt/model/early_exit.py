@@ -28,9 +28,8 @@ class EarlyExit:
         self.config, self.threshold = config, config.threshold
         self.places = frozenset(config.places if config.places is not None else range(max(1, layers // 3), layers))
         self.dropped = [config.dropout * (2 ** (layer / max(1, layers - 1)) - 1) for layer in range(layers)]
-        self.draws = (
-            torch.Generator()
-        )  # of layers to be dropped and asked; the trainer seeds it for each step, so that no state need be kept
+        # Of layers to be dropped and asked; the trainer seeds it for each step, so that no state need be kept.
+        self.draws = torch.Generator()
         self.middle: Tensor | None = None  # while learning: the states the head shall also predict from
         self.layers, self.used, self.seen = layers, 0, 0  # layers gone through and tokens, since `share` was last asked
         self.depths: list[Tensor] | None = None  # where somebody looks on: of each call (B, L) the layers that each token went through

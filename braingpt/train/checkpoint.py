@@ -4,7 +4,7 @@
       model.safetensors      parameters and buffers (controllers included); a tied tensor once
       optimizer.safetensors  the optimizers' moments by parameter name, the random generators' states; with train.average, the trained weights
       recipe.yaml            the resolved recipe of this very model
-  final.yaml             in a stage of growth before the last: the recipe of the run, whose model it grows into
+      final.yaml             in a stage of growth before the last: the recipe of the run, whose model it grows into
       tokenizer/             the tokenizer, complete
       state.json             step, tokens, version, best validation loss, size and SHA-256 of every other file
 
@@ -37,13 +37,12 @@ from braingpt.train import shards
 from braingpt.train.average import Average
 from braingpt.train.distributed import World
 from braingpt.train.optimizer import Optimizers, pack_state, templates, unpack_state
+from braingpt.train.shelf import list_checkpoints, remove
 
 FORMAT = 1
-CHECKPOINTS = "checkpoints"  # the folder in a run folder
 FINAL = "final.yaml"
 RNG_CPU, RNG_CUDA = "rng.cpu", "rng.cuda"
 TRAINED = "trained."  # before the names of the weights that training goes on from, where the model's are averaged
-_NAME = re.compile(r"step-(\d{7,})")
 
 
 class Contents(NamedTuple):
@@ -255,78 +254,6 @@ def verify(folder: Path, state: dict[str, Any] | None = None, names: Iterable[st
             raise Failure(f"{path} is missing; take another checkpoint{_others(folder)}")
         if path.stat().st_size != files[name]["bytes"] or _sha256(path) != files[name]["sha256"]:
             raise Failure(f"{path} is damaged: it is not the file that was saved; take another checkpoint{_others(folder)}")
-
-
-def list_checkpoints(run: Path) -> list[Path]:
-    """The run's checkpoints, oldest step first."""
-    found = [(int(match[1]), path) for path in (Path(run) / CHECKPOINTS).glob("step-*") if (match := _NAME.fullmatch(path.name))]
-    return [path for _, path in sorted(found) if (path / "state.json").is_file()]
-
-
-def newest(run: Path) -> Path | None:
-    """The run's checkpoint with the highest step."""
-    return next(reversed(list_checkpoints(run)), None)
-
-
-def resolve(run: Path | str | None, runs: Path = Path("runs")) -> Path:
-    """The checkpoint meant by `run`: a checkpoint, a run folder (its newest one), or None (the newest run under `runs`).
-
-    Raises UserError that says which command makes a checkpoint.
-    """
-    if run is None:
-        every = [path for folder in runs.glob("*") if (path := newest(folder))]
-        if not every:
-            commands = "`braingpt quickstart` makes a first one, `braingpt train --recipe NAME` a real one"
-            raise UserError(f"no trained model under {runs}/; {commands}")
-        return max(every, key=lambda path: (path / "state.json").stat().st_mtime_ns)
-    run = Path(run)
-    if (run / "state.json").is_file():
-        return run
-    if not run.exists():
-        named = Path(runs) / run
-        hint = f"did you mean {named}?" if named.is_dir() else f"`braingpt train --recipe NAME --out {run}` makes it"
-        raise UserError(f"there is no run {run}; {hint}")
-    found = newest(run)
-    if found is None:
-        resumable = (run / "recipe.yaml").is_file()
-        command = f"braingpt train --resume auto --out {run}" if resumable else f"braingpt train --recipe NAME --out {run}/NAME"
-        raise UserError(f"{run} holds no checkpoint; `{command}` makes one")
-    return found
-
-
-def prune(run: Path, keep: int, also: Iterable[Path] = ()) -> None:
-    """Delete the run's checkpoints except the newest `keep` and those in `also`."""
-    every = list_checkpoints(run)
-    for path in every[: max(0, len(every) - keep)]:
-        if path not in set(also):
-            remove(path)
-
-
-def sweep(run: Path) -> None:
-    """Delete what a killed process left half-written. Only the holder of the run's lock may call this."""
-    for path in (Path(run) / CHECKPOINTS).glob(".step-*"):
-        shutil.rmtree(path, ignore_errors=True)
-
-
-def set_aside(folder: Path) -> Path:
-    """Take a damaged checkpoint out of the run's list without losing it; its new place."""
-    aside = folder.with_name(f"damaged-{folder.name}")
-    shutil.rmtree(aside, ignore_errors=True)
-    return folder.rename(aside)
-
-
-def remove(folder: Path) -> None:
-    """Delete a checkpoint so that no half of it is ever seen under its name."""
-    if folder.exists():
-        hidden = folder.parent / f".{folder.name}.old-{os.getpid()}"
-        shutil.rmtree(hidden, ignore_errors=True)
-        os.rename(folder, hidden)
-        shutil.rmtree(hidden)
-
-
-def name_of(step: int) -> str:
-    """The folder name of step `step`'s checkpoint."""
-    return f"step-{step:07d}"
 
 
 def _distinct(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

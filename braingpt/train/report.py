@@ -12,7 +12,7 @@ from braingpt.recipes import load_recipe, recipe_text
 from braingpt.report.png import png_if_possible
 from braingpt.report.svg import lines as line_plot
 from braingpt.report.svg import standalone
-from braingpt.train import checkpoint
+from braingpt.train import shelf
 from braingpt.train.plan import build_plan, human
 from braingpt.train.progress import duration
 from braingpt.train.run_folder import BEST, RECIPE, is_run, read_metrics
@@ -42,7 +42,7 @@ def summary(run: Path) -> dict[str, Any]:
         kinds.setdefault(record["kind"], []).append(record)
     steps, scores = kinds.get("train", []), kinds.get("validation", [])
     last, plan = (steps or [{}])[-1], build_plan(recipe, None)
-    newest = checkpoint.newest(run)
+    newest = shelf.newest(run)
     speeds = sorted(record["tokens_per_second"] for record in steps)
     return {
         "run": str(run), "name": recipe.name, "architecture": recipe.model.architecture,
@@ -54,7 +54,7 @@ def summary(run: Path) -> dict[str, Any]:
         "best": json.loads((run / BEST).read_text(encoding="utf-8")) if (run / BEST).is_file() else None,
         "skipped": sum("skipped" in record for record in steps), "spikes": sum("spike" in record for record in steps),
         "rewinds": len(kinds.get("rewind", [])), "checkpoint": str(newest) if newest else None,
-        "checkpoints": len(checkpoint.list_checkpoints(run)),
+        "checkpoints": len(shelf.list_checkpoints(run)),
     }  # fmt: skip
 
 

@@ -22,7 +22,7 @@ from typing import Any
 from braingpt.errors import Failure, UserError
 from braingpt.files import write_whole
 from braingpt.recipes import Recipe, save_recipe
-from braingpt.train import checkpoint
+from braingpt.train import checkpoint, shelf
 
 METRICS, RECIPE, BEST, LOCK = "metrics.jsonl", "recipe.yaml", "best.json", ".lock"
 
@@ -64,7 +64,7 @@ def opened(path: Path, writes: bool) -> Iterator["RunFolder"]:
 
 def is_run(path: Path) -> bool:
     """Whether training has begun in this folder before."""
-    return any((Path(path) / name).exists() for name in (RECIPE, METRICS, checkpoint.CHECKPOINTS))
+    return any((Path(path) / name).exists() for name in (RECIPE, METRICS, shelf.CHECKPOINTS))
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
@@ -90,7 +90,7 @@ class RunFolder:
 
         `history`: the run whose metrics up to `step` lead here; this one by default.
         """
-        checkpoint.sweep(self.path)
+        shelf.sweep(self.path)
         self._keep_metrics(read_metrics(history or self.path), step)
         temporary = self.path / f".{RECIPE}.tmp-{os.getpid()}"
         save_recipe(recipe, temporary)
@@ -120,7 +120,7 @@ class RunFolder:
 
     def checkpoint(self, step: int) -> Path:
         """Where the checkpoint of `step` lies."""
-        return self.path / checkpoint.CHECKPOINTS / checkpoint.name_of(step)
+        return self.path / shelf.CHECKPOINTS / shelf.name_of(step)
 
     def check_space(self, needed: int) -> None:
         """Raise UserError when fewer than `needed` bytes are free: better now than at the first save."""
@@ -134,11 +134,11 @@ class RunFolder:
         folder = self.checkpoint(best["step"]) if best else None
         if folder and folder.is_dir():
             write_whole(self.path / BEST, json.dumps({**best, "checkpoint": str(folder.relative_to(self.path))}) + "\n")
-        checkpoint.prune(self.path, keep, [path for path in (folder, self.last_good()) if path])
+        shelf.prune(self.path, keep, [path for path in (folder, self.last_good()) if path])
 
     def last_good(self) -> Path | None:
         """The newest checkpoint that was not saved in the midst of trouble."""
-        for path in reversed(checkpoint.list_checkpoints(self.path)):
+        for path in reversed(shelf.list_checkpoints(self.path)):
             with suppress(Failure):  # a damaged one
                 if checkpoint.read_state(path).get("calm", True):
                     return path
@@ -146,9 +146,9 @@ class RunFolder:
 
     def drop_after(self, step: int) -> None:
         """Delete checkpoints and metrics behind `step`: they belong to a way that was given up."""
-        for path in checkpoint.list_checkpoints(self.path):
+        for path in shelf.list_checkpoints(self.path):
             if int(path.name.removeprefix("step-")) > step:
-                checkpoint.remove(path)
+                shelf.remove(path)
         self._keep_metrics(read_metrics(self.path), step)
 
 

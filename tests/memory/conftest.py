@@ -3,7 +3,7 @@
 import pytest
 
 from braingpt.memory.episodic import EpisodicMemory
-from braingpt.train import checkpoint
+from braingpt.train import checkpoint, shelf
 from braingpt.train.checkpoint import weights_hash
 from braingpt.train.loop import train
 from tests.train.conftest import prepared, tiny
@@ -22,7 +22,7 @@ def trained(tmp_path_factory):
 @pytest.fixture(scope="session")
 def loaded(trained):
     """(model, tokenizer, hash of the weights)."""
-    model, tokenizer, _, state = checkpoint.load_model(checkpoint.resolve(trained / "runs" / "nano-v2"))
+    model, tokenizer, _, state = checkpoint.load_model(shelf.resolve(trained / "runs" / "nano-v2"))
     return model.eval(), tokenizer, weights_hash(state)
 
 

@@ -9,7 +9,7 @@ from torch import nn
 from braingpt.errors import Failure, UserError
 from braingpt.model.lm import build
 from braingpt.tokenizer import Tokenizer
-from braingpt.train import checkpoint
+from braingpt.train import checkpoint, shelf
 from braingpt.train.optimizer import build_optimizer
 from tests.train.conftest import tiny
 
@@ -139,39 +139,39 @@ def test_inference_checkpoints_cannot_be_trained_on(tmp_path, tokenizer):
 
 
 def fake(run: Path, step: int) -> Path:
-    folder = run / "checkpoints" / checkpoint.name_of(step)
+    folder = run / "checkpoints" / shelf.name_of(step)
     folder.mkdir(parents=True)
     (folder / "state.json").write_text("{}")
     return folder
 
 
 def test_newest_goes_by_number_and_skips_what_is_half_written(tmp_path):
-    assert checkpoint.newest(tmp_path) is None
+    assert shelf.newest(tmp_path) is None
     fake(tmp_path, 9_000_000)
     last = fake(tmp_path, 10_000_000)
     (tmp_path / "checkpoints" / ".step-0000099.tmp-1").mkdir()
     (tmp_path / "checkpoints" / "step-99999999").mkdir()
-    assert checkpoint.newest(tmp_path) == last
-    checkpoint.sweep(tmp_path)
-    assert not list((tmp_path / "checkpoints").glob(".*")) and checkpoint.newest(tmp_path) == last
+    assert shelf.newest(tmp_path) == last
+    shelf.sweep(tmp_path)
+    assert not list((tmp_path / "checkpoints").glob(".*")) and shelf.newest(tmp_path) == last
 
 
 def test_pruning_keeps_the_newest_and_the_best(tmp_path):
     steps = [fake(tmp_path, step) for step in (1, 2, 3, 4, 5, 6)]
-    checkpoint.prune(tmp_path, 3, [steps[1]])
-    assert checkpoint.list_checkpoints(tmp_path) == [steps[1], *steps[3:]]
+    shelf.prune(tmp_path, 3, [steps[1]])
+    assert shelf.list_checkpoints(tmp_path) == [steps[1], *steps[3:]]
 
 
 def test_a_run_is_found_by_every_name(tmp_path):
     with pytest.raises(UserError, match="braingpt quickstart"):
-        checkpoint.resolve(None, tmp_path)
+        shelf.resolve(None, tmp_path)
     old, new = fake(tmp_path / "a", 5), fake(tmp_path / "b", 2)
     os.utime(old / "state.json", (1, 1))
-    assert checkpoint.resolve(None, tmp_path) == new
-    assert checkpoint.resolve(old) == old and checkpoint.resolve(tmp_path / "a") == old
+    assert shelf.resolve(None, tmp_path) == new
+    assert shelf.resolve(old) == old and shelf.resolve(tmp_path / "a") == old
     with pytest.raises(UserError, match="did you mean"):
-        checkpoint.resolve("a", tmp_path)
+        shelf.resolve("a", tmp_path)
     with pytest.raises(UserError, match="braingpt train --recipe"):
-        checkpoint.resolve(tmp_path / "none")
+        shelf.resolve(tmp_path / "none")
     with pytest.raises(UserError, match="holds no checkpoint"):
-        checkpoint.resolve(tmp_path)
+        shelf.resolve(tmp_path)

@@ -10,7 +10,7 @@ import pytest
 
 from braingpt.cli.console import guarded
 from braingpt.cli.main import app
-from braingpt.train import checkpoint
+from braingpt.train import checkpoint, shelf
 from tests.train.conftest import TINY
 
 
@@ -85,7 +85,7 @@ def test_ctrl_c_saves_and_names_the_command_that_goes_on(here, data):
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)
     error = process.communicate(timeout=60)[1]
-    folder = checkpoint.newest(here / "runs/nano-dense")
+    folder = shelf.newest(here / "runs/nano-dense")
     step = checkpoint.read_state(folder)["step"]
     checkpoint.verify(folder)
     assert process.returncode == 130 and len(metrics.read_text().splitlines()) >= step

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from braingpt.train import checkpoint, saving
+from braingpt.train import checkpoint, saving, shelf
 from braingpt.train.loop import train
 from braingpt.train.saving import Saver, patiently
 from braingpt.train.stopping import StopRequest, stop_on_signals
@@ -91,8 +91,8 @@ def test_checkpoints_beside_the_training_are_of_their_step(tmp_path, data):
     small = ("train.steps=8", "train.save_every=2", "train.eval_every=4")
     whole = train(tiny("v2", *small), tmp_path / "whole", [data], device="cpu")
     beside = train(tiny("v2", *small, "train.async_save=true", "train.keep=9"), tmp_path / "beside", [data], device="cpu")
-    assert [path.name for path in checkpoint.list_checkpoints(tmp_path / "beside")] == [checkpoint.name_of(step) for step in (2, 4, 6, 8)]
-    for path in checkpoint.list_checkpoints(tmp_path / "whole"):
+    assert [path.name for path in shelf.list_checkpoints(tmp_path / "beside")] == [shelf.name_of(step) for step in (2, 4, 6, 8)]
+    for path in shelf.list_checkpoints(tmp_path / "whole"):
         for name in ("model.safetensors", "optimizer.safetensors"):
             assert same_tensors(path / name, tmp_path / "beside/checkpoints" / path.name / name)
     assert beside.loss == whole.loss

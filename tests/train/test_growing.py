@@ -10,7 +10,7 @@ from braingpt.inference.loading import load
 from braingpt.model.lm import build
 from braingpt.model.stages import stage_config
 from braingpt.recipes import load_recipe
-from braingpt.train import checkpoint
+from braingpt.train import checkpoint, shelf
 from braingpt.train.growing import grow_if_due
 from braingpt.train.loop import Trainer, train
 from braingpt.train.memory import demand
@@ -51,7 +51,7 @@ def test_stopped_before_after_and_between_growing_equals_never_stopped(tmp_path,
         (3, 1, 2, 2, 3), (6, 2, 3, 3, 3)
     ]  # fmt: skip
     for step, count in ((2, 1), (3, 2), (6, 3), (8, 3)):
-        folder = tmp_path / "parts/checkpoints" / checkpoint.name_of(step)
+        folder = tmp_path / "parts/checkpoints" / shelf.name_of(step)
         model, tokenizer = load(folder)
         assert len(model.blocks) == count and len(model.generate(tokenizer.encode("아침", language="ko"), max_new_tokens=3)) == 3
         assert load_recipe(folder / "recipe.yaml").model == stage_config(recipe.model, count)

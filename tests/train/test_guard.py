@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from braingpt.errors import Failure
-from braingpt.train import checkpoint, gradients
+from braingpt.train import checkpoint, gradients, shelf
 from braingpt.train.guard import LEAST, MAX_BAD, MAX_FAR, SPIKE_WINDOW, Guard, Lost, is_spike
 from braingpt.train.loop import Trainer, train
 from braingpt.train.run_folder import read_metrics
@@ -166,7 +166,7 @@ def test_a_run_that_cannot_be_helped_is_given_up_with_its_last_good_checkpoint(t
         Failure, match=r"no usable gradient in 21 steps up to step 31; the last good checkpoint is .*step-0000010; try a lower"
     ):
         train(recipe, tmp_path / "run", [data], device="cpu")
-    assert checkpoint.list_checkpoints(tmp_path / "run")[0].name == "step-0000010", "kept, though three are newer"
+    assert shelf.list_checkpoints(tmp_path / "run")[0].name == "step-0000010", "kept, though three are newer"
     poisoned(monkeypatch, range(999))
     with pytest.raises(Failure, match=r"21 steps up to step 21; try a lower train\.lr"):
         train(recipe, tmp_path / "new", [data], device="cpu")

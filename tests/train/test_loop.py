@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from braingpt.errors import Failure, UserError
 from braingpt.inference.loading import load
-from braingpt.train import checkpoint, gradients
+from braingpt.train import gradients, shelf
 from braingpt.train.loop import Trainer, train
 from braingpt.train.progress import Reporter
 from braingpt.train.run_folder import locked, read_metrics
@@ -49,7 +49,7 @@ def test_stopped_and_resumed_equals_never_stopped(tmp_path, data, architecture, 
     whole = train(recipe, tmp_path / "whole", [data], device="cpu")
     assert (whole.step, whole.tokens, whole.interrupted) == (20, 20 * 4 * 32, False)
     half = train(recipe, tmp_path / "halves", [data], device="cpu", reporter=StopAt(at, signal.SIGTERM))
-    assert half.interrupted and half.step == at and checkpoint.newest(tmp_path / "halves").name == f"step-{at:07d}"
+    assert half.interrupted and half.step == at and shelf.newest(tmp_path / "halves").name == f"step-{at:07d}"
     torch.manual_seed(99)
     done = train(recipe, tmp_path / "halves", resume="auto", device="cpu")
     assert done.step == 20 and done.tokens == whole.tokens and done.best == whole.best
@@ -68,7 +68,7 @@ def test_resuming_repeats_the_revival_of_columns(tmp_path, data, monkeypatch):
     done = train(recipe, tmp_path / "halves", resume="auto", device="cpu")
     for name in ("model.safetensors", "optimizer.safetensors"):
         assert same_tensors(Path(whole.checkpoint) / name, Path(done.checkpoint) / name)
-    revived = [load_file(path / "model.safetensors")["blocks.0.mlp.revived"] for path in checkpoint.list_checkpoints(tmp_path / "halves")]
+    revived = [load_file(path / "model.safetensors")["blocks.0.mlp.revived"] for path in shelf.list_checkpoints(tmp_path / "halves")]
     assert len(revived) > 1 and all(int(count) > 0 for count in revived) and revived[0] != revived[-1]
 
 
@@ -152,7 +152,7 @@ def test_a_damaged_checkpoint_is_set_aside_and_nothing_wrong_is_loaded(tmp_path,
     assert any("kept as" in note for note in listener.notes) and any("after step 4" in note for note in listener.notes)
     assert same_tensors(Path(whole.checkpoint) / "optimizer.safetensors", Path(again.checkpoint) / "optimizer.safetensors")
     assert (tmp_path / "run/checkpoints/damaged-step-0000006").is_dir() and history(tmp_path / "whole") == history(tmp_path / "run")
-    for folder in checkpoint.list_checkpoints(tmp_path / "run"):
+    for folder in shelf.list_checkpoints(tmp_path / "run"):
         (folder / "model.safetensors").write_bytes(b"")
     with pytest.raises(Failure, match=r"no checkpoint in .* is whole"):
         train(recipe, tmp_path / "run", resume="auto", device="cpu")
@@ -169,7 +169,7 @@ def test_the_best_checkpoint_outlives_the_newest_three(tmp_path, data):
         "dense", "train.steps=12", "train.save_every=2", "train.eval_every=3", "train.lr=3.0", "train.clip=1e9", "train.final_lr=1"
     )
     result = train(recipe, tmp_path / "run", [data], device="cpu")
-    kept = [int(path.name[5:]) for path in checkpoint.list_checkpoints(tmp_path / "run")]
+    kept = [int(path.name[5:]) for path in shelf.list_checkpoints(tmp_path / "run")]
     best = json.loads((tmp_path / "run/best.json").read_text())
     assert best["step"] == result.best["step"] < 8, "this rate makes the model worse and worse"
     assert kept[-1] == 12 and best["step"] in kept and len(kept) == 4

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 from braingpt.errors import UserError
 from braingpt.model.lm import build
-from braingpt.train import checkpoint, shards
+from braingpt.train import shards, shelf
 from braingpt.train.loop import train
 from braingpt.train.optimizer import build_optimizer, pack_state, unpack_state
 from braingpt.train.plan import build_plan
@@ -46,7 +46,7 @@ def test_it_learns_like_adamw_and_goes_on_exactly(tmp_path, data, eager, archite
     assert eight == pytest.approx(full, rel=0.02) and eight != full
     run = tmp_path / "halves"
     train(tiny(architecture, *EIGHT), run, [data], device="cpu")
-    checkpoint.remove(run / "checkpoints" / "step-0000006")
+    shelf.remove(run / "checkpoints" / "step-0000006")
     train(recipe, run, [data], resume="auto", device="cpu")
     first, second = (load_file(path / "checkpoints/step-0000006/optimizer.safetensors") for path in (tmp_path / "whole", run))
     assert losses(run) == losses(tmp_path / "whole") and all(torch.equal(first[name], second[name]) for name in first)
@@ -57,7 +57,7 @@ def test_spread_moments_are_saved_in_full_and_rounded_again(tmp_path, data, eage
     spread = tiny("v2", *EIGHT, "train.parallel=fsdp")
     train(spread, tmp_path / "run", [data], device="cpu")
     whole = losses(tmp_path / "run")
-    checkpoint.remove(tmp_path / "run" / "checkpoints" / "step-0000006")
+    shelf.remove(tmp_path / "run" / "checkpoints" / "step-0000006")
     shapes = shards.shapes(tmp_path / "run/checkpoints/step-0000003/optimizer")
     assert not any("codes" in name for name in shapes) and any(name.startswith("exp_avg_sq.blocks") for name in shapes)
     train(spread, tmp_path / "run", [data], resume="auto", device="cpu")

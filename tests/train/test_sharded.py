@@ -17,7 +17,7 @@ import braingpt
 from braingpt.errors import Failure, UserError
 from braingpt.model.lm import build
 from braingpt.model.sharding import held
-from braingpt.train import checkpoint, shards
+from braingpt.train import checkpoint, shards, shelf
 from braingpt.train.average import Average
 from braingpt.train.distributed import joined as world_of
 from braingpt.train.loop import train
@@ -59,7 +59,7 @@ def test_four_processes_learn_as_one_does(runs, tmp_path, data, name):
 
 def test_each_process_writes_its_part_and_they_are_the_whole(runs, tmp_path):
     """Every part is there once: one process puts the model together, bit by bit as the files hold it."""
-    folder = checkpoint.newest(runs / "v2")
+    folder = shelf.newest(runs / "v2")
     files = sorted((folder / "model").iterdir())
     assert len(files) == 4 and all(path.stat().st_mode & 0o044 for path in files)
     model, _, recipe, state = checkpoint.load_model(folder)
@@ -80,11 +80,11 @@ def test_another_number_of_processes_goes_on(runs, tmp_path, data):
     train(whole, tmp_path / "one", [data], resume=str(runs / "v2"), device="cpu")
     assert losses(runs / "two")[:4] == losses(runs / "v2") == losses(tmp_path / "one")[:4]
     assert losses(runs / "two")[4:] == pytest.approx(losses(tmp_path / "one")[4:], rel=2e-6)
-    assert len(list((checkpoint.newest(runs / "two") / "optimizer").iterdir())) == 2
+    assert len(list((shelf.newest(runs / "two") / "optimizer").iterdir())) == 2
 
 
 def test_what_is_read_by_one_process_is_written_back_the_same(runs, data):
-    folder, config = checkpoint.newest(runs / "dense"), RECIPES["dense"]
+    folder, config = shelf.newest(runs / "dense"), RECIPES["dense"]
     model = build(config)
     optimizer, average = build_optimizer(model, config.train), Average(model, 0.9)
     checkpoint.load_weights(model, folder)
@@ -103,7 +103,7 @@ def test_every_command_reads_parts(runs):
 
 def test_damaged_parts_are_found(runs, tmp_path):
     folder = tmp_path / "checkpoints" / "step-0000003"
-    shutil.copytree(checkpoint.newest(runs / "dense"), folder)
+    shutil.copytree(shelf.newest(runs / "dense"), folder)
     part = folder / "model" / "shard-00002-model-00001-of-00001.safetensors"
     whole = part.read_bytes()
     part.write_bytes(whole[:-8] + bytes(8))
@@ -132,7 +132,7 @@ def test_a_full_disk_is_told_as_such(tmp_path, monkeypatch):
 
 def test_processes_take_smaller_pieces_together_where_one_is_short_of_memory(runs):
     assert losses(runs / "short") == pytest.approx(losses(runs / "dense"), rel=2e-6)
-    assert checkpoint.read_state(checkpoint.newest(runs / "short"))["micro_batch"] == 1
+    assert checkpoint.read_state(shelf.newest(runs / "short"))["micro_batch"] == 1
 
 
 def test_one_process_alone_may_shard_too_and_goes_on_whole(tmp_path, data):
@@ -150,7 +150,7 @@ def test_one_process_alone_may_shard_too_and_goes_on_whole(tmp_path, data):
 
 def test_a_process_holds_its_share_as_planned(runs):
     """The files of the first of four are what it holds of weights and moments."""
-    folder, plan = checkpoint.newest(runs / "v2"), build_plan(RECIPES["v2"], None)
+    folder, plan = shelf.newest(runs / "v2"), build_plan(RECIPES["v2"], None)
     share = build_plan(sharded("v2"), None, processes=4)
     files = sum((folder / part / "shard-00001-model-00001-of-00001.safetensors").stat().st_size for part in ("model", "optimizer"))
     assert files == pytest.approx(share.weights_bytes + share.optimizer_bytes, rel=0.05)

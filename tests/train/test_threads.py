@@ -3,7 +3,7 @@ import time
 import pytest
 import torch
 
-from braingpt.train import checkpoint, loop, threads
+from braingpt.train import checkpoint, loop, shelf, threads
 from tests.train.conftest import tiny
 
 CPU = torch.device("cpu")
@@ -42,7 +42,7 @@ def test_a_trial_changes_nothing_and_is_remembered(tmp_path, data, monkeypatch):
         settled = loop.train(recipe, tmp_path / "settled", [data], device="cpu")
         assert torch.get_num_threads() == 2 and len(tried) == 1
         assert settled.loss == untried.loss
-        assert checkpoint.read_state(checkpoint.newest(tmp_path / "settled"))["threads"] == 1
+        assert checkpoint.read_state(shelf.newest(tmp_path / "settled"))["threads"] == 1
         longer = recipe.model_copy(update={"train": recipe.train.model_copy(update={"steps": 3})})
         loop.train(longer, tmp_path / "settled", [data], resume="auto", device="cpu")
         assert len(tried) == 1, "the run has settled it"
