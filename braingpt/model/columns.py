@@ -5,6 +5,8 @@
 Legend: N tokens, E columns, A winners a token, P = N x A pairs sorted by column, W neurons a column, F = E x W neurons of all, K that may fire, D hidden.
 """
 
+import warnings
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -214,7 +216,9 @@ class TwoFourLinear(Linear):
             self._sparse.clear()
         weight_OI = self.effective_weight()
         if dtype not in self._sparse:
-            self._sparse[dtype] = torch.sparse.to_sparse_semi_structured(weight_OI.to(dtype).contiguous())
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message=".*SparseSemiStructuredTensor is in prototype")  # nothing a user could do
+                self._sparse[dtype] = torch.sparse.to_sparse_semi_structured(weight_OI.to(dtype).contiguous())
         return self._sparse[dtype]
 
     def effective_weight(self) -> Tensor:
