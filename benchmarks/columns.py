@@ -3,7 +3,7 @@
     python benchmarks/columns.py --columns 2060 --active 16 --out docs/results/columns-cpu.json
 
 Both layers stand alone, without the rest of a model; the columns' time includes their competition and their shared column. Rounds are interleaved, and
-medians given. On a CPU one thread computes and its own processor time is what counts, so that other programs on the machine disturb less;
+medians given; `--compile` compiles both. On a CPU one thread computes and its own processor time is what counts, so that other programs on the machine disturb less;
 on a GPU products run in bfloat16 under autocast, and events on the device are the clock. Decoding counts the bytes of weights one token must read.
 """
 
@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from braingpt.bench.clock import gpu_seconds
 from braingpt.bench.machine import machine
 from braingpt.kernels import dispatch
 from braingpt.model.columns import SparseColumns
@@ -29,16 +30,11 @@ DECODED = 50  # tokens a round, one at a time
 
 def clocked(work: Callable[[], object], device: torch.device) -> float:
     """Seconds of `work`: this thread's processor time on a CPU, the device's own on a GPU."""
-    if device.type == "cpu":
-        began = time.thread_time()
-        work()
-        return time.thread_time() - began
-    first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    first.record()
+    if device.type == "cuda":
+        return gpu_seconds(work)
+    began = time.thread_time()
     work()
-    last.record()
-    last.synchronize()
-    return first.elapsed_time(last) / 1e3
+    return time.thread_time() - began
 
 
 class Contestant:
@@ -94,6 +90,7 @@ def main() -> None:
     for name, value in {"columns": 2060, "width": 64, "active": 16, "shared": 1, "hidden": 512, "tokens": 4096, "rounds": 5}.items():
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--compile", action="store_true", help="both layers through torch.compile")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     device = torch.device(options.device)
@@ -109,6 +106,8 @@ def main() -> None:
         "dense": Contestant(MLP(options.hidden, total // (2 * options.hidden)), options.tokens, options.hidden, device),
     }
     for contestant in contestants.values():
+        if options.compile:
+            contestant.layer.compile()
         contestant.round()
         contestant.times = {name: [] for name in contestant.times}
     for _ in range(options.rounds):

@@ -5,6 +5,10 @@
 Each recipe (with overrides behind a colon) is planned; then its whole model takes two real steps while the bytes of all tensors alive are followed,
 and three as `braingpt train` takes them, in a process of its own, whose most resident memory is read. `--time` times real steps
 (`train.probe`). Ratios are plan over measured.
+
+    python benchmarks/plan.py --data data/korean --cap 24 large-v2-3090:train.batch=64
+
+On a GPU whose allocator stops at so many GB: the plan, with the micro-batch it finds, beside the allocator's peak in two real steps.
 """
 
 import argparse
@@ -14,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -50,11 +55,27 @@ def resident(recipe: Recipe) -> int:
     return json.loads(done.stdout)["peak_memory_bytes"]
 
 
+def under_a_cap(recipe: Recipe, data: Path, gigabytes: float) -> dict[str, Any]:
+    """Two steps on a GPU that has no more than that: what was planned, and the most that was allocated."""
+    device = torch.device("cuda", torch.cuda.current_device())
+    torch.cuda.set_per_process_memory_fraction(1e9 * gigabytes / torch.cuda.get_device_properties(device).total_memory)
+    plan, _ = plan_run(recipe, device, None, thorough=True)
+    fixed = recipe.model_copy(update={"train": recipe.train.model_copy(update={"micro_batch": plan.micro_batch})})
+    torch.cuda.reset_peak_memory_stats(device)
+    trainer = Trainer(fixed, RunFolder(Path()), [data], device, Reporter())
+    for _ in range(2):
+        trainer.update()
+        trainer.step += 1
+    peak = torch.cuda.max_memory_allocated(device)
+    return {"micro_batch": trainer.micro, "plan": size(plan.peak_bytes), "allocated": size(peak), "ratio": round(plan.peak_bytes / peak, 3)}
+
+
 def main() -> None:
     """Measure and print, a line a recipe."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", required=True)
     parser.add_argument("--time", action="store_true", help="time real steps as well")
+    parser.add_argument("--cap", type=float, metavar="GB", help="on a GPU whose allocator stops there")
     parser.add_argument("recipes", nargs="+", metavar="RECIPE[:KEY=VALUE,...]")
     given = parser.parse_args()
     settle_cpu()
@@ -63,6 +84,9 @@ def main() -> None:
     for named in given.recipes:
         name, _, overrides = named.partition(":")
         recipe = load_recipe(name, [f"data.folders=[{given.data}]", *filter(None, overrides.split(","))])
+        if given.cap:
+            print(json.dumps({"recipe": named, **under_a_cap(recipe, Path(given.data), given.cap)}), flush=True)
+            continue
         plan, _ = plan_run(recipe, device, None, thorough=True)
         fixed = recipe.model_copy(update={"train": recipe.train.model_copy(update={"micro_batch": plan.micro_batch})})
         alive, taken = tensors_alive(fixed, Path(given.data)), resident(fixed)

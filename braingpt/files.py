@@ -4,12 +4,12 @@ import os
 from pathlib import Path
 
 
-def write_whole(path: Path, text: str, errors: str = "strict") -> None:
-    """Write a small UTF-8 file beside its place, flush it, and rename it. `errors`: as of `open`, for characters no file can hold."""
+def write_whole(path: Path, content: str | bytes, errors: str = "strict") -> None:
+    """Write a small file, text as UTF-8, beside its place, flush it, and rename it. `errors`: as of `str.encode`, for characters no file can hold."""
     temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
     try:
-        with open(temporary, "w", encoding="utf-8", errors=errors) as file:
-            file.write(text)
+        with open(temporary, "wb") as file:
+            file.write(content.encode("utf-8", errors) if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)

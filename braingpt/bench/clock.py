@@ -54,12 +54,17 @@ class ColdClock:
             began = time.perf_counter()
             work()
             return time.perf_counter() - began
-        first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        first.record()
-        work()
-        last.record()
-        last.synchronize()
-        return first.elapsed_time(last) / 1e3
+        return gpu_seconds(work)
+
+
+def gpu_seconds(work: Work) -> float:
+    """Seconds of `work` by the GPU's own events."""
+    first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    first.record()
+    work()
+    last.record()
+    last.synchronize()
+    return first.elapsed_time(last) / 1e3
 
 
 def in_turns(works: Mapping[str, Work], rounds: int, clock: ColdClock) -> dict[str, Series]:

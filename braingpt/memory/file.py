@@ -15,6 +15,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from braingpt.errors import UserError
+from braingpt.files import write_whole
 from braingpt.memory.episodic import EpisodicMemory
 from braingpt.memory.gate import FIGURES, Gate
 from braingpt.memory.states import KeyMaker
@@ -35,15 +36,7 @@ def save_memory(memory: EpisodicMemory, path: Path) -> None:
     head = {"weights": memory.weights, "about": memory.about, "texts": texts, "last_number": store.last_number}
     content = json.dumps(head, ensure_ascii=False)
     raw = save(tensors, metadata={"format": FORMAT, "content": content, "digest": _digest(tensors, content)})
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(raw)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_whole(path, raw)
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)

@@ -9,11 +9,11 @@ written under a temporary name and renamed.
 import base64
 import binascii
 import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from braingpt.errors import Failure, UserError
+from braingpt.files import write_whole
 
 if TYPE_CHECKING:
     from braingpt.tokenizer.encoding import Tokenizer
@@ -26,7 +26,7 @@ def write(folder: Path, tokenizer: "Tokenizer") -> None:
     """Write `tokenizer` into `folder`, the description last: where it is, the ranks are too."""
     folder.mkdir(parents=True, exist_ok=True)
     lines = [base64.b64encode(entry) + b" %d\n" % rank for entry, rank in tokenizer.ranks().items()]
-    _write(folder / RANKS, b"".join(lines))
+    write_whole(folder / RANKS, b"".join(lines))
     description = {
         "format": FORMAT,
         "version": 1,
@@ -38,7 +38,7 @@ def write(folder: Path, tokenizer: "Tokenizer") -> None:
     }
     if tokenizer.added or tokenizer.first_special != len(tokenizer.entries):
         description |= {"version": 2, "first_special": tokenizer.first_special, "added": len(tokenizer.added)}
-    _write(folder / DESCRIPTION, (json.dumps(description, ensure_ascii=False, indent=1) + "\n").encode())
+    write_whole(folder / DESCRIPTION, (json.dumps(description, ensure_ascii=False, indent=1) + "\n").encode())
 
 
 def read(folder: Path) -> dict[str, Any]:
@@ -91,15 +91,3 @@ def _entries(folder: Path, count: int, first_added: int) -> tuple[list[bytes], l
 
 def _damaged(folder: Path, why: str) -> Failure:
     return Failure(f"the tokenizer in {folder} is damaged: {why}; copy or train it again")
-
-
-def _write(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
