@@ -22,8 +22,8 @@ BYTES = 128e6
 
 def main() -> None:
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
-    print("| weight | threads | torch's product | written out, compiled | GB/s | int8, packed |\n|---|---|---|---|---|---|")
-    compiled = torch.compile(linear, dynamic=False)
+    print("| weight | threads | torch's product | written out, compiled | GB/s | int8, packed | int8, compiled |\n|---|---|---|---|---|---|---|")
+    compiled, compiled_int8 = torch.compile(linear, dynamic=False), torch.compile(int8_linear, dynamic=False)
     for threads in (1, 2):
         torch.set_num_threads(threads)
         torch.compiler.reset()  # how many threads share a loop is settled when it is compiled
@@ -32,16 +32,17 @@ def main() -> None:
             packed = [quantize(weight) for weight in weights]
             x = torch.randn(1, shape[1])
             with torch.inference_mode():
-                plain, shared, int8 = (
+                plain, shared, int8, shared_int8 = (
                     fastest(call, inputs)
                     for call, inputs in (
                         (lambda weight, x=x: F.linear(x, weight), weights),
                         (lambda weight, x=x: compiled(x, weight), weights),
                         (lambda pair, x=x: int8_linear(x, *pair), packed),
+                        (lambda pair, x=x: compiled_int8(x, *pair), packed),
                     )
                 )
             rate = 4e-6 * weights[0].numel() / shared
-            print(f"| {shape[0]:,} x {shape[1]} | {threads} | {plain:.2f} | {shared:.2f} | {rate:.1f} | {int8:.2f} |", flush=True)
+            print(f"| {shape[0]:,} x {shape[1]} | {threads} | {plain:.2f} | {shared:.2f} | {rate:.1f} | {int8:.2f} | {shared_int8:.2f} |", flush=True)
 
 
 def fastest(call: Callable, inputs: list) -> float:

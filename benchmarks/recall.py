@@ -1,15 +1,17 @@
 """Multi-query associative recall (Arora et al. 2023, "Zoology") by small v2 models that differ in one layer only.
 
-    python benchmarks/recall.py --out runs/recall.jsonl                       # all models, all learning rates
+    python benchmarks/recall.py --out runs/recall.jsonl                       # all models, all learning rates, three seeds
     python benchmarks/recall.py --models memory --rates 1e-2 --out FILE       # some; tables are made of everything in the file
 
 Two layers; the first is Mamba, the second Mamba, selective attention or the delta-rule memory; once both are Mamba with a quarter of the state. All are trained alike: the same batches, steps and
-optimizer (Muon, and AdamW for what is no matrix), from 4 pairs in 16 tokens to 64 pairs in 512, each at every learning rate. The best rate
-of each is what counts.
+optimizer (Muon, and AdamW for what is no matrix), from 4 pairs in 16 tokens to 64 pairs in 512, each at every learning rate and from every seed. The rate
+with the best median over the seeds is what counts.
 """
 
 import argparse
+import itertools
 import json
+import statistics
 import time
 from pathlib import Path
 
@@ -52,51 +54,54 @@ def run(name: str, rate: float, steps: int, tokens: int, seed: int) -> dict:
         optimizer.zero_grad(set_to_none=True)
         model.after_step()
     seconds = time.process_time() - began
-    accuracy = {f"{pairs} in {length}": recall_accuracy(model, length, pairs, rows=8, batches=4) for length, pairs in LEVELS}
+    with model.recording() as records:
+        accuracy = {f"{pairs} in {length}": recall_accuracy(model, length, pairs, rows=8, batches=4) for length, pairs in LEVELS}
     about = {"model": name, "rate": rate, "steps": steps, "tokens": tokens, "seed": seed, "cpu_seconds": round(seconds)}
     return about | {
         "parameters": model.parameters_total(),
         "state_bytes": model.state_bytes(512),
         "loss": loss.item(),
+        "chosen": records[1].attended / records[1].tokens,
         "accuracy": accuracy,
     }
 
 
 def table(path: Path) -> None:
-    """The best rate of each model, in Markdown."""
+    """Markdown: each model at each rate and number of steps, the best first; medians over the seeds, and all seeds of the last level."""
     results = [json.loads(line) for line in path.read_text().splitlines()]
     names = list(results[0]["accuracy"])
-    print(
-        "| model | parameters | state, bytes | rate | " + " | ".join(f"{name}" for name in names) + " |\n" + "|---" * (4 + len(names)) + "|"
-    )
+    runs: dict[tuple, list[dict]] = {}
+    for result in results:
+        runs.setdefault((result["model"], result["rate"], result["steps"]), []).append(result)
+    middle = {key: [statistics.median(r["accuracy"][name] for r in seeds) for name in names] for key, seeds in runs.items()}
+    print("| model | parameters | state, bytes | steps | rate | " + " | ".join(names) + " | seeds of the last |")
+    print("|---" * (6 + len(names)) + "|")
     for model in MODELS:
-        tried = sorted((r for r in results if r["model"] == model), key=lambda r: r["accuracy"][names[-1]], reverse=True)
-        for nth, result in enumerate(tried):
-            cells = [f"{100 * result['accuracy'][name]:.1f} %" for name in names]
-            cells = [f"**{cell}**" for cell in cells] if nth == 0 else cells
-            head = f"| {model} | {result['parameters']:,} | {result['state_bytes']:,} | {result['rate']:g} | "
-            print(head + " | ".join(cells) + " |")
+        for key in sorted((key for key in runs if key[0] == model), key=lambda key: middle[key][-1], reverse=True):
+            first, shares = runs[key][0], [f"{100 * share:.1f} %" for share in middle[key]]
+            seeds = ", ".join(f"{100 * r['accuracy'][names[-1]]:.1f}" for r in runs[key])
+            cells = [model, f"{first['parameters']:,}", f"{first['state_bytes']:,}", str(key[2]), f"{key[1]:g}", *shares, seeds]
+            print(f"| {' | '.join(cells)} |")
 
 
 def main() -> None:
     """Run what is asked for, adding a line for each to the file, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--models", nargs="+", default=list(MODELS), choices=MODELS)
-    parser.add_argument("--rates", nargs="+", type=float, default=[5e-3, 1e-2])
+    parser.add_argument("--rates", nargs="+", type=float, default=[5e-3, 1e-2, 2e-2, 4e-2])
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--tokens", type=int, default=2048, help="a step")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     settle_cpu()
     torch.set_num_threads(1)
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    for name in options.models:
-        for rate in options.rates:
-            result = run(name, rate, options.steps, options.tokens, options.seed)
-            print(json.dumps(result), flush=True)
-            with options.out.open("a") as file:
-                file.write(json.dumps(result) + "\n")
+    for name, rate, seed in itertools.product(options.models, options.rates, options.seeds):
+        result = run(name, rate, options.steps, options.tokens, seed)
+        print(json.dumps(result), flush=True)
+        with options.out.open("a") as file:
+            file.write(json.dumps(result) + "\n")
     table(options.out)
 
 

@@ -23,7 +23,17 @@ def linear(x: Tensor, weight_FD: Tensor) -> Tensor:
     if x.device.type != "cpu" or rows > FEW_ROWS or torch.is_grad_enabled():
         return F.linear(x, weight_FD)
     if torch.compiler.is_compiling():
-        return (weight_FD * x.reshape(-1)).sum(-1).view(*x.shape[:-1], -1) if rows == 1 else F.linear(x, weight_FD)
+        return written_out(x, weight_FD) if rows == 1 else F.linear(x, weight_FD)
     if rows > 1 and weight_FD.numel() >= TALL and weight_FD.shape[0] >= 2 * weight_FD.shape[1]:
         return (weight_FD @ x.reshape(rows, -1).mT).mT.reshape(*x.shape[:-1], -1)
     return F.linear(x, weight_FD)
+
+
+def written_out(x: Tensor, weight_FD: Tensor) -> Tensor:
+    """One row (..., D) times a weight of any type as a sum of products, for a compiler: (..., F).
+
+    `as_strided` has Inductor write the row down first. Otherwise it computes what the row comes from, a norm's root and division, anew for
+    each of the F outputs: with int8 weights of 16,448 x 512 1.38 ms in place of 0.53 (one thread).
+    """
+    row_D = x.reshape(-1)
+    return (weight_FD.to(x.dtype) * row_D.as_strided(row_D.shape, (1,))).sum(-1).view(*x.shape[:-1], -1)

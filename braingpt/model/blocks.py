@@ -10,7 +10,6 @@ from braingpt.model.attention import Attention
 from braingpt.model.columns import SilencedColumns, SparseColumns
 from braingpt.model.config import DenseConfig, V1Config, V2Config
 from braingpt.model.dendritic import DendriticAttention
-from braingpt.model.int8 import Int8Columns
 from braingpt.model.layout import Layout
 from braingpt.model.mamba import Mamba2
 from braingpt.model.memory import DeltaMemory
@@ -37,7 +36,7 @@ class Block(nn.Module):
 
     def _compiled(self, backend: str) -> Callable[..., Tensor]:
         for part in self.modules():
-            if isinstance(part, SelectiveAttention | Int8Columns):  # what they do follows the data
+            if isinstance(part, SelectiveAttention):  # what they do follows the data
                 part.forward = torch.compiler.disable(part.forward)
         return torch.compile(self._whole, backend=backend)
 

@@ -43,6 +43,8 @@ class Int8Columns(nn.Module):
 
     def forward(self, x_ND: Tensor, winner_NA: Tensor, share_NA: Tensor, pairs: Pairs | None = None) -> tuple[Tensor, Tensor]:
         """As `kernels.columns.columns`; only winners' weights are read."""
+        if torch.compiler.is_compiling():
+            return self._few(x_ND, winner_NA, share_NA)
         pairs = pairs or Pairs.of(winner_NA, len(self.up.values))
         share_P1, start = share_NA.flatten()[pairs.order, None], pairs.start.tolist()
         acts, outputs = [], []
@@ -51,3 +53,11 @@ class Int8Columns(nn.Module):
             acts.append(F.relu(int8_linear(x_ND[pairs.token[rows]], self.up.values[e], self.up.scale[e])))
             outputs.append(int8_linear(acts[-1] * acts[-1] * share_P1[rows], self.down.values[e], self.down.scale[e]))
         return torch.cat(outputs)[pairs.place].sum(1), torch.cat(acts)
+
+    def _few(self, x_ND: Tensor, winner_NA: Tensor, share_NA: Tensor) -> tuple[Tensor, Tensor]:
+        """The same for a compiler, which makes loops of it that read the winners' bytes where they lie: for the few rows of a step."""
+        up_NAWD, down_NADW = self.up.values[winner_NA].to(x_ND.dtype), self.down.values[winner_NA].to(x_ND.dtype)
+        act_NAW = F.relu((up_NAWD * x_ND[:, None, None]).sum(-1) * self.up.scale[winner_NA].to(x_ND.dtype))
+        z_NAW = act_NAW * act_NAW * share_NA[..., None]
+        y_NAD = (down_NADW * z_NAW[:, :, None]).sum(-1) * self.down.scale[winner_NA].to(x_ND.dtype)
+        return y_NAD.sum(1), act_NAW.flatten(0, 1)

@@ -21,7 +21,7 @@ def logits(model, ids, steps):
 
 
 @pytest.mark.parametrize("name, int8", [("v2", False), ("v1", False), ("v2", True)])
-def test_compiled_steps_equal_the_others(name, int8):
+def test_compiled_steps_equal_the_others(name, int8, monkeypatch):
     """What is handed to the compiler; `aot_eager` runs it as it stands, which spares a minute of C++ a model.
 
     V2 holds all kinds of work: recurrent and growing states, a choice that depends on the data, columns; V1 its own attention and weights.
@@ -29,6 +29,7 @@ def test_compiled_steps_equal_the_others(name, int8):
     model = awake(SMALL[name]).float()
     if int8:
         model.to_int8()
+        monkeypatch.setenv("BRAINGPT_KERNELS", "int8_linear=torch")  # the packed product rounds to bfloat16, the compiled one does not
     before = torch._dynamo.utils.counters["stats"]["unique_graphs"]
     ids = torch.randint(97, (18,), generator=torch.Generator().manual_seed(0)).tolist()
     plain = logits(model, ids[:10], ids[10:])
