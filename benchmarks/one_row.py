@@ -22,7 +22,9 @@ BYTES = 128e6
 
 def main() -> None:
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
-    print("| weight | threads | torch's product | written out, compiled | GB/s | int8, packed | int8, compiled |\n|---|---|---|---|---|---|---|")
+    print(
+        "| weight | threads | torch's product | written out, compiled | GB/s | int8, packed | int8, compiled |\n|---|---|---|---|---|---|---|"
+    )
     compiled, compiled_int8 = torch.compile(linear, dynamic=False), torch.compile(int8_linear, dynamic=False)
     for threads in (1, 2):
         torch.set_num_threads(threads)
@@ -42,7 +44,10 @@ def main() -> None:
                     )
                 )
             rate = 4e-6 * weights[0].numel() / shared
-            print(f"| {shape[0]:,} x {shape[1]} | {threads} | {plain:.2f} | {shared:.2f} | {rate:.1f} | {int8:.2f} | {shared_int8:.2f} |", flush=True)
+            print(
+                f"| {shape[0]:,} x {shape[1]} | {threads} | {plain:.2f} | {shared:.2f} | {rate:.1f} | {int8:.2f} | {shared_int8:.2f} |",
+                flush=True,
+            )
 
 
 def fastest(call: Callable, inputs: list) -> float:
