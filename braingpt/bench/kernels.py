@@ -119,7 +119,7 @@ def measured(settings: Settings) -> Iterator[dict[str, Any]]:
     """In this process: the machine with its limits, then a row for each operation. Raises `_Broken` where no further row can be measured."""
     from braingpt.bench.operations import Shapes
 
-    device, dtype = torch.device(settings.device), getattr(torch, settings.dtype)
+    device, dtype = pick_device(settings.device), getattr(torch, settings.dtype)
     most = {name: limits(device, kind) for name, kind in (("float32", torch.float32), (settings.dtype, dtype))}
     yield {"machine": machine(), "limits": most}
     clock = ColdClock(device)

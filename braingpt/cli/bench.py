@@ -47,7 +47,9 @@ def compare(
             min=0, help="Equal wall-clock, each; 0 leaves it out. [default: what the slowest took for --steps]", show_default=False
         ),
     ] = None,
-    seeds: Annotated[int | None, typer.Option(min=1, help="Trainings for equal tokens. [default: 1]", show_default=False)] = None,
+    seeds: Annotated[
+        int | None, typer.Option(min=1, help="Trainings for equal tokens and for equal time. [default: 1]", show_default=False)
+    ] = None,
     context: Annotated[int | None, typer.Option(help="Tokens a window. [default: the recipe's]", show_default=False, min=2)] = None,
     batch: Annotated[int | None, typer.Option(help="Windows a step. [default: the recipe's, cut down on a CPU]", min=1)] = None,
     contexts: Annotated[
