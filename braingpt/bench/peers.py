@@ -77,9 +77,9 @@ class Peer(nn.Module):
         """As `LanguageModel.forward`, for rows of one document without padding."""
         if segments_BL is not None:
             raise UserError("peers see a window as one text; compare them without data.reset_at_documents")
+        if self.positions and ids_BL.shape[1] + (state.seen if state else 0) > self.positions:
+            raise Failure(f"its positions end at {self.positions:,}")
         if state is not None:
-            if self.positions and state.seen + ids_BL.shape[1] > self.positions:
-                raise Failure(f"its positions end at {self.positions:,}")
             logits_BLV = self._read(ids_BL, state, last)
             state.seen += ids_BL.shape[1]
             return Output(logits=logits_BLV, state=state)
