@@ -87,7 +87,8 @@ def run_kernels(settings: Settings, progress: Callable[[float, str], None] = lam
                 elif left and record.get("operation") == left[0]:
                     rows.append(record)
                     left.pop(0)
-                    progress(1 - len(left) / len(settings.operations), left[0] if left else "")
+                    if left:
+                        progress(1 - len(left) / len(settings.operations), left[0])
             complaints.seek(0)
             last = (complaints.read().strip().splitlines() or [""])[-1]
         if process.wait() == 2:

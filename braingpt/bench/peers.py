@@ -12,6 +12,7 @@ Legend: B rows, L tokens, V vocabulary.
 
 import contextlib
 import io
+import logging
 import math
 from collections.abc import Callable
 from importlib import import_module
@@ -223,6 +224,7 @@ def check_peer(name: str) -> None:
     if name not in MAKERS:
         raise UserError(f"unknown peer '{name}'{nearest(name, MAKERS)}")
     library = "litgpt" if name == "litgpt" else "transformers"
+    logging.getLogger("torch.utils._pytree").setLevel(logging.ERROR)  # of what libraries register in an old way: nothing a user could do
     try:
         with contextlib.redirect_stderr(io.StringIO()):
             import_module("litgpt.pretrain" if library == "litgpt" else library)
