@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor
+from torch.utils._python_dispatch import _disable_current_modes
 
 _counters: list[Callable[[int], None]] = []
 
@@ -18,7 +19,8 @@ def launch(kernel: Any, grid: tuple[int, ...], *args: Any, beyond: Callable[[], 
     """Start `kernel` over `grid`. `beyond`: bytes it moves beyond each tensor once; asked only while somebody counts, since it may wait for the GPU."""
     kernel[grid](*args, **meta)
     if _counters:
-        moved = sum(held(arg) for arg in args if isinstance(arg, Tensor)) + beyond()
+        with _disable_current_modes():  # counting is no part of what is counted
+            moved = sum(held(arg) for arg in args if isinstance(arg, Tensor)) + beyond()
         for counter in _counters:
             counter(moved)
 

@@ -11,6 +11,7 @@ from html import escape
 
 WIDTH = 640  # of the drawing, in its own units; it scales with the page
 ROW, LABEL, VALUE = 24, 150, 110  # bars: height of a row, width of the labels and of the written values
+LONGEST, CHARACTER = 30, 6.8  # characters of a bar's label, and the width of one
 TOP, HEIGHT, FOOT, LEFT, RIGHT = 26, 200, 54, 60, 12  # lines: space above, of the plot itself, below, on both sides
 POINTS = 400  # most of them to a line
 FEW = 16  # columns of a histogram that have room for their numbers
@@ -25,19 +26,28 @@ svg { font: 12px system-ui, Arial, 'DejaVu Sans', 'Liberation Sans', 'Noto Sans'
 Points = Sequence[tuple[float, float]]
 
 
-def bars(rows: Sequence[tuple[str, float, str]], title: str, spread: Sequence[tuple[float, float]] | None = None) -> str:
-    """Horizontal bars, one row each: a label, a value >= 0, and how the value is written. `spread`: lowest and highest of each, as whiskers."""
-    largest = max([value for _, value, _ in rows] + [high for _, high in spread or ()], default=0) or 1
-    scale = (WIDTH - LABEL - VALUE) / largest
+def bars(
+    rows: Sequence[tuple[str, float, str]],
+    title: str,
+    spread: Sequence[tuple[float, float]] | None = None,
+    marks: Sequence[float | None] = (),
+) -> str:
+    """Horizontal bars, one row each: a label, a value >= 0, and how the value is written. `spread`: lowest and highest of each, as whiskers; `marks`: a line across a row."""
+    largest = max([value for _, value, _ in rows] + [high for _, high in spread or ()] + [mark or 0 for mark in marks], default=0) or 1
+    left = max([LABEL, *(min(LONGEST, len(label)) * CHARACTER + 8 for label, _, _ in rows)])
+    scale = (WIDTH - left - VALUE) / largest
     parts = []
     for number, (label, value, written) in enumerate(rows):
         y = number * ROW
         low, high = spread[number] if spread else (value, value)
-        parts.append(f'<text x="{LABEL - 8}" y="{y + 16}" class="end">{escape(_short(label))}</text>')
-        parts.append(f'<rect x="{LABEL}" y="{y + 4}" width="{value * scale:.1f}" height="{ROW - 8}" class="bar"/>')
+        parts.append(f'<text x="{left - 8:g}" y="{y + 16}" class="end">{escape(_short(label, LONGEST))}</text>')
+        parts.append(f'<rect x="{left:g}" y="{y + 4}" width="{value * scale:.1f}" height="{ROW - 8}" class="bar"/>')
         if spread:
-            parts.append(_line(LABEL + low * scale, LABEL + high * scale, y + 12, y + 12, "whisker"))
-        parts.append(f'<text x="{LABEL + max(value, high) * scale + 6:.1f}" y="{y + 16}">{escape(written)}</text>')
+            parts.append(_line(left + low * scale, left + high * scale, y + 12, y + 12, "whisker"))
+        mark = marks[number] if number < len(marks) else None
+        if mark is not None:
+            parts.append(_line(left + mark * scale, left + mark * scale, y + 1, y + ROW - 1, "mark"))
+        parts.append(f'<text x="{left + max(value, high, mark or 0) * scale + 6:.1f}" y="{y + 16}">{escape(written)}</text>')
     return _svg(len(rows) * ROW + 4, title, parts)
 
 
