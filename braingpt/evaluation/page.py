@@ -59,8 +59,11 @@ def _tasks(figures: list[Figure]) -> str:
     rows = [(figure.label, _written(figure.value), _span(figure), _written(figure.chance), len(figure.amount)) for figure in figures]
     shares = [figure for figure in figures if figure.value is not None and 0 <= figure.value <= 1]
     heads = ["task", "value", "95 % interval", "chance", "items"]
-    return table(heads, rows) + _bars(
-        shares, [figure.label for figure in shares], "share of right answers, its 95 % interval, and chance (red)"
+    legend = paragraphs("Bars: shares of right answers, with their 95 % interval; red: chance.", quiet=True)
+    return (
+        table(heads, rows)
+        + legend
+        + _bars(shares, [figure.label for figure in shares], "shares of right answers, their intervals, chance (red)")
     )
 
 
