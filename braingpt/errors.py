@@ -16,7 +16,8 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """`"; did you mean X?"` for the known name closest to `name`, or the whole list when none is close."""
     known = sorted(known)
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"; did you mean '{close[0]}'?" if close else f"; known: {', '.join(known)}"
+    parting = "; " if any(", " in name for name in known) else ", "
+    return f"; did you mean '{close[0]}'?" if close else f"; known: {parting.join(known)}"
 
 
 def brief(error: BaseException) -> str:

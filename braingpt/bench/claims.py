@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from braingpt.report.words import percent
+from braingpt.train.plan import size as bytes_in_words
 
 Verdict = tuple[bool | None, str]  # reached (None: it cannot be said), what was measured and on what
 
@@ -71,7 +72,7 @@ def _memory(report: dict[str, Any]) -> Verdict:
     if not _has(report, "memory", "v1", "v2"):
         return _missing("v1", "v2")
     v1, v2 = (report["memory"][name] for name in ("v1", "v2"))
-    return v2 <= 0.5 * v1, f"{100 * (1 - v2 / v1):.0f} % less: {v2 / 1e9:.2f} against {v1 / 1e9:.2f} GB, training's peak"
+    return v2 <= 0.5 * v1, f"{100 * (1 - v2 / v1):.0f} % less: {bytes_in_words(v2)} against {bytes_in_words(v1)}, training's peak"
 
 
 def _point(report: dict[str, Any], *names: str) -> dict[str, Any] | None:

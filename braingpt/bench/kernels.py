@@ -87,7 +87,8 @@ def run_kernels(settings: Settings, progress: Callable[[float, str], None] = lam
                 elif left and record.get("operation") == left[0]:
                     rows.append(record)
                     left.pop(0)
-                    progress(1 - len(left) / len(settings.operations), left[0] if left else "")
+                    if left:
+                        progress(1 - len(left) / len(settings.operations), left[0])
             complaints.seek(0)
             last = (complaints.read().strip().splitlines() or [""])[-1]
         if process.wait() == 2:
@@ -119,7 +120,7 @@ def measured(settings: Settings) -> Iterator[dict[str, Any]]:
     """In this process: the machine with its limits, then a row for each operation. Raises `_Broken` where no further row can be measured."""
     from braingpt.bench.operations import Shapes
 
-    device, dtype = torch.device(settings.device), getattr(torch, settings.dtype)
+    device, dtype = pick_device(settings.device), getattr(torch, settings.dtype)
     most = {name: limits(device, kind) for name, kind in (("float32", torch.float32), (settings.dtype, dtype))}
     yield {"machine": machine(), "limits": most}
     clock = ColdClock(device)

@@ -19,7 +19,7 @@ def machine() -> dict[str, str | int | None]:
         "threads": torch.get_num_threads(),
         "memory_bytes": memory_bytes(),
         "gpu": torch.cuda.get_device_name() if gpu else None,
-        "gpu_memory_bytes": torch.cuda.get_device_properties(0).total_memory if gpu else None,
+        "gpu_memory_bytes": torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory if gpu else None,
         "torch": torch.__version__,
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",

@@ -44,10 +44,10 @@ def measure(recipe: Recipe, device: str, steps: int, peer: dict[str, Any] | None
 
     from braingpt.bench.contender import Contender
     from braingpt.bench.machine import forget_peak, resident_bytes
-    from braingpt.train.setup import flush_denormals
+    from braingpt.train.setup import flush_denormals, pick_device
 
     flush_denormals()  # freed memory is not kept, as training does: it comes in pieces of 64 MB
-    place = torch.device(device)
+    place = pick_device(device)
     with tempfile.TemporaryDirectory() as scratch:
         small = _small(recipe)
         Contender(small, Path(scratch) / "small", place, _peer(peer and {**peer, "total": 0}, small)).train(1)

@@ -5,6 +5,7 @@ from html import escape
 from typing import Any
 
 from braingpt.bench.sections import Section, failures, header, sections, verdict
+from braingpt.bench.views import BUDGETS
 from braingpt.bench.words import kernel_failures, kernel_limits, kernel_row, ratio, where
 from braingpt.report import svg
 from braingpt.report.page import page, paragraphs, table
@@ -92,26 +93,25 @@ def _learning(report: dict[str, Any]) -> list[str]:
     plots = [
         svg.lines(_curves(first, "tokens", "loss"), "training loss, nats a token, equal tokens", "tokens"),
         svg.lines(_curves(first, "seconds", "loss"), "the same against each one's own clock", "seconds"),
-        svg.lines(_scores(first, "tokens"), "validation, bits a byte, equal tokens", "tokens"),
+        _validation(report["tokens"]["runs"], "tokens"),
     ]
     if report["time"]:
-        timed = {name: runs[0] for name, runs in report["time"]["runs"].items()}
-        plots.append(svg.lines(_scores(timed, "seconds"), "validation, bits a byte, equal wall-clock", "seconds"))
+        plots.append(_validation(report["time"]["runs"], "seconds"))
     plots.append(svg.lines(_curves(first, "tokens", "grad_norm"), "gradient norm before clipping, equal tokens", "tokens", log_y=True))
-    if report["tokens"]["seeds"] > 1:
-        plots.append(_seeds(report["tokens"]["runs"]))
     return plots
 
 
-def _seeds(runs: dict[str, list[dict[str, Any]]]) -> str:
-    """Validation of all seeds: the median, with the lowest and the highest around it."""
-    middles, bands = {}, {}
+def _validation(runs: dict[str, list[dict[str, Any]]], x: str) -> str:
+    """The median of all seeds, with the lowest and the highest around it."""
+    middles, bands, several = {}, {}, False
     for name, found in runs.items():
-        points = list(zip(*_scores({run["seed"]: run for run in found}, "tokens").values(), strict=False))
-        bits = [(seeds[0][0], [bits for _, bits in seeds]) for seeds in points]
+        points = list(zip(*_scores({run["seed"]: run for run in found}, x).values(), strict=False))
+        bits = [(statistics.median(at for at, _ in seeds), [bits for _, bits in seeds]) for seeds in points]
+        several = several or len(found) > 1
         middles[name] = [(x, statistics.median(values)) for x, values in bits]
         bands[name] = [(x, min(values), max(values)) for x, values in bits]
-    return svg.lines(middles, "validation, bits a byte: median, lowest and highest of the seeds", "tokens", bands=bands)
+    title = f"validation, bits a byte, {BUDGETS['tokens' if x == 'tokens' else 'time']}"
+    return svg.lines(middles, title + (": median, lowest and highest of the seeds" if several else ""), x, bands=bands if several else None)
 
 
 def _curves(runs: dict[str, dict[str, Any]], x: str, y: str) -> dict[str, list[tuple[float, float]]]:

@@ -12,6 +12,7 @@ Legend: B rows, L tokens, V vocabulary.
 
 import contextlib
 import io
+import logging
 import math
 from collections.abc import Callable
 from importlib import import_module
@@ -77,9 +78,9 @@ class Peer(nn.Module):
         """As `LanguageModel.forward`, for rows of one document without padding."""
         if segments_BL is not None:
             raise UserError("peers see a window as one text; compare them without data.reset_at_documents")
+        if self.positions and ids_BL.shape[1] + (state.seen if state else 0) > self.positions:
+            raise Failure(f"its positions end at {self.positions:,}")
         if state is not None:
-            if self.positions and state.seen + ids_BL.shape[1] > self.positions:
-                raise Failure(f"its positions end at {self.positions:,}")
             logits_BLV = self._read(ids_BL, state, last)
             state.seen += ids_BL.shape[1]
             return Output(logits=logits_BLV, state=state)
@@ -223,6 +224,7 @@ def check_peer(name: str) -> None:
     if name not in MAKERS:
         raise UserError(f"unknown peer '{name}'{nearest(name, MAKERS)}")
     library = "litgpt" if name == "litgpt" else "transformers"
+    logging.getLogger("torch.utils._pytree").setLevel(logging.ERROR)  # of what libraries register in an old way: nothing a user could do
     try:
         with contextlib.redirect_stderr(io.StringIO()):
             import_module("litgpt.pretrain" if library == "litgpt" else library)

@@ -3,10 +3,11 @@
     report = run_bench(settle(["v1", "v2", "dense"], "nano"))
 
 Stages follow one another, each with models of its own, so that none disturbs another: memory (each contender in a process of its own), training speed by
-parts, training for equal tokens (and several seeds), training for equal time, generation, few-shot. With `out` every stage is written as soon as it
+parts, training for equal tokens and for equal time (several seeds of each), generation, few-shot. With `out` every stage is written as soon as it
 is done, and an interrupted run goes on behind the last one. A contender that fails is left out from there on, with the reason.
 """
 
+import gc
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,7 +26,7 @@ from braingpt.bench.memory import training_memory
 from braingpt.bench.peers import build_peer
 from braingpt.bench.results import Results
 from braingpt.bench.settings import Settings
-from braingpt.bench.speed import generation, training_speed
+from braingpt.bench.speed import Say, generation, training_speed
 from braingpt.compiling import compile_steps
 from braingpt.errors import Failure, UserError, brief
 from braingpt.model.lm import LanguageModel, build
@@ -96,7 +97,7 @@ class _Run:
 
     def contender(self, name: str, stage: str, seed: int, compiled: bool) -> Contender:
         """A fresh one."""
-        return Contender(self.recipe(name, seed, compiled), self.scratch / f"{stage}-{name}", self.device, self.peer(name, seed))
+        return Contender(self.recipe(name, seed, compiled), self.scratch / f"{stage}-{seed}-{name}", self.device, self.peer(name, seed))
 
     def peer(self, name: str, seed: int = 0) -> torch.nn.Module | None:
         """A peer's model, of the first contender's size; None for our own."""
@@ -129,6 +130,7 @@ class _Run:
             yield ready
         finally:
             ready.clear()
+            gc.collect()  # a compiled model holds itself
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
 
@@ -197,15 +199,15 @@ class _Run:
             return training_speed(contenders, self.settings.rounds, self.say("speed"))
 
     def _tokens(self) -> dict[str, Any]:
-        s, runs = self.settings, {name: [] for name in self.results.alive()}
-        for seed in range(s.seeds):
-            with self.alive(f"tokens-{seed}", seed) as contenders:
-                courses = equal_tokens(contenders, s.steps, s.rounds, s.windows, self.say("tokens", seed, s.seeds), self._keep("tokens"))
-                for name, contender in contenders.items():
-                    runs[name].append(courses[name])
-                    if seed == 0:
-                        self._save(name, contender)
-        return {"tokens": s.steps * s.batch * s.context, "steps": s.steps, "seeds": s.seeds, "runs": runs}
+        s = self.settings
+
+        def train(contenders: dict[str, Contender], say: Say, first: bool) -> dict[str, Any]:
+            courses = equal_tokens(contenders, s.steps, s.rounds, s.windows, say, self._keep("tokens"))
+            for name, contender in contenders.items() if first else ():
+                self._save(name, contender)
+            return courses
+
+        return {"tokens": s.steps * s.batch * s.context, "steps": s.steps, "seeds": s.seeds, "runs": self._seeds("tokens", train)}
 
     def _time(self) -> dict[str, Any] | None:
         minutes = self.settings.minutes
@@ -213,9 +215,20 @@ class _Run:
             return None
         runs = self.results.report["tokens"]["runs"]
         limit = 60 * minutes if minutes else max(run["seconds"] for found in runs.values() for run in found)
-        with self.alive("time") as contenders:
-            courses = equal_time(contenders, limit, self.settings.windows, self.say("time"), self._keep("time"))
-        return {"seconds": limit, "runs": {name: [course] for name, course in courses.items()}}
+
+        def train(contenders: dict[str, Contender], say: Say, first: bool) -> dict[str, Any]:
+            return equal_time(contenders, limit, self.settings.windows, say, self._keep("time"))
+
+        return {"seconds": limit, "runs": self._seeds("time", train)}
+
+    def _seeds(self, stage: str, train: Callable[[dict[str, Contender], Say, bool], dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+        """{name: a course for each seed}. `train` is told whether the seed is the first."""
+        runs: dict[str, list[dict[str, Any]]] = {}
+        for seed in range(self.settings.seeds):
+            with self.alive(stage, seed) as contenders:
+                for name, course in train(contenders, self.say(stage, seed, self.settings.seeds), seed == 0).items():
+                    runs.setdefault(name, []).append(course)
+        return runs
 
     def _generation(self) -> list[dict[str, Any]]:
         s, most = self.settings, self.results.report["limits"]["bytes_per_second"]

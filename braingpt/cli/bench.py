@@ -47,7 +47,9 @@ def compare(
             min=0, help="Equal wall-clock, each; 0 leaves it out. [default: what the slowest took for --steps]", show_default=False
         ),
     ] = None,
-    seeds: Annotated[int | None, typer.Option(min=1, help="Trainings for equal tokens. [default: 1]", show_default=False)] = None,
+    seeds: Annotated[
+        int | None, typer.Option(min=1, help="Trainings for equal tokens and for equal time. [default: 1]", show_default=False)
+    ] = None,
     context: Annotated[int | None, typer.Option(help="Tokens a window. [default: the recipe's]", show_default=False, min=2)] = None,
     batch: Annotated[int | None, typer.Option(help="Windows a step. [default: the recipe's, cut down on a CPU]", min=1)] = None,
     contexts: Annotated[
@@ -126,7 +128,7 @@ def _print(out: Any, report: dict[str, Any]) -> None:
     from braingpt.bench.sections import failures, header, sections
 
     for line in header(report):
-        out.print(line, soft_wrap=True, markup=False)
+        out.print(line, markup=False)
     for section in sections(report):
         _print_section(out, section)
     for line in failures(report):
@@ -138,7 +140,9 @@ def _print_section(out: Any, section: Any) -> None:
     from rich.table import Table
 
     out.print()
-    out.print(section.title + (f" ({section.note})" if section.note else ""), soft_wrap=True, markup=False, style="bold")
+    out.print(section.title, markup=False, style="bold")
+    if section.note:
+        out.print(section.note, markup=False)
     for first in range(0, len(section.names), COLUMNS):
         table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
         table.add_column("", no_wrap=True, min_width=21)

@@ -144,7 +144,7 @@ def _measured(
 
 
 def _print(out: Any, result: dict[str, Any], measured: Any, comparisons: list[Any]) -> None:
-    what = f"{result['data']}, windows of {result['context']} tokens" if measured.scores else f"at most {result['context']} tokens"
+    what = f"{result['data']}, windows of {result['context']:,} tokens" if measured.scores else f"at most {result['context']:,} tokens"
     out.print(f"{result['recipe']}, step {result['step']}: {what}", soft_wrap=True, markup=False)
     if result["halting"]:
         out.print(f"a token goes through {result['layers_used']:.1%} of the layers", soft_wrap=True)

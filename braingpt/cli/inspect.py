@@ -1,6 +1,6 @@
 """`braingpt inspect-sparsity`: what a model leaves out, layer by layer: promised, counted on real text, and achieved on this machine."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -53,10 +53,10 @@ def inspect_sparsity(
     if rounds and not _twin_fits(model):
         side.print("not measured against a dense twin: it does not fit beside the model", soft_wrap=True)
         rounds = 0
-    with fitting(context):
-        found = look(model, tokenizer, windows, rounds)
+    with fitting(context), side.status("opening", refresh_per_second=2) as status:
+        found = look(model, tokenizer, windows, rounds, status.update)
         recalled = remembered(model, taught, windows.windows) if taught else None
-        grown = list(grow(_models(checkpoints, model.device), windows))
+        grown = list(grow(_models(checkpoints, model.device, status.update), windows))
     head = {"run": str(folder), "recipe": recipe.name, "step": state["step"], "text": name}
     parameters = {"parameters_total": model.parameters_total(), "parameters_active": model.parameters_active()}
     deliver({**head, **parameters, **found.as_dict(), "growth": grown, "episodic": recalled}, json)
@@ -108,10 +108,11 @@ def _checkpoints(folder: Path) -> list[Path]:
     return found
 
 
-def _models(checkpoints: list[Path], device: Any) -> Iterator[tuple[int, Any]]:
+def _models(checkpoints: list[Path], device: Any, say: Callable[[str], None]) -> Iterator[tuple[int, Any]]:
     from braingpt.train.checkpoint import load_model
 
     for checkpoint in checkpoints:
+        say(checkpoint.name)
         model, _, _, state = load_model(checkpoint, device)
         yield state["step"], model
 
@@ -137,7 +138,9 @@ def _print(
 
     report, (total, active) = found.report, parameters.values()
     out.print(
-        f"{head['recipe']}, step {head['step']}: {report.tokens:,} tokens of {head['text']}, windows of {report.context}", soft_wrap=True
+        f"{head['recipe']}, step {head['step']}: {report.tokens:,} tokens of {head['text']}, windows of {report.context}",
+        soft_wrap=True,
+        markup=False,
     )
     out.print(view.layers(report))
     for line in view.some_models_have(found):

@@ -4,6 +4,8 @@ A figure is a sum of amounts over a sum of weights, over units that were measure
 units are what could have been others, so they are what is drawn again.
 
 - Interval: percentile bootstrap (Efron 1979) over units, within each stratum (language) where there are several.
+  Shares that are 0 or 1 in every unit, which no drawing again can vary, take the exact binomial's interval (Clopper & Pearson 1934): none of 64 hit
+  means at most 5.6 %. Where two models never differ, the units that might is bounded in the same way.
 - Two models on the same units: the bootstrap of the difference, and a sign-flip permutation test (Fisher 1935, section 21; McNemar's question
   where amounts are 0 or 1). p is the share of flips that part the models at least as far; it is not corrected for how many rows a table has.
 
@@ -60,11 +62,20 @@ class Figure:
         metric = "" if self.metric in ("accuracy", "acc") else self.metric.replace("_", " ")
         return " ".join(word for word in (task, metric, self.language) if word and word != "-")
 
+    @property
+    def share(self) -> bool:
+        """Whether it is a share of hits: no loss, which has no most."""
+        return self.chance is not None or self.metric.startswith("acc")
+
     def interval(self) -> tuple[float, float] | None:
         """The 95 % interval; None below two units."""
         if self.given:
             value, error = self.given
             return None if error is None else (value - NORMAL * error, value + NORMAL * error)
+        if len(self.amount) > 1 and self.share and not self.amount.any():
+            return 0.0, 1 - _all_hit(len(self.amount))
+        if len(self.amount) > 1 and self.share and np.array_equal(self.amount, self.weight):
+            return _all_hit(len(self.amount)), 1.0
         return _interval(self.amount, self.weight, self.stratum)
 
     def as_dict(self) -> dict[str, Any]:
@@ -110,6 +121,9 @@ def compare(first: Figure, second: Figure) -> Comparison:
     amount_U = first.amount - second.amount
     difference = float(amount_U.sum()) / (float(first.weight.sum()) or 1.0)
     p = _flipped(amount_U) if len(amount_U) > 1 else None
+    if len(amount_U) > 1 and not amount_U.any() and first.share:
+        most = 1 - _all_hit(len(amount_U))
+        return Comparison(first, second, difference, (-most, most), p)
     return Comparison(first, second, difference, _interval(amount_U, first.weight, first.stratum), p)
 
 
@@ -133,6 +147,11 @@ def _interval(amount_U: np.ndarray, weight_U: np.ndarray, stratum_U: np.ndarray 
     tail = 100 * (1 - CONFIDENCE) / 2
     low, high = np.percentile(ratio_R, [tail, 100 - tail])
     return float(low), float(high)
+
+
+def _all_hit(units: int) -> float:
+    """The least share of hits at which it is no surprise yet that every unit hits."""
+    return ((1 - CONFIDENCE) / 2) ** (1 / units)
 
 
 def _strata(units: int, stratum_U: np.ndarray | None) -> list[np.ndarray]:

@@ -14,7 +14,7 @@ from torch import nn
 
 from braingpt.inference.engine import evaluating
 
-TOKENS = 2_048  # of a batch: its logits are then 135 MB at 16,448 entries
+TOKENS = 2_048  # of a batch: were all of them judged, their logits would be 135 MB at 16,448 entries
 
 
 class Pair(NamedTuple):
@@ -68,10 +68,12 @@ def likelihoods(model: nn.Module, pairs: Sequence[Pair], longest: int, tokens: i
         while start < len(order):
             batch = order[start : start + max(1, tokens // len(order[start]))]
             start += len(batch)
-            logits_BLV = model(_padded(batch).to(model.device)).logits
-            for row, ids in enumerate(batch):
+            judged = [max(len(pairs[index].continuation) for index in readers[ids]) for ids in batch]
+            ids_BL, at_BL = _padded(batch, judged)
+            logits_NV = model(ids_BL.to(model.device), at_BL=at_BL.to(model.device)).logits  # the head is most of a small model's work
+            for ids, logits_PV in zip(batch, logits_NV.split(at_BL.sum(1).tolist()), strict=True):
                 for index in readers[ids]:
-                    yield Likelihood(index, *_judged(logits_BLV[row, : len(ids)], pairs[index].continuation), cut[index])
+                    yield Likelihood(index, *_judged(logits_PV, pairs[index].continuation), cut[index])
 
 
 def _fitted(pair: Pair, longest: int) -> tuple[tuple[int, ...], int]:
@@ -81,16 +83,19 @@ def _fitted(pair: Pair, longest: int) -> tuple[tuple[int, ...], int]:
     return (ids if not cut else (ids[0], *ids[cut + 1 :])), cut
 
 
-def _padded(batch: list[tuple[int, ...]]) -> torch.Tensor:
+def _padded(batch: list[tuple[int, ...]], judged: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Ids (B, L), and where the last `judged` tokens of each row are predicted, as far as it has so many."""
     ids_BL = torch.zeros(len(batch), max(map(len, batch)), dtype=torch.int64)
-    for row, ids in enumerate(batch):
+    at_BL = torch.zeros_like(ids_BL, dtype=torch.bool)
+    for row, (ids, last) in enumerate(zip(batch, judged, strict=True)):
         ids_BL[row, : len(ids)] = torch.tensor(ids)
-    return ids_BL
+        at_BL[row, max(0, len(ids) - last) : len(ids)] = True
+    return ids_BL, at_BL
 
 
-def _judged(logits_LV: torch.Tensor, continuation: list[int]) -> tuple[float, bool]:
+def _judged(logits_PV: torch.Tensor, continuation: list[int]) -> tuple[float, bool]:
     """Log-probability of the last tokens, and whether they are the likeliest ones."""
-    judged = continuation[-len(logits_LV) :]  # all of them, save where they alone are longer than the model may read
-    log_PV = logits_LV[len(logits_LV) - len(judged) :].float().log_softmax(-1)
+    judged = continuation[-len(logits_PV) :]  # all of them, save where they alone are longer than the model may read
+    log_PV = logits_PV[len(logits_PV) - len(judged) :].float().log_softmax(-1)
     target_P = torch.tensor(judged, device=log_PV.device)
     return float(log_PV.gather(1, target_P[:, None]).double().sum()), bool((log_PV.argmax(-1) == target_P).all())

@@ -59,7 +59,12 @@ def _tasks(figures: list[Figure]) -> str:
     rows = [(figure.label, _written(figure.value), _span(figure), _written(figure.chance), len(figure.amount)) for figure in figures]
     shares = [figure for figure in figures if figure.value is not None and 0 <= figure.value <= 1]
     heads = ["task", "value", "95 % interval", "chance", "items"]
-    return table(heads, rows) + _bars(shares, [figure.label for figure in shares], "tasks")
+    legend = paragraphs("Bars: shares of right answers, with their 95 % interval; red: chance.", quiet=True)
+    return (
+        table(heads, rows)
+        + legend
+        + _bars(shares, [figure.label for figure in shares], "shares of right answers, their intervals, chance (red)")
+    )
 
 
 def _differences(comparisons: list[Comparison]) -> str:
@@ -74,7 +79,8 @@ def _differences(comparisons: list[Comparison]) -> str:
 def _bars(figures: list[Figure], labels: list[str], title: str) -> str:
     drawn = [(figure, label) for figure, label in zip(figures, labels, strict=True) if figure.value is not None]
     rows = [(label, figure.value, _written(figure.value)) for figure, label in drawn]
-    return svg.bars(rows, title, spread=[figure.interval() or (figure.value, figure.value) for figure, _ in drawn]) if rows else ""
+    spread, chances = [figure.interval() or (figure.value, figure.value) for figure, _ in drawn], [figure.chance for figure, _ in drawn]
+    return svg.bars(rows, title, spread, chances) if rows else ""
 
 
 def _span(figure: Figure) -> str:

@@ -63,7 +63,7 @@ def recall_figures(
         for step in range(batches):
             ids_BL, targets_BL = (t.to(device) for t in recall_batch(seed, step, rows, length, pairs, model.config.vocab))
             asked_BL = targets_BL >= 0
-            value_BP, logits_BPV = targets_BL[asked_BL].view(rows, pairs), model(ids_BL).logits[asked_BL].unflatten(0, (rows, pairs))
+            value_BP, logits_BPV = targets_BL[asked_BL].view(rows, pairs), model(ids_BL, at_BL=asked_BL).logits.unflatten(0, (rows, pairs))
             offered_BPP = logits_BPV.gather(2, value_BP[:, None].expand(-1, pairs, -1))
             exact += (logits_BPV.argmax(-1) == value_BP).sum(1).tolist()
             bound += (offered_BPP.argmax(-1) == torch.arange(pairs, device=device)).sum(1).tolist()

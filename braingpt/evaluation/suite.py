@@ -61,7 +61,7 @@ def check_tasks(wanted: Wanted) -> Any:
         return None
     if importlib.util.find_spec("lm_eval") is None:
         hint = nearest(wanted.foreign[0], BUILT_IN)
-        raise UserError(f"unknown task '{wanted.foreign[0]}'{hint}; lm-eval's tasks need: pip install 'braingpt[eval]'")
+        raise UserError(f"unknown task '{wanted.foreign[0]}'{hint} (lm-eval's tasks need: pip install 'braingpt[eval]')")
     from braingpt.evaluation.harness import open_tasks
 
     return open_tasks(wanted.foreign, BUILT_IN, wanted.files)

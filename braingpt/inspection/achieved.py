@@ -2,10 +2,9 @@
 
 The yardstick is a dense twin: as many layers of the same width, full attention with as many heads, an MLP of all the columns' neurons, fresh
 weights. Both read the same text, once as a whole (*reading*) and then token by token (*writing*), in turns; times are the lowest of several rounds.
-Bytes are what torch's operations were handed to read and write, weights among them, counted as they ran (a lookup reads its rows, not its
-table). So a layer that computes everything and multiplies by a mask shows the time and the bytes of a dense one, whatever it says of itself.
-
-Where Triton kernels run (a GPU) bytes are not counted: torch does not see what a kernel reads.
+Bytes are what torch's operations and our Triton kernels were handed to read and write, weights among them, counted as they ran (a lookup reads its
+rows, not its table; columns nobody won are not read). So a layer that computes everything and multiplies by a mask shows the time and the bytes of a
+dense one, whatever it says of itself. Of another library's kernels (`UNSEEN`) nobody can tell: where they run, bytes are not known.
 """
 
 import time
@@ -20,12 +19,16 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from braingpt.inference.engine import evaluating
+from braingpt.kernels import dispatch
+from braingpt.kernels.launch import counting, held
 from braingpt.model.config import DenseConfig
 from braingpt.model.lm import LanguageModel, build
 from braingpt.model.record import LayerRecord
 
 STEPS, ROUNDS = 16, 8  # tokens written; rounds of which the lowest time is taken
 PARTS = ("mixer", "mlp")
+STILL = {"detach", "empty", "empty_like", "empty_strided", "new_empty", "_unsafe_view"}  # move nothing, though torch calls them no views
+UNSEEN = ("fla", "mamba-ssm")  # paths of the scan
 LOOKUPS = {"embedding", "index_select", "index", "gather", "take", "_index_put_impl_", "index_put_", "index_copy_", "scatter_"}
 
 
@@ -67,7 +70,7 @@ def achieved(model: LanguageModel, ids: list[int], context: int, rounds: int = R
     """Each part of each layer, then the whole model, over the first window of `context` tokens of `ids`; steps go on behind it."""
     twin = dense_twin(model)
     ids_1L = torch.tensor([ids[:context]], device=model.device)
-    visible = model.device.type == "cpu"
+    visible = dispatch.chosen("scan", model.embedding.weight) not in UNSEEN
     with evaluating(model), evaluating(twin):
         seconds = {(who, how): [] for who in (model, twin) for how in (_read, _write)}
         for _ in range(rounds + 1):
@@ -175,35 +178,35 @@ def _lowest(found: list[Taken]) -> Taken:
 
 def _bytes_moved(model: LanguageModel, how: Callable, ids_1L: Tensor) -> Taken:
     run, found, moved = how(model, ids_1L), Taken({}, 0.0), Moved()
-    with _watching(model, lambda: moved.bytes, found), moved:
+    with _watching(model, lambda: moved.bytes, found), moved, counting(moved.add):
         run()
     found.whole = moved.bytes
     return found
 
 
 class Moved(TorchDispatchMode):
-    """Counts the bytes that operations read and write. Views move nothing; an expanded tensor is read once; a lookup reads what it gives."""
+    """Counts the bytes that operations read and write. Views move nothing; an expanded tensor is read once; a lookup reads what it gives.
+
+    `add` is told what our kernels move. An operator that is made of them is not counted by its arguments as well.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.bytes = 0
 
+    def add(self, moved: int) -> None:
+        """So many bytes more."""
+        self.bytes += moved
+
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        before = self.bytes
         out = func(*args, **(kwargs or {}))
-        if not func.is_view and func.overloadpacket.__name__ not in ("detach", "empty", "empty_like", "new_empty"):
-            written = [_held(leaf) for leaf in tree_leaves(out) if isinstance(leaf, Tensor)]
+        name = func.overloadpacket.__name__
+        if self.bytes == before and not func.is_view and name not in STILL:
+            written = [held(leaf) for leaf in tree_leaves(out) if isinstance(leaf, Tensor)]
             read = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
-            lookup = func.overloadpacket.__name__ in LOOKUPS
-            self.bytes += sum(written) + (sum(written) if lookup else sum(map(_held, read)))
+            self.bytes += sum(written) + (sum(written) if name in LOOKUPS else sum(map(held, read)))
         return out
-
-
-def _held(tensor: Tensor) -> int:
-    """Bytes of the elements a tensor really has: what an expanded one repeats stands in memory once."""
-    count = 1
-    for size, stride in zip(tensor.shape, tensor.stride(), strict=True):
-        count *= size if stride or not size else 1
-    return count * tensor.element_size()
 
 
 def _arithmetic(model: LanguageModel, ids_1L: Tensor) -> Taken:

@@ -1,6 +1,6 @@
 """Everything `inspect-sparsity` finds out about one checkpoint and one text, and how it grew over a run's checkpoints."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -59,8 +59,7 @@ class Look:
 
     def summary(self) -> dict[str, float]:
         """The lowest, median and highest share spent on a token."""
-        share_N = torch.quantile(self.spent, torch.tensor([0, 0.5, 1.0], dtype=self.spent.dtype))
-        return dict(zip(("lowest", "median", "highest"), share_N.tolist(), strict=True))
+        return {"lowest": float(self.spent.min()), "median": float(self.spent.median()), "highest": float(self.spent.max())}
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON; of the tokens sums alone."""
@@ -68,11 +67,15 @@ class Look:
         return self.report.as_dict() | figures | {"depths": self.depths(), "loads": self.loads, "spent": self.summary()}
 
 
-def look(model: nn.Module, tokenizer: Any, text: Text, rounds: int) -> Look:
-    """Count, follow and, with `rounds` > 0, time the model on the text."""
-    report, found = inspect_windows(model, text.windows), trace(model, text.windows)
-    labelled = labels(tokenizer, text.windows, text.languages)
+def look(model: nn.Module, tokenizer: Any, text: Text, rounds: int, say: Callable[[str], None] = lambda what: None) -> Look:
+    """Count, follow and, with `rounds` > 0, time the model on the text. `say`: told what is next."""
+    say("counting what the layers do")
+    report = inspect_windows(model, text.windows)
+    say("following the tokens")
+    found, labelled = trace(model, text.windows), labels(tokenizer, text.windows, text.languages)
+    say(f"{rounds} rounds beside a dense twin")
     timed = achieved(model, text.windows[0][0].tolist(), report.context, rounds) if rounds else []
+    say("asking what the columns tell")
     by_language = loads(found, labelled["language"])
     return Look(report, found, text.starts(), spent(model, found, report.context), labelled, told(found, labelled), by_language, timed)
 

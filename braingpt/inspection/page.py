@@ -30,14 +30,14 @@ def pictures(look: Look, grown: list[dict[str, Any]]) -> dict[str, str]:
     layers = [str(layer) for layer, won in enumerate(look.trace.winners) if won is not None]
     for language, rows in look.loads.items():
         if rows:
-            title = f"columns by layer, {language}: share of tokens won, over an even share"
+            title = f"columns by layer, {language}: tokens won over an even share (white: none, darkest: {EVEN:g} times)"
             drawn[f"columns-{language.replace('?', 'unknown')}"] = svg.heatmap(rows, layers, title, most=EVEN)
     if look.told:
         curves = {}
         for label in dict.fromkeys(one.label for one in look.told):
             curves[label] = [(one.layer, one.share) for one in look.told if one.label == label]
             curves[f"{label}, shuffled"] = [(one.layer, one.shuffled) for one in look.told if one.label == label]
-        drawn["specialisation"] = svg.lines(curves, "what the winning column tells, as a share", "layer")
+        drawn["specialisation"] = svg.lines(curves, "what the winning column tells, as a share of the label's entropy", "layer")
     depths = look.depths()
     drawn["depth"] = svg.histogram(depths, [str(layer) for layer in range(len(depths))], "tokens by layers gone through")
     if look.achieved:

@@ -18,6 +18,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from braingpt.kernels.launch import held, launch
+
 SLICE = 64  # hidden channels a block; half of it, and half the rows, in float32, or an RTX 3090's 99 KB of shared memory would not hold 128 neurons
 
 
@@ -27,9 +29,9 @@ def forward(x_ND: Tensor, weight_E2WD: Tensor, share_P: Tensor, token_P: Tensor,
     rows = _rows(pairs, columns, x_ND.dtype)
     column_T, first_T = _tiles(start_E1, pairs, rows)
     y_PD, act_PW = x_ND.new_empty(pairs, hidden), x_ND.new_empty(pairs, width)
-    _forward[(len(column_T),)](
-        x_ND.contiguous(), weight_E2WD, share_P, token_P, start_E1, column_T, first_T, y_PD, act_PW,
-        **_shape(x_ND.dtype, hidden, width, rows),
+    launch(
+        _forward, (len(column_T),), x_ND.contiguous(), weight_E2WD, share_P, token_P, start_E1, column_T, first_T, y_PD, act_PW,
+        beyond=lambda: -_idle(weight_E2WD, start_E1), **_shape(x_ND.dtype, hidden, width, rows),
     )  # fmt: skip
     return y_PD, act_PW
 
@@ -43,13 +45,15 @@ def backward(
     column_T, first_T = _tiles(start_E1, pairs, rows)
     grad_x_PD, grad_act_PW, grad_share_P = x_ND.new_empty(pairs, hidden), torch.empty_like(act_PW), torch.empty_like(share_P)
     shape = _shape(x_ND.dtype, hidden, width, rows)
-    _backward_rows[(len(column_T),)](
-        grad_ND, weight_E2WD, act_PW, share_P, token_P, start_E1, column_T, first_T, grad_x_PD, grad_act_PW, grad_share_P, **shape
-    )
+    launch(
+        _backward_rows, (len(column_T),), grad_ND, weight_E2WD, act_PW, share_P, token_P, start_E1, column_T, first_T,
+        grad_x_PD, grad_act_PW, grad_share_P, beyond=lambda: -_idle(weight_E2WD, start_E1), **shape,
+    )  # fmt: skip
     grad_weight = torch.empty_like(weight_E2WD)
-    _backward_weights[(columns, triton.cdiv(hidden, shape["K"]))](
-        grad_ND, x_ND.contiguous(), act_PW, grad_act_PW, share_P, token_P, start_E1, grad_weight, **shape
-    )
+    launch(
+        _backward_weights, (columns, triton.cdiv(hidden, shape["K"])),
+        grad_ND, x_ND.contiguous(), act_PW, grad_act_PW, share_P, token_P, start_E1, grad_weight, **shape,
+    )  # fmt: skip
     return grad_x_PD, grad_weight, grad_share_P
 
 
@@ -61,7 +65,9 @@ def segment_sum(source_RD: Tensor, index_P: Tensor, start_S1: Tensor | None, len
     rows = triton.next_power_of_2(length) if length else 32
     channels = min(triton.next_power_of_2(hidden), max(64, (4096 if length else 2048) // rows))
     out_SD = source_RD.new_empty(segments, hidden)
-    _sum_segments[(segments, triton.cdiv(hidden, channels))](
+    launch(
+        _sum_segments,
+        (segments, triton.cdiv(hidden, channels)),
         source_RD.contiguous(),
         index_P,
         start_S1,
@@ -74,6 +80,11 @@ def segment_sum(source_RD: Tensor, index_P: Tensor, start_S1: Tensor | None, len
         WEIGHTED=weight_P is not None,
     )
     return out_SD
+
+
+def _idle(weight_E2WD: Tensor, start_E1: Tensor) -> int:
+    """Bytes of the columns without rows, which are not read."""
+    return int((start_E1.diff() == 0).sum()) * held(weight_E2WD[0])
 
 
 def _rows(pairs: int, columns: int, dtype: torch.dtype) -> int:

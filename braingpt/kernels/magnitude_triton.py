@@ -17,6 +17,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from braingpt.kernels.launch import launch
 from braingpt.kernels.magnitude_attention import quotas, reach
 
 BLOCK = {2: 64, 4: 32}  # query rows and keys of a block, by bytes a number: what registers and shared memory hold
@@ -69,8 +70,9 @@ def _attend(
     kept_BHL, bar_BHL = (torch.empty(q_BHLK.shape[:3], dtype=torch.int32, device=q_BHLK.device) for _ in range(2))
     log_BHL = torch.empty(q_BHLK.shape[:3], dtype=torch.float32, device=q_BHLK.device)
     with torch.cuda.device_of(q_BHLK):  # Triton launches on the current device
-        _forward[(triton.cdiv(sizes[1], meta["M"]), q_BHLK.shape[0] * sizes[0])](
-            *_strided(q_BHLK), *_strided(k_BHTK), *_strided(v_BHTK), document_BT, quota_BL, *_strided(y_BHLK), kept_BHL, bar_BHL, log_BHL, *sizes, **meta
+        launch(
+            _forward, (triton.cdiv(sizes[1], meta["M"]), q_BHLK.shape[0] * sizes[0]),
+            *_strided(q_BHLK), *_strided(k_BHTK), *_strided(v_BHTK), document_BT, quota_BL, *_strided(y_BHLK), kept_BHL, bar_BHL, log_BHL, *sizes, **meta,
         )  # fmt: skip
     return y_BHLK, kept_BHL, bar_BHL, log_BHL
 
@@ -92,8 +94,8 @@ def _attend_backward(
     inputs = (*_strided(q_BHLK), *_strided(k_BHTK), *_strided(v_BHTK), document_BT, *_strided(grad_BHLK), bar_BHL, log_BHL, along_BHL)
     programs = q_BHLK.shape[0] * sizes[0]
     with torch.cuda.device_of(q_BHLK):
-        _grad_queries[(triton.cdiv(sizes[1], meta["M"]), programs)](*inputs, *_strided(grads[0]), *sizes, **meta)
-        _grad_keys[(triton.cdiv(sizes[2], meta["N"]), programs)](*inputs, *_strided(grads[1]), *_strided(grads[2]), *sizes, **meta)
+        launch(_grad_queries, (triton.cdiv(sizes[1], meta["M"]), programs), *inputs, *_strided(grads[0]), *sizes, **meta)
+        launch(_grad_keys, (triton.cdiv(sizes[2], meta["N"]), programs), *inputs, *_strided(grads[1]), *_strided(grads[2]), *sizes, **meta)
     return tuple(grads)
 
 

@@ -11,6 +11,7 @@ import triton.language as tl
 from torch import Tensor
 
 from braingpt.kernels import scan_triton_kernels as kernels
+from braingpt.kernels.launch import held, launch
 
 BLOCK = {2: 64, 4: 32}  # by bytes a number: tokens, channels and states of a program at most, for what registers and shared memory hold
 PASS_BLOCK = 512  # numbers of a state that one program carries over all chunks
@@ -65,13 +66,16 @@ class _Launch:
         """(B, H, C, N, P) the state before each chunk, and the last; or (not forward) gradients of the state after each, and of the first."""
         states = self.empty(self.batch, self.heads, self.chunks, self.state, self.width)
         last_BHNP = torch.empty_like(first_BHNP)
-        kernels.add_to_state[(self.chunks, self.batch * self.heads, self.n_blocks * self.p_blocks)](
-            *_strided(left_BLN), *_strided(right_BLHP), *self.decay, states, survives_BHC, *self.sizes, FORWARD=forward, **self.meta
-        )
+        launch(
+            kernels.add_to_state, (self.chunks, self.batch * self.heads, self.n_blocks * self.p_blocks),
+            *_strided(left_BLN), *_strided(right_BLHP), *self.decay, states, survives_BHC, *self.sizes, FORWARD=forward, **self.meta,
+        )  # fmt: skip
         size = self.state * self.width
-        kernels.pass_states[(self.batch * self.heads, triton.cdiv(size, PASS_BLOCK))](
-            states, survives_BHC, first_BHNP, last_BHNP, self.chunks, SIZE=size, BLOCK=PASS_BLOCK, FORWARD=forward
-        )
+        launch(
+            kernels.pass_states, (self.batch * self.heads, triton.cdiv(size, PASS_BLOCK)),
+            states, survives_BHC, first_BHNP, last_BHNP, self.chunks,
+            beyond=lambda: held(states), SIZE=size, BLOCK=PASS_BLOCK, FORWARD=forward,
+        )  # fmt: skip
         return states, last_BHNP
 
     def groups(self) -> int:
@@ -100,14 +104,15 @@ def _scan(
     x_BLHP: Tensor, dt_BLH: Tensor, a_H: Tensor, b_BLN: Tensor, c_BLN: Tensor, state_BHNP: Tensor, run_BL: Tensor | None, size: int
 ) -> tuple[Tensor, Tensor]:
     x_BLHP, b_BLN, c_BLN = _unit(x_BLHP), _unit(b_BLN), _unit(c_BLN)
-    launch = _Launch(x_BLHP, dt_BLH, a_H, run_BL, b_BLN.shape[2], size)
-    survives_BHC = launch.empty(launch.batch, launch.heads, launch.chunks)
+    shape = _Launch(x_BLHP, dt_BLH, a_H, run_BL, b_BLN.shape[2], size)
+    survives_BHC = shape.empty(shape.batch, shape.heads, shape.chunks)
     with torch.cuda.device_of(x_BLHP):  # Triton launches on the current device
-        states, last_BHNP = launch.states(b_BLN, x_BLHP, state_BHNP, survives_BHC, forward=True)
-        y_BLHP = launch.empty(*x_BLHP.shape, dtype=x_BLHP.dtype)
-        kernels.outputs[(launch.chunks, launch.batch * launch.heads, launch.p_blocks)](
-            *_strided(x_BLHP), dt_BLH, a_H, *_strided(b_BLN), *_strided(c_BLN), run_BL, states, y_BLHP, *launch.sizes, **launch.meta
-        )
+        states, last_BHNP = shape.states(b_BLN, x_BLHP, state_BHNP, survives_BHC, forward=True)
+        y_BLHP = shape.empty(*x_BLHP.shape, dtype=x_BLHP.dtype)
+        launch(
+            kernels.outputs, (shape.chunks, shape.batch * shape.heads, shape.p_blocks),
+            *_strided(x_BLHP), dt_BLH, a_H, *_strided(b_BLN), *_strided(c_BLN), run_BL, states, y_BLHP, *shape.sizes, **shape.meta,
+        )  # fmt: skip
     return y_BLHP, last_BHNP
 
 
@@ -130,24 +135,26 @@ def _scan_backward(
     size: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     x_BLHP, b_BLN, c_BLN, grad_BLHP = _unit(x_BLHP), _unit(b_BLN), _unit(c_BLN), _unit(grad_BLHP)
-    launch = _Launch(x_BLHP, dt_BLH, a_H, run_BL, b_BLN.shape[2], size)
-    survives_BHC = launch.empty(launch.batch, launch.heads, launch.chunks)
+    shape = _Launch(x_BLHP, dt_BLH, a_H, run_BL, b_BLN.shape[2], size)
+    survives_BHC = shape.empty(shape.batch, shape.heads, shape.chunks)
     with torch.cuda.device_of(x_BLHP):  # Triton launches on the current device
-        states, _ = launch.states(b_BLN, x_BLHP, state_BHNP, survives_BHC, forward=True)
-        grad_states, grad_state_BHNP = launch.states(c_BLN, grad_BLHP, grad_BHNP.contiguous(), survives_BHC, forward=False)
+        states, _ = shape.states(b_BLN, x_BLHP, state_BHNP, survives_BHC, forward=True)
+        grad_states, grad_state_BHNP = shape.states(c_BLN, grad_BLHP, grad_BHNP.contiguous(), survives_BHC, forward=False)
         inputs = (*_strided(grad_BLHP), *_strided(x_BLHP), dt_BLH, a_H, *_strided(b_BLN), *_strided(c_BLN), run_BL)
 
-        grad_x_BLHP = launch.empty(*x_BLHP.shape, dtype=x_BLHP.dtype)
-        direct = launch.empty(launch.p_blocks, *dt_BLH.shape)
-        kernels.grad_inputs[(launch.chunks, launch.batch * launch.heads, launch.p_blocks)](
-            *inputs, grad_states, grad_x_BLHP, direct, *launch.sizes, **launch.meta
-        )
-        groups = launch.groups()
-        grad_b, grad_c = (launch.empty(groups, *b_BLN.shape) for _ in range(2))
-        step = launch.empty(launch.n_blocks, *dt_BLH.shape)
-        kernels.grad_shared[(launch.chunks, launch.batch * groups, launch.n_blocks)](
-            *inputs, states, grad_states, grad_b, grad_c, step, *launch.sizes, groups, **launch.meta
-        )
+        grad_x_BLHP = shape.empty(*x_BLHP.shape, dtype=x_BLHP.dtype)
+        direct = shape.empty(shape.p_blocks, *dt_BLH.shape)
+        launch(
+            kernels.grad_inputs, (shape.chunks, shape.batch * shape.heads, shape.p_blocks),
+            *inputs, grad_states, grad_x_BLHP, direct, *shape.sizes, **shape.meta,
+        )  # fmt: skip
+        groups = shape.groups()
+        grad_b, grad_c = (shape.empty(groups, *b_BLN.shape) for _ in range(2))
+        step = shape.empty(shape.n_blocks, *dt_BLH.shape)
+        launch(
+            kernels.grad_shared, (shape.chunks, shape.batch * groups, shape.n_blocks),
+            *inputs, states, grad_states, grad_b, grad_c, step, *shape.sizes, groups, **shape.meta,
+        )  # fmt: skip
     step_BLH = step.sum(0)
     grad_dt_BLH = torch.addcmul(direct.sum(0), step_BLH, a_H)
     grad_a_H = (step_BLH * dt_BLH).sum((0, 1))

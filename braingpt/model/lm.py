@@ -80,8 +80,9 @@ class LanguageModel(nn.Module):
         segments_BL: Tensor | None = None,
         reduction: str = "mean",
         last: bool = False,
+        at_BL: Tensor | None = None,
     ) -> Output:
-        """Whole sequences. Without targets logits (B, L, V); with `last` those of the last token alone, (B, 1, V). Targets of -100 count for nothing; `reduction="none"` gives the loss of each token, (B, L).
+        """Whole sequences. Without targets logits (B, L, V); with `last` those of the last token alone, (B, 1, V); with `at` those of the N tokens where it is true, (N, V). Targets of -100 count for nothing; `reduction="none"` gives the loss of each token, (B, L).
 
         `segments` (B, L) numbers the documents of a packed row in rising order, -1 at padding; with a state, padding stands on the left
         and each row is one document. Raises ValueError for ids out of range of a given state's batch.
@@ -94,8 +95,8 @@ class LanguageModel(nn.Module):
             state.used_B = state.used_B + new * self._spans[0][1]
         x_BLD = self._through(x_BLD, layout, state) if self.early is None else self._to_exits(x_BLD, layout, state)
         if targets_BL is None:
-            x_BLD = x_BLD[:, -1:] if last else x_BLD
-            head = self._fast_head if self._fast_head and x_BLD.shape[:2] == (1, 1) else self._head
+            x_BLD = x_BLD[:, -1:] if last else x_BLD if at_BL is None else x_BLD[at_BL]
+            head = self._fast_head if self._fast_head and x_BLD.shape[:-1] == (1, 1) else self._head
             return Output(logits=head(x_BLD), state=state)
         x_BLD = rms_norm(x_BLD)
         weight = self.embedding.whole_weight()

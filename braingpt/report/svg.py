@@ -5,13 +5,16 @@ Numbers that are not finite are left out, and an empty plot is drawn where nothi
 """
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from html import escape
 
 WIDTH = 640  # of the drawing, in its own units; it scales with the page
 ROW, LABEL, VALUE = 24, 150, 110  # bars: height of a row, width of the labels and of the written values
+LONGEST, CHARACTER = 30, 6.8  # characters of a bar's label, and the width of one
 TOP, HEIGHT, FOOT, LEFT, RIGHT = 26, 200, 54, 60, 12  # lines: space above, of the plot itself, below, on both sides
 POINTS = 400  # most of them to a line
+FEW = 16  # columns of a histogram that have room for their numbers
 COLOURS = ("#1b6ca8", "#c8553d", "#2e7d4f", "#8256a8", "#a87d1b", "#6b6b6b")
 
 STYLE = """
@@ -23,19 +26,28 @@ svg { font: 12px system-ui, Arial, 'DejaVu Sans', 'Liberation Sans', 'Noto Sans'
 Points = Sequence[tuple[float, float]]
 
 
-def bars(rows: Sequence[tuple[str, float, str]], title: str, spread: Sequence[tuple[float, float]] | None = None) -> str:
-    """Horizontal bars, one row each: a label, a value >= 0, and how the value is written. `spread`: lowest and highest of each, as whiskers."""
-    largest = max([value for _, value, _ in rows] + [high for _, high in spread or ()], default=0) or 1
-    scale = (WIDTH - LABEL - VALUE) / largest
+def bars(
+    rows: Sequence[tuple[str, float, str]],
+    title: str,
+    spread: Sequence[tuple[float, float]] | None = None,
+    marks: Sequence[float | None] = (),
+) -> str:
+    """Horizontal bars, one row each: a label, a value >= 0, and how the value is written. `spread`: lowest and highest of each, as whiskers; `marks`: a line across a row."""
+    largest = max([value for _, value, _ in rows] + [high for _, high in spread or ()] + [mark or 0 for mark in marks], default=0) or 1
+    left = max([LABEL, *(min(LONGEST, len(label)) * CHARACTER + 8 for label, _, _ in rows)])
+    scale = (WIDTH - left - VALUE) / largest
     parts = []
     for number, (label, value, written) in enumerate(rows):
         y = number * ROW
         low, high = spread[number] if spread else (value, value)
-        parts.append(f'<text x="{LABEL - 8}" y="{y + 16}" class="end">{escape(_short(label))}</text>')
-        parts.append(f'<rect x="{LABEL}" y="{y + 4}" width="{value * scale:.1f}" height="{ROW - 8}" class="bar"/>')
+        parts.append(f'<text x="{left - 8:g}" y="{y + 16}" class="end">{escape(_short(label, LONGEST))}</text>')
+        parts.append(f'<rect x="{left:g}" y="{y + 4}" width="{value * scale:.1f}" height="{ROW - 8}" class="bar"/>')
         if spread:
-            parts.append(_line(LABEL + low * scale, LABEL + high * scale, y + 12, y + 12, "whisker"))
-        parts.append(f'<text x="{LABEL + max(value, high) * scale + 6:.1f}" y="{y + 16}">{escape(written)}</text>')
+            parts.append(_line(left + low * scale, left + high * scale, y + 12, y + 12, "whisker"))
+        mark = marks[number] if number < len(marks) else None
+        if mark is not None:
+            parts.append(_line(left + mark * scale, left + mark * scale, y + 1, y + ROW - 1, "mark"))
+        parts.append(f'<text x="{left + max(value, high, mark or 0) * scale + 6:.1f}" y="{y + 16}">{escape(written)}</text>')
     return _svg(len(rows) * ROW + 4, title, parts)
 
 
@@ -50,6 +62,8 @@ def histogram(counts: Sequence[int], edges: Sequence[str], title: str, mark: flo
         if count:
             place = f'x="{10 + number * step:.1f}" y="{20 + height - tall:.1f}" width="{max(step - 1, 0.5):.1f}" height="{tall:.1f}"'
             parts.append(f'<rect {place} class="bar"><title>{count:,}</title></rect>')
+            if len(counts) <= FEW:
+                parts.append(f'<text x="{10 + (number + 0.5) * step:.1f}" y="{16 + height - tall:.1f}" class="middle">{count:,}</text>')
     for number, edge in enumerate(edges):
         if edge:
             parts.append(f'<text x="{10 + number * step:.1f}" y="{20 + height + 16}">{escape(edge)}</text>')
@@ -129,10 +143,13 @@ def heatmap(
 
 
 def standalone(svg: str) -> str:
-    """The plot as the text of a file of its own, which browsers and GitHub's pages show."""
-    return (
-        svg.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1).replace("<title>", f"<style>{STYLE}</style><title>", 1) + "\n"
-    )
+    """The plot as the text of a file of its own, which browsers and GitHub's pages show. No heading stands above it: a plot without a title gets one."""
+    svg = svg.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1).replace("<title>", f"<style>{STYLE}</style><title>", 1)
+    if 'class="title"' not in svg:
+        size, name = re.search(r'viewBox="0 0 \d+ ([\d.]+)"', svg), re.search(r"<title>(.*?)</title>", svg)
+        above = f'viewBox="0 -{TOP} {WIDTH} {float(size[1]) + TOP:g}"'
+        svg = svg.replace(size[0], above, 1).replace(name[0], f'{name[0]}<text x="10" y="-10" class="title">{name[1]}</text>', 1)
+    return svg + "\n"
 
 
 def thinned(points: Points) -> list[tuple[float, float]]:
@@ -151,6 +168,7 @@ class _Axis:
         if self.low == self.high:
             pad = max(0.5, 0.01 * abs(self.low))
             self.low, self.high = (self.low / 2, self.high * 2) if log else (self.low - pad, self.high + pad)
+        self.whole = all(value == int(value) for value in values)  # steps, layers: nothing stands between them
 
     def __call__(self, value: float) -> float:
         low, high, value = (math.log(v) if self.log else v for v in (self.low, self.high, value))
@@ -170,6 +188,8 @@ class _Axis:
         rough = (self.high - self.low) / 5
         power = 10.0 ** math.floor(math.log10(rough))
         step = power * min((1, 2, 5, 10), key=lambda digit: abs(digit - rough / power))
+        if self.whole:
+            step = max(1.0, step)
         return [step * number for number in range(math.ceil(self.low / step), math.floor(self.high / step) + 1)]
 
     def _inside(self, values: Sequence[float]) -> list[float]:

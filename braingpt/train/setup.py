@@ -14,7 +14,10 @@ from braingpt.recipes import TrainConfig
 
 
 def pick_device(name: str | None = None) -> torch.device:
-    """The device called `name` ("cpu", "cuda", "cuda:1"); "auto" and None take a GPU where there is one. UserError where it is missing."""
+    """The device called `name` ("cpu", "cuda", "cuda:1"); "auto" and None take a GPU where there is one. UserError where it is missing.
+
+    A GPU named by number becomes the current one: events, Triton and questions about the hardware go to that.
+    """
     if name in (None, "auto"):
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -27,6 +30,8 @@ def pick_device(name: str | None = None) -> torch.device:
         raise UserError("there is no usable NVIDIA GPU here (`braingpt doctor` says more); --device cpu works everywhere")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise UserError(f"device '{name}' is not there; this machine has {torch.cuda.device_count()} GPU(s), counted from cuda:0")
+    if device.index is not None and device.type == "cuda":
+        torch.cuda.set_device(device)
     return device
 
 

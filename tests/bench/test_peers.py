@@ -61,6 +61,8 @@ def test_positions_that_end_are_told():
     peer = Peer(Library(), LIKE, positions=4)
     with pytest.raises(Failure, match="its positions end at 4"):
         peer(torch.zeros(1, 5, dtype=torch.long), state=peer.new_state(1))
+    with pytest.raises(Failure, match="its positions end at 4"):
+        peer(torch.zeros(1, 5, dtype=torch.long))
 
 
 def test_a_peer_whose_library_is_not_there_says_how_to_get_it(monkeypatch):

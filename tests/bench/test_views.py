@@ -77,7 +77,7 @@ def test_claims_say_whether_they_were_reached(report):
         found["v2 trains 3 to 5 times as fast as v1"][0] is True
         and "4.00 times (4.00-4.00)" in found["v2 trains 3 to 5 times as fast as v1"][1]
     )
-    assert found["v2 takes 50 to 67 % less memory than v1"] == (True, "60 % less: 1.20 against 3.00 GB, training's peak")
+    assert found["v2 takes 50 to 67 % less memory than v1"] == (True, "60 % less: 1.2 GB against 3.0 GB, training's peak")
     assert found["v2 generates 4 to 5 times as fast as v1"][0] is True
     assert found["10 to 20 times as fast as dense in generation"][0] is False
     assert (

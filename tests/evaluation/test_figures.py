@@ -31,13 +31,22 @@ def test_the_interval_covers_the_truth_as_often_as_it_says():
 
 
 @settings(max_examples=30, deadline=None)
-@given(hnp.arrays(float, st.integers(2, 30), elements=st.floats(0, 10)))
+@given(hnp.arrays(float, st.integers(2, 30), elements=st.floats(2, 10)))
 def test_an_interval_lies_within_what_was_seen_and_nothing_differs_from_itself(amount):
     one = figure(amount)
     low, high = one.interval()
     assert amount.min() - 1e-9 <= low <= high <= amount.max() + 1e-9
     same = compare(one, one)
-    assert same.difference == 0 and same.interval == (0, 0) and same.p == 1
+    assert same.difference == 0 and same.interval[0] <= 0 <= same.interval[1] and same.p == 1
+
+
+def test_shares_without_a_hit_or_a_miss_are_not_told_as_certain():
+    exact = 1 - 0.025 ** (1 / 64)  # of this share, 64 misses come once in forty times
+    assert figure([0] * 64, [8] * 64).interval() == pytest.approx((0, exact)) and 0.05 < exact < 0.06
+    assert figure([1] * 64).interval() == pytest.approx((1 - exact, 1))
+    assert compare(figure([0, 1] * 32), figure([0, 1] * 32)).interval == pytest.approx((-exact, exact))
+    loss = Figure("perplexity", "ko", "loss", np.array([5.0, 6.0]), np.array([2.0, 3.0]))
+    assert compare(loss, loss).interval == (0, 0)
 
 
 def test_a_difference_too_small_for_either_interval_is_found_by_pairing():

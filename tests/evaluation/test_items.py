@@ -43,14 +43,14 @@ class Copier(torch.nn.Module):
         super().__init__()
         self.config, self.device = config, torch.device("cpu")
 
-    def forward(self, ids_BL):
+    def forward(self, ids_BL, at_BL):
         logits = torch.zeros(*ids_BL.shape, self.config.vocab)
         for row, ids in enumerate(ids_BL.tolist()):
             for place in range(len(ids)):
                 matches = [(self._alike(ids, place, earlier), ids[earlier + 1]) for earlier in range(place)]
                 if matches:
                     logits[row, place, max(matches)[1]] = 20.0
-        return Output(logits=logits)
+        return Output(logits=logits[at_BL])
 
     @staticmethod
     def _alike(ids, place, earlier):

@@ -49,7 +49,7 @@ def test_recall_is_counted_row_by_row_and_among_the_bound_values():
 
         config, device = SMALL["v2"], torch.device("cpu")
 
-        def forward(self, ids_BL):
+        def forward(self, ids_BL, at_BL):
             logits = torch.zeros(*ids_BL.shape, 97)
             for row, ids in enumerate(ids_BL.tolist()):
                 bound = dict(zip(ids[0:16:2], ids[1:16:2], strict=True))
@@ -59,7 +59,7 @@ def test_recall_is_counted_row_by_row_and_among_the_bound_values():
                     elif token in bound:
                         logits[row, place, 96] = 2
                         logits[row, place, bound[token]] = 1
-            return Output(logits=logits)
+            return Output(logits=logits[at_BL])
 
     exact, bound = recall_figures(Knows(), 40, 8, rows=4, batches=2)
     keys = [key for step in range(2) for row in recall_batch(10**6, step, 4, 40, 8, 97)[0].tolist() for key in row[0:16:2]]

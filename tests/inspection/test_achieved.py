@@ -3,9 +3,13 @@
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import _disable_current_modes
 
-from braingpt.inspection.achieved import Moved, achieved, dense_twin
+from braingpt.inspection.achieved import Moved, _bytes_moved, _read, achieved, dense_twin
 from braingpt.inspection.sparsity import inspect_ids
+from braingpt.kernels import columns as columns_kernel
+from braingpt.kernels import columns_triton
+from braingpt.kernels.launch import held, launch
 from braingpt.kernels.pointwise import squared_relu
 from braingpt.model.columns import SparseColumns
 from braingpt.model.lm import build
@@ -79,6 +83,37 @@ def test_the_masked_dense_impostor_is_exposed_and_the_honest_layer_is_not(honest
     assert fake.counted == real.counted < 0.1 and fake.promised == real.promised < 0.1
     assert real.writing_bytes < 0.1 < 0.95 < fake.writing_bytes and fake.reading_bytes > 1
     assert real.writing_time < 0.5 < fake.writing_time
+
+
+def unwatched(*args, **meta):
+    """A launch without what Triton's interpreter does by torch's operations, which no GPU does."""
+    with _disable_current_modes():
+        launch(*args, **meta)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="kernels are forced on where Triton interprets them")
+def test_where_kernels_run_the_bytes_are_those_of_the_winners(honest, monkeypatch):
+    won = []
+    competition = honest.blocks[0].mlp.competition
+    hook = competition.register_forward_hook(lambda _module, _args, out: won.append(len(out[0].unique())))
+    ids = torch.tensor([IDS])
+    with torch.no_grad():
+        plain = _bytes_moved(honest, _read, ids)
+        monkeypatch.setenv("BRAINGPT_KERNELS", "columns=triton,scan=triton")
+        monkeypatch.setattr(columns_kernel, "_takes_triton", lambda x_ND: True)
+        monkeypatch.setattr(columns_triton, "launch", unwatched)
+        kernels = _bytes_moved(honest, _read, ids)
+    hook.remove()
+    least = won[1] * held(honest.blocks[0].mlp.weight[0]) + 2 * held(honest.blocks[0].mlp.shared.up.weight)
+    assert won[0] == won[1] < 100 and least < kernels.parts[0, "mlp"]
+    for part in ("mlp", "mixer"):  # kernels write less between their products, and read the same weights
+        assert 0.7 < kernels.parts[0, part] / plain.parts[0, part] <= 1
+
+
+def test_where_kernels_of_others_run_no_bytes_are_told(honest, monkeypatch):
+    monkeypatch.setattr("braingpt.inspection.achieved.UNSEEN", ("chunked",))
+    found = achieved(honest, IDS, 48, rounds=1)
+    assert all(one.reading_bytes is None and one.writing_bytes is None and one.reading_time > 0 for one in found)
 
 
 def test_impostor_and_honest_layer_compute_the_same(honest):

@@ -52,6 +52,8 @@ def test_the_last_tokens_logits_can_be_had_alone(name, length, rows, seed, carri
     alone = logits(model, ids, last=True, state=model.new_state(rows) if carried else None)
     assert alone.shape[1] == 1
     torch.testing.assert_close(alone, logits(model, ids)[:, -1:], **EXACT)
+    at_BL = ids % 3 == 0
+    torch.testing.assert_close(logits(model, ids, at_BL=at_BL), logits(model, ids)[at_BL], **EXACT)
 
 
 @few

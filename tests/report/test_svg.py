@@ -61,3 +61,19 @@ def test_many_names_take_more_rows() -> None:
     few, many = (lines({f"a long name {n}": [(0, n)] for n in range(count)}, "t") for count in (3, 20))
     heights = [int(re.search(r'viewBox="0 0 640 (\d+)"', svg)[1]) for svg in (few, many)]
     assert heights[1] > heights[0] and all(float(x) < 640 for x in re.findall(r'<text x="([\d.]+)"', many))
+
+
+def test_a_plot_in_a_file_of_its_own_says_what_it_is() -> None:
+    for svg in (bars([("a", 1, "1")], "who & what"), histogram([1, 2], ["0", "1"], "who & what"), lines({"a": [(0, 1)]}, "who & what")):
+        alone = standalone(svg)
+        ElementTree.fromstring(alone)
+        assert alone.count('class="title"') == 1 and ">who &amp; what</text>" in alone
+
+
+def test_whole_numbers_have_no_ticks_between_them() -> None:
+    svg = lines({"a": [(0, 0.1), (1, 0.2), (2, 0.3)]}, "by layer")
+    assert ">1<" in svg and ">0.5<" not in svg and ">0.15<" in svg
+
+
+def test_few_columns_of_a_histogram_carry_their_numbers() -> None:
+    assert ">1,234</text>" in histogram([0, 1234], ["0", "1"], "t") and "</text>" not in histogram([1] * 40, [""] * 40, "t")

@@ -86,3 +86,14 @@ def test_the_second_signal_stops_at_once_and_handlers_are_put_back():
     with stop_on_signals() as stop, pytest.raises(Stopped), stop.droppable():
         signal.raise_signal(signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_gpu_named_by_number_becomes_the_current_one(monkeypatch):
+    became = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", became.append)
+    assert setup.pick_device("cuda:1") == torch.device("cuda:1") and became == [torch.device("cuda:1")]
+    assert setup.pick_device("cuda") == torch.device("cuda") and len(became) == 1
+    with pytest.raises(UserError, match="2 GPU"):
+        setup.pick_device("cuda:2")
