@@ -10,6 +10,7 @@ Legend: N tokens, C tokens of one chunk, D width, V vocabulary.
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from braingpt.kernels import dispatch
 
@@ -35,12 +36,15 @@ class _Fused(torch.autograd.Function):
         wide = _wide(x_ND)
         counted_N = target_N != IGNORE
         share = 1.0 / counted_N.sum().clamp(min=1).to(wide)
-        grad_x, grad_weight = torch.empty_like(x_ND), torch.zeros(weight_VD.shape, dtype=wide, device=x_ND.device)
+        # One buffer for all chunks' logits, which become probabilities and gradients where they stand: a second one would leave the cache.
+        grad_x, buffer_CV = torch.empty_like(x_ND), x_ND.new_empty(min(_chunk(x_ND), len(x_ND)), len(weight_VD))
+        grad_weight = (torch.empty if wide == x_ND.dtype else torch.zeros)(weight_VD.shape, dtype=wide, device=x_ND.device)
         total = torch.zeros((), dtype=wide, device=x_ND.device)
-        for x, target, counted, out in zip(*(t.split(_chunk(x_ND)) for t in (x_ND, target_N, counted_N, grad_x)), strict=True):
+        chunks = zip(*(t.split(_chunk(x_ND)) for t in (x_ND, target_N, counted_N, grad_x)), strict=True)
+        for i, (x, target, counted, out) in enumerate(chunks):
             label = target.clamp(min=0)[:, None]
-            logit = torch.mm(x, weight_VD.T).to(wide)
-            grad = torch.softmax(logit, -1)
+            grad = torch.mm(x, weight_VD.T, out=buffer_CV[: len(x)]).to(wide)
+            torch.softmax(grad, -1, out=grad)
             # A probability that underflows (below 1e-38) counts as 87 nats; its gradient is exact all the same.
             # No dot product: autocast would round it to bfloat16.
             total -= (grad.gather(1, label)[:, 0].clamp(min=torch.finfo(wide).tiny).log() * counted).sum()
@@ -51,16 +55,19 @@ class _Fused(torch.autograd.Function):
             torch.mm(grad, weight_VD, out=out)
             out *= weight_of_C1
             if wide == x.dtype:
-                grad_weight.addmm_(grad.T, x * weight_of_C1)
+                grad_weight.addmm_(grad.T, x * weight_of_C1, beta=min(i, 1))  # at 0 what lay there is not read
             else:
                 grad_weight += torch.mm(grad.T, x * weight_of_C1)
-        ctx.save_for_backward(grad_x, grad_weight.to(weight_VD.dtype))
+        ctx.gradients = grad_x, grad_weight.to(weight_VD.dtype)
         return total * share
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor, None]:
-        grad_x, grad_weight = ctx.saved_tensors
-        return grad_x * grad.to(grad_x.dtype), grad_weight * grad.to(grad_weight.dtype), None
+        if ctx.gradients is None:
+            raise RuntimeError("the gradients of this loss were given away by its first backward pass: compute the loss again")
+        (grad_x, grad_weight), ctx.gradients = ctx.gradients, None  # scaled where they stand: the weight's is as large as the head
+        return grad_x.mul_(grad), grad_weight.mul_(grad), None
 
 
 def _wide(x: Tensor) -> torch.dtype:

@@ -10,11 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from braingpt.kernels.conv import carried, causal_conv
+from braingpt.kernels.conv import carried, silu_conv
+from braingpt.kernels.pointwise import gated_norm
 from braingpt.kernels.scan import scan, step
 from braingpt.model.config import MambaConfig
 from braingpt.model.layout import Layout
-from braingpt.model.parts import Linear, rms_norm
+from braingpt.model.parts import Linear
 
 
 @dataclass
@@ -65,7 +66,7 @@ class Mamba2(nn.Module):
             u_BLE = u_BLE * layout.valid[..., None]
             dt_BLH = dt_BLH * layout.valid[..., None]
         past = None if state is None else state.past
-        conv_BLE = F.silu(causal_conv(u_BLE, self.conv.to(u_BLE.dtype), past, layout.run))
+        conv_BLE = silu_conv(u_BLE, self.conv.to(u_BLE.dtype), past, layout.run)
         x_BLI, b_BLN, c_BLN = conv_BLE.split([self.inner, n, n], -1)
         x_BLHP = x_BLI.unflatten(-1, (self.heads, -1))
         a_H = -torch.exp(self.decay_log.to(wide))
@@ -79,12 +80,12 @@ class Mamba2(nn.Module):
                 state.hidden = after
         if state is not None:
             state.past = carried(state.past, u_BLE, layout.valid)
-        y_BLI = (y_BLHP + self.skip.to(x_BLHP.dtype)[:, None] * x_BLHP).flatten(2)
         if self.record is not None:
             done, arrived = self._products(batch, length), layout.tokens(batch)
             self.record.count(attended=arrived)
             self.record.products(done, round(done * arrived / (batch * length)))
-        return self.out(rms_norm(y_BLI * F.silu(z_BLI)) * self.scale.to(x_BLD.dtype))
+        skip_I = self.skip.to(x_BLI.dtype).repeat_interleave(self.config.head)
+        return self.out(gated_norm(y_BLHP.flatten(2), x_BLI, skip_I, z_BLI, self.scale.to(x_BLI.dtype)))
 
     def _products(self, batch: int, length: int) -> int:
         """Operations of a forward pass; the last chunk may be a short one."""

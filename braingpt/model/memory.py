@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from braingpt.kernels import delta
-from braingpt.kernels.conv import carried, causal_conv
+from braingpt.kernels.conv import carried, silu_conv
 from braingpt.model.config import MemoryConfig
 from braingpt.model.layout import Layout
 from braingpt.model.parts import Linear, rms_norm
@@ -70,7 +70,7 @@ class DeltaMemory(nn.Module):
         decay_BLH = -torch.exp(self.decay_log.to(wide)) * F.softplus(rate_BLH.to(wide) + self.decay_bias)
         if layout.valid is not None:  # padding is not convolved, writes nothing and does not decay the state
             u_BLE, beta_BLH, decay_BLH = (t * layout.valid[..., None] for t in (u_BLE, beta_BLH, decay_BLH))
-        conv_BLE = F.silu(causal_conv(u_BLE, self.conv.to(u_BLE.dtype), None if state is None else state.past, layout.run))
+        conv_BLE = silu_conv(u_BLE, self.conv.to(u_BLE.dtype), None if state is None else state.past, layout.run)
         q, k, v = conv_BLE.split([heads * config.key, heads * config.key, self.inner], -1)
         q, k, v = (t.unflatten(-1, (heads, -1)) for t in (q, k, v))
         q, k = rms_norm(q) * config.key**-0.5, rms_norm(k) * config.key**-0.5  # of length 1

@@ -6,6 +6,7 @@ Legend: B batch, H heads, L tokens, K channels a head, D hidden.
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from braingpt.kernels.linear import linear
@@ -74,7 +75,10 @@ class TiedEmbedding(nn.Embedding):
         self.weight = shape_only(self.weight)
 
     def forward(self, ids: Tensor) -> Tensor:
-        return super().forward(ids) if self.int8 is None else self.int8.rows(ids, self.weight.dtype)
+        if self.int8 is not None:
+            return self.int8.rows(ids, self.weight.dtype)
+        # A sparse gradient is added into the head's, which is there first: the rows looked up, not a second (V, D) of zeros. A GPU would wait to count them.
+        return F.embedding(ids, self.weight, sparse=self.weight.device.type == "cpu")
 
     def logits(self, x: Tensor) -> Tensor:
         """x (..., D) to (..., V)."""

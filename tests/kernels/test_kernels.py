@@ -6,8 +6,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from braingpt.kernels import cross_entropy, dispatch, pointwise, scan
-from braingpt.kernels.conv import causal_conv
+from braingpt.kernels import conv, cross_entropy, dispatch, pointwise, scan
 from braingpt.kernels.linear import linear
 
 few = settings(max_examples=20, deadline=None)
@@ -66,7 +65,7 @@ def test_scan_of_strong_decay_stays_finite():
 def test_conv_equals_torch_conv1d(batch, length, channels, taps):
     x, weight, past = normal(0, batch, length, channels), normal(1, channels, taps), normal(2, batch, taps - 1, channels)
     expected = F.conv1d(torch.cat([past, x], 1).mT, weight[:, None], groups=channels).mT
-    torch.testing.assert_close(causal_conv(x, weight, past), expected)
+    torch.testing.assert_close(conv.causal_conv(x, weight, past), expected)
 
 
 @few
@@ -89,6 +88,32 @@ def test_fused_cross_entropy_under_autocast_is_not_rounded():
     with torch.autocast("cpu", torch.bfloat16):
         loss = cross_entropy.linear_cross_entropy(x.bfloat16(), weight.bfloat16(), target)
     assert loss.dtype == torch.float32 and loss.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+@few
+@given(st.integers(1, 3), st.integers(1, 20), st.integers(1, 5), st.integers(2, 5), st.integers(1, 9))
+def test_silu_conv_in_pieces_equals_the_definition(batch, length, channels, taps, piece):
+    wide, weight = normal(0, batch, length, channels + 2).requires_grad_(), normal(1, channels, taps).requires_grad_()
+    x = wide[..., 1:-1]  # rows apart in memory, as those of a split product are
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(conv, "PIECE", piece)
+        found = conv.silu_conv(x, weight)
+        assert "SiluConv" in found.grad_fn.name()
+        same_gradients(found, F.silu(conv.causal_conv(x, weight)), (wide, weight))
+
+
+@few
+@given(st.integers(1, 3), st.integers(1, 9), st.integers(1, 8), st.integers(1, 9))
+def test_gated_norm_in_pieces_equals_the_definition(batch, length, width, piece):
+    wide, y = normal(0, batch, length, 2 * width + 1).requires_grad_(), normal(1, batch, length, width).requires_grad_()
+    x, z = wide[..., :width], wide[..., -width:]
+    skip, scale = normal(2, width).requires_grad_(), normal(3, width).requires_grad_()
+    expected = F.rms_norm((y + skip * x) * F.silu(z), (width,), eps=pointwise.EPSILON) * scale
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pointwise, "PIECE", piece)
+        found = pointwise.gated_norm(y, x, skip, z, scale)
+        assert "GatedNorm" in found.grad_fn.name()
+        same_gradients(found, expected, (wide, y, skip, scale))
 
 
 @few
@@ -115,6 +140,14 @@ def test_cross_entropy_of_a_hopeless_token_is_finite():
     loss = cross_entropy.linear_cross_entropy(x, weight, torch.tensor([1]))
     loss.backward()
     assert loss.isfinite() and x.grad.item() == pytest.approx(2.0)
+
+
+def test_a_loss_gives_its_gradients_once():
+    x, weight = normal(0, 5, 4).requires_grad_(), normal(1, 7, 4).requires_grad_()
+    loss = cross_entropy.linear_cross_entropy(x, weight, torch.arange(5))
+    loss.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="compute the loss again"):
+        loss.backward()
 
 
 def test_dispatch_names_one_path_and_the_reference_on_demand(monkeypatch):

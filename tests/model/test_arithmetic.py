@@ -7,6 +7,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import braingpt
 from braingpt.model.lm import build
+from braingpt.model.parts import TiedEmbedding
 from braingpt.recipes import shipped
 from braingpt.train.plan import build_plan
 from tests.conftest import SMALL, awake
@@ -133,3 +134,16 @@ def test_same_seed_same_weights(architecture):
     a, b, c = build(SMALL[architecture], 1), build(SMALL[architecture], 1), build(SMALL[architecture], 2)
     assert torch.equal(a.embedding.weight, b.embedding.weight)
     assert not torch.equal(a.embedding.weight, c.embedding.weight)
+
+
+def test_the_embedding_learns_from_both_its_uses(architecture, monkeypatch):
+    ids = torch.randint(0, 97, (2, 9), generator=torch.Generator().manual_seed(0))
+    found = []
+    for looked_up in (TiedEmbedding.forward, torch.nn.Embedding.forward):
+        monkeypatch.setattr(TiedEmbedding, "forward", looked_up)
+        model = awake(SMALL[architecture])
+        for _ in range(2):  # two pieces of a step
+            model(ids[:, :-1], ids[:, 1:]).loss.backward()
+        found.append(model.embedding.weight.grad)
+    assert found[0].layout == torch.strided, "optimizers are given a dense gradient"
+    torch.testing.assert_close(*found)
