@@ -20,7 +20,11 @@ def console(json_output: bool = False):  # -> rich.console.Console, imported lat
     """A rich console on standard output, or on standard error when standard output is for JSON."""
     from rich.console import Console
 
-    return Console(stderr=json_output, highlight=False)
+    class Screen(Console):
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError  # `guarded` ends well with it, where rich would end with code 1
+
+    return Screen(stderr=json_output, highlight=False)
 
 
 def print_json(value: Any) -> None:

@@ -125,3 +125,9 @@ def test_memory_that_runs_out_is_told_in_one_line(capsys):
 
     assert guarded(lambda: torch.empty(1 << 60)) == 1
     assert capsys.readouterr().err == "braingpt: there is not enough memory for this; a smaller model, batch or context takes less\n"
+
+
+def test_a_reader_that_leaves_is_no_failure(here):
+    with subprocess.Popen([sys.executable, "-m", "braingpt", "data", "list"], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as command:
+        command.stdout.close()
+        assert command.wait(120) == 0 and command.stderr.read() == b""
