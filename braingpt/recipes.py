@@ -9,7 +9,7 @@ The resolved recipe is saved with every run (`save_recipe`) and loads again with
 import re
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Annotated, Any, Literal, NamedTuple, get_args
 
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
@@ -22,6 +22,8 @@ from braingpt.model.stages import stages
 _PACKAGED = Path(__file__).parent / "_recipes"  # inside a wheel
 _CHECKOUT = Path(__file__).parent.parent / "recipes"  # in a source checkout
 RECIPES = _PACKAGED if _PACKAGED.is_dir() else _CHECKOUT
+
+Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
 class DataConfig(Settings):
@@ -47,8 +49,8 @@ class LengthPhase(Settings):
 class TrainConfig(Settings):
     """How long, how fast, how large. A step sees `batch` windows of `context` tokens, `micro_batch` at a time."""
 
-    steps: int = Field(1000, ge=1)
-    batch: int = Field(16, ge=1)
+    steps: int = Field(1000, ge=1, lt=1 << 40)
+    batch: int = Field(16, ge=1, le=1 << 20)
     micro_batch: int | None = Field(None, ge=1)  # None: as much as the memory takes
     context: int = Field(512, ge=2)
     lengths: tuple[LengthPhase, ...] = ()  # shorter sequences first: windows in pieces of `context` tokens until a share of the steps
@@ -61,12 +63,12 @@ class TrainConfig(Settings):
     warmup: int = Field(50, ge=0)  # steps
     final_lr: float = Field(0.1, ge=0, le=1)  # share of lr at the last step
     weight_decay: float = Field(0.1, ge=0)
-    betas: tuple[float, float] = (0.9, 0.95)
+    betas: tuple[Beta, Beta] = (0.9, 0.95)
     clip: float = Field(1.0, gt=0)  # gradient norm
     skip_sigma: float | None = Field(6.0, gt=0)  # gradients this many deviations above the usual norm are left out; null: none
     rewinds: int = Field(3, ge=0)  # times a run that is lost goes back to its last good checkpoint
     average: float | None = Field(None, gt=0, lt=1)  # decay of a moving average of the weights, which is validated and saved; null: none
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, le=1 << 63)
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 on a GPU that has it, float32 on a CPU
     parallel: Literal["ddp", "fsdp"] = "ddp"  # several processes: each with the whole model, or each with a part of it
     offload: bool = False  # with fsdp, on one process too: weights, gradients and moments rest in the host's memory
@@ -287,6 +289,8 @@ def _explain(error: dict[str, Any]) -> str:
         given = error.get("input", {})
         given = given.get("architecture") if isinstance(given, dict) else given
         return f"model.architecture is '{given}'; it is one of dense, v1, v2"
+    if error["type"] == "string_pattern_mismatch":
+        return f"{key} takes letters, digits and the signs _ . + -, and begins with a letter or digit; it is {error.get('input')!r}"
     message = error["msg"].removeprefix("Value error, ")
     return message if message.startswith(("model.", "train.", "data.")) else f"{key}: {message} (it is {error.get('input')!r})"
 

@@ -49,10 +49,6 @@ def _range(series: dict[str, Any]) -> str:
     return f"{series['median']:.2f} times ({series['min']:.2f}-{series['max']:.2f})"
 
 
-def _inverse(series: dict[str, Any]) -> dict[str, float]:
-    return {"median": 1 / series["median"], "min": 1 / series["max"], "max": 1 / series["min"]}
-
-
 def _over(rounds: dict[str, Any], below: dict[str, Any]) -> dict[str, float]:
     """The ratio of two series of the same interleaved rounds."""
     from braingpt.bench.clock import Series

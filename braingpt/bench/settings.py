@@ -85,9 +85,10 @@ def settle(
     context = context or recipe.train.context
     gpu = place.type == "cuda"
     batch = batch or (recipe.train.micro_batch or recipe.train.batch if gpu else max(1, min(recipe.train.batch, CPU_TOKENS // context)))
-    if steps and tokens:
+    if steps is not None and tokens:
         raise UserError("--steps and --tokens say the same thing twice; name one of them")
-    steps = steps or (-(-tokens // (batch * context)) if tokens else GPU_STEPS if gpu else CPU_STEPS.get(size, 5))
+    if steps is None:
+        steps = -(-tokens // (batch * context)) if tokens else GPU_STEPS if gpu else CPU_STEPS.get(size, 5)
     if steps < 2:
         raise UserError(
             f"{f'--tokens {tokens}' if tokens else f'--steps {steps}'}: it takes at least 2 steps, one to warm up and one to measure"

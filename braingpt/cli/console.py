@@ -20,7 +20,11 @@ def console(json_output: bool = False):  # -> rich.console.Console, imported lat
     """A rich console on standard output, or on standard error when standard output is for JSON."""
     from rich.console import Console
 
-    return Console(stderr=json_output, highlight=False)
+    class Screen(Console):
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError  # `guarded` ends well with it, where rich would end with code 1
+
+    return Screen(stderr=json_output, highlight=False)
 
 
 def print_json(value: Any) -> None:
@@ -65,7 +69,19 @@ def guarded(command: Callable[[], Any]) -> int:
             return _say(f"no permission{_at(error)}", 2)
         if isinstance(error, OSError):
             return _say(f"{error.strerror or error}{_at(error)}", 1)
+        if _out_of_memory(error):
+            return _say("there is not enough memory for this; a smaller model, batch or context takes less", 1)
         return _say(f"{type(error).__name__}: {error} (BRAINGPT_TRACEBACK=1 shows where)", 1)
+
+
+def _out_of_memory(error: Exception) -> bool:
+    if isinstance(error, MemoryError):
+        return True
+    if not isinstance(error, RuntimeError):  # all of torch's are; before torch was imported none is
+        return False
+    from braingpt.train.setup import is_out_of_memory
+
+    return is_out_of_memory(error)
 
 
 def _at(error: OSError) -> str:

@@ -53,7 +53,8 @@ def quickstart(
     recipe = load_recipe("nano-v2", [f"name={NAME}"])
     steps = max(20, min(recipe.train.steps, round(60 * minutes / step_seconds(recipe, [DATA], "cpu"))))
     screen.print(f"{steps} steps take about {60 * minutes:.0f} s here" if steps < recipe.train.steps else f"{steps} steps")
-    recipe = load_recipe("nano-v2", [f"name={NAME}", f"train.steps={steps}"])
+    warmup, save_every = min(recipe.train.warmup, steps // 4), min(recipe.train.save_every, steps // 2)  # few steps: all in proportion
+    recipe = load_recipe("nano-v2", [f"name={NAME}", f"train.steps={steps}", f"train.warmup={warmup}", f"train.save_every={save_every}"])
     result = train(recipe, out, [DATA], reporter=reporter_for(screen), device="cpu")
     if result.interrupted:
         console(True).print(f"stopped after step {result.step}; braingpt quickstart begins again", soft_wrap=True)

@@ -108,17 +108,12 @@ def add_language(
 @app.command()
 def report(paths: Paths, column: Column = None, tokenizer: Chosen = None, json_output: Json = False) -> None:
     """Measure what texts cost in tokens. By path and language, beside other vocabularies whose rank files are at hand."""
-    from braingpt.errors import UserError
     from braingpt.tokenizer import report as reports
     from braingpt.tokenizer.named import NAMED, open_tokenizer
 
     skipped: list[str] = []
     name = tokenizer if tokenizer in NAMED else "braingpt" if tokenizer is None else Path(tokenizer).name
     rows, absent = reports.measure(_texts(paths, column, skipped), open_tokenizer(tokenizer), name)
-    if not rows:
-        raise UserError(
-            f"no text in {', '.join(map(str, paths))}" + (f"; skipped {len(skipped)}, the first: {skipped[0]}" if skipped else "")
-        )
     if json_output:
         print_json(reports.as_json(rows, absent) | {"skipped": len(skipped)})
         return
@@ -185,13 +180,20 @@ def _table(row: "Row", width: int) -> "Table":
 
 
 def _texts(paths: list[Path], column: str | None, skipped: list[str]) -> Iterator[tuple[str, str]]:
-    """(the path given, a text under it) for everything readable; what is broken inside a file goes to `skipped`."""
+    """(the path given, a text under it) for everything readable; what is broken inside a file goes to `skipped`. UserError where there is none."""
     from braingpt.data import files
+    from braingpt.errors import UserError
 
+    found = False
     for path in paths:
         for file in files.find([path]):
             for document in files.read(file, column, lambda rule, sample: skipped.append(f"{rule}: {sample}")):
+                found = True
                 yield str(path), document.text
+    if not found:
+        raise UserError(
+            f"no text in {', '.join(map(str, paths))}" + (f"; skipped {len(skipped)}, the first: {skipped[0]}" if skipped else "")
+        )
 
 
 def _tell_skipped(skipped: list[str]) -> None:

@@ -96,7 +96,7 @@ def read_manifest(folder: Path) -> Manifest:
     """The manifest of a prepared folder. Raises UserError for a missing folder or a manifest that cannot be read."""
     path = folder / NAME
     if not path.is_file():
-        reason = "is not a prepared data folder" if folder.is_dir() else "does not exist"
+        reason = "is not a prepared data folder" if folder.exists() else "does not exist"
         raise UserError(f"{folder} {reason}; make it with: {command_for(folder)}")
     try:
         return Manifest.model_validate_json(path.read_bytes())

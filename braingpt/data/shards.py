@@ -19,7 +19,6 @@ class ShardSet:
 
     def __init__(self, folders: list[tuple[Path, Manifest]]) -> None:
         self.folders = [folder for folder, _ in folders]
-        self.manifests = [manifest for _, manifest in folders]
         self._files: dict[tuple[str, str], list[np.ndarray]] = {}
         for folder, manifest in folders:
             dtype = np.dtype(manifest.dtype).newbyteorder("<")

@@ -68,7 +68,7 @@ class Figure:
         return self.chance is not None or self.metric.startswith("acc")
 
     def interval(self) -> tuple[float, float] | None:
-        """The 95 % interval; None below two units."""
+        """The 95 % interval; None where a stratum has fewer than two units: one unit says nothing of how they vary."""
         if self.given:
             value, error = self.given
             return None if error is None else (value - NORMAL * error, value + NORMAL * error)
@@ -134,11 +134,12 @@ def compared(first: list[Figure], second: list[Figure]) -> list[Comparison]:
 
 
 def _interval(amount_U: np.ndarray, weight_U: np.ndarray, stratum_U: np.ndarray | None) -> tuple[float, float] | None:
-    if len(amount_U) < 2 or not weight_U.sum():
+    strata = _strata(len(amount_U), stratum_U)
+    if min(map(len, strata), default=0) < 2 or not weight_U.sum():
         return None
     draw = np.random.default_rng(SEED)
     above_R, below_R = np.zeros(RESAMPLES), np.zeros(RESAMPLES)
-    for part in _strata(len(amount_U), stratum_U):
+    for part in strata:
         for rows in _pieces(RESAMPLES, len(part)):
             drawn = part[draw.integers(0, len(part), (rows.stop - rows.start, len(part)))]
             above_R[rows] += amount_U[drawn].sum(1)

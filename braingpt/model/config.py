@@ -12,16 +12,16 @@ VOCAB = 16_448  # 16,384 byte-pair entries and 64 special tokens: a multiple of 
 
 
 class Settings(BaseModel):
-    """A checked, immutable group of settings."""
+    """A checked, immutable group of settings. Every number is finite: infinity and NaN are refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Shell(Settings):
     """What all architectures share: embedding, `layers` blocks of width `hidden`, tied head."""
 
-    layers: int = Field(ge=1)
-    hidden: int = Field(ge=8)
+    layers: int = Field(ge=1, le=1024)  # upper bounds catch slips of the hand, which would be built for hours
+    hidden: int = Field(ge=8, le=65_536)
     heads: int = Field(ge=1)
     vocab: int = Field(VOCAB, ge=2, le=65_536)
     rope_base: float = Field(10_000.0, gt=1)

@@ -34,8 +34,8 @@ def locked(path: Path) -> Iterator["RunFolder"]:
     Raises UserError when another process writes there, or when `path` is a file or a folder of other things.
     """
     path = Path(path)
-    if path.exists() and not path.is_dir():
-        raise UserError(f"{path} is a file; --out takes a folder")
+    if file := next((part for part in (path, *path.parents) if part.is_file()), None):
+        raise UserError(f"{file} is a file; --out takes a folder")
     if path.is_dir() and not is_run(path) and any(entry.name != LOCK for entry in path.iterdir()):
         raise UserError(f"{path} holds other files than a run's; --out takes a new folder")
     path.mkdir(parents=True, exist_ok=True)

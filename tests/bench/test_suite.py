@@ -261,6 +261,7 @@ def test_settings_left_out_come_from_the_recipe_and_fit_a_processor():
         ((["v3"],), {}, "unknown architecture 'v3' of size nano; did you mean 'v"),
         ((["v1", "v1"],), {}, "different architectures"),
         ((["v1"], "hugo"), {}, "no recipes of size 'hugo'; known: .*small"),
+        ((["v1"], "nano"), {"steps": 0}, "--steps 0: it takes at least 2"),
         ((["v1"], "nano"), {"steps": 1}, "--steps 1: it takes at least 2"),
         ((["v1"], "nano"), {"tokens": 10}, "--tokens 10: it takes at least 2"),
         ((["v1"], "nano"), {"steps": 5, "tokens": 10}, "name one of them"),

@@ -5,6 +5,7 @@ import sys
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 
 def piped(monkeypatch, raw: bytes) -> None:
@@ -117,3 +118,16 @@ def test_a_port_in_use_is_said(here, braingpt, capsys):
         taken.listen()
         assert braingpt("serve", "--port", taken.getsockname()[1], "--device", "cpu") == 2
     assert "choose another --host or --port" in capsys.readouterr().err
+
+
+def test_memory_that_runs_out_is_told_in_one_line(capsys):
+    from braingpt.cli.console import guarded
+
+    assert guarded(lambda: torch.empty(1 << 60)) == 1
+    assert capsys.readouterr().err == "braingpt: there is not enough memory for this; a smaller model, batch or context takes less\n"
+
+
+def test_a_reader_that_leaves_is_no_failure(here):
+    with subprocess.Popen([sys.executable, "-m", "braingpt", "data", "list"], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as command:
+        command.stdout.close()
+        assert command.wait(120) == 0 and command.stderr.read() == b""

@@ -72,6 +72,7 @@ def test_the_pool_keeps_its_strata():
     pool = pooled(parts)
     assert pool.value == pytest.approx(65 / 55) and pool.language == "all"
     assert pool.interval() == pytest.approx((65 / 55, 65 / 55))  # no stratum varies inside, so neither does the pool
+    assert pooled([figure([1.0]), figure([3.0])]).interval() is None  # how a stratum of one unit varies is not known
 
 
 def test_other_units_are_refused_and_namesakes_found():

@@ -11,6 +11,7 @@ from braingpt.model.columns import SilencedColumns, SparseColumns
 from braingpt.model.competition import Competition
 from braingpt.model.config import ColumnsConfig, SharedColumnsConfig, SilencedColumnsConfig
 from braingpt.model.selection import Selection, Selector
+from braingpt.model.selective import SelectiveAttention
 from braingpt.recipes import load_recipe, shipped
 from tests.conftest import SMALL, awake
 
@@ -307,3 +308,12 @@ def test_recording_stops_with_its_block(small):
         tokens = [layer.tokens for layer in layers]
         small(ids)
     assert tokens == [8] * len(layers) == [layer.tokens for layer in layers]
+
+
+def test_the_choice_of_tokens_that_attend_learns():
+    """The score takes part in the loss through the tokens that were chosen; without it the selector would stay as it was drawn."""
+    model = awake(SMALL["v2"]).train()
+    ids = torch.randint(0, 97, (4, 33), generator=torch.Generator().manual_seed(4))
+    model(ids[:, :-1], ids[:, 1:]).loss.backward()
+    selectors = [layer.selector for layer in model.modules() if isinstance(layer, SelectiveAttention)]
+    assert selectors and all(selector.weight.grad is not None and selector.weight.grad.abs().sum() > 0 for selector in selectors)

@@ -79,6 +79,10 @@ def test_what_cannot_be_done_is_said_before_the_work(corpus, tmp_path, monkeypat
     (tmp_path / "empty.txt").touch()
     with pytest.raises(UserError, match=r"no text in .*empty\.txt"):
         run("report", tmp_path / "empty.txt")
+    (tmp_path / "latin.txt").write_bytes(b"caf\xe9")
+    with pytest.raises(UserError, match=r"no text in .*latin\.txt; skipped 1, the first: not UTF-8"):
+        run("train", tmp_path / "latin.txt", "--out", tmp_path / "made")
+    assert not (tmp_path / "made").exists()
 
 
 def test_encode_shows_ids_and_parts_of_characters():

@@ -74,6 +74,14 @@ def test_mistakes_are_one_line_and_leave_nothing(here, capsys, arguments, messag
     assert message in error and error.count("\n") == 1 and not list(here.rglob("*.*"))
 
 
+def test_a_file_is_no_run_folder_and_stays(here, data, capsys):
+    (here / "note").write_text("x")
+    for out in ("note", "note/below"):
+        assert braingpt("train", "--recipe", "nano-dense", "--data", data, "--out", out, "--device", "cpu") == 2
+        assert capsys.readouterr().err.endswith("note is a file; --out takes a folder\n")
+    assert (here / "note").read_text() == "x"
+
+
 def test_ctrl_c_saves_and_names_the_command_that_goes_on(here, data):
     command = [sys.executable, "-m", "braingpt", "train", "--recipe", "nano-dense", "--data", str(data), "--device", "cpu"]
     process = subprocess.Popen(

@@ -6,7 +6,7 @@ from torch import nn
 
 from braingpt.recipes import TrainConfig
 from braingpt.train.muon import Muon, _iterated, orthogonalised
-from braingpt.train.optimizer import build_optimizer, decays, pack_state, unpack_state
+from braingpt.train.optimizer import build_optimizer, decays, pack_state, set_learning_rate, unpack_state
 
 
 class Model(nn.Module):
@@ -38,6 +38,16 @@ def test_only_matrices_decay():
     groups = build_optimizer(model, TrainConfig(weight_decay=0.3)).param_groups
     assert {group["weight_decay"] for group in groups} == {0.3, 0.0}
     assert sum(len(group["params"]) for group in groups) == len(list(model.parameters()))
+
+
+@pytest.mark.parametrize("kind", ["adamw", "muon"])
+def test_the_embedding_has_a_rate_of_its_own(kind):
+    model = Model()
+    optimizer = build_optimizer(model, TrainConfig(optimizer=kind, embedding_rate=4))
+    set_learning_rate(optimizer, 1e-3)
+    rates = {parameter: group["lr"] for group in optimizer.param_groups for parameter in group["params"]}
+    assert all(rate == pytest.approx(4e-3 if parameter is model.embedding.weight else 1e-3) for parameter, rate in rates.items())
+    assert len(rates) == len(list(model.parameters()))
 
 
 @pytest.mark.parametrize("kind", ["adamw", "muon"])
