@@ -1,4 +1,7 @@
-"""The two errors a user may see. The command line prints their message on one line, without a traceback."""
+"""The two errors a user may see. The command line prints their message on one line, without a traceback.
+
+Where several processes end with the same error, one of them says it: the others' has an attribute `said`.
+"""
 
 import difflib
 from collections.abc import Iterable

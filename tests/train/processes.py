@@ -3,6 +3,8 @@
 They are forks of one that has imported everything, which takes a fifth of torchrun's time; `test_distributed.py` starts some as a user does.
 """
 
+import errno
+import json
 import os
 import sys
 from pathlib import Path
@@ -13,7 +15,8 @@ import torch.distributed.checkpoint
 import torch.distributed.fsdp
 import torch.multiprocessing
 
-from braingpt.train import gradients
+from braingpt.errors import Failure, UserError
+from braingpt.train import gradients, run_folder
 from braingpt.train.loop import train
 from tests.train.conftest import tiny
 
@@ -46,6 +49,33 @@ def short_of_memory(data: Path, out: Path) -> None:
     train(recipe.model_copy(update={"train": recipe.train.model_copy(update={"micro_batch": None})}), out, [data], device="cpu")
 
 
+def wrong(data: Path, out: Path) -> None:
+    """Runs that cannot begin: what each process was told of them, and whether it is the one to say it."""
+    run_folder.RunFolder.prepare = full  # the first process alone has one
+    taken, other = out / "taken", out / "other"
+    if dist.get_rank() == 0:
+        for folder in (taken, other):
+            folder.mkdir(exist_ok=True)
+        (taken / "metrics.jsonl").touch()
+        (other / "letter.txt").touch()
+    recipe = RECIPES["dense"]
+    foreign = recipe.model_copy(update={"model": recipe.model.model_copy(update={"vocab": 100})})
+    odd = recipe.model_copy(update={"train": recipe.train.model_copy(update={"batch": 3})})
+    dist.barrier()
+    told = []
+    for settings, folder in ((recipe, taken), (recipe, other), (foreign, out / "a"), (odd, out / "b"), (recipe, out / "full")):
+        try:
+            train(settings, folder, [data], device="cpu")
+        except (UserError, Failure, OSError) as error:
+            told.append([type(error).__name__, str(error), error.said])
+    (out / f"told-{dist.get_rank()}.json").write_text(json.dumps(told))
+
+
+def full(*_) -> None:
+    """A disk that takes nothing."""
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
 def work(rank: int, world: int, mode: str, data: Path, out: Path) -> None:
     """All runs of one launch."""
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world)}
@@ -56,6 +86,7 @@ def work(rank: int, world: int, mode: str, data: Path, out: Path) -> None:
     else:
         train(sharded("v2", steps=5), out / "two", [data], resume=str(out / "v2"), device="cpu")
         short_of_memory(data, out / "short")
+        wrong(data, out)
     dist.destroy_process_group()
 
 

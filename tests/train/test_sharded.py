@@ -1,6 +1,7 @@
 """Weights spread over processes (FSDP2 on gloo), and checkpoints of parts."""
 
 import errno
+import json
 import os
 import shutil
 import subprocess
@@ -133,6 +134,20 @@ def test_a_full_disk_is_told_as_such(tmp_path, monkeypatch):
 def test_processes_take_smaller_pieces_together_where_one_is_short_of_memory(runs):
     assert losses(runs / "short") == pytest.approx(losses(runs / "dense"), rel=2e-6)
     assert checkpoint.read_state(shelf.newest(runs / "short"))["micro_batch"] == 1
+
+
+def test_what_one_process_meets_all_are_told_and_one_says(runs):
+    told = [json.loads((runs / f"told-{rank}.json").read_text()) for rank in (0, 1)]
+    assert [line[:2] for line in told[0]] == [line[:2] for line in told[1]]
+    assert all(not zero[2] and one[2] for zero, one in zip(*told, strict=True))
+    expected = (
+        "taken exists; --resume auto",
+        "other holds other files",
+        "a vocabulary of",
+        "must be a multiple of the number of",
+        "No space",
+    )
+    assert all(words in line[1] for words, line in zip(expected, told[0], strict=True))
 
 
 def test_one_process_alone_may_shard_too_and_goes_on_whole(tmp_path, data):
