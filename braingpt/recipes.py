@@ -134,8 +134,6 @@ class Recipe(Settings):
             return self
         if self.model.depth_exits:
             raise ValueError("train.growth and model.depth.share below 1 do not go together: new exits would come before the old layers")
-        if self.train.parallel == "fsdp":
-            raise ValueError("train.growth needs whole weights; train.parallel=ddp has them")
         if len(layers) == 1:
             raise ValueError("train.growth has nothing to grow: the model has one layer")
         if growth != "doubling" and len(growth) != len(layers) - 1:

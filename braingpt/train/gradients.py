@@ -32,7 +32,8 @@ def gradients(trainer: Any) -> tuple[Tensor, Tensor]:
     """Fill the gradients from the step's batch, piece by piece; (mean loss, norm before clipping). A rehearsal exchanges none of them."""
     trainer.model.train()
     if trainer.model.early is not None:
-        trainer.model.early.draws.manual_seed(hash((trainer.config.seed, trainer.step, trainer.world.rank)))
+        alike = trainer.world.sharded  # who shares weights calls the same blocks, or waits for the others for ever
+        trainer.model.early.draws.manual_seed(hash((trainer.config.seed, trainer.step, 0 if alike else trainer.world.rank)))
     total, pieces = torch.zeros((), device=trainer.device), trainer.feed.pieces(trainer.step, trainer.micro)
     for piece in pieces:
         with trainer.world.collecting(trainer.forward, last=trainer.rehearsed and piece is pieces[-1]):

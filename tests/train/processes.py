@@ -22,11 +22,13 @@ from tests.train.conftest import tiny
 
 # As small as they may be with something of every kind; pieces of one window, which four processes have as well.
 STEPS = ("train.steps=3", "train.save_every=3", "train.eval_every=3", "train.micro_batch=1", "train.warmup=1")
+GROWING = ("train.growth=[0.5]",)  # in the third step
 RECIPES = {
-    "dense": tiny("dense", *STEPS, "train.optimizer=adamw", "train.average=0.9", "train.recompute=true"),
-    "v1": tiny("v1", *STEPS, "train.optimizer=muon"),
+    "dense": tiny("dense", *STEPS, *GROWING, "train.optimizer=adamw", "train.average=0.9", "train.recompute=true", "train.save_every=1"),
+    "v1": tiny("v1", *STEPS, *GROWING, "train.optimizer=muon"),
     "v2": tiny("v2", *STEPS, "train.optimizer=adamw", "model.depth.share=0.7", "model.depth.exits=[1]"),
 }
+DROPPING = tiny("v1", "model.layers=3", "model.early_exit.dropout=0.9", "model.early_exit.loss=0.5").model
 
 
 def sharded(name: str, **changes):
@@ -85,6 +87,8 @@ def work(rank: int, world: int, mode: str, data: Path, out: Path) -> None:
             train(sharded(name), out / name, [data], device="cpu")
     else:
         train(sharded("v2", steps=5), out / "two", [data], resume=str(out / "v2"), device="cpu")
+        train(sharded("dense"), out / "grown", [data], resume=str(out / "dense/checkpoints/step-0000002"), device="cpu")
+        train(sharded("v1", steps=2, growth=None).model_copy(update={"model": DROPPING}), out / "dropping", [data], device="cpu")
         short_of_memory(data, out / "short")
         wrong(data, out)
     dist.destroy_process_group()
