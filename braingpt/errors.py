@@ -16,10 +16,10 @@ class Failure(RuntimeError):
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """`"; did you mean X?"` for the known name closest to `name`, or the whole list when none is close."""
+    """`"; did you mean X?"` for the known name closest to `name`, or the whole list when none is close; "" where none is known."""
     known = sorted(known)
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"; did you mean '{close[0]}'?" if close else f"; known: {', '.join(known)}"
+    return f"; did you mean '{close[0]}'?" if close else f"; known: {', '.join(known)}" if known else ""
 
 
 def brief(error: BaseException) -> str:

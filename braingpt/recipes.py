@@ -9,7 +9,7 @@ The resolved recipe is saved with every run (`save_recipe`) and loads again with
 import re
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Annotated, Any, Literal, NamedTuple, get_args
 
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
@@ -44,6 +44,9 @@ class LengthPhase(Settings):
     context: int = Field(ge=2)
 
 
+Decay = Annotated[float, Field(ge=0, lt=1)]
+
+
 class TrainConfig(Settings):
     """How long, how fast, how large. A step sees `batch` windows of `context` tokens, `micro_batch` at a time."""
 
@@ -61,12 +64,12 @@ class TrainConfig(Settings):
     warmup: int = Field(50, ge=0)  # steps
     final_lr: float = Field(0.1, ge=0, le=1)  # share of lr at the last step
     weight_decay: float = Field(0.1, ge=0)
-    betas: tuple[float, float] = (0.9, 0.95)
+    betas: tuple[Decay, Decay] = (0.9, 0.95)
     clip: float = Field(1.0, gt=0)  # gradient norm
     skip_sigma: float | None = Field(6.0, gt=0)  # gradients this many deviations above the usual norm are left out; null: none
     rewinds: int = Field(3, ge=0)  # times a run that is lost goes back to its last good checkpoint
     average: float | None = Field(None, gt=0, lt=1)  # decay of a moving average of the weights, which is validated and saved; null: none
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**63)
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 on a GPU that has it, float32 on a CPU
     parallel: Literal["ddp", "fsdp"] = "ddp"  # several processes: each with the whole model, or each with a part of it
     offload: bool = False  # with fsdp, on one process too: weights, gradients and moments rest in the host's memory
@@ -285,6 +288,9 @@ def _explain(error: dict[str, Any]) -> str:
         given = error.get("input", {})
         given = given.get("architecture") if isinstance(given, dict) else given
         return f"model.architecture is '{given}'; it is one of dense, v1, v2"
+    wanted = {"model_type": "a group of settings", "model_attributes_type": "a group of settings", "tuple_type": "a list, like [a, b]"}
+    if error["type"] in wanted:
+        return f"{key} is {wanted[error['type']]}, not {error['input']!r}"
     message = error["msg"].removeprefix("Value error, ")
     return message if message.startswith(("model.", "train.", "data.")) else f"{key}: {message} (it is {error.get('input')!r})"
 

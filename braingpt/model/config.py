@@ -14,7 +14,7 @@ VOCAB = 16_448  # 16,384 byte-pair entries and 64 special tokens: a multiple of 
 class Settings(BaseModel):
     """A checked, immutable group of settings."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True)
 
 
 class Shell(Settings):

@@ -152,9 +152,9 @@ class Trainer:
     def _make_ready(self, checkpoint_bytes: int, start: Path | None) -> None:
         """The run folder and the loggers; the first process's matter."""
         self.run.check_space(checkpoint_bytes)
-        self.run.prepare(self.recipe, self.step, run_of(start) if start else None)
-        if self.config.loggers:
+        if self.config.loggers:  # one that is not installed is found before the folder is a run's
             self.loggers = Loggers(self.config.loggers, self.run.path, self.recipe)
+        self.run.prepare(self.recipe, self.step, run_of(start) if start else None)
 
     def _settle_threads(self, worth_it: bool) -> None:
         """Compute with as many threads as this run did before, or does fastest. Trying leaves no trace."""

@@ -19,7 +19,7 @@ from braingpt.recipes import Recipe
 from braingpt.train.lowbit import BLOCK, in_8_bits, quantised
 from braingpt.train.memory import Demand, available, demand
 from braingpt.train.optimizer import orthogonalises, trainable
-from braingpt.train.setup import autocast_dtype
+from braingpt.train.setup import autocast_dtype, matmul_flops
 
 ROOM = 0.9  # share of the free memory that is planned with
 # What a process on a CPU takes beside tensors: interpreter, torch and libraries; and the C library's heap, which holds tensors of many sizes
@@ -210,7 +210,15 @@ def plan_run(
     tried = demand(recipe, device)
     if device.type == "cpu":  # where device and host are one
         room = max(0, room - plan.host_bytes)
-    return plan.tried(tried, rows, min(micro_batch or fitting(plan, tried, rows, room) or 1, most)), room
+    plan = plan.tried(tried, rows, min(micro_batch or fitting(plan, tried, rows, room) or 1, most))
+    # Differences of short timings may come to nothing on a busy machine; faster than its matrix products no step is.
+    least = (
+        plan.training_flops
+        / plan.steps
+        / processes
+        / matmul_flops(device, autocast_dtype(config, device) if device.type == "cuda" else None)
+    )
+    return replace(plan, step_seconds=max(plan.step_seconds, least)), room
 
 
 def shortfall(plan: Plan, room: int, device: torch.device, held: int = 0) -> str | None:
