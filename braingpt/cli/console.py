@@ -8,6 +8,7 @@ import errno
 import json
 import os
 import sys
+import time
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -52,6 +53,7 @@ def guarded(command: Callable[[], Any]) -> int:
         if os.environ.get("BRAINGPT_TRACEBACK"):
             raise
         if getattr(error, "said", False):
+            time.sleep(5)  # torchrun ends all once one has ended: the one that speaks goes first
             return 2 if isinstance(error, UserError) else 1
         if hasattr(error, "format_message"):  # typer's usage errors: an unknown option, a missing argument
             if type(error).__name__ == "NoArgsIsHelpError":
