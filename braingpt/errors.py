@@ -1,4 +1,7 @@
-"""The two errors a user may see. The command line prints their message on one line, without a traceback."""
+"""The two errors a user may see. The command line prints their message on one line, without a traceback.
+
+Where several processes end with the same error, one of them says it: the others' has an attribute `said`.
+"""
 
 import difflib
 from collections.abc import Iterable
@@ -13,11 +16,11 @@ class Failure(RuntimeError):
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """`"; did you mean X?"` for the known name closest to `name`, or the whole list when none is close."""
+    """`"; did you mean X?"` for the known name closest to `name`, or the whole list when none is close; "" where none is known."""
     known = sorted(known)
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     parting = "; " if any(", " in name for name in known) else ", "
-    return f"; did you mean '{close[0]}'?" if close else f"; known: {parting.join(known)}"
+    return f"; did you mean '{close[0]}'?" if close else f"; known: {parting.join(known)}" if known else ""
 
 
 def brief(error: BaseException) -> str:

@@ -68,7 +68,7 @@ class TrainConfig(Settings):
     skip_sigma: float | None = Field(6.0, gt=0)  # gradients this many deviations above the usual norm are left out; null: none
     rewinds: int = Field(3, ge=0)  # times a run that is lost goes back to its last good checkpoint
     average: float | None = Field(None, gt=0, lt=1)  # decay of a moving average of the weights, which is validated and saved; null: none
-    seed: int = Field(0, ge=0, le=1 << 63)
+    seed: int = Field(0, ge=0, lt=2**63)
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 on a GPU that has it, float32 on a CPU
     parallel: Literal["ddp", "fsdp"] = "ddp"  # several processes: each with the whole model, or each with a part of it
     offload: bool = False  # with fsdp, on one process too: weights, gradients and moments rest in the host's memory
@@ -136,8 +136,6 @@ class Recipe(Settings):
             return self
         if self.model.depth_exits:
             raise ValueError("train.growth and model.depth.share below 1 do not go together: new exits would come before the old layers")
-        if self.train.parallel == "fsdp":
-            raise ValueError("train.growth needs whole weights; train.parallel=ddp has them")
         if len(layers) == 1:
             raise ValueError("train.growth has nothing to grow: the model has one layer")
         if growth != "doubling" and len(growth) != len(layers) - 1:
@@ -291,6 +289,9 @@ def _explain(error: dict[str, Any]) -> str:
         return f"model.architecture is '{given}'; it is one of dense, v1, v2"
     if error["type"] == "string_pattern_mismatch":
         return f"{key} takes letters, digits and the signs _ . + -, and begins with a letter or digit; it is {error.get('input')!r}"
+    wanted = {"model_type": "a group of settings", "model_attributes_type": "a group of settings", "tuple_type": "a list, like [a, b]"}
+    if error["type"] in wanted:
+        return f"{key} is {wanted[error['type']]}, not {error['input']!r}"
     message = error["msg"].removeprefix("Value error, ")
     return message if message.startswith(("model.", "train.", "data.")) else f"{key}: {message} (it is {error.get('input')!r})"
 

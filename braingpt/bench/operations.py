@@ -287,7 +287,7 @@ def two_four_product(s: Shapes) -> Operation:
 def norm_training(s: Shapes) -> Operation:
     """RMSNorm over the width."""
     x = s.random(s.tokens, s.v2.hidden)
-    path = "short backward" if pointwise._short(x) else "torch"
+    path = "short backward" if pointwise.is_short(x) else "torch"
     return Operation(path, s.learning(pointwise.rms_norm, (x,)), 0, _moved((x,), _bytes(x)), s.learning(_torch_norm, (x,)))
 
 
@@ -305,17 +305,17 @@ def relu_training(s: Shapes) -> Operation:
 
 
 def conv_training(s: Shapes) -> Operation:
-    """The mixer's short causal convolution, against torch's depthwise one."""
+    """The mixer's short causal convolution and its SiLU, against torch's depthwise one."""
     config = s.v2.mamba
     channels = round(s.v2.hidden * config.expand) + 2 * config.state
     x, weight = s.random(s.batch, s.context, channels), s.random(channels, config.conv)
 
     def depthwise(x_BLE: Tensor, weight_EK: Tensor) -> Tensor:
-        return F.conv1d(F.pad(x_BLE.mT, (config.conv - 1, 0)), weight_EK[:, None], groups=channels).mT
+        return F.silu(F.conv1d(F.pad(x_BLE.mT, (config.conv - 1, 0)), weight_EK[:, None], groups=channels)).mT
 
     flops = BACKWARD * 2 * x.numel() * config.conv
     return Operation(
-        "shifted products", s.learning(conv.causal_conv, (x, weight)), flops, _moved((x,), _bytes(x)), s.learning(depthwise, (x, weight))
+        "shifted products", s.learning(conv.silu_conv, (x, weight)), flops, _moved((x,), _bytes(x)), s.learning(depthwise, (x, weight))
     )
 
 

@@ -8,6 +8,7 @@ import errno
 import json
 import os
 import sys
+import time
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -33,7 +34,8 @@ def print_json(value: Any) -> None:
 
 
 def guarded(command: Callable[[], Any]) -> int:
-    """Run the command line; return its exit code: 0 well, 1 failure, 2 the user's error, 130 interrupted. No traceback, one line.
+    """Run the command line; return its exit code: 0 well, 1 failure, 2 the user's error, 130 interrupted. No traceback, one line,
+    and none where another process says it.
 
     BRAINGPT_TRACEBACK=1 lets the exception through, for those who work on braingpt itself.
     """
@@ -54,6 +56,9 @@ def guarded(command: Callable[[], Any]) -> int:
     except Exception as error:
         if os.environ.get("BRAINGPT_TRACEBACK"):
             raise
+        if getattr(error, "said", False):
+            time.sleep(5)  # torchrun ends all once one has ended: the one that speaks goes first
+            return 2 if isinstance(error, UserError) else 1
         if hasattr(error, "format_message"):  # typer's usage errors: an unknown option, a missing argument
             if type(error).__name__ == "NoArgsIsHelpError":
                 print(error.format_message())

@@ -30,6 +30,7 @@ def train(
     from braingpt.train.setup import settle_cpu
 
     settle_cpu()  # before anything computes: threads inherit the flag
+    from braingpt.errors import UserError
     from braingpt.train import loop
     from braingpt.train.distributed import rank_of_environment
     from braingpt.train.progress import Reporter, reporter_for
@@ -37,9 +38,12 @@ def train(
     from braingpt.train.shelf import resolve
 
     settings = [*(overrides or []), *(["train.compile=true"] if compile_model else [])]
-    chosen = recipe_to_train(recipe, out, resume, settings)
-    if out is None:
-        out = run_of(resolve(resume)) if resume and resume != "auto" else Path("runs") / chosen.name
+    try:
+        chosen = recipe_to_train(recipe, out, resume, settings)
+        out = out or (run_of(resolve(resume)) if resume and resume != "auto" else Path("runs") / chosen.name)
+    except UserError as error:
+        error.said = rank_of_environment("LOCAL_RANK") > 0  # all processes of a machine meet it
+        raise
     own_folders = any(setting.startswith(("data.folders", "data=")) for setting in settings)
     folders = data or ([Path(folder) for folder in chosen.data.folders] if own_folders else None)
     screen = console(json_output)

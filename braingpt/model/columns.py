@@ -199,7 +199,10 @@ class TwoFourLinear(Linear):
         """Choose the two largest of every four again."""
         rows_OI = held(self.weight).to(self.mask.device)  # FSDP may keep weights on the host
         chosen = whole(sharded_like(two_four_mask(rows_OI), self.weight))
-        self.flip_rate = (chosen != self.mask).float().mean()  # a tensor: reading it would wait for the GPU
+        flips = (
+            (chosen != self.mask).view(torch.uint8).sum(dtype=torch.int32)
+        )  # bytes are added three times as fast as floats are made of them
+        self.flip_rate = flips / chosen.numel()  # a tensor: reading it would wait for the GPU
         self.mask.copy_(chosen)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -11,19 +11,22 @@ import torch
 from braingpt.errors import UserError
 from braingpt.model.config import ModelConfig
 from braingpt.model.lm import LanguageModel, build
+from braingpt.model.sharding import is_sharded, whole
 from braingpt.model.stages import stage_config
 
 
 @torch.no_grad()
 def grow(model: LanguageModel, config: ModelConfig, seed: int = 0) -> LanguageModel:
     """A deeper model of `config` that computes what `model` does; `seed` draws the new blocks: those that a model built with it would have.
+    It is whole, also where `model` is spread over processes, which must all call this together.
 
     Raises UserError where the old ones do not fit.
     """
     if config.layers < model.config.layers or stage_config(config, model.config.layers) != model.config:
         raise UserError(f"a model of {model.config.layers} layers does not grow into one of {config.layers} with other settings")
-    grown = build(config, seed).to(device=model.device, dtype=model.embedding.weight.dtype).train(model.training)
+    device = "cpu" if is_sharded(model.embedding.weight) else model.device  # a device that holds a share may not hold all
+    grown = build(config, seed).to(device=device, dtype=model.embedding.weight.dtype).train(model.training)
     own = grown.state_dict()
     for name, value in model.state_dict().items():
-        own[name].copy_(value)
+        own[name].copy_(whole(value))
     return grown

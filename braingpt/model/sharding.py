@@ -41,6 +41,6 @@ def sharded_like(rows: Tensor, like: Tensor) -> Tensor:
 
 
 def put(target: Tensor, value: Tensor) -> None:
-    """Write a `value` that is whole here into `target`; nothing where it is `target` itself."""
+    """Write a `value` that is whole here, or sharded alike, into `target`; nothing where it is `target` itself."""
     if value is not target:
-        held(target).copy_(own_rows(value, target))
+        held(target).copy_(held(value) if is_sharded(value) else own_rows(value, target))

@@ -127,9 +127,9 @@ def write(
         _flush(folder.parent)
 
     try:
-        together.together(lambda: begin() if together.first else None)
+        together.by_first(begin)
         files = {name: about for found in together.everyone(together.together(own_part)) for name, about in found.items()}
-        together.together(lambda: finish(dict(sorted(files.items()))) if together.first else None)
+        together.by_first(lambda: finish(dict(sorted(files.items()))))
     except BaseException:
         if together.first:
             shutil.rmtree(temporary, ignore_errors=True)

@@ -18,9 +18,11 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from braingpt.errors import Failure, UserError
 from braingpt.recipes import TrainConfig
 
-T = TypeVar("T")
+T, E = TypeVar("T"), TypeVar("E", bound=Exception)
+LOST = ("onnection", "Broken pipe", "remote process")  # in the words of the backends when another process is gone
 
 
 class World:
@@ -42,9 +44,12 @@ class World:
         if self.size == 1:
             return model
         ids = [device.index or 0] if device.type == "cuda" else None
+        choosing = (
+            model.config.architecture != "dense"
+        )  # a step may pass over a weight; looking for such costs a little and warns where none is
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # its name from torch 2.13 on does not exist in 2.11
-            return DistributedDataParallel(model, device_ids=ids, broadcast_buffers=False, find_unused_parameters=True)
+            return DistributedDataParallel(model, device_ids=ids, broadcast_buffers=False, find_unused_parameters=choosing)
 
     def collecting(self, forward: Any, last: bool) -> AbstractContextManager[None]:
         """Around all pieces of a step but the `last`: gradients stay here. Sharded ones are spread piece by piece, or they would not fit."""
@@ -77,21 +82,35 @@ class World:
         return box[0]
 
     def together(self, work: Callable[[], T]) -> T:
-        """`work()`; an OSError of one process is raised by all, so that none waits for the others in vain."""
+        """`work()`; an error of one process that a person is told of is raised by all, so that none waits for the others in vain."""
         done, error = None, None
         try:
             done = work()
-        except OSError as failed:
+        except (UserError, Failure, OSError) as failed:
             error = failed
-        first = next((words for words in self.everyone(error and (error.errno, error.strerror, error.filename)) if words), None)
-        if error is not None or first is not None:
-            raise error or OSError(*first)
-        return done
+        errors = self.everyone(error)
+        first = next((rank for rank, failed in enumerate(errors) if failed), None)
+        if first is None:
+            return done
+        raise _said(error if first == self.rank else errors[first], elsewhere=first != self.rank)
+
+    def by_first(self, work: Callable[[], T]) -> T:
+        """What `work()` of the first process gives, everywhere; an error of it is raised by all."""
+        return self.told(self.together(lambda: work() if self.first else None))
+
+    def alike(self, error: E) -> E:
+        """An error that all processes raise, to be said by the first."""
+        return _said(error, elsewhere=not self.first)
 
     def wait(self) -> None:
         """Until all are here."""
         if self.size > 1:
             dist.barrier()
+
+
+def _said(error: E, elsewhere: bool) -> E:
+    error.said = elsewhere  # for `cli.console.guarded`
+    return error
 
 
 def _sharded(model: nn.Module, device: torch.device, size: int, offload: bool) -> nn.Module:
@@ -109,9 +128,9 @@ def _sharded(model: nn.Module, device: torch.device, size: int, offload: bool) -
     return model
 
 
-def rank_of_environment() -> int:
-    """This process's number as torchrun gives it, 0 where there is none."""
-    return int(os.environ.get("RANK", 0))
+def rank_of_environment(name: str = "RANK") -> int:
+    """This process's number as torchrun gives it, or with LOCAL_RANK its number on this machine; 0 where there is none."""
+    return int(os.environ.get(name, 0))
 
 
 @contextmanager
@@ -125,13 +144,29 @@ def joined(device: torch.device, config: TrainConfig) -> Iterator[tuple[World, t
         yield World(), device
         return
     if device.type == "cuda":
+        if (here := int(os.environ.get("LOCAL_WORLD_SIZE", 1))) > torch.cuda.device_count():
+            raise UserError(
+                f"{here} processes are more than this machine's {torch.cuda.device_count()} GPU(s); torchrun --nproc-per-node takes fewer"
+            )
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", device.index or 0)))
         torch.cuda.set_device(device)
     if ours:
-        alone = {} if "WORLD_SIZE" in os.environ else {"store": dist.HashStore(), "rank": 0, "world_size": 1}
-        dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", **alone)
+        store, rank, size = next(dist.rendezvous("env://")) if "WORLD_SIZE" in os.environ else (dist.HashStore(), 0, 1)
+        if os.environ.get("GROUP_WORLD_SIZE") == "1":  # torchrun keeps one store for all its restarts: gloo would wait for the dead
+            store = dist.PrefixStore(f"start {os.environ['TORCHELASTIC_RESTART_COUNT']}", store)
+        backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+        dist.init_process_group(backend, store=store, rank=rank, world_size=size)
+    world = World(dist.get_rank(), size, sharded, config.offload)
     try:
-        yield World(dist.get_rank(), size, sharded, config.offload), device
+        yield world, device
+    except UserError as error:
+        if not hasattr(error, "said"):  # what only one meets has been agreed on
+            world.alike(error)
+        raise
+    except RuntimeError as error:
+        if size > 1 and not isinstance(error, Failure) and any(word in str(error) for word in LOST):
+            raise world.alike(Failure("another process of this run has ended, and with it the run")) from error
+        raise
     finally:
         if ours:
             dist.destroy_process_group()

@@ -7,6 +7,8 @@ from torch import Tensor
 
 from braingpt.errors import Failure
 from braingpt.model.sharding import whole
+from braingpt.train.progress import windows
+from braingpt.train.run_folder import limit_pieces
 from braingpt.train.setup import autocast, is_out_of_memory
 
 SMALLER = "--set train.recompute=true or a smaller train.context takes less"
@@ -30,7 +32,8 @@ def gradients(trainer: Any) -> tuple[Tensor, Tensor]:
     """Fill the gradients from the step's batch, piece by piece; (mean loss, norm before clipping). A rehearsal exchanges none of them."""
     trainer.model.train()
     if trainer.model.early is not None:
-        trainer.model.early.draws.manual_seed(hash((trainer.config.seed, trainer.step, trainer.world.rank)))
+        alike = trainer.world.sharded  # who shares weights calls the same blocks, or waits for the others for ever
+        trainer.model.early.draws.manual_seed(hash((trainer.config.seed, trainer.step, 0 if alike else trainer.world.rank)))
     total, pieces = torch.zeros((), device=trainer.device), trainer.feed.pieces(trainer.step, trainer.micro)
     for piece in pieces:
         with trainer.world.collecting(trainer.forward, last=trainer.rehearsed and piece is pieces[-1]):
@@ -54,7 +57,7 @@ def fitting_gradients(trainer: Any, before: Counted) -> tuple[Tensor, Tensor]:
     """`gradients`, taken again in pieces of half the size where memory does not suffice. Raises Failure where no piece is small enough.
 
     Who runs out of memory amid an exchange leaves the others waiting. So several processes rehearse the first step of each length without
-    one, agree, and take smaller pieces together.
+    one, agree, and take smaller pieces together. Later, and where weights are spread, the run ends, and its next start takes smaller pieces.
     """
     drawn = torch.get_rng_state()
     while True:
@@ -62,7 +65,7 @@ def fitting_gradients(trainer: Any, before: Counted) -> tuple[Tensor, Tensor]:
         if trainer.world.size == 1 or not trainer.rehearsed:
             fits = all(trainer.world.everyone(found is not None))
         elif found is None:
-            raise Failure(_too_much(trainer, f"--set train.micro_batch={max(1, trainer.micro // 2)} takes less"))
+            raise _next_time(trainer)
         else:
             fits = True
         if fits and trainer.rehearsed:
@@ -88,14 +91,26 @@ def _gradients_or_none(trainer: Any) -> tuple[Tensor, Tensor] | None:
 
 def _halve(trainer: Any) -> None:
     if trainer.micro == 1:
-        raise Failure(_too_much(trainer, SMALLER))
-    trainer.micro = next(rows for rows in range(trainer.micro // 2, 0, -1) if trainer.rows % rows == 0)
+        raise trainer.world.alike(_too_much(trainer))
+    trainer.micro = _smaller(trainer)
     if trainer.device.type == "cuda":
         torch.cuda.empty_cache()
-    many = f"{trainer.micro} window{'s' * (trainer.micro > 1)}"
-    trainer.reporter.note(f"out of memory in step {trainer.step + 1}: going on with {many} at a time")
+    trainer.reporter.note(f"out of memory in step {trainer.step + 1}: going on with {windows(trainer.micro)} at a time")
 
 
-def _too_much(trainer: Any, advice: str) -> str:
-    many = "one window" if trainer.micro == 1 else f"{trainer.micro} windows"
-    return f"{many} of {trainer.config.context} tokens {'does' if trainer.micro == 1 else 'do'} not fit into memory; {advice}"
+def _next_time(trainer: Any) -> Failure:
+    """How this process ends, and the run with it, having written down what the next start may take."""
+    if trainer.micro == 1:
+        return _too_much(trainer)
+    fewer = _smaller(trainer)
+    limit_pieces(trainer.run.path, fewer)
+    again = f"{windows(fewer)} at a time from the last checkpoint on: --resume auto, or torchrun --max-restarts 3 with it"
+    return Failure(f"out of memory in step {trainer.step + 1} with {windows(trainer.micro)} at a time; the next start takes {again}")
+
+
+def _smaller(trainer: Any) -> int:
+    return next(rows for rows in range(trainer.micro // 2, 0, -1) if trainer.rows % rows == 0)
+
+
+def _too_much(trainer: Any) -> Failure:
+    return Failure(f"one window of {trainer.config.context} tokens does not fit into memory; {SMALLER}")

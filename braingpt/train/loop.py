@@ -32,8 +32,8 @@ from braingpt.train.optimizer import set_learning_rate
 from braingpt.train.plan import plan_run, shortfall
 from braingpt.train.progress import Reporter, first_words
 from braingpt.train.result import Result, peak_memory
-from braingpt.train.resume import check_agreement, data_identity, run_of, starting_point, state_of, take_up
-from braingpt.train.run_folder import RunFolder, opened
+from braingpt.train.resume import data_identity, of_this_run, run_of, starting_point, state_of, take_up
+from braingpt.train.run_folder import RunFolder, opened, pieces_limit
 from braingpt.train.saving import Saver, patiently
 from braingpt.train.schedule import layers_at, learning_rate
 from braingpt.train.setup import autocast_dtype, denormals_flushed, matmul_flops, pick_device
@@ -64,16 +64,11 @@ def train(
         denormals_flushed(),
         threads.restored(),
         joined(pick_device(device), recipe.train) as (world, target),
-        opened(Path(out), world.first) as run,
+        opened(Path(out), world) as run,
     ):
-        start = world.told(starting_point(run.path, resume, reporter.note) if world.first else None)
-        if start and not folders:
-            folders = checkpoint.run_recipe(start).data.folders
-        paths = tuple(map(Path, folders or recipe.data.folders))
-        recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"folders": tuple(map(str, paths))})})
-        if start:
-            check_agreement(checkpoint.run_recipe(start), recipe, start)
-        trainer = Trainer(recipe, run, paths, target, reporter, world)
+        start = world.by_first(lambda: starting_point(run.path, resume, reporter.note))
+        recipe = world.together(lambda: of_this_run(recipe, folders, start))
+        trainer = Trainer(recipe, run, [Path(folder) for folder in recipe.data.folders], target, reporter, world)
         trainer.begin(start)
         try:
             with stop_on_signals() as stop:
@@ -103,10 +98,8 @@ class Trainer:
         self.world = world or World()
         if config.batch % self.world.size:
             raise UserError(f"train.batch ({config.batch}) must be a multiple of the number of processes ({self.world.size})")
+        self.world.together(lambda: self._open(folders))
         self.rows = config.batch // self.world.size  # of each process
-        self.tokenizer, self.shards = open_data(folders, recipe)
-        self.data = data_identity(folders)
-        self.feed = Feed(recipe, self.shards, self.tokenizer, device, self.world.rank, self.world.size)
         self.dtype = autocast_dtype(config, device)
         take_model(self, model or fresh_model(recipe, layers_at(0, recipe)))
         self.grown_from: int | None = None  # layers before this step, where it began with growing
@@ -127,6 +120,12 @@ class Trainer:
         shards = self.shards
         self.validates = any(shards.tokens("validation", name) > config.context for name in shards.languages("validation"))
 
+    def _open(self, folders: Sequence[Path]) -> None:
+        """The data, where they suit the recipe."""
+        self.tokenizer, self.shards = open_data(folders, self.recipe)
+        self.data = data_identity(folders)
+        self.feed = Feed(self.recipe, self.shards, self.tokenizer, self.device, self.world.rank, self.world.size)
+
     def begin(self, start: Path | None) -> None:
         """Take up the checkpoint `start`, or begin anew; make the run folder ready and say what lies ahead."""
         if start:
@@ -136,21 +135,26 @@ class Trainer:
         for tensor in map(held, [*self.model.parameters(), *self.model.buffers()]):
             resting[tensor.device.type] += tensor.numel() * tensor.element_size()
         micro, here = self.micro if start else None, resting[self.device.type]
-        plan, room = plan_run(self.recipe, self.device, tokens, epochs, micro, held=here, processes=self.world.size)
+        limit = self.world.by_first(lambda: pieces_limit(self.run.path))
+        plan, room = plan_run(self.recipe, self.device, tokens, epochs, micro, held=here, processes=self.world.size, most=limit)
         self.micro = min(self.world.everyone(plan.micro_batch))
         if short := shortfall(plan, room, self.device, resting["cpu"]):
             self.reporter.note(f"it may not fit: {short}; {SMALLER}")
-        self.run.check_space(plan.checkpoint_bytes)
-        self.run.prepare(self.recipe, self.step, run_of(start) if start else None)
-        if self.config.loggers and self.world.first:
-            self.loggers = Loggers(self.config.loggers, self.run.path, self.recipe)
+        self.world.by_first(lambda: self._make_ready(plan.checkpoint_bytes, start))
         self._settle_threads(plan.training_flops > SHORT)
         self.peak_flops = matmul_flops(self.device, self.dtype) if plan.training_flops > SHORT else None
         self._recall()
-        self.run.settle(self.best, self.config.keep)  # a kill may have come between a validation and this
+        self.world.by_first(lambda: self.run.settle(self.best, self.config.keep))  # a kill may have come between a validation and this
         self.reporter.begin(plan.summary(), self.step, self.config.steps)
-        for words in first_words(self, start):
+        for words in first_words(self, start, limit):
             self.reporter.note(words)
+
+    def _make_ready(self, checkpoint_bytes: int, start: Path | None) -> None:
+        """The run folder and the loggers; the first process's matter."""
+        self.run.check_space(checkpoint_bytes)
+        if self.config.loggers:  # one that is not installed is found before the folder is a run's
+            self.loggers = Loggers(self.config.loggers, self.run.path, self.recipe)
+        self.run.prepare(self.recipe, self.step, run_of(start) if start else None)
 
     def _settle_threads(self, worth_it: bool) -> None:
         """Compute with as many threads as this run did before, or does fastest. Trying leaves no trace."""
@@ -276,7 +280,7 @@ class Trainer:
                 self.guard.new_level()
                 return False
             last = f"; the last good checkpoint is {good}" if good else ""
-            raise Failure(f"{lost}{last}; try a lower train.lr")
+            raise self.world.alike(Failure(f"{lost}{last}; try a lower train.lr"))
         astray, offset, rewinds = self.step, self.feed.offset, self.rewinds + 1
         checkpoint.verify(good)
         take_up(self, good)
@@ -302,7 +306,7 @@ class Trainer:
     def _recall(self) -> None:
         """Take up the validations the run folder holds: one may be younger than its checkpoint."""
         self.validation = None
-        for record in self.world.told(self.run.validations() if self.world.first else None):
+        for record in self.world.by_first(self.run.validations):
             self.validation = record
             self._compare(record)
 

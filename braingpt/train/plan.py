@@ -19,7 +19,7 @@ from braingpt.recipes import Recipe
 from braingpt.train.lowbit import BLOCK, in_8_bits, quantised
 from braingpt.train.memory import Demand, available, demand
 from braingpt.train.optimizer import orthogonalises, trainable
-from braingpt.train.setup import autocast_dtype
+from braingpt.train.setup import autocast_dtype, matmul_flops
 
 ROOM = 0.9  # share of the free memory that is planned with
 # What a process on a CPU takes beside tensors: interpreter, torch and libraries; and the C library's heap, which holds tensors of many sizes
@@ -193,23 +193,32 @@ def plan_run(
     thorough: bool = False,
     held: int = 0,
     processes: int = 1,
+    most: int | None = None,
 ) -> tuple[Plan, int]:
     """(plan, bytes of memory to be used) of a run on this device. Where the recipe leaves the micro-batch open it is the largest that fits.
 
-    `micro_batch`: what a run to be resumed has; `held`: bytes of its model that lie there already. A few layers are tried when the micro-batch
+    `micro_batch`: what a run to be resumed has; `held`: bytes of its model that lie there already; `most`: windows at a time that it may take. A few layers are tried when the micro-batch
     is open and memory may be short, when the run is long, and when `thorough`.
     """
     config, room = recipe.train, round(ROOM * (available(device) + held) / (HEAP if device.type == "cpu" else 1))
     rows = config.batch // processes  # of each process
-    micro_batch = config.micro_batch or micro_batch
+    micro_batch, most = config.micro_batch or micro_batch, min(rows, most or rows)
     plan = build_plan(recipe, data_tokens, autocast_dtype(config, device) is not None, epochs_by_language, processes)
     tight = micro_batch is None and (device.type == "cuda" or not small_beside(recipe, plan, room))
     if not (tight or thorough or plan.training_flops > LONG):
-        return replace(plan, micro_batch=min(micro_batch or rows, rows)), room
+        return replace(plan, micro_batch=min(micro_batch or most, most)), room
     tried = demand(recipe, device)
     if device.type == "cpu":  # where device and host are one
         room = max(0, room - plan.host_bytes)
-    return plan.tried(tried, rows, min(micro_batch or fitting(plan, tried, rows, room) or 1, rows)), room
+    plan = plan.tried(tried, rows, min(micro_batch or fitting(plan, tried, rows, room) or 1, most))
+    # Differences of short timings may come to nothing on a busy machine; faster than its matrix products no step is.
+    least = (
+        plan.training_flops
+        / plan.steps
+        / processes
+        / matmul_flops(device, autocast_dtype(config, device) if device.type == "cuda" else None)
+    )
+    return replace(plan, step_seconds=max(plan.step_seconds, least)), room
 
 
 def shortfall(plan: Plan, room: int, device: torch.device, held: int = 0) -> str | None:

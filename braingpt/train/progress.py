@@ -7,6 +7,8 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from braingpt.train.run_folder import LIMIT
+
 PLAIN_SECONDS = 10.0  # between two plain lines
 
 
@@ -123,13 +125,15 @@ class LiveReporter(PlainReporter):
             self.live.stop()
 
 
-def first_words(trainer: Any, start: Any) -> Iterator[str]:
+def first_words(trainer: Any, start: Any, limit: int | None = None) -> Iterator[str]:
     """What is worth a line before the first step: settings without effect, where the run goes on, what is slow, what is missing."""
     yield from trainer.recipe.remarks()
     if trainer.config.growth:
         yield _stages(trainer.recipe.growth_stages)
     if start:
         yield f"going on after step {trainer.step} ({start})"
+    if limit:
+        yield f"no more than {windows(limit)} at a time, as more did not fit into memory before; without {trainer.run.path / LIMIT} more are tried"
     if trainer.dtype is not None and trainer.device.type == "cpu":
         yield "bfloat16 is slow on most CPUs, up to hundreds of times; --set train.dtype=float32 avoids that"
     if trainer.feed.batches.skipped:
@@ -166,6 +170,11 @@ def _share(record: dict[str, Any]) -> str:
 
 def _layers(count: int) -> str:
     return f"{count} layer{'s' * (count != 1)}"
+
+
+def windows(count: int) -> str:
+    """1 window, 2 windows."""
+    return f"{count} window{'s' * (count != 1)}"
 
 
 def _stages(stages: Sequence[Any]) -> str:

@@ -110,6 +110,19 @@ def recipe_to_train(name: str | None, out: Path | None, resume: str | None, over
     raise UserError("--recipe NAME is missing; `braingpt recipes` lists the names")
 
 
+def of_this_run(recipe: Recipe, folders: Sequence[Path | str] | None, start: Path | None) -> Recipe:
+    """The recipe with the folders it trains on: those given, or the ones the run began with, or its own.
+
+    Raises UserError where it does not go on from the checkpoint `start`.
+    """
+    begun = checkpoint.run_recipe(start) if start else None
+    folders = tuple(map(str, folders or (begun or recipe).data.folders))
+    recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"folders": folders})})
+    if begun:
+        check_agreement(begun, recipe, start)
+    return recipe
+
+
 def check_agreement(saved: Recipe, asked: Recipe, folder: Path) -> None:
     """UserError naming the first setting in which a resumed run would differ from what it began with."""
     before, now = dict(_flat(saved.model_dump(mode="json"))), dict(_flat(asked.model_dump(mode="json")))

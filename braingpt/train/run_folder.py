@@ -6,6 +6,7 @@ runs/NAME/
                   for a bad batch, {"kind": "rewind", ...}
   best.json       step, loss and folder of the checkpoint with the lowest validation loss
   checkpoints/    step-0000250/ ...
+  micro_batch     how many windows at a time the next start may take at most, where one of several processes ran out of memory
   report.md       what became of it, with curves.svg and curves.png (extra `png`), once the command line has finished it
 """
 
@@ -15,7 +16,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,9 @@ from braingpt.errors import Failure, UserError
 from braingpt.files import write_whole
 from braingpt.recipes import Recipe, save_recipe
 from braingpt.train import checkpoint, shelf
+from braingpt.train.distributed import World
 
-METRICS, RECIPE, BEST, LOCK = "metrics.jsonl", "recipe.yaml", "best.json", ".lock"
+METRICS, RECIPE, BEST, LOCK, LIMIT = "metrics.jsonl", "recipe.yaml", "best.json", ".lock", "micro_batch"
 
 
 @contextmanager
@@ -53,13 +55,10 @@ def locked(path: Path) -> Iterator["RunFolder"]:
 
 
 @contextmanager
-def opened(path: Path, writes: bool) -> Iterator["RunFolder"]:
+def opened(path: Path, world: World) -> Iterator["RunFolder"]:
     """`locked` for the process that writes; the others of a run only look."""
-    if not writes:
-        yield Watched(Path(path))
-        return
-    with locked(path) as run:
-        yield run
+    with ExitStack() as stack:
+        yield world.together(lambda: stack.enter_context(locked(path)) if world.first else Watched(Path(path)))
 
 
 def is_run(path: Path) -> bool:
@@ -77,6 +76,20 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
         except ValueError:
             continue
     return records
+
+
+def limit_pieces(path: Path, rows: int) -> None:
+    """Let the next start of the run take so many windows at a time at most. Any process may say so."""
+    write_whole(Path(path) / LIMIT, f"{rows}\n")
+
+
+def pieces_limit(path: Path) -> int | None:
+    """What `limit_pieces` said. Raises Failure where the file says no number."""
+    file = Path(path) / LIMIT
+    try:
+        return max(1, int(file.read_text())) if file.is_file() else None
+    except ValueError:
+        raise Failure(f"{file} holds no number; delete it") from None
 
 
 class RunFolder:

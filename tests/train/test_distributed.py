@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from braingpt.errors import UserError
+from braingpt.train import checkpoint, shelf
 from braingpt.train.distributed import World
 from braingpt.train.feed import Feed, open_data
 from braingpt.train.loop import Trainer, train
@@ -33,6 +34,28 @@ def test_ranks_together_see_the_rows_of_one(data, world, reset):
 def test_a_batch_that_cannot_be_shared_out_is_refused(tmp_path, data):
     with pytest.raises(UserError, match=r"train\.batch \(4\) must be a multiple of the number of processes \(3\)"):
         Trainer(tiny("dense"), RunFolder(tmp_path), [data], CPU, Reporter(), World(1, 3))
+
+
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+def test_out_of_memory_amid_a_run_torchrun_begins_again_with_smaller_pieces(tmp_path, data, parallel):
+    short = ("train.steps=5", "train.eval_every=5", "train.save_every=2", "train.warmup=1", f"train.parallel={parallel}")
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--max-restarts", "1"]
+    command = [*launch, "-m", "tests.train.short_of_memory", "1", "3", "train", "--recipe", "nano-dense", "--data", str(data)]
+    settings = [part for setting in (*TINY, *short) for part in ("--set", setting)]
+    where = ["--out", str(tmp_path / "run"), "--resume", "auto", "--device", "cpu"]
+    done = subprocess.run(
+        [*command, *where, *settings], capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, timeout=240, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    said = [line.removeprefix("braingpt: ") for line in done.stderr.splitlines() if line.startswith("braingpt: ")]
+    assert sorted(line.partition(";")[0] for line in said) == [
+        "another process of this run has ended, and with it the run", "out of memory in step 4 with 2 windows at a time"
+    ]  # fmt: skip
+    assert "going on after step 2" in done.stdout and "no more than 1 window at a time, as more did not fit" in done.stdout
+    train(tiny("dense", *short[:4]), tmp_path / "one", [data], device="cpu")
+    one, two = ([r["loss"] for r in read_metrics(tmp_path / name) if r["kind"] == "train"] for name in ("one", "run"))
+    assert two == pytest.approx(one, rel=2e-6)
+    assert checkpoint.read_state(shelf.newest(tmp_path / "run"))["micro_batch"] == 1
 
 
 def test_the_same_command_on_two_processes_gives_the_same_losses_and_goes_on_with_one(tmp_path, data):

@@ -9,10 +9,13 @@ from braingpt.train.loop import train
 from tests.train.conftest import tiny
 
 
-def test_what_is_not_installed_is_named(tmp_path, monkeypatch):
+def test_what_is_not_installed_is_named(tmp_path, data, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(UserError, match=r"pip install 'braingpt\[log\]'"):
         Loggers(("wandb",), tmp_path, tiny())
+    with pytest.raises(UserError, match=r"pip install 'braingpt\[log\]'"):
+        train(tiny("dense", "train.loggers=[wandb]"), tmp_path / "run", [data], device="cpu")
+    assert not (tmp_path / "run").exists(), "the same command works once it is installed"
 
 
 def test_every_number_is_handed_on(tmp_path, data, monkeypatch):

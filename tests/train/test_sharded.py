@@ -1,6 +1,7 @@
 """Weights spread over processes (FSDP2 on gloo), and checkpoints of parts."""
 
 import errno
+import json
 import os
 import shutil
 import subprocess
@@ -17,6 +18,7 @@ import braingpt
 from braingpt.errors import Failure, UserError
 from braingpt.model.lm import build
 from braingpt.model.sharding import held
+from braingpt.recipes import load_recipe
 from braingpt.train import checkpoint, shards, shelf
 from braingpt.train.average import Average
 from braingpt.train.distributed import joined as world_of
@@ -47,7 +49,7 @@ def runs(tmp_path_factory, data) -> Path:
 
 
 def losses(run: Path) -> list[float]:
-    return [record["loss"] for record in read_metrics(run)]
+    return [record["loss"] for record in read_metrics(run) if "loss" in record]
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -81,6 +83,19 @@ def test_another_number_of_processes_goes_on(runs, tmp_path, data):
     assert losses(runs / "two")[:4] == losses(runs / "v2") == losses(tmp_path / "one")[:4]
     assert losses(runs / "two")[4:] == pytest.approx(losses(tmp_path / "one")[4:], rel=2e-6)
     assert len(list((shelf.newest(runs / "two") / "optimizer").iterdir())) == 2
+
+
+def test_processes_that_share_weights_grow_together(runs):
+    """Four, and two that go on before the growth; `test_four_processes_learn_as_one_does` compares the losses with one process's."""
+    assert [record["layers"] for record in read_metrics(runs / "v1") if record["kind"] == "train"] == [1, 1, 2]
+    assert [record["layers"] for record in read_metrics(runs / "grown") if record["kind"] == "train"] == [1, 1, 2]
+    assert losses(runs / "grown") == pytest.approx(losses(runs / "dense"), rel=2e-6)
+    assert load_recipe(runs / "dense/checkpoints/step-0000002/recipe.yaml").model.layers == 1
+
+
+def test_processes_that_share_weights_drop_the_same_layers(runs):
+    """With others, one would wait for ever."""
+    assert len(losses(runs / "dropping")) == 3
 
 
 def test_what_is_read_by_one_process_is_written_back_the_same(runs, data):
@@ -133,6 +148,20 @@ def test_a_full_disk_is_told_as_such(tmp_path, monkeypatch):
 def test_processes_take_smaller_pieces_together_where_one_is_short_of_memory(runs):
     assert losses(runs / "short") == pytest.approx(losses(runs / "dense"), rel=2e-6)
     assert checkpoint.read_state(shelf.newest(runs / "short"))["micro_batch"] == 1
+
+
+def test_what_one_process_meets_all_are_told_and_one_says(runs):
+    told = [json.loads((runs / f"told-{rank}.json").read_text()) for rank in (0, 1)]
+    assert [line[:2] for line in told[0]] == [line[:2] for line in told[1]]
+    assert all(not zero[2] and one[2] for zero, one in zip(*told, strict=True))
+    expected = (
+        "taken exists; --resume auto",
+        "other holds other files",
+        "a vocabulary of",
+        "must be a multiple of the number of",
+        "No space",
+    )
+    assert all(words in line[1] for words, line in zip(expected, told[0], strict=True))
 
 
 def test_one_process_alone_may_shard_too_and_goes_on_whole(tmp_path, data):
