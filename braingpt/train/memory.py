@@ -41,11 +41,8 @@ class Alive(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
         for tensor in tree_leaves(out):
-            if (
-                not isinstance(tensor, torch.Tensor) or tensor.layout != torch.strided
-            ):  # a sparse gradient's values are those of another tensor
-                continue
-            if tensor.untyped_storage()._cdata in self.followed:
+            # A sparse gradient has no storage of its own: its values are those of another tensor.
+            if not isinstance(tensor, torch.Tensor) or tensor.layout != torch.strided or tensor.untyped_storage()._cdata in self.followed:
                 continue
             storage = tensor.untyped_storage()
             self.followed.add(storage._cdata)

@@ -197,7 +197,7 @@ class Held(Alive):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))
         for tensor in tree_leaves((args, out)):
-            storage = held(tensor).untyped_storage() if isinstance(tensor, torch.Tensor) else None
+            storage = held(tensor).untyped_storage() if isinstance(tensor, torch.Tensor) and tensor.layout == torch.strided else None
             if storage is not None and storage._cdata not in self.followed:
                 self.storages[storage._cdata] = weakref.ref(storage)
         alive = {key: found for key, ref in self.storages.items() if (found := ref()) is not None}
