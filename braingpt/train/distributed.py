@@ -44,9 +44,7 @@ class World:
         if self.size == 1:
             return model
         ids = [device.index or 0] if device.type == "cuda" else None
-        choosing = (
-            model.config.architecture != "dense"
-        )  # a step may pass over a weight; looking for such costs a little and warns where none is
+        choosing = model.config.architecture != "dense"  # may pass over a weight in a step; looking for such warns where none is
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # its name from torch 2.13 on does not exist in 2.11
             return DistributedDataParallel(model, device_ids=ids, broadcast_buffers=False, find_unused_parameters=choosing)

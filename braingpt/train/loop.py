@@ -219,9 +219,8 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         self.feed.prepare(self.step + 1, self.micro)  # while the device computes
         seen = glance(self.model) if isinstance(self.model, LanguageModel) else {}
-        loss, norm, skipped, asked, *shares = torch.stack(
-            (loss, norm, skip, asked, *seen.values())
-        ).tolist()  # the only wait for the device
+        # The only wait for the device.
+        loss, norm, skipped, asked, *shares = torch.stack((loss, norm, skip, asked, *seen.values())).tolist()
         self.inside = {name: share for name, share in zip(seen, shares, strict=True) if math.isfinite(share)}
         self.agreed_to_stop = asked > 0
         if skipped:
