@@ -116,14 +116,15 @@ def _speeds(report: dict[str, Any]) -> Verdict:
 
 
 def _stability(report: dict[str, Any]) -> Verdict:
-    runs = (report.get("tokens") or {}).get("runs", {})
-    others = [name for name in ("v1", "dense") if runs.get(name)]
-    if not runs.get("v2") or not others:
+    """All trainings count, for equal tokens and for equal time."""
+    stages = [report[stage]["runs"] for stage in ("tokens", "time") if report.get(stage)]
+    runs = {name: [run for stage in stages for run in stage.get(name, [])] for name in ("v2", "v1", "dense")}
+    others = [name for name in ("v1", "dense") if runs[name]]
+    if not runs["v2"] or not others:
         return _missing("v2", "v1 or dense")
     spikes = {name: sum(run["stability"]["spikes"] for run in runs[name]) for name in ("v2", *others)}
-    words = ", ".join(f"{name} {count}" for name, count in spikes.items())
-    fewest = min(spikes[name] for name in others)
-    return spikes["v2"] <= fewest, f"spikes: {words}, in {runs['v2'][0]['steps']:,} steps, {len(runs['v2'])} seed(s)"
+    words = ", ".join(f"{name} {count} in {sum(run['steps'] for run in runs[name]):,} steps" for name, count in spikes.items())
+    return spikes["v2"] <= min(spikes[name] for name in others), f"spikes: {words}"
 
 
 def _few_shot(report: dict[str, Any], name: str) -> Verdict:

@@ -110,6 +110,7 @@ def test_claims_without_their_measurement_stay_open(report):
     assert all(claim["reached"] is None and "not measured here: needs" in claim["measured"] for claim in claims(bare | {"views": []}))
 
 
-def test_a_spike_of_v2_alone_breaks_its_claim(report):
-    report["tokens"]["runs"]["v2"] = [run(spikes=1)]
+@pytest.mark.parametrize("stage", ["tokens", "time"])
+def test_a_spike_of_v2_alone_breaks_its_claim(report, stage):
+    report[stage]["runs"]["v2"] = [run(spikes=1)]
     assert next(claim for claim in claims(report) if "stable" in claim["claim"])["reached"] is False
