@@ -59,9 +59,8 @@ def columns(x_ND: Tensor, weight_E2WD: Tensor, winner_NA: Tensor, share_NA: Tens
     if winner_NA.numel() <= FEW and not learning:
         return (_few_fused if compiling or x_ND.is_cuda else _few)(x_ND, weight_E2WD, winner_NA, share_NA)
     pairs = pairs or Pairs.of(winner_NA, len(weight_E2WD))
-    share_P = share_NA.flatten()[pairs.order]
     # Without gradient the operator is left out: its products then stay visible to torch's own counter of operations.
-    return (_columns if learning or compiling else _forward)(x_ND, weight_E2WD, share_P, pairs.token, pairs.place, pairs.start)
+    return (_columns if learning or compiling else _forward)(x_ND, weight_E2WD, share_NA, *pairs)
 
 
 def summed(y_PD: Tensor, place_NA: Tensor, weight_NA: Tensor | None = None) -> Tensor:
@@ -103,9 +102,9 @@ def _few_fused(x_ND: Tensor, weight_E2WD: Tensor, winner_NA: Tensor, share_NA: T
 
 
 def _forward(
-    x_ND: Tensor, weight_E2WD: Tensor, share_P: Tensor, token_P: Tensor, place_NA: Tensor, start_E1: Tensor
+    x_ND: Tensor, weight_E2WD: Tensor, share_NA: Tensor, token_P: Tensor, order_P: Tensor, place_NA: Tensor, start_E1: Tensor
 ) -> tuple[Tensor, Tensor]:
-    path = _path(x_ND, weight_E2WD)
+    path, share_P = _path(x_ND, weight_E2WD), share_NA.flatten()[order_P]
     if path == "triton":
         from braingpt.kernels import columns_triton
 
@@ -122,18 +121,19 @@ def _backward(
     x_ND: Tensor,
     weight_E2WD: Tensor,
     act_PW: Tensor,
-    share_P: Tensor,
+    share_NA: Tensor,
     token_P: Tensor,
+    order_P: Tensor,
     place_NA: Tensor,
     start_E1: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of x, weight and share. The gathered rows are gathered again rather than kept: P x D against the P x W that are."""
-    path = _path(x_ND, weight_E2WD)
+    path, share_P = _path(x_ND, weight_E2WD), share_NA.flatten()[order_P]
     if path == "triton":
         from braingpt.kernels import columns_triton
 
         grad_x_PD, grad_weight, grad_share_P = columns_triton.backward(grad_ND, x_ND, weight_E2WD, act_PW, share_P, token_P, start_E1)
-        return summed(grad_x_PD, place_NA), grad_weight, grad_share_P
+        return summed(grad_x_PD, place_NA), grad_weight, grad_share_P[place_NA]
     rows, (up_EWD, down_EWD) = _PRODUCTS[path](start_E1), weight_E2WD.to(x_ND.dtype).unbind(1)
     grad_PD = grad_ND.index_select(0, token_P)
     grad_z_PW = rows.times(grad_PD, down_EWD.mT)
@@ -145,7 +145,7 @@ def _backward(
     rows.outer(grad_act_PW, x_ND.index_select(0, token_P), grad_weight[:, 0])
     rows.outer(z_PW, grad_PD, grad_weight[:, 1])
     grad_x_PD = rows.times(grad_act_PW, up_EWD)
-    return summed(grad_x_PD, place_NA), grad_weight.to(weight_E2WD.dtype), grad_share_P
+    return summed(grad_x_PD, place_NA), grad_weight.to(weight_E2WD.dtype), grad_share_P[place_NA]
 
 
 class _PerColumn:
@@ -251,24 +251,23 @@ _columns_backward = torch.library.custom_op("braingpt::columns_backward", _backw
 
 
 @_columns.register_fake
-def _(x_ND, weight_E2WD, share_P, token_P, place_NA, start_E1):
+def _(x_ND, weight_E2WD, share_NA, token_P, order_P, place_NA, start_E1):
     return torch.empty_like(x_ND), x_ND.new_empty(token_P.shape[0], weight_E2WD.shape[2])
 
 
 @_columns_backward.register_fake
-def _(grad_ND, x_ND, weight_E2WD, act_PW, share_P, token_P, place_NA, start_E1):
-    return torch.empty_like(x_ND), torch.empty_like(weight_E2WD), torch.empty_like(share_P)
+def _(grad_ND, x_ND, weight_E2WD, act_PW, share_NA, token_P, order_P, place_NA, start_E1):
+    return torch.empty_like(x_ND), torch.empty_like(weight_E2WD), share_NA.new_empty(share_NA.shape)
 
 
 def _keep(ctx, inputs, output) -> None:
-    x_ND, weight_E2WD, share_P, token_P, place_NA, start_E1 = inputs
-    ctx.save_for_backward(x_ND, weight_E2WD, output[1], share_P, token_P, place_NA, start_E1)
+    x_ND, weight_E2WD, *others = inputs
+    ctx.save_for_backward(x_ND, weight_E2WD, output[1], *others)
     ctx.mark_non_differentiable(output[1])
 
 
 def _gradients(ctx, grad_ND: Tensor, _grad_act) -> tuple[Tensor | None, ...]:
-    grad_x, grad_weight, grad_share_P = _columns_backward(grad_ND.contiguous(), *ctx.saved_tensors)
-    return grad_x, grad_weight, grad_share_P, None, None, None
+    return *_columns_backward(grad_ND.contiguous(), *ctx.saved_tensors), None, None, None, None
 
 
 _columns.register_autograd(_gradients, setup_context=_keep)

@@ -5,12 +5,14 @@
 slice of the hidden width adds up that column's rows in their order. `_sum_segments`: sums of gathered rows, those of a token's winners or those of a
 column's tokens, where torch's embedding_bag reached a sixth of an H100's bandwidth. No atomics: sums have one order, so runs repeat bit for bit.
 
-Weights are read in the dtype they are stored in and cast on the chip: no bfloat16 copy of all columns for the few a tile needs. Products sum in float32.
+Weights are read in the dtype they are stored in and cast on the chip, unless a column has rows for several tiles, each of which reads its weights again: then a copy
+in x's dtype halves what is read. Products sum in float32.
 Rows are cut into tiles of one column each; how many there are is bounded on the host (P / rows + E) and looked up on the device, so nothing waits for a count.
 
 Legend: N tokens, E columns, P pairs sorted by column, T tiles, W neurons a column, D hidden; M, K: rows and hidden channels of one block.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -25,13 +27,13 @@ SLICE = 64  # hidden channels a block; half of it, and half the rows, in float32
 
 def forward(x_ND: Tensor, weight_E2WD: Tensor, share_P: Tensor, token_P: Tensor, start_E1: Tensor) -> tuple[Tensor, Tensor]:
     """(P, D) share x column(x) of each pair, and (P, W) the rectified neurons."""
-    (pairs,), (columns, _, width, hidden) = token_P.shape, weight_E2WD.shape
-    rows = _rows(pairs, columns, x_ND.dtype)
-    column_T, first_T = _tiles(start_E1, pairs, rows)
+    (pairs,), (_, _, width, hidden) = token_P.shape, weight_E2WD.shape
+    shape, weight, beyond = _shape(x_ND, weight_E2WD, pairs), _for_tiles(x_ND, weight_E2WD, pairs), _beyond(x_ND, weight_E2WD, start_E1, pairs)
+    column_T, first_T = _tiles(start_E1, pairs, shape["M"])
     y_PD, act_PW = x_ND.new_empty(pairs, hidden), x_ND.new_empty(pairs, width)
     launch(
-        _forward, (len(column_T),), x_ND.contiguous(), weight_E2WD, share_P, token_P, start_E1, column_T, first_T, y_PD, act_PW,
-        beyond=lambda: -_idle(weight_E2WD, start_E1), **_shape(x_ND.dtype, hidden, width, rows),
+        _forward, (len(column_T),),
+        x_ND.contiguous(), weight, share_P, token_P, start_E1, column_T, first_T, y_PD, act_PW, beyond=beyond, **shape,
     )  # fmt: skip
     return y_PD, act_PW
 
@@ -40,15 +42,15 @@ def backward(
     grad_ND: Tensor, x_ND: Tensor, weight_E2WD: Tensor, act_PW: Tensor, share_P: Tensor, token_P: Tensor, start_E1: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of each pair's row (P, D), of the weights, and of the shares (P,)."""
-    (pairs,), (columns, _, width, hidden) = token_P.shape, weight_E2WD.shape
-    rows = _rows(pairs, columns, x_ND.dtype)
-    column_T, first_T = _tiles(start_E1, pairs, rows)
+    (pairs,), (columns, _, _, hidden) = token_P.shape, weight_E2WD.shape
+    shape, weight, beyond = _shape(x_ND, weight_E2WD, pairs), _for_tiles(x_ND, weight_E2WD, pairs), _beyond(x_ND, weight_E2WD, start_E1, pairs)
+    column_T, first_T = _tiles(start_E1, pairs, shape["M"])
     grad_x_PD, grad_act_PW, grad_share_P = x_ND.new_empty(pairs, hidden), torch.empty_like(act_PW), torch.empty_like(share_P)
-    shape = _shape(x_ND.dtype, hidden, width, rows)
     launch(
-        _backward_rows, (len(column_T),), grad_ND, weight_E2WD, act_PW, share_P, token_P, start_E1, column_T, first_T,
-        grad_x_PD, grad_act_PW, grad_share_P, beyond=lambda: -_idle(weight_E2WD, start_E1), **shape,
+        _backward_rows, (len(column_T),), grad_ND, weight, act_PW, share_P, token_P, start_E1, column_T, first_T,
+        grad_x_PD, grad_act_PW, grad_share_P, beyond=beyond, **shape,
     )  # fmt: skip
+    shape |= _WEIGHTS if shape["M"] > 64 else {}
     grad_weight = torch.empty_like(weight_E2WD)
     launch(
         _backward_weights, (columns, triton.cdiv(hidden, shape["K"])),
@@ -82,35 +84,54 @@ def segment_sum(source_RD: Tensor, index_P: Tensor, start_S1: Tensor | None, len
     return out_SD
 
 
-def _idle(weight_E2WD: Tensor, start_E1: Tensor) -> int:
-    """Bytes of the columns without rows, which are not read."""
-    return int((start_E1.diff() == 0).sum()) * held(weight_E2WD[0])
+def _for_tiles(x_ND: Tensor, weight_E2WD: Tensor, pairs: int) -> Tensor:
+    """The weights as tiles read them."""
+    return weight_E2WD.to(x_ND.dtype) if _copies(x_ND, weight_E2WD, pairs) else weight_E2WD
 
 
-def _rows(pairs: int, columns: int, dtype: torch.dtype) -> int:
-    """Rows a tile: as many as a column has on average, within what tensor cores take at least and the chip holds at most."""
-    return min(_half_if_wide(64, dtype), max(16, triton.next_power_of_2(pairs // columns)))
+def _copies(x_ND: Tensor, weight_E2WD: Tensor, pairs: int) -> bool:
+    return weight_E2WD.dtype.itemsize > x_ND.dtype.itemsize and pairs >= 64 * len(weight_E2WD)
 
 
-def _half_if_wide(size: int, dtype: torch.dtype) -> int:
-    return size // 2 if dtype.itemsize > 2 else size
+def _beyond(x_ND: Tensor, weight_E2WD: Tensor, start_E1: Tensor, pairs: int) -> Callable[[], int]:
+    """Bytes moved beyond each tensor once: the copy, less the columns without rows, which are not read."""
+    copied = _copies(x_ND, weight_E2WD, pairs)
+    column = len(weight_E2WD[0].flatten()) * (x_ND if copied else weight_E2WD).element_size()
+    made = copied * (held(weight_E2WD) + len(weight_E2WD) * column)
+    return lambda: made - int((start_E1.diff() == 0).sum()) * column
 
 
-def _shape(dtype: torch.dtype, hidden: int, width: int, rows: int) -> dict[str, Any]:
+_WEIGHTS = {"M": 64, "K": 128}
+
+
+def _shape(x_ND: Tensor, weight_E2WD: Tensor, pairs: int) -> dict[str, Any]:
     """What the kernels are specialised on. TF32 only where the process asked for it; bfloat16 does not care.
+
+    Rows a tile: as many as a column has on average, within what tensor cores take at least and the chip holds at most.
 
     Triton's interpreter multiplies the bit patterns of bfloat16 operands (triton-lang/triton#11584), so it is given float32 ones; loads, stores and
     roundings between are still bfloat16's there.
     """
+    columns, _, width, hidden = weight_E2WD.shape
+    dtype = x_ND.dtype
+    most = 32 if dtype.itemsize > 2 else 128 if _on_hopper(x_ND) else 64
     return {
         "D": hidden,
         "W": width,
-        "M": rows,
-        "K": _half_if_wide(SLICE, dtype),
+        "M": min(most, max(16, triton.next_power_of_2(pairs // columns))),
+        "K": SLICE * 2 // dtype.itemsize,
         "OPERAND": tl.float32 if triton.knobs.runtime.interpret else getattr(tl, str(dtype).removeprefix("torch.")),
         "PRECISION": "ieee" if torch.get_float32_matmul_precision() == "highest" else "tf32",
         "num_warps": 8 if width > 64 else 4,
     }
+
+
+def _on_hopper(x_ND: Tensor) -> bool:
+    """Whether the chip holds twice the tile: the registers and shared memory of an H100, which a consumer's card of the same or a later generation lacks."""
+    if not x_ND.is_cuda:
+        return False
+    chip = torch.cuda.get_device_properties(x_ND.device)
+    return chip.major >= 9 and chip.shared_memory_per_block_optin >= 160_000
 
 
 def _tiles(start_E1: Tensor, pairs: int, rows: int) -> tuple[Tensor, Tensor]:

@@ -3,12 +3,11 @@
 Legend: B batch, H heads, L tokens, T keys, K channels a head, D hidden.
 """
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from braingpt.model.cache import KVCache
 from braingpt.model.layout import Layout
-from braingpt.model.parts import GroupedProjection, Linear, merge_heads, rms_norm, rotate
+from braingpt.model.parts import GroupedProjection, Linear, attend, merge_heads, rms_norm, rotate
 
 
 class Attention(nn.Module):
@@ -41,14 +40,7 @@ class Attention(nn.Module):
         else:
             causal = layout.run is None and layout.valid is None
             mask = None if causal else layout.may_read()
-        y_BHLK = F.scaled_dot_product_attention(
-            q,
-            k,
-            v,
-            attn_mask=None if mask is None else mask[:, None],
-            is_causal=causal and length > 1,
-            enable_gqa=self.kv_heads < self.heads,
-        )
+        y_BHLK = attend(q, k, v, mask, causal and length > 1, varied=state is not None)
         if self.record is not None:
             self._count(x_BLD, k.shape[2])
         return self.out(merge_heads(y_BHLK))

@@ -4,10 +4,12 @@ Legend: B batch, H heads, L tokens, K channels a head, D hidden.
 """
 
 import math
+from contextlib import nullcontext
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from braingpt.kernels.linear import linear
 from braingpt.kernels.pointwise import rms_norm as rms_norm
@@ -30,6 +32,22 @@ def split_heads(x_BLD: Tensor, heads: int) -> Tensor:
 def merge_heads(x_BHLK: Tensor) -> Tensor:
     """(B, H, L, K) to (B, L, D)."""
     return x_BHLK.transpose(1, 2).flatten(2)
+
+
+ANY_LENGTH = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+
+
+def attend(q_BHLK: Tensor, k_BHTK: Tensor, v_BHTK: Tensor, mask_BLT: Tensor | None, causal: bool = False, varied: bool = True) -> Tensor:
+    """(B, H, L, K) by scaled_dot_product_attention; fewer heads of keys serve equal groups of queries.
+
+    `varied`: the number of keys differs from call to call. cuDNN is left out then: on an H100 it planned 10 ms each way for every new number.
+    """
+    group = q_BHLK.shape[1] // k_BHTK.shape[1]
+    mask = None if mask_BLT is None else mask_BLT[:, None]
+    if q_BHLK.is_cuda and group > 1 and mask is not None:  # of the fused ones only FlashAttention knows groups, and it takes no mask
+        k_BHTK, v_BHTK, group = k_BHTK.repeat_interleave(group, 1), v_BHTK.repeat_interleave(group, 1), 1
+    with sdpa_kernel(ANY_LENGTH) if varied and q_BHLK.is_cuda else nullcontext():
+        return F.scaled_dot_product_attention(q_BHLK, k_BHTK, v_BHTK, attn_mask=mask, is_causal=causal, enable_gqa=group > 1)
 
 
 class Linear(nn.Linear):

@@ -4,12 +4,11 @@ Legend: B batch, H heads, L tokens, C chosen tokens, T cached ones, K channels a
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from braingpt.model.cache import PackedCache
 from braingpt.model.layout import Layout
-from braingpt.model.parts import GroupedProjection, Linear, merge_heads, rms_norm, rotate
+from braingpt.model.parts import GroupedProjection, Linear, attend, merge_heads, rms_norm, rotate
 from braingpt.model.selection import Selection, Selector
 
 
@@ -44,14 +43,13 @@ class SelectiveAttention(nn.Module):
         inside = layout.packed(packed)
         cos_sin = inside.rotary(q.shape[-1], self.rope_base, q.dtype)
         q, k = rotate(rms_norm(q), cos_sin), rotate(rms_norm(k), cos_sin)
-        if state is None:
-            mask_BCT = torch.ones(slots, slots, dtype=torch.bool, device=q.device).tril()[None]
-            if inside.run is not None:
-                mask_BCT = mask_BCT & (inside.run[:, :, None] == inside.run[:, None, :])
-        else:
+        mask_BCT = None  # unused slots stand at the end: no chosen token reads them, and what they read is dropped
+        if state is not None:
             k, v, slot_BC = state.append(k, v, packed.count)
             mask_BCT = torch.arange(k.shape[2], device=q.device) <= slot_BC[..., None]
-        y_BHCK = F.scaled_dot_product_attention(q, k, v, attn_mask=mask_BCT[:, None], enable_gqa=self.kv_heads < self.heads)
+        elif inside.run is not None:
+            mask_BCT = (inside.run[:, :, None] == inside.run[:, None, :]).tril()
+        y_BHCK = attend(q, k, v, mask_BCT, causal=mask_BCT is None)
         y_BCD = self.out(merge_heads(y_BHCK)) * packed.pack(score_BL)[..., None]
         return packed.unpack(y_BCD, x_BLD.shape[1])
 

@@ -89,5 +89,5 @@ def test_torch_compile_accepts_the_operator():
 def test_the_operator_keeps_torchs_rules(dtype):
     x, weight, winner, share = (t.detach().to(dtype) if t.is_floating_point() else t for t in problem(40, 6, 2, 4, 6))
     pairs = kernel.Pairs.of(winner, 6)
-    arguments = (x.requires_grad_(), weight.requires_grad_(), share.flatten()[pairs.order].requires_grad_(), pairs.token, pairs.place)
-    torch.library.opcheck(torch.ops.braingpt.columns, (*arguments, pairs.start), test_utils=("test_schema", "test_faketensor"))
+    arguments = (x.requires_grad_(), weight.requires_grad_(), share.requires_grad_(), *pairs)
+    torch.library.opcheck(torch.ops.braingpt.columns, arguments, test_utils=("test_schema", "test_faketensor"))
