@@ -17,22 +17,22 @@ import triton.language as tl
 
 
 @triton.jit
-def _chunk_of(dt_ptr, a_ptr, run_ptr, batch, head, length, heads, Q: tl.constexpr, HAS_RUN: tl.constexpr):
-    """Of this program's chunk: token numbers, which are real, dt, s, and what of them survives: tokens to the end, before to tokens, before to the end.
+def _chunk_of(dt_ptr, a, run_ptr, batch, head, chunk, length, heads, Q: tl.constexpr, HAS_RUN: tl.constexpr):
+    """Of a chunk: token numbers, which are real, dt, s, and what of them survives: tokens to the end, before to tokens, before to the end.
 
     Tokens past the sequence's end have dt = 0: they change no state.
     """
-    start = tl.program_id(0) * Q
+    start = chunk * Q
     token_Q = start + tl.arange(0, Q)
     real_Q = token_Q < length
     dt_Q = tl.load(dt_ptr + (batch * length + token_Q) * heads + head, mask=real_Q, other=0.0)
-    log_Q = tl.cumsum(dt_Q * tl.load(a_ptr + head), 0)
+    log_Q = tl.cumsum(dt_Q * a, 0)
     end = tl.sum(tl.where(tl.arange(0, Q) == Q - 1, log_Q, 0.0), 0)
     to_end_Q, from_start_Q, survives = tl.exp(end - log_Q), tl.exp(log_Q), tl.exp(end)
     run_Q = token_Q * 0
     if HAS_RUN:  # a state handed in belongs to the first document
         run_Q = tl.load(run_ptr + batch * length + token_Q, mask=real_Q, other=0)
-        last = tl.load(run_ptr + batch * length + tl.minimum(start + Q, length) - 1)
+        last = tl.sum(tl.where(token_Q == tl.minimum(start + Q, length) - 1, run_Q, 0), 0)
         before = tl.load(run_ptr + batch * length + tl.maximum(start - 1, 0))
         to_end_Q = tl.where(run_Q == last, to_end_Q, 0.0)
         from_start_Q = tl.where(run_Q == before, from_start_Q, 0.0)
@@ -65,45 +65,34 @@ def _put(ptr, value, row, row_ok, row_stride, first, WIDTH: tl.constexpr, BLOCK:
 
 
 @triton.jit
-def add_to_state(
-    left_ptr, left_b, left_l, right_ptr, right_b, right_l, right_h, dt_ptr, a_ptr, run_ptr, states_ptr, survives_ptr, length, heads, chunks,
+def states(
+    left_ptr, left_b, left_l, right_ptr, right_b, right_l, right_h, dt_ptr, a_ptr, run_ptr, first_ptr, states_ptr, last_ptr, length, heads, chunks,
     N: tl.constexpr, P: tl.constexpr, Q: tl.constexpr, BN: tl.constexpr, BP: tl.constexpr,
     HAS_RUN: tl.constexpr, FORWARD: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """states[chunk] = sum over tokens of left' (weight x right). Forward: b, x, what reaches the end. Else c, y's gradient, what comes from the start."""
-    of, block = tl.program_id(1).to(tl.int64), tl.program_id(2)
+    """The recurrence over chunks of one block of a state, which stays in registers; each chunk adds the sum over its tokens of left' (weight x right).
+
+    Forward: b, x, what reaches the chunk's end; stores the state before each chunk. Else from the end: c, y's gradient, what comes from the chunk's
+    start; stores the gradient of the state after each chunk. The loop is pipelined: a chunk's tiles load while the one before is multiplied.
+    """
+    of, block = tl.program_id(1).to(tl.int64), tl.program_id(0)
     batch, head = of // heads, of % heads
-    chunk_index = of * chunks + tl.program_id(0)
-    token_Q, real_Q, dt_Q, _, _, to_end_Q, from_start_Q, survives = _chunk_of(
-        dt_ptr, a_ptr, run_ptr, batch, head, length, heads, Q, HAS_RUN
-    )
     n, p = block // tl.cdiv(P, BP) * BN, block % tl.cdiv(P, BP) * BP
-    left_QN = _tile(left_ptr + batch * left_b, token_Q, real_Q, left_l, n, N, BN)
-    right_QP = _tile(right_ptr + batch * right_b + head * right_h, token_Q, real_Q, right_l, p, P, BP)
-    if FORWARD:
-        weight_Q = to_end_Q * dt_Q
-        if block == 0:
-            tl.store(survives_ptr + chunk_index, survives)
-    else:
-        weight_Q = from_start_Q
-    weighted_QP = right_QP.to(tl.float32) * weight_Q[:, None]
-    added_NP = tl.dot(tl.trans(left_QN.to(DOT)), weighted_QP.to(DOT), input_precision=PRECISION)
-    row = n + tl.arange(0, BN)
-    _put(states_ptr + chunk_index * N * P, added_NP, row, row < N, P, p, P, BP)
-
-
-@triton.jit
-def pass_states(states_ptr, survives_ptr, first_ptr, last_ptr, chunks, SIZE: tl.constexpr, BLOCK: tl.constexpr, FORWARD: tl.constexpr):
-    """The recurrence over chunks, in place: what each chunk adds becomes the state that enters it (backward: the gradient of what leaves it)."""
-    of = tl.program_id(0).to(tl.int64)
-    at = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-    state = tl.load(first_ptr + of * SIZE + at, mask=at < SIZE, other=0.0)
+    row, a = n + tl.arange(0, BN), tl.load(a_ptr + head)
+    state_NP = _tile(first_ptr + of * N * P, row, row < N, P, p, P, BP)
     for step in range(chunks):
-        chunk_index = of * chunks + (step if FORWARD else chunks - 1 - step)
-        added = tl.load(states_ptr + chunk_index * SIZE + at, mask=at < SIZE, other=0.0)
-        tl.store(states_ptr + chunk_index * SIZE + at, state, mask=at < SIZE)
-        state = state * tl.load(survives_ptr + chunk_index) + added
-    tl.store(last_ptr + of * SIZE + at, state, mask=at < SIZE)
+        chunk = step if FORWARD else chunks - 1 - step
+        token_Q, real_Q, dt_Q, _, _, to_end_Q, from_start_Q, survives = _chunk_of(
+            dt_ptr, a, run_ptr, batch, head, chunk, length, heads, Q, HAS_RUN
+        )
+        # Loaded as the product wants it: turned after loading, it would not be copied ahead asynchronously.
+        at_NQ = batch * left_b + row[:, None] + token_Q[None, :] * left_l
+        left_NQ = tl.load(left_ptr + at_NQ, mask=(row < N)[:, None] & real_Q[None, :], other=0.0)
+        right_QP = _tile(right_ptr + batch * right_b + head * right_h, token_Q, real_Q, right_l, p, P, BP)
+        weighted_QP = right_QP.to(tl.float32) * (to_end_Q * dt_Q if FORWARD else from_start_Q)[:, None]
+        _put(states_ptr + (of * chunks + chunk) * N * P, state_NP, row, row < N, P, p, P, BP)
+        state_NP = tl.dot(left_NQ.to(DOT), weighted_QP.to(DOT), state_NP * survives, input_precision=PRECISION)
+    _put(last_ptr + of * N * P, state_NP, row, row < N, P, p, P, BP)
 
 
 @triton.jit
@@ -115,7 +104,9 @@ def outputs(
     """y of one chunk, one head, one block of channels."""
     of, p = tl.program_id(1).to(tl.int64), tl.program_id(2) * BP
     batch, head = of // heads, of % heads
-    token_Q, real_Q, dt_Q, log_Q, run_Q, _, from_start_Q, _ = _chunk_of(dt_ptr, a_ptr, run_ptr, batch, head, length, heads, Q, HAS_RUN)
+    token_Q, real_Q, dt_Q, log_Q, run_Q, _, from_start_Q, _ = _chunk_of(
+        dt_ptr, tl.load(a_ptr + head), run_ptr, batch, head, tl.program_id(0), length, heads, Q, HAS_RUN
+    )
     states_ptr += (of * chunks + tl.program_id(0)) * N * P
     score_QQ, carried_QP = tl.zeros((Q, Q), tl.float32), tl.zeros((Q, BP), tl.float32)
     for n in range(0, N, BN):
@@ -141,7 +132,9 @@ def grad_inputs(
     """Gradient of x, and dt's through u = dt x: a sum over channels, so each block of them writes its share (P blocks, B, L, H)."""
     of, block = tl.program_id(1).to(tl.int64), tl.program_id(2)
     batch, head, p = of // heads, of % heads, block * BP
-    token_Q, real_Q, dt_Q, log_Q, run_Q, to_end_Q, _, _ = _chunk_of(dt_ptr, a_ptr, run_ptr, batch, head, length, heads, Q, HAS_RUN)
+    token_Q, real_Q, dt_Q, log_Q, run_Q, to_end_Q, _, _ = _chunk_of(
+        dt_ptr, tl.load(a_ptr + head), run_ptr, batch, head, tl.program_id(0), length, heads, Q, HAS_RUN
+    )
     grad_states_ptr += (of * chunks + tl.program_id(0)) * N * P
     score_QQ, carried_QP = tl.zeros((Q, Q), tl.float32), tl.zeros((Q, BP), tl.float32)
     for n in range(0, N, BN):
@@ -187,7 +180,7 @@ def grad_shared(
     share = tl.cdiv(heads, groups)
     for head in range(group * share, tl.minimum(group * share + share, heads)):
         _, _, dt_Q, decay_Q, run_Q, to_end_Q, from_start_Q, survives = _chunk_of(
-            dt_ptr, a_ptr, run_ptr, batch, head, length, heads, Q, HAS_RUN
+            dt_ptr, tl.load(a_ptr + head), run_ptr, batch, head, tl.program_id(0), length, heads, Q, HAS_RUN
         )
         place = ((batch * heads + head) * chunks + tl.program_id(0)) * N * P
         # One product is finished before the next begins: registers are what this kernel runs out of.

@@ -77,6 +77,13 @@ def test_triton_on_a_gpu_equals_the_reference(width, state, packed, dtype):
     same(triton_scan, inputs(2, 1027, 8, width, state, dtype), documents(2, 1027) if packed else None, TOLERANCE[dtype])
 
 
+@pytest.mark.skipif(DEVICE == "cpu", reason="too slow in the interpreter")
+@pytest.mark.parametrize("dtype", list(TOLERANCE))
+def test_triton_of_many_rows_on_a_gpu_equals_the_reference(dtype):
+    """So many that states are passed on in blocks of 32; fewer take 16."""
+    same(triton_scan, inputs(20, 259, 8, 64, 64, dtype), documents(20, 259), TOLERANCE[dtype])
+
+
 def test_triton_of_strong_decay_stays_finite():
     x, dt, _, b, c, state = inputs(1, 20, 2, 16, 16)
     dt = torch.full_like(dt, 40.0).requires_grad_()
