@@ -14,9 +14,9 @@ from braingpt.kernels import scan_triton_kernels as kernels
 from braingpt.kernels.launch import launch
 
 BLOCK = {2: 64, 4: 32}  # by bytes a number: tokens, channels and states of a program at most, for what registers and shared memory hold
-# Not tuned: to measure six choices took 25 s at the start of every run, and all loops but that over chunks are of one or two rounds.
+# Not tuned: to measure six choices took 25 s at the start of every run. Loops over blocks are of one or two rounds, with nothing to pipeline.
 LAUNCH = {"num_warps": 4, "num_stages": 1}
-STAGES = 3  # the state pass has the next two chunks' tiles on their way: 29 kB of shared memory in bfloat16
+OVER_CHUNKS, OVER_HEADS = 3, 2  # stages: while one chunk's or head's tiles are multiplied, those of the next two or one are on their way
 TYPES = {torch.float32: tl.float32, torch.bfloat16: tl.bfloat16, torch.float16: tl.float16}
 
 
@@ -72,7 +72,7 @@ class _Launch:
         launch(
             kernels.states, (triton.cdiv(self.state, n) * self.p_blocks, self.batch * self.heads),
             *_strided(left_BLN), *_strided(right_BLHP), *self.decay, first_BHNP, states, last_BHNP, *self.sizes,
-            FORWARD=forward, **self.meta | {"BN": n, "num_stages": STAGES},
+            FORWARD=forward, **self.meta | {"BN": n, "num_stages": OVER_CHUNKS},
         )  # fmt: skip
         return states, last_BHNP
 
@@ -138,16 +138,17 @@ def _scan_backward(
 
         grad_x_BLHP = shape.empty(*x_BLHP.shape, dtype=x_BLHP.dtype)
         direct = shape.empty(shape.p_blocks, *dt_BLH.shape)
+        step = shape.empty(shape.p_blocks + shape.n_blocks, *dt_BLH.shape)
         launch(
             kernels.grad_inputs, (shape.chunks, shape.batch * shape.heads, shape.p_blocks),
-            *inputs, grad_states, grad_x_BLHP, direct, *shape.sizes, **shape.meta,
+            *inputs, grad_states, grad_x_BLHP, direct, step[: shape.p_blocks], *shape.sizes, **shape.meta,
         )  # fmt: skip
         groups = shape.groups()
         grad_b, grad_c = (shape.empty(groups, *b_BLN.shape) for _ in range(2))
-        step = shape.empty(shape.n_blocks, *dt_BLH.shape)
         launch(
             kernels.grad_shared, (shape.chunks, shape.batch * groups, shape.n_blocks),
-            *inputs, states, grad_states, grad_b, grad_c, step, *shape.sizes, groups, **shape.meta,
+            *inputs, states, grad_states, grad_b, grad_c, step[shape.p_blocks :], *shape.sizes, groups,
+            **shape.meta | ({"num_stages": OVER_HEADS} if shape.p_blocks == 1 else {}),
         )  # fmt: skip
     step_BLH = step.sum(0)
     grad_dt_BLH = torch.addcmul(direct.sum(0), step_BLH, a_H)

@@ -1,9 +1,9 @@
 """The Triton kernels of the state-space scan; `scan_triton` launches them (Dao & Gu 2024, section 6 and figure 5).
 
-Forward: `add_to_state` (what each chunk writes), `pass_states` (the recurrence over chunks, the only sequential part), `outputs`. Backward: the first
-two again, since the states were not kept; the same two from the end with c and y's gradient in the place of b and x, which gives the gradient of
-each state; then `grad_inputs` and `grad_shared`. A program has one chunk of one head (`grad_shared`: of a group of heads). Products take
-their operands in type DOT and add in float32; decays and states are float32.
+Forward: `states` (the recurrence over chunks, the only sequential part), `outputs`. Backward: the first again, since the states were not kept; the
+same from the end with c and y's gradient in the place of b and x, which gives the gradient of each state; then `grad_inputs` and `grad_shared`. A
+program has one chunk of one head (`grad_shared`: of a group of heads; `states`: all chunks of one block of a state). Products take their operands
+in type DOT and add in float32; decays and states are float32.
 
 With s the running sum of dt a in a chunk, u = dt x, and w_ij = exp(s_i - s_j) for j <= i in the same document (0 otherwise):
 
@@ -125,32 +125,50 @@ def outputs(
 @triton.jit
 def grad_inputs(
     g_ptr, g_b, g_l, g_h, x_ptr, x_b, x_l, x_h, dt_ptr, a_ptr, b_ptr, b_b, b_l, c_ptr, c_b, c_l, run_ptr, grad_states_ptr,
-    grad_x_ptr, direct_ptr, length, heads, chunks,
+    grad_x_ptr, direct_ptr, step_ptr, length, heads, chunks,
     N: tl.constexpr, P: tl.constexpr, Q: tl.constexpr, BN: tl.constexpr, BP: tl.constexpr,
     HAS_RUN: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Gradient of x, and dt's through u = dt x: a sum over channels, so each block of them writes its share (P blocks, B, L, H)."""
+    """Gradient of x; dt's through u = dt x, and each token's log decay's through w and through what earlier tokens write to the chunk's end.
+
+    The latter two are linear in the products over P, so each block of channels writes its share (P blocks, B, L, H). Through w it is the sum over
+    pairs j < k <= i that span the token k: rows minus columns, summed from the end. The pairs i = j are left out, since they cancel in the sum but
+    not in rounding.
+    """
     of, block = tl.program_id(1).to(tl.int64), tl.program_id(2)
     batch, head, p = of // heads, of % heads, block * BP
     token_Q, real_Q, dt_Q, log_Q, run_Q, to_end_Q, _, _ = _chunk_of(
         dt_ptr, tl.load(a_ptr + head), run_ptr, batch, head, tl.program_id(0), length, heads, Q, HAS_RUN
     )
     grad_states_ptr += (of * chunks + tl.program_id(0)) * N * P
-    score_QQ, carried_QP = tl.zeros((Q, Q), tl.float32), tl.zeros((Q, BP), tl.float32)
+    g_QP = _tile(g_ptr + batch * g_b + head * g_h, token_Q, real_Q, g_l, p, P, BP).to(DOT)
+    x_QP = _tile(x_ptr + batch * x_b + head * x_h, token_Q, real_Q, x_l, p, P, BP).to(tl.float32)
+    # What is inside the chunk first, then the state: both in one loop over N took 90 registers more.
+    score_QQ = tl.zeros((Q, Q), tl.float32)
     for n in range(0, N, BN):
         b_QN = _tile(b_ptr + batch * b_b, token_Q, real_Q, b_l, n, N, BN).to(DOT)
         c_QN = _tile(c_ptr + batch * c_b, token_Q, real_Q, c_l, n, N, BN).to(DOT)
+        score_QQ = tl.dot(c_QN, tl.trans(b_QN), score_QQ, input_precision=PRECISION)
+    weight_QQ = score_QQ * _inside(log_Q, run_Q, HAS_RUN, Q)
+    kept_QQ = tl.dot(g_QP, tl.trans((x_QP * dt_Q[:, None]).to(DOT)), input_precision=PRECISION)
+    i_Q = tl.arange(0, Q)
+    pair_QQ = tl.where(i_Q[:, None] > i_Q[None, :], kept_QQ * weight_QQ, 0.0)
+    step_Q = tl.cumsum(tl.sum(pair_QQ, 1) - tl.sum(pair_QQ, 0), 0, reverse=True)
+
+    carried_QP = tl.zeros((Q, BP), tl.float32)
+    for n in range(0, N, BN):
+        b_QN = _tile(b_ptr + batch * b_b, token_Q, real_Q, b_l, n, N, BN).to(DOT)
         row = n + tl.arange(0, BN)
         grad_after_NP = _tile(grad_states_ptr, row, row < N, P, p, P, BP).to(DOT)
-        score_QQ = tl.dot(c_QN, tl.trans(b_QN), score_QQ, input_precision=PRECISION)
         carried_QP = tl.dot(b_QN, grad_after_NP, carried_QP, input_precision=PRECISION)
-    weight_QQ = score_QQ * _inside(log_Q, run_Q, HAS_RUN, Q)
-    g_QP = _tile(g_ptr + batch * g_b + head * g_h, token_Q, real_Q, g_l, p, P, BP).to(DOT)
-    grad_u_QP = tl.dot(tl.trans(weight_QQ.to(DOT)), g_QP, carried_QP * to_end_Q[:, None], input_precision=PRECISION)
+    carried_QP *= to_end_Q[:, None]
+    writes_Q = tl.sum(carried_QP * x_QP, 1) * dt_Q
+    step_Q += tl.cumsum(writes_Q, 0) - writes_Q
+    grad_u_QP = tl.dot(tl.trans(weight_QQ.to(DOT)), g_QP, carried_QP, input_precision=PRECISION)
     _put(grad_x_ptr + (batch * length * heads + head) * P, grad_u_QP * dt_Q[:, None], token_Q, real_Q, heads * P, p, P, BP)
-    x_QP = _tile(x_ptr + batch * x_b + head * x_h, token_Q, real_Q, x_l, p, P, BP).to(tl.float32)
-    place = (block * (tl.num_programs(1) // heads) + batch) * length + token_Q
-    tl.store(direct_ptr + place * heads + head, tl.sum(grad_u_QP * x_QP, 1), mask=real_Q)
+    place_Q = ((block * (tl.num_programs(1) // heads) + batch) * length + token_Q) * heads + head
+    tl.store(direct_ptr + place_Q, tl.sum(grad_u_QP * x_QP, 1), mask=real_Q)
+    tl.store(step_ptr + place_Q, step_Q, mask=real_Q)
 
 
 @triton.jit
@@ -160,30 +178,28 @@ def grad_shared(
     N: tl.constexpr, P: tl.constexpr, Q: tl.constexpr, BN: tl.constexpr, BP: tl.constexpr,
     HAS_RUN: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Gradients of b and c, summed over a group of heads (groups, B, L, N), and of each token's log decay dt a (N blocks, B, L, H).
+    """Gradients of b and c, summed over a group of heads (groups, B, L, N), and the rest of each token's log decay's: through the state before.
 
-    The latter is linear in the products over N, so each block of N writes its share. Through w it is the sum over pairs j < k <= i that span the
-    token k: rows minus columns, summed from the end. The pairs i = j are left out, since they cancel in the sum but not in rounding.
+    The latter is linear in the products over N, so each block of N writes its share (N blocks, B, L, H).
     """
     of, block = tl.program_id(1).to(tl.int64), tl.program_id(2)
     batch, group, n = of // groups, of % groups, block * BN
     batches = tl.num_programs(1) // groups
-    i_Q = tl.arange(0, Q)
     row = n + tl.arange(0, BN)
-    token_Q = tl.program_id(0) * Q + i_Q
+    token_Q = tl.program_id(0) * Q + tl.arange(0, Q)
     real_Q = token_Q < length
     b_QN = _tile(b_ptr + batch * b_b, token_Q, real_Q, b_l, n, N, BN).to(DOT)
     c_QN = _tile(c_ptr + batch * c_b, token_Q, real_Q, c_l, n, N, BN).to(DOT)
-    score_QQ = tl.dot(c_QN, tl.trans(b_QN), input_precision=PRECISION)
     grad_score_QQ = tl.zeros((Q, Q), tl.float32)
     grad_b_QN, grad_c_QN = tl.zeros((Q, BN), tl.float32), tl.zeros((Q, BN), tl.float32)
     share = tl.cdiv(heads, groups)
     for head in range(group * share, tl.minimum(group * share + share, heads)):
-        _, _, dt_Q, decay_Q, run_Q, to_end_Q, from_start_Q, survives = _chunk_of(
+        _, _, dt_Q, log_Q, run_Q, to_end_Q, from_start_Q, survives = _chunk_of(
             dt_ptr, tl.load(a_ptr + head), run_ptr, batch, head, tl.program_id(0), length, heads, Q, HAS_RUN
         )
         place = ((batch * heads + head) * chunks + tl.program_id(0)) * N * P
-        # One product is finished before the next begins: registers are what this kernel runs out of.
+        # One product is finished before the next begins: registers are what this kernel runs out of. Where P is one block the compiler loads each
+        # tile once, as long as no store comes between.
         passed_N = tl.zeros((BN,), tl.float32)
         read_QN = tl.zeros((Q, BN), tl.float32)
         for p in range(0, P, BP):
@@ -193,27 +209,21 @@ def grad_shared(
             passed_N += tl.sum(before_NP * _tile(grad_states_ptr + place, row, row < N, P, p, P, BP), 1)
         read_QN *= from_start_Q[:, None]
         grad_c_QN += read_QN
-        log_Q = tl.sum(read_QN * c_QN.to(tl.float32), 1)
+        step_Q = tl.cumsum(tl.sum(read_QN * c_QN.to(tl.float32), 1), 0, reverse=True) + survives * tl.sum(passed_N, 0)
 
         written_QN = tl.zeros((Q, BN), tl.float32)
         for p in range(0, P, BP):
             u_QP = _tile(x_ptr + batch * x_b + head * x_h, token_Q, real_Q, x_l, p, P, BP).to(tl.float32) * dt_Q[:, None]
             grad_after_NP = _tile(grad_states_ptr + place, row, row < N, P, p, P, BP)
             written_QN = tl.dot(u_QP.to(DOT), tl.trans(grad_after_NP.to(DOT)), written_QN, input_precision=PRECISION)
-        written_QN *= to_end_Q[:, None]
-        grad_b_QN += written_QN
-        writes_Q = tl.sum(written_QN * b_QN.to(tl.float32), 1)
+        grad_b_QN += written_QN * to_end_Q[:, None]
 
         kept_QQ = tl.zeros((Q, Q), tl.float32)
         for p in range(0, P, BP):
             g_QP = _tile(g_ptr + batch * g_b + head * g_h, token_Q, real_Q, g_l, p, P, BP).to(DOT)
             u_QP = _tile(x_ptr + batch * x_b + head * x_h, token_Q, real_Q, x_l, p, P, BP).to(tl.float32) * dt_Q[:, None]
             kept_QQ = tl.dot(g_QP, tl.trans(u_QP.to(DOT)), kept_QQ, input_precision=PRECISION)
-        kept_QQ *= _inside(decay_Q, run_Q, HAS_RUN, Q)
-        grad_score_QQ += kept_QQ
-        pair_QQ = tl.where(i_Q[:, None] > i_Q[None, :], kept_QQ * score_QQ, 0.0)
-        log_Q += tl.sum(pair_QQ, 1) - tl.sum(pair_QQ, 0)
-        step_Q = tl.cumsum(log_Q, 0, reverse=True) + tl.cumsum(writes_Q, 0) - writes_Q + survives * tl.sum(passed_N, 0)
+        grad_score_QQ += kept_QQ * _inside(log_Q, run_Q, HAS_RUN, Q)
         at_Q = (block * batches + batch) * length + token_Q
         tl.store(step_ptr + at_Q * heads + head, step_Q, mask=real_Q)
     grad_c_QN = tl.dot(grad_score_QQ.to(DOT), b_QN, grad_c_QN, input_precision=PRECISION)
