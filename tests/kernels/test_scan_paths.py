@@ -1,8 +1,10 @@
 """The scan's GPU paths: our Triton kernels (on a GPU, else in Triton's interpreter), and how arguments are handed to the two libraries."""
 
+import importlib.util
 import sys
 import types
 from itertools import pairwise
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -201,3 +203,35 @@ def test_a_broken_build_is_a_reason(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="undefined symbol"):
         scan_backends.fla_scan(*inputs(1, 2, 1, 4, 4, device="cpu"))
     scan_backends._import.cache_clear()
+
+
+@pytest.fixture
+def benchmark():
+    path = Path(__file__).parents[2] / "benchmarks" / "scan.py"
+    spec = importlib.util.spec_from_file_location("scan_benchmark", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_a_path_that_refuses_does_not_end_the_benchmark(benchmark, libraries, monkeypatch, capsys):
+    def refuses(*args):
+        raise RuntimeError("incorrect results here\nupgrade")
+
+    monkeypatch.setattr(benchmark, "available", lambda *args: ["fla", "mamba-ssm", "chunked"])
+    monkeypatch.setitem(scan._PATHS, "fla", refuses)
+    shape = "--device cpu --batch 1 --length 9 --heads 1 --head 4 --state 4 --rounds 2 --chunk 4 8"
+    monkeypatch.setattr(sys, "argv", ["scan.py", *shape.split()])
+    benchmark.main()
+    refused, *_, last = capsys.readouterr().out.splitlines()
+    assert refused == "without fla: RuntimeError: incorrect results here"
+    assert last.startswith("chunked, chunk ") and "times as fast as mamba-ssm, chunk " in last
+
+
+def test_the_benchmark_compares_each_at_its_best(benchmark):
+    paths = benchmark.rows(["triton", "fla", "mamba-ssm"], [64, 256], "bfloat16")
+    assert list(paths) == ["triton, chunk 64", "fla", "mamba-ssm, chunk 64", "mamba-ssm, chunk 256"]
+    seconds = {"triton, chunk 64": 2.0, "fla": 9.0, "mamba-ssm, chunk 64": 5.0, "mamba-ssm, chunk 256": 3.0}
+    said = benchmark.verdict({row: [(clock, 0.0)] * 3 for row, clock in seconds.items()}, paths)
+    assert said == "triton, chunk 64: 1.50 times as fast as mamba-ssm, chunk 256, the best of the others"
+    assert benchmark.verdict({"triton, chunk 64": [(1.0, 0.0)]}, paths) is None
