@@ -1,9 +1,11 @@
 """The state-space scan, forward and backward, by every path that runs on this device: interleaved rounds, medians.
 
     python benchmarks/scan.py                                   # the shape of `small` recipes: 8 heads of 64 channels, state 64, 1,024 tokens
-    python benchmarks/scan.py --batch 16 --dtype bfloat16 --device cuda --json scan.json
+    python benchmarks/scan.py --batch 32 --dtype bfloat16 --device cuda --chunk 64 128 256 --json scan.json
 
-On a CPU the processor's time stands beside the clock's: with other programs on the machine it varies less. On a GPU the most memory a call took.
+Each path runs at each of the chunks that it takes, so that libraries are compared at their best; the last line is ours against the better of the
+others. On a CPU the processor's time stands beside the clock's: with other programs on the machine it varies less. On a GPU the most memory a call
+took.
 """
 
 import argparse
@@ -49,6 +51,19 @@ def inputs(args: argparse.Namespace) -> list[torch.Tensor]:
     return [t.requires_grad_() for t in (x.unflatten(-1, (args.heads, -1)), dt, a, b, c, state)]
 
 
+def rows(names: list[str], chunks: list[int], dtype: str) -> dict[str, tuple[str, int]]:
+    """What is timed, by its name: path and chunk. Our kernels take blocks of tokens up to a size; fla and the reference have no choice."""
+    found = {}
+    for name in names:
+        for chunk in chunks:
+            if name == "triton":
+                from braingpt.kernels.scan_triton import BLOCK
+
+                chunk = min(chunk, BLOCK[getattr(torch, dtype).itemsize])
+            found[name if name in ("fla", "torch") else f"{name}, chunk {chunk}"] = name, chunk
+    return found
+
+
 def timed(name: str, tensors: list[torch.Tensor], run: torch.Tensor | None, upstream: torch.Tensor, chunk: int) -> tuple[float, float]:
     """Seconds of the clock and of the processor for one forward and backward."""
     device = upstream.device.type
@@ -61,55 +76,83 @@ def timed(name: str, tensors: list[torch.Tensor], run: torch.Tensor | None, upst
     return (time.perf_counter() - begin) / CALLS[device], (time.process_time() - cpu) / CALLS[device]
 
 
+def memory(path: str, *call) -> int | None:
+    """Bytes that a call takes at most beyond its inputs, on a GPU; the call before it compiles, tunes and allocates."""
+    timed(path, *call)
+    if call[0][0].device.type != "cuda":
+        return None
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    timed(path, *call)
+    return torch.cuda.max_memory_allocated() - before
+
+
+def verdict(rounds: dict[str, list[tuple[float, float]]], paths: dict[str, tuple[str, int]]) -> str | None:
+    """Our best row beside the best of the libraries: the median of the rounds' ratios. None where no library ran."""
+
+    def best(*names: str) -> str | None:
+        rows = [row for row in rounds if paths[row][0] in names]
+        return min(rows, key=lambda row: statistics.median(clock for clock, _ in rounds[row]), default=None)
+
+    ours, theirs = best("triton", "chunked"), best("fla", "mamba-ssm")
+    if ours is None or theirs is None:
+        return None
+    ratios = [other / own for (own, _), (other, _) in zip(rounds[ours], rounds[theirs], strict=True)]
+    return f"{ours}: {statistics.median(ratios):.2f} times as fast as {theirs}, the best of the others"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    for name, default in (("batch", 4), ("length", 1024), ("heads", 8), ("head", 64), ("state", 64), ("chunk", 64), ("rounds", 9)):
+    for name, default in (("batch", 4), ("length", 1024), ("heads", 8), ("head", 64), ("state", 64), ("rounds", 9)):
         parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--chunk", type=int, nargs="+", default=[64], help="tokens a chunk; several are compared")
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"])
     parser.add_argument("--document", type=int, default=0, help="tokens a document of packed batches (0: not packed)")
     parser.add_argument("--reference", action="store_true", help="the token-by-token reference too")
     parser.add_argument("--json", help="write the figures to this file")
     args = parser.parse_args()
     settle_cpu()
-    names = available(args.device, args.reference)
+    paths = rows(available(args.device, args.reference), args.chunk, args.dtype)
     tensors = inputs(args)
     run = (torch.arange(args.length, device=args.device) // args.document).expand(args.batch, -1) if args.document else None
     upstream = torch.randn_like(tensors[0])
 
-    rounds: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
-    memory = {}
-    for name in names:  # compiles, tunes, allocates
-        timed(name, tensors, run, upstream, args.chunk)
-        if args.device == "cuda":
-            torch.cuda.reset_peak_memory_stats()
-            before = torch.cuda.memory_allocated()
-            timed(name, tensors, run, upstream, args.chunk)
-            memory[name] = torch.cuda.max_memory_allocated() - before
+    peaks = {}
+    for row, (path, chunk) in paths.items():
+        try:
+            peaks[row] = memory(path, tensors, run, upstream, chunk)
+        except Exception as error:  # a library may refuse this machine in any way; the others are still worth knowing
+            print(f"without {row}: {type(error).__name__}: {(str(error).strip() or '-').splitlines()[0]}")
+    rounds: dict[str, list[tuple[float, float]]] = {row: [] for row in peaks}
     for _ in range(args.rounds):
-        for name in names:
-            rounds[name].append(timed(name, tensors, run, upstream, args.chunk))
+        for row in rounds:
+            path, chunk = paths[row]
+            rounds[row].append(timed(path, tensors, run, upstream, chunk))
 
     here = machine()
     print(f"{here['gpu'] if args.device == 'cuda' else here['cpu']}, {here['threads']} CPU thread(s), torch {here['torch']}")
-    print(f"{args.batch} x {args.length} tokens, {args.heads} heads of {args.head}, state {args.state}, chunk {args.chunk}, {args.dtype}")
-    rows = []
-    for name in names:
-        clock, cpu = ([1e3 * seconds for seconds in column] for column in zip(*rounds[name], strict=True))
-        row = {
-            "path": name,
+    print(f"{args.batch} x {args.length} tokens, {args.heads} heads of {args.head}, state {args.state}, {args.dtype}")
+    figures = []
+    for row, seconds in rounds.items():
+        clock, cpu = ([1e3 * one for one in column] for column in zip(*seconds, strict=True))
+        figure = {
+            "path": row,
             "ms": statistics.median(clock),
             "lowest_ms": min(clock),
             "highest_ms": max(clock),
             "cpu_ms": statistics.median(cpu),
         }
-        if name in memory:
-            row["peak_MB"] = memory[name] / 1e6
-        rows.append(row)
-        print("  ".join(f"{key} {value:.2f}" if isinstance(value, float) else f"{value:>10}" for key, value in row.items()))
+        if peaks[row] is not None:
+            figure["peak_MB"] = peaks[row] / 1e6
+        figures.append(figure)
+        print("  ".join(f"{key} {value:.2f}" if isinstance(value, float) else f"{value:>20}" for key, value in figure.items()))
+    said = verdict(rounds, paths)
+    if said:
+        print(said)
     if args.json:
         with open(args.json, "w") as file:
-            json.dump({"machine": here, "settings": vars(args), "paths": rows}, file, indent=1)
+            json.dump({"machine": here, "settings": vars(args), "paths": figures, "verdict": said}, file, indent=1)
 
 
 if __name__ == "__main__":

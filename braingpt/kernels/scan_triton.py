@@ -11,12 +11,12 @@ import triton.language as tl
 from torch import Tensor
 
 from braingpt.kernels import scan_triton_kernels as kernels
-from braingpt.kernels.launch import held, launch
+from braingpt.kernels.launch import launch
 
 BLOCK = {2: 64, 4: 32}  # by bytes a number: tokens, channels and states of a program at most, for what registers and shared memory hold
-PASS_BLOCK = 512  # numbers of a state that one program carries over all chunks
-# Not tuned: to measure six choices took 25 s at the start of every run, and the loops here are of one or two rounds, with nothing to pipeline.
+# Not tuned: to measure six choices took 25 s at the start of every run. Loops over blocks are of one or two rounds, with nothing to pipeline.
 LAUNCH = {"num_warps": 4, "num_stages": 1}
+OVER_CHUNKS, OVER_HEADS = 3, 2  # stages: while one chunk's or head's tiles are multiplied, those of the next two or one are on their way
 TYPES = {torch.float32: tl.float32, torch.bfloat16: tl.bfloat16, torch.float16: tl.float16}
 
 
@@ -49,6 +49,7 @@ class _Launch:
         # Channels are always a whole block: products 16 wide came out wrong on an H100 (4 warps, state 64, Triton 3.6), which blocks of 64 did not.
         self.n, self.p = _block(state, x_BLHP), BLOCK[x_BLHP.element_size()]
         self.n_blocks, self.p_blocks = triton.cdiv(state, self.n), triton.cdiv(self.width, self.p)
+        self.processors = torch.cuda.get_device_properties(x_BLHP.device).multi_processor_count if x_BLHP.is_cuda else 2
         self.decay = (dt_BLH, a_H, run_BL)
         self.sizes = (self.length, self.heads, self.chunks)
         # The interpreter multiplies the bits of bfloat16. On a GPU, float32 keeps its precision (three TF32 products) unless torch may drop it.
@@ -60,29 +61,24 @@ class _Launch:
     def empty(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
         return torch.empty(shape, dtype=dtype, device=self.x.device)
 
-    def states(
-        self, left_BLN: Tensor, right_BLHP: Tensor, first_BHNP: Tensor, survives_BHC: Tensor, forward: bool
-    ) -> tuple[Tensor, Tensor]:
+    def states(self, left_BLN: Tensor, right_BLHP: Tensor, first_BHNP: Tensor, forward: bool) -> tuple[Tensor, Tensor]:
         """(B, H, C, N, P) the state before each chunk, and the last; or (not forward) gradients of the state after each, and of the first."""
         states = self.empty(self.batch, self.heads, self.chunks, self.state, self.width)
         last_BHNP = torch.empty_like(first_BHNP)
+        # Chunks come one after the other, so states are cut finer than elsewhere: into 16 where 32 would not fill the GPU twice.
+        n = min(self.n, 32)
+        if self.batch * self.heads * triton.cdiv(self.state, n) * self.p_blocks < 2 * self.processors:
+            n = 16
         launch(
-            kernels.add_to_state, (self.chunks, self.batch * self.heads, self.n_blocks * self.p_blocks),
-            *_strided(left_BLN), *_strided(right_BLHP), *self.decay, states, survives_BHC, *self.sizes, FORWARD=forward, **self.meta,
-        )  # fmt: skip
-        size = self.state * self.width
-        launch(
-            kernels.pass_states, (self.batch * self.heads, triton.cdiv(size, PASS_BLOCK)),
-            states, survives_BHC, first_BHNP, last_BHNP, self.chunks,
-            beyond=lambda: held(states), SIZE=size, BLOCK=PASS_BLOCK, FORWARD=forward,
+            kernels.states, (triton.cdiv(self.state, n) * self.p_blocks, self.batch * self.heads),
+            *_strided(left_BLN), *_strided(right_BLHP), *self.decay, first_BHNP, states, last_BHNP, *self.sizes,
+            FORWARD=forward, **self.meta | {"BN": n, "num_stages": OVER_CHUNKS},
         )  # fmt: skip
         return states, last_BHNP
 
     def groups(self) -> int:
         """Groups of heads that `grad_shared` works on apart: as many as it takes to fill the GPU twice."""
-        programs = self.chunks * self.batch * self.n_blocks
-        processors = torch.cuda.get_device_properties(self.x.device).multi_processor_count if self.x.is_cuda else programs
-        return min(self.heads, triton.cdiv(2 * processors, programs))
+        return min(self.heads, triton.cdiv(2 * self.processors, self.chunks * self.batch * self.n_blocks))
 
 
 def _block(size: int, x_BLHP: Tensor) -> int:
@@ -105,9 +101,8 @@ def _scan(
 ) -> tuple[Tensor, Tensor]:
     x_BLHP, b_BLN, c_BLN = _unit(x_BLHP), _unit(b_BLN), _unit(c_BLN)
     shape = _Launch(x_BLHP, dt_BLH, a_H, run_BL, b_BLN.shape[2], size)
-    survives_BHC = shape.empty(shape.batch, shape.heads, shape.chunks)
     with torch.cuda.device_of(x_BLHP):  # Triton launches on the current device
-        states, last_BHNP = shape.states(b_BLN, x_BLHP, state_BHNP, survives_BHC, forward=True)
+        states, last_BHNP = shape.states(b_BLN, x_BLHP, state_BHNP, forward=True)
         y_BLHP = shape.empty(*x_BLHP.shape, dtype=x_BLHP.dtype)
         launch(
             kernels.outputs, (shape.chunks, shape.batch * shape.heads, shape.p_blocks),
@@ -136,24 +131,24 @@ def _scan_backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     x_BLHP, b_BLN, c_BLN, grad_BLHP = _unit(x_BLHP), _unit(b_BLN), _unit(c_BLN), _unit(grad_BLHP)
     shape = _Launch(x_BLHP, dt_BLH, a_H, run_BL, b_BLN.shape[2], size)
-    survives_BHC = shape.empty(shape.batch, shape.heads, shape.chunks)
     with torch.cuda.device_of(x_BLHP):  # Triton launches on the current device
-        states, _ = shape.states(b_BLN, x_BLHP, state_BHNP, survives_BHC, forward=True)
-        grad_states, grad_state_BHNP = shape.states(c_BLN, grad_BLHP, grad_BHNP.contiguous(), survives_BHC, forward=False)
+        states, _ = shape.states(b_BLN, x_BLHP, state_BHNP, forward=True)
+        grad_states, grad_state_BHNP = shape.states(c_BLN, grad_BLHP, grad_BHNP.contiguous(), forward=False)
         inputs = (*_strided(grad_BLHP), *_strided(x_BLHP), dt_BLH, a_H, *_strided(b_BLN), *_strided(c_BLN), run_BL)
 
         grad_x_BLHP = shape.empty(*x_BLHP.shape, dtype=x_BLHP.dtype)
         direct = shape.empty(shape.p_blocks, *dt_BLH.shape)
+        step = shape.empty(shape.p_blocks + shape.n_blocks, *dt_BLH.shape)
         launch(
             kernels.grad_inputs, (shape.chunks, shape.batch * shape.heads, shape.p_blocks),
-            *inputs, grad_states, grad_x_BLHP, direct, *shape.sizes, **shape.meta,
+            *inputs, grad_states, grad_x_BLHP, direct, step[: shape.p_blocks], *shape.sizes, **shape.meta,
         )  # fmt: skip
         groups = shape.groups()
         grad_b, grad_c = (shape.empty(groups, *b_BLN.shape) for _ in range(2))
-        step = shape.empty(shape.n_blocks, *dt_BLH.shape)
         launch(
             kernels.grad_shared, (shape.chunks, shape.batch * groups, shape.n_blocks),
-            *inputs, states, grad_states, grad_b, grad_c, step, *shape.sizes, groups, **shape.meta,
+            *inputs, states, grad_states, grad_b, grad_c, step[shape.p_blocks :], *shape.sizes, groups,
+            **shape.meta | ({"num_stages": OVER_HEADS} if shape.p_blocks == 1 else {}),
         )  # fmt: skip
     step_BLH = step.sum(0)
     grad_dt_BLH = torch.addcmul(direct.sum(0), step_BLH, a_H)

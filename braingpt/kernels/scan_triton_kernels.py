@@ -1,9 +1,9 @@
 """The Triton kernels of the state-space scan; `scan_triton` launches them (Dao & Gu 2024, section 6 and figure 5).
 
-Forward: `add_to_state` (what each chunk writes), `pass_states` (the recurrence over chunks, the only sequential part), `outputs`. Backward: the first
-two again, since the states were not kept; the same two from the end with c and y's gradient in the place of b and x, which gives the gradient of
-each state; then `grad_inputs` and `grad_shared`. A program has one chunk of one head (`grad_shared`: of a group of heads). Products take
-their operands in type DOT and add in float32; decays and states are float32.
+Forward: `states` (the recurrence over chunks, the only sequential part), `outputs`. Backward: the first again, since the states were not kept; the
+same from the end with c and y's gradient in the place of b and x, which gives the gradient of each state; then `grad_inputs` and `grad_shared`. A
+program has one chunk of one head (`grad_shared`: of a group of heads; `states`: all chunks of one block of a state). Products take their operands
+in type DOT and add in float32; decays and states are float32.
 
 With s the running sum of dt a in a chunk, u = dt x, and w_ij = exp(s_i - s_j) for j <= i in the same document (0 otherwise):
 
@@ -17,22 +17,22 @@ import triton.language as tl
 
 
 @triton.jit
-def _chunk_of(dt_ptr, a_ptr, run_ptr, batch, head, length, heads, Q: tl.constexpr, HAS_RUN: tl.constexpr):
-    """Of this program's chunk: token numbers, which are real, dt, s, and what of them survives: tokens to the end, before to tokens, before to the end.
+def _chunk_of(dt_ptr, a, run_ptr, batch, head, chunk, length, heads, Q: tl.constexpr, HAS_RUN: tl.constexpr):
+    """Of a chunk: token numbers, which are real, dt, s, and what of them survives: tokens to the end, before to tokens, before to the end.
 
     Tokens past the sequence's end have dt = 0: they change no state.
     """
-    start = tl.program_id(0) * Q
+    start = chunk * Q
     token_Q = start + tl.arange(0, Q)
     real_Q = token_Q < length
     dt_Q = tl.load(dt_ptr + (batch * length + token_Q) * heads + head, mask=real_Q, other=0.0)
-    log_Q = tl.cumsum(dt_Q * tl.load(a_ptr + head), 0)
+    log_Q = tl.cumsum(dt_Q * a, 0)
     end = tl.sum(tl.where(tl.arange(0, Q) == Q - 1, log_Q, 0.0), 0)
     to_end_Q, from_start_Q, survives = tl.exp(end - log_Q), tl.exp(log_Q), tl.exp(end)
     run_Q = token_Q * 0
     if HAS_RUN:  # a state handed in belongs to the first document
         run_Q = tl.load(run_ptr + batch * length + token_Q, mask=real_Q, other=0)
-        last = tl.load(run_ptr + batch * length + tl.minimum(start + Q, length) - 1)
+        last = tl.sum(tl.where(token_Q == tl.minimum(start + Q, length) - 1, run_Q, 0), 0)
         before = tl.load(run_ptr + batch * length + tl.maximum(start - 1, 0))
         to_end_Q = tl.where(run_Q == last, to_end_Q, 0.0)
         from_start_Q = tl.where(run_Q == before, from_start_Q, 0.0)
@@ -65,45 +65,34 @@ def _put(ptr, value, row, row_ok, row_stride, first, WIDTH: tl.constexpr, BLOCK:
 
 
 @triton.jit
-def add_to_state(
-    left_ptr, left_b, left_l, right_ptr, right_b, right_l, right_h, dt_ptr, a_ptr, run_ptr, states_ptr, survives_ptr, length, heads, chunks,
+def states(
+    left_ptr, left_b, left_l, right_ptr, right_b, right_l, right_h, dt_ptr, a_ptr, run_ptr, first_ptr, states_ptr, last_ptr, length, heads, chunks,
     N: tl.constexpr, P: tl.constexpr, Q: tl.constexpr, BN: tl.constexpr, BP: tl.constexpr,
     HAS_RUN: tl.constexpr, FORWARD: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """states[chunk] = sum over tokens of left' (weight x right). Forward: b, x, what reaches the end. Else c, y's gradient, what comes from the start."""
-    of, block = tl.program_id(1).to(tl.int64), tl.program_id(2)
+    """The recurrence over chunks of one block of a state, which stays in registers; each chunk adds the sum over its tokens of left' (weight x right).
+
+    Forward: b, x, what reaches the chunk's end; stores the state before each chunk. Else from the end: c, y's gradient, what comes from the chunk's
+    start; stores the gradient of the state after each chunk. The loop is pipelined: a chunk's tiles load while the one before is multiplied.
+    """
+    of, block = tl.program_id(1).to(tl.int64), tl.program_id(0)
     batch, head = of // heads, of % heads
-    chunk_index = of * chunks + tl.program_id(0)
-    token_Q, real_Q, dt_Q, _, _, to_end_Q, from_start_Q, survives = _chunk_of(
-        dt_ptr, a_ptr, run_ptr, batch, head, length, heads, Q, HAS_RUN
-    )
     n, p = block // tl.cdiv(P, BP) * BN, block % tl.cdiv(P, BP) * BP
-    left_QN = _tile(left_ptr + batch * left_b, token_Q, real_Q, left_l, n, N, BN)
-    right_QP = _tile(right_ptr + batch * right_b + head * right_h, token_Q, real_Q, right_l, p, P, BP)
-    if FORWARD:
-        weight_Q = to_end_Q * dt_Q
-        if block == 0:
-            tl.store(survives_ptr + chunk_index, survives)
-    else:
-        weight_Q = from_start_Q
-    weighted_QP = right_QP.to(tl.float32) * weight_Q[:, None]
-    added_NP = tl.dot(tl.trans(left_QN.to(DOT)), weighted_QP.to(DOT), input_precision=PRECISION)
-    row = n + tl.arange(0, BN)
-    _put(states_ptr + chunk_index * N * P, added_NP, row, row < N, P, p, P, BP)
-
-
-@triton.jit
-def pass_states(states_ptr, survives_ptr, first_ptr, last_ptr, chunks, SIZE: tl.constexpr, BLOCK: tl.constexpr, FORWARD: tl.constexpr):
-    """The recurrence over chunks, in place: what each chunk adds becomes the state that enters it (backward: the gradient of what leaves it)."""
-    of = tl.program_id(0).to(tl.int64)
-    at = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-    state = tl.load(first_ptr + of * SIZE + at, mask=at < SIZE, other=0.0)
+    row, a = n + tl.arange(0, BN), tl.load(a_ptr + head)
+    state_NP = _tile(first_ptr + of * N * P, row, row < N, P, p, P, BP)
     for step in range(chunks):
-        chunk_index = of * chunks + (step if FORWARD else chunks - 1 - step)
-        added = tl.load(states_ptr + chunk_index * SIZE + at, mask=at < SIZE, other=0.0)
-        tl.store(states_ptr + chunk_index * SIZE + at, state, mask=at < SIZE)
-        state = state * tl.load(survives_ptr + chunk_index) + added
-    tl.store(last_ptr + of * SIZE + at, state, mask=at < SIZE)
+        chunk = step if FORWARD else chunks - 1 - step
+        token_Q, real_Q, dt_Q, _, _, to_end_Q, from_start_Q, survives = _chunk_of(
+            dt_ptr, a, run_ptr, batch, head, chunk, length, heads, Q, HAS_RUN
+        )
+        # Loaded as the product wants it: turned after loading, it would not be copied ahead asynchronously.
+        at_NQ = batch * left_b + row[:, None] + token_Q[None, :] * left_l
+        left_NQ = tl.load(left_ptr + at_NQ, mask=(row < N)[:, None] & real_Q[None, :], other=0.0)
+        right_QP = _tile(right_ptr + batch * right_b + head * right_h, token_Q, real_Q, right_l, p, P, BP)
+        weighted_QP = right_QP.to(tl.float32) * (to_end_Q * dt_Q if FORWARD else from_start_Q)[:, None]
+        _put(states_ptr + (of * chunks + chunk) * N * P, state_NP, row, row < N, P, p, P, BP)
+        state_NP = tl.dot(left_NQ.to(DOT), weighted_QP.to(DOT), state_NP * survives, input_precision=PRECISION)
+    _put(last_ptr + of * N * P, state_NP, row, row < N, P, p, P, BP)
 
 
 @triton.jit
@@ -115,7 +104,9 @@ def outputs(
     """y of one chunk, one head, one block of channels."""
     of, p = tl.program_id(1).to(tl.int64), tl.program_id(2) * BP
     batch, head = of // heads, of % heads
-    token_Q, real_Q, dt_Q, log_Q, run_Q, _, from_start_Q, _ = _chunk_of(dt_ptr, a_ptr, run_ptr, batch, head, length, heads, Q, HAS_RUN)
+    token_Q, real_Q, dt_Q, log_Q, run_Q, _, from_start_Q, _ = _chunk_of(
+        dt_ptr, tl.load(a_ptr + head), run_ptr, batch, head, tl.program_id(0), length, heads, Q, HAS_RUN
+    )
     states_ptr += (of * chunks + tl.program_id(0)) * N * P
     score_QQ, carried_QP = tl.zeros((Q, Q), tl.float32), tl.zeros((Q, BP), tl.float32)
     for n in range(0, N, BN):
@@ -134,30 +125,50 @@ def outputs(
 @triton.jit
 def grad_inputs(
     g_ptr, g_b, g_l, g_h, x_ptr, x_b, x_l, x_h, dt_ptr, a_ptr, b_ptr, b_b, b_l, c_ptr, c_b, c_l, run_ptr, grad_states_ptr,
-    grad_x_ptr, direct_ptr, length, heads, chunks,
+    grad_x_ptr, direct_ptr, step_ptr, length, heads, chunks,
     N: tl.constexpr, P: tl.constexpr, Q: tl.constexpr, BN: tl.constexpr, BP: tl.constexpr,
     HAS_RUN: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Gradient of x, and dt's through u = dt x: a sum over channels, so each block of them writes its share (P blocks, B, L, H)."""
+    """Gradient of x; dt's through u = dt x, and each token's log decay's through w and through what earlier tokens write to the chunk's end.
+
+    The latter two are linear in the products over P, so each block of channels writes its share (P blocks, B, L, H). Through w it is the sum over
+    pairs j < k <= i that span the token k: rows minus columns, summed from the end. The pairs i = j are left out, since they cancel in the sum but
+    not in rounding.
+    """
     of, block = tl.program_id(1).to(tl.int64), tl.program_id(2)
     batch, head, p = of // heads, of % heads, block * BP
-    token_Q, real_Q, dt_Q, log_Q, run_Q, to_end_Q, _, _ = _chunk_of(dt_ptr, a_ptr, run_ptr, batch, head, length, heads, Q, HAS_RUN)
+    token_Q, real_Q, dt_Q, log_Q, run_Q, to_end_Q, _, _ = _chunk_of(
+        dt_ptr, tl.load(a_ptr + head), run_ptr, batch, head, tl.program_id(0), length, heads, Q, HAS_RUN
+    )
     grad_states_ptr += (of * chunks + tl.program_id(0)) * N * P
-    score_QQ, carried_QP = tl.zeros((Q, Q), tl.float32), tl.zeros((Q, BP), tl.float32)
+    g_QP = _tile(g_ptr + batch * g_b + head * g_h, token_Q, real_Q, g_l, p, P, BP).to(DOT)
+    x_QP = _tile(x_ptr + batch * x_b + head * x_h, token_Q, real_Q, x_l, p, P, BP).to(tl.float32)
+    # What is inside the chunk first, then the state: both in one loop over N took 90 registers more.
+    score_QQ = tl.zeros((Q, Q), tl.float32)
     for n in range(0, N, BN):
         b_QN = _tile(b_ptr + batch * b_b, token_Q, real_Q, b_l, n, N, BN).to(DOT)
         c_QN = _tile(c_ptr + batch * c_b, token_Q, real_Q, c_l, n, N, BN).to(DOT)
+        score_QQ = tl.dot(c_QN, tl.trans(b_QN), score_QQ, input_precision=PRECISION)
+    weight_QQ = score_QQ * _inside(log_Q, run_Q, HAS_RUN, Q)
+    kept_QQ = tl.dot(g_QP, tl.trans((x_QP * dt_Q[:, None]).to(DOT)), input_precision=PRECISION)
+    i_Q = tl.arange(0, Q)
+    pair_QQ = tl.where(i_Q[:, None] > i_Q[None, :], kept_QQ * weight_QQ, 0.0)
+    step_Q = tl.cumsum(tl.sum(pair_QQ, 1) - tl.sum(pair_QQ, 0), 0, reverse=True)
+
+    carried_QP = tl.zeros((Q, BP), tl.float32)
+    for n in range(0, N, BN):
+        b_QN = _tile(b_ptr + batch * b_b, token_Q, real_Q, b_l, n, N, BN).to(DOT)
         row = n + tl.arange(0, BN)
         grad_after_NP = _tile(grad_states_ptr, row, row < N, P, p, P, BP).to(DOT)
-        score_QQ = tl.dot(c_QN, tl.trans(b_QN), score_QQ, input_precision=PRECISION)
         carried_QP = tl.dot(b_QN, grad_after_NP, carried_QP, input_precision=PRECISION)
-    weight_QQ = score_QQ * _inside(log_Q, run_Q, HAS_RUN, Q)
-    g_QP = _tile(g_ptr + batch * g_b + head * g_h, token_Q, real_Q, g_l, p, P, BP).to(DOT)
-    grad_u_QP = tl.dot(tl.trans(weight_QQ.to(DOT)), g_QP, carried_QP * to_end_Q[:, None], input_precision=PRECISION)
+    carried_QP *= to_end_Q[:, None]
+    writes_Q = tl.sum(carried_QP * x_QP, 1) * dt_Q
+    step_Q += tl.cumsum(writes_Q, 0) - writes_Q
+    grad_u_QP = tl.dot(tl.trans(weight_QQ.to(DOT)), g_QP, carried_QP, input_precision=PRECISION)
     _put(grad_x_ptr + (batch * length * heads + head) * P, grad_u_QP * dt_Q[:, None], token_Q, real_Q, heads * P, p, P, BP)
-    x_QP = _tile(x_ptr + batch * x_b + head * x_h, token_Q, real_Q, x_l, p, P, BP).to(tl.float32)
-    place = (block * (tl.num_programs(1) // heads) + batch) * length + token_Q
-    tl.store(direct_ptr + place * heads + head, tl.sum(grad_u_QP * x_QP, 1), mask=real_Q)
+    place_Q = ((block * (tl.num_programs(1) // heads) + batch) * length + token_Q) * heads + head
+    tl.store(direct_ptr + place_Q, tl.sum(grad_u_QP * x_QP, 1), mask=real_Q)
+    tl.store(step_ptr + place_Q, step_Q, mask=real_Q)
 
 
 @triton.jit
@@ -167,30 +178,28 @@ def grad_shared(
     N: tl.constexpr, P: tl.constexpr, Q: tl.constexpr, BN: tl.constexpr, BP: tl.constexpr,
     HAS_RUN: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Gradients of b and c, summed over a group of heads (groups, B, L, N), and of each token's log decay dt a (N blocks, B, L, H).
+    """Gradients of b and c, summed over a group of heads (groups, B, L, N), and the rest of each token's log decay's: through the state before.
 
-    The latter is linear in the products over N, so each block of N writes its share. Through w it is the sum over pairs j < k <= i that span the
-    token k: rows minus columns, summed from the end. The pairs i = j are left out, since they cancel in the sum but not in rounding.
+    The latter is linear in the products over N, so each block of N writes its share (N blocks, B, L, H).
     """
     of, block = tl.program_id(1).to(tl.int64), tl.program_id(2)
     batch, group, n = of // groups, of % groups, block * BN
     batches = tl.num_programs(1) // groups
-    i_Q = tl.arange(0, Q)
     row = n + tl.arange(0, BN)
-    token_Q = tl.program_id(0) * Q + i_Q
+    token_Q = tl.program_id(0) * Q + tl.arange(0, Q)
     real_Q = token_Q < length
     b_QN = _tile(b_ptr + batch * b_b, token_Q, real_Q, b_l, n, N, BN).to(DOT)
     c_QN = _tile(c_ptr + batch * c_b, token_Q, real_Q, c_l, n, N, BN).to(DOT)
-    score_QQ = tl.dot(c_QN, tl.trans(b_QN), input_precision=PRECISION)
     grad_score_QQ = tl.zeros((Q, Q), tl.float32)
     grad_b_QN, grad_c_QN = tl.zeros((Q, BN), tl.float32), tl.zeros((Q, BN), tl.float32)
     share = tl.cdiv(heads, groups)
     for head in range(group * share, tl.minimum(group * share + share, heads)):
-        _, _, dt_Q, decay_Q, run_Q, to_end_Q, from_start_Q, survives = _chunk_of(
-            dt_ptr, a_ptr, run_ptr, batch, head, length, heads, Q, HAS_RUN
+        _, _, dt_Q, log_Q, run_Q, to_end_Q, from_start_Q, survives = _chunk_of(
+            dt_ptr, tl.load(a_ptr + head), run_ptr, batch, head, tl.program_id(0), length, heads, Q, HAS_RUN
         )
         place = ((batch * heads + head) * chunks + tl.program_id(0)) * N * P
-        # One product is finished before the next begins: registers are what this kernel runs out of.
+        # One product is finished before the next begins: registers are what this kernel runs out of. Where P is one block the compiler loads each
+        # tile once, as long as no store comes between.
         passed_N = tl.zeros((BN,), tl.float32)
         read_QN = tl.zeros((Q, BN), tl.float32)
         for p in range(0, P, BP):
@@ -200,27 +209,21 @@ def grad_shared(
             passed_N += tl.sum(before_NP * _tile(grad_states_ptr + place, row, row < N, P, p, P, BP), 1)
         read_QN *= from_start_Q[:, None]
         grad_c_QN += read_QN
-        log_Q = tl.sum(read_QN * c_QN.to(tl.float32), 1)
+        step_Q = tl.cumsum(tl.sum(read_QN * c_QN.to(tl.float32), 1), 0, reverse=True) + survives * tl.sum(passed_N, 0)
 
         written_QN = tl.zeros((Q, BN), tl.float32)
         for p in range(0, P, BP):
             u_QP = _tile(x_ptr + batch * x_b + head * x_h, token_Q, real_Q, x_l, p, P, BP).to(tl.float32) * dt_Q[:, None]
             grad_after_NP = _tile(grad_states_ptr + place, row, row < N, P, p, P, BP)
             written_QN = tl.dot(u_QP.to(DOT), tl.trans(grad_after_NP.to(DOT)), written_QN, input_precision=PRECISION)
-        written_QN *= to_end_Q[:, None]
-        grad_b_QN += written_QN
-        writes_Q = tl.sum(written_QN * b_QN.to(tl.float32), 1)
+        grad_b_QN += written_QN * to_end_Q[:, None]
 
         kept_QQ = tl.zeros((Q, Q), tl.float32)
         for p in range(0, P, BP):
             g_QP = _tile(g_ptr + batch * g_b + head * g_h, token_Q, real_Q, g_l, p, P, BP).to(DOT)
             u_QP = _tile(x_ptr + batch * x_b + head * x_h, token_Q, real_Q, x_l, p, P, BP).to(tl.float32) * dt_Q[:, None]
             kept_QQ = tl.dot(g_QP, tl.trans(u_QP.to(DOT)), kept_QQ, input_precision=PRECISION)
-        kept_QQ *= _inside(decay_Q, run_Q, HAS_RUN, Q)
-        grad_score_QQ += kept_QQ
-        pair_QQ = tl.where(i_Q[:, None] > i_Q[None, :], kept_QQ * score_QQ, 0.0)
-        log_Q += tl.sum(pair_QQ, 1) - tl.sum(pair_QQ, 0)
-        step_Q = tl.cumsum(log_Q, 0, reverse=True) + tl.cumsum(writes_Q, 0) - writes_Q + survives * tl.sum(passed_N, 0)
+        grad_score_QQ += kept_QQ * _inside(log_Q, run_Q, HAS_RUN, Q)
         at_Q = (block * batches + batch) * length + token_Q
         tl.store(step_ptr + at_Q * heads + head, step_Q, mask=real_Q)
     grad_c_QN = tl.dot(grad_score_QQ.to(DOT), b_QN, grad_c_QN, input_precision=PRECISION)

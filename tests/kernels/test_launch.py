@@ -76,9 +76,9 @@ def test_the_scan(launches, documents):
     x, dt, a, b, c = random(1, 40, 2, 40).requires_grad_(), random(1, 40, 2).sigmoid(), -torch.ones(2), random(1, 40, 24), random(1, 40, 24)
     run = torch.arange(40).div(30, rounding_mode="floor")[None] if documents else None
     y, _ = scan_triton.triton_scan(x, dt, a, b, c, torch.zeros(1, 2, 24, 40), run, 16)
-    agree(launches, 3)
+    agree(launches, 2)
     y.sum().backward()
-    agree(launches, 9)
+    agree(launches, 6)
 
 
 @pytest.mark.parametrize("documents", [False, True])

@@ -1,8 +1,10 @@
 """The scan's GPU paths: our Triton kernels (on a GPU, else in Triton's interpreter), and how arguments are handed to the two libraries."""
 
+import importlib.util
 import sys
 import types
 from itertools import pairwise
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -75,6 +77,13 @@ def test_triton_equals_the_reference(batch, length, heads, width, state, chunk, 
 @pytest.mark.parametrize("width", [16, 32, 64, 128])
 def test_triton_on_a_gpu_equals_the_reference(width, state, packed, dtype):
     same(triton_scan, inputs(2, 1027, 8, width, state, dtype), documents(2, 1027) if packed else None, TOLERANCE[dtype])
+
+
+@pytest.mark.skipif(DEVICE == "cpu", reason="too slow in the interpreter")
+@pytest.mark.parametrize("dtype", list(TOLERANCE))
+def test_triton_of_many_rows_on_a_gpu_equals_the_reference(dtype):
+    """So many that states are passed on in blocks of 32; fewer take 16."""
+    same(triton_scan, inputs(20, 259, 8, 64, 64, dtype), documents(20, 259), TOLERANCE[dtype])
 
 
 def test_triton_of_strong_decay_stays_finite():
@@ -194,3 +203,35 @@ def test_a_broken_build_is_a_reason(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="undefined symbol"):
         scan_backends.fla_scan(*inputs(1, 2, 1, 4, 4, device="cpu"))
     scan_backends._import.cache_clear()
+
+
+@pytest.fixture
+def benchmark():
+    path = Path(__file__).parents[2] / "benchmarks" / "scan.py"
+    spec = importlib.util.spec_from_file_location("scan_benchmark", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_a_path_that_refuses_does_not_end_the_benchmark(benchmark, libraries, monkeypatch, capsys):
+    def refuses(*args):
+        raise RuntimeError("incorrect results here\nupgrade")
+
+    monkeypatch.setattr(benchmark, "available", lambda *args: ["fla", "mamba-ssm", "chunked"])
+    monkeypatch.setitem(scan._PATHS, "fla", refuses)
+    shape = "--device cpu --batch 1 --length 9 --heads 1 --head 4 --state 4 --rounds 2 --chunk 4 8"
+    monkeypatch.setattr(sys, "argv", ["scan.py", *shape.split()])
+    benchmark.main()
+    refused, *_, last = capsys.readouterr().out.splitlines()
+    assert refused == "without fla: RuntimeError: incorrect results here"
+    assert last.startswith("chunked, chunk ") and "times as fast as mamba-ssm, chunk " in last
+
+
+def test_the_benchmark_compares_each_at_its_best(benchmark):
+    paths = benchmark.rows(["triton", "fla", "mamba-ssm"], [64, 256], "bfloat16")
+    assert list(paths) == ["triton, chunk 64", "fla", "mamba-ssm, chunk 64", "mamba-ssm, chunk 256"]
+    seconds = {"triton, chunk 64": 2.0, "fla": 9.0, "mamba-ssm, chunk 64": 5.0, "mamba-ssm, chunk 256": 3.0}
+    said = benchmark.verdict({row: [(clock, 0.0)] * 3 for row, clock in seconds.items()}, paths)
+    assert said == "triton, chunk 64: 1.50 times as fast as mamba-ssm, chunk 256, the best of the others"
+    assert benchmark.verdict({"triton, chunk 64": [(1.0, 0.0)]}, paths) is None
