@@ -10,10 +10,13 @@ column, or (2, E, R): what columns excite interneurons by, and what these inhibi
 import torch
 from torch import Tensor
 
+from braingpt.kernels import dispatch
 from braingpt.kernels.columns import Pairs, summed, summed_by_column
 from braingpt.kernels.linear import linear
+from braingpt.kernels.scan_backends import on_gpu, why_not_ours
 
 SETTLING = 0.7  # how far a round moves the excitation: settles for columns that all others together inhibit by up to 7, where whole steps swing from 4 on
+TRITON_COLUMNS, TRITON_WINNERS = 4096, 32  # the most that the kernels hold in registers
 
 
 def operand_type(x_ND: Tensor, weight_ED: Tensor) -> torch.dtype:
@@ -40,17 +43,23 @@ def inhibited(excited_NE: Tensor, strength: Tensor) -> tuple[Tensor, Tensor]:
     return pooled_NR @ from_ER.T - excited_NE * (to_ER * from_ER).sum(-1), pooled_NR
 
 
-def compete(logit_NE: Tensor, strength: Tensor, bias_E: Tensor, rounds: int, active: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """(N, A) winners, (N, A) their logits less their inhibition, (N, E) the settled excitation, (N, R) the interneurons'; without gradient.
+def compete(
+    logit_NE: Tensor, strength: Tensor, bias_E: Tensor, rounds: int, active: int, kept: torch.dtype, learning: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """(N, A) winners, (N, A) their logits less their inhibition, (N, E) the settled excitation in type `kept`, (N, R) the interneurons'.
 
-    The bias decides with, but is in no result.
+    Nothing has a gradient; the last two are for `WinnersDrive` and mean nothing unless `learning`. The bias decides with, but is in no result.
     """
+    if _takes_kernel(logit_NE, active):
+        winner_NA, drive_NA, excited_NE, pooled_ONR = _compete(logit_NE, strength, bias_E, rounds, active, kept, learning)
+        return winner_NA, drive_NA, excited_NE, pooled_ONR[-1]
     excited_NE = torch.sigmoid(logit_NE)
     for _ in range(rounds - 1):  # what is inhibited inhibits less
         excited_NE = excited_NE.lerp(torch.sigmoid(logit_NE - inhibited(excited_NE, strength)[0]), SETTLING)
     inhibited_NE, pooled_NR = inhibited(excited_NE, strength)
     winner_NA = (logit_NE - inhibited_NE + bias_E.to(logit_NE.dtype)).topk(active, dim=-1).indices
-    return winner_NA, logit_NE.gather(-1, winner_NA) - inhibited_NE.gather(-1, winner_NA), excited_NE, pooled_NR
+    drive_NA = logit_NE.gather(-1, winner_NA) - inhibited_NE.gather(-1, winner_NA)
+    return winner_NA, drive_NA, excited_NE.to(kept), pooled_NR
 
 
 class WinnersDrive(torch.autograd.Function):
@@ -121,3 +130,39 @@ def _product(a: Tensor, b: Tensor) -> Tensor:
     if a.dtype.itemsize > 2:
         return a @ b
     return torch.mm(a, b, out_dtype=torch.float32) if a.is_cuda else a.float() @ b.float()  # torch has the former for GPUs only
+
+
+def _takes_kernel(logit_NE: Tensor, active: int) -> bool:
+    fits = logit_NE.shape[1] <= TRITON_COLUMNS and active <= TRITON_WINNERS
+    return fits and dispatch.chosen("competition", logit_NE) == "triton"
+
+
+def _for_triton(logit_NE: Tensor) -> bool:
+    return on_gpu(logit_NE) and logit_NE.dtype == torch.float32
+
+
+dispatch.register(
+    "competition",
+    ("triton", lambda: why_not_ours("braingpt.kernels.competition_triton", "compete"), _for_triton),
+    ("torch", dispatch.anywhere),
+)
+
+
+@torch.library.custom_op("braingpt::compete", mutates_args=())
+def _compete(
+    logit_NE: Tensor, strength: Tensor, bias_E: Tensor, rounds: int, active: int, kept: torch.dtype, learning: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    from braingpt.kernels import competition_triton
+
+    return competition_triton.compete(logit_NE, strength, bias_E, rounds, active, SETTLING, kept, learning)
+
+
+@_compete.register_fake
+def _(logit_NE, strength, bias_E, rounds, active, kept, learning):
+    tokens, columns = logit_NE.shape
+    return (
+        logit_NE.new_empty(tokens, active, dtype=torch.int64),
+        logit_NE.new_empty(tokens, active),
+        logit_NE.new_empty(tokens, columns if learning else 0, dtype=kept),
+        logit_NE.new_empty(rounds, tokens, 0 if strength.ndim == 2 else strength.shape[2]),
+    )

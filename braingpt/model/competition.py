@@ -55,15 +55,17 @@ class Competition(nn.Module):
         weight_ED, pairs = self.router.weight, None
         x_ND = x_ND.to(operand_type(x_ND, weight_ED))
         with torch.autocast(x_ND.device.type, enabled=False):  # in bfloat16 the strongest of thousands of columns would tie
-            strength = self._positive()
+            strength, learning = self._positive(), torch.is_grad_enabled()
             with torch.no_grad():
                 logit_NE = logits(x_ND, weight_ED)
-                winner_NA, drive_NA, excited_NE, pooled_NR = compete(logit_NE, strength, self.bias, self.rounds, self.active)
-            if torch.is_grad_enabled():
+                winner_NA, drive_NA, excited_NE, pooled_NR = compete(
+                    logit_NE, strength, self.bias, self.rounds, self.active, x_ND.dtype, learning
+                )
+            if learning:
                 pairs = Pairs.of(winner_NA, len(weight_ED))
                 drive_NA = WinnersDrive.apply(x_ND, weight_ED, strength, drive_NA, winner_NA, excited_NE, pooled_NR, pairs)
             score_NA = torch.sigmoid(drive_NA)
-        if self.training and torch.is_grad_enabled():
+        if self.training and learning:
             counted_NA = torch.ones_like(score_NA) if valid_N is None else valid_N[:, None].expand_as(score_NA).to(score_NA.dtype)
             self.load.scatter_add_(0, winner_NA.flatten(), counted_NA.flatten().to(self.load.dtype))
         return winner_NA, score_NA / score_NA.sum(-1, keepdim=True) if self.active > 1 else score_NA, pairs

@@ -14,7 +14,7 @@ def problem(tokens: int, columns: int, hidden: int = 12, seed: int = 0) -> list[
     draw = torch.Generator().manual_seed(seed)
     shape = (columns, columns) if columns <= 128 else (2, columns, 8)
     strength = torch.rand(*shape, generator=draw, dtype=torch.float64) * (2 / columns if len(shape) == 2 else columns**-0.5)
-    strength = strength * (1 - torch.eye(columns)) if len(shape) == 2 else strength
+    strength = strength * (1 - torch.eye(columns, dtype=torch.float64)) if len(shape) == 2 else strength
     x, weight = (torch.randn(n, hidden, generator=draw, dtype=torch.float64) for n in (tokens, columns))
     return [x, weight, strength, 0.1 * torch.randn(columns, generator=draw, dtype=torch.float64)]
 
@@ -34,7 +34,7 @@ def plain(x, weight, strength, winner, rounds: int) -> torch.Tensor:
 def learned(x, weight, strength, bias, rounds: int, active: int) -> tuple[torch.Tensor, torch.Tensor]:
     """The winners and their drive, as the model has it."""
     with torch.no_grad():
-        winner, drive, excited, pooled = kernel.compete(kernel.logits(x, weight), strength, bias, rounds, active)
+        winner, drive, excited, pooled = kernel.compete(kernel.logits(x, weight), strength, bias, rounds, active, x.dtype, True)
     return winner, kernel.WinnersDrive.apply(x, weight, strength, drive, winner, excited, pooled, Pairs.of(winner, len(weight)))
 
 
@@ -77,19 +77,28 @@ def test_every_run_gives_the_same_bits(columns):
     assert all(torch.equal(a, b) for a, b in zip(*runs, strict=True))
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("path", ["torch", "triton"])
 @pytest.mark.parametrize("columns", [115, 320])
-def test_under_autocast_a_gpu_multiplies_16_bits_and_keeps_float32(columns):
-    x, weight, strength, bias = (t.float().cuda() for t in problem(64, columns))
-    with torch.autocast("cuda", torch.bfloat16):
-        x = x.to(kernel.operand_type(x, weight))
-    assert x.dtype == torch.bfloat16
-    weight = weight.bfloat16().float()  # what the product rounds to, so that the rest can be compared
-    inputs = [t.requires_grad_() for t in (x, weight, strength)]
+def test_operands_of_16_bits_and_the_rest_in_float32(monkeypatch, columns, path):
+    """What a GPU does under autocast; on a CPU by the same functions, in Triton's interpreter."""
+    if path == "triton":
+        pytest.importorskip("triton")
+    monkeypatch.setenv("BRAINGPT_KERNELS", f"competition={path}")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    x, weight, strength, bias = (t.float().to(device) for t in problem(40, columns))
+    inputs = [t.requires_grad_() for t in (x.bfloat16(), weight.bfloat16().float(), strength)]  # what operands are rounded to
     winner, drive = learned(*inputs, bias, 1, 4)
     exact = [t.detach().double().requires_grad_() for t in inputs]
     expected = plain(*exact, winner, 1)
     assert drive.dtype == torch.float32 and (drive - expected).abs().max() < 1e-3 * expected.abs().max()
     for got, want in zip(*(torch.autograd.grad(y.sum(), i) for y, i in ((drive, inputs), (expected, exact))), strict=True):
-        got = got.double() * (1 - torch.eye(columns, device="cuda")) if got.shape == (columns, columns) else got.double()
-        assert (got - want).abs().max() < 2e-2 * want.abs().max()
+        own = torch.eye(columns, device=device) if got.shape == (columns, columns) else 0
+        assert (got.double() * (1 - own) - want).abs().max() < 2e-2 * want.abs().max()
+
+
+def test_only_a_gpu_under_autocast_multiplies_in_16_bits():
+    for device in ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",):
+        x, weight = torch.randn(4, 8, device=device).bfloat16(), torch.randn(9, 8, device=device)
+        assert kernel.operand_type(x, weight) == torch.float32
+        with torch.autocast(device, torch.bfloat16):
+            assert kernel.operand_type(x, weight) == (torch.bfloat16 if device == "cuda" else torch.float32)
