@@ -40,7 +40,7 @@ def inhibited(excited_NE: Tensor, strength: Tensor) -> tuple[Tensor, Tensor]:
         return excited_NE @ strength, excited_NE[:, :0]
     to_ER, from_ER = strength
     pooled_NR = excited_NE @ to_ER
-    return pooled_NR @ from_ER.T - excited_NE * (to_ER * from_ER).sum(-1), pooled_NR
+    return (pooled_NR @ from_ER.T).sub_(excited_NE * (to_ER * from_ER).sum(-1)), pooled_NR
 
 
 def compete(
@@ -57,7 +57,7 @@ def compete(
     for _ in range(rounds - 1):  # what is inhibited inhibits less
         excited_NE = excited_NE.lerp(torch.sigmoid(logit_NE - inhibited(excited_NE, strength)[0]), SETTLING)
     inhibited_NE, pooled_NR = inhibited(excited_NE, strength)
-    winner_NA = (logit_NE - inhibited_NE + bias_E.to(logit_NE.dtype)).topk(active, dim=-1).indices
+    winner_NA = (logit_NE - inhibited_NE).add_(bias_E).topk(active, dim=-1).indices
     drive_NA = logit_NE.gather(-1, winner_NA) - inhibited_NE.gather(-1, winner_NA)
     return winner_NA, drive_NA, excited_NE.to(kept), pooled_NR
 

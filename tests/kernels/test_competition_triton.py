@@ -87,3 +87,11 @@ def test_what_is_kept_is_rounded_only_when_kept(columns):
     torch.testing.assert_close(kept[2].float(), exact[2], rtol=2**-7, atol=0)  # Triton's interpreter cuts off where a GPU rounds
     assert all(torch.equal(a, b) for a, b in zip(kept[:2], exact[:2], strict=True))
     assert kernel.compete(logit, strength, bias, 2, 3, torch.float32, False)[2].numel() == 0
+
+
+@pytest.mark.parametrize("columns", [40, 300])
+def test_the_operator_does_what_it_tells_a_compiler(columns):
+    *_, strength, bias = (t.float().to(DEVICE) for t in problem(9, columns))
+    logit = torch.randn(9, columns, generator=torch.Generator().manual_seed(0)).to(DEVICE)
+    for kept, learning in ((torch.bfloat16, True), (torch.float32, False)):
+        torch.library.opcheck(kernel._compete, (logit, strength, bias, 2, 3, kept, learning))
