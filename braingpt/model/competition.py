@@ -66,8 +66,10 @@ class Competition(nn.Module):
                 drive_NA = WinnersDrive.apply(x_ND, weight_ED, strength, drive_NA, winner_NA, excited_NE, pooled_NR, pairs)
             score_NA = torch.sigmoid(drive_NA)
         if self.training and learning:
-            counted_NA = torch.ones_like(score_NA) if valid_N is None else valid_N[:, None].expand_as(score_NA).to(score_NA.dtype)
-            self.load.scatter_add_(0, winner_NA.flatten(), counted_NA.flatten().to(self.load.dtype))
+            if valid_N is None:
+                self.load += pairs.start.diff()
+            else:
+                self.load.scatter_add_(0, winner_NA.flatten(), valid_N.to(self.load.dtype).repeat_interleave(self.active))
         return winner_NA, score_NA / score_NA.sum(-1, keepdim=True) if self.active > 1 else score_NA, pairs
 
     def _positive(self) -> Tensor:

@@ -83,9 +83,9 @@ def test_what_is_kept_is_rounded_only_when_kept(columns):
     *_, strength, bias = (t.float().to(DEVICE) for t in problem(9, columns))
     logit = torch.randn(9, columns, generator=torch.Generator().manual_seed(0)).to(DEVICE)
     exact, kept = (kernel.compete(logit, strength, bias, 2, 3, dtype, True) for dtype in (torch.float32, torch.bfloat16))
-    assert kept[2].dtype == torch.bfloat16
+    assert kept[2].dtype == torch.bfloat16 and exact[2].dtype == kept[1].dtype == torch.float32
     torch.testing.assert_close(kept[2].float(), exact[2], rtol=2**-7, atol=0)  # Triton's interpreter cuts off where a GPU rounds
-    assert all(torch.equal(a, b) for a, b in zip(kept[:2], exact[:2], strict=True))
+    torch.testing.assert_close(kept[1], exact[1], rtol=0, atol=2e-3)  # a GPU's products are TF32 there
     assert kernel.compete(logit, strength, bias, 2, 3, torch.float32, False)[2].numel() == 0
 
 
