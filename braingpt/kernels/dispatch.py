@@ -77,6 +77,7 @@ def wrong_choice() -> str | None:
 def _register_all() -> None:
     from braingpt.kernels import (  # noqa: F401  (each registers its operation)
         columns,
+        competition,
         cross_entropy,
         delta,
         int8,

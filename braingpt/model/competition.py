@@ -11,14 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from braingpt.kernels.columns import Pairs, summed, summed_by_column
-from braingpt.kernels.linear import linear
+from braingpt.kernels.columns import Pairs
+from braingpt.kernels.competition import WinnersDrive, compete, inhibited, logits, operand_type
 from braingpt.model.config import ColumnsConfig
 from braingpt.model.parts import Linear
 
 PAIRWISE = 128  # columns up to which each pair has an inhibition of its own
 INTERNEURONS = 8
-SETTLING = 0.7  # how far a round moves the excitation: settles for columns that all others together inhibit by up to 7, where whole steps swing from 4 on
 REVIVE_AFTER = 100  # steps without a win after which a column starts anew
 STRENGTH = 0.1  # what all columns together inhibit one by, at first: a tenth of a full column
 # How far, in logits, one step moves a column's bias toward an even load (Wang et al. 2024, auxiliary-loss-free balancing): faster where columns
@@ -51,36 +50,27 @@ class Competition(nn.Module):
         """Winners (N, A), their shares (N, A), which sum to one, and, while learning, the pairs of both sorted by column.
 
         The balance bias decides with, but does not weigh. The losers' logits learn nothing: their pull through the inhibition is left out
-        of the gradient, which makes the router's backward pass a matter of the winners alone (A rows a token in place of E).
+        of the gradient, which makes the backward pass a matter of the winners alone (A numbers a token in place of E).
         """
-        weight_ED = self.router.weight
-        # In bfloat16 the strongest of thousands of columns would tie.
-        with torch.autocast(x_ND.device.type, enabled=False):
-            x_ND, strength = x_ND.to(weight_ED.dtype), self._positive()
+        weight_ED, pairs = self.router.weight, None
+        x_ND = x_ND.to(operand_type(x_ND, weight_ED))
+        with torch.autocast(x_ND.device.type, enabled=False):  # in bfloat16 the strongest of thousands of columns would tie
+            strength, learning = self._positive(), torch.is_grad_enabled()
             with torch.no_grad():
-                logit_NE = linear(x_ND, weight_ED)
-                excited_NE = torch.sigmoid(logit_NE)
-                for _ in range(self.rounds - 1):  # what is inhibited inhibits less
-                    excited_NE = excited_NE.lerp(torch.sigmoid(logit_NE - self._suppressed(excited_NE, strength)), SETTLING)
-            suppressed_NE = self._suppressed(excited_NE, strength)
-            winner_NA = (logit_NE - suppressed_NE.detach() + self.bias.to(logit_NE.dtype)).topk(self.active, dim=-1).indices
-            won_NA, pairs = logit_NE.gather(-1, winner_NA), None
-            if torch.is_grad_enabled():
+                logit_NE = logits(x_ND, weight_ED)
+                winner_NA, drive_NA, excited_NE, pooled_NR = compete(
+                    logit_NE, strength, self.bias, self.rounds, self.active, x_ND.dtype, learning
+                )
+            if learning:
                 pairs = Pairs.of(winner_NA, len(weight_ED))
-                won_NA = _WinnersLogits.apply(x_ND, weight_ED, won_NA, winner_NA, pairs)
-            score_NA = torch.sigmoid(won_NA - suppressed_NE.gather(-1, winner_NA))
-        if self.training and torch.is_grad_enabled():
-            counted_NA = torch.ones_like(won_NA) if valid_N is None else valid_N[:, None].expand_as(won_NA).to(won_NA.dtype)
-            self.load.scatter_add_(0, winner_NA.flatten(), counted_NA.flatten().to(self.load.dtype))
+                drive_NA = WinnersDrive.apply(x_ND, weight_ED, strength, drive_NA, winner_NA, excited_NE, pooled_NR, pairs)
+            score_NA = torch.sigmoid(drive_NA)
+        if self.training and learning:
+            if valid_N is None:
+                self.load += pairs.start.diff()
+            else:
+                self.load.scatter_add_(0, winner_NA.flatten(), valid_N.to(self.load.dtype).repeat_interleave(self.active))
         return winner_NA, score_NA / score_NA.sum(-1, keepdim=True) if self.active > 1 else score_NA, pairs
-
-    @staticmethod
-    def _suppressed(excited_NE: Tensor, strength: Tensor) -> Tensor:
-        """(N, E) the inhibition each column receives from all others."""
-        if strength.ndim == 2:
-            return excited_NE @ strength
-        to_ER, from_ER = strength
-        return (excited_NE @ to_ER) @ from_ER.T - excited_NE * (to_ER * from_ER).sum(-1)
 
     def _positive(self) -> Tensor:
         """The inhibition's weights, none of them negative and none of a column on itself; made once and kept while nothing trains."""
@@ -98,7 +88,7 @@ class Competition(nn.Module):
 
     def strength(self) -> Tensor:
         """(E, E) how strongly each column inhibits each other one. For looking at; it is never formed where columns are many."""
-        return self._suppressed(torch.eye(len(self.bias), dtype=self.inhibition.dtype, device=self.inhibition.device), self._positive())
+        return inhibited(torch.eye(len(self.bias), dtype=self.inhibition.dtype, device=self.inhibition.device), self._positive())[0]
 
     @torch.no_grad()
     def after_step(self) -> None:
@@ -122,20 +112,3 @@ class Competition(nn.Module):
     def flops(self) -> int:
         """Forward operations a token: the router once, the inhibition in each round."""
         return 2 * (self.router.weight.numel() + self.rounds * self.inhibition.numel())
-
-
-class _WinnersLogits(torch.autograd.Function):
-    """The winners' logits, already known; backward multiplies with the winners' rows of the router only, in a fixed order."""
-
-    @staticmethod
-    def forward(ctx, x_ND: Tensor, weight_ED: Tensor, logit_NA: Tensor, winner_NA: Tensor, pairs: Pairs) -> Tensor:
-        ctx.save_for_backward(x_ND, weight_ED, winner_NA, pairs.token, pairs.order, pairs.start)
-        return logit_NA.clone()
-
-    @staticmethod
-    def backward(ctx, grad_NA: Tensor) -> tuple[Tensor | None, ...]:
-        x_ND, weight_ED, winner_NA, token_P, order_P, start_E1 = ctx.saved_tensors
-        grad_x = summed(weight_ED, winner_NA, grad_NA.contiguous())
-        grad_P = grad_NA.flatten()[order_P]
-        grad_weight = summed_by_column(x_ND, token_P, start_E1, grad_P)
-        return grad_x, grad_weight, None, None, None

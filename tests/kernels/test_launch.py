@@ -10,7 +10,7 @@ if torch.cuda.is_available():
 
 from triton.runtime import interpreter
 
-from braingpt.kernels import columns_triton, magnitude_triton, scan_triton
+from braingpt.kernels import columns_triton, competition_triton, magnitude_triton, scan_triton
 from braingpt.kernels.columns import Pairs
 from braingpt.kernels.launch import counting, held
 
@@ -69,6 +69,13 @@ def test_columns_read_the_winners_weights_alone(launches):
     agree(launches, 5)
     won = len(pairs.start.diff().nonzero())
     assert won <= 7 and launches[0][0] < (won + 3) / 40 * held(weight) < held(weight)
+
+
+@pytest.mark.parametrize("columns", [40, 320])
+def test_the_competition(launches, columns):
+    strength = random(columns, columns) if columns <= 128 else random(2, columns, 8).abs() / 100
+    competition_triton.compete(random(80, columns), strength, random(columns), 2, 3, 0.7, torch.float32, True)
+    agree(launches, 1 if columns <= 128 else 2)
 
 
 @pytest.mark.parametrize("documents", [False, True])

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from braingpt.errors import UserError
+from braingpt.kernels import competition as kernel
 from braingpt.kernels.two_four import two_four_mask
 from braingpt.model.columns import SilencedColumns, SparseColumns
 from braingpt.model.competition import Competition
@@ -142,17 +143,20 @@ def test_inhibition_keeps_a_rival_from_winning():
 
 
 @pytest.mark.parametrize("together", [0.5, 4.0])
-def test_rounds_bring_the_competition_to_rest(together):
+def test_rounds_bring_the_competition_to_rest(together, monkeypatch):
     """`together` is what all others inhibit a column by. The inhibition received hardly changes after four rounds, and does after one."""
-    received, winners = {}, {}
+    received, winners, inhibited = {}, {}, kernel.inhibited
     for rounds in (1, 4, 100):
         torch.manual_seed(0)
         competition = Competition(32, ColumnsConfig(count=32, rounds=rounds))
         with torch.no_grad():
             competition.inhibition.copy_(torch.log(torch.expm1(torch.rand(32, 32) * 2 * together / 31)))
-            suppressed = competition._suppressed
-            competition._suppressed = lambda excited, strength, key=rounds, inner=suppressed: (
-                received.setdefault(key, []).append(inner(excited, strength)) or received[key][-1]
+            monkeypatch.setattr(
+                kernel,
+                "inhibited",
+                lambda excited, strength, key=rounds: (
+                    received.setdefault(key, []).append(inhibited(excited, strength)[0]) or (received[key][-1], excited)
+                ),
             )
             winners[rounds] = competition(torch.randn(300, 32))[0].sort().values
     one, four, rest = (received[key][-1] for key in (1, 4, 100))
