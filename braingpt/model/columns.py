@@ -70,9 +70,9 @@ class SparseColumns(nn.Module):
         x_ND = x_BLD.flatten(0, 1) if valid_BL is None else x_BLD[valid_BL]
         if len(x_ND) == 0:  # every weight still has a gradient, of zeros: sharded ones are reduced by all processes together
             return torch.zeros_like(x_BLD) + sum(0.0 * p.sum() for p in self.parameters())
-        winner_NA, share_NA, pairs = self.competition(x_ND)
-        if torch.is_autocast_enabled(x_ND.device.type):
+        if torch.is_autocast_enabled(x_ND.device.type):  # once for router, columns and shared column
             x_ND = x_ND.to(torch.get_autocast_dtype(x_ND.device.type))
+        winner_NA, share_NA, pairs = self.competition(x_ND)
         if self.int8 is None:
             y_ND, act_PW = run_columns(x_ND, self.weight, winner_NA, share_NA, pairs)
         else:
