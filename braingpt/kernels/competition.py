@@ -16,6 +16,7 @@ from braingpt.kernels.linear import linear
 from braingpt.kernels.scan_backends import on_gpu, why_not_ours
 
 SETTLING = 0.7  # how far a round moves the excitation: settles for columns that all others together inhibit by up to 7, where whole steps swing from 4 on
+PIECES = 64  # of the tokens, for products over them
 TRITON_COLUMNS, TRITON_WINNERS = 4096, 32  # the most that the kernels hold in registers
 
 
@@ -114,22 +115,30 @@ def inhibition_gradient(
     """Of what the columns inhibit each other by, given the gradient of the winners' drive, plain and sorted by column."""
     if strength.ndim == 2:
         grad_NE = torch.zeros_like(excited_NE).scatter_(1, winner_NA, grad_NA.to(excited_NE.dtype))
-        return -_product(excited_NE.T, grad_NE)
+        return -_over_tokens(excited_NE, grad_NE)
     to_ER, from_ER = strength
     # None inhibits itself: what the sums over all columns have too much.
     own_E1 = summed_by_column(excited_NE.gather(1, winner_NA).to(grad_P.dtype).view(-1, 1), order_P, start_E1, grad_P)
     grad_pooled_NR = summed(from_ER, winner_NA, grad_NA)
-    grad_to = _product(excited_NE.T, grad_pooled_NR.to(excited_NE.dtype)) - own_E1 * from_ER
+    grad_to = _over_tokens(excited_NE, grad_pooled_NR) - own_E1 * from_ER
     grad_from = summed_by_column(pooled_NR, token_P, start_E1, grad_P) - own_E1 * to_ER
     return -torch.stack((grad_to, grad_from))
 
 
+def _over_tokens(a_NE: Tensor, b_NR: Tensor) -> Tensor:
+    """(E, R) a' b. A GPU gets it in pieces of the tokens: so few numbers as the whole gives are no work for more than a tenth of it."""
+    pieces = PIECES if a_NE.is_cuda and len(a_NE) % PIECES == 0 else 1
+    return _product(a_NE.unflatten(0, (pieces, -1)).mT, b_NR.unflatten(0, (pieces, -1))).sum(0)
+
+
 def _product(a: Tensor, b: Tensor) -> Tensor:
-    """a b, with sums and result in float32 at least; b is rounded to a's type."""
+    """a b, of matrices or stacks of them, with sums and result in float32 at least; b is rounded to a's type."""
     b = b.to(a.dtype)
     if a.dtype.itemsize > 2:
         return a @ b
-    return torch.mm(a, b, out_dtype=torch.float32) if a.is_cuda else a.float() @ b.float()  # torch has the former for GPUs only
+    if not a.is_cuda:
+        return a.float() @ b.float()
+    return (torch.mm if a.ndim == 2 else torch.bmm)(a, b, out_dtype=torch.float32)  # torch has it for GPUs only
 
 
 def _takes_kernel(logit_NE: Tensor, active: int) -> bool:

@@ -52,12 +52,17 @@ def test_values_and_gradients(case):
 
 @pytest.mark.parametrize("columns", [40, 300])
 def test_among_equals_the_lower_index_wins(columns):
-    logit = torch.zeros(3, columns, device=DEVICE)
+    logit = torch.zeros(4, columns, device=DEVICE)
     logit[1, [7, 31, 33]] = 1.0
     logit[2, ::2] = 1.0
+    spread = list(range(3, columns, 16 if columns > 128 else 7))[
+        :5
+    ]  # each in a group of its own; what is no column is not the strongest of these
+    logit[3] = -5.0
+    logit[3, spread] = -4.0
     strength = torch.zeros((columns, columns) if columns <= 128 else (2, columns, 8), device=DEVICE)
     winner, drive, _, _ = kernel.compete(logit, strength, torch.zeros(columns, device=DEVICE), 1, 5, torch.float32, False)
-    assert winner.tolist() == [[0, 1, 2, 3, 4], [7, 31, 33, 0, 1], [0, 2, 4, 6, 8]]
+    assert winner.tolist() == [[0, 1, 2, 3, 4], [7, 31, 33, 0, 1], [0, 2, 4, 6, 8], spread]
     assert torch.equal(drive, logit.gather(1, winner))
 
 
