@@ -22,6 +22,7 @@ from torch import Tensor
 
 from braingpt.kernels.launch import held, launch
 
+COPY_FROM = 512  # rows a column: a copy moves 6 bytes a weight, and each tile of 128 rows then reads 2 fewer, out of a cache twice as fast (H100: 254 rows lose, 1,638 win)
 SLICE = 64  # hidden channels a block; half of it, and half the rows, in float32, or an RTX 3090's 99 KB of shared memory would not hold 128 neurons
 
 
@@ -33,7 +34,8 @@ def forward(x_ND: Tensor, weight_E2WD: Tensor, share_P: Tensor, token_P: Tensor,
     y_PD, act_PW = x_ND.new_empty(pairs, hidden), x_ND.new_empty(pairs, width)
     launch(
         _forward, (len(column_T),),
-        x_ND.contiguous(), weight, share_P, token_P, start_E1, column_T, first_T, y_PD, act_PW, beyond=beyond, **shape,
+        x_ND.contiguous(), weight, share_P, token_P, start_E1, column_T, first_T, y_PD, act_PW,
+        beyond=beyond, **shape | ({"num_stages": 3} if width > 64 else {}),
     )  # fmt: skip
     return y_PD, act_PW
 
@@ -42,7 +44,7 @@ def backward(
     grad_ND: Tensor, x_ND: Tensor, weight_E2WD: Tensor, act_PW: Tensor, share_P: Tensor, token_P: Tensor, start_E1: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of each pair's row (P, D), of the weights, and of the shares (P,)."""
-    (pairs,), (columns, _, _, hidden) = token_P.shape, weight_E2WD.shape
+    (pairs,), (columns, _, width, hidden) = token_P.shape, weight_E2WD.shape
     shape, weight, beyond = _shape(x_ND, weight_E2WD, pairs), _for_tiles(x_ND, weight_E2WD, pairs), _beyond(x_ND, weight_E2WD, start_E1, pairs)
     column_T, first_T = _tiles(start_E1, pairs, shape["M"])
     grad_x_PD, grad_act_PW, grad_share_P = x_ND.new_empty(pairs, hidden), torch.empty_like(act_PW), torch.empty_like(share_P)
@@ -50,7 +52,8 @@ def backward(
         _backward_rows, (len(column_T),), grad_ND, weight, act_PW, share_P, token_P, start_E1, column_T, first_T,
         grad_x_PD, grad_act_PW, grad_share_P, beyond=beyond, **shape,
     )  # fmt: skip
-    shape |= _WEIGHTS if shape["M"] > 64 else {}
+    if shape["M"] > 64:  # here a tile is a column's neurons by channels, which rows add to
+        shape |= {"M": 64, "K": 2 * SLICE, "num_warps": 8 if width > 64 else 4, "num_stages": 3}
     grad_weight = torch.empty_like(weight_E2WD)
     launch(
         _backward_weights, (columns, triton.cdiv(hidden, shape["K"])),
@@ -64,8 +67,10 @@ def segment_sum(source_RD: Tensor, index_P: Tensor, start_S1: Tensor | None, len
     (pairs,), (_, hidden) = index_P.shape, source_RD.shape
     segments = pairs // length if start_S1 is None else len(start_S1) - 1
     # A short segment is one block of rows and many channels; of a long one each program takes few channels, so that there are programs enough.
+    # The warps of a program share its channels, 16 bytes a thread: where they share rows, sums go through shared memory, three times as slow on an H100.
     rows = triton.next_power_of_2(length) if length else 32
-    channels = min(triton.next_power_of_2(hidden), max(64, (4096 if length else 2048) // rows))
+    channels = min(triton.next_power_of_2(hidden), 8192 // max(rows, 8) if length else 64)
+    warps = max(1, channels * source_RD.element_size() // (256 if rows > 8 else 512)) if length else 4
     out_SD = source_RD.new_empty(segments, hidden)
     launch(
         _sum_segments,
@@ -80,6 +85,7 @@ def segment_sum(source_RD: Tensor, index_P: Tensor, start_S1: Tensor | None, len
         M=rows,
         K=channels,
         WEIGHTED=weight_P is not None,
+        num_warps=min(8, warps),
     )
     return out_SD
 
@@ -90,7 +96,7 @@ def _for_tiles(x_ND: Tensor, weight_E2WD: Tensor, pairs: int) -> Tensor:
 
 
 def _copies(x_ND: Tensor, weight_E2WD: Tensor, pairs: int) -> bool:
-    return weight_E2WD.dtype.itemsize > x_ND.dtype.itemsize and pairs >= 64 * len(weight_E2WD)
+    return weight_E2WD.dtype.itemsize > x_ND.dtype.itemsize and pairs >= COPY_FROM * len(weight_E2WD)
 
 
 def _beyond(x_ND: Tensor, weight_E2WD: Tensor, start_E1: Tensor, pairs: int) -> Callable[[], int]:
@@ -99,9 +105,6 @@ def _beyond(x_ND: Tensor, weight_E2WD: Tensor, start_E1: Tensor, pairs: int) -> 
     column = len(weight_E2WD[0].flatten()) * (x_ND if copied else weight_E2WD).element_size()
     made = copied * (held(weight_E2WD) + len(weight_E2WD) * column)
     return lambda: made - int((start_E1.diff() == 0).sum()) * column
-
-
-_WEIGHTS = {"M": 64, "K": 128}
 
 
 def _shape(x_ND: Tensor, weight_E2WD: Tensor, pairs: int) -> dict[str, Any]:
@@ -114,15 +117,17 @@ def _shape(x_ND: Tensor, weight_E2WD: Tensor, pairs: int) -> dict[str, Any]:
     """
     columns, _, width, hidden = weight_E2WD.shape
     dtype = x_ND.dtype
-    most = 32 if dtype.itemsize > 2 else 128 if _on_hopper(x_ND) else 64
+    most = 32 if dtype.itemsize > 2 else 128 if width >= 64 and _on_hopper(x_ND) else 64
+    rows = min(most, max(16, triton.next_power_of_2(pairs // columns)))
     return {
         "D": hidden,
         "W": width,
-        "M": min(most, max(16, triton.next_power_of_2(pairs // columns))),
+        "M": rows,
         "K": SLICE * 2 // dtype.itemsize,
         "OPERAND": tl.float32 if triton.knobs.runtime.interpret else getattr(tl, str(dtype).removeprefix("torch.")),
         "PRECISION": "ieee" if torch.get_float32_matmul_precision() == "highest" else "tf32",
-        "num_warps": 8 if width > 64 else 4,
+        "num_warps": 8 if width > 64 or rows > 64 else 4,
+        "num_stages": 4 if rows > 64 else 3,
     }
 
 

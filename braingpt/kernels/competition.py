@@ -32,7 +32,11 @@ def operand_type(x_ND: Tensor, weight_ED: Tensor) -> torch.dtype:
 
 def logits(x_ND: Tensor, weight_ED: Tensor) -> Tensor:
     """(N, E) in the weight's type; the operands are rounded to x's."""
-    return linear(x_ND, weight_ED) if x_ND.dtype == weight_ED.dtype else _product(x_ND, weight_ED.T)
+    if x_ND.dtype == weight_ED.dtype:
+        return linear(x_ND, weight_ED)
+    weight_ED = weight_ED.to(x_ND.dtype)
+    triton = dispatch.chosen("competition", x_ND.new_empty(0, dtype=torch.float32)) == "triton"
+    return _logits(x_ND, weight_ED) if triton else _product(x_ND, weight_ED.T)
 
 
 def inhibited(excited_NE: Tensor, strength: Tensor) -> tuple[Tensor, Tensor]:
@@ -98,7 +102,7 @@ class WinnersDrive(torch.autograd.Function):
 def router_gradients(grad_NA: Tensor, winner_NA: Tensor, x_ND: Tensor, weight_ED: Tensor) -> tuple[Tensor, Tensor]:
     """Of x and weight, as dense products in x's 16 bits: on tensor cores they take a fifth of the time of gathering the winners' rows."""
     grad_NE = x_ND.new_zeros(len(x_ND), len(weight_ED)).scatter_(1, winner_NA, grad_NA.to(x_ND.dtype))
-    return grad_NE @ weight_ED.to(x_ND.dtype), _product(grad_NE.T, x_ND)
+    return grad_NE @ weight_ED.to(x_ND.dtype), (grad_NE.T @ x_ND).to(weight_ED.dtype)
 
 
 def inhibition_gradient(
@@ -155,6 +159,18 @@ dispatch.register(
     ("triton", lambda: why_not_ours("braingpt.kernels.competition_triton", "compete"), _for_triton),
     ("torch", dispatch.anywhere),
 )
+
+
+@torch.library.custom_op("braingpt::router_logits", mutates_args=())
+def _logits(x_ND: Tensor, weight_ED: Tensor) -> Tensor:
+    from braingpt.kernels import competition_triton
+
+    return competition_triton.logits(x_ND, weight_ED)
+
+
+@_logits.register_fake
+def _(x_ND, weight_ED):
+    return x_ND.new_empty(len(x_ND), len(weight_ED), dtype=torch.float32)
 
 
 @torch.library.custom_op("braingpt::compete", mutates_args=())

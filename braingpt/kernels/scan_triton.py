@@ -16,7 +16,7 @@ from braingpt.kernels.launch import launch
 BLOCK = {2: 64, 4: 32}  # by bytes a number: tokens, channels and states of a program at most, for what registers and shared memory hold
 # Not tuned: to measure six choices took 25 s at the start of every run. Loops over blocks are of one or two rounds, with nothing to pipeline.
 LAUNCH = {"num_warps": 4, "num_stages": 1}
-OVER_CHUNKS, OVER_HEADS = 3, 2  # stages: while one chunk's or head's tiles are multiplied, those of the next two or one are on their way
+OVER_CHUNKS = 3  # stages: while one chunk's tiles are multiplied, those of the next two are on their way
 TYPES = {torch.float32: tl.float32, torch.bfloat16: tl.bfloat16, torch.float16: tl.float16}
 
 
@@ -147,8 +147,7 @@ def _scan_backward(
         grad_b, grad_c = (shape.empty(groups, *b_BLN.shape) for _ in range(2))
         launch(
             kernels.grad_shared, (shape.chunks, shape.batch * groups, shape.n_blocks),
-            *inputs, states, grad_states, grad_b, grad_c, step[shape.p_blocks :], *shape.sizes, groups,
-            **shape.meta | ({"num_stages": OVER_HEADS} if shape.p_blocks == 1 else {}),
+            *inputs, states, grad_states, grad_b, grad_c, step[shape.p_blocks :], *shape.sizes, groups, **shape.meta,
         )  # fmt: skip
     step_BLH = step.sum(0)
     grad_dt_BLH = torch.addcmul(direct.sum(0), step_BLH, a_H)

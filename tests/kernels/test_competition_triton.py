@@ -100,3 +100,12 @@ def test_the_operator_does_what_it_tells_a_compiler(columns):
     logit = torch.randn(9, columns, generator=torch.Generator().manual_seed(0)).to(DEVICE)
     for kept, learning in ((torch.bfloat16, True), (torch.float32, False)):
         torch.library.opcheck(kernel._compete, (logit, strength, bias, 2, 3, kept, learning))
+
+
+@pytest.mark.parametrize(("tokens", "columns", "hidden"), [(1, 3, 16), (130, 115, 70), (40, 300, 64)])
+def test_the_routers_product(tokens, columns, hidden):
+    draw = torch.Generator().manual_seed(5)
+    x, weight = (torch.randn(rows, hidden, generator=draw).bfloat16().to(DEVICE) for rows in (tokens, columns))
+    logit = kernel.logits(x, weight.float())
+    exact = x.double() @ weight.double().T
+    assert logit.dtype == torch.float32 and (logit - exact).abs().max() < 1e-5 * exact.abs().max()
