@@ -23,6 +23,24 @@ def triton_is_asked_for(monkeypatch):
     monkeypatch.setenv("BRAINGPT_KERNELS", "columns=triton")
 
 
+@pytest.mark.skipif(not GPU, reason="too many rows for the interpreter")
+@pytest.mark.parametrize(("columns", "width"), [(16, 64), (16, 128), (64, 64)], ids=str)
+def test_columns_with_many_rows(columns, width):
+    """The tiles and the copy of the weights that an H100 takes where a column has hundreds of rows."""
+    x, weight, winner, share = problem(4096, columns, 4, width, 320)
+    x, share = (t.detach().bfloat16().cuda().requires_grad_() for t in (x, share))
+    weight, winner = weight.detach().bfloat16().float().cuda().requires_grad_(), winner.cuda()
+    y, _ = kernel.columns(x, weight, winner, share)
+    exact = [t.detach().double().requires_grad_() for t in (x, weight, share)]
+    dense = torch.zeros(4096, columns, dtype=torch.float64, device="cuda").scatter(1, winner, exact[2])
+    up, down = exact[1].unbind(1)
+    expected = sum(dense[:, e, None] * (torch.relu(exact[0] @ up[e].T).square() @ down[e]) for e in range(columns))
+    upstream = torch.randn(expected.shape, generator=torch.Generator().manual_seed(9)).bfloat16().cuda()
+    grads = torch.autograd.grad(y, (x, weight, share), upstream)
+    for got, want in zip((y, *grads), (expected, *torch.autograd.grad(expected, exact, upstream.double())), strict=True):
+        assert (got.double() - want).abs().max() <= TOLERANCE[torch.bfloat16] * want.abs().max()
+
+
 TOLERANCE = {torch.float32: 2e-5, torch.bfloat16: 2e-2}
 
 
