@@ -29,7 +29,11 @@ SLICE = 64  # hidden channels a block; half of it, and half the rows, in float32
 def forward(x_ND: Tensor, weight_E2WD: Tensor, share_P: Tensor, token_P: Tensor, start_E1: Tensor) -> tuple[Tensor, Tensor]:
     """(P, D) share x column(x) of each pair, and (P, W) the rectified neurons."""
     (pairs,), (_, _, width, hidden) = token_P.shape, weight_E2WD.shape
-    shape, weight, beyond = _shape(x_ND, weight_E2WD, pairs), _for_tiles(x_ND, weight_E2WD, pairs), _beyond(x_ND, weight_E2WD, start_E1, pairs)
+    shape, weight, beyond = (
+        _shape(x_ND, weight_E2WD, pairs),
+        _for_tiles(x_ND, weight_E2WD, pairs),
+        _beyond(x_ND, weight_E2WD, start_E1, pairs),
+    )
     column_T, first_T = _tiles(start_E1, pairs, shape["M"])
     y_PD, act_PW = x_ND.new_empty(pairs, hidden), x_ND.new_empty(pairs, width)
     launch(
@@ -45,7 +49,11 @@ def backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of each pair's row (P, D), of the weights, and of the shares (P,)."""
     (pairs,), (columns, _, width, hidden) = token_P.shape, weight_E2WD.shape
-    shape, weight, beyond = _shape(x_ND, weight_E2WD, pairs), _for_tiles(x_ND, weight_E2WD, pairs), _beyond(x_ND, weight_E2WD, start_E1, pairs)
+    shape, weight, beyond = (
+        _shape(x_ND, weight_E2WD, pairs),
+        _for_tiles(x_ND, weight_E2WD, pairs),
+        _beyond(x_ND, weight_E2WD, start_E1, pairs),
+    )
     column_T, first_T = _tiles(start_E1, pairs, shape["M"])
     grad_x_PD, grad_act_PW, grad_share_P = x_ND.new_empty(pairs, hidden), torch.empty_like(act_PW), torch.empty_like(share_P)
     launch(

@@ -73,7 +73,9 @@ def logits(x_ND: Tensor, weight_ED: Tensor) -> Tensor:
 
 
 @triton.jit
-def _logits(x, weight, logit, N, E: tl.constexpr, D: tl.constexpr, M: tl.constexpr, B: tl.constexpr, K: tl.constexpr, OPERAND: tl.constexpr):
+def _logits(
+    x, weight, logit, N, E: tl.constexpr, D: tl.constexpr, M: tl.constexpr, B: tl.constexpr, K: tl.constexpr, OPERAND: tl.constexpr
+):
     blocks: tl.constexpr = (E + B - 1) // B  # programs of the same rows follow each other
     row = ((tl.program_id(0) // blocks).to(tl.int64) * M + tl.arange(0, M))[:, None]
     column = tl.program_id(0) % blocks * B + tl.arange(0, B)
