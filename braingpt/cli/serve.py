@@ -17,7 +17,9 @@ def serve(
 ) -> None:
     """Serve a model over HTTP. POST /v1/completions (with server-sent events for "stream": true) and GET /health."""
     import json as encoder
+    import os
     import signal
+    import sys
 
     from braingpt.errors import UserError
     from braingpt.inference.server import Server
@@ -40,3 +42,7 @@ def serve(
         say.print("stopped")
     finally:
         server.server_close()
+    # A thread that is still answering would be unwound by the interpreter's end, through C++ code that aborts the process.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)

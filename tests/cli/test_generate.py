@@ -107,7 +107,7 @@ def test_serve_answers_and_stops_on_a_signal(here):
             assert json.load(answer)["model"] == said.model == "nano-v2"
         server.send_signal(signal.SIGTERM)
         _, errors = server.communicate(timeout=20)
-    assert server.returncode == 0 and errors.endswith("stopped\n")
+    assert server.returncode == 0 and errors.endswith("stopped\n"), errors
 
 
 def test_a_port_in_use_is_said(here, braingpt, capsys):
