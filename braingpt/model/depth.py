@@ -3,8 +3,7 @@
 At an exit each token's score decides by a threshold (`selection.py`), so the choice is causal and knows no neighbours. Those that go on are
 packed, the layers behind run on the packed tokens alone, and what these layers changed comes back multiplied by the score, so that the
 choice learns (as in mixture-of-depths, Raposo et al. 2024, section 3.4). A halted token leaves the recurrent states and caches of the
-deeper layers as they were; one map translates its state for the head (as the tuned lens does, Belrose et al. 2023), so that the state of
-those that go on need not serve both.
+deeper layers as they were.
 
 Legend: B batch, L tokens, D hidden.
 """
@@ -15,7 +14,6 @@ import torch
 from torch import Tensor, nn
 
 from braingpt.model.layout import Layout
-from braingpt.model.parts import Linear, rms_norm
 from braingpt.model.selection import Selection, Selector
 
 Deeper = Callable[[Tensor, Layout], Tensor]
@@ -27,27 +25,23 @@ class Exit(nn.Module):
     def __init__(self, hidden: int, rate: float) -> None:
         super().__init__()
         self.selector = Selector(hidden, rate, dial=True)
-        self.translator = Linear(hidden, hidden, out=True)
         self.record = None
 
     def forward(self, x_BLD: Tensor, layout: Layout, deeper: Deeper) -> tuple[Tensor, Tensor]:
         """The tokens (B, L, D) after `deeper` has run on those that go on, and how many of each row those are (B,)."""
         score_BL, chosen_BL = self.selector(x_BLD, layout.valid)
         packed = Selection.of(chosen_BL, least=int(torch.is_grad_enabled()))
-        halting = Selection.of(~chosen_BL if layout.valid is None else layout.valid & ~chosen_BL, least=int(torch.is_grad_enabled()))
         if self.record is not None:
-            self.record.products(2 * score_BL.numel() * x_BLD.shape[2] + 2 * halting.index.numel() * self.translator.weight.numel())
-        inside_BCD = packed.pack(x_BLD)
-        if halting.index.shape[1]:
-            x_BLD = x_BLD + halting.unpack(self.translator(rms_norm(halting.pack(x_BLD))), x_BLD.shape[1])
+            self.record.products(2 * score_BL.numel() * x_BLD.shape[2])
         if packed.index.shape[1] == 0:
             return x_BLD, packed.count
+        inside_BCD = packed.pack(x_BLD)
         change_BCD = deeper(inside_BCD, layout.packed(packed)) - inside_BCD
         return x_BLD + packed.unpack(change_BCD * packed.pack(score_BL)[..., None], x_BLD.shape[1]), packed.count
 
     def parameters_active(self) -> int:
-        """Weights an arriving token multiplies with, on average."""
-        return self.selector.weight.numel() + round((1 - self.selector.rate) * self.translator.weight.numel())
+        """Weights an arriving token multiplies with."""
+        return self.selector.weight.numel()
 
 
 def continuing(share: float, exits: Sequence[int], layers: int) -> float:
