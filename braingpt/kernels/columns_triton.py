@@ -29,11 +29,7 @@ SLICE = 64  # hidden channels a block; half of it, and half the rows, in float32
 def forward(x_ND: Tensor, weight_E2WD: Tensor, share_P: Tensor, token_P: Tensor, start_E1: Tensor) -> tuple[Tensor, Tensor]:
     """(P, D) share x column(x) of each pair, and (P, W) the rectified neurons."""
     (pairs,), (_, _, width, hidden) = token_P.shape, weight_E2WD.shape
-    shape, weight, beyond = (
-        _shape(x_ND, weight_E2WD, pairs),
-        _for_tiles(x_ND, weight_E2WD, pairs),
-        _beyond(x_ND, weight_E2WD, start_E1, pairs),
-    )
+    shape, (weight, beyond) = _shape(x_ND, weight_E2WD, pairs), _for_tiles(x_ND, weight_E2WD, start_E1, pairs)
     column_T, first_T = _tiles(start_E1, pairs, shape["M"])
     y_PD, act_PW = x_ND.new_empty(pairs, hidden), x_ND.new_empty(pairs, width)
     launch(
@@ -49,11 +45,7 @@ def backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of each pair's row (P, D), of the weights, and of the shares (P,)."""
     (pairs,), (columns, _, width, hidden) = token_P.shape, weight_E2WD.shape
-    shape, weight, beyond = (
-        _shape(x_ND, weight_E2WD, pairs),
-        _for_tiles(x_ND, weight_E2WD, pairs),
-        _beyond(x_ND, weight_E2WD, start_E1, pairs),
-    )
+    shape, (weight, beyond) = _shape(x_ND, weight_E2WD, pairs), _for_tiles(x_ND, weight_E2WD, start_E1, pairs)
     column_T, first_T = _tiles(start_E1, pairs, shape["M"])
     grad_x_PD, grad_act_PW, grad_share_P = x_ND.new_empty(pairs, hidden), torch.empty_like(act_PW), torch.empty_like(share_P)
     launch(
@@ -98,21 +90,12 @@ def segment_sum(source_RD: Tensor, index_P: Tensor, start_S1: Tensor | None, len
     return out_SD
 
 
-def _for_tiles(x_ND: Tensor, weight_E2WD: Tensor, pairs: int) -> Tensor:
-    """The weights as tiles read them."""
-    return weight_E2WD.to(x_ND.dtype) if _copies(x_ND, weight_E2WD, pairs) else weight_E2WD
-
-
-def _copies(x_ND: Tensor, weight_E2WD: Tensor, pairs: int) -> bool:
-    return weight_E2WD.dtype.itemsize > x_ND.dtype.itemsize and pairs >= COPY_FROM * len(weight_E2WD)
-
-
-def _beyond(x_ND: Tensor, weight_E2WD: Tensor, start_E1: Tensor, pairs: int) -> Callable[[], int]:
-    """Bytes moved beyond each tensor once: the copy, less the columns without rows, which are not read."""
-    copied = _copies(x_ND, weight_E2WD, pairs)
-    column = len(weight_E2WD[0].flatten()) * (x_ND if copied else weight_E2WD).element_size()
-    made = copied * (held(weight_E2WD) + len(weight_E2WD) * column)
-    return lambda: made - int((start_E1.diff() == 0).sum()) * column
+def _for_tiles(x_ND: Tensor, weight_E2WD: Tensor, start_E1: Tensor, pairs: int) -> tuple[Tensor, Callable[[], int]]:
+    """The weights as tiles read them, and the bytes moved beyond each tensor once: a copy, less the columns without rows, which are not read."""
+    copies = weight_E2WD.dtype.itemsize > x_ND.dtype.itemsize and pairs >= COPY_FROM * len(weight_E2WD)
+    weight = weight_E2WD.to(x_ND.dtype) if copies else weight_E2WD
+    made = held(weight_E2WD) + held(weight) if copies else 0
+    return weight, lambda: made - int((start_E1.diff() == 0).sum()) * held(weight[0])
 
 
 def _shape(x_ND: Tensor, weight_E2WD: Tensor, pairs: int) -> dict[str, Any]:
