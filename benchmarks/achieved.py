@@ -14,6 +14,7 @@ from rich.console import Console
 
 import braingpt
 from braingpt.bench.machine import cpu_name
+from braingpt.cli.console import guarded
 from braingpt.cli.inspect_view import achieved as table
 from braingpt.inspection.achieved import achieved
 from braingpt.train.setup import settle_cpu
@@ -40,4 +41,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(guarded(main))

@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 
+from braingpt.cli.console import guarded
 from braingpt.evaluation.perplexity import evaluate
 from braingpt.recipes import load_recipe
 from braingpt.train.loop import Trainer
@@ -81,4 +82,4 @@ def scored(trainer: Trainer, effort: float | None = None) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(guarded(main))

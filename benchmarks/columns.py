@@ -19,6 +19,7 @@ from torch import nn
 
 from braingpt.bench.clock import gpu_seconds
 from braingpt.bench.machine import machine
+from braingpt.cli.console import guarded
 from braingpt.kernels import dispatch
 from braingpt.model.columns import SparseColumns
 from braingpt.model.config import SharedColumnsConfig
@@ -128,4 +129,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(guarded(main))

@@ -21,6 +21,7 @@ from torch import Tensor
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
+from braingpt.cli.console import guarded
 from braingpt.kernels import columns_triton, competition_triton, magnitude_triton, scan_triton
 from braingpt.kernels.columns import Pairs
 
@@ -151,4 +152,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(guarded(main))

@@ -24,6 +24,7 @@ from pathlib import Path
 
 import numpy as np
 
+from braingpt.cli.console import guarded
 from braingpt.data.pipeline import Request, prepare
 from braingpt.data.streams import open_streams
 from braingpt.tokenizer import Tokenizer
@@ -169,4 +170,4 @@ def resident(pid: int) -> list[float]:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(guarded(main))

@@ -18,6 +18,7 @@ import torch
 
 import braingpt
 from braingpt.bench.peers import build_peer
+from braingpt.cli.console import guarded
 from braingpt.compiling import compile_steps
 from braingpt.inference.engine import Decoder
 from braingpt.train.setup import settle_cpu
@@ -94,4 +95,4 @@ def warmed(step: Step, name: str) -> Step:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(guarded(main))

@@ -14,6 +14,7 @@ import sys
 import time
 from pathlib import Path
 
+from braingpt.cli.console import guarded
 from braingpt.data.quality.config import Contamination as Settings
 from braingpt.data.quality.contamination import Contamination
 from braingpt.data.quality.shape import Shape
@@ -89,4 +90,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(guarded(main))

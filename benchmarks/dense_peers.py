@@ -31,6 +31,7 @@ from torch import Tensor, nn
 
 from braingpt.bench.machine import machine
 from braingpt.bench.peers import MAKERS, check_peer
+from braingpt.cli.console import guarded
 from braingpt.compiling import compile_training
 from braingpt.data.mixture import Batches
 from braingpt.data.shards import ShardSet
@@ -234,4 +235,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(guarded(main))

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import braingpt
+from braingpt.cli.console import guarded
 from braingpt.data.shards import ShardSet
 from braingpt.evaluation import calibration, perplexity
 from braingpt.inference.engine import Decoder, stream
@@ -71,4 +72,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(guarded(main))

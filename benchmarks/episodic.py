@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from braingpt.cli.console import guarded
 from braingpt.data.sample import documents
 from braingpt.data.shards import ShardSet
 from braingpt.evaluation.facts import BEHIND, continued, facts, share_recalled
@@ -98,4 +99,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(guarded(main))

@@ -24,6 +24,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
+from braingpt.cli.console import guarded
 from braingpt.recipes import Recipe, load_recipe
 from braingpt.train import checkpoint, shelf
 from braingpt.train.loop import train
@@ -158,4 +159,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(guarded(main))

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from braingpt.bench.machine import machine
+from braingpt.cli.console import guarded
 from braingpt.recipes import Recipe, load_recipe
 from braingpt.train.loop import Trainer
 from braingpt.train.plan import build_plan
@@ -126,4 +127,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(guarded(main))

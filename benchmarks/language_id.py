@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from braingpt.cli.console import guarded
 from braingpt.tokenizer import language
 from braingpt.tokenizer.language import LANGUAGES
 
@@ -122,4 +123,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(guarded(main))

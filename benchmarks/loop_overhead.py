@@ -17,6 +17,7 @@ from pathlib import Path
 
 import torch
 
+from braingpt.cli.console import guarded
 from braingpt.recipes import load_recipe
 from braingpt.train.loop import Trainer
 from braingpt.train.progress import Reporter
@@ -91,4 +92,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(guarded(main))

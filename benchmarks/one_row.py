@@ -13,6 +13,7 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 
+from braingpt.cli.console import guarded
 from braingpt.kernels.int8 import int8_linear, quantize
 from braingpt.kernels.linear import linear
 
@@ -60,4 +61,4 @@ def fastest(call: Callable, inputs: list) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(guarded(main))

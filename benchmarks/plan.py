@@ -22,6 +22,7 @@ from typing import Any
 
 import torch
 
+from braingpt.cli.console import guarded
 from braingpt.recipes import Recipe, load_recipe, save_recipe
 from braingpt.train.loop import Trainer
 from braingpt.train.memory import Alive
@@ -102,4 +103,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(guarded(main))

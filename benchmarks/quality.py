@@ -10,6 +10,7 @@ import time
 from collections import Counter, defaultdict
 from pathlib import Path
 
+from braingpt.cli.console import guarded
 from braingpt.data.document import Document
 from braingpt.data.quality import Judge, load_quality
 from braingpt.data.quality.clean import clean
@@ -87,4 +88,4 @@ def _speeds(documents: list[Document], judge: Judge, tokenizer: Tokenizer) -> li
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(guarded(main))

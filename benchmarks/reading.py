@@ -19,6 +19,7 @@ import datasets
 import pyarrow
 import pyarrow.parquet
 
+from braingpt.cli.console import guarded
 from braingpt.data.streams import open_streams, own_files
 
 SETS = {"c4": "en", "fineweb2": "ko", "wikipedia": "en", "fineweb-edu": "en"}
@@ -90,4 +91,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(guarded(main))

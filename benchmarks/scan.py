@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 
 from braingpt.bench.machine import machine
+from braingpt.cli.console import guarded
 from braingpt.kernels import dispatch, scan
 from braingpt.train.setup import settle_cpu
 
@@ -156,4 +157,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(guarded(main))

@@ -10,6 +10,7 @@ import argparse
 import random
 import time
 
+from braingpt.cli.console import guarded
 from braingpt.tokenizer.named import open_tokenizer
 
 NEAR = [chr(code) for first, last in ((32, 126), (0xAC00, 0xACFF), (0x1100, 0x11FF), (0x3040, 0x30FF), (0x300, 0x30F), (0x1F468, 0x1F470), (0x200B, 0x200F))
@@ -40,4 +41,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(guarded(main))

@@ -18,6 +18,7 @@ import torch
 
 import braingpt
 from braingpt.bench.machine import forget_peak, machine, resident_bytes
+from braingpt.cli.console import guarded
 from braingpt.inference.engine import Decoder
 from braingpt.kernels import dispatch
 from braingpt.kernels.magnitude_attention import magnitude_attention
@@ -155,4 +156,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(guarded(main))

@@ -68,7 +68,8 @@ def _memory(report: dict[str, Any]) -> Verdict:
     if not _has(report, "memory", "v1", "v2"):
         return _missing("v1", "v2")
     v1, v2 = (report["memory"][name] for name in ("v1", "v2"))
-    return v2 <= 0.5 * v1, f"{100 * (1 - v2 / v1):.0f} % less: {bytes_in_words(v2)} against {bytes_in_words(v1)}, training's peak"
+    change = f"{100 * abs(1 - v2 / v1):.0f} % {'less' if v2 <= v1 else 'more'}"
+    return v2 <= 0.5 * v1, f"{change}: {bytes_in_words(v2)} against {bytes_in_words(v1)}, training's peak"
 
 
 def _point(report: dict[str, Any], *names: str) -> dict[str, Any] | None:

@@ -59,6 +59,8 @@ def check_tasks(wanted: Wanted) -> Any:
         if wanted.files is not None:
             raise UserError("--task-files names a folder of lm-eval tasks, but --tasks names none of them")
         return None
+    if wanted.files is not None and not wanted.files.is_dir():
+        raise UserError(f"--task-files {wanted.files}: there is no such folder")
     if importlib.util.find_spec("lm_eval") is None:
         hint = nearest(wanted.foreign[0], BUILT_IN)
         raise UserError(f"unknown task '{wanted.foreign[0]}'{hint} (lm-eval's tasks need: pip install 'braingpt[eval]')")

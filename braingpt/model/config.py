@@ -148,7 +148,7 @@ class MambaConfig(Settings):
     state: int = Field(64, ge=1)
     head: int = Field(64, ge=1)
     expand: float = Field(1.0, gt=0)
-    conv: int = Field(4, ge=2)
+    conv: int = Field(4, ge=2, le=64)
     chunk: int = Field(64, ge=1)
 
 
@@ -180,7 +180,7 @@ class MemoryConfig(Settings):
     heads: int = Field(4, ge=1)
     key: int = Field(64, ge=1)
     value: int = Field(64, ge=1)
-    conv: int = Field(4, ge=2)
+    conv: int = Field(4, ge=2, le=64)
     chunk: int = Field(64, ge=1)
 
 

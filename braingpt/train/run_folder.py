@@ -31,7 +31,7 @@ METRICS, RECIPE, BEST, LOCK, LIMIT = "metrics.jsonl", "recipe.yaml", "best.json"
 
 @contextmanager
 def locked(path: Path) -> Iterator["RunFolder"]:
-    """The run folder at `path`, created if need be, for this process alone. Left without content, it is removed again.
+    """The run folder at `path`, created if need be, for this process alone. Left without content, it is removed again, with the folders made for it.
 
     Raises UserError when another process writes there, or when `path` is a file or a folder of other things.
     """
@@ -40,6 +40,7 @@ def locked(path: Path) -> Iterator["RunFolder"]:
         raise UserError(f"{file} is a file; --out takes a folder")
     if path.is_dir() and not is_run(path) and any(entry.name != LOCK for entry in path.iterdir()):
         raise UserError(f"{path} holds other files than a run's; --out takes a new folder")
+    made = [folder for folder in (path, *path.parents) if not folder.exists()]
     path.mkdir(parents=True, exist_ok=True)
     with open(path / LOCK, "a", encoding="utf-8") as lock:
         try:
@@ -52,6 +53,9 @@ def locked(path: Path) -> Iterator["RunFolder"]:
             if [entry.name for entry in path.iterdir()] == [LOCK]:
                 (path / LOCK).unlink()
                 path.rmdir()
+                with suppress(OSError):  # another run has moved in meanwhile
+                    for folder in made[1:]:
+                        folder.rmdir()
 
 
 @contextmanager

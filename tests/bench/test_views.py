@@ -110,6 +110,11 @@ def test_claims_without_their_measurement_stay_open(report):
     assert all(claim["reached"] is None and "not measured here: needs" in claim["measured"] for claim in claims(bare | {"views": []}))
 
 
+def test_more_memory_is_called_more(report):
+    report["memory"]["v2"] = 3_600_000_000
+    assert {claim["claim"]: claim["measured"] for claim in claims(report)}["v2 takes 50 to 67 % less memory than v1"].startswith("20 % more")
+
+
 @pytest.mark.parametrize("stage", ["tokens", "time"])
 def test_a_spike_of_v2_alone_breaks_its_claim(report, stage):
     report[stage]["runs"]["v2"] = [run(spikes=1)]

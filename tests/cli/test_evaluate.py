@@ -64,6 +64,7 @@ def test_texts_longer_than_the_context_are_named(here, braingpt, capsys):
         (["--tasks", ","], "names no task"),
         (["--tasks", "recall", "--text", "x"], "--tasks perplexity,recall"),
         (["--tasks", "recall", "--lang", "ko", "--task-files", "x"], "names none of them"),
+        (["--tasks", "mine", "--task-files", "nowhere"], "--task-files nowhere: there is no such folder"),
         (["--tasks", "binding", "--lang", "de", "--device", "cpu"], "in ko and en, not in 'de'"),
         (["--html", "data"], "--html data is a folder; name a file"),
         (["--html", "none/x.html"], "--html none/x.html: there is no folder none"),
