@@ -103,8 +103,10 @@ class Selector(nn.Module):
 
     @torch.no_grad()
     def after_step(self) -> None:
-        """Move the thresholds a tenth of the way to where this step's tokens would have met the rates."""
+        """Move the thresholds toward where this step's tokens would have met the rates: a tenth of the way, which averages over steps,
+        or further where they are far off, as they are while scores grow at the start of training."""
         if self.rate < 1 and self.observed[-1] > 0:
-            self.levels += 0.1 * (self.observed[:-1] / self.observed[-1] - self.levels)
+            gap = self.observed[:-1] / self.observed[-1] - self.levels
+            self.levels += gap * (gap.abs() / 2).clamp(0.1, 1)  # in units of logits, whose deviation begins at one
         self.observed.zero_()
         self.counted.zero_()

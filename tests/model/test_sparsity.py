@@ -197,6 +197,17 @@ def test_threshold_finds_the_rate(rate):
     assert selector(x, None)[1].float().mean() == pytest.approx(rate, abs=0.01)
 
 
+def test_threshold_keeps_up_with_scores_that_grow():
+    """As at the start of training without a warm-up; a tenth of the way each step would choose nearly all."""
+    torch.manual_seed(0)
+    selector = Selector(32, 0.1).train()
+    way = selector.weight.detach() / selector.weight.detach().square().sum()
+    for step in range(40):
+        chosen = selector(torch.randn(4, 500, 32) + 0.3 * step * way, None)[1]
+        selector.after_step()
+    assert 0.05 < chosen.float().mean() < 0.4
+
+
 def test_pack_and_unpack_are_inverse_on_the_chosen():
     x = torch.randn(3, 40, 5)
     chosen = torch.rand(3, 40) < 0.4
