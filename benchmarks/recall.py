@@ -3,7 +3,8 @@
     python benchmarks/recall.py --out runs/recall.jsonl                       # all models, all learning rates, three seeds
     python benchmarks/recall.py --models memory --rates 1e-2 --out FILE       # some; tables are made of everything in the file
 
-Two layers; the first is Mamba, the second Mamba, selective attention or the delta-rule memory; once both are Mamba with a quarter of the state. All are trained alike: the same batches, steps and
+Two layers; the first is Mamba, the second Mamba, selective attention or the delta-rule memory; then the same with a quarter and an eighth
+of Mamba's state, once with a memory whose state is no larger than that. All are trained alike: the same batches, steps and
 optimizer (Muon, and AdamW for what is no matrix), from 4 pairs in 16 tokens to 64 pairs in 512, each at every learning rate and from every seed. The rate
 with the best median over the seeds is what counts.
 """
@@ -17,6 +18,7 @@ from pathlib import Path
 
 import torch
 
+from braingpt.cli.console import guarded
 from braingpt.evaluation.recall import recall_accuracy, recall_batch
 from braingpt.model.config import V2Config
 from braingpt.model.lm import build
@@ -32,6 +34,10 @@ MODELS = {
     "selective 10 %": {"attention": {"layers": (1,), "rate": 0.1}},
     "selective 50 %": {"attention": {"layers": (1,), "rate": 0.5}},
     "memory": {"memory": {"layers": (1,), "heads": 1, "key": 64, "value": 64}},
+    "memory, mamba 16": {"mamba": {"state": 16, "head": 32}, "memory": {"layers": (1,), "heads": 1, "key": 64, "value": 64}},
+    "memory 64 x 12, mamba 16": {"mamba": {"state": 16, "head": 32}, "memory": {"layers": (1,), "heads": 1, "key": 64, "value": 12}},
+    "mamba, state 8": {"mamba": {"state": 8, "head": 32}},
+    "memory, mamba 8": {"mamba": {"state": 8, "head": 32}, "memory": {"layers": (1,), "heads": 1, "key": 64, "value": 64}},
 }
 
 
@@ -106,4 +112,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(guarded(main))
