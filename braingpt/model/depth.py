@@ -1,9 +1,10 @@
 """Adaptive depth: easy tokens halt, and the layers behind an exit never see them - in training, in evaluation and in generation alike.
 
 At an exit each token's score decides by a threshold (`selection.py`), so the choice is causal and knows no neighbours. Those that go on are
-packed, the layers behind run on the packed tokens alone, and what these layers changed comes back multiplied by the score, so that the
-choice learns (as in mixture-of-depths, Raposo et al. 2024, section 3.4). A halted token leaves the recurrent states and caches of the
-deeper layers as they were.
+packed, and the layers behind run on the packed tokens alone. What the layers up to the next exit change is multiplied by the score, so
+that the choice learns (as in mixture-of-depths, Raposo et al. 2024, section 3.4); each layer by the score of one exit, not by those of all
+before it, whose product would leave the last layers nothing to say. A halted token leaves the recurrent states and caches of the deeper
+layers as they were.
 
 Legend: B batch, L tokens, D hidden.
 """
@@ -14,9 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from braingpt.model.layout import Layout
+from braingpt.model.parts import rms_norm
 from braingpt.model.selection import Selection, Selector
 
-Deeper = Callable[[Tensor, Layout], Tensor]
+Layers = Callable[[Tensor, Layout], Tensor]
 
 
 class Exit(nn.Module):
@@ -27,17 +29,21 @@ class Exit(nn.Module):
         self.selector = Selector(hidden, rate, dial=True)
         self.record = None
 
-    def forward(self, x_BLD: Tensor, layout: Layout, deeper: Deeper) -> tuple[Tensor, Tensor]:
-        """The tokens (B, L, D) after `deeper` has run on those that go on, and how many of each row those are (B,)."""
-        score_BL, chosen_BL = self.selector(x_BLD, layout.valid)
+    def forward(self, x_BLD: Tensor, layout: Layout, near: Layers, far: Layers) -> tuple[Tensor, Tensor]:
+        """The tokens (B, L, D), those that go on after `near` and `far` have run on them, and how many of each row these are (B,).
+
+        `near`: the layers up to the next exit; `far`: that exit and all behind it.
+        """
+        score_BL, chosen_BL = self.selector(rms_norm(x_BLD), layout.valid)
         packed = Selection.of(chosen_BL, least=int(torch.is_grad_enabled()))
         if self.record is not None:
             self.record.products(2 * score_BL.numel() * x_BLD.shape[2])
         if packed.index.shape[1] == 0:
             return x_BLD, packed.count
-        inside_BCD = packed.pack(x_BLD)
-        change_BCD = deeper(inside_BCD, layout.packed(packed)) - inside_BCD
-        return x_BLD + packed.unpack(change_BCD * packed.pack(score_BL)[..., None], x_BLD.shape[1]), packed.count
+        before_BCD, inside = packed.pack(x_BLD), layout.packed(packed)
+        change_BCD = near(before_BCD, inside) - before_BCD
+        after_BCD = far(before_BCD + change_BCD * packed.pack(score_BL)[..., None], inside)
+        return x_BLD + packed.unpack(after_BCD - before_BCD, x_BLD.shape[1]), packed.count
 
     def parameters_active(self) -> int:
         """Weights an arriving token multiplies with."""

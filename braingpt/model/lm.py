@@ -112,14 +112,23 @@ class LanguageModel(nn.Module):
     def _head(self, x_BLD: Tensor) -> Tensor:
         return self.embedding.logits(rms_norm(x_BLD))
 
-    def _through(self, x_BLD: Tensor, layout: Layout, state: State | None, span: int = 0) -> Tensor:
-        """The blocks from this span on: those up to the next exit for all tokens given, the rest for the tokens that go on."""
-        begin, end = self._spans[span]
-        for i in range(begin, end):
+    def _through(self, x_BLD: Tensor, layout: Layout, state: State | None) -> Tensor:
+        """All blocks, or those that the tokens' exits leave them."""
+        return self._behind(0, self._between(0, x_BLD, layout, state), layout, state)
+
+    def _between(self, span: int, x_BLD: Tensor, layout: Layout, state: State | None) -> Tensor:
+        """The blocks between two exits."""
+        for i in range(*self._spans[span]):
             x_BLD = self.blocks[i](x_BLD, layout, None if state is None else state.layers[i])
-        if end == len(self.blocks):
+        return x_BLD
+
+    def _behind(self, span: int, x_BLD: Tensor, layout: Layout, state: State | None) -> Tensor:
+        """The exit behind this span, and all that follows for the tokens that go on there."""
+        if span == len(self.exits):
             return x_BLD
-        x_BLD, count_B = self.exits[span](x_BLD, layout, lambda x, inside: self._through(x, inside, state, span + 1))
+        near = lambda x, inside: self._between(span + 1, x, inside, state)  # noqa: E731
+        far = lambda x, inside: self._behind(span + 1, x, inside, state)  # noqa: E731
+        x_BLD, count_B = self.exits[span](x_BLD, layout, near, far)
         if state is not None:
             begin, end = self._spans[span + 1]
             state.used_B = state.used_B + count_B * (end - begin)

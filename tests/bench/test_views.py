@@ -112,7 +112,9 @@ def test_claims_without_their_measurement_stay_open(report):
 
 def test_more_memory_is_called_more(report):
     report["memory"]["v2"] = 3_600_000_000
-    assert {claim["claim"]: claim["measured"] for claim in claims(report)}["v2 takes 50 to 67 % less memory than v1"].startswith("20 % more")
+    assert {claim["claim"]: claim["measured"] for claim in claims(report)}["v2 takes 50 to 67 % less memory than v1"].startswith(
+        "20 % more"
+    )
 
 
 @pytest.mark.parametrize("stage", ["tokens", "time"])
