@@ -65,7 +65,7 @@ class Selector(nn.Module):
         self.register_buffer("rates", rates.float(), persistent=False)
         # Logits of a fresh model on normalised input are about standard normal: start at the quantiles that give the rates.
         self.register_buffer("levels", torch.special.ndtri(1 - rates).float())  # the threshold of each rate
-        self.register_buffer("observed", torch.zeros(len(rates) + 1), persistent=False)  # sum of wanted levels, and how many
+        self.register_buffer("observed", torch.zeros(len(rates) + 2), persistent=False)  # sums: wanted levels, deviation of logits, one
         self.register_buffer("counted", torch.zeros(2), persistent=False)  # tokens chosen, and tokens, since the last step
         self.register_buffer("threshold", self.levels[0].clone(), persistent=False)
         self._asked: float | None = None
@@ -76,8 +76,9 @@ class Selector(nn.Module):
         if self.training and torch.is_grad_enabled():
             real = logit_BL.detach() if valid_BL is None else logit_BL.detach()[valid_BL]
             if real.numel():
-                wanted = torch.quantile(real.flatten()[:100_000].float(), 1 - self.rates.float())
-                self.observed += torch.cat([wanted, torch.ones_like(wanted[:1])])
+                some = real.flatten()[:100_000].float()
+                wanted = torch.quantile(some, 1 - self.rates.float())
+                self.observed += torch.cat([wanted, torch.stack([some.std(correction=0), torch.ones_like(some[0])])])
         chosen_BL = logit_BL > (self.levels[0] if self._asked is None else self.threshold)
         chosen_BL = chosen_BL if valid_BL is None else chosen_BL & valid_BL
         if self.training and torch.is_grad_enabled():
@@ -104,9 +105,10 @@ class Selector(nn.Module):
     @torch.no_grad()
     def after_step(self) -> None:
         """Move the thresholds toward where this step's tokens would have met the rates: a tenth of the way, which averages over steps,
-        or further where they are far off, as they are while scores grow at the start of training."""
+        or, where that is more, half of the deviations that they are off, as they are while scores grow at the start of training."""
         if self.rate < 1 and self.observed[-1] > 0:
-            gap = self.observed[:-1] / self.observed[-1] - self.levels
-            self.levels += gap * (gap.abs() / 2).clamp(0.1, 1)  # in units of logits, whose deviation begins at one
+            mean = self.observed / self.observed[-1]
+            gap, deviation = mean[:-2] - self.levels, mean[-2]
+            self.levels += gap * (gap.abs() / (2 * deviation + 1e-6)).clamp(0.1, 1)
         self.observed.zero_()
         self.counted.zero_()
