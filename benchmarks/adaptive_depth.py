@@ -30,7 +30,7 @@ from braingpt.train.setup import denormals_flushed, pick_device
 
 CONTEXT = 256
 DIAL = (1.0, 0.8, 0.6, 0.5)
-ATTENTION = {4: [2], 6: [2, 4], 7: [3, 5], 12: [3, 7, 11]}  # layers with selective attention, as in the recipes of these depths
+ATTENTION = {4: [2], 6: [2, 4], 7: [3, 5], 12: [3, 7, 11]}  # layers with selective attention, one of three or four
 
 
 def main() -> None:

@@ -7,9 +7,10 @@ import torch
 
 pytest.importorskip("lm_eval")
 
-from braingpt.errors import Failure
+from braingpt.errors import Failure, UserError
 from braingpt.evaluation import harness
 from braingpt.evaluation.likelihood import Pair, likelihoods
+from braingpt.evaluation.suite import Wanted, check_tasks
 from braingpt.tokenizer import Tokenizer
 from tests.conftest import awake
 from tests.train.conftest import tiny
@@ -107,6 +108,8 @@ def test_generation_stops_at_its_strings_and_long_prompts_are_cut(model):
 
 
 def test_unknown_tasks_and_missing_data_are_one_line(model, files, tmp_path):
+    with pytest.raises(UserError, match="no such folder"):
+        check_tasks(Wanted(("local_sums",), files=tmp_path / "none"))
     (tmp_path / "gone.yaml").write_text(TASK.format(name="local_gone", data=tmp_path / "gone.jsonl", kind="multiple_choice") + CHOICE)
     with pytest.raises(Failure, match=r"data of local_gone cannot be had"):
         run(model, tmp_path, ["local_gone"])
