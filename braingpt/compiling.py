@@ -30,6 +30,11 @@ def compile_steps(model: Any, device: torch.device, backend: str = "inductor") -
     model.step = _guarded(model.step, "generate")
 
 
+def compiled_piece(function: Callable[..., Any], backend: str) -> Callable[..., Any]:
+    """A part of the model, compiled. Inductor's own checks of every input's shape, a tenth of a block's step, repeat what torch.compile has checked."""
+    return torch.compile(function, backend=backend, options={"size_asserts": False} if backend == "inductor" else None)
+
+
 def check_compiler(device: torch.device, job: str, what: str = "--compile") -> None:
     """UserError where torch.compile would find no compiler; otherwise it is told to keep its warnings to itself."""
     compilers = [os.environ["CXX"]] if os.environ.get("CXX") else ["g++", "clang++"] if device.type == "cpu" else ["gcc", "clang", "cc"]

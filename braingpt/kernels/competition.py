@@ -42,10 +42,10 @@ def logits(x_ND: Tensor, weight_ED: Tensor) -> Tensor:
 def inhibited(excited_NE: Tensor, strength: Tensor) -> tuple[Tensor, Tensor]:
     """(N, E) the inhibition each column receives from all others, and (N, R) the interneurons' excitation; (N, 0) where there are none."""
     if strength.ndim == 2:
-        return excited_NE @ strength, excited_NE[:, :0]
+        return linear(excited_NE, strength.mT), excited_NE[:, :0]
     to_ER, from_ER = strength
-    pooled_NR = excited_NE @ to_ER
-    return (pooled_NR @ from_ER.T).sub_(excited_NE * (to_ER * from_ER).sum(-1)), pooled_NR
+    pooled_NR = linear(excited_NE, to_ER.mT)
+    return linear(pooled_NR, from_ER).sub_(excited_NE * (to_ER * from_ER).sum(-1)), pooled_NR
 
 
 def compete(

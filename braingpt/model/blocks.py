@@ -1,11 +1,13 @@
 """One block of each architecture: mixer, then MLP, each on normalised input and added to the residual stream."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from braingpt.compiling import compiled_piece
 from braingpt.model.attention import Attention
 from braingpt.model.columns import SilencedColumns, SparseColumns
 from braingpt.model.config import DenseConfig, V1Config, V2Config
@@ -28,20 +30,20 @@ class Block(nn.Module):
 
     def compile_step(self, backend: str) -> None:
         """Compile the step of one row with a state, when it first comes."""
-        self._fast = self._compiled(backend)
+        if isinstance(self.mixer, SelectiveAttention):
+            passed_by, chosen = compiled_piece(self._passed_by, backend), compiled_piece(self._chosen, backend)
+            self._fast = partial(self._step_of_selective, passed_by, chosen)
+        else:
+            self._fast = compiled_piece(self._whole, backend)
 
     def compile_whole(self, backend: str) -> None:
         """Compile everything else: training. Blocks of one kind share what is compiled."""
-        self._learning = self._compiled(backend)
-
-    def _compiled(self, backend: str) -> Callable[..., Tensor]:
-        for part in self.modules():
-            if isinstance(part, SelectiveAttention):  # what they do follows the data
-                part.forward = torch.compiler.disable(part.forward)
-        return torch.compile(self._whole, backend=backend)
+        if isinstance(self.mixer, SelectiveAttention):  # what it does follows the data
+            self.mixer.forward = torch.compiler.disable(self.mixer.forward)
+        self._learning = compiled_piece(self._whole, backend)
 
     def forward(self, x_BLD: Tensor, layout: Layout, state=None) -> Tensor:
-        one = state is not None and x_BLD.shape[:2] == (1, 1)
+        one = state is not None and x_BLD.shape[:2] == (1, 1) and layout.valid is None
         fast = None if self.mixer.record is not None else self._fast if one else self._learning  # counting looks at numbers
         return (fast or self._whole)(x_BLD, layout, state)
 
@@ -49,6 +51,24 @@ class Block(nn.Module):
         x_BLD = x_BLD + self.mixer(rms_norm(x_BLD), layout, state)
         normed = rms_norm(x_BLD)
         return x_BLD + (self.mlp(normed) if isinstance(self.mlp, MLP) else self.mlp(normed, layout.valid))
+
+    @staticmethod
+    def _step_of_selective(
+        passed_by: Callable[..., Any], chosen: Callable[..., Tensor], x_BLD: Tensor, layout: Layout, state: Any
+    ) -> Tensor:
+        """One compiled piece asks whether attention chooses the token and computes what the block gives where it does not, nine times out of ten."""
+        is_chosen, y_BLD = passed_by(x_BLD)
+        if not is_chosen:
+            return y_BLD
+        state.make_room()
+        return chosen(x_BLD, layout, state)
+
+    def _passed_by(self, x_BLD: Tensor) -> tuple[Tensor, Tensor]:
+        return self.mixer.selector(rms_norm(x_BLD), None)[1], x_BLD + self.mlp(rms_norm(x_BLD), None)
+
+    def _chosen(self, x_BLD: Tensor, layout: Layout, state: Any) -> Tensor:
+        x_BLD = x_BLD + self.mixer.chosen(rms_norm(x_BLD), layout, state)
+        return x_BLD + self.mlp(rms_norm(x_BLD), None)
 
     def parameters_active(self) -> int:
         """Weights one token multiplies with."""

@@ -90,6 +90,20 @@ class PackedCache:
         self.longest = int(self.count_B.max())
         return self.k[:, :, :reach], self.v[:, :, :reach], slot_BC
 
+    def make_room(self) -> None:
+        """Grow now where one more entry would not fit: outside of what is compiled, which then needs no form of its own for it."""
+        if self.k is not None:
+            self.k, self.v = (_room(store, store, self.longest + 1) for store in (self.k, self.v))
+
+    def append_one(self, k_BHLK: Tensor, v_BHLK: Tensor) -> tuple[Tensor, Tensor]:
+        """Store one new entry of every row, whose counts are equal; return all keys and values."""
+        place = self.longest
+        self.k, self.v = _room(self.k, k_BHLK, place + 1), _room(self.v, v_BHLK, place + 1)
+        self.k[:, :, place : place + 1] = k_BHLK
+        self.v[:, :, place : place + 1] = v_BHLK
+        self.count_B, self.longest = self.count_B + 1, place + 1
+        return self.k[:, :, : place + 1], self.v[:, :, : place + 1]
+
     def bytes(self) -> int:
         """Bytes in use, over the whole batch."""
         return 0 if self.k is None else 2 * int(self.count_B.sum()) * self.k.shape[1] * self.k.shape[3] * self.k.element_size()

@@ -29,6 +29,8 @@ class Layout:
         """From document numbers (B, L), non-decreasing, -1 at padding; `seen` counts the tokens a state has already read in each row."""
         length = ids_BL.shape[1]
         if segments_BL is None:
+            if length == 1 and seen_B is not None:
+                return cls(seen_B[:, None])
             position = torch.arange(length, device=ids_BL.device)[None]
             return cls(position if seen_B is None else position + seen_B[:, None])
         valid = segments_BL >= 0

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from braingpt.compiling import compiled_piece
 from braingpt.errors import UserError
 from braingpt.kernels.cross_entropy import linear_cross_entropy
 from braingpt.model.blocks import BLOCKS
@@ -210,7 +211,7 @@ class LanguageModel(nn.Module):
         torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, COMPILED_FORMS)
         for block in self.blocks:
             block.compile_step(backend)
-        self._fast_head = torch.compile(self._head, backend=backend)
+        self._fast_head = compiled_piece(self._head, backend)
 
     def new_state(self, batch: int = 1) -> State:
         """A state that has read nothing, for `batch` rows."""

@@ -31,18 +31,19 @@ class SelectiveAttention(nn.Module):
 
     def forward(self, x_BLD: Tensor, layout: Layout, state: PackedCache | None = None) -> Tensor:
         score_BL, chosen_BL = self.selector(x_BLD, layout.valid)
-        if x_BLD.shape[1] == 1 and self.record is None and not torch.is_grad_enabled() and not chosen_BL.any():
-            return torch.zeros_like(x_BLD)  # nine steps of generation out of ten
+        if x_BLD.shape[1] == 1 and self.record is None and not torch.is_grad_enabled():  # a step of generation
+            if not chosen_BL.any():
+                return torch.zeros_like(x_BLD)  # nine out of ten
+            if len(x_BLD) == 1 and state is not None:
+                return self.chosen(x_BLD, layout, state)
         packed = Selection.of(chosen_BL, least=int(torch.is_grad_enabled()))
         slots = packed.index.shape[1]
         if self.record is not None:
             self._count(x_BLD, layout, packed, state)
         if slots == 0:
             return torch.zeros_like(x_BLD)
-        q, k, v = self.qkv(packed.pack(x_BLD))
         inside = layout.packed(packed)
-        cos_sin = inside.rotary(q.shape[-1], self.rope_base, q.dtype)
-        q, k = rotate(rms_norm(q), cos_sin), rotate(rms_norm(k), cos_sin)
+        q, k, v = self._placed(packed.pack(x_BLD), inside)
         mask_BCT = None  # unused slots stand at the end: no chosen token reads them, and what they read is dropped
         if state is not None:
             k, v, slot_BC = state.append(k, v, packed.count)
@@ -52,6 +53,18 @@ class SelectiveAttention(nn.Module):
         y_BHCK = attend(q, k, v, mask_BCT, causal=mask_BCT is None)
         y_BCD = self.out(merge_heads(y_BHCK)) * packed.pack(score_BL)[..., None]
         return packed.unpack(y_BCD, x_BLD.shape[1])
+
+    def chosen(self, x_BLD: Tensor, layout: Layout, state: PackedCache) -> Tensor:
+        """The step of a single row whose token is chosen: nothing to pack, no mask."""
+        q, k, v = self._placed(x_BLD, layout)
+        y_BHLK = attend(q, *state.append_one(k, v), None)
+        return self.out(merge_heads(y_BHLK)) * self.selector(x_BLD, None)[0][..., None]
+
+    def _placed(self, x_BLD: Tensor, layout: Layout) -> tuple[Tensor, Tensor, Tensor]:
+        """Query, key and value, the first two normalised and rotated to their places."""
+        q, k, v = self.qkv(x_BLD)
+        cos_sin = layout.rotary(q.shape[-1], self.rope_base, q.dtype)
+        return rotate(rms_norm(q), cos_sin), rotate(rms_norm(k), cos_sin), v
 
     def _count(self, x_BLD: Tensor, layout: Layout, packed: Selection, state: PackedCache | None) -> None:
         batch, length, hidden = x_BLD.shape

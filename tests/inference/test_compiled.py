@@ -11,13 +11,13 @@ from tests.conftest import SMALL, awake
 
 
 def logits(model, ids, steps):
-    """After each of `steps`, (N, V), behind a prompt of `ids`."""
+    """After each of `steps`, (N, V), behind a prompt of `ids`; and the state."""
     decoder, found = Decoder(model), []
     decoder.read(torch.tensor([ids]))
     for step in steps:
         decoder.step(torch.tensor([step]))
         found.append(decoder.logits_BV)
-    return torch.cat(found)
+    return torch.cat(found), decoder.state
 
 
 @pytest.mark.parametrize("name, int8", [("v2", False), ("v1", False), ("v2", True)])
@@ -31,11 +31,18 @@ def test_compiled_steps_equal_the_others(name, int8, monkeypatch):
         model.to_int8()
         monkeypatch.setenv("BRAINGPT_KERNELS", "int8_linear=torch")  # the packed product rounds to bfloat16, the compiled one does not
     before = torch._dynamo.utils.counters["stats"]["unique_graphs"]
-    ids = torch.randint(97, (18,), generator=torch.Generator().manual_seed(0)).tolist()
-    plain = logits(model, ids[:10], ids[10:])
+    ids = torch.randint(97, (26,), generator=torch.Generator().manual_seed(0)).tolist()
+    plain, _ = logits(model, ids[:10], ids[10:])
     compile_steps(model, torch.device("cpu"), backend="aot_eager")
-    torch.testing.assert_close(logits(model, ids[:10], ids[10:]), plain, atol=1e-5, rtol=1e-4)
+    compiled, state = logits(model, ids[:10], ids[10:])
+    torch.testing.assert_close(compiled, plain, atol=1e-5, rtol=1e-4)
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > before
+    if name == "v2":  # both of attention's pieces had work: it chose some of the tokens
+        with torch.inference_mode():
+            read = model.new_state()
+            model(torch.tensor([ids[:10]]), state=read)
+        chosen = state.layers[1].longest - read.layers[1].longest
+        assert 0 < chosen < len(ids[10:])
 
 
 def test_no_compiler_is_one_clear_line(monkeypatch):
