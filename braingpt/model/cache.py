@@ -91,9 +91,9 @@ class PackedCache:
         return self.k[:, :, :reach], self.v[:, :, :reach], slot_BC
 
     def make_room(self) -> None:
-        """Grow now where one more entry would not fit: outside of what is compiled, which then needs no form of its own for it."""
+        """Grow now where one more entry would not fit, or just so: for a compiler growing, and reading a store that is full, are forms of their own."""
         if self.k is not None:
-            self.k, self.v = (_room(store, store, self.longest + 1) for store in (self.k, self.v))
+            self.k, self.v = (_room(store, store, self.longest + 2) for store in (self.k, self.v))
 
     def append_one(self, k_BHLK: Tensor, v_BHLK: Tensor) -> tuple[Tensor, Tensor]:
         """Store one new entry of every row, whose counts are equal; return all keys and values."""
