@@ -26,7 +26,7 @@ from braingpt.train.optimizer import build_optimizer
 from braingpt.train.setup import autocast, autocast_dtype, recomputing
 
 LENGTH = 512  # tokens of a window tried
-LEAST = {"cpu": 512, "cuda": 4096}  # tokens tried: two chunks of the cross-entropy, whose memory seems to grow with the tokens up to there
+LEAST = {"cpu": 1024, "cuda": 4096}  # tokens tried: chunks of the cross-entropy, whose memory grows with the tokens up to there
 
 
 class Alive(TorchDispatchMode):
