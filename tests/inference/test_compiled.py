@@ -20,7 +20,7 @@ def logits(model, ids, steps):
     return torch.cat(found), decoder.state
 
 
-@pytest.mark.parametrize("name, int8", [("v2", False), ("v1", False), ("v2", True)])
+@pytest.mark.parametrize("name, int8", [("v2", False), ("v1", False), ("v2", True), ("v2-depth", False), ("v2-memory", False)])
 def test_compiled_steps_equal_the_others(name, int8, monkeypatch):
     """What is handed to the compiler; `aot_eager` runs it as it stands, which spares a minute of C++ a model.
 
