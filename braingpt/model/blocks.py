@@ -52,16 +52,13 @@ class Block(nn.Module):
         normed = rms_norm(x_BLD)
         return x_BLD + (self.mlp(normed) if isinstance(self.mlp, MLP) else self.mlp(normed, layout.valid))
 
-    @staticmethod
-    def _step_of_selective(
-        passed_by: Callable[..., Any], chosen: Callable[..., Tensor], x_BLD: Tensor, layout: Layout, state: Any
-    ) -> Tensor:
+    def _step_of_selective(self, passed_by: Callable[..., Any], chosen: Callable[..., Tensor], *step: Any) -> Tensor:
         """One compiled piece asks whether attention chooses the token and computes what the block gives where it does not, nine times out of ten."""
-        is_chosen, y_BLD = passed_by(x_BLD)
+        is_chosen, y_BLD = passed_by(step[0])
         if not is_chosen:
             return y_BLD
-        state.make_room()
-        return chosen(x_BLD, layout, state)
+        self.mixer.make_ready(*step)
+        return chosen(*step)
 
     def _passed_by(self, x_BLD: Tensor) -> tuple[Tensor, Tensor]:
         return self.mixer.selector(rms_norm(x_BLD), None)[1], x_BLD + self.mlp(rms_norm(x_BLD), None)

@@ -60,6 +60,11 @@ class SelectiveAttention(nn.Module):
         y_BHLK = attend(q, *state.append_one(k, v), None)
         return self.out(merge_heads(y_BHLK)) * self.selector(x_BLD, None)[0][..., None]
 
+    def make_ready(self, x_BLD: Tensor, layout: Layout, state: PackedCache) -> None:
+        """Do what `chosen`, compiled, would need forms of its own for: a store that grows, angles not known yet."""
+        state.make_room()
+        layout.rotary(self.qkv.channels, self.rope_base, x_BLD.dtype)
+
     def _placed(self, x_BLD: Tensor, layout: Layout) -> tuple[Tensor, Tensor, Tensor]:
         """Query, key and value, the first two normalised and rotated to their places."""
         q, k, v = self.qkv(x_BLD)
