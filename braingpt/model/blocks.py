@@ -52,19 +52,19 @@ class Block(nn.Module):
         normed = rms_norm(x_BLD)
         return x_BLD + (self.mlp(normed) if isinstance(self.mlp, MLP) else self.mlp(normed, layout.valid))
 
-    def _step_of_selective(self, passed_by: Callable[..., Any], chosen: Callable[..., Tensor], *step: Any) -> Tensor:
+    def _step_of_selective(self, passed_by: Callable, chosen: Callable, x_BLD: Tensor, layout: Layout, state: Any) -> Tensor:
         """One compiled piece asks whether attention chooses the token and computes what the block gives where it does not, nine times out of ten."""
-        is_chosen, y_BLD = passed_by(step[0])
+        score_BL, is_chosen, y_BLD = passed_by(x_BLD)
         if not is_chosen:
             return y_BLD
-        self.mixer.make_ready(*step)
-        return chosen(*step)
+        self.mixer.make_ready(x_BLD, layout, state)
+        return chosen(x_BLD, score_BL, layout, state)
 
-    def _passed_by(self, x_BLD: Tensor) -> tuple[Tensor, Tensor]:
-        return self.mixer.selector(rms_norm(x_BLD), None)[1], x_BLD + self.mlp(rms_norm(x_BLD), None)
+    def _passed_by(self, x_BLD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return *self.mixer.selector(rms_norm(x_BLD), None), x_BLD + self.mlp(rms_norm(x_BLD), None)
 
-    def _chosen(self, x_BLD: Tensor, layout: Layout, state: Any) -> Tensor:
-        x_BLD = x_BLD + self.mixer.chosen(rms_norm(x_BLD), layout, state)
+    def _chosen(self, x_BLD: Tensor, score_BL: Tensor, layout: Layout, state: Any) -> Tensor:
+        x_BLD = x_BLD + self.mixer.chosen(rms_norm(x_BLD), score_BL, layout, state)
         return x_BLD + self.mlp(rms_norm(x_BLD), None)
 
     def parameters_active(self) -> int:

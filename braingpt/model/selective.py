@@ -35,7 +35,7 @@ class SelectiveAttention(nn.Module):
             if not chosen_BL.any():
                 return torch.zeros_like(x_BLD)  # nine out of ten
             if len(x_BLD) == 1 and state is not None:
-                return self.chosen(x_BLD, layout, state)
+                return self.chosen(x_BLD, score_BL, layout, state)
         packed = Selection.of(chosen_BL, least=int(torch.is_grad_enabled()))
         slots = packed.index.shape[1]
         if self.record is not None:
@@ -54,11 +54,11 @@ class SelectiveAttention(nn.Module):
         y_BCD = self.out(merge_heads(y_BHCK)) * packed.pack(score_BL)[..., None]
         return packed.unpack(y_BCD, x_BLD.shape[1])
 
-    def chosen(self, x_BLD: Tensor, layout: Layout, state: PackedCache) -> Tensor:
+    def chosen(self, x_BLD: Tensor, score_BL: Tensor, layout: Layout, state: PackedCache) -> Tensor:
         """The step of a single row whose token is chosen: nothing to pack, no mask."""
         q, k, v = self._placed(x_BLD, layout)
         y_BHLK = attend(q, *state.append_one(k, v), None)
-        return self.out(merge_heads(y_BHLK)) * self.selector(x_BLD, None)[0][..., None]
+        return self.out(merge_heads(y_BHLK)) * score_BL[..., None]
 
     def make_ready(self, x_BLD: Tensor, layout: Layout, state: PackedCache) -> None:
         """Do what `chosen`, compiled, would need forms of its own for: a store that grows, angles not known yet."""

@@ -74,8 +74,9 @@ def test_fused_cross_entropy_equals_the_definition(tokens, width, vocabulary, da
     x, weight = normal(0, tokens, width).requires_grad_(), normal(1, vocabulary, width).requires_grad_()
     target = torch.randint(0, vocabulary, (tokens,), generator=torch.Generator().manual_seed(2))
     target[torch.rand(tokens, generator=torch.Generator().manual_seed(3)) < data.draw(st.sampled_from([0.0, 0.5, 1.0]))] = -100
+    chunk = data.draw(st.sampled_from([1, 64, 256, 1024]))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cross_entropy, "_chunk", lambda *_: data.draw(st.sampled_from([1, 64, 256, 1024])))
+        patch.setattr(cross_entropy, "_chunk", lambda *_: chunk)
         fused = cross_entropy.linear_cross_entropy(x, weight, target)
         same_gradients(fused[None], cross_entropy.reference(x, weight, target)[None], (x, weight))
         with torch.no_grad():
