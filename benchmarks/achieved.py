@@ -15,9 +15,9 @@ from rich.console import Console
 import braingpt
 from braingpt.bench.machine import cpu_name
 from braingpt.cli.console import guarded
-from braingpt.cli.inspect_view import achieved as table
-from braingpt.inspection.achieved import achieved
-from braingpt.train.setup import settle_cpu
+from braingpt.cli.inspection_view import achieved as table
+from braingpt.device.device import settle_cpu
+from braingpt.inspection.dense_twin import achieved
 
 
 def main() -> None:

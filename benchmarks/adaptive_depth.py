@@ -21,12 +21,12 @@ from typing import Any
 import torch
 
 from braingpt.cli.console import guarded
+from braingpt.device.device import denormals_flushed, pick_device
 from braingpt.evaluation.perplexity import evaluate
 from braingpt.recipes import load_recipe
 from braingpt.train.loop import Trainer
-from braingpt.train.progress import Reporter
-from braingpt.train.run_folder import RunFolder
-from braingpt.train.setup import denormals_flushed, pick_device
+from braingpt.train.run.folder import RunFolder
+from braingpt.train.run.progress import Reporter
 
 CONTEXT = 256
 DIAL = (1.0, 0.8, 0.6, 0.5)

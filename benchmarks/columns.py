@@ -20,11 +20,11 @@ from torch import nn
 from braingpt.bench.clock import gpu_seconds
 from braingpt.bench.machine import machine
 from braingpt.cli.console import guarded
+from braingpt.device.device import autocast, settle_cpu
 from braingpt.kernels import dispatch
-from braingpt.model.columns import SparseColumns
+from braingpt.model.columns.columns import SparseColumns
 from braingpt.model.config import SharedColumnsConfig
-from braingpt.model.parts import MLP
-from braingpt.train.setup import autocast, settle_cpu
+from braingpt.model.layers import MLP
 
 DECODED = 50  # tokens a round, one at a time
 

@@ -22,10 +22,13 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from braingpt.cli.console import guarded
-from braingpt.kernels import columns_triton, competition_triton, magnitude_triton, scan_triton
-from braingpt.kernels.columns import Pairs
+from braingpt.kernels.columns import triton_kernels as columns_triton
+from braingpt.kernels.columns.columns import Pairs
+from braingpt.kernels.competition import triton_kernels as competition_triton
+from braingpt.kernels.scan import triton_ops
+from braingpt.kernels.sparse_attention import triton_kernels as attention_triton
 
-MODULES = (columns_triton, competition_triton, magnitude_triton, scan_triton)
+MODULES = (columns_triton, competition_triton, attention_triton, triton_ops)
 POINTERS = {
     torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16", torch.int64: "i64", torch.int32: "i32", torch.int16: "i16",
 }  # fmt: skip
@@ -59,7 +62,7 @@ def attention(dtype: torch.dtype) -> None:
     """Magnitude attention, with and without documents."""
     for document in (None, torch.zeros(2, 1024, dtype=torch.int32)):
         q, k, v = (torch.empty(2, 8, 1024, 64, dtype=dtype, requires_grad=True) for _ in range(3))
-        y, _ = magnitude_triton.magnitude_triton(q, k, v, document, 0.1, 4)
+        y, _ = attention_triton.magnitude_triton(q, k, v, document, 0.1, 4)
         y.sum().backward()
 
 
@@ -68,7 +71,7 @@ def scan(dtype: torch.dtype) -> None:
     for length, run in ((1024, None), (1024, torch.zeros(16, 1024, dtype=torch.int32)), (40, None)):
         x, b, c = (torch.empty(16, length, *shape, dtype=dtype, requires_grad=True) for shape in ((8, 64), (64,), (64,)))
         dt, a, state = torch.empty(16, length, 8), torch.empty(8), torch.empty(16, 8, 64, 64)
-        y, _ = scan_triton.triton_scan(x, dt, a, b, c, state, run)
+        y, _ = triton_ops.triton_scan(x, dt, a, b, c, state, run)
         y.sum().backward()
 
 

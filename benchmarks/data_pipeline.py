@@ -25,8 +25,8 @@ from pathlib import Path
 import numpy as np
 
 from braingpt.cli.console import guarded
-from braingpt.data.pipeline import Request, prepare
-from braingpt.data.streams import open_streams
+from braingpt.data.prepare.pipeline import Request, prepare
+from braingpt.data.sources.open_streams import open_streams
 from braingpt.tokenizer import Tokenizer
 
 RESIDENT = ("VmRSS", "RssAnon", "RssFile")

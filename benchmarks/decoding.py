@@ -19,9 +19,9 @@ import torch
 import braingpt
 from braingpt.bench.peers import build_peer
 from braingpt.cli.console import guarded
-from braingpt.compiling import compile_steps
+from braingpt.device.compile import compile_steps
+from braingpt.device.device import settle_cpu
 from braingpt.inference.engine import Decoder
-from braingpt.train.setup import settle_cpu
 
 WARM = 48  # steps in which a compiled model takes its last forms: those of a token that attention chooses come late
 Step = Callable[[torch.Tensor], None]  # takes one token in

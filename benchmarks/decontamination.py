@@ -17,7 +17,7 @@ from pathlib import Path
 from braingpt.cli.console import guarded
 from braingpt.data.quality.config import Contamination as Settings
 from braingpt.data.quality.contamination import Contamination
-from braingpt.data.quality.shape import Shape
+from braingpt.data.quality.text_stats import Shape
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))
 from clean_text import texts

@@ -32,16 +32,16 @@ from torch import Tensor, nn
 from braingpt.bench.machine import machine
 from braingpt.bench.peers import MAKERS, check_peer
 from braingpt.cli.console import guarded
-from braingpt.compiling import compile_training
-from braingpt.data.mixture import Batches
-from braingpt.data.shards import ShardSet
+from braingpt.data.batches.batches import Batches
+from braingpt.data.shards.reader import ShardSet
+from braingpt.device.compile import compile_training
+from braingpt.device.device import settle_cpu
 from braingpt.errors import UserError
 from braingpt.model.lm import build
+from braingpt.optim.optimizer import build_optimizer, set_learning_rate
+from braingpt.optim.schedule import learning_rate
 from braingpt.recipes import Recipe, TrainConfig, load_recipe
 from braingpt.tokenizer import Tokenizer
-from braingpt.train.optimizer import build_optimizer, set_learning_rate
-from braingpt.train.schedule import learning_rate
-from braingpt.train.setup import settle_cpu
 
 VALIDATION_SEED = 7
 ADAMW = {"weight_decay": 0.1, "betas": (0.9, 0.95)}  # of nanoGPT's train.py and of litgpt's config_hub/pretrain/tinyllama.yaml alike

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import braingpt
 from braingpt.cli.console import guarded
-from braingpt.data.shards import ShardSet
-from braingpt.evaluation import calibration, perplexity
+from braingpt.data.shards.reader import ShardSet
+from braingpt.device.device import settle_cpu
+from braingpt.evaluation import exit_threshold, perplexity
 from braingpt.inference.engine import Decoder, stream
 from braingpt.inference.speculative import SpeculativeDecoder
 from braingpt.inspection.sparsity import SAMPLE
-from braingpt.train.setup import settle_cpu
 
 
 def written(ids: list[int], count: int, temperature: float, decoder: Decoder) -> tuple[float, list[int]]:
@@ -47,7 +47,7 @@ def main() -> None:
         return perplexity.evaluate(model, shards, tokenizer, context=args.context, windows=args.windows).loss
 
     print("threshold, layers used, loss, rise of perplexity")
-    for setting in calibration.settings(model, score):
+    for setting in exit_threshold.settings(model, score):
         print(f"{setting.threshold!s:>6} {setting.layers_used:7.1%} {setting.loss:8.4f} {setting.perplexity_cost:8.2%}")
 
     model.set_exit_threshold(None)

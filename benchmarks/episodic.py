@@ -17,16 +17,16 @@ from typing import Any
 
 import torch
 
+from braingpt.checkpoint.checkpoint import load_model
+from braingpt.checkpoint.listing import resolve
 from braingpt.cli.console import guarded
 from braingpt.data.sample import documents
-from braingpt.data.shards import ShardSet
-from braingpt.evaluation.facts import BEHIND, continued, facts, share_recalled
+from braingpt.data.shards.reader import ShardSet
+from braingpt.device.device import settle_cpu
+from braingpt.episodic.memory import EpisodicMemory, Remembering
+from braingpt.episodic.store import Store
 from braingpt.evaluation.perplexity import evaluate
-from braingpt.memory.episodic import EpisodicMemory, Remembering
-from braingpt.memory.store import Store
-from braingpt.train.checkpoint import load_model
-from braingpt.train.setup import settle_cpu
-from braingpt.train.shelf import resolve
+from braingpt.evaluation.tasks.facts import BEHIND, continued, facts, share_recalled
 
 
 def recalled(plain: Any, remembering: Any, tokenizer: Any, language: str, taught: int) -> dict[str, float]:

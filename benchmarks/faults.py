@@ -24,12 +24,12 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
+from braingpt.checkpoint import checkpoint, listing
 from braingpt.cli.console import guarded
 from braingpt.recipes import Recipe, load_recipe
-from braingpt.train import checkpoint, shelf
 from braingpt.train.loop import train
-from braingpt.train.progress import Reporter
-from braingpt.train.run_folder import read_metrics
+from braingpt.train.run.folder import read_metrics
+from braingpt.train.run.progress import Reporter
 
 SMALL = (
     "model.hidden=32", "model.layers=2", "train.batch=4", "train.context=32", "train.warmup=3", "train.eval_every=20", "train.save_every=3",
@@ -44,7 +44,7 @@ def same(one: Path, two: Path) -> bool:
     def history(run: Path) -> list[dict]:
         return [{key: value for key, value in record.items() if key not in TIMES} for record in read_metrics(run)]
 
-    a, b = shelf.newest(one), shelf.newest(two)
+    a, b = listing.newest(one), listing.newest(two)
     tensors = [(load_file(a / name), load_file(b / name)) for name in ("model.safetensors", "optimizer.safetensors")]
     alike = all(x.keys() == y.keys() and all(torch.equal(x[name], y[name]) for name in x) for x, y in tensors)
     best = [json.loads((run / "best.json").read_text()) for run in (one, two)]
@@ -85,7 +85,7 @@ def kill_again_and_again(recipe: Recipe, data: Path, folder: Path, kills: int, s
         while not done:
             done = life(recipe, run, data, chance.uniform(0.2, 1.5) if killed < kills else 600)
             killed += not done
-            every = shelf.list_checkpoints(run)
+            every = listing.list_checkpoints(run)
             for path in every:
                 checkpoint.verify(path)
             step = checkpoint.read_state(every[-1])["step"] if every else -1
@@ -121,7 +121,7 @@ class Listening(Reporter):
 def full_disk(recipe: Recipe, data: Path, whole: Path, disk: Path) -> dict[str, str | bool]:
     """Train on `disk`, which fills up: whether the run waited, and then ended like `whole`."""
     listener = Listening(disk / "ballast")
-    size = sum(path.stat().st_size for path in shelf.newest(whole).rglob("*"))
+    size = sum(path.stat().st_size for path in listing.newest(whole).rglob("*"))
     free = shutil.disk_usage(disk).free
     listener.ballast.write_bytes(bytes(free - round(2.5 * size)))  # room for two checkpoints and a half
     train(recipe, disk / "run", [data], reporter=listener, device="cpu")

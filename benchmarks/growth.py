@@ -17,12 +17,12 @@ import torch
 
 from braingpt.bench.machine import machine
 from braingpt.cli.console import guarded
+from braingpt.device.device import settle_cpu
 from braingpt.recipes import Recipe, load_recipe
 from braingpt.train.loop import Trainer
-from braingpt.train.plan import build_plan
-from braingpt.train.progress import Reporter
-from braingpt.train.run_folder import RunFolder
-from braingpt.train.setup import settle_cpu
+from braingpt.train.plan.plan import build_plan
+from braingpt.train.run.folder import RunFolder
+from braingpt.train.run.progress import Reporter
 from braingpt.train.validation import validate
 
 TURN = 10  # steps

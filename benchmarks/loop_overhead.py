@@ -18,11 +18,11 @@ from pathlib import Path
 import torch
 
 from braingpt.cli.console import guarded
+from braingpt.device.device import settle_cpu
 from braingpt.recipes import load_recipe
 from braingpt.train.loop import Trainer
-from braingpt.train.progress import Reporter
-from braingpt.train.run_folder import RunFolder
-from braingpt.train.setup import settle_cpu
+from braingpt.train.run.folder import RunFolder
+from braingpt.train.run.progress import Reporter
 
 
 def clocked(work: Callable[[], object]) -> float:

@@ -14,7 +14,7 @@ from braingpt.cli.console import guarded
 from braingpt.data.document import Document
 from braingpt.data.quality import Judge, load_quality
 from braingpt.data.quality.clean import clean
-from braingpt.data.quality.shape import Shape
+from braingpt.data.quality.text_stats import Shape
 from braingpt.tokenizer import Tokenizer
 from braingpt.tokenizer.language import LANGUAGES
 

@@ -20,7 +20,7 @@ import pyarrow
 import pyarrow.parquet
 
 from braingpt.cli.console import guarded
-from braingpt.data.streams import open_streams, own_files
+from braingpt.data.sources.open_streams import open_streams, own_files
 
 SETS = {"c4": "en", "fineweb2": "ko", "wikipedia": "en", "fineweb-edu": "en"}
 
@@ -31,7 +31,7 @@ def ours(name: str, language: str, source: Path) -> int:
 
 
 def theirs(name: str, language: str, source: Path) -> int:
-    from braingpt.data.sources import DATASETS
+    from braingpt.data.sources.catalog import DATASETS
 
     [part] = DATASETS[name].parts_of(language)
     rows = datasets.load_dataset(str(source / DATASETS[name].id), part.config, split="train", streaming=True)

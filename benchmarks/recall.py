@@ -19,12 +19,12 @@ from pathlib import Path
 import torch
 
 from braingpt.cli.console import guarded
-from braingpt.evaluation.recall import recall_accuracy, recall_batch
+from braingpt.device.device import settle_cpu
+from braingpt.evaluation.tasks.recall import recall_accuracy, recall_batch
 from braingpt.model.config import V2Config
 from braingpt.model.lm import build
+from braingpt.optim.optimizer import build_optimizer, set_learning_rate
 from braingpt.recipes import load_recipe
-from braingpt.train.optimizer import build_optimizer, set_learning_rate
-from braingpt.train.setup import settle_cpu
 
 VOCAB = 256
 LEVELS = ((16, 4), (32, 8), (64, 16), (128, 32), (256, 64), (512, 64))  # length, pairs

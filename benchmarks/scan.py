@@ -18,8 +18,9 @@ import torch.nn.functional as F
 
 from braingpt.bench.machine import machine
 from braingpt.cli.console import guarded
-from braingpt.kernels import dispatch, scan
-from braingpt.train.setup import settle_cpu
+from braingpt.device.device import settle_cpu
+from braingpt.kernels import dispatch
+from braingpt.kernels.scan import scan
 
 CALLS = {"cuda": 20, "cpu": 1}  # calls a round
 
@@ -58,7 +59,7 @@ def rows(names: list[str], chunks: list[int], dtype: str) -> dict[str, tuple[str
     for name in names:
         for chunk in chunks:
             if name == "triton":
-                from braingpt.kernels.scan_triton import BLOCK
+                from braingpt.kernels.scan.triton_ops import BLOCK
 
                 chunk = min(chunk, BLOCK[getattr(torch, dtype).itemsize])
             found[name if name in ("fla", "torch") else f"{name}, chunk {chunk}"] = name, chunk

@@ -2,7 +2,7 @@
 
     python benchmarks/training_memory.py --size small --data data/korean --windows 1 2 4 8 16
 
-Every figure is a process of its own that takes three whole steps (`braingpt.bench.memory`); on a CPU one thread, so that heaps are alike. A line of JSON
+Every figure is a process of its own that takes three whole steps (`braingpt.bench.peak_memory`); on a CPU one thread, so that heaps are alike. A line of JSON
 for each number of windows, in MB, with ratios to the first architecture.
 """
 
@@ -10,7 +10,7 @@ import argparse
 import json
 
 from braingpt.bench.contender import bench_recipe
-from braingpt.bench.memory import STEPS, training_memory
+from braingpt.bench.peak_memory import STEPS, training_memory
 from braingpt.cli.console import guarded
 
 

@@ -19,10 +19,10 @@ import torch
 import braingpt
 from braingpt.bench.machine import forget_peak, machine, resident_bytes
 from braingpt.cli.console import guarded
+from braingpt.device.device import settle_cpu
 from braingpt.inference.engine import Decoder
 from braingpt.kernels import dispatch
-from braingpt.kernels.magnitude_attention import magnitude_attention
-from braingpt.train.setup import settle_cpu
+from braingpt.kernels.sparse_attention.reference import magnitude_attention
 
 PARTS = ("layer", "model", "query", "generation")
 

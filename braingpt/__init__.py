@@ -21,7 +21,7 @@ if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 _HOME = {
-    "load": "braingpt.inference.loading",
+    "load": "braingpt.checkpoint.load",
     "build": "braingpt.model.lm",
     "load_recipe": "braingpt.recipes",
     "Tokenizer": "braingpt.tokenizer",

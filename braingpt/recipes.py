@@ -14,10 +14,10 @@ from typing import Annotated, Any, Literal, NamedTuple, get_args
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from braingpt.data.weights import check_mixture
+from braingpt.data.batches.mixture import check_mixture
 from braingpt.errors import UserError, nearest
 from braingpt.model.config import ModelConfig, Settings
-from braingpt.model.stages import stages
+from braingpt.model.growth_stages import stages
 
 _PACKAGED = Path(__file__).parent / "_recipes"  # inside a wheel
 _CHECKOUT = Path(__file__).parent.parent / "recipes"  # in a source checkout
@@ -27,7 +27,7 @@ Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
 class DataConfig(Settings):
-    """Prepared folders, how languages are mixed (`braingpt.data.weights` lists the ways), and whether a model starts afresh at documents."""
+    """Prepared folders, how languages are mixed (`braingpt.data.batches.mixture` lists the ways), and whether a model starts afresh at documents."""
 
     folders: tuple[str, ...] = ()
     mixture: Any = "proportional"

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import torch
 
-from braingpt.evaluation.figures import Figure, compare
-from braingpt.inspection.look import Text, look
+from braingpt.evaluation.uncertainty import Figure, compare
+from braingpt.inspection.runner import Text, look
 from braingpt.model.lm import build
 from braingpt.recipes import load_recipe
 from braingpt.tokenizer import Tokenizer

@@ -12,16 +12,16 @@ from typing import Any
 
 import torch
 
+from braingpt.device.device import autocast
 from braingpt.errors import brief
 from braingpt.inference.engine import Decoder
+from braingpt.optim.schedule import learning_rate
 from braingpt.recipes import Recipe, load_recipe
-from braingpt.train.gradients import gradients
-from braingpt.train.guard import SPIKE_WINDOW, is_spike
 from braingpt.train.loop import Trainer
-from braingpt.train.progress import Reporter
-from braingpt.train.run_folder import RunFolder
-from braingpt.train.schedule import learning_rate
-from braingpt.train.setup import autocast
+from braingpt.train.micro_batches import gradients
+from braingpt.train.run.folder import RunFolder
+from braingpt.train.run.progress import Reporter
+from braingpt.train.stability import SPIKE_WINDOW, is_spike
 
 TICKS = 10_000  # resolution of a learning rate that follows the clock
 
@@ -215,5 +215,5 @@ class Contender:
 
 
 def spikes(losses: Sequence[float]) -> int:
-    """Steps whose loss jumps out of the 16 before it (`braingpt.train.guard.is_spike`), or is not finite."""
+    """Steps whose loss jumps out of the 16 before it (`braingpt.train.stability.is_spike`), or is not finite."""
     return sum(is_spike(loss, losses[max(0, step - SPIKE_WINDOW) : step]) for step, loss in enumerate(losses))

@@ -3,7 +3,7 @@
 - In-context gain: nats a token that the last quarter of a validation window is easier than its first (Olsson et al. 2022, "In-context Learning
   and Induction Heads", call it the in-context learning score).
 - Repetition: random tokens, then the same again; the share of the second copy that is predicted (their test for induction heads). Chance is 1 in the vocabulary.
-- Facts (`evaluation/facts.py`) asked for by their beginning: never told, told in the context among others, and taught once to the slow tier of episodic
+- Facts (`evaluation/tasks/facts.py`) asked for by their beginning: never told, told in the context among others, and taught once to the slow tier of episodic
   memory (asked for alone, and behind another sentence), which works beside any of our architectures, though not beside another library's model.
 """
 
@@ -15,7 +15,7 @@ import torch
 
 from braingpt.bench.contender import Contender
 from braingpt.errors import brief
-from braingpt.evaluation.facts import BEHIND, facts, share_recalled
+from braingpt.evaluation.tasks.facts import BEHIND, facts, share_recalled
 from braingpt.inference.engine import evaluating
 from braingpt.model.lm import LanguageModel
 
@@ -76,7 +76,7 @@ def _told(model: Any, tokenizer: Any, known: list[tuple[str, str]], language: st
 
 def _taught(model: Any, tokenizer: Any, known: dict[str, list[tuple[str, str]]]) -> tuple[float, float]:
     """Shares of the taught facts that come back: asked for alone, and behind another sentence."""
-    from braingpt.memory.episodic import EpisodicMemory, Remembering
+    from braingpt.episodic.memory import EpisodicMemory, Remembering
 
     model.eval()
     memory = EpisodicMemory.fresh(model, tokenizer, "")

@@ -3,7 +3,7 @@
 import torch
 
 from braingpt.bench.clock import ColdClock, Work
-from braingpt.train.setup import matmul_flops
+from braingpt.device.device import matmul_flops
 
 BYTES = {"cuda": 1 << 30, "cpu": 256 << 20}  # of a buffer: many times the last cache
 TRIES = 5

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from braingpt.errors import Failure, UserError
-from braingpt.files import write_whole
+from braingpt.utils.atomic_write import write_whole
 
 VERSION = 1  # of the schema
 FILE = "bench.json"

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 
 from braingpt.bench.peers import check_peer
-from braingpt.compiling import check_compiler
+from braingpt.device.compile import check_compiler
+from braingpt.device.device import pick_device
 from braingpt.errors import UserError, nearest
 from braingpt.recipes import load_recipe, shipped
-from braingpt.train.setup import pick_device
 
 CPU_TOKENS = 1024  # a step, where nobody named a batch: what a processor does in a second
 CPU_STEPS = {"nano": 60, "tiny": 40, "small": 10}

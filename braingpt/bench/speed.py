@@ -7,8 +7,8 @@ import torch
 
 from braingpt.bench.clock import Series
 from braingpt.bench.contender import Contender
+from braingpt.device.device import is_out_of_memory
 from braingpt.errors import Failure, brief
-from braingpt.train.setup import is_out_of_memory
 
 Say = Callable[[float, str], None]
 

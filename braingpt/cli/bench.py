@@ -8,7 +8,7 @@ from typer.core import TyperGroup
 
 from braingpt.cli.bench_kernels import kernels
 from braingpt.cli.console import console
-from braingpt.cli.output import HtmlFile, JsonFile, check_out, check_target, deliver
+from braingpt.cli.options import HtmlFile, JsonFile, check_out, check_target, deliver
 from braingpt.cli.progress import Progress
 
 COLUMNS = 4  # contenders beside each other: so many fit 80 characters
@@ -75,11 +75,11 @@ def compare(
     html: HtmlFile = None,
 ) -> None:
     """Compare architectures on real text. Speed, memory, learning, stability, generation, few-shot. `bench kernels` times single operations."""
-    from braingpt.bench.page import architectures_page
+    from braingpt.bench.report.page import architectures_page
     from braingpt.bench.results import FILE
+    from braingpt.bench.runner import run_bench
     from braingpt.bench.settings import BATCHES, CONTEXTS, FULL, settle
-    from braingpt.bench.suite import run_bench
-    from braingpt.files import write_whole
+    from braingpt.utils.atomic_write import write_whole
 
     check_target(json)
     check_target(html, "--html")
@@ -125,7 +125,7 @@ def _numbers(text: str | None, option: str, least: int) -> tuple[int, ...]:
 
 
 def _print(out: Any, report: dict[str, Any]) -> None:
-    from braingpt.bench.sections import failures, header, sections
+    from braingpt.bench.report.sections import failures, header, sections
 
     for line in header(report):
         out.print(line, markup=False)
@@ -156,7 +156,7 @@ def _print_section(out: Any, section: Any) -> None:
 def _print_claims(out: Any, report: dict[str, Any]) -> None:
     from rich.table import Table
 
-    from braingpt.bench.sections import verdict
+    from braingpt.bench.report.sections import verdict
 
     out.print()
     out.print("Claims of the earlier work", style="bold")

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from braingpt.cli.console import console
-from braingpt.cli.output import Device, HtmlFile, JsonFile, check_target, deliver
+from braingpt.cli.options import Device, HtmlFile, JsonFile, check_target, deliver
 from braingpt.cli.progress import Progress
 
 
@@ -25,9 +25,9 @@ def kernels(
     html: HtmlFile = None,
 ) -> None:
     """Time each operation: forward and backward, or a token of generation. A row that fails says why and the others go on."""
-    from braingpt.bench.kernels import run_kernels, settle
-    from braingpt.bench.page import kernels_page
-    from braingpt.files import write_whole
+    from braingpt.bench.kernels.runner import run_kernels, settle
+    from braingpt.bench.report.page import kernels_page
+    from braingpt.utils.atomic_write import write_whole
 
     check_target(json)
     check_target(html, "--html")
@@ -44,7 +44,7 @@ def kernels(
 def _print(out: Any, report: dict[str, Any]) -> None:
     from rich.table import Table
 
-    from braingpt.bench.words import kernel_failures, kernel_limits, kernel_row, where
+    from braingpt.bench.report.formatting import kernel_failures, kernel_limits, kernel_row, where
 
     settings = report["settings"]
     out.print(f"{where(report)}, {settings['dtype']}", soft_wrap=True)

@@ -6,7 +6,16 @@ from typing import Annotated
 import typer
 
 from braingpt.cli.console import console
-from braingpt.cli.output import Device, JsonFile, Run, check_target, deliver, number, open_run, percent
+from braingpt.cli.options import (
+    Device,
+    JsonFile,
+    Run,
+    check_target,
+    deliver,
+    number,
+    open_run,
+    percent,
+)
 
 
 def calibrate(
@@ -20,9 +29,9 @@ def calibrate(
     json: JsonFile = None,
 ) -> None:
     """Find the exit threshold that spares most layers within a budget of perplexity."""
-    from braingpt.data.shards import ShardSet
+    from braingpt.data.shards.reader import ShardSet
     from braingpt.errors import UserError
-    from braingpt.evaluation import calibration, perplexity
+    from braingpt.evaluation import exit_threshold, perplexity
 
     check_target(json)
     out = console(json == "-")
@@ -36,11 +45,11 @@ def calibrate(
 
     found = []
     out.print(f"{recipe.name}, step {state['step']}: threshold, layers a token goes through, loss, rise of perplexity", soft_wrap=True)
-    for setting in calibration.settings(model, score):
+    for setting in exit_threshold.settings(model, score):
         found.append(setting)
         name = "none" if setting.threshold is None else f"{setting.threshold:g}"
         out.print(f"{name:>6} {percent(setting.layers_used):>8} {number(setting.loss):>8} {percent(setting.perplexity_cost):>8}")
-    chosen = calibration.best(found, budget)
+    chosen = exit_threshold.best(found, budget)
     if chosen.threshold is None:
         out.print(f"no threshold keeps perplexity within {percent(budget)}: this model does without exits", soft_wrap=True)
     else:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from braingpt.cli.console import Json, console
-from braingpt.cli.output import Device, Run, open_run, show
+from braingpt.cli.options import Device, Run, open_run, show
 
 
 def chat(

@@ -84,7 +84,7 @@ def _out_of_memory(error: Exception) -> bool:
         return True
     if not isinstance(error, RuntimeError):  # all of torch's are; before torch was imported none is
         return False
-    from braingpt.train.setup import is_out_of_memory
+    from braingpt.device.device import is_out_of_memory
 
     return is_out_of_memory(error)
 

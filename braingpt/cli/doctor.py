@@ -14,7 +14,7 @@ def doctor(
     strict: Annotated[bool, typer.Option(help="Exit with 1 when there is a problem.")] = False,
 ) -> None:
     """Look over this installation. Python, torch, device, kernels, optional packages, data and runs."""
-    from braingpt.inspection.doctor import examine
+    from braingpt.doctor import examine
 
     findings = examine()
     problems = sum(finding.state == "problem" for finding in findings)

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from braingpt.cli.console import console
-from braingpt.cli.output import (
+from braingpt.cli.options import (
     Device,
     Dtype,
     Effort,
@@ -64,10 +64,10 @@ def evaluate(
 ) -> None:
     """Measure how well a model predicts text, by language, and how it does at tasks."""
     os.environ.setdefault("TQDM_DISABLE", "1")  # lm-eval draws a bar for each of its passes; torch imports tqdm, which reads this
+    from braingpt.checkpoint.listing import resolve
     from braingpt.errors import UserError
-    from braingpt.evaluation.figures import compared
-    from braingpt.evaluation.suite import Wanted, check_tasks
-    from braingpt.train.shelf import resolve
+    from braingpt.evaluation.runner import Wanted, check_tasks
+    from braingpt.evaluation.uncertainty import compared
 
     names = tuple(dict.fromkeys(name for name in tasks.replace(" ", "").split(",") if name))
     if not names:
@@ -99,7 +99,7 @@ def evaluate(
     deliver(result, json)
     if html is not None:
         from braingpt.evaluation.page import page
-        from braingpt.files import write_whole
+        from braingpt.utils.atomic_write import write_whole
 
         write_whole(html, page(result, measured, comparisons))
     _print(out, result, measured, comparisons)
@@ -112,7 +112,7 @@ def _measured(
 ) -> tuple[dict[str, Any], Any]:
     """What is said of the checkpoint, and its figures."""
     from braingpt import __version__
-    from braingpt.evaluation.suite import measure
+    from braingpt.evaluation.runner import measure
 
     model, tokenizer, recipe, state, folder = open_run(run, device, side, dtype, **exits)
     weights = state["files"]["model.safetensors"]["sha256"]

@@ -15,8 +15,8 @@ def export(
     json: Json = False,
 ) -> None:
     """Write a folder for inference only. It holds weights, recipe and tokenizer, and braingpt.load opens it on its own."""
-    from braingpt.inference.export import export_checkpoint
-    from braingpt.train.shelf import resolve
+    from braingpt.checkpoint.listing import resolve
+    from braingpt.exchange.export import export_checkpoint
 
     source = resolve(run)
     result = export_checkpoint(source, out, dtype)

@@ -6,7 +6,16 @@ from typing import Annotated
 import typer
 
 from braingpt.cli.console import Json, console, print_json
-from braingpt.cli.output import Device, Dtype, Effort, ExitThreshold, Run, open_run, read_text, show
+from braingpt.cli.options import (
+    Device,
+    Dtype,
+    Effort,
+    ExitThreshold,
+    Run,
+    open_run,
+    read_text,
+    show,
+)
 
 
 def generate(
@@ -37,7 +46,7 @@ def generate(
     """Generate text with a trained model, streaming."""
     from braingpt.errors import UserError
     from braingpt.inference.sampling import Sampling
-    from braingpt.inference.text import write
+    from braingpt.inference.text_stream import write
 
     Sampling(temperature, top_k, top_p, seed)  # a wrong setting is told before a model is loaded
     if prompt == "-":
@@ -50,13 +59,13 @@ def generate(
     if draft_layers is not None:
         model.set_exit_threshold(None)
     if compiled:
-        from braingpt.compiling import compile_steps
+        from braingpt.device.compile import compile_steps
 
         compile_steps(model, model.device)
     if memory is not None:
-        from braingpt.memory.episodic import Remembering
-        from braingpt.memory.file import load_memory
-        from braingpt.train.checkpoint import weights_hash
+        from braingpt.checkpoint.checkpoint import weights_hash
+        from braingpt.episodic.memory import Remembering
+        from braingpt.episodic.storage import load_memory
 
         model = Remembering(model, load_memory(memory, weights_hash(state)))
     settings = {"max_new_tokens": max_new_tokens, "temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}

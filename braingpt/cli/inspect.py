@@ -7,7 +7,19 @@ from typing import Annotated, Any
 import typer
 
 from braingpt.cli.console import console
-from braingpt.cli.output import Device, Effort, ExitThreshold, JsonFile, Run, check_out, check_target, deliver, fitting, open_run, read_text
+from braingpt.cli.options import (
+    Device,
+    Effort,
+    ExitThreshold,
+    JsonFile,
+    Run,
+    check_out,
+    check_target,
+    deliver,
+    fitting,
+    open_run,
+    read_text,
+)
 
 WINDOWS = 8  # of each language's validation data
 
@@ -30,13 +42,13 @@ def inspect_sparsity(
     png: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Write the pictures as PNG files.", show_default=False)] = None,
 ) -> None:
     """Show what is really sparse in a model. Tokens, keys, columns, neurons, weights, work; and what it brings in time and bytes."""
-    from braingpt.cli import inspect_view as view
-    from braingpt.files import write_whole
-    from braingpt.inspection.look import Text, look
-    from braingpt.inspection.look import growth as grow
+    from braingpt.cli import inspection_view as view
+    from braingpt.html.png import check_png, write_png
+    from braingpt.inspection.memory_use import remembered
     from braingpt.inspection.page import page, pictures
-    from braingpt.inspection.remembered import remembered
-    from braingpt.report.png import check_png, write_png
+    from braingpt.inspection.runner import Text, look
+    from braingpt.inspection.runner import growth as grow
+    from braingpt.utils.atomic_write import write_whole
 
     check_target(json)
     check_target(html, "--html")
@@ -77,7 +89,7 @@ def inspect_sparsity(
 
 def _parts(source: str | None, name: str, recipe: Any, tokenizer: Any, context: int) -> tuple[str, list[tuple[str | None, list[int]]]]:
     """The text's name, and (language, tokens): the text given, some validation windows of each language, or a built-in paragraph."""
-    from braingpt.data.shards import ShardSet
+    from braingpt.data.shards.reader import ShardSet
     from braingpt.errors import UserError
     from braingpt.inspection.sparsity import SAMPLE
 
@@ -98,8 +110,8 @@ def _parts(source: str | None, name: str, recipe: Any, tokenizer: Any, context: 
 
 def _checkpoints(folder: Path) -> list[Path]:
     """Those of the run, oldest first. UserError where there is nothing to compare."""
+    from braingpt.checkpoint.listing import list_checkpoints
     from braingpt.errors import UserError
-    from braingpt.train.shelf import list_checkpoints
 
     run = folder.parent.parent
     found = list_checkpoints(run)
@@ -109,7 +121,7 @@ def _checkpoints(folder: Path) -> list[Path]:
 
 
 def _models(checkpoints: list[Path], device: Any, say: Callable[[str], None]) -> Iterator[tuple[int, Any]]:
-    from braingpt.train.checkpoint import load_model
+    from braingpt.checkpoint.checkpoint import load_model
 
     for checkpoint in checkpoints:
         say(checkpoint.name)
@@ -118,15 +130,15 @@ def _models(checkpoints: list[Path], device: Any, say: Callable[[str], None]) ->
 
 
 def _memory(file: Path, state: dict[str, Any]) -> Any:
-    from braingpt.memory.file import load_memory
-    from braingpt.train.checkpoint import weights_hash
+    from braingpt.checkpoint.checkpoint import weights_hash
+    from braingpt.episodic.storage import load_memory
 
     return load_memory(file, weights_hash(state))
 
 
 def _twin_fits(model: Any) -> bool:
     """Whether a dense model with as many parameters has room."""
-    from braingpt.train.memory import available
+    from braingpt.train.plan.step_cost import available
 
     return 1.2 * model.parameters_total() * model.embedding.weight.element_size() < available(model.device)
 
@@ -134,7 +146,7 @@ def _twin_fits(model: Any) -> bool:
 def _print(
     out: Any, head: dict[str, Any], parameters: dict[str, int], found: Any, grown: list[dict[str, Any]], recalled: dict[str, int] | None
 ) -> None:
-    from braingpt.cli import inspect_view as view
+    from braingpt.cli import inspection_view as view
 
     report, (total, active) = found.report, parameters.values()
     out.print(

@@ -9,7 +9,6 @@ from braingpt.cli import (
     bench,
     calibrate,
     chat,
-    data,
     doctor,
     evaluate,
     export,
@@ -24,6 +23,7 @@ from braingpt.cli import (
     train,
 )
 from braingpt.cli.console import guarded
+from braingpt.cli.data import prepare
 
 app = typer.Typer(
     name="braingpt",
@@ -54,7 +54,7 @@ def _main(version: bool = typer.Option(False, "--version", callback=_version, is
 
 
 app.add_typer(tokenizer.app, name="tokenizer")
-app.add_typer(data.app, name="data")
+app.add_typer(prepare.app, name="data")
 app.add_typer(recipes.app, name="recipes")
 app.add_typer(runs.app, name="runs")
 app.add_typer(memory.app, name="memory")

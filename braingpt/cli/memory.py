@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from braingpt.cli.console import Json, console, print_json
-from braingpt.cli.output import Device, open_run, read_text
+from braingpt.cli.options import Device, open_run, read_text
 
 app = typer.Typer(help="Teach a trained model texts, without training: each once, each to be forgotten again.", no_args_is_help=True)
 File = Annotated[Path, typer.Argument(metavar="FILE", help="The memory file.")]
@@ -25,9 +25,9 @@ def add(
     json: Json = False,
 ) -> None:
     """Remember texts, written once where they surprise the model."""
+    from braingpt.checkpoint.checkpoint import weights_hash
+    from braingpt.episodic.storage import load_memory, save_memory
     from braingpt.errors import UserError, nearest
-    from braingpt.memory.file import load_memory, save_memory
-    from braingpt.train.checkpoint import weights_hash
 
     wanted = [*(texts or []), *(line for line in (read_text(source).splitlines() if source else []) if line.strip())]
     if not wanted or not all(text.strip() for text in wanted):
@@ -41,7 +41,7 @@ def add(
     if file.exists():
         memory = load_memory(file, weights_hash(state))
     else:
-        from braingpt.memory.episodic import EpisodicMemory
+        from braingpt.episodic.memory import EpisodicMemory
 
         memory = EpisodicMemory.fresh(model, tokenizer, weights_hash(state), {"recipe": recipe.name, "step": f"step {state['step']}"})
     last, taught = memory.store.last_number, []
@@ -60,7 +60,7 @@ def add(
 @app.command("list")
 def list_texts(file: File, json: Json = False) -> None:
     """Show what a memory holds, with the numbers that forget takes."""
-    from braingpt.memory.file import load_memory
+    from braingpt.episodic.storage import load_memory
 
     memory = load_memory(file)
     rows = [{"number": number, "text": text, "entries": memory.store.entries_of(number)} for number, text in memory.store.texts.items()]
@@ -79,8 +79,8 @@ def forget(
     file: File, what: Annotated[str, typer.Argument(metavar="NUMBER|all", help="The text's number in `list`, or all.")], json: Json = False
 ) -> None:
     """Forget a text, or all. Entries that another text shares stay."""
+    from braingpt.episodic.storage import load_memory, save_memory
     from braingpt.errors import UserError
-    from braingpt.memory.file import load_memory, save_memory
 
     memory = load_memory(file)
     known = memory.store.texts

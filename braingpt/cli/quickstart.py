@@ -14,7 +14,7 @@ import typer
 from braingpt.cli.console import Json, console, print_json
 
 if TYPE_CHECKING:
-    from braingpt.data.shards import ShardSet
+    from braingpt.data.shards.reader import ShardSet
 
 NAME = "quickstart"  # a run of this name may be replaced by the next quickstart
 DATA, RUN = Path("data/sample"), Path("runs/quickstart")
@@ -28,7 +28,7 @@ def quickstart(
     json_output: Json = False,
 ) -> None:
     """The whole path in under three minutes. Data, training, text, a look inside."""
-    from braingpt.train.setup import settle_cpu
+    from braingpt.device.device import settle_cpu
 
     settle_cpu()  # before anything computes: threads inherit the flag
     began = time.perf_counter()
@@ -36,7 +36,7 @@ def quickstart(
     _clear(out)
 
     screen.rule("1 data", align="left")
-    from braingpt.data.pipeline import Request, prepare
+    from braingpt.data.prepare.pipeline import Request, prepare
     from braingpt.tokenizer import Tokenizer
 
     prepared = prepare(Request("sample", DATA), Tokenizer.default())
@@ -47,8 +47,8 @@ def quickstart(
     screen.rule("2 training", align="left")
     from braingpt.recipes import load_recipe
     from braingpt.train.loop import train
-    from braingpt.train.probe import step_seconds
-    from braingpt.train.progress import reporter_for
+    from braingpt.train.plan.step_time import step_seconds
+    from braingpt.train.run.progress import reporter_for
 
     recipe = load_recipe("nano-v2", [f"name={NAME}"])
     steps = max(20, min(recipe.train.steps, round(60 * minutes / step_seconds(recipe, [DATA], "cpu"))))
@@ -64,8 +64,8 @@ def quickstart(
     screen.print(f"loss {losses[0]:.2f} {_spark(losses)} {losses[-1]:.2f}  ({speed})", soft_wrap=True)
 
     screen.rule("3 text", align="left")
-    from braingpt.data.shards import ShardSet
-    from braingpt.inference.loading import load
+    from braingpt.checkpoint.load import load
+    from braingpt.data.shards.reader import ShardSet
 
     model, tokenizer = load(out)
     shards = ShardSet.open([DATA], tokenizer)
@@ -92,7 +92,7 @@ def _clear(out: Path) -> None:
 
     from braingpt.errors import UserError
     from braingpt.recipes import load_recipe
-    from braingpt.train.run_folder import RECIPE, is_run, locked
+    from braingpt.train.run.folder import RECIPE, is_run, locked
 
     with locked(out):  # nobody trains there now, and it is a run or nothing yet
         if not is_run(out):
@@ -106,7 +106,7 @@ def _clear(out: Path) -> None:
 
 def _losses(run: Path, points: int = 24) -> list[float]:
     """The training loss at the first step and as means over equal stretches of the run."""
-    from braingpt.train.run_folder import read_metrics
+    from braingpt.train.run.folder import read_metrics
 
     every = [record["loss"] for record in read_metrics(run) if record["kind"] == "train" and record["loss"] is not None]
     stretch = max(1, len(every) // points)
@@ -123,7 +123,7 @@ def _write(model: Any, tokenizer: Any, shards: "ShardSet", language: str, screen
     """Let the model go on from the first words of a held-out text."""
     from rich.text import Text
 
-    from braingpt.inference.text import write
+    from braingpt.inference.text_stream import write
 
     ids = shards.window("validation", language, 0, min(64, shards.tokens("validation", language))).tolist()
     document = ids[1 : ids.index(tokenizer.eot)] if tokenizer.eot in ids else ids[1:]

@@ -20,7 +20,7 @@ def recipes(context: typer.Context, json_output: Json = False) -> None:
         return
     from rich.table import Table
 
-    from braingpt.train.plan import human
+    from braingpt.train.plan.plan import human
 
     rows = [_row(name) for name in _shipped()]
     if json_output:
@@ -62,7 +62,7 @@ def _shipped() -> list[str]:
 def _row(name: str) -> dict[str, object]:
     """Shape and size of one recipe; its model is built without memory."""
     from braingpt.recipes import load_recipe
-    from braingpt.train.plan import build_plan
+    from braingpt.train.plan.plan import build_plan
 
     recipe = load_recipe(name)
     plan = build_plan(recipe, None)

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from braingpt.cli.console import Json, console, print_json
-from braingpt.cli.output import number
+from braingpt.cli.options import number
 
 app = typer.Typer(rich_markup_mode=None, help="List the runs under runs/, show one, or compare several.")
 
@@ -18,7 +18,7 @@ RUNS = Path("runs")
 def list_(folder: Folder = RUNS, json_output: Json = False) -> None:
     """List the runs, the youngest last."""
     from braingpt.errors import UserError
-    from braingpt.train.report import find_runs, summary
+    from braingpt.train.run.report import find_runs, summary
 
     found = []
     for path in find_runs(folder):
@@ -39,9 +39,9 @@ def show(
     run: Annotated[str, typer.Argument(help="A run folder, or its name under runs/.")], folder: Folder = RUNS, json_output: Json = False
 ) -> None:
     """Show one run: how far, how well, how fast, and what went wrong."""
-    from braingpt.train.plan import human
-    from braingpt.train.progress import duration, validation_line
-    from braingpt.train.report import open_summary
+    from braingpt.train.plan.plan import human
+    from braingpt.train.run.progress import duration, validation_line
+    from braingpt.train.run.report import open_summary
 
     figures = open_summary(run, folder)
     if json_output:
@@ -75,7 +75,7 @@ def compare(
 ) -> None:
     """Compare runs: their figures, and the settings in which they differ."""
     from braingpt.errors import UserError
-    from braingpt.train.report import differences, losses_at, open_summary
+    from braingpt.train.run.report import differences, losses_at, open_summary
 
     if len(runs) < 2:
         raise UserError("compare takes two runs or more; `braingpt runs list` names them")
@@ -105,7 +105,7 @@ def compare(
 def _table(found: list[dict[str, Any]]):  # -> rich.table.Table
     from rich.table import Table
 
-    from braingpt.train.plan import human
+    from braingpt.train.plan.plan import human
 
     table = Table(box=None, pad_edge=False)
     table.add_column("run", no_wrap=True)

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from braingpt.cli.console import Json, console
-from braingpt.cli.output import Device, Run, open_run
+from braingpt.cli.options import Device, Run, open_run
 
 
 def serve(
@@ -22,7 +22,7 @@ def serve(
     import sys
 
     from braingpt.errors import UserError
-    from braingpt.inference.server import Server
+    from braingpt.serving.server import Server
 
     say = console(json_output=True)
     model, tokenizer, recipe, _, folder = open_run(run, device, say)

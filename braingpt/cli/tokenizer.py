@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from braingpt.cli.console import Json, console, print_json
-from braingpt.cli.output import check_out
+from braingpt.cli.options import check_out
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -76,13 +76,13 @@ def add_language(
     json_output: Json = False,
 ) -> None:
     """Add one more language to a vocabulary. It is learned from your texts; old ids keep their meaning."""
-    from braingpt.tokenizer import growth
+    from braingpt.tokenizer import add_language
     from braingpt.tokenizer.named import open_tokenizer
 
     check_out(out)
     skipped: list[str] = []
     old = open_tokenizer(tokenizer)
-    grown = growth.add_language(old, code, (text for _, text in _texts(paths, column, skipped)), entries)
+    grown = add_language.add_language(old, code, (text for _, text in _texts(paths, column, skipped)), entries)
     new = grown.tokenizer
     new.save(out)
     added = len(new.added) - len(old.added)
@@ -181,13 +181,13 @@ def _table(row: "Row", width: int) -> "Table":
 
 def _texts(paths: list[Path], column: str | None, skipped: list[str]) -> Iterator[tuple[str, str]]:
     """(the path given, a text under it) for everything readable; what is broken inside a file goes to `skipped`. UserError where there is none."""
-    from braingpt.data import files
+    from braingpt.data.sources import local_files
     from braingpt.errors import UserError
 
     found = False
     for path in paths:
-        for file in files.find([path]):
-            for document in files.read(file, column, lambda rule, sample: skipped.append(f"{rule}: {sample}")):
+        for file in local_files.find([path]):
+            for document in local_files.read(file, column, lambda rule, sample: skipped.append(f"{rule}: {sample}")):
                 found = True
                 yield str(path), document.text
     if not found:

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from braingpt.cli.console import Json, console, print_json
-from braingpt.cli.output import Device
+from braingpt.cli.options import Device
 
 SAMPLES, SAMPLE_TOKENS = 3, 48  # languages, and tokens of each, in the report
 
@@ -27,15 +27,15 @@ def train(
     json_output: Json = False,
 ) -> None:
     """Train a model from a recipe."""
-    from braingpt.train.setup import settle_cpu
+    from braingpt.device.device import settle_cpu
 
     settle_cpu()  # before anything computes: threads inherit the flag
+    from braingpt.checkpoint.listing import resolve
+    from braingpt.distributed.world import rank_of_environment
     from braingpt.errors import UserError
     from braingpt.train import loop
-    from braingpt.train.distributed import rank_of_environment
-    from braingpt.train.progress import Reporter, reporter_for
     from braingpt.train.resume import recipe_to_train, run_of
-    from braingpt.train.shelf import resolve
+    from braingpt.train.run.progress import Reporter, reporter_for
 
     settings = [*(overrides or []), *(["train.compile=true"] if compile_model else [])]
     try:
@@ -69,9 +69,9 @@ def train(
 
 def _report(result, screen) -> None:
     """Let the finished model write a few words of each language, and write the run's report."""
-    from braingpt.inference.loading import load
-    from braingpt.inference.text import write
-    from braingpt.train.report import write_report
+    from braingpt.checkpoint.load import load
+    from braingpt.inference.text_stream import write
+    from braingpt.train.run.report import write_report
 
     with screen.status("writing the report"):
         model, tokenizer = load(result.run)
@@ -93,10 +93,10 @@ def _resume_command(out: Path) -> str:
 
 def _print_plan(recipe, folders: list[Path], device: str, screen, json_output: bool) -> None:
     """The plan as a table, activations and time tried on a few layers; with data that are not prepared, the command that prepares them."""
+    from braingpt.device.device import pick_device
     from braingpt.errors import UserError
-    from braingpt.train.feed import batches_of, open_data, training_tokens
-    from braingpt.train.plan import plan_run, shortfall
-    from braingpt.train.setup import pick_device
+    from braingpt.train.batches import batches_of, open_data, training_tokens
+    from braingpt.train.plan.plan import plan_run, shortfall
 
     tokens = epochs = missing = None
     place = pick_device(device)
@@ -121,7 +121,7 @@ def _print_plan(recipe, folders: list[Path], device: str, screen, json_output: b
 def _plan_table(plan, room: int, on_cpu: bool):  # -> rich.table.Table
     from rich.table import Table
 
-    from braingpt.train.plan import human, lasting, size
+    from braingpt.train.plan.plan import human, lasting, size
 
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column()
@@ -162,8 +162,8 @@ def _plan_table(plan, room: int, on_cpu: bool):  # -> rich.table.Table
 
 
 def _print_result(result, screen) -> None:
-    from braingpt.train.plan import size
-    from braingpt.train.progress import duration
+    from braingpt.train.plan.plan import size
+    from braingpt.train.run.progress import duration
 
     if not result.taken:
         screen.print(f"{result.run} has no steps left; --set train.steps=N with N above {result.steps} goes on", soft_wrap=True)

@@ -3,11 +3,11 @@
 from html import escape
 from typing import Any
 
-from braingpt.evaluation.figures import CONFIDENCE, RESAMPLES, Comparison, Figure
-from braingpt.evaluation.suite import Measured
-from braingpt.report import svg
-from braingpt.report.page import page as whole_page
-from braingpt.report.page import paragraphs, table
+from braingpt.evaluation.runner import Measured
+from braingpt.evaluation.uncertainty import CONFIDENCE, RESAMPLES, Comparison, Figure
+from braingpt.html import svg
+from braingpt.html.page import page as whole_page
+from braingpt.html.page import paragraphs, table
 
 METHOD = (
     f"Intervals: {CONFIDENCE:.0%} percentile bootstrap over windows or items, {RESAMPLES:,} resamples, within each language. Differences: the same "

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from braingpt.errors import UserError
-from braingpt.evaluation.figures import Figure, pooled
+from braingpt.evaluation.uncertainty import Figure, pooled
 from braingpt.inference.engine import evaluating
 
 IGNORED = -100  # the target of a position that is not scored
@@ -116,7 +116,7 @@ def evaluate(
     `languages`: only these. `reset_at_documents`: as the model was trained; it then starts afresh at each document of a window, and the
     first token of a document is not scored. Runs in whatever autocast the caller has set. Raises UserError when the shards hold no validation window.
     """
-    from braingpt.data.mixture import validation_windows
+    from braingpt.data.batches.batches import validation_windows
 
     bytes_V = torch.from_numpy(np.asarray(tokenizer.token_bytes())).to(device)
     scores = Scores()

@@ -12,7 +12,7 @@ from torch import nn
 
 from braingpt.inference.engine import Decoder, draw
 from braingpt.inference.sampling import Sampler, Sampling
-from braingpt.inference.text import prompt_ids, unwritable
+from braingpt.inference.text_stream import prompt_ids, unwritable
 
 
 class Conversation:

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from braingpt.errors import UserError
 from braingpt.inference.engine import Decoder, evaluating
 from braingpt.model.cache import KVCache
-from braingpt.model.early_exit import confidence
-from braingpt.model.layout import Layout
-from braingpt.model.parts import rms_norm
+from braingpt.model.layers import rms_norm
+from braingpt.model.routing.early_exit import confidence
+from braingpt.model.sequence_layout import Layout
 
 
 class SpeculativeDecoder(Decoder):

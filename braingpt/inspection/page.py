@@ -3,11 +3,11 @@
 from html import escape
 from typing import Any
 
-from braingpt.inspection.achieved import Achieved
-from braingpt.inspection.look import Look
-from braingpt.report import svg
-from braingpt.report.page import page as whole_page
-from braingpt.report.page import paragraphs, table
+from braingpt.html import svg
+from braingpt.html.page import page as whole_page
+from braingpt.html.page import paragraphs, table
+from braingpt.inspection.dense_twin import Achieved
+from braingpt.inspection.runner import Look
 from braingpt.tokenizer.pieces import escaped, pieces
 
 SHOWN = 300  # tokens of the coloured text, of each language

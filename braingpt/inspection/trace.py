@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from braingpt.inference.engine import evaluating
-from braingpt.model.competition import Competition
-from braingpt.model.selection import Selection, Selector
+from braingpt.model.columns.competition import Competition
+from braingpt.model.routing.token_selection import Selection, Selector
 
 
 @dataclass

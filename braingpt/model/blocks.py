@@ -7,16 +7,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from braingpt.compiling import compiled_piece
-from braingpt.model.attention import Attention
-from braingpt.model.columns import SilencedColumns, SparseColumns
+from braingpt.device.compile import compiled_piece
+from braingpt.model.columns.columns import SilencedColumns, SparseColumns
 from braingpt.model.config import DenseConfig, V1Config, V2Config
-from braingpt.model.dendritic import DendriticAttention
-from braingpt.model.layout import Layout
-from braingpt.model.mamba import Mamba2
-from braingpt.model.memory import DeltaMemory
-from braingpt.model.parts import MLP, rms_norm
-from braingpt.model.selective import SelectiveAttention
+from braingpt.model.layers import MLP, rms_norm
+from braingpt.model.memory.delta_rule import DeltaMemory
+from braingpt.model.mixers.attention import Attention
+from braingpt.model.mixers.dendritic_attention import DendriticAttention
+from braingpt.model.mixers.mamba2 import Mamba2
+from braingpt.model.mixers.selective_attention import SelectiveAttention
+from braingpt.model.sequence_layout import Layout
 
 
 class Block(nn.Module):

@@ -2,17 +2,17 @@
 
 New blocks are appended behind the old ones. A fresh block writes nothing into the residual stream, since its output maps start at zero, so it is the
 identity until it has learned (as in Net2Net, Chen et al. 2016, and stacking, Gong et al. 2019, without their copies). Old parameters and buffers keep
-their names, and with the names their optimizer's state (`train/growing.py`). Positions are rotary or recurrent, so a stage may train on windows of any
+their names, and with the names their optimizer's state (`train/growth.py`). Positions are rotary or recurrent, so a stage may train on windows of any
 length.
 """
 
 import torch
 
+from braingpt.distributed.sharded_tensors import is_sharded, whole
 from braingpt.errors import UserError
 from braingpt.model.config import ModelConfig
+from braingpt.model.growth_stages import stage_config
 from braingpt.model.lm import LanguageModel, build
-from braingpt.model.sharding import is_sharded, whole
-from braingpt.model.stages import stage_config
 
 
 @torch.no_grad()

@@ -15,18 +15,18 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from braingpt.compiling import compiled_piece
+from braingpt.device.compile import compiled_piece
 from braingpt.errors import UserError
 from braingpt.kernels.cross_entropy import linear_cross_entropy
 from braingpt.model.blocks import BLOCKS
-from braingpt.model.columns import TwoFourLinear
-from braingpt.model.competition import Competition
+from braingpt.model.columns.columns import TwoFourLinear
+from braingpt.model.columns.competition import Competition
 from braingpt.model.config import ModelConfig
-from braingpt.model.depth import Exit, arriving, continuing
-from braingpt.model.early_exit import EarlyExit
-from braingpt.model.layout import Layout
-from braingpt.model.parts import TiedEmbedding, rms_norm
-from braingpt.model.record import LayerRecord
+from braingpt.model.layers import TiedEmbedding, rms_norm
+from braingpt.model.routing.adaptive_depth import Exit, arriving, continuing
+from braingpt.model.routing.early_exit import EarlyExit
+from braingpt.model.sequence_layout import Layout
+from braingpt.model.work_counters import LayerRecord
 
 COMPILED_FORMS = 32  # of a block's step, over kinds of blocks and growing caches; torch's own limit is 8
 

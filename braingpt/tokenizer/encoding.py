@@ -94,7 +94,7 @@ class Tokenizer:
     @classmethod
     def load(cls, folder: str | Path) -> "Tokenizer":
         """The tokenizer saved in `folder`. UserError when there is none or it is another program's; Failure when it is damaged."""
-        from braingpt.tokenizer.files import read
+        from braingpt.tokenizer.storage import read
 
         return cls(**read(Path(folder)))
 
@@ -105,7 +105,7 @@ class Tokenizer:
 
     def save(self, folder: str | Path) -> None:
         """Write the tokenizer into `folder` (made if need be); `load` needs nothing else."""
-        from braingpt.tokenizer.files import write
+        from braingpt.tokenizer.storage import write
 
         write(Path(folder), self)
 

@@ -16,28 +16,29 @@ from typing import Any
 
 import torch
 
+from braingpt.checkpoint import checkpoint
+from braingpt.device import threads
+from braingpt.device.device import autocast_dtype, denormals_flushed, matmul_flops, pick_device
+from braingpt.distributed.sharded_tensors import held
+from braingpt.distributed.world import World, joined
 from braingpt.errors import Failure, UserError
-from braingpt.model.glance import glance
 from braingpt.model.lm import LanguageModel
-from braingpt.model.sharding import held
+from braingpt.model.step_stats import glance
+from braingpt.optim.optimizer import set_learning_rate
+from braingpt.optim.schedule import layers_at, learning_rate
 from braingpt.recipes import Recipe
-from braingpt.train import checkpoint, threads
-from braingpt.train.distributed import World, joined
-from braingpt.train.feed import Feed, open_data, training_tokens
-from braingpt.train.gradients import SMALLER, backward, counted, fitting_gradients, put_back
-from braingpt.train.growing import fresh_model, grow_if_due, stage_of, stage_recipe, take_model
-from braingpt.train.guard import Guard, Lost
-from braingpt.train.loggers import Loggers
-from braingpt.train.optimizer import set_learning_rate
-from braingpt.train.plan import plan_run, shortfall
-from braingpt.train.progress import Reporter, first_words
-from braingpt.train.result import Result, peak_memory
+from braingpt.train.batches import Feed, open_data, training_tokens
+from braingpt.train.growth import fresh_model, grow_if_due, stage_of, stage_recipe, take_model
+from braingpt.train.micro_batches import SMALLER, backward, counted, fitting_gradients, put_back
+from braingpt.train.plan.plan import plan_run, shortfall
 from braingpt.train.resume import data_identity, of_this_run, run_of, starting_point, state_of, take_up
-from braingpt.train.run_folder import RunFolder, opened, pieces_limit
-from braingpt.train.saving import Saver, patiently
-from braingpt.train.schedule import layers_at, learning_rate
-from braingpt.train.setup import autocast_dtype, denormals_flushed, matmul_flops, pick_device
-from braingpt.train.stopping import Stopped, StopRequest, stop_on_signals
+from braingpt.train.run.checkpoint_writer import Saver, patiently
+from braingpt.train.run.folder import RunFolder, opened, pieces_limit
+from braingpt.train.run.loggers import Loggers
+from braingpt.train.run.progress import Reporter, first_words
+from braingpt.train.run.result import Result, peak_memory
+from braingpt.train.run.signals import Stopped, StopRequest, stop_on_signals
+from braingpt.train.stability import Guard, Lost
 from braingpt.train.validation import validate
 
 SHORT = 1e12  # floating-point operations of a run below which the device's speed is not measured

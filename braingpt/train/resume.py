@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from braingpt.data.weights import is_schedule
+from braingpt.checkpoint import checkpoint, listing
+from braingpt.data.batches.mixture import is_schedule
 from braingpt.errors import Failure, UserError
 from braingpt.recipes import Recipe, load_recipe
-from braingpt.train import checkpoint, shelf
-from braingpt.train.growing import stand_at
-from braingpt.train.run_folder import RECIPE, is_run
+from braingpt.train.growth import stand_at
+from braingpt.train.run.folder import RECIPE, is_run
 
 FREE = (
     "name", "data.folders",
@@ -30,14 +30,14 @@ def starting_point(out: Path, resume: str | None, note: Callable[[str], None] = 
     "auto" sets damaged ones aside and says so through `note`. Raises UserError when going on would overwrite later steps of a run, Failure
     where nothing undamaged is left.
     """
-    last = shelf.newest(out)
+    last = listing.newest(out)
     if resume == "auto":
         return _newest_whole(out, note)
     if resume is None:
         if is_run(out):
             raise UserError(f"{out} exists; --resume auto goes on, --out starts elsewhere")
         return None
-    chosen = shelf.resolve(resume)
+    chosen = listing.resolve(resume)
     if is_run(out) and run_of(chosen).resolve() != Path(out).resolve():
         raise UserError(f"{out} is another run than {chosen}'s; --out takes a new folder")
     if last and last.resolve() != chosen.resolve():
@@ -48,14 +48,14 @@ def starting_point(out: Path, resume: str | None, note: Callable[[str], None] = 
 
 def _newest_whole(out: Path, note: Callable[[str], None]) -> Path | None:
     damaged: list[tuple[Path, Failure]] = []
-    for folder in reversed(shelf.list_checkpoints(out)):
+    for folder in reversed(listing.list_checkpoints(out)):
         try:
             checkpoint.verify(folder)
         except Failure as failure:
             damaged.append((folder, failure))
             continue
         for broken, failure in damaged:
-            note(f"{str(failure).partition(';')[0]}; kept as {shelf.set_aside(broken)}")
+            note(f"{str(failure).partition(';')[0]}; kept as {listing.set_aside(broken)}")
         return folder
     if damaged:
         raise Failure(f"no checkpoint in {out} is whole: {str(damaged[0][1]).partition(';')[0]}; --out starts a new run elsewhere")
@@ -64,7 +64,7 @@ def _newest_whole(out: Path, note: Callable[[str], None]) -> Path | None:
 
 def run_of(folder: Path) -> Path:
     """The run folder a checkpoint belongs to; the checkpoint's own parent when it was moved out of one."""
-    return folder.parent.parent if folder.parent.name == shelf.CHECKPOINTS else folder.parent
+    return folder.parent.parent if folder.parent.name == listing.CHECKPOINTS else folder.parent
 
 
 def state_of(trainer: Any) -> dict[str, Any]:
@@ -100,7 +100,7 @@ def recipe_to_train(name: str | None, out: Path | None, resume: str | None, over
     if name:
         return load_recipe(name, list(overrides))
     if resume and resume != "auto":
-        return checkpoint.run_recipe(shelf.resolve(resume), overrides)
+        return checkpoint.run_recipe(listing.resolve(resume), overrides)
     if resume and out and (Path(out) / RECIPE).is_file():
         return load_recipe(Path(out) / RECIPE, list(overrides))
     if resume and out:

@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any
 
-from braingpt.model.record import LayerRecord
-from braingpt.train.setup import autocast
+from braingpt.device.device import autocast
+from braingpt.model.work_counters import LayerRecord
 
 ROWS = 8  # windows at a time
 

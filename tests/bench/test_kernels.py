@@ -7,11 +7,12 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from braingpt.bench import clock, kernels, limits
-from braingpt.bench.kernels import measured, run_kernels, settle
-from braingpt.bench.operations import OPERATIONS, Shapes
-from braingpt.bench.page import kernels_page
-from braingpt.bench.words import kernel_failures, kernel_row
+from braingpt.bench import clock, limits
+from braingpt.bench.kernels import runner
+from braingpt.bench.kernels.operations import OPERATIONS, Shapes
+from braingpt.bench.kernels.runner import measured, run_kernels, settle
+from braingpt.bench.report.formatting import kernel_failures, kernel_row
+from braingpt.bench.report.page import kernels_page
 from braingpt.errors import UserError
 from braingpt.recipes import load_recipe
 
@@ -76,7 +77,7 @@ def test_a_row_that_takes_the_process_with_it_costs_that_row_alone(small, monkey
         made.stdin.close()
         return made
 
-    monkeypatch.setattr(kernels, "_process", process)
+    monkeypatch.setattr(runner, "_process", process)
     names = ("scan", "columns", "norm", "delta rule", "convolution")
     rows = run_kernels(replace(small, operations=names))["rows"]
     assert [row["operation"] for row in rows] == list(names)

@@ -8,18 +8,18 @@ from hypothesis import given
 from hypothesis import settings as few
 from hypothesis import strategies as st
 
-from braingpt.bench import clock, limits, suite
+from braingpt.bench import clock, limits, runner
 from braingpt.bench.contender import Contender, bench_recipe, spikes
 from braingpt.bench.learning import portions, stability
-from braingpt.bench.memory import training_memory
-from braingpt.bench.page import architectures_page
+from braingpt.bench.peak_memory import training_memory
+from braingpt.bench.report.page import architectures_page
+from braingpt.bench.runner import run_bench
 from braingpt.bench.settings import settle
-from braingpt.bench.suite import run_bench
+from braingpt.device.device import pick_device
 from braingpt.errors import UserError
-from braingpt.train.guard import Lost
 from braingpt.train.loop import train
-from braingpt.train.run_folder import read_metrics
-from braingpt.train.setup import pick_device
+from braingpt.train.run.folder import read_metrics
+from braingpt.train.stability import Lost
 from tests.train.conftest import prepared
 
 SHORT = {
@@ -48,8 +48,8 @@ def quick():
         patch.setitem(clock.COLD_BYTES, "cpu", 1 << 20)
         patch.setitem(limits.BYTES, "cpu", 4 << 20)
         patch.setattr("braingpt.bench.few_shot.TAUGHT", 4)
-        patch.setattr("braingpt.memory.calibrate.TAUGHT", 16)
-        patch.setattr("braingpt.memory.calibrate.FOREIGN", 32)
+        patch.setattr("braingpt.episodic.calibrate.TAUGHT", 16)
+        patch.setattr("braingpt.episodic.calibrate.FOREIGN", 32)
         yield
 
 
@@ -63,7 +63,7 @@ def began(folder, tmp_path, monkeypatch):
         del found[later]
     (tmp_path / "bench.json").write_text(json.dumps(found))
     (tmp_path / "models").symlink_to(folder / "models")
-    monkeypatch.setattr(suite, "few_shot", lambda *_: dict.fromkeys(KEYS, 0.5))
+    monkeypatch.setattr(runner, "few_shot", lambda *_: dict.fromkeys(KEYS, 0.5))
     return tmp_path
 
 
@@ -148,7 +148,7 @@ def test_what_is_there_is_not_measured_again(report, asked, folder, monkeypatch)
         raise AssertionError("measured again")
 
     for stage in ("training_memory", "training_speed", "equal_tokens", "equal_time", "generation", "few_shot", "limits"):
-        monkeypatch.setattr(suite, stage, never)
+        monkeypatch.setattr(runner, stage, never)
     assert run_bench(asked, out=folder) == json.loads(json.dumps(report))
     with pytest.raises(UserError, match=r"holds a benchmark with another setting \(rounds: 2\); name another --out"):
         run_bench(replace(asked, rounds=3), out=folder)
@@ -161,13 +161,13 @@ def test_an_interrupted_run_goes_on_behind_its_last_stage(report, asked, folder,
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(suite, "generation", interrupted)
+        patch.setattr(runner, "generation", interrupted)
         with pytest.raises(KeyboardInterrupt):
             run_bench(asked, out=tmp_path)
     half = json.loads((tmp_path / "bench.json").read_text())
     assert half["time"]["runs"]["v2"] and "generation" not in half
     for stage in ("training_memory", "training_speed", "equal_tokens", "equal_time"):
-        monkeypatch.setattr(suite, stage, interrupted)
+        monkeypatch.setattr(runner, stage, interrupted)
     whole = run_bench(asked, out=tmp_path)
     assert whole["time"] == half["time"] and len(whole["generation"]) == 4 and whole["claims"]
 

@@ -2,8 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from braingpt.bench.claims import claims
-from braingpt.bench.views import groups, views
+from braingpt.bench.report.claims import claims
+from braingpt.bench.report.comparisons import groups, views
 
 
 @given(st.dictionaries(st.text("abcdef", min_size=1, max_size=3), st.integers(1, 10**6), max_size=8), st.floats(0, 0.2))

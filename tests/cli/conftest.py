@@ -4,10 +4,10 @@ import os
 
 import pytest
 
+from braingpt.checkpoint import checkpoint
 from braingpt.cli.console import guarded
 from braingpt.cli.main import app
 from braingpt.tokenizer import Tokenizer
-from braingpt.train import checkpoint
 from tests.conftest import awake
 from tests.train.conftest import prepared, tiny
 

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from braingpt.cli import output
+from braingpt.cli import options
 
 
 def test_tasks_against_another_run_with_intervals_json_and_page(here, braingpt, capsys, tmp_path, monkeypatch):
@@ -100,7 +100,7 @@ def test_a_checkpoint_of_another_architecture_is_one_line(here, braingpt, capsys
 
 def test_texts_and_windows_beyond_memory_are_one_line(here, braingpt, capsys, tmp_path, monkeypatch):
     (tmp_path / "t.txt").write_text("The river flows. " * 50)
-    monkeypatch.setattr("braingpt.train.memory.available", lambda device: 1000)
+    monkeypatch.setattr("braingpt.train.plan.step_cost.available", lambda device: 1000)
     assert braingpt("eval", "--text", tmp_path / "t.txt") == 2
     line = capsys.readouterr().err.splitlines()[-1]
     assert "GB of text" in line and "braingpt data prepare text" in line
@@ -111,5 +111,5 @@ def test_texts_and_windows_beyond_memory_are_one_line(here, braingpt, capsys, tm
     monkeypatch.setattr("braingpt.evaluation.perplexity.evaluate", gives_up)
     assert braingpt("eval", "--context", 64, "--device", "cpu") == 2
     assert "windows of 64 tokens need more memory" in capsys.readouterr().err.splitlines()[-1]
-    with pytest.raises(RuntimeError, match="another"), output.fitting(8):
+    with pytest.raises(RuntimeError, match="another"), options.fitting(8):
         raise RuntimeError("another error")

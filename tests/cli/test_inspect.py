@@ -4,8 +4,8 @@ import shutil
 import pytest
 import torch
 
-from braingpt.inspection.look import Text
-from braingpt.train import shelf
+from braingpt.checkpoint import listing
+from braingpt.inspection.runner import Text
 
 
 def test_everything_at_once(here, braingpt, capsys, tmp_path, monkeypatch):
@@ -101,4 +101,4 @@ def test_without_a_checkpoint_the_command_that_makes_one_is_named(tmp_path, brai
         assert braingpt(command) == 2
         assert "braingpt quickstart" in capsys.readouterr().err
     with pytest.raises(ValueError, match="no trained model"):
-        shelf.resolve(None)
+        listing.resolve(None)

@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 import pytest
 from rich.console import Console
 
-from braingpt.cli.inspect_view import layers as _table
+from braingpt.cli.inspection_view import layers as _table
 from braingpt.inspection.sparsity import inspect_ids
 from tests.conftest import SMALL, awake
 
@@ -92,7 +92,7 @@ def test_the_sparsity_table_fits_80_columns_uncut(name):
 
 def test_bench_measures_and_writes_its_report(here, braingpt, capsys, tmp_path, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
-    monkeypatch.setattr("braingpt.bench.suite.training_memory", lambda *_: 10**8)  # which has a process of its own, and tests of its own
+    monkeypatch.setattr("braingpt.bench.runner.training_memory", lambda *_: 10**8)  # which has a process of its own, and tests of its own
     for name, value in {"bench.few_shot.TAUGHT": 2, "memory.calibrate.TAUGHT": 16, "memory.calibrate.FOREIGN": 32}.items():
         monkeypatch.setattr(f"braingpt.{name}", value)
     sizes = ["--steps", 2, "--context", 16, "--batch", 1, "--rounds", 1, "--contexts", 8, "--batches", 1, "--new-tokens", 2, "--windows", 1]

@@ -4,7 +4,7 @@ import shutil
 import pytest
 
 from braingpt.train.loop import train
-from braingpt.train.report import write_report
+from braingpt.train.run.report import write_report
 from tests.train.conftest import prepared, tiny
 
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from braingpt.data.manifest import NAME, Manifest, TokenizerFacts
-from braingpt.data.shards import ShardSet
-from braingpt.data.writer import FolderWriter
+from braingpt.data.shards.manifest import NAME, Manifest, TokenizerFacts
+from braingpt.data.shards.reader import ShardSet
+from braingpt.data.shards.writer import FolderWriter
 
 
 class ByteTokenizer:

@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from braingpt.data import index as index_module
-from braingpt.data.content import content_hash, held_out
-from braingpt.data.counts import Counts
-from braingpt.data.dedup import similarity, trigrams
-from braingpt.data.index import KEYS, RECORD, Index
-from braingpt.data.minhash import band_keys
+from braingpt.data.dedup import index as index_module
+from braingpt.data.dedup.content_hash import content_hash, held_out
+from braingpt.data.dedup.deduplicator import similarity, trigrams
+from braingpt.data.dedup.index import KEYS, RECORD, Index
+from braingpt.data.dedup.minhash import band_keys
+from braingpt.data.prepare.drop_counts import Counts
 from tests.data.texts import english, korean
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from braingpt.data.mixture import Batches, validation_windows
-from braingpt.data.shards import ShardSet
+from braingpt.data.batches.batches import Batches, validation_windows
+from braingpt.data.shards.reader import ShardSet
 from braingpt.evaluation.perplexity import evaluate
 from tests.conftest import SMALL, awake
 from tests.data.folders import ByteTokenizer, write_folder

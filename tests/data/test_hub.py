@@ -14,13 +14,13 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from braingpt.data import hub as hub_
-from braingpt.data import opening
-from braingpt.data import stream as stream_
 from braingpt.data.document import Document
-from braingpt.data.sources import PREPARATIONS
-from braingpt.data.stream import Stream
-from braingpt.data.streams import check_found, open_streams
+from braingpt.data.sources import byte_reader
+from braingpt.data.sources import document_stream as stream_
+from braingpt.data.sources import hub as hub_
+from braingpt.data.sources.catalog import PREPARATIONS
+from braingpt.data.sources.document_stream import Stream
+from braingpt.data.sources.open_streams import check_found, open_streams
 from braingpt.errors import Failure, UserError
 from tests.data.hub_server import Hub
 
@@ -80,7 +80,7 @@ def serve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "datasets"))
     monkeypatch.setattr(huggingface_hub.utils._http, "time", types.SimpleNamespace(sleep=lambda seconds: None))
     monkeypatch.setattr(stream_, "PAUSES", (0, 0, 0))
-    monkeypatch.setattr(opening, "BLOCK", 500)  # several requests even for a small file
+    monkeypatch.setattr(byte_reader, "BLOCK", 500)  # several requests even for a small file
     hub_.forget()
     yield start
     for hub in started:
@@ -111,7 +111,7 @@ def _texts(stream: Stream) -> list[str]:
 @pytest.mark.skipif(not CORPORA.is_dir(), reason="the development corpora are not here")
 @pytest.mark.parametrize("name", ["korean", "wikipedia", "c4", "fineweb-edu", "fineweb2", "redpajama"])
 def test_the_hub_and_a_folder_give_the_same(serve, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    monkeypatch.setattr(opening, "BLOCK", 1 << 20)
+    monkeypatch.setattr(byte_reader, "BLOCK", 1 << 20)
     hub = serve(CORPORA)
     languages = list(PREPARATIONS[name].languages)
 

@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from braingpt.data import join as join_module
-from braingpt.data.dedup import Deduplicator
-from braingpt.data.index import LOG, RECORD
-from braingpt.data.join import join
-from braingpt.data.manifest import read_manifest, verify
-from braingpt.data.pipeline import Request, prepare
-from braingpt.data.stored import Stored
+from braingpt.data.dedup.deduplicator import Deduplicator
+from braingpt.data.dedup.index import LOG, RECORD
+from braingpt.data.prepare import join as join_module
+from braingpt.data.prepare.join import join
+from braingpt.data.prepare.pipeline import Request, prepare
+from braingpt.data.shards.documents import Stored
+from braingpt.data.shards.manifest import read_manifest, verify
 from braingpt.errors import UserError
 from braingpt.tokenizer import Tokenizer
 from tests.data.texts import english, korean

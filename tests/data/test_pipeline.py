@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from braingpt.data import pipeline
-from braingpt.data.manifest import read_manifest, verify
-from braingpt.data.pipeline import Request, prepare
-from braingpt.data.shards import ShardSet
-from braingpt.data.sources import PREPARATIONS
-from braingpt.data.writer import FolderWriter
+from braingpt.data.prepare import pipeline
+from braingpt.data.prepare.pipeline import Request, prepare
+from braingpt.data.shards.manifest import read_manifest, verify
+from braingpt.data.shards.reader import ShardSet
+from braingpt.data.shards.writer import FolderWriter
+from braingpt.data.sources.catalog import PREPARATIONS
 from braingpt.errors import Failure, UserError
 from tests.data.folders import ByteTokenizer
 from tests.data.texts import english, korean

@@ -9,14 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from braingpt.data.document import Document
+from braingpt.data.prepare.request import missing_scores
 from braingpt.data.quality import Judge
 from braingpt.data.quality.config import Contamination as ContaminationSettings
 from braingpt.data.quality.contamination import Contamination, prepare_list
 from braingpt.data.quality.educational import SHIPPED as CLASSIFIER
 from braingpt.data.quality.educational import Classifier
 from braingpt.data.quality.perplexity import PERCENTILES, SHIPPED, Trigrams, load, sample, save
-from braingpt.data.quality.shape import Shape
-from braingpt.data.request import missing_scores
+from braingpt.data.quality.text_stats import Shape
 from braingpt.errors import UserError
 from braingpt.tokenizer import Tokenizer
 from braingpt.tokenizer.language import LANGUAGES

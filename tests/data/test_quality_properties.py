@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from braingpt.data.document import Document
 from braingpt.data.quality.clean import clean, repair
-from braingpt.data.quality.shape import Shape
+from braingpt.data.quality.text_stats import Shape
 from braingpt.tokenizer import Tokenizer
 from braingpt.tokenizer.language import LANGUAGES
 from tests.data.test_quality_rules import GOOD, judge

@@ -17,14 +17,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from braingpt.data import journal, pipeline, worker
-from braingpt.data.dedup import Deduplicator
-from braingpt.data.index import Index
-from braingpt.data.manifest import read_manifest, verify
-from braingpt.data.minhash import band_keys
-from braingpt.data.pipeline import Request, prepare
-from braingpt.data.worker import Worker
-from braingpt.data.writer import FolderWriter, Place
+from braingpt.data.dedup.deduplicator import Deduplicator
+from braingpt.data.dedup.index import Index
+from braingpt.data.dedup.minhash import band_keys
+from braingpt.data.prepare import journal, pipeline, worker
+from braingpt.data.prepare.pipeline import Request, prepare
+from braingpt.data.prepare.worker import Worker
+from braingpt.data.shards.manifest import read_manifest, verify
+from braingpt.data.shards.writer import FolderWriter, Place
 from braingpt.errors import UserError
 from tests.data.folders import ByteTokenizer
 from tests.data.texts import english, korean

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from braingpt.data.manifest import NAME, read_manifest, verify
-from braingpt.data.shards import ShardSet
-from braingpt.data.writer import FolderWriter
+from braingpt.data.shards.manifest import NAME, read_manifest, verify
+from braingpt.data.shards.reader import ShardSet
+from braingpt.data.shards.writer import FolderWriter
 from braingpt.errors import UserError
 from tests.data.folders import ByteTokenizer, write_folder
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from braingpt.data.sources import DATASETS, PREPARATIONS, check_languages, languages_of, preparation
-from braingpt.data.streams import check_found, check_options, open_streams
+from braingpt.data.sources.catalog import DATASETS, PREPARATIONS, check_languages, languages_of, preparation
+from braingpt.data.sources.open_streams import check_found, check_options, open_streams
 from braingpt.errors import UserError
 
 MARKERS = dict.fromkeys(("ko", "en", "de", "fr", "es", "it"), 0)

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from braingpt.data.shards import ShardSet
+from braingpt.data.shards.reader import ShardSet
 from braingpt.errors import UserError
 from braingpt.evaluation.perplexity import IGNORED, Score, evaluate, evaluate_text, score_rows, windows_of
 from braingpt.model.lm import build

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from braingpt.errors import UserError
-from braingpt.evaluation.recall import recall_accuracy, recall_batch, recall_figures
+from braingpt.evaluation.tasks.recall import recall_accuracy, recall_batch, recall_figures
 from braingpt.model.lm import Output, build
 from tests.conftest import SMALL
 

@@ -2,8 +2,8 @@
 
 import pytest
 
+from braingpt.checkpoint import checkpoint
 from braingpt.tokenizer import Tokenizer
-from braingpt.train import checkpoint
 from tests.conftest import awake
 from tests.train.conftest import tiny
 

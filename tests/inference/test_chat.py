@@ -3,7 +3,7 @@ import pytest
 from braingpt.errors import UserError
 from braingpt.inference.chat import Conversation
 from braingpt.inference.engine import generate
-from braingpt.inference.text import unwritable
+from braingpt.inference.text_stream import unwritable
 from braingpt.model.config import V2Config
 from braingpt.tokenizer import Tokenizer
 from tests.conftest import awake

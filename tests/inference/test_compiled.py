@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from braingpt.compiling import compile_steps
+from braingpt.device.compile import compile_steps
 from braingpt.errors import UserError
 from braingpt.inference.engine import Decoder
 from braingpt.model.lm import build

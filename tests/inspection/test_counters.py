@@ -7,10 +7,10 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from braingpt.inspection.trace import spent, trace
-from braingpt.model.columns import SilencedColumns, SparseColumns
-from braingpt.model.dendritic import DendriticAttention
-from braingpt.model.memory import DeltaMemory
-from braingpt.model.parts import MLP
+from braingpt.model.columns.columns import SilencedColumns, SparseColumns
+from braingpt.model.layers import MLP
+from braingpt.model.memory.delta_rule import DeltaMemory
+from braingpt.model.mixers.dendritic_attention import DendriticAttention
 from tests.conftest import SMALL, awake
 
 WINDOWS = [torch.randint(97, shape, generator=torch.Generator().manual_seed(1)) for shape in ((3, 40), (1, 23))]

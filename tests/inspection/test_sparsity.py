@@ -5,7 +5,7 @@ import torch
 
 from braingpt.errors import UserError
 from braingpt.inspection.sparsity import SAMPLE, _entropy, inspect, inspect_ids
-from braingpt.model.parts import MLP
+from braingpt.model.layers import MLP
 from braingpt.recipes import load_recipe
 from braingpt.tokenizer import Tokenizer
 from tests.conftest import SMALL, awake

@@ -5,8 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from braingpt.inspection.look import Text, look
 from braingpt.inspection.page import page, pictures
+from braingpt.inspection.runner import Text, look
 from braingpt.inspection.specialisation import information, labels, loads, script, told
 from braingpt.inspection.trace import Trace
 from braingpt.model.lm import build

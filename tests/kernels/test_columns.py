@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from braingpt.kernels import columns as kernel
+from braingpt.kernels.columns import columns as kernel
 from tests.kernels.test_kernels import normal, same_gradients
 
 

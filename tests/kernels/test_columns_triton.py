@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from braingpt.kernels import columns as kernel
+from braingpt.kernels.columns import columns as kernel
 from tests.kernels.test_columns import definition, problem
 
 GPU = torch.cuda.is_available()
-columns_triton = pytest.importorskip("braingpt.kernels.columns_triton")
+columns_triton = pytest.importorskip("braingpt.kernels.columns.triton_kernels")
 
 CASES = [  # tokens, columns, winners, width, hidden, columns that win
     (1, 5, 1, 64, 64, 5),

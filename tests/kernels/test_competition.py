@@ -5,8 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from braingpt.kernels import competition as kernel
-from braingpt.kernels.columns import Pairs
+from braingpt.kernels.columns.columns import Pairs
+from braingpt.kernels.competition import competition as kernel
 
 
 def problem(tokens: int, columns: int, hidden: int = 12, seed: int = 0) -> list[torch.Tensor]:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from braingpt.kernels import competition as kernel
+from braingpt.kernels.competition import competition as kernel
 from tests.kernels.test_competition import learned, plain, problem
 
 pytest.importorskip("triton")

@@ -6,8 +6,9 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from braingpt.kernels import conv, cross_entropy, dispatch, pointwise, scan
+from braingpt.kernels import conv, cross_entropy, dispatch, pointwise
 from braingpt.kernels.linear import linear
+from braingpt.kernels.scan import scan
 
 few = settings(max_examples=20, deadline=None)
 

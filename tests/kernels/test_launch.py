@@ -10,9 +10,12 @@ if torch.cuda.is_available():
 
 from triton.runtime import interpreter
 
-from braingpt.kernels import columns_triton, competition_triton, magnitude_triton, scan_triton
-from braingpt.kernels.columns import Pairs
+from braingpt.kernels.columns import triton_kernels as columns_triton
+from braingpt.kernels.columns.columns import Pairs
+from braingpt.kernels.competition import triton_kernels as competition_triton
 from braingpt.kernels.launch import counting, held
+from braingpt.kernels.scan import triton_ops
+from braingpt.kernels.sparse_attention import triton_kernels as attention_triton
 
 DRAW = torch.Generator().manual_seed(3)
 
@@ -82,7 +85,7 @@ def test_the_competition(launches, columns):
 def test_the_scan(launches, documents):
     x, dt, a, b, c = random(1, 40, 2, 40).requires_grad_(), random(1, 40, 2).sigmoid(), -torch.ones(2), random(1, 40, 24), random(1, 40, 24)
     run = torch.arange(40).div(30, rounding_mode="floor")[None] if documents else None
-    y, _ = scan_triton.triton_scan(x, dt, a, b, c, torch.zeros(1, 2, 24, 40), run, 16)
+    y, _ = triton_ops.triton_scan(x, dt, a, b, c, torch.zeros(1, 2, 24, 40), run, 16)
     agree(launches, 2)
     y.sum().backward()
     agree(launches, 6)
@@ -92,7 +95,7 @@ def test_the_scan(launches, documents):
 def test_magnitude_attention(launches, documents):
     q, k, v = (random(1, 2, 40, 24).requires_grad_() for _ in range(3))
     document = torch.arange(40).div(30, rounding_mode="floor")[None] if documents else None
-    y, _ = magnitude_triton.magnitude_triton(q, k, v, document, 0.1, 4)
+    y, _ = attention_triton.magnitude_triton(q, k, v, document, 0.1, 4)
     y.sum().backward()
     agree(launches, 3)
 

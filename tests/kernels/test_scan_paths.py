@@ -12,9 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from braingpt.kernels import dispatch, scan, scan_backends
+from braingpt.kernels import dispatch
+from braingpt.kernels.scan import backends, scan
 
-triton_scan = pytest.importorskip("braingpt.kernels.scan_triton").triton_scan
+triton_scan = pytest.importorskip("braingpt.kernels.scan.triton_ops").triton_scan
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 TOLERANCE = {torch.float32: 1e-4, torch.float16: 4e-3, torch.bfloat16: 3e-2}  # of the largest entry
 
@@ -148,18 +149,18 @@ def chunk_scan_combined(x, dt, A, B, C, chunk_size, initial_states=None, seq_idx
 @pytest.fixture
 def libraries(monkeypatch):
     """Both libraries, as far as they are called."""
-    for (path, name), function in ((scan_backends.FLA, simple_gla), (scan_backends.MAMBA, chunk_scan_combined)):
+    for (path, name), function in ((backends.FLA, simple_gla), (backends.MAMBA, chunk_scan_combined)):
         parts = path.split(".")
         for depth in range(1, len(parts) + 1):
             monkeypatch.setitem(sys.modules, ".".join(parts[:depth]), ModuleType(".".join(parts[:depth])))
         setattr(sys.modules[path], name, function)
-    scan_backends._import.cache_clear()
+    backends._import.cache_clear()
     yield
-    scan_backends._import.cache_clear()
+    backends._import.cache_clear()
 
 
 @pytest.mark.parametrize("packed", [False, True])
-@pytest.mark.parametrize("path", [scan_backends.fla_scan, scan_backends.mamba_scan])
+@pytest.mark.parametrize("path", [backends.fla_scan, backends.mamba_scan])
 def test_adapters_hand_over_what_the_libraries_mean(libraries, path, packed):
     tensors = inputs(3, 23, 2, 5, 4, device="cpu")
     same(path, tensors, documents(3, 23, "cpu") if packed else None, 2e-5)
@@ -169,7 +170,7 @@ def test_paths_can_be_forced_by_name(libraries, monkeypatch):
     tensors = inputs(1, 9, 1, 4, 3, device="cpu")
     expected = scan.chunked(*tensors)[0]
     called = []
-    monkeypatch.setitem(scan._PATHS, "fla", lambda *args: called.append(1) or scan_backends.fla_scan(*args))
+    monkeypatch.setitem(scan._PATHS, "fla", lambda *args: called.append(1) or backends.fla_scan(*args))
     for asked, calls in (("scan=fla", 1), ("grouped_matmul=torch,scan=fla", 2), ("grouped_matmul=torch", 2), ("torch", 2)):
         monkeypatch.setenv("BRAINGPT_KERNELS", asked)
         torch.testing.assert_close(scan.scan(*tensors)[0], expected)
@@ -198,11 +199,11 @@ def test_a_broken_build_is_a_reason(tmp_path, monkeypatch):
     (tmp_path / "fla" / "__init__.py").write_text("raise OSError('undefined symbol: _ZN3c10\\nmore')")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "fla", raising=False)
-    scan_backends._import.cache_clear()
-    assert scan_backends.why_no_fla() == "installed but broken: OSError: undefined symbol: _ZN3c10"
+    backends._import.cache_clear()
+    assert backends.why_no_fla() == "installed but broken: OSError: undefined symbol: _ZN3c10"
     with pytest.raises(ValueError, match="undefined symbol"):
-        scan_backends.fla_scan(*inputs(1, 2, 1, 4, 4, device="cpu"))
-    scan_backends._import.cache_clear()
+        backends.fla_scan(*inputs(1, 2, 1, 4, 4, device="cpu"))
+    backends._import.cache_clear()
 
 
 @pytest.fixture

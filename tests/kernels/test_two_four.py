@@ -57,7 +57,7 @@ def test_the_gate_stays_dense_where_sparse_does_not_pay(monkeypatch):
 
 @pytest.mark.skipif(not torch.cuda.is_available() or torch.cuda.get_device_capability() < (8, 0), reason="needs sparse tensor cores")
 def test_sparse_tensor_cores_give_the_dense_product(monkeypatch):
-    from braingpt.model.columns import TwoFourLinear
+    from braingpt.model.columns.columns import TwoFourLinear
 
     layer = TwoFourLinear(128, 256).cuda().eval()
     x = torch.randn(32, 128, device="cuda", dtype=torch.bfloat16)

@@ -6,10 +6,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 import braingpt
+from braingpt.model.layers import TiedEmbedding
 from braingpt.model.lm import build
-from braingpt.model.parts import TiedEmbedding
 from braingpt.recipes import shipped
-from braingpt.train.plan import build_plan
+from braingpt.train.plan.plan import build_plan
 from tests.conftest import SMALL, awake
 
 

@@ -6,10 +6,10 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from braingpt.kernels.competition import inhibited
+from braingpt.kernels.competition.competition import inhibited
 from braingpt.kernels.two_four import two_four_mask
-from braingpt.model.columns import SilencedColumns, SparseColumns
-from braingpt.model.competition import INTERNEURONS, PAIRWISE, REVIVE_AFTER, Competition
+from braingpt.model.columns.columns import SilencedColumns, SparseColumns
+from braingpt.model.columns.competition import INTERNEURONS, PAIRWISE, REVIVE_AFTER, Competition
 from braingpt.model.config import ColumnsConfig, SharedColumnsConfig, SilencedColumnsConfig
 
 
@@ -64,7 +64,7 @@ def test_gradients_are_those_of_the_winners(count, active, tokens):
 
 @pytest.mark.parametrize("share", [0.0, 0.4, 1.0])
 def test_tokens_that_are_not_there_cost_nothing(share):
-    from braingpt.model.record import LayerRecord
+    from braingpt.model.work_counters import LayerRecord
 
     part = layer().train()
     x = torch.randn(3, 20, 16, dtype=torch.float64, requires_grad=True)
@@ -140,7 +140,7 @@ def test_v1_revives_dead_columns_too_and_its_masks_follow():
 
 def test_no_column_of_v1_stays_dead(monkeypatch):
     """Five of 32 columns are hopeless at first; at the end each wins some of 2,048 tokens, and the layer has learned."""
-    monkeypatch.setattr("braingpt.model.competition.REVIVE_AFTER", 20)
+    monkeypatch.setattr("braingpt.model.columns.competition.REVIVE_AFTER", 20)
     torch.manual_seed(0)
     part = SilencedColumns(32, SilencedColumnsConfig(count=32, width=16, active=3, rounds=4), two_four=True).train()
     with torch.no_grad():
@@ -191,7 +191,7 @@ def test_revival_depends_on_nothing_but_what_is_saved():
 
 def test_a_thousand_columns_learn_and_none_stays_dead(monkeypatch):
     """A layer of 1,024 columns of 16, thirty of them hopeless at first, learns a map; at the end each column wins some of 8,192 tokens."""
-    monkeypatch.setattr("braingpt.model.competition.REVIVE_AFTER", 25)
+    monkeypatch.setattr("braingpt.model.columns.competition.REVIVE_AFTER", 25)
     torch.manual_seed(0)
     part = SparseColumns(32, SharedColumnsConfig(count=1024, width=16, active=4, shared=1)).train()
     with torch.no_grad():

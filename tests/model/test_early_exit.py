@@ -4,12 +4,12 @@ import pytest
 import torch
 
 from braingpt.errors import UserError
-from braingpt.evaluation.calibration import THRESHOLDS, Setting, best, settings
+from braingpt.evaluation.exit_threshold import THRESHOLDS, Setting, best, settings
 from braingpt.inference.engine import generate, stream
 from braingpt.inference.speculative import SpeculativeDecoder
 from braingpt.model.config import V1Config
+from braingpt.model.layers import rms_norm
 from braingpt.model.lm import build
-from braingpt.model.parts import rms_norm
 from tests.conftest import SMALL, awake
 
 EXACT = dict(rtol=1e-9, atol=1e-9)

@@ -6,9 +6,9 @@ import torch
 from braingpt.errors import UserError
 from braingpt.model.config import EarlyExitConfig
 from braingpt.model.growth import grow
-from braingpt.model.stages import stage_config, stages
+from braingpt.model.growth_stages import stage_config, stages
+from braingpt.optim.optimizer import build_optimizer, pack_state, unpack_state
 from braingpt.recipes import TrainConfig
-from braingpt.train.optimizer import build_optimizer, pack_state, unpack_state
 from tests.conftest import SMALL, awake
 
 IDS = torch.randint(0, 97, (2, 20), generator=torch.Generator().manual_seed(0))

@@ -6,13 +6,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from braingpt.errors import UserError
-from braingpt.kernels import competition as kernel
+from braingpt.kernels.competition import competition as kernel
 from braingpt.kernels.two_four import two_four_mask
-from braingpt.model.columns import SilencedColumns, SparseColumns
-from braingpt.model.competition import Competition
+from braingpt.model.columns.columns import SilencedColumns, SparseColumns
+from braingpt.model.columns.competition import Competition
 from braingpt.model.config import ColumnsConfig, SharedColumnsConfig, SilencedColumnsConfig
-from braingpt.model.selection import Selection, Selector
-from braingpt.model.selective import SelectiveAttention
+from braingpt.model.mixers.selective_attention import SelectiveAttention
+from braingpt.model.routing.token_selection import Selection, Selector
 from braingpt.recipes import load_recipe, shipped
 from tests.conftest import SMALL, awake
 
@@ -116,7 +116,7 @@ def test_tokens_not_chosen_are_never_attended():
     model = awake(SMALL["v2"]).eval()
     attention = model.blocks[1].mixer
     x = torch.randn(1, 30, 32, dtype=torch.float64)
-    from braingpt.model.layout import Layout
+    from braingpt.model.sequence_layout import Layout
 
     layout = Layout.of(torch.zeros(1, 30, dtype=torch.long), None, None)
     with torch.no_grad():

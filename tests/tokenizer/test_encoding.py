@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from braingpt.errors import Failure, UserError
 from braingpt.tokenizer import Tokenizer
 from braingpt.tokenizer.encoding import PATTERN
-from braingpt.tokenizer.files import DESCRIPTION, RANKS
 from braingpt.tokenizer.language import LANGUAGES
+from braingpt.tokenizer.storage import DESCRIPTION, RANKS
 
 TOKENIZER = Tokenizer.default()
 HARD = [

@@ -16,8 +16,8 @@ TINY = (
 def prepared(out: Path, count: int = 60) -> Path:
     """A data folder as `braingpt data prepare` would write it, without filters and detection."""
     from braingpt import __version__
-    from braingpt.data.manifest import Manifest, TokenizerFacts
-    from braingpt.data.writer import FolderWriter
+    from braingpt.data.shards.manifest import Manifest, TokenizerFacts
+    from braingpt.data.shards.writer import FolderWriter
     from braingpt.tokenizer import Tokenizer
 
     tokenizer = Tokenizer.default()

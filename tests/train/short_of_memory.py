@@ -8,16 +8,16 @@ import sys
 import torch
 
 from braingpt.cli.main import run
-from braingpt.train import gradients
+from braingpt.train import micro_batches
 
 if __name__ == "__main__":
     room, begin = int(sys.argv.pop(1)), int(sys.argv.pop(1))
-    plenty = gradients.backward
+    plenty = micro_batches.backward
 
     def short(trainer, piece):
         if trainer.world.rank == 1 and trainer.step >= begin and len(piece.ids_BL) > room:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return plenty(trainer, piece)
 
-    gradients.backward = short
+    micro_batches.backward = short
     run()

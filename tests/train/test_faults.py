@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from braingpt.train import checkpoint, saving, shelf
+from braingpt.checkpoint import checkpoint, listing
 from braingpt.train.loop import train
-from braingpt.train.saving import Saver, patiently
-from braingpt.train.stopping import StopRequest, stop_on_signals
+from braingpt.train.run import checkpoint_writer
+from braingpt.train.run.checkpoint_writer import Saver, patiently
+from braingpt.train.run.signals import StopRequest, stop_on_signals
 from tests.train.conftest import tiny
 from tests.train.test_loop import StopAt, history, same_tensors
 
@@ -37,7 +38,7 @@ def test_a_full_disk_is_waited_for_and_leaves_no_trace(tmp_path, data, monkeypat
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "here")
         return save_file(*arguments)
 
-    monkeypatch.setattr(saving, "PAUSE", 0.01)
+    monkeypatch.setattr(checkpoint_writer, "PAUSE", 0.01)
     monkeypatch.setattr(checkpoint, "save_file", no_room)
     listener = StopAt(-1)
     done = train(recipe, tmp_path / "run", [data], reporter=listener, device="cpu")
@@ -48,7 +49,7 @@ def test_a_full_disk_is_waited_for_and_leaves_no_trace(tmp_path, data, monkeypat
 
 def test_a_line_of_metrics_is_there_or_not(tmp_path):
     """/dev/full takes no byte: the error comes through, and a real file keeps its whole lines only."""
-    from braingpt.train.run_folder import RunFolder
+    from braingpt.train.run.folder import RunFolder
 
     run = RunFolder(tmp_path)
     run.log({"kind": "train", "step": 1})
@@ -68,12 +69,12 @@ def test_waiting_ends_with_a_stop_and_other_errors_come_through():
             asked.asked = True
         raise OSError(errno.ENOSPC, "full")
 
-    saving_pause, saving.PAUSE = saving.PAUSE, 0.0
+    saving_pause, checkpoint_writer.PAUSE = checkpoint_writer.PAUSE, 0.0
     try:
         with pytest.raises(OSError, match="full"):
             patiently(full, notes.append, asked)
     finally:
-        saving.PAUSE = saving_pause
+        checkpoint_writer.PAUSE = saving_pause
     assert len(notes) == 1
     with pytest.raises(PermissionError):
         patiently(lambda: (_ for _ in ()).throw(PermissionError(errno.EACCES, "no")), notes.append, StopRequest())
@@ -91,8 +92,8 @@ def test_checkpoints_beside_the_training_are_of_their_step(tmp_path, data):
     small = ("train.steps=8", "train.save_every=2", "train.eval_every=4")
     whole = train(tiny("v2", *small), tmp_path / "whole", [data], device="cpu")
     beside = train(tiny("v2", *small, "train.async_save=true", "train.keep=9"), tmp_path / "beside", [data], device="cpu")
-    assert [path.name for path in shelf.list_checkpoints(tmp_path / "beside")] == [shelf.name_of(step) for step in (2, 4, 6, 8)]
-    for path in shelf.list_checkpoints(tmp_path / "whole"):
+    assert [path.name for path in listing.list_checkpoints(tmp_path / "beside")] == [listing.name_of(step) for step in (2, 4, 6, 8)]
+    for path in listing.list_checkpoints(tmp_path / "whole"):
         for name in ("model.safetensors", "optimizer.safetensors"):
             assert same_tensors(path / name, tmp_path / "beside/checkpoints" / path.name / name)
     assert beside.loss == whole.loss

@@ -7,7 +7,7 @@ import pytest
 
 from braingpt.recipes import load_recipe
 from braingpt.train.loop import train
-from braingpt.train.run_folder import read_metrics
+from braingpt.train.run.folder import read_metrics
 
 SETTINGS = [
     "train.batch=4",

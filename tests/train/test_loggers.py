@@ -4,8 +4,8 @@ import types
 import pytest
 
 from braingpt.errors import UserError
-from braingpt.train.loggers import Loggers
 from braingpt.train.loop import train
+from braingpt.train.run.loggers import Loggers
 from tests.train.conftest import tiny
 
 

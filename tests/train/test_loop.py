@@ -8,12 +8,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from braingpt.checkpoint import listing
+from braingpt.checkpoint.load import load
 from braingpt.errors import Failure, UserError
-from braingpt.inference.loading import load
-from braingpt.train import gradients, shelf
+from braingpt.train import micro_batches
 from braingpt.train.loop import Trainer, train
-from braingpt.train.progress import Reporter
-from braingpt.train.run_folder import locked, read_metrics
+from braingpt.train.run.folder import locked, read_metrics
+from braingpt.train.run.progress import Reporter
 from tests.train.conftest import tiny
 
 TIMING = ("tokens_per_second", "seconds", "data_seconds", "memory_bytes")
@@ -49,7 +50,7 @@ def test_stopped_and_resumed_equals_never_stopped(tmp_path, data, architecture, 
     whole = train(recipe, tmp_path / "whole", [data], device="cpu")
     assert (whole.step, whole.tokens, whole.interrupted) == (20, 20 * 4 * 32, False)
     half = train(recipe, tmp_path / "halves", [data], device="cpu", reporter=StopAt(at, signal.SIGTERM))
-    assert half.interrupted and half.step == at and shelf.newest(tmp_path / "halves").name == f"step-{at:07d}"
+    assert half.interrupted and half.step == at and listing.newest(tmp_path / "halves").name == f"step-{at:07d}"
     torch.manual_seed(99)
     done = train(recipe, tmp_path / "halves", resume="auto", device="cpu")
     assert done.step == 20 and done.tokens == whole.tokens and done.best == whole.best
@@ -60,7 +61,7 @@ def test_stopped_and_resumed_equals_never_stopped(tmp_path, data, architecture, 
 
 
 def test_resuming_repeats_the_revival_of_columns(tmp_path, data, monkeypatch):
-    monkeypatch.setattr("braingpt.model.competition.REVIVE_AFTER", 3)
+    monkeypatch.setattr("braingpt.model.columns.competition.REVIVE_AFTER", 3)
     recipe = tiny("v2", "train.steps=10", "model.columns.count=200", "model.columns.width=4", "train.eval_every=10")
     whole = train(recipe, tmp_path / "whole", [data], device="cpu")
     train(recipe, tmp_path / "halves", [data], device="cpu", reporter=StopAt(6, signal.SIGTERM))
@@ -68,7 +69,7 @@ def test_resuming_repeats_the_revival_of_columns(tmp_path, data, monkeypatch):
     done = train(recipe, tmp_path / "halves", resume="auto", device="cpu")
     for name in ("model.safetensors", "optimizer.safetensors"):
         assert same_tensors(Path(whole.checkpoint) / name, Path(done.checkpoint) / name)
-    revived = [load_file(path / "model.safetensors")["blocks.0.mlp.revived"] for path in shelf.list_checkpoints(tmp_path / "halves")]
+    revived = [load_file(path / "model.safetensors")["blocks.0.mlp.revived"] for path in listing.list_checkpoints(tmp_path / "halves")]
     assert len(revived) > 1 and all(int(count) > 0 for count in revived) and revived[0] != revived[-1]
 
 
@@ -102,7 +103,7 @@ def test_micro_batches_give_the_same_gradients(tmp_path, data):
     for sizes, recipe in ((whole, tiny("v2")), (pieces, tiny("v2", "train.micro_batch=1"))):
         with locked(tmp_path / f"{len(sizes)}{recipe.train.micro_batch}") as run:
             trainer = Trainer(recipe, run, [data], torch.device("cpu"), Reporter())
-            loss, norm = gradients.gradients(trainer)
+            loss, norm = micro_batches.gradients(trainer)
             sizes += [loss, norm, *(p.grad for p in trainer.model.parameters() if p.grad is not None)]
     assert len(whole) == len(pieces)
     for one, two in zip(whole, pieces, strict=True):
@@ -152,7 +153,7 @@ def test_a_damaged_checkpoint_is_set_aside_and_nothing_wrong_is_loaded(tmp_path,
     assert any("kept as" in note for note in listener.notes) and any("after step 4" in note for note in listener.notes)
     assert same_tensors(Path(whole.checkpoint) / "optimizer.safetensors", Path(again.checkpoint) / "optimizer.safetensors")
     assert (tmp_path / "run/checkpoints/damaged-step-0000006").is_dir() and history(tmp_path / "whole") == history(tmp_path / "run")
-    for folder in shelf.list_checkpoints(tmp_path / "run"):
+    for folder in listing.list_checkpoints(tmp_path / "run"):
         (folder / "model.safetensors").write_bytes(b"")
     with pytest.raises(Failure, match=r"no checkpoint in .* is whole"):
         train(recipe, tmp_path / "run", resume="auto", device="cpu")
@@ -169,7 +170,7 @@ def test_the_best_checkpoint_outlives_the_newest_three(tmp_path, data):
         "dense", "train.steps=12", "train.save_every=2", "train.eval_every=3", "train.lr=3.0", "train.clip=1e9", "train.final_lr=1"
     )
     result = train(recipe, tmp_path / "run", [data], device="cpu")
-    kept = [int(path.name[5:]) for path in shelf.list_checkpoints(tmp_path / "run")]
+    kept = [int(path.name[5:]) for path in listing.list_checkpoints(tmp_path / "run")]
     best = json.loads((tmp_path / "run/best.json").read_text())
     assert best["step"] == result.best["step"] < 8, "this rate makes the model worse and worse"
     assert kept[-1] == 12 and best["step"] in kept and len(kept) == 4
@@ -221,14 +222,14 @@ def test_a_run_that_resets_at_documents_resumes_bit_for_bit_and_differs_from_one
 def test_a_scheduled_mixture_is_laid_over_the_steps(data, tmp_path):
     schedule = "data.mixture=[{until: 0.5, mixture: {ko: 1}}, {mixture: {en: 1}}]"
     seen = []
-    original = gradients.gradients
+    original = micro_batches.gradients
 
     def spying(self):
         seen.append(set(self.feed.batches.batch(self.step).language))
         return original(self)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(gradients, "gradients", spying)
+        patch.setattr(micro_batches, "gradients", spying)
         train(tiny("dense", "train.steps=4", schedule), tmp_path / "run", [data])
     assert seen == [{"ko"}, {"ko"}, {"en"}, {"en"}]
     with pytest.raises(UserError, match=r"train\.steps = 4"):

@@ -3,8 +3,8 @@ import torch
 
 from braingpt.model.lm import build
 from braingpt.recipes import load_recipe, shipped
-from braingpt.train.memory import Demand
-from braingpt.train.plan import build_plan, human, plan_run, size
+from braingpt.train.plan.plan import build_plan, human, plan_run, size
+from braingpt.train.plan.step_cost import Demand
 from tests.train.conftest import tiny
 
 
@@ -57,14 +57,14 @@ def test_figures_for_people():
 
 def test_no_step_is_planned_faster_than_matrix_products(monkeypatch):
     """Timings of a few layers differ by nothing, or less, where other programs disturb them."""
-    monkeypatch.setattr("braingpt.train.plan.demand", lambda recipe, device: Demand(0, 0, 0, 0, 0))
-    monkeypatch.setattr("braingpt.train.plan.matmul_flops", lambda device, dtype: 1e9)
+    monkeypatch.setattr("braingpt.train.plan.plan.demand", lambda recipe, device: Demand(0, 0, 0, 0, 0))
+    monkeypatch.setattr("braingpt.train.plan.plan.matmul_flops", lambda device, dtype: 1e9)
     plan, _ = plan_run(tiny("dense"), torch.device("cpu"), None, thorough=True)
     assert plan.seconds == pytest.approx(plan.training_flops / 1e9)
 
 
 def test_epochs_by_language_are_what_the_mixture_draws(data):
-    from braingpt.train.feed import batches_of, open_data
+    from braingpt.train.batches import batches_of, open_data
 
     recipe = tiny("dense", "data.mixture={ko: 3, en: 1}")
     tokenizer, shards = open_data([data], recipe)

@@ -2,7 +2,7 @@ import io
 
 from rich.console import Console
 
-from braingpt.train.progress import LiveReporter, PlainReporter, duration, reporter_for
+from braingpt.train.run.progress import LiveReporter, PlainReporter, duration, reporter_for
 
 STEP = {
     "kind": "train",

@@ -8,7 +8,7 @@ from functools import cache
 
 from braingpt.data.quality import config as settings
 from braingpt.data.quality.clean import clean
-from braingpt.data.quality.shape import EXAMINED, Shape
+from braingpt.data.quality.text_stats import EXAMINED, Shape
 
 
 class Boilerplate:

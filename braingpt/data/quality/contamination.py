@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from braingpt.data.quality import config as settings
-from braingpt.data.quality.shape import DIGIT, EXAMINED, HANGUL, LATIN, Shape
+from braingpt.data.quality.text_stats import DIGIT, EXAMINED, HANGUL, LATIN, Shape
 from braingpt.errors import UserError
 
 _P = np.uint64(0x9E3779B97F4A7C15)  # odd: powers of it never vanish modulo 2 ** 64

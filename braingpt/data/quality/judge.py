@@ -16,10 +16,10 @@ from braingpt.data.quality.clean import clean, repair, tidy
 from braingpt.data.quality.config import QualityConfig, at
 from braingpt.data.quality.contamination import Contamination
 from braingpt.data.quality.educational import Educational
+from braingpt.data.quality.language_switches import Segmenter
 from braingpt.data.quality.perplexity import Perplexity
 from braingpt.data.quality.rules import Rule, rules_of
-from braingpt.data.quality.segments import Segmenter
-from braingpt.data.quality.shape import EXAMINED, HANGUL, JAMO, LATIN, UNCLEAN, Shape
+from braingpt.data.quality.text_stats import EXAMINED, HANGUL, JAMO, LATIN, UNCLEAN, Shape
 from braingpt.tokenizer.language import LANGUAGES, decide
 
 _OTHER_VOCABULARY = "the {rule} model was trained on another tokenizer's ids and is left out; scripts/train_{rule}.py trains one for yours"

@@ -14,7 +14,7 @@ import numpy as np
 from braingpt.data.quality import config as settings
 from braingpt.data.quality.clean import MOJIBAKE
 from braingpt.data.quality.config import QualityConfig, at
-from braingpt.data.quality.shape import DIGIT, HANGUL, JAMO, LATIN, SYMBOL, Shape
+from braingpt.data.quality.text_stats import DIGIT, HANGUL, JAMO, LATIN, SYMBOL, Shape
 
 Rule = Callable[[Shape], bool]  # True: the document breaks it
 

@@ -51,7 +51,7 @@ def documents(seed: int = 0, size_bytes: int = DEFAULT_BYTES) -> Iterator[Docume
 
 
 class SampleStream:
-    """The corpus as the pipeline reads it (`data/stream.py`): resumed by making it anew up to the position."""
+    """The corpus as the pipeline reads it (`data/sources/document_stream.py`): resumed by making it anew up to the position."""
 
     source, language, label, found, reason = "sample", None, "sample", True, ""
 

@@ -1,0 +1,198 @@
+"""Each operation on its own: against its reference, its dense counterpart, and what the machine could do at most.
+
+    python -m braingpt.bench.kernels.runner < request.json      # the settings; a line of JSON for every row
+
+Rows are measured in a process of their own, one after the other. A row that fails tells why and the next one is measured; where it took the process or
+the GPU's context with it, a fresh process goes on.
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import IO, Any
+
+import torch
+
+from braingpt.bench.clock import ColdClock, Work, in_turns
+from braingpt.bench.limits import limits
+from braingpt.bench.machine import machine
+from braingpt.device.device import is_out_of_memory, pick_device, settle_cpu
+from braingpt.errors import UserError, brief, nearest
+from braingpt.recipes import load_recipe, shipped
+
+CPU_BATCH, GPU_BATCH = 1, 16
+DTYPES = ("float32", "bfloat16")
+GO_ON = 3  # exit code of a worker whose GPU context is broken: the rows that are left want a fresh one
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is measured: `operations` by name, in the shapes of the `size` recipes, over `batch` x `context` tokens."""
+
+    operations: tuple[str, ...]
+    size: str
+    batch: int
+    context: int
+    device: str
+    dtype: str
+    threads: int
+    rounds: int = 5
+
+
+def settle(
+    operations: Sequence[str] = (),
+    size: str = "small",
+    *,
+    batch: int | None = None,
+    context: int = 1024,
+    device: str | None = None,
+    dtype: str = "auto",
+    threads: int | None = None,
+    rounds: int = 5,
+) -> Settings:
+    """Checked settings: all operations by default, bfloat16 on a GPU that has it. UserError for a name there is not."""
+    from braingpt.bench.kernels.operations import OPERATIONS
+
+    if wrong := next((name for name in operations if name not in OPERATIONS), None):
+        raise UserError(f"unknown operation '{wrong}'{nearest(wrong, OPERATIONS)}")
+    if missing := next((name for name in ("v1", "v2") if f"{size}-{name}" not in shipped()), None):
+        sizes = {name.rpartition("-")[0] for name in shipped() if name.endswith("-v2")}
+        raise UserError(f"there is no recipe {size}-{missing}{nearest(size, sizes)}")
+    if dtype not in ("auto", *DTYPES):
+        raise UserError(f"unknown dtype '{dtype}'{nearest(dtype, ('auto', *DTYPES))}")
+    place = pick_device(device)
+    native = place.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    dtype = ("bfloat16" if native else "float32") if dtype == "auto" else dtype
+    batch = batch or (GPU_BATCH if place.type == "cuda" else CPU_BATCH)
+    threads = threads or torch.get_num_threads()
+    return Settings(tuple(operations) or tuple(OPERATIONS), size, batch, context, str(place), dtype, threads, rounds)
+
+
+def run_kernels(settings: Settings, progress: Callable[[float, str], None] = lambda share, what: None) -> dict[str, Any]:
+    """Measure; returns {"settings", "machine", "limits", "rows"}, JSON-ready. A row holds figures, or {"error": why there are none}."""
+    rows: list[dict[str, Any]] = []
+    found: dict[str, Any] = {}
+    left = list(settings.operations)
+    while left:
+        progress(1 - len(left) / len(settings.operations), left[0])
+        with tempfile.TemporaryFile("w+") as complaints:
+            process = _process(settings, left, complaints)
+            for line in process.stdout:
+                record = _record(line)
+                if "limits" in record:
+                    found = record
+                elif left and record.get("operation") == left[0]:
+                    rows.append(record)
+                    left.pop(0)
+                    if left:
+                        progress(1 - len(left) / len(settings.operations), left[0])
+            complaints.seek(0)
+            last = (complaints.read().strip().splitlines() or [""])[-1]
+        if process.wait() == 2:
+            raise UserError(last)
+        if left and process.returncode != GO_ON:  # the row took the process with it
+            rows.append({"operation": left.pop(0), "error": f"the process ended with {process.returncode}{': ' if last else ''}{last}"})
+    return {"kind": "kernels", "settings": asdict(settings), **found, "rows": rows}
+
+
+def _process(settings: Settings, operations: Sequence[str], complaints: IO[str]) -> subprocess.Popen[str]:
+    """A worker for these operations, its request sent."""
+    command = [sys.executable, "-m", "braingpt.bench.kernels.runner"]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=complaints, text=True)
+    process.stdin.write(json.dumps({**asdict(settings), "operations": list(operations)}))
+    process.stdin.close()
+    return process
+
+
+def _record(line: str) -> dict[str, Any]:
+    """A line of a worker; empty where a library printed something of its own."""
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def measured(settings: Settings) -> Iterator[dict[str, Any]]:
+    """In this process: the machine with its limits, then a row for each operation. Raises `_Broken` where no further row can be measured."""
+    from braingpt.bench.kernels.operations import Shapes
+
+    device, dtype = pick_device(settings.device), getattr(torch, settings.dtype)
+    most = {name: limits(device, kind) for name, kind in (("float32", torch.float32), (settings.dtype, dtype))}
+    yield {"machine": machine(), "limits": most}
+    clock = ColdClock(device)
+    v1, v2 = (load_recipe(f"{settings.size}-{name}").model for name in ("v1", "v2"))
+    shapes = Shapes(v1, v2, settings.batch, settings.context, device, dtype)
+    for name in settings.operations:
+        torch.manual_seed(0)
+        try:
+            figures = _row(name, shapes, settings.rounds, clock, most)
+        except Exception as error:  # whatever it is, the other rows are wanted
+            figures = {"error": _reason(error)}
+        yield {"operation": name, **figures}
+        if device.type == "cuda":
+            try:
+                torch.cuda.synchronize()
+            except RuntimeError as error:
+                raise _Broken from error
+            torch.cuda.empty_cache()
+
+
+class _Broken(Exception):
+    """The GPU's context is lost to this process."""
+
+
+def _row(name: str, shapes: Any, rounds: int, clock: ColdClock, most: dict[str, dict[str, float]]) -> dict[str, Any]:
+    """An operation's figures. A reference or counterpart that fails is left out, with the reason."""
+    from braingpt.bench.kernels.operations import OPERATIONS
+
+    operation = OPERATIONS[name](shapes)
+    works: dict[str, Work] = {"seconds": operation.work}
+    failed = {}
+    clock(operation.work)
+    for other in ("reference", "dense"):
+        work = getattr(operation, other)
+        try:
+            if work is not None:
+                clock(work)
+                works[other] = work
+        except RuntimeError as error:
+            failed[other] = _reason(error)
+    found = in_turns(works, rounds, clock)
+    dtype = "float32" if operation.float32 else str(shapes.dtype).removeprefix("torch.")
+    limit = {"bytes": operation.bytes / most[dtype]["bytes_per_second"], "operations": operation.flops / most[dtype]["flops"]}
+    binds = max(limit, key=limit.__getitem__)
+    return {
+        "path": operation.path, "dtype": dtype, "bytes": round(operation.bytes), "flops": round(operation.flops),
+        "seconds": found["seconds"].as_dict(),
+        "reference_over_it": found["reference"].over(found["seconds"]).as_dict() if "reference" in found else None,
+        "dense_over_it": found["dense"].over(found["seconds"]).as_dict() if "dense" in found else None,
+        "dense_is": operation.dense_is, "failed": failed,
+        "limit_seconds": limit[binds], "bound_by": binds, "share_of_limit": limit[binds] / found["seconds"].median,
+    }  # fmt: skip
+
+
+def _reason(error: Exception) -> str:
+    return "out of memory" if isinstance(error, RuntimeError) and is_out_of_memory(error) else brief(error)
+
+
+def main(request: dict[str, Any]) -> int:
+    """Answer one request line by line; the exit code."""
+    settle_cpu()
+    torch.set_num_threads(request["threads"])
+    try:
+        for record in measured(Settings(**{**request, "operations": tuple(request["operations"])})):
+            print(json.dumps(record), flush=True)
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except _Broken:
+        return GO_ON
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(json.load(sys.stdin)))

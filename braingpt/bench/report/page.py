@@ -1,0 +1,158 @@
+"""Benchmarks as one HTML page that stands alone."""
+
+import statistics
+from html import escape
+from typing import Any
+
+from braingpt.bench.report.comparisons import BUDGETS
+from braingpt.bench.report.formatting import kernel_failures, kernel_limits, kernel_row, ratio, where
+from braingpt.bench.report.sections import Section, failures, header, sections, verdict
+from braingpt.html import svg
+from braingpt.html.page import page, paragraphs, table
+from braingpt.utils.formatting import percent
+
+
+def kernels_page(report: dict[str, Any]) -> str:
+    """The page of `braingpt bench kernels`."""
+    settings, measured = report["settings"], [row for row in report["rows"] if "error" not in row]
+    heads = ["operation", "ran", "ms", "reference / it", "dense / it", "of limit", "bound by", "dense is"]
+    rows = [
+        (*words["name"], *("\n".join(words[key]) for key in ("ms", "reference", "dense", "limit", "by")), row.get("dense_is") or "-")
+        for row in report["rows"]
+        for words in [kernel_row(row)]
+    ]
+    share = [(row["operation"], row["share_of_limit"], percent(row["share_of_limit"])) for row in measured]
+    against = [(row["operation"], row["reference_over_it"]) for row in measured if row["reference_over_it"]]
+    dense = [(row["operation"], row["dense_over_it"]) for row in measured if row["dense_over_it"]]
+    body = [
+        paragraphs(f"{where(report)}, {settings['dtype']}", kernel_limits(report)),
+        paragraphs(
+            f"Shapes of the {settings['size']} recipes over {settings['batch']} x {settings['context']:,} tokens. Operations of training are timed forward and "
+            "backward, those named for one token forward. Every call finds the cache filled with other things. Times are medians of "
+            f"{settings['rounds']} rounds in which operation, reference and dense counterpart take turns, with the lowest and highest round below them; ratios are "
+            "taken round by round. Below the share of the limit stands the limit in ms.",
+            quiet=True,
+        ),
+        table(heads, rows, words=2),
+        paragraphs(*(f"failed: {line}" for line in kernel_failures(report))),
+        "<h2>Share of the limit</h2>",
+        paragraphs("The limit is the longer of compulsory bytes over measured bandwidth and operations over measured peak.", quiet=True),
+        svg.bars(share, "share of the limit"),
+        "<h2>Times as fast as the reference</h2>",
+        _ratios(against, "times as fast as the reference"),
+        "<h2>Times as fast as the dense counterpart</h2>",
+        _ratios(dense, "times as fast as the dense counterpart"),
+    ]
+    return page("braingpt bench kernels", body)
+
+
+def _ratios(rows: list[tuple[str, dict[str, Any]]], title: str) -> str:
+    bars = [(name, series["median"], ratio(series["median"])) for name, series in rows]
+    return svg.bars(bars, title, spread=[(series["min"], series["max"]) for _, series in rows])
+
+
+def architectures_page(report: dict[str, Any]) -> str:
+    """The page of `braingpt bench v1 v2 ...`."""
+    settings = report["settings"]
+    body = [paragraphs(*header(report))]
+    if lost := failures(report):
+        body.append(paragraphs(*lost))
+    body += [
+        "<h2>Claims of the earlier work</h2>",
+        _claims(report),
+        "<h2>Tables</h2>",
+        *map(_section, sections(report)),
+        "<h2>Learning</h2>",
+    ]
+    body += _learning(report)
+    body += ["<h2>Training</h2>", *_training(report), "<h2>Generation</h2>", *_generation(report)]
+    return page(f"braingpt bench {' '.join([*settings['architectures'], *settings['peers']])}", body)
+
+
+def _claims(report: dict[str, Any]) -> str:
+    rows = [(claim["claim"], verdict(claim), claim["measured"]) for claim in report["claims"]]
+    return table(["claim", "here", "measured"], rows, words=3)
+
+
+def _section(section: Section) -> str:
+    head = f"<h3>{escape(section.title)}</h3>" + (paragraphs(section.note, quiet=True) if section.note else "")
+    if not section.names:
+        return head
+    rows: list[list[str]] = []
+    for label, cells, below in section.rows:
+        if below:  # into the cells of the row above
+            rows[-1] = [f"{upper}\n{lower}" if lower else upper for upper, lower in zip(rows[-1], [label, *cells], strict=True)]
+        else:
+            rows.append([label, *cells])
+    return head + table(["", *section.names], rows)
+
+
+def _learning(report: dict[str, Any]) -> list[str]:
+    """Loss by tokens and by the clock, validation in both trainings, gradient norms."""
+    first = {name: runs[0] for name, runs in report["tokens"]["runs"].items() if runs}
+    plots = [
+        svg.lines(_curves(first, "tokens", "loss"), "training loss, nats a token, equal tokens", "tokens"),
+        svg.lines(_curves(first, "seconds", "loss"), "the same against each one's own clock", "seconds"),
+        _validation(report["tokens"]["runs"], "tokens"),
+    ]
+    if report["time"]:
+        plots.append(_validation(report["time"]["runs"], "seconds"))
+    plots.append(svg.lines(_curves(first, "tokens", "grad_norm"), "gradient norm before clipping, equal tokens", "tokens", log_y=True))
+    return plots
+
+
+def _validation(runs: dict[str, list[dict[str, Any]]], x: str) -> str:
+    """The median of all seeds, with the lowest and the highest around it."""
+    middles, bands, several = {}, {}, False
+    for name, found in runs.items():
+        points = list(zip(*_scores({run["seed"]: run for run in found}, x).values(), strict=False))
+        bits = [(statistics.median(at for at, _ in seeds), [bits for _, bits in seeds]) for seeds in points]
+        several = several or len(found) > 1
+        middles[name] = [(x, statistics.median(values)) for x, values in bits]
+        bands[name] = [(x, min(values), max(values)) for x, values in bits]
+    title = f"validation, bits a byte, {BUDGETS['tokens' if x == 'tokens' else 'time']}"
+    return svg.lines(middles, title + (": median, lowest and highest of the seeds" if several else ""), x, bands=bands if several else None)
+
+
+def _curves(runs: dict[str, dict[str, Any]], x: str, y: str) -> dict[str, list[tuple[float, float]]]:
+    curves = {name: run["curve"] for name, run in runs.items()}
+    return {name: [(a, b) for a, b in zip(curve[x], curve[y], strict=True) if b is not None] for name, curve in curves.items()}
+
+
+def _scores(runs: dict[Any, dict[str, Any]], x: str) -> dict[Any, list[tuple[float, float]]]:
+    return {
+        name: [(score[x], score["bits_per_byte"]) for score in run["validations"] if score["bits_per_byte"] is not None]
+        for name, run in runs.items()
+    }
+
+
+def _training(report: dict[str, Any]) -> list[str]:
+    steps = {name: parts["step"] for name, parts in report["speed"].items()}
+    bars = [(name, series["median"], f"{series['median']:,.0f}") for name, series in steps.items()]
+    memory = [(name, value / 1e6, f"{value / 1e6:,.0f} MB") for name, value in report["memory"].items()]
+    return [
+        "<h3>Tokens a second, whole steps</h3>",
+        svg.bars(bars, "training, tokens a second", spread=[(series["min"], series["max"]) for series in steps.values()]),
+        "<h3>Peak memory of training</h3>",
+        svg.bars(memory, "peak memory of training, MB"),
+    ]
+
+
+def _generation(report: dict[str, Any]) -> list[str]:
+    """Against the context: speed for each number of rows, time to the first token and state of one row."""
+    plots = []
+    for rows in report["settings"]["batches"]:
+        points = [point for point in report["generation"] if point["rows"] == rows]
+        series = _by_context(points, "tokens_per_second")
+        bands = {name: [(x, one["min"], one["max"]) for x, one in found] for name, found in series.items()}
+        middles = {name: [(x, one["median"]) for x, one in found] for name, found in series.items()}
+        plots.append(svg.lines(middles, f"tokens a second, {rows} at once", "tokens before", log_x=True, log_y=True, bands=bands))
+    points = [point for point in report["generation"] if point["rows"] == report["settings"]["batches"][0]]
+    first = {name: [(x, one["median"]) for x, one in found] for name, found in _by_context(points, "first_token_seconds").items()}
+    plots.append(svg.lines(first, "seconds to the first token", "tokens before", log_x=True, log_y=True))
+    return [*plots, svg.lines(_by_context(points, "state_bytes"), "bytes of state a row", "tokens before", log_x=True, log_y=True)]
+
+
+def _by_context(points: list[dict[str, Any]], key: str) -> dict[str, list[tuple[int, Any]]]:
+    names = points[0]["results"] if points else {}
+    return {name: [(point["context"], point["results"][name][key]) for point in points if key in point["results"][name]] for name in names}

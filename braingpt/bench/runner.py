@@ -1,0 +1,279 @@
+"""Architectures side by side in one run: speed, memory, learning, generation, few-shot, each in interleaved rounds.
+
+    report = run_bench(settle(["v1", "v2", "dense"], "nano"))
+
+Stages follow one another, each with models of its own, so that none disturbs another: memory (each contender in a process of its own), training speed by
+parts, training for equal tokens and for equal time (several seeds of each), generation, few-shot. With `out` every stage is written as soon as it
+is done, and an interrupted run goes on behind the last one. A contender that fails is left out from there on, with the reason.
+"""
+
+import gc
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from braingpt.bench.contender import Contender, bench_recipe
+from braingpt.bench.few_shot import few_shot
+from braingpt.bench.learning import equal_time, equal_tokens
+from braingpt.bench.limits import limits
+from braingpt.bench.machine import machine
+from braingpt.bench.peak_memory import training_memory
+from braingpt.bench.peers import build_peer
+from braingpt.bench.results import Results
+from braingpt.bench.settings import Settings
+from braingpt.bench.speed import Say, generation, training_speed
+from braingpt.checkpoint import checkpoint, listing
+from braingpt.device.compile import compile_steps
+from braingpt.device.device import autocast_dtype, is_out_of_memory, settle_cpu
+from braingpt.errors import Failure, UserError, brief
+from braingpt.model.lm import LanguageModel, build
+from braingpt.recipes import Recipe
+from braingpt.train.plan.plan import size
+from braingpt.train.plan.step_cost import available
+
+MOST_HELD = 40  # numbers a token and unit of width that reading a prompt holds at once, generously
+LEAST_KEPT = 10  # numbers a token, layer and unit of width that training keeps for the backward pass, at least
+Progress = Callable[[float, str], None]  # share done, what is being done
+
+
+def run_bench(settings: Settings, progress: Progress = lambda share, what: None, out: Path | None = None) -> dict[str, Any]:
+    """Measure; returns the report (docs/bench.md). `out`: the folder it grows in, with the trained weights; one that is begun is gone on with.
+
+    Raises UserError where the data are not prepared (naming the command), a window or a context does not fit into memory, or `out` holds another benchmark.
+    """
+    settle_cpu()
+    before = torch.get_num_threads()
+    torch.set_num_threads(settings.threads)
+    try:
+        if out is not None:
+            out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory() as scratch:
+            return _Run(settings, Path(scratch), out, progress).whole()
+    finally:
+        torch.set_num_threads(before)
+
+
+class _Run:
+    """The stages, in their order, over one report."""
+
+    SHARES = (("memory", 0.1), ("speed", 0.1), ("tokens", 0.3), ("time", 0.3), ("generation", 0.15), ("few_shot", 0.05))
+
+    def __init__(self, settings: Settings, scratch: Path, out: Path | None, progress: Progress) -> None:
+        self.settings, self.scratch, self.progress = settings, scratch, progress
+        self.device = torch.device(settings.device)
+        self.folder = out or scratch
+        self.results = Results(asdict(settings), machine(), out)
+
+    def whole(self) -> dict[str, Any]:
+        """Every stage that is not there yet."""
+        from braingpt.bench.report.claims import claims
+        from braingpt.bench.report.comparisons import views
+
+        results = self.results
+        dtype = autocast_dtype(self.recipe(self.settings.architectures[0]).train, self.device)
+        results.stage("contenders", self._contenders)
+        results.stage("precision", lambda: "float32" if dtype is None else f"{dtype} products, float32 weights".removeprefix("torch."))
+        results.stage("limits", lambda: limits(self.device, dtype or torch.float32))
+        results.stage("memory", self._memory)
+        results.stage("speed", self._speed)
+        results.stage("tokens", self._tokens)
+        results.stage("time", self._time)
+        results.stage("generation", self._generation)
+        results.stage("few_shot", self._few_shot)
+        results.put("views", views(results.report))
+        results.put("claims", claims(results.report))
+        return results.report
+
+    def recipe(self, name: str, seed: int = 0, compiled: bool = False) -> Recipe:
+        """The contender's recipe; a peer trains by that of `dense`."""
+        s = self.settings
+        own = name if name in s.architectures else "dense"
+        return bench_recipe(s.size, own, s.steps, s.context, s.batch, s.folders, seed, compiled, s.changes)
+
+    def contender(self, name: str, stage: str, seed: int, compiled: bool) -> Contender:
+        """A fresh one."""
+        return Contender(self.recipe(name, seed, compiled), self.scratch / f"{stage}-{seed}-{name}", self.device, self.peer(name, seed))
+
+    def peer(self, name: str, seed: int = 0) -> torch.nn.Module | None:
+        """A peer's model, of the first contender's size; None for our own."""
+        if name in self.settings.architectures:
+            return None
+        with torch.device("meta"):
+            total = build(self.recipe(self.settings.architectures[0])).parameters_total()
+        return build_peer(name, self.recipe(name).model, total, self._positions(name), seed)
+
+    def _positions(self, name: str) -> int:
+        """Room of a peer: learned positions are parameters, so there are those it trains on, or the shortest context to write on from; others take the longest."""
+        s = self.settings
+        return max(s.context, min(s.contexts) if name == "gpt2-hf" else max(s.contexts)) + s.warm_tokens
+
+    @contextmanager
+    def alive(self, stage: str, seed: int = 0, learning: bool = True) -> Iterator[dict[str, Contender]]:
+        """Fresh contenders, those that learn with a warm forward and backward pass; who cannot be made or warmed fails. Their memory is free afterwards."""
+        ready: dict[str, Contender] = {}
+        for name in self.results.alive():
+            try:
+                ready[name] = self.contender(name, stage, seed, learning and self.settings.compile)
+                if learning:
+                    ready[name].warm()
+            except (RuntimeError, Failure) as error:
+                if isinstance(error, RuntimeError) and is_out_of_memory(error):
+                    raise UserError(self._too_long(name)) from None
+                ready.pop(name, None)
+                self.results.fail(name, stage, brief(error))
+        try:
+            yield ready
+        finally:
+            ready.clear()
+            gc.collect()  # a compiled model holds itself
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+
+    def say(self, stage: str, number: int = 0, count: int = 1) -> Callable[[float, str], None]:
+        """Progress of part `number` of `count` of one stage as progress of all."""
+        names = [name for name, _ in self.SHARES]
+        behind, share = sum(share for _, share in self.SHARES[: names.index(stage)]), dict(self.SHARES)[stage]
+        return lambda done, what: self.progress(behind + share * (number + done) / count, what)
+
+    def _too_long(self, name: str) -> str:
+        s = self.settings
+        return f"training {name} on {s.batch} x {s.context:,} tokens does not fit into memory; a smaller --batch or --context takes less"
+
+    def _keep(self, stage: str) -> Callable[[Any], None]:
+        """Writes what a stage has found so far."""
+        return lambda found: self.results.put("unfinished", {"stage": stage, "found": found})
+
+    def _contenders(self) -> dict[str, Any]:
+        """Sizes, counted by the models themselves; and whether what was asked for fits, before anything is measured."""
+        from braingpt.train.batches import open_data
+
+        s, found = self.settings, {}
+        open_data([Path(folder) for folder in s.folders], self.recipe(s.architectures[0]))  # told at once where they are not there
+        for name in s.names:
+            with torch.device("meta"):
+                model = self.peer(name) or build(self.recipe(name))
+            found[name] = {
+                "recipe": self.recipe(name).name, "peer": name in s.peers, "layers": model.config.layers, "hidden": model.config.hidden,
+                "parameters_total": model.parameters_total(), "parameters_active": model.parameters_active(),
+                "flops_per_token": model.flops_per_token(s.context),
+            }  # fmt: skip
+            self._check_fit(name, model)
+        return found
+
+    def _check_fit(self, name: str, model: torch.nn.Module) -> None:
+        """UserError where a window to train on, or the longest context to write on from, cannot be held: a CPU's system would end the process."""
+        s, free, shape = self.settings, available(self.device), model.config
+        least = 16 * model.parameters_total() + 4 * LEAST_KEPT * s.batch * s.context * shape.layers * shape.hidden
+        if least > free:
+            raise UserError(f"{self._too_long(name)} (at least {size(least)}, {size(free)} are free)")
+        for context in s.contexts:
+            for rows in s.batches:
+                state = model.state_bytes(context) if isinstance(model, LanguageModel) else 8 * context * shape.layers * shape.hidden
+                need = rows * (state + 4 * MOST_HELD * context * shape.hidden) + 4 * model.parameters_total()
+                if need > free:
+                    raise UserError(
+                        f"to write on from {rows} x {context:,} tokens {name} takes about {size(need)}, {size(free)} are free; "
+                        "fewer --contexts or --batches take less"
+                    )
+
+    def _memory(self) -> dict[str, int | None]:
+        found: dict[str, int | None] = {}
+        for number, name in enumerate(self.results.alive()):
+            self.say("memory", number, len(self.settings.names))(0, f"memory of {name}")
+            total = self.results.report["contenders"][self.settings.architectures[0]]["parameters_total"]
+            peer = {"name": name, "total": total, "positions": self._positions(name)} if name in self.settings.peers else None
+            try:
+                compiled = self.settings.compile and self.device.type == "cuda"  # compiling itself takes a CPU's memory
+                found[name] = training_memory(self.recipe(name, compiled=compiled), self.settings.device, self.settings.threads, peer)
+            except Failure as error:
+                self.results.fail(name, "memory", brief(error))
+        return found
+
+    def _speed(self) -> dict[str, Any]:
+        with self.alive("speed") as contenders:
+            return training_speed(contenders, self.settings.rounds, self.say("speed"))
+
+    def _tokens(self) -> dict[str, Any]:
+        s = self.settings
+
+        def train(contenders: dict[str, Contender], say: Say, first: bool) -> dict[str, Any]:
+            courses = equal_tokens(contenders, s.steps, s.rounds, s.windows, say, self._keep("tokens"))
+            for name, contender in contenders.items() if first else ():
+                self._save(name, contender)
+            return courses
+
+        return {"tokens": s.steps * s.batch * s.context, "steps": s.steps, "seeds": s.seeds, "runs": self._seeds("tokens", train)}
+
+    def _time(self) -> dict[str, Any] | None:
+        minutes = self.settings.minutes
+        if minutes == 0:
+            return None
+        runs = self.results.report["tokens"]["runs"]
+        limit = 60 * minutes if minutes else max(run["seconds"] for found in runs.values() for run in found)
+
+        def train(contenders: dict[str, Contender], say: Say, first: bool) -> dict[str, Any]:
+            return equal_time(contenders, limit, self.settings.windows, say, self._keep("time"))
+
+        return {"seconds": limit, "runs": self._seeds("time", train)}
+
+    def _seeds(self, stage: str, train: Callable[[dict[str, Contender], Say, bool], dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+        """{name: a course for each seed}. `train` is told whether the seed is the first."""
+        runs: dict[str, list[dict[str, Any]]] = {}
+        for seed in range(self.settings.seeds):
+            with self.alive(stage, seed) as contenders:
+                for name, course in train(contenders, self.say(stage, seed, self.settings.seeds), seed == 0).items():
+                    runs.setdefault(name, []).append(course)
+        return runs
+
+    def _generation(self) -> list[dict[str, Any]]:
+        s, most = self.settings, self.results.report["limits"]["bytes_per_second"]
+        points, found = [(context, rows) for context in s.contexts for rows in s.batches], []
+        with self.trained("generation") as contenders:
+            if s.compile:
+                for contender in contenders.values():
+                    compile_steps(contender.model, self.device)
+            for number, (context, rows) in enumerate(points):
+                say = self.say("generation", number, len(points))
+                results = generation(contenders, context, rows, s.new_tokens, s.warm_tokens, s.rounds, most, say)
+                found.append({"context": context, "rows": rows, "results": results})
+                self._keep("generation")(found)
+        return found
+
+    def _few_shot(self) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        with self.trained("few_shot") as contenders:
+            for number, (name, contender) in enumerate(contenders.items()):
+                self.say("few_shot", number, len(contenders))(0, f"few-shot of {name}")
+                try:
+                    found[name] = few_shot(contender, self.settings.windows)
+                except (RuntimeError, Failure) as error:
+                    found[name] = {"error": brief(error)}
+        return found
+
+    @contextmanager
+    def trained(self, stage: str) -> Iterator[dict[str, Contender]]:
+        """The contenders with the weights that training for equal tokens left."""
+        with self.alive(stage, learning=False) as contenders:
+            for name, contender in contenders.items():
+                checkpoint.load_weights(contender.model, self._weights(name))
+            yield contenders
+
+    def _weights(self, name: str) -> Path:
+        return self.folder / "models" / name / "checkpoints" / listing.name_of(self.settings.steps)
+
+    def _save(self, name: str, contender: Contender) -> None:
+        """A checkpoint like any other for ours, so that it can be looked into; the same files for a peer."""
+        trainer = contender.trainer
+        checkpoint.save(
+            self._weights(name),
+            model=contender.model,
+            tokenizer=trainer.tokenizer,
+            recipe=contender.recipe,
+            step=trainer.step,
+            tokens=trainer.tokens,
+        )

@@ -1,0 +1,1 @@
+"""Shards to batches: the mixture of languages, and the rows of each step."""

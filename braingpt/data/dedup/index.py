@@ -1,0 +1,169 @@
+"""The memory of deduplication: for every kept document its keys and where its tokens lie, on the disk, whatever the corpus' size.
+
+Two files in the work folder. The log has one record a document, in order, and is all that counts: after an interruption it is cut back to
+the length the journal names. The table finds the first document with a key: open addressing with linear probing in a memory-mapped file,
+8 bytes a slot (document number + 1, and 32 bits of the key; a match is checked against the log, so what is found depends on the log
+alone). It is made anew from the log when it must grow or the process begins. The table is gone through in order, a section at a time, whose
+pages are handed back to the system's cache behind it; the log is read in batches, and mapped only to look at single records. So resident memory
+follows neither.
+"""
+
+import mmap
+import os
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from braingpt.data.dedup.minhash import BANDS
+
+KEYS = 1 + BANDS  # the content hash, then the bands
+RECORD = np.dtype([("keys", "<u8", KEYS), ("at", "<u8"), ("length", "<u4"), ("stream", "<u2"), ("file", "<u2")])
+LOG = "documents.log"
+FIRST_SLOTS = 1 << 16
+LOAD = 0.6  # slots in use at most; a table that is fuller grows to twice its size
+SECTION = 1 << 23  # slots looked at before their pages are handed back: 64 MB
+REPLAY = 1 << 15  # records taken from the log at once
+_LOW, _32 = np.uint64(0xFFFFFFFF), np.uint64(32)
+
+
+class Index:
+    """Keys and places of the kept documents in `folder`, which is made by others. Numbers count documents from 0."""
+
+    def __init__(self, folder: Path, count: int = 0) -> None:
+        """Begin with the first `count` records of the log, which must be there."""
+        self.path, self._table_path = folder / LOG, folder / "documents.table"
+        self._log = self.path.open("r+b" if count else "w+b")
+        self._log.truncate(count * RECORD.itemsize)
+        self._log.seek(0, os.SEEK_END)
+        self._mapped = np.empty(0, dtype=RECORD)
+        self.count = count
+        self._make_table(self._slots_needed(FIRST_SLOTS))
+        self._fill(self.batches)
+
+    def find(self, keys_NK: np.ndarray) -> np.ndarray:
+        """For each of the keys the number of the first document that has it, -1 for none; int64 (N, KEYS)."""
+        flat = keys_NK.reshape(-1)
+        found = np.full(len(flat), -1, dtype=np.int64)
+        for inside in self._sections(flat):
+            self._find(flat, inside, found)
+            self._rest()
+        return found.reshape(keys_NK.shape)
+
+    def add(self, records: np.ndarray) -> None:
+        """Append documents, of dtype RECORD. A key that is there already keeps its first document."""
+        if len(records):
+            self._log.write(records.tobytes())
+            before, self.count = self.count, self.count + len(records)
+            slots = self._slots_needed(len(self._slots))
+            if slots > len(self._slots):
+                self._make_table(slots)
+                self._fill(self.batches)
+            else:
+                self._fill(lambda: [(before, records)])
+
+    def batches(self) -> Iterator[tuple[int, np.ndarray]]:
+        """All records, REPLAY at a time, each with the number of its first: read and not mapped, since mapped pages stay resident."""
+        self._log.flush()
+        for begin in range(0, self.count, REPLAY):
+            count = min(REPLAY, self.count - begin)
+            yield begin, np.fromfile(self.path, dtype=RECORD, count=count, offset=begin * RECORD.itemsize)
+
+    def records(self, numbers: np.ndarray) -> np.ndarray:
+        """Records of the documents with these numbers."""
+        return self._records()[numbers]
+
+    def sync(self) -> None:
+        """The log on the disk, for the journal to name its length."""
+        self._log.flush()
+        os.fsync(self._log.fileno())
+
+    def close(self) -> None:
+        """Close the files; the index can no longer be used."""
+        self._log.close()
+        self._mapped = self._slots = np.empty(0)
+        self._map.close()
+
+    def _records(self) -> np.ndarray:
+        """The log as it is, mapped anew when it has grown."""
+        if len(self._mapped) < self.count:
+            self._log.flush()
+            # a plain array over the map: np.memmap's own indexing is ten times slower
+            self._mapped = np.memmap(self.path, dtype=RECORD, mode="r", shape=self.count).view(np.ndarray)
+        return self._mapped
+
+    def _make_table(self, slots: int) -> None:
+        self._slots = np.empty(0)  # the former map is let go before its file is
+        with self._table_path.open("w+b") as file:
+            if hasattr(os, "posix_fallocate"):  # a full disk is an error here, and would be a SIGBUS at the first touch of a hole
+                os.posix_fallocate(file.fileno(), 0, slots * 8)
+            else:
+                file.truncate(slots * 8)
+            self._map = mmap.mmap(file.fileno(), slots * 8)
+        self._slots = np.frombuffer(self._map, dtype="<u8")
+        self._shift = np.uint64(64 - (slots.bit_length() - 1))
+
+    def _home(self, keys: np.ndarray) -> np.ndarray:
+        """The slots where looking for keys begins: their upper bits, so that sorted keys go through the table in order."""
+        return (keys >> self._shift).astype(np.int64)
+
+    def _sections(self, flat: np.ndarray) -> Iterator[np.ndarray]:
+        """Indices of the keys, sorted, a section of the table at a time: all pages touched in between are resident at once."""
+        order = np.argsort(flat)
+        ends = np.searchsorted(self._home(flat[order]), np.arange(SECTION, len(self._slots) + SECTION, SECTION))
+        yield from (inside for inside in np.split(order, ends) if len(inside))
+
+    def _find(self, flat: np.ndarray, left: np.ndarray, found: np.ndarray) -> None:
+        slot = self._home(flat)
+        while len(left):
+            entry = self._slots[slot[left]]
+            same = np.flatnonzero((entry >> _32 == flat[left] & _LOW) & (entry != 0))
+            if len(same):
+                number = (entry[same] & _LOW).astype(np.int64) - 1
+                true = self._records()["keys"][number, left[same] % KEYS] == flat[left[same]]
+                found[left[same[true]]] = number[true]
+            left = left[(entry != 0) & (found[left] < 0)]
+            slot[left] = (slot[left] + 1) % len(self._slots)
+
+    def _slots_needed(self, slots: int) -> int:
+        """`slots`, doubled until the documents leave enough of them empty."""
+        while self.count * KEYS > LOAD * slots:
+            slots *= 2
+        return slots
+
+    def _fill(self, batches: Callable[[], Iterable[tuple[int, np.ndarray]]]) -> None:
+        """Put the records of the batches into the table, which is large enough."""
+        for first in range(0, len(self._slots), SECTION):
+            for begin, records in batches():
+                flat = records["keys"].reshape(-1)
+                home = self._home(flat)
+                self._insert(begin, flat, np.flatnonzero((home >= first) & (home < first + SECTION)))
+                self._mapped = np.empty(0, dtype=RECORD)  # the records that equal keys were compared with
+            self._rest()
+
+    def _insert(self, begin: int, keys: np.ndarray, inside: np.ndarray) -> None:
+        """Those of the keys of documents from `begin` on."""
+        flat, earliest = np.unique(keys[inside], return_index=True)  # of documents with the same key the first
+        at = inside[earliest]
+        value = (flat & _LOW) << _32 | (begin + at // KEYS + 1).astype(np.uint64)
+        left = np.arange(len(flat))
+        slot = self._home(flat)
+        while len(left):
+            entry = self._slots[slot[left]]
+            empty = np.flatnonzero(entry == 0)
+            won = empty[np.unique(slot[left[empty]], return_index=True)[1]]  # of several keys for an empty slot one gets it
+            self._slots[slot[left[won]]] = value[left[won]]
+            done = np.zeros(len(left), dtype=bool)
+            done[won] = True
+            alike = np.flatnonzero((entry >> _32 == flat[left] & _LOW) & (entry != 0))
+            if len(alike):
+                number = (entry[alike] & _LOW).astype(np.int64) - 1
+                done[alike] = self._records()["keys"][number, at[left[alike]] % KEYS] == flat[left[alike]]
+            left = left[~done]
+            slot[left] = (slot[left] + 1) % len(self._slots)
+
+    def _rest(self) -> None:
+        """Give the mapped pages back; they stay in the system's cache, and the file has what they hold."""
+        if hasattr(mmap, "MADV_DONTNEED"):
+            self._map.madvise(mmap.MADV_DONTNEED)
+        self._mapped = np.empty(0, dtype=RECORD)

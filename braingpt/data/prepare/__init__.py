@@ -1,0 +1,1 @@
+"""A preparation from request to published folder."""

@@ -1,0 +1,67 @@
+"""How far a preparation is, in one small file that always tells of whole chunks: after a kill, work goes on from there.
+
+Everything the journal names (token files, the index' log) is on the disk before the journal is, and all of it only ever grew: cutting it
+back to the sizes in the journal is the state at that moment.
+"""
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from braingpt import __version__
+from braingpt.data.prepare.request import difference
+from braingpt.data.shards.writer import JOURNAL, sync_folder
+
+SECONDS = 5  # of work that a kill costs, at most
+
+
+class Journal:
+    """The journal in a work folder. `state`: what was last written, None where nothing was."""
+
+    def __init__(self, work: Path) -> None:
+        self._path = work / JOURNAL
+        self._written = time.monotonic()
+        self.state: dict[str, Any] | None = read(work)
+
+    def due(self) -> bool:
+        """Whether the last one is some seconds old."""
+        return time.monotonic() - self._written >= SECONDS
+
+    def write(self, state: dict[str, Any]) -> None:
+        """Put the state in the place of the former one; it is either of them at any moment."""
+        state = {"braingpt": __version__, **state}
+        temporary = self._path.with_suffix(".new")
+        with temporary.open("w", encoding="utf-8") as file:
+            json.dump(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, self._path)
+        sync_folder(self._path.parent)
+        self.state, self._written = state, time.monotonic()
+
+    def remove(self) -> None:
+        """There is nothing to go on with."""
+        self._path.unlink(missing_ok=True)
+        self.state = None
+
+
+def read(work: Path) -> dict[str, Any] | None:
+    """The state in a work folder, None where there is none, or none that can be read."""
+    try:
+        return json.loads((work / JOURNAL).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def changed(state: dict[str, Any], parameters: dict[str, Any]) -> str | None:
+    """Why work of the state cannot be gone on with, in words; None when it can. A rule may have changed from one version of braingpt to the
+    next, and no folder should be of two kinds."""
+    parameter = difference(state["parameters"], parameters)
+    if parameter:
+        return f"with other parameters ({parameter})"
+    version = state.get("braingpt")
+    if version == __version__:
+        return None
+    return f"by {f'braingpt {version}' if version else 'an earlier braingpt'}, whose rules may differ from those of this one, {__version__}"

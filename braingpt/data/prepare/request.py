@@ -1,0 +1,158 @@
+"""What `braingpt data prepare` is asked for: checked, and turned into the parameters by which a preparation is known again.
+
+Parameters go into the manifest and the journal. The same parameters mean the same bytes: how many workers were at it is none of them.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from braingpt.data.quality import QualityConfig, load_quality
+from braingpt.data.shards.manifest import NAME, Manifest, check_sizes, read_manifest
+from braingpt.data.shards.writer import check_replaceable
+from braingpt.data.sources import local_files
+from braingpt.data.sources.catalog import DATASETS, check_languages, preparation
+from braingpt.data.sources.open_streams import check_options
+from braingpt.errors import UserError
+
+
+@dataclass
+class Request:
+    """What `braingpt data prepare` was asked for. None stands for the corpus' own default."""
+
+    name: str
+    out: Path
+    paths: list[Path] = field(default_factory=list)  # of `text`; of `hub` the id
+    source: Path | None = None
+    languages: list[str] | None = None
+    max_samples: int | None = None  # kept documents, per source and language
+    max_tokens: int | None = None  # of kept documents, per source and language
+    column: str | None = None
+    revision: str | None = None  # of hub datasets
+    config: str | None = None
+    split: str | None = None
+    validation: float | None = None  # share of the documents
+    quality: Path | None = None  # YAML over the default rules
+    part: tuple[int, int] | None = None  # (2, 8): the second of eight parts of the files
+    force: bool = False
+    workers: int = 1  # processes that judge and tokenize; 1: this process
+
+    def reading(self) -> dict[str, Any]:
+        """What of a request is about reading."""
+        return {key: getattr(self, key) for key in ("source", "column", "revision", "config", "split")}
+
+
+@dataclass
+class Checked:
+    """A request found good: what it reads, by which rules, and the parameters that tell it from others."""
+
+    languages: list[str]
+    quality: QualityConfig
+    max_samples: int | None
+    parameters: dict[str, Any]
+
+
+def check(request: Request, tokenizer: Any) -> Checked:
+    """The request with its defaults filled in. UserError for anything wrong with it."""
+    entry = preparation(request.name)
+    check_options(request.name, request.paths, **request.reading())
+    for option, value in (("--max-samples", request.max_samples), ("--max-tokens", request.max_tokens), ("--workers", request.workers)):
+        if value is not None and value < 1:
+            raise UserError(f"{option} must be at least 1, not {value}")
+    if request.validation is not None and not 0 <= request.validation <= 0.5:
+        raise UserError(f"--validation is a share from 0 to 0.5, not {request.validation}")
+    if request.part is not None:
+        _check_part(request)
+    if request.languages is not None and not request.languages:
+        raise UserError("--languages names none; it takes codes such as ko,en")
+    anything = request.name in ("text", "hub")  # whatever the tokenizer can mark
+    languages = list(dict.fromkeys(request.languages or (tokenizer.marked if anything else entry.languages)))
+    check_languages(request.name, languages, tokenizer.markers)
+    quality = load_quality(request.quality)
+    max_samples = request.max_samples or entry.max_samples
+    inputs = local_files.find(request.paths) if request.name == "text" else []
+    parameters = {
+        "corpus": request.name,
+        "paths": [str(path if request.name == "hub" else path.resolve()) for path in request.paths],
+        "inputs": local_files.stamp(inputs) if inputs else None,
+        "source": str(request.source.resolve()) if request.source else None,
+        "languages": languages,
+        "max_samples": max_samples,
+        "max_tokens": request.max_tokens,
+        "column": request.column,
+        "revision": request.revision,
+        "config": request.config,
+        "split": request.split,
+        "validation": request.validation,
+        "part": "/".join(map(str, request.part)) if request.part else None,
+        "quality": quality.model_dump(mode="json"),
+        "quality_files": _quality_files(quality),
+        "tokenizer": tokenizer.fingerprint[:12],
+    }
+    return Checked(languages, quality, max_samples, parameters)
+
+
+def existing(request: Request, parameters: dict[str, Any]) -> Manifest | None:
+    """The manifest of a whole folder prepared with the same parameters; UserError for any other folder, unless it may be replaced."""
+    out = request.out
+    if not out.exists() and not out.is_symlink():
+        return None
+    check_replaceable(out)
+    if request.force or not any(out.iterdir()):
+        return None
+    if not (out / NAME).is_file():
+        raise UserError(f"{out} is there already and has no manifest; --force replaces it, --out DIR writes elsewhere")
+    manifest = read_manifest(out)
+    check_sizes(out, manifest)
+    changed = difference(manifest.parameters, parameters)
+    if changed:
+        raise UserError(f"{out} was prepared with other parameters ({changed}); --force replaces it, --out DIR writes elsewhere")
+    return manifest
+
+
+def difference(before: dict[str, Any], now: dict[str, Any], path: str = "") -> str | None:
+    """The first parameter that differs, with both values in words; None when all are the same."""
+    for key in dict.fromkeys([*now, *before]):
+        one, other = before.get(key), now.get(key)
+        if one == other:
+            continue
+        if isinstance(one, dict) and isinstance(other, dict):
+            return difference(one, other, f"{path}{key}.")
+        if key in ("inputs", "quality_files"):
+            return f"{key.replace('_', ' ')}: changed since"
+        return f"{path}{key}: was {_show(one)}, now {_show(other)}"
+    return None
+
+
+def missing_scores(name: str, quality: QualityConfig) -> list[str]:
+    """Scores that a rule asks for and no dataset gives, so that a slip of the pen is no silent pass; files of signals may hold any."""
+    datasets = [DATASETS[dataset] for dataset in preparation(name).datasets]
+    if quality.educational is None or any(dataset.signals for dataset in datasets):
+        return []
+    return [score for score in quality.educational.scores if not any(score in dataset.scores for dataset in datasets)]
+
+
+def _show(value: Any) -> str:
+    if isinstance(value, dict):
+        return "other settings"
+    return "the default" if value is None else ",".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _check_part(request: Request) -> None:
+    number, count = request.part  # type: ignore[misc]
+    if not 1 <= number <= count:
+        raise UserError(f"--part {number}/{count} is none; the first of eight is 1/8, the last 8/8")
+    if request.name == "sample":
+        raise UserError("'sample' is made in seconds and has no parts")
+    if request.max_samples or request.max_tokens or preparation(request.name).max_samples:
+        raise UserError("--part takes its part of all files; it does not go with --max-samples, --max-tokens or a corpus that has a cap")
+
+
+def _quality_files(quality: QualityConfig) -> str | None:
+    """A stamp of the user's models and evaluation sets that the rules read."""
+    rules = (quality.perplexity, quality.educational)
+    paths = [rule.model for rule in rules if rule and rule.model] + (quality.contamination.files if quality.contamination else [])
+    try:
+        return local_files.stamp([Path(path) for path in paths]) if paths else None
+    except OSError as error:
+        raise UserError(f"the quality settings name {error.filename}, which cannot be read: {error.strerror}") from None

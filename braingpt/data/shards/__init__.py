@@ -1,0 +1,1 @@
+"""Prepared folders: manifest, writer, reader, documents, report."""

@@ -1,0 +1,185 @@
+"""Documents read back from a prepared folder: where they begin and end (at the end-of-text token), a few drawn at random, all of them counted.
+
+Token files are memory-mapped. Drawing reads only around the documents drawn, whatever the size of the folder; counting reads every token
+once, in pieces.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from braingpt.data.shards.manifest import SPLITS, Manifest, Stream, check_sizes, command_for, read_manifest
+from braingpt.errors import UserError, nearest
+from braingpt.tokenizer import Tokenizer
+
+PIECE = 1 << 20  # tokens looked at at once
+ATTEMPTS = 30  # draws for each document wanted, before documents are taken in their order
+PER_OCTAVE = 4  # bins of the histogram of lengths between a length and its double
+
+
+class StoredDocument(NamedTuple):
+    """One document: where it stands, and its token ids. `whole`: it ends with an end of text (a cut for validation may leave one that does not)."""
+
+    split: str
+    language: str
+    source: str
+    file: str
+    start: int  # token in the file
+    ids: np.ndarray
+    whole: bool
+
+
+@dataclass
+class Counted:
+    """What one stream's tokens say. `documents` are those that end in it; `characters` and `bytes` are of their text."""
+
+    stream: Stream
+    documents: int = 0
+    tokens: int = 0
+    characters: int = 0
+    bytes: int = 0
+    broken: int = 0  # tokens that are no whole characters
+    shortest: int = 0  # tokens, markers and end of text included
+    longest: int = 0
+    lengths: np.ndarray = field(default_factory=lambda: np.zeros(40 * PER_OCTAVE, dtype=np.int64))  # documents by length, see `bin_of`
+
+    def length(self, length_N: np.ndarray) -> None:
+        """Count documents of these lengths."""
+        if not len(length_N):
+            return
+        self.shortest = min(self.shortest or int(length_N[0]), int(length_N.min()))
+        self.longest = max(self.longest, int(length_N.max()))
+        self.documents += len(length_N)
+        self.lengths += np.bincount(bin_of(length_N), minlength=len(self.lengths))
+
+
+def bin_of(length_N: np.ndarray) -> np.ndarray:
+    """The bin of each length from 1 on: bin b holds lengths from 2^(b / PER_OCTAVE) up to the next bin's."""
+    return np.floor(np.log2(length_N) * PER_OCTAVE + 1e-9).astype(np.int64)
+
+
+class Stored:
+    """A prepared folder and the tokenizer in it. UserError when it is not one, is damaged, or holds another tokenizer than its tokens'."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.manifest: Manifest = read_manifest(folder)
+        check_sizes(folder, self.manifest)
+        self.tokenizer = Tokenizer.load(folder / "tokenizer")
+        if self.tokenizer.fingerprint != self.manifest.tokenizer.fingerprint:
+            raise UserError(f"{folder / 'tokenizer'} is not the tokenizer of these tokens; prepare it again: {command_for(folder)} --force")
+
+    def streams(self, language: str | None = None, source: str | None = None, split: str | None = None) -> list[Stream]:
+        """The streams that are asked for, None standing for any. UserError where a name is not there, or nothing goes together."""
+        every = self.manifest.streams
+        for name, asked, there in (
+            ("language", language, {stream.language for stream in every}),
+            ("source", source, {stream.source for stream in every}),
+            ("split", split, set(SPLITS)),
+        ):
+            if asked is not None and asked not in there:
+                raise UserError(f"{self.folder} has no {name} '{asked}'{nearest(asked, there)}")
+        chosen = [one for one in every if language in (None, one.language) and source in (None, one.source) and split in (None, one.split)]
+        if not chosen:
+            raise UserError(f"{self.folder} holds no documents of language '{language}' from '{source}' in split '{split}'")
+        return chosen
+
+    def draw(self, streams: list[Stream], count: int, seed: int = 0) -> list[StoredDocument]:
+        """`count` different documents (fewer where there are fewer), the same ones for the same seed.
+
+        Each is the document after a token drawn at random, so that long ones are not drawn more often than short ones.
+        """
+        places = [(stream, file.path, self._ids(file.path)) for stream in streams for file in stream.files]
+        ends = np.cumsum([len(ids) for _, _, ids in places])
+        drawn: dict[tuple[str, int], StoredDocument] = {}
+        random = np.random.Generator(np.random.Philox(key=seed))
+        for _ in range(ATTEMPTS * count):
+            if len(drawn) == count:
+                break
+            token = int(random.integers(ends[-1]))
+            number = int(np.searchsorted(ends, token, side="right"))
+            stream, path, ids = places[number]
+            start = self._next_end(ids, token - int(ends[number] - len(ids))) + 1
+            if start == len(ids):  # that was the last one: the next file's first
+                stream, path, ids = places[(number + 1) % len(places)]
+                start = 0
+            if (path, start) not in drawn:
+                drawn[path, start] = self._document(stream, path, ids, start)
+        for stream, path, ids in places:  # nearly all are wanted
+            start = 0
+            while len(drawn) < count and start < len(ids):
+                document = drawn.get((path, start)) or self._document(stream, path, ids, start)
+                drawn[path, start] = document
+                start += len(document.ids)
+        return list(drawn.values())
+
+    def count(self, progress: Callable[[int], None] = lambda tokens: None) -> list[Counted]:
+        """Every stream's tokens, counted. `progress` is told how many tokens were read since it was last told."""
+        entries = [self.tokenizer.token(token) for token in range(self.tokenizer.vocab_size)]
+        bytes_V = np.array([len(entry) for entry in entries])
+        characters_V = np.array([sum(byte & 0xC0 != 0x80 for byte in entry) for entry in entries])
+        broken_V = np.array([not _whole(entry) for entry in entries])
+        found = []
+        for stream in self.manifest.streams:
+            counted = Counted(stream)
+            used_V = np.zeros(len(entries), dtype=np.int64)
+            for file in stream.files:
+                begun = 0  # tokens of a document that began in the piece before
+                for ids in self._pieces(file.path):
+                    used_V += np.bincount(ids, minlength=len(entries))[: len(entries)]
+                    ends = np.flatnonzero(ids == self.tokenizer.eot) + 1
+                    if len(ends):
+                        counted.length(np.diff(ends, prepend=-begun))
+                        begun = len(ids) - int(ends[-1])
+                    else:
+                        begun += len(ids)
+                    progress(len(ids))
+            counted.tokens = int(used_V.sum())
+            counted.bytes, counted.characters, counted.broken = (int(used_V @ each) for each in (bytes_V, characters_V, broken_V))
+            found.append(counted)
+        return found
+
+    def problems(self) -> list[str]:
+        """What a hash cannot show: token ids that the tokenizer does not have, and files that the manifest does not name. One line each."""
+        named = {file.path for stream in self.manifest.streams for file in stream.files}
+        lines = []
+        for path in sorted(named):
+            largest = max(int(ids.max()) for ids in self._pieces(path))
+            if largest >= self.tokenizer.vocab_size:
+                lines.append(f"{self.folder / path} holds token {largest}, beyond the vocabulary of {self.tokenizer.vocab_size}")
+        there = {path.relative_to(self.folder).as_posix() for split in SPLITS for path in (self.folder / split).glob("*")}
+        return lines + [f"{self.folder / path} is not in the manifest" for path in sorted(there - named)]
+
+    def _ids(self, path: str) -> np.ndarray:
+        return np.memmap(self.folder / path, dtype=np.dtype(self.manifest.dtype).newbyteorder("<"), mode="r").view(np.ndarray)
+
+    def _pieces(self, path: str) -> Iterator[np.ndarray]:
+        ids = self._ids(path)
+        for start in range(0, len(ids), PIECE):
+            yield ids[start : start + PIECE]
+
+    def _next_end(self, ids: np.ndarray, start: int) -> int:
+        """Where the next end of text stands, from `start` on; the last token where there is none."""
+        size = 1024
+        while start < len(ids):
+            found = np.flatnonzero(ids[start : start + size] == self.tokenizer.eot)
+            if len(found):
+                return start + int(found[0])
+            start, size = start + size, min(2 * size, PIECE)
+        return len(ids) - 1
+
+    def _document(self, stream: Stream, path: str, ids: np.ndarray, start: int) -> StoredDocument:
+        end = self._next_end(ids, start)
+        whole = int(ids[end]) == self.tokenizer.eot
+        return StoredDocument(stream.split, stream.language, stream.source, path, start, ids[start : end + 1].astype(np.int64), whole)
+
+
+def _whole(entry: bytes) -> bool:
+    try:
+        entry.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True

@@ -1,0 +1,85 @@
+"""Reading prepared folders: memory-mapped tokens of one or more folders, merged by language.
+
+The tokens of a language are one long sequence: its streams, folder after folder, source after source, file after file. A window is a slice
+of that sequence. Opening checks the manifest, the tokenizer's fingerprint and the files' sizes; `braingpt data verify` also checks hashes.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from braingpt.data.shards.manifest import Manifest, check_sizes, command_for, read_manifest
+from braingpt.errors import UserError
+
+
+class ShardSet:
+    """Token sequences by (split, language). Open with `ShardSet.open`; splits are "train" and "validation"."""
+
+    def __init__(self, folders: list[tuple[Path, Manifest]]) -> None:
+        self.folders = [folder for folder, _ in folders]
+        self._files: dict[tuple[str, str], list[np.ndarray]] = {}
+        for folder, manifest in folders:
+            dtype = np.dtype(manifest.dtype).newbyteorder("<")
+            for stream in manifest.streams:
+                for file in stream.files:
+                    # a plain array over the map: np.memmap's own slicing is ten times slower
+                    ids = np.memmap(folder / file.path, dtype=dtype, mode="r").view(np.ndarray)
+                    self._files.setdefault((stream.split, stream.language), []).append(ids)
+        self._starts = {key: np.cumsum([0, *map(len, files)]) for key, files in self._files.items()}
+
+    @classmethod
+    def open(cls, folders: Iterable[str | Path], tokenizer: Any) -> "ShardSet":
+        """The prepared `folders`, for `tokenizer` (its `fingerprint` is read).
+
+        Raises UserError for no folder, a missing one (naming the command that makes it), another tokenizer's tokens, a damaged manifest,
+        a missing or truncated file.
+        """
+        opened: list[tuple[Path, Manifest]] = []
+        for folder in dict.fromkeys(map(Path, folders)):
+            manifest = read_manifest(folder)
+            if manifest.tokenizer.fingerprint != tokenizer.fingerprint:
+                raise UserError(
+                    f"{folder} was prepared with another tokenizer ({manifest.tokenizer.fingerprint[:12]}, this one is "
+                    f"{tokenizer.fingerprint[:12]}); prepare it again: {command_for(folder)} --force"
+                )
+            check_sizes(folder, manifest)
+            opened.append((folder, manifest))
+        if not opened:
+            raise UserError("no data folder given; prepare one with: braingpt data prepare sample")
+        return cls(opened)
+
+    def languages(self, split: str) -> list[str]:
+        """Languages that have tokens in the split, in the order of the folders."""
+        return [language for stored, language in self._files if stored == split]
+
+    def tokens(self, split: str, language: str) -> int:
+        """Length of the language's sequence, 0 where it has none."""
+        starts = self._starts.get((split, language))
+        return 0 if starts is None else int(starts[-1])
+
+    def windows(self, split: str, language: str, length: int) -> int:
+        """Number of windows of `length` tokens, each beginning with the last token of the one before."""
+        return max(0, (self.tokens(split, language) - 1) // (length - 1))
+
+    def window(self, split: str, language: str, index: int, length: int) -> np.ndarray:
+        """Window `index` (from 0): `length` token ids from position `index * (length - 1)`, as int64."""
+        ids = np.empty(length, dtype=np.int64)
+        self.read_into(ids, split, language, index * (length - 1))
+        return ids
+
+    def read_into(self, out: np.ndarray, split: str, language: str, start: int) -> None:
+        """Fill `out` with the language's tokens from `start` on, across files where need be. IndexError beyond the end."""
+        files, starts = self._files[split, language], self._starts[split, language]
+        end = start + len(out)
+        if start < 0 or end > starts[-1]:
+            raise IndexError(f"tokens {start}..{end} of {starts[-1]}")
+        number = int(np.searchsorted(starts, start, side="right")) - 1
+        filled = 0
+        while filled < len(out):
+            offset = start + filled - int(starts[number])
+            piece = files[number][offset : offset + len(out) - filled]
+            out[filled : filled + len(piece)] = piece
+            filled += len(piece)
+            number += 1

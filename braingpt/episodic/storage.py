@@ -1,0 +1,86 @@
+"""A memory as one safetensors file: entries, owners, whitening, gate; texts and the model's hash in its header. Whole or not there, nothing pickled.
+
+A file is refused when it is another format's, damaged (a digest over everything is compared), or was made with another model: keys are states of
+one set of weights and mean nothing to another.
+"""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from braingpt.episodic.gate import FIGURES, Gate
+from braingpt.episodic.keys import KeyMaker
+from braingpt.episodic.memory import EpisodicMemory
+from braingpt.episodic.store import Store
+from braingpt.errors import UserError
+from braingpt.utils.atomic_write import write_whole
+
+FORMAT = "braingpt-memory-1"
+
+
+def save_memory(memory: EpisodicMemory, path: Path) -> None:
+    """Write the file beside its place and rename it. Raises OSError where that cannot be done; what was there stays then."""
+    store = memory.store
+    tensors = {
+        "keys": store.keys_ND, "values": store.values_N, "owners": store.owners_M2, "mean": memory.maker.mean_D,
+        "whitening": memory.maker.matrix_DD, "gate": memory.gate.weight_F, "temperature": memory.gate.temperature.view(1),
+    }  # fmt: skip
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    texts = [[number, text] for number, text in store.texts.items()]
+    head = {"weights": memory.weights, "about": memory.about, "texts": texts, "last_number": store.last_number}
+    content = json.dumps(head, ensure_ascii=False)
+    raw = save(tensors, metadata={"format": FORMAT, "content": content, "digest": _digest(tensors, content)})
+    write_whole(path, raw)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    except OSError:  # some network file systems cannot flush a folder
+        pass
+    finally:
+        os.close(folder)
+
+
+def load_memory(path: Path, weights: str | None = None) -> EpisodicMemory:
+    """The memory in `path`. `weights`: the hash of the model that shall read it; None asks for no model, to list and to forget.
+
+    Raises UserError for a file that is not there, no memory, damaged, or another model's.
+    """
+    if not path.is_file():
+        raise UserError(f"there is no memory file {path}; `braingpt memory add {path} TEXT` makes it")
+    try:
+        with safe_open(path, "pt") as file:
+            about = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dictionary)
+    except SafetensorError:
+        raise UserError(f"{path} is no memory file, or damaged") from None
+    if about.get("format") != FORMAT:
+        raise UserError(f"{path} is no memory file of this version of braingpt ({about.get('format') or 'no format named'})")
+    if about.get("digest") != _digest(tensors, about.get("content", "")):
+        raise UserError(f"{path} is damaged: it is not the file that was saved")
+    head = json.loads(about["content"])
+    if weights is not None and head["weights"] != weights:
+        made = ", ".join(str(value) for value in head["about"].values())
+        raise UserError(
+            f"{path} belongs to another model ({made or head['weights'][:12]}): a memory can be read only by the weights it was made with"
+        )
+    store = Store(tensors["keys"].shape[1])
+    store.keys_ND, store.values_N, store.owners_M2 = tensors["keys"], tensors["values"], tensors["owners"]
+    store.texts, store.last_number = {number: text for number, text in head["texts"]}, head["last_number"]
+    assert tensors["gate"].shape == (FIGURES,)
+    gate = Gate(tensors["gate"], tensors["temperature"][0])
+    return EpisodicMemory(head["weights"], KeyMaker(tensors["mean"], tensors["whitening"]), gate, store, head["about"])
+
+
+def _digest(tensors: dict[str, Tensor], content: str) -> str:
+    """SHA-256 of every name, shape and byte."""
+    digest = hashlib.sha256(content.encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(tensor.view(torch.uint8).numpy() if tensor.numel() else b"")
+    return digest.hexdigest()

@@ -1,0 +1,215 @@
+"""EleutherAI's lm-evaluation-harness with our models: `loglikelihood`, `loglikelihood_rolling` and `generate_until` of its `LM`.
+
+Texts begin with the marker of their language, as in training. Answers go through `likelihoods`, sorted and batched. Each one is written to a
+SQLite file of the harness's own cache as soon as it is known, under the hash of the model's weights and settings, so the same command after an
+interruption goes on where it stopped, and another task list reuses what it can.
+
+Tasks need no network where their data are local: a YAML file of the harness's form, in a folder given as `files`, with
+`dataset_path: json` and `dataset_kwargs: {data_files: ...}`.
+
+Written for lm-eval 0.4.9 to 0.4.13. Imported only when one of its tasks is asked for.
+"""
+
+import logging
+import os
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from lm_eval import evaluator
+from lm_eval.api.model import LM
+from lm_eval.tasks import TaskManager
+from torch import nn
+
+from braingpt.errors import Failure, UserError, nearest
+from braingpt.evaluation.likelihood import TOKENS, Pair, encode_pair, likelihoods
+from braingpt.evaluation.uncertainty import Figure
+from braingpt.inference.engine import generate_batch
+from braingpt.inference.text_stream import unwritable
+
+NEW_TOKENS = 256  # of an answer where its task does not say
+
+
+class Adapter(LM):
+    """One of our models as the harness asks it. `cut`: requests that did not fit `context` tokens and lost their beginning.
+
+    `say` is told how many requests of a kind are answered.
+    """
+
+    def __init__(
+        self, model: nn.Module, tokenizer: Any, context: int, language: str | None = None, say: Callable[[str], None] = lambda what: None
+    ) -> None:
+        super().__init__()
+        self.model, self.tokenizer, self.context, self.language, self.cut = model, tokenizer, context, language, 0
+        self.say = say
+
+    def loglikelihood(self, requests: list[Any]) -> list[tuple[float, bool]]:
+        """(nats, whether greedy decoding gives it) of each continuation after its context."""
+        pairs = [encode_pair(self.tokenizer, context, continuation, self.language) for context, continuation in _args(requests)]
+        answers: list[Any] = [None] * len(pairs)
+        for done, found in enumerate(likelihoods(self.model, pairs, self.context), 1):
+            self.say(f"answers {done:,} of {len(pairs):,}")
+            answers[found.index] = (found.nats, found.greedy)
+            self.cut += found.cut > 0
+            self.cache_hook.add_partial("loglikelihood", requests[found.index].args, answers[found.index])
+        return answers
+
+    def loglikelihood_rolling(self, requests: list[Any]) -> list[float]:
+        """Nats of whole texts: each token once, in windows that do not overlap, the later ones behind the last token of the one before."""
+        answers = []
+        for done, request in enumerate(requests, 1):
+            self.say(f"texts {done:,} of {len(requests):,}")
+            (text,) = request.args
+            (marker, *_), ids = encode_pair(self.tokenizer, "", text, self.language) if text else ([0], [])
+            starts = range(0, len(ids), self.context)
+            windows = [Pair([ids[start - 1] if start else marker], ids[start : start + self.context]) for start in starts]
+            answers.append(sum(found.nats for found in likelihoods(self.model, windows, self.context)))
+            self.cache_hook.add_partial("loglikelihood_rolling", request.args, answers[-1])
+        return answers
+
+    def generate_until(self, requests: list[Any]) -> list[str]:
+        """What the model writes after each context, up to the first of the request's stop strings."""
+        prompts = [[*encode_pair(self.tokenizer, context, " ", self.language).context] for context, _ in _args(requests)]
+        answers = [""] * len(requests)
+        groups, done = defaultdict(list), 0
+        for index, (_, settings) in enumerate(_args(requests)):
+            groups[repr(settings)].append(index)
+        for group in groups.values():
+            group.sort(key=lambda i: -len(prompts[i]))
+            while group:
+                rows = max(1, TOKENS // min(self.context, len(prompts[group[0]])))
+                batch, group = group[:rows], group[rows:]
+                done += len(batch)
+                self.say(f"writing {done:,} of {len(requests):,}")
+                written = self._written([prompts[i] for i in batch], requests[batch[0]].args[1])
+                for index, text in zip(batch, written, strict=True):
+                    answers[index] = text
+                    self.cache_hook.add_partial("generate_until", requests[index].args, text)
+        return answers
+
+    def _written(self, prompts: list[list[int]], settings: dict[str, Any]) -> list[str]:
+        until = settings.get("until") or []
+        until = [until] if isinstance(until, str) else [text for text in until if text]
+        new = int(settings.get("max_gen_toks") or settings.get("max_new_tokens") or NEW_TOKENS)
+        room = max(1, self.context - new)
+        self.cut += sum(len(prompt) > room for prompt in prompts)
+        prompts = [prompt if len(prompt) <= room else [prompt[0], *prompt[1:][-(room - 1) :]][:room] for prompt in prompts]
+        drawn = bool(settings.get("do_sample"))
+        sampling = {"temperature": float(settings.get("temperature") or 1.0) if drawn else 0.0, "seed": 0}
+        sampling |= {key: settings[key] for key in ("top_k", "top_p") if drawn and settings.get(key)}
+        ended = lambda ids: any(stop in self.tokenizer.decode(ids) for stop in until)  # noqa: E731
+        answers = generate_batch(
+            self.model, prompts, new, stop=[self.tokenizer.eot], banned=unwritable(self.tokenizer), finished=ended, **sampling
+        )
+        return [_before(self.tokenizer.decode(ids), until) for ids in answers]
+
+
+def _args(requests: Sequence[Any]) -> list[Any]:
+    return [request.args for request in requests]
+
+
+def _before(text: str, until: list[str]) -> str:
+    """The text up to the first of the stop strings in it."""
+    return text[: min((at for stop in until if (at := text.find(stop)) >= 0), default=len(text))]
+
+
+@dataclass
+class Answers:
+    """Figures of the tasks, requests that were too long, and the harness's own table for the JSON."""
+
+    figures: list[Figure]
+    cut: int
+    raw: dict[str, Any] = field(default_factory=dict)
+
+
+def open_tasks(names: Sequence[str], known: Sequence[str] = (), files: Path | None = None) -> TaskManager:
+    """The harness's list of tasks, and those in the folder `files`. UserError for a name that is in neither, nor in `known`, for the hint."""
+    if files is not None:
+        own = TaskManager(include_path=str(files), include_defaults=False)
+        if all(map(own.match_tasks, ([name] for name in names))):
+            return own  # reading the harness's own list takes ten seconds
+    manager = TaskManager(include_path=None if files is None else str(files))
+    for name in names:
+        if not manager.match_tasks([name]):
+            close = nearest(name, [*known, *manager.all_tasks])
+            listed = close if "did you mean" in close else f"; {', '.join(known)}, or one of lm-eval's (lm-eval ls tasks)"
+            raise UserError(f"unknown task '{name}'{listed}")
+    return manager
+
+
+def run(
+    model: nn.Module,
+    tokenizer: Any,
+    manager: TaskManager,
+    names: Sequence[str],
+    *,
+    context: int,
+    language: str | None = None,
+    limit: int | None = None,
+    shots: int | None = None,
+    cache: Path | None = None,
+    say: Callable[[str], None] = lambda what: None,
+) -> Answers:
+    """Measure tasks. `limit`: at most so many items of each; `shots`: examples before each; `cache`: where answers are kept, without ending.
+
+    Raises Failure where a task's data cannot be had.
+    """
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)
+    evaluator.get_git_commit_hash = lambda: None  # it asks git, which complains on the terminal outside of a repository
+    adapter = Adapter(model, tokenizer, context, language, say)
+    if cache is not None:
+        try:
+            cache.parent.mkdir(parents=True, exist_ok=True)
+        except FileExistsError:
+            raise UserError(f"--cache {cache.parent} is a file; name a folder") from None
+    try:
+        found = evaluator.simple_evaluate(
+            adapter, tasks=list(names), task_manager=manager, num_fewshot=shots, limit=limit, log_samples=True, bootstrap_iters=200,
+            use_cache=None if cache is None else str(cache),
+        )  # fmt: skip
+    except (UserError, Failure, KeyboardInterrupt):
+        raise
+    except OSError as error:  # datasets' and the hub's own errors are among them
+        offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") else ""
+        raise Failure(f"the data of {', '.join(names)} cannot be had{offline}: {error}") from error
+    except Exception as error:
+        raise Failure(f"lm-eval could not run {', '.join(names)}: {type(error).__name__}: {error}") from error
+    raw = {"results": found["results"], "shots": found["n-shot"], "items": found["n-samples"], "versions": found["versions"]}
+    return Answers([figure for task in found["results"] for figure in _figures(found, task)], adapter.cut, _plain(raw))
+
+
+def _figures(found: dict[str, Any], task: str) -> list[Figure]:
+    """A figure for each metric of a task: of its items where it is their mean, else the harness's value with its standard error."""
+    figures, samples = [], found.get("samples", {}).get(task, [])
+    better = found.get("higher_is_better", {}).get(task, {})
+    for key, value in found["results"][task].items():
+        metric, _, chosen = key.partition(",")
+        if not chosen or metric.endswith("_stderr") or not isinstance(value, int | float):
+            continue
+        lower = better.get(metric) is False
+        own = [s[metric] for s in sorted(samples, key=lambda s: s["doc_id"]) if s.get("filter", "none") == chosen and metric in s]
+        name = metric if chosen == "none" else f"{metric} ({chosen})"
+        if own and all(isinstance(one, int | float | np.number) for one in own) and np.isclose(np.mean(own), value, atol=1e-9):
+            figures.append(Figure(task, "-", name, np.array(own, float), np.ones(len(own)), lower_is_better=lower))
+        elif own and metric == "bits_per_byte":  # (nats, bytes) of each text
+            nats, size = np.array(own, float).T
+            figures.append(Figure(task, "-", name, -nats / np.log(2), size, lower_is_better=True))
+        else:
+            error = found["results"][task].get(f"{metric}_stderr,{chosen}")
+            given = float(value), error if isinstance(error, float) and np.isfinite(error) else None
+            figures.append(Figure(task, "-", name, np.empty(0), np.empty(0), lower_is_better=lower, given=given))
+    return figures
+
+
+def _plain(value: Any) -> Any:
+    """What JSON can hold of it; a number that is not finite becomes None."""
+    if isinstance(value, dict):
+        return {str(key): _plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    if isinstance(value, bool | str | int) or value is None:
+        return value
+    return float(value) if np.isfinite(value) else None

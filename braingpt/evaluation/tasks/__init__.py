@@ -1,0 +1,1 @@
+"""Tasks made here, in the languages of the product."""

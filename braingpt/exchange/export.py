@@ -1,0 +1,69 @@
+"""An inference-only copy of a checkpoint: no optimizer, 2:4 weights in compressed form, matrices in fewer bits if asked.
+
+Only matrices are cast; they are nearly all of the bytes. Vectors - norms, decays, thresholds of the controllers - stay float32, since
+rounding a threshold changes which tokens are chosen. Loading casts everything back to float32, and makes whole weights of compressed ones.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from braingpt.checkpoint.checkpoint import load_model, save
+from braingpt.errors import UserError, nearest
+from braingpt.model.columns.two_four import packed_two_four
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+OWN_KEYS = ("format", "version", "step", "tokens", "files")  # of state.json, written anew
+
+
+def export_checkpoint(source: Path, out: Path, dtype: str = "float32") -> dict[str, Any]:
+    """Write `source` to the new folder `out`; return both sizes in bytes and the largest rounding error of a weight, relative to it.
+
+    Raises UserError for an unknown dtype, a folder that holds something, or weights too large for float16.
+    """
+    if dtype not in DTYPES:
+        raise UserError(f"unknown dtype '{dtype}'{nearest(dtype, DTYPES)}")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"{out} exists already; name a new folder, or remove it first")
+    model, tokenizer, recipe, state = load_model(source)
+    error = _cast_matrices(model, DTYPES[dtype])
+    model.register_state_dict_post_hook(lambda _model, state, prefix, _metadata: _pack(model, state))
+    extra = {key: value for key, value in state.items() if key not in OWN_KEYS}
+    extra["exported"] = {"from": source.name, "dtype": dtype}
+    save(out, model=model, tokenizer=tokenizer, recipe=recipe, step=state["step"], tokens=state["tokens"], extra=extra)
+    return {
+        "source": str(source),
+        "out": str(out),
+        "dtype": dtype,
+        "bytes_before": _size(source),
+        "bytes_after": _size(out),
+        "largest_rounding": error,
+    }
+
+
+def _cast_matrices(model: torch.nn.Module, dtype: torch.dtype) -> float:
+    """Cast every floating parameter of two or more dimensions in place; the largest |cast - weight| over the matrix's largest |weight|."""
+    worst = 0.0
+    for name, parameter in model.named_parameters():
+        if parameter.ndim < 2 or not parameter.is_floating_point():
+            continue
+        largest = float(parameter.detach().abs().max()) if parameter.numel() else 0.0
+        if largest > torch.finfo(dtype).max:
+            raise UserError(f"{name} holds {largest:.3g}, too large for {dtype}; take bfloat16".replace("torch.", ""))
+        cast = parameter.detach().to(dtype)
+        if largest > 0:
+            worst = max(worst, float((cast.float() - parameter.detach().float()).abs().max()) / largest)
+        parameter.data = cast
+    return worst
+
+
+def _pack(model: torch.nn.Module, state: dict[str, torch.Tensor]) -> None:
+    """Put the compressed form of 2:4 weights in place of weights and masks."""
+    packed = packed_two_four(model, state)
+    state.clear()
+    state.update(packed)
+
+
+def _size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

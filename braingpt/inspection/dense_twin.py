@@ -1,0 +1,224 @@
+"""What sparsity brings on this machine: time and bytes of each part of a model against the same part done densely, by clock and by what moved.
+
+The yardstick is a dense twin: as many layers of the same width, full attention with as many heads, an MLP of all the columns' neurons, fresh
+weights. Both read the same text, once as a whole (*reading*) and then token by token (*writing*), in turns; times are the lowest of several rounds.
+Bytes are what torch's operations and our Triton kernels were handed to read and write, weights among them, counted as they ran (a lookup reads its
+rows, not its table; columns nobody won are not read). So a layer that computes everything and multiplies by a mask shows the time and the bytes of a
+dense one, whatever it says of itself. Of another library's kernels (`UNSEEN`) nobody can tell: where they run, bytes are not known.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from braingpt.inference.engine import evaluating
+from braingpt.kernels import dispatch
+from braingpt.kernels.launch import counting, held
+from braingpt.model.config import DenseConfig
+from braingpt.model.lm import LanguageModel, build
+from braingpt.model.work_counters import LayerRecord
+
+STEPS, ROUNDS = 16, 8  # tokens written; rounds of which the lowest time is taken
+PARTS = ("mixer", "mlp")
+STILL = {"detach", "empty", "empty_like", "empty_strided", "new_empty", "_unsafe_view"}  # move nothing, though torch calls them no views
+UNSEEN = ("fla", "mamba-ssm")  # paths of the scan
+LOOKUPS = {"embedding", "index_select", "index", "gather", "take", "_index_put_impl_", "index_put_", "index_copy_", "scatter_"}
+
+
+@dataclass(frozen=True)
+class Achieved:
+    """One part of one layer, or all of the model (layer None, head included). Each is the share of the dense twin's; None where not known.
+
+    promised: arithmetic by the model's closed forms; counted: by its counters while it read.
+    """
+
+    layer: int | None
+    part: str
+    promised: float | None
+    counted: float | None
+    reading_time: float
+    reading_bytes: float | None
+    writing_time: float
+    writing_bytes: float | None
+
+
+@dataclass
+class Taken:
+    """Of one pass over the model: seconds or bytes by (layer, part), and of everything."""
+
+    parts: dict[tuple[int, str], float]
+    whole: float
+
+
+def dense_twin(model: LanguageModel) -> LanguageModel:
+    """The dense model to compare with, on the model's device."""
+    config = model.config
+    columns = getattr(config, "columns", None)
+    mlp = config.mlp if columns is None else (columns.count + getattr(columns, "shared", 0)) * columns.width
+    shape = {name: getattr(config, name) for name in ("layers", "hidden", "heads", "vocab", "rope_base")}
+    return build(DenseConfig(**shape, mlp=mlp, kv_heads=getattr(config, "kv_heads", None))).to(model.device, model.embedding.weight.dtype)
+
+
+def achieved(model: LanguageModel, ids: list[int], context: int, rounds: int = ROUNDS) -> list[Achieved]:
+    """Each part of each layer, then the whole model, over the first window of `context` tokens of `ids`; steps go on behind it."""
+    twin = dense_twin(model)
+    ids_1L = torch.tensor([ids[:context]], device=model.device)
+    visible = dispatch.chosen("scan", model.embedding.weight) not in UNSEEN
+    with evaluating(model), evaluating(twin):
+        seconds = {(who, how): [] for who in (model, twin) for how in (_read, _write)}
+        for _ in range(rounds + 1):
+            for (who, how), found in seconds.items():
+                found.append(_timed(who, how, ids_1L))
+        times = {key: _lowest(found[1:]) for key, found in seconds.items()}  # the first round loads what is loaded on first use
+        sizes = {key: _bytes_moved(*key, ids_1L) if visible else None for key in seconds}
+        counts = {who: _arithmetic(who, ids_1L) for who in (model, twin)}
+    keys: list[tuple[int, str] | None] = [(layer, part) for layer in range(len(model.blocks)) for part in PARTS]
+    return [_share(model, twin, key, ids_1L.shape[1], times, sizes, counts) for key in [*keys, None]]
+
+
+def _share(
+    model: LanguageModel, twin: LanguageModel, key: tuple[int, str] | None, length: int, times: dict, sizes: dict, counts: dict
+) -> Achieved:
+    def over(found: dict, how: Callable) -> float | None:
+        own, dense = found[model, how], found[twin, how]
+        if own is None:
+            return None
+        return own.whole / dense.whole if key is None else own.parts.get(key, 0.0) / dense.parts[key]
+
+    if key is None:
+        promised, counted = model.flops_per_token(length) / twin.flops_per_token(length), counts[model].whole / counts[twin].whole
+    else:
+        promised = _closed(model, *key, length) / _closed(twin, *key, length)
+        counted = counts[model].parts.get(key, 0.0) / counts[twin].parts[key]
+    layer, part = key or (None, "model")
+    found = [over(of, how) for how in (_read, _write) for of in (times, sizes)]
+    return Achieved(layer, part, promised, counted, *found)
+
+
+def _closed(model: LanguageModel, layer: int, part: str, length: int) -> float:
+    """Operations a token of the text costs in a part, on average, as the model promises."""
+    arriving = model.arriving()[layer]
+    block = model.blocks[layer]
+    return arriving * (block.mlp.flops() if part == "mlp" else block.mixer.flops(max(1, arriving * length)))
+
+
+def _read(model: LanguageModel, ids_1L: Tensor) -> Callable[[], Any]:
+    return lambda: model(ids_1L)
+
+
+def _write(model: LanguageModel, ids_1L: Tensor) -> Callable[[], Any]:
+    state = model.new_state(1)
+    model(ids_1L, state=state)
+    ids_S1 = ids_1L[0, -STEPS:, None]
+    return lambda: [model.step(ids_1, state) for ids_1 in ids_S1]
+
+
+def _timed(model: LanguageModel, how: Callable, ids_1L: Tensor) -> Taken:
+    now, run, found = _clock(model.device), how(model, ids_1L), Taken({}, 0.0)
+    with _watching(model, now, found):
+        began = now()
+        run()
+        found.whole = now() - began
+    return found
+
+
+def _clock(device: torch.device) -> Callable[[], float]:
+    """Seconds, after the device has done what it was given."""
+    if device.type != "cuda":
+        return time.perf_counter
+
+    def clock() -> float:
+        torch.cuda.synchronize(device)
+        return time.perf_counter()
+
+    return clock
+
+
+@contextmanager
+def _watching(model: LanguageModel, now: Callable[[], float], found: Taken) -> Iterator[None]:
+    """Adds to `found` what `now` rises by inside each mixer and MLP."""
+    began: dict[tuple[int, str], float] = {}
+
+    def before(key: tuple[int, str]):
+        def hook(_module: nn.Module, _args: Any) -> None:
+            began[key] = now()
+
+        return hook
+
+    def after(key: tuple[int, str]):
+        def hook(_module: nn.Module, _args: Any, _output: Any) -> None:
+            found.parts[key] = found.parts.get(key, 0.0) + now() - began[key]
+
+        return hook
+
+    hooks = []
+    for layer, block in enumerate(model.blocks):
+        for part in PARTS:
+            module = getattr(block, part)
+            hooks += [module.register_forward_pre_hook(before((layer, part))), module.register_forward_hook(after((layer, part)))]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _lowest(found: list[Taken]) -> Taken:
+    """Of each part by itself: what else runs on the machine only ever adds."""
+    parts = {key: min(one.parts.get(key, 0.0) for one in found) for key in found[0].parts}
+    return Taken(parts, min(one.whole for one in found))
+
+
+def _bytes_moved(model: LanguageModel, how: Callable, ids_1L: Tensor) -> Taken:
+    run, found, moved = how(model, ids_1L), Taken({}, 0.0), Moved()
+    with _watching(model, lambda: moved.bytes, found), moved, counting(moved.add):
+        run()
+    found.whole = moved.bytes
+    return found
+
+
+class Moved(TorchDispatchMode):
+    """Counts the bytes that operations read and write. Views move nothing; an expanded tensor is read once; a lookup reads what it gives.
+
+    `add` is told what our kernels move. An operator that is made of them is not counted by its arguments as well.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bytes = 0
+
+    def add(self, moved: int) -> None:
+        """So many bytes more."""
+        self.bytes += moved
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        before = self.bytes
+        out = func(*args, **(kwargs or {}))
+        name = func.overloadpacket.__name__
+        if self.bytes == before and not func.is_view and name not in STILL:
+            written = [held(leaf) for leaf in tree_leaves(out) if isinstance(leaf, Tensor)]
+            read = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+            self.bytes += sum(written) + (sum(written) if name in LOOKUPS else sum(map(held, read)))
+        return out
+
+
+def _arithmetic(model: LanguageModel, ids_1L: Tensor) -> Taken:
+    """Operations counted by the layers themselves, while reading, by part."""
+    records = {(layer, part): LayerRecord(layer, part) for layer in range(len(model.blocks)) for part in PARTS}
+    parts = [(m, r) for (layer, part), r in records.items() for m in getattr(model.blocks[layer], part).modules() if hasattr(m, "record")]
+    for module, record in parts:
+        module.record = record
+    try:
+        model(ids_1L)
+    finally:
+        for module, _ in parts:
+            module.record = None
+    head = 2 * model.embedding.weight.numel() * ids_1L.numel()
+    return Taken({key: float(record.flops) for key, record in records.items()}, head + sum(record.flops for record in records.values()))

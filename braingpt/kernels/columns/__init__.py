@@ -1,0 +1,1 @@
+"""Columns computed only where they win: torch path and Triton kernels."""

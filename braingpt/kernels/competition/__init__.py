@@ -1,0 +1,1 @@
+"""The competition of columns: router, lateral inhibition, top-k."""

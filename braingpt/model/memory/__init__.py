@@ -1,0 +1,1 @@
+"""Memories inside the network."""

@@ -1,0 +1,1 @@
+"""What mixes tokens: attention, selective attention, dendritic attention, Mamba-2."""

@@ -1,0 +1,1 @@
+"""Which tokens a layer computes: selection, adaptive depth, early exit."""

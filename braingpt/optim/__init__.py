@@ -1,0 +1,1 @@
+"""Optimizers, weight averages and schedules."""

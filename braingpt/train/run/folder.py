@@ -1,0 +1,188 @@
+"""The run folder: one writer at a time, the metrics line by line, and which checkpoint is best.
+
+runs/NAME/
+  recipe.yaml     the resolved recipe
+  metrics.jsonl   one JSON object a line: {"kind": "train", ...} every step, {"kind": "validation", ...} every evaluation, {"kind": "incident", ...}
+                  for a bad batch, {"kind": "rewind", ...}
+  best.json       step, loss and folder of the checkpoint with the lowest validation loss
+  checkpoints/    step-0000250/ ...
+  micro_batch     how many windows at a time the next start may take at most, where one of several processes ran out of memory
+  report.md       what became of it, with curves.svg and curves.png (extra `png`), once the command line has finished it
+"""
+
+import errno
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from braingpt.checkpoint import checkpoint, listing
+from braingpt.distributed.world import World
+from braingpt.errors import Failure, UserError
+from braingpt.recipes import Recipe, save_recipe
+from braingpt.utils.atomic_write import write_whole
+
+METRICS, RECIPE, BEST, LOCK, LIMIT = "metrics.jsonl", "recipe.yaml", "best.json", ".lock", "micro_batch"
+
+
+@contextmanager
+def locked(path: Path) -> Iterator["RunFolder"]:
+    """The run folder at `path`, created if need be, for this process alone. Left without content, it is removed again, with the folders made for it.
+
+    Raises UserError when another process writes there, or when `path` is a file or a folder of other things.
+    """
+    path = Path(path)
+    if file := next((part for part in (path, *path.parents) if part.is_file()), None):
+        raise UserError(f"{file} is a file; --out takes a folder")
+    if path.is_dir() and not is_run(path) and any(entry.name != LOCK for entry in path.iterdir()):
+        raise UserError(f"{path} holds other files than a run's; --out takes a new folder")
+    made = [folder for folder in (path, *path.parents) if not folder.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    with open(path / LOCK, "a", encoding="utf-8") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"another process is training in {path}; wait for it, or give --out another folder") from None
+        try:
+            yield RunFolder(path)
+        finally:
+            if [entry.name for entry in path.iterdir()] == [LOCK]:
+                (path / LOCK).unlink()
+                path.rmdir()
+                with suppress(OSError):  # another run has moved in meanwhile
+                    for folder in made[1:]:
+                        folder.rmdir()
+
+
+@contextmanager
+def opened(path: Path, world: World) -> Iterator["RunFolder"]:
+    """`locked` for the process that writes; the others of a run only look."""
+    with ExitStack() as stack:
+        yield world.together(lambda: stack.enter_context(locked(path)) if world.first else Watched(Path(path)))
+
+
+def is_run(path: Path) -> bool:
+    """Whether training has begun in this folder before."""
+    return any((Path(path) / name).exists() for name in (RECIPE, METRICS, listing.CHECKPOINTS))
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """All records of the run at `path`; a line cut short by a crash is left out."""
+    records = []
+    file = Path(path) / METRICS
+    for line in file.read_text(encoding="utf-8").splitlines() if file.is_file() else []:
+        try:
+            records.append(json.loads(line))
+        except ValueError:
+            continue
+    return records
+
+
+def limit_pieces(path: Path, rows: int) -> None:
+    """Let the next start of the run take so many windows at a time at most. Any process may say so."""
+    write_whole(Path(path) / LIMIT, f"{rows}\n")
+
+
+def pieces_limit(path: Path) -> int | None:
+    """What `limit_pieces` said. Raises Failure where the file says no number."""
+    file = Path(path) / LIMIT
+    try:
+        return max(1, int(file.read_text())) if file.is_file() else None
+    except ValueError:
+        raise Failure(f"{file} holds no number; delete it") from None
+
+
+class RunFolder:
+    """A run folder this process may write to; obtained from `locked`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def prepare(self, recipe: Recipe, step: int, history: Path | None = None) -> None:
+        """Make the folder ready to go on after `step`: recipe saved, half-written rests removed, later metrics dropped.
+
+        `history`: the run whose metrics up to `step` lead here; this one by default.
+        """
+        listing.sweep(self.path)
+        self._keep_metrics(read_metrics(history or self.path), step)
+        temporary = self.path / f".{RECIPE}.tmp-{os.getpid()}"
+        save_recipe(recipe, temporary)
+        os.replace(temporary, self.path / RECIPE)
+
+    def _keep_metrics(self, records: list[dict[str, Any]], step: int) -> None:
+        lines = [json.dumps(record, ensure_ascii=False) + "\n" for record in records if record["step"] <= step]
+        write_whole(self.path / METRICS, "".join(lines))
+
+    def log(self, record: dict[str, Any]) -> None:
+        """Append one record to metrics.jsonl. Raises OSError when the disk is full, and no part of the record is there then."""
+        line = (json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n").encode()
+        with open(self.path / METRICS, "ab", buffering=0) as file:
+            before = file.tell()
+            try:
+                written = file.write(line)
+                if written < len(line):  # the disk took a part
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path / METRICS))
+            except OSError:
+                with suppress(OSError):
+                    file.truncate(before)
+                raise
+
+    def validations(self) -> list[dict[str, Any]]:
+        """The validation records so far."""
+        return [record for record in read_metrics(self.path) if record["kind"] == "validation"]
+
+    def checkpoint(self, step: int) -> Path:
+        """Where the checkpoint of `step` lies."""
+        return self.path / listing.CHECKPOINTS / listing.name_of(step)
+
+    def check_space(self, needed: int) -> None:
+        """Raise UserError when fewer than `needed` bytes are free: better now than at the first save."""
+        free = shutil.disk_usage(self.path).free
+        if free < needed:
+            room = f"a checkpoint takes {needed / 1e6:,.0f} MB, {self.path} has {free / 1e6:,.0f} MB free"
+            raise UserError(f"{room}; --out takes a folder on another disk")
+
+    def settle(self, best: dict[str, Any] | None, keep: int) -> None:
+        """Record which checkpoint is best and delete those that are neither among the `keep` newest, nor best, nor the last good one."""
+        folder = self.checkpoint(best["step"]) if best else None
+        if folder and folder.is_dir():
+            write_whole(self.path / BEST, json.dumps({**best, "checkpoint": str(folder.relative_to(self.path))}) + "\n")
+        listing.prune(self.path, keep, [path for path in (folder, self.last_good()) if path])
+
+    def last_good(self) -> Path | None:
+        """The newest checkpoint that was not saved in the midst of trouble."""
+        for path in reversed(listing.list_checkpoints(self.path)):
+            with suppress(Failure):  # a damaged one
+                if checkpoint.read_state(path).get("calm", True):
+                    return path
+        return None
+
+    def drop_after(self, step: int) -> None:
+        """Delete checkpoints and metrics behind `step`: they belong to a way that was given up."""
+        for path in listing.list_checkpoints(self.path):
+            if int(path.name.removeprefix("step-")) > step:
+                listing.remove(path)
+        self._keep_metrics(read_metrics(self.path), step)
+
+
+class Watched(RunFolder):
+    """The run folder for a process that writes nothing."""
+
+    def prepare(self, recipe: Recipe, step: int, history: Path | None = None) -> None:
+        """Somebody else does."""
+
+    def log(self, record: dict[str, Any]) -> None:
+        """Somebody else does."""
+
+    def check_space(self, needed: int) -> None:
+        """Somebody else does."""
+
+    def settle(self, best: dict[str, Any] | None, keep: int) -> None:
+        """Somebody else does."""
+
+    def drop_after(self, step: int) -> None:
+        """Somebody else does."""
