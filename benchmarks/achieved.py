@@ -16,7 +16,7 @@ import braingpt
 from braingpt.bench.machine import cpu_name
 from braingpt.cli.console import guarded
 from braingpt.cli.inspection_view import achieved as table
-from braingpt.device.device import settle_cpu
+from braingpt.device.cpu import settle_cpu
 from braingpt.inspection.dense_twin import achieved
 
 

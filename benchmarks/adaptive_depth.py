@@ -21,7 +21,8 @@ from typing import Any
 import torch
 
 from braingpt.cli.console import guarded
-from braingpt.device.device import denormals_flushed, pick_device
+from braingpt.device.cpu import denormals_flushed
+from braingpt.device.device import pick_device
 from braingpt.evaluation.perplexity import evaluate
 from braingpt.recipes import load_recipe
 from braingpt.train.loop import Trainer

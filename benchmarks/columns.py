@@ -20,7 +20,8 @@ from torch import nn
 from braingpt.bench.clock import gpu_seconds
 from braingpt.bench.machine import machine
 from braingpt.cli.console import guarded
-from braingpt.device.device import autocast, settle_cpu
+from braingpt.device.cpu import settle_cpu
+from braingpt.device.device import autocast
 from braingpt.kernels import dispatch
 from braingpt.model.columns.columns import SparseColumns
 from braingpt.model.config import SharedColumnsConfig

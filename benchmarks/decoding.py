@@ -20,7 +20,7 @@ import braingpt
 from braingpt.bench.peers import build_peer
 from braingpt.cli.console import guarded
 from braingpt.device.compile import compile_steps
-from braingpt.device.device import settle_cpu
+from braingpt.device.cpu import settle_cpu
 from braingpt.inference.engine import Decoder
 
 WARM = 48  # steps in which a compiled model takes its last forms: those of a token that attention chooses come late

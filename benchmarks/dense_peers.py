@@ -35,7 +35,7 @@ from braingpt.cli.console import guarded
 from braingpt.data.batches.batches import Batches
 from braingpt.data.shards.reader import ShardSet
 from braingpt.device.compile import compile_training
-from braingpt.device.device import settle_cpu
+from braingpt.device.cpu import settle_cpu
 from braingpt.errors import UserError
 from braingpt.model.lm import build
 from braingpt.optim.optimizer import build_optimizer, set_learning_rate

@@ -14,7 +14,7 @@ from pathlib import Path
 import braingpt
 from braingpt.cli.console import guarded
 from braingpt.data.shards.reader import ShardSet
-from braingpt.device.device import settle_cpu
+from braingpt.device.cpu import settle_cpu
 from braingpt.evaluation import exit_threshold, perplexity
 from braingpt.inference.engine import Decoder, stream
 from braingpt.inference.speculative import SpeculativeDecoder

@@ -22,7 +22,7 @@ from braingpt.checkpoint.listing import resolve
 from braingpt.cli.console import guarded
 from braingpt.data.sample import documents
 from braingpt.data.shards.reader import ShardSet
-from braingpt.device.device import settle_cpu
+from braingpt.device.cpu import settle_cpu
 from braingpt.episodic.memory import EpisodicMemory, Remembering
 from braingpt.episodic.store import Store
 from braingpt.evaluation.perplexity import evaluate

@@ -17,7 +17,7 @@ import torch
 
 from braingpt.bench.machine import machine
 from braingpt.cli.console import guarded
-from braingpt.device.device import settle_cpu
+from braingpt.device.cpu import settle_cpu
 from braingpt.recipes import Recipe, load_recipe
 from braingpt.train.loop import Trainer
 from braingpt.train.plan.plan import build_plan

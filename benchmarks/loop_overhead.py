@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 
 from braingpt.cli.console import guarded
-from braingpt.device.device import settle_cpu
+from braingpt.device.cpu import settle_cpu
 from braingpt.recipes import load_recipe
 from braingpt.train.loop import Trainer
 from braingpt.train.run.folder import RunFolder

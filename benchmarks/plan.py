@@ -23,15 +23,16 @@ from typing import Any
 import torch
 
 from braingpt.cli.console import guarded
-from braingpt.device.device import settle_cpu
+from braingpt.device.cpu import settle_cpu
 from braingpt.optim.optimizer import pack_state
 from braingpt.recipes import Recipe, load_recipe, save_recipe
 from braingpt.train.loop import Trainer
-from braingpt.train.plan.plan import plan_run, size
+from braingpt.train.plan.plan import plan_run
 from braingpt.train.plan.step_cost import Alive
 from braingpt.train.plan.step_time import step_seconds
 from braingpt.train.run.folder import RunFolder
 from braingpt.train.run.progress import Reporter
+from braingpt.utils.formatting import size
 
 
 def tensors_alive(recipe: Recipe, data: Path) -> int:

@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 
 from braingpt.cli.console import guarded
-from braingpt.device.device import settle_cpu
+from braingpt.device.cpu import settle_cpu
 from braingpt.evaluation.tasks.recall import recall_accuracy, recall_batch
 from braingpt.model.config import V2Config
 from braingpt.model.lm import build

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 
 from braingpt.bench.machine import machine
 from braingpt.cli.console import guarded
-from braingpt.device.device import settle_cpu
+from braingpt.device.cpu import settle_cpu
 from braingpt.kernels import dispatch
 from braingpt.kernels.scan import scan
 

@@ -19,7 +19,7 @@ import torch
 import braingpt
 from braingpt.bench.machine import forget_peak, machine, resident_bytes
 from braingpt.cli.console import guarded
-from braingpt.device.device import settle_cpu
+from braingpt.device.cpu import settle_cpu
 from braingpt.inference.engine import Decoder
 from braingpt.kernels import dispatch
 from braingpt.kernels.sparse_attention.reference import magnitude_attention

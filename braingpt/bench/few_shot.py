@@ -14,9 +14,9 @@ from typing import Any
 import torch
 
 from braingpt.bench.contender import Contender
+from braingpt.device.eval_mode import evaluating
 from braingpt.errors import brief
 from braingpt.evaluation.tasks.facts import BEHIND, facts, share_recalled
-from braingpt.inference.engine import evaluating
 from braingpt.model.lm import LanguageModel
 
 REPEATED, ROWS = 64, 16  # tokens said twice, and how many such rows

@@ -44,7 +44,8 @@ def measure(recipe: Recipe, device: str, steps: int, peer: dict[str, Any] | None
 
     from braingpt.bench.contender import Contender
     from braingpt.bench.machine import forget_peak, resident_bytes
-    from braingpt.device.device import flush_denormals, pick_device
+    from braingpt.device.cpu import flush_denormals
+    from braingpt.device.device import pick_device
 
     flush_denormals()  # freed memory is not kept, as training does: it comes in pieces of 64 MB
     place = pick_device(device)

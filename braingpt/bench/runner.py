@@ -29,12 +29,13 @@ from braingpt.bench.settings import Settings
 from braingpt.bench.speed import Say, generation, training_speed
 from braingpt.checkpoint import checkpoint, listing
 from braingpt.device.compile import compile_steps
-from braingpt.device.device import autocast_dtype, is_out_of_memory, settle_cpu
+from braingpt.device.cpu import settle_cpu
+from braingpt.device.device import autocast_dtype, is_out_of_memory
+from braingpt.device.free_memory import available
 from braingpt.errors import Failure, UserError, brief
 from braingpt.model.lm import LanguageModel, build
 from braingpt.recipes import Recipe
-from braingpt.train.plan.plan import size
-from braingpt.train.plan.step_cost import available
+from braingpt.utils.formatting import size
 
 MOST_HELD = 40  # numbers a token and unit of width that reading a prompt holds at once, generously
 LEAST_KEPT = 10  # numbers a token, layer and unit of width that training keeps for the backward pass, at least
@@ -75,7 +76,7 @@ class _Run:
         from braingpt.bench.report.comparisons import views
 
         results = self.results
-        dtype = autocast_dtype(self.recipe(self.settings.architectures[0]).train, self.device)
+        dtype = autocast_dtype(self.recipe(self.settings.architectures[0]).train.dtype, self.device)
         results.stage("contenders", self._contenders)
         results.stage("precision", lambda: "float32" if dtype is None else f"{dtype} products, float32 weights".removeprefix("torch."))
         results.stage("limits", lambda: limits(self.device, dtype or torch.float32))

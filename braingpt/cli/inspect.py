@@ -138,7 +138,7 @@ def _memory(file: Path, state: dict[str, Any]) -> Any:
 
 def _twin_fits(model: Any) -> bool:
     """Whether a dense model with as many parameters has room."""
-    from braingpt.train.plan.step_cost import available
+    from braingpt.device.free_memory import available
 
     return 1.2 * model.parameters_total() * model.embedding.weight.element_size() < available(model.device)
 

@@ -119,8 +119,8 @@ def _check_size(path: Path) -> None:
     """UserError for a text that memory cannot hold with its tokens: about 16 bytes for each of its own."""
     import torch
 
+    from braingpt.device.free_memory import available
     from braingpt.errors import UserError
-    from braingpt.train.plan.step_cost import available
 
     size, free = path.stat().st_size, available(torch.device("cpu"))
     if 16 * size > free:

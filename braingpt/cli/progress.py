@@ -27,7 +27,7 @@ class Progress:
         if self.bar:
             self.bar.update(self.task, completed=share, description=what)
         elif now - self.last >= PLAIN_SECONDS:
-            from braingpt.train.run.progress import duration
+            from braingpt.utils.formatting import duration
 
             self.last = now
             left = f", about {duration((now - self.began) / share * (1 - share))} left" if share > 0.02 else ""

@@ -28,7 +28,7 @@ def quickstart(
     json_output: Json = False,
 ) -> None:
     """The whole path in under three minutes. Data, training, text, a look inside."""
-    from braingpt.device.device import settle_cpu
+    from braingpt.device.cpu import settle_cpu
 
     settle_cpu()  # before anything computes: threads inherit the flag
     began = time.perf_counter()

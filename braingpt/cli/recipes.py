@@ -20,7 +20,7 @@ def recipes(context: typer.Context, json_output: Json = False) -> None:
         return
     from rich.table import Table
 
-    from braingpt.train.plan.plan import human
+    from braingpt.utils.formatting import human
 
     rows = [_row(name) for name in _shipped()]
     if json_output:

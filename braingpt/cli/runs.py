@@ -39,9 +39,9 @@ def show(
     run: Annotated[str, typer.Argument(help="A run folder, or its name under runs/.")], folder: Folder = RUNS, json_output: Json = False
 ) -> None:
     """Show one run: how far, how well, how fast, and what went wrong."""
-    from braingpt.train.plan.plan import human
-    from braingpt.train.run.progress import duration, validation_line
+    from braingpt.train.run.progress import validation_line
     from braingpt.train.run.report import open_summary
+    from braingpt.utils.formatting import duration, human
 
     figures = open_summary(run, folder)
     if json_output:
@@ -105,7 +105,7 @@ def compare(
 def _table(found: list[dict[str, Any]]):  # -> rich.table.Table
     from rich.table import Table
 
-    from braingpt.train.plan.plan import human
+    from braingpt.utils.formatting import human
 
     table = Table(box=None, pad_edge=False)
     table.add_column("run", no_wrap=True)

@@ -27,7 +27,7 @@ def train(
     json_output: Json = False,
 ) -> None:
     """Train a model from a recipe."""
-    from braingpt.device.device import settle_cpu
+    from braingpt.device.cpu import settle_cpu
 
     settle_cpu()  # before anything computes: threads inherit the flag
     from braingpt.checkpoint.listing import resolve
@@ -121,7 +121,7 @@ def _print_plan(recipe, folders: list[Path], device: str, screen, json_output: b
 def _plan_table(plan, room: int, on_cpu: bool):  # -> rich.table.Table
     from rich.table import Table
 
-    from braingpt.train.plan.plan import human, lasting, size
+    from braingpt.utils.formatting import human, lasting, size
 
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column()
@@ -162,8 +162,7 @@ def _plan_table(plan, room: int, on_cpu: bool):  # -> rich.table.Table
 
 
 def _print_result(result, screen) -> None:
-    from braingpt.train.plan.plan import size
-    from braingpt.train.run.progress import duration
+    from braingpt.utils.formatting import duration, size
 
     if not result.taken:
         screen.print(f"{result.run} has no steps left; --set train.steps=N with N above {result.steps} goes on", soft_wrap=True)

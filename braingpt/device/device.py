@@ -1,16 +1,11 @@
 """What a run needs before its first step: a device, a precision, and a forward pass, compiled or not."""
 
-import ctypes
 import time
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import partial
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
-from torch.utils.checkpoint import checkpoint
 
 from braingpt.errors import UserError
-from braingpt.recipes import TrainConfig
 
 
 def pick_device(name: str | None = None) -> torch.device:
@@ -35,61 +30,15 @@ def pick_device(name: str | None = None) -> torch.device:
     return device
 
 
-def flush_denormals() -> None:
-    """Treat numbers below 1e-38 as zero on the CPU, from now on. In the head's gradient they made a step up to ten times slower.
-
-    The flag belongs to a thread and is inherited by the threads it starts: set it before torch first computes in parallel.
-    """
-    torch.set_flush_denormal(True)
-
-
-def keep_freed_memory() -> None:
-    """Let this process keep the memory that tensors free, for the next ones, from now on; glibc only, elsewhere it does nothing.
-
-    malloc hands large blocks back at once, and every step paid for the same pages again: a million page faults in sixty steps of a small model.
-    """
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError, TypeError):  # macOS, Windows, musl
-        return
-    m_trim_threshold, m_top_pad, m_mmap_max = -1, -2, -4  # malloc.h
-    mallopt(m_mmap_max, 0)
-    mallopt(m_trim_threshold, 2**31 - 1)
-    mallopt(m_top_pad, 64 * 2**20)
-
-
-def settle_cpu() -> None:
-    """What every command that computes does first: `flush_denormals` and `keep_freed_memory`."""
-    flush_denormals()
-    keep_freed_memory()
-
-
-@contextmanager
-def denormals_flushed() -> Iterator[None]:
-    """`flush_denormals` for the time of the `with`, so that a library call does not change its caller's arithmetic."""
-    flushed_before = bool(torch.tensor(1e-39, dtype=torch.float32).mul(1.0) == 0)
-    flush_denormals()
-    try:
-        yield
-    finally:
-        torch.set_flush_denormal(flushed_before)
-
-
-def autocast_dtype(config: TrainConfig, device: torch.device) -> torch.dtype | None:
-    """bfloat16 where products are to run in it, None for plain float32."""
+def autocast_dtype(dtype: str, device: torch.device) -> torch.dtype | None:
+    """bfloat16 where products are to run in it, None for plain float32. `dtype`: a recipe's `train.dtype`."""
     native = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.bfloat16 if config.dtype == "bfloat16" or (config.dtype == "auto" and native) else None
+    return torch.bfloat16 if dtype == "bfloat16" or (dtype == "auto" and native) else None
 
 
 def autocast(device: torch.device, dtype: torch.dtype | None, cached: bool = True) -> AbstractContextManager[None]:
     """A fresh autocast context, or one that does nothing. `cached`: weights once cast are kept to its end."""
     return torch.autocast(device.type, dtype=dtype, cache_enabled=cached) if dtype else nullcontext()
-
-
-def recomputing(model: torch.nn.Module) -> None:
-    """Let each block keep its input alone and compute the rest again in the backward pass, from now on: less memory, a third more work."""
-    for block in model.blocks:
-        block.forward = partial(checkpoint, block.forward, use_reentrant=False, preserve_rng_state=False)  # nothing is drawn in a block
 
 
 def matmul_flops(device: torch.device, dtype: torch.dtype | None) -> float:

@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from braingpt.errors import Failure, UserError
-from braingpt.recipes import TrainConfig
 
 T, E = TypeVar("T"), TypeVar("E", bound=Exception)
 LOST = ("onnection", "Broken pipe", "remote process")  # in the words of the backends when another process is gone
@@ -132,11 +131,11 @@ def rank_of_environment(name: str = "RANK") -> int:
 
 
 @contextmanager
-def joined(device: torch.device, config: TrainConfig) -> Iterator[tuple[World, torch.device]]:
+def joined(device: torch.device, parallel: str, offload: bool = False) -> Iterator[tuple[World, torch.device]]:
     """This process's world and device, as torchrun's environment says; one process without it. A process group that is there already is
     used and left: torchrun's store serves one only.
     """
-    ours, sharded = not dist.is_initialized(), config.parallel == "fsdp"
+    ours, sharded = not dist.is_initialized(), parallel == "fsdp"
     size = int(os.environ.get("WORLD_SIZE", 1)) if ours else dist.get_world_size()
     if size == 1 and not sharded:
         yield World(), device
@@ -154,7 +153,7 @@ def joined(device: torch.device, config: TrainConfig) -> Iterator[tuple[World, t
             store = dist.PrefixStore(f"start {os.environ['TORCHELASTIC_RESTART_COUNT']}", store)
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
         dist.init_process_group(backend, store=store, rank=rank, world_size=size)
-    world = World(dist.get_rank(), size, sharded, config.offload)
+    world = World(dist.get_rank(), size, sharded, offload)
     try:
         yield world, device
     except UserError as error:

@@ -13,11 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from braingpt.device.eval_mode import evaluating
 from braingpt.episodic.gate import READ, Gate, fit
 from braingpt.episodic.keys import KeyMaker, watching
 from braingpt.episodic.memory import episodes
 from braingpt.episodic.store import Store
-from braingpt.inference.engine import evaluating
 from braingpt.model.sequence_layout import Layout
 
 SEED = 1_000  # of the built-in corpus; prepared data have seed 0

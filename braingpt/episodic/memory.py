@@ -16,11 +16,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from braingpt.device.eval_mode import evaluating
 from braingpt.episodic.gate import READ, Gate
 from braingpt.episodic.keys import KeyMaker, watching
 from braingpt.episodic.store import Store
 from braingpt.errors import UserError
-from braingpt.inference.engine import evaluating
 from braingpt.model.lm import Output, State
 from braingpt.model.sequence_layout import Layout
 

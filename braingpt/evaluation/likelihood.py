@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from braingpt.inference.engine import evaluating
+from braingpt.device.eval_mode import evaluating
 
 TOKENS = 2_048  # of a batch: were all of them judged, their logits would be 135 MB at 16,448 entries
 

@@ -18,9 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from braingpt.device.eval_mode import evaluating
 from braingpt.errors import UserError
 from braingpt.evaluation.uncertainty import Figure, pooled
-from braingpt.inference.engine import evaluating
 
 IGNORED = -100  # the target of a position that is not scored
 

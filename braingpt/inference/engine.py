@@ -9,28 +9,14 @@
 Shapes: B rows, L positions, V vocabulary.
 """
 
-import contextlib
 from collections.abc import Callable, Collection, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 
+from braingpt.device.eval_mode import evaluating
 from braingpt.errors import UserError
 from braingpt.inference.sampling import Sampler, Sampling, check_ids
-
-
-@contextlib.contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode and no gradients inside; the mode the model was in comes back."""
-    was_training = model.training
-    if was_training:  # switching walks over every module: not once a token
-        model.eval()
-    try:
-        with torch.inference_mode():
-            yield
-    finally:
-        if was_training:
-            model.train()
 
 
 class Decoder:

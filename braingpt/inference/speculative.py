@@ -11,8 +11,9 @@ Shapes: L positions, D hidden, V vocabulary; one row.
 import torch
 from torch import Tensor, nn
 
+from braingpt.device.eval_mode import evaluating
 from braingpt.errors import UserError
-from braingpt.inference.engine import Decoder, evaluating
+from braingpt.inference.engine import Decoder
 from braingpt.model.cache import KVCache
 from braingpt.model.layers import rms_norm
 from braingpt.model.routing.early_exit import confidence

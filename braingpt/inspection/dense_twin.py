@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from braingpt.inference.engine import evaluating
+from braingpt.device.eval_mode import evaluating
 from braingpt.kernels import dispatch
 from braingpt.kernels.launch import counting, held
 from braingpt.model.config import DenseConfig

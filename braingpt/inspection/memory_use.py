@@ -8,10 +8,10 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from braingpt.device.eval_mode import evaluating
 from braingpt.episodic.gate import READ
 from braingpt.episodic.keys import watching
 from braingpt.episodic.memory import SURPRISE, EpisodicMemory
-from braingpt.inference.engine import evaluating
 from braingpt.model.sequence_layout import Layout
 
 

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from braingpt.device.eval_mode import evaluating
 from braingpt.errors import UserError
-from braingpt.inference.engine import evaluating
 from braingpt.kernels.sparse_attention.reference import quotas, reach
 from braingpt.model.columns.columns import TwoFourLinear
 

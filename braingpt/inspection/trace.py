@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from braingpt.inference.engine import evaluating
+from braingpt.device.eval_mode import evaluating
 from braingpt.model.columns.competition import Competition
 from braingpt.model.routing.token_selection import Selection, Selector
 

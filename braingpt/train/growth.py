@@ -7,7 +7,6 @@ checkpoint holds and of the seed, so a run that is resumed before it, behind it 
 from typing import Any
 
 from braingpt.device.compile import compile_training
-from braingpt.device.device import recomputing
 from braingpt.model.growth import grow
 from braingpt.model.growth_stages import stage_config
 from braingpt.model.lm import LanguageModel, build
@@ -16,6 +15,7 @@ from braingpt.optim.schedule import layers_at
 from braingpt.optim.weight_average import Average
 from braingpt.recipes import Recipe
 from braingpt.train.plan.plan import BACKWARD
+from braingpt.train.recompute import recomputing
 
 
 def take_model(trainer: Any, model: LanguageModel) -> None:

@@ -18,7 +18,8 @@ import torch
 
 from braingpt.checkpoint import checkpoint
 from braingpt.device import threads
-from braingpt.device.device import autocast_dtype, denormals_flushed, matmul_flops, pick_device
+from braingpt.device.cpu import denormals_flushed
+from braingpt.device.device import autocast_dtype, matmul_flops, pick_device
 from braingpt.distributed.sharded_tensors import held
 from braingpt.distributed.world import World, joined
 from braingpt.errors import Failure, UserError
@@ -64,7 +65,7 @@ def train(
     with (
         denormals_flushed(),
         threads.restored(),
-        joined(pick_device(device), recipe.train) as (world, target),
+        joined(pick_device(device), recipe.train.parallel, recipe.train.offload) as (world, target),
         opened(Path(out), world) as run,
     ):
         start = world.by_first(lambda: starting_point(run.path, resume, reporter.note))
@@ -101,7 +102,7 @@ class Trainer:
             raise UserError(f"train.batch ({config.batch}) must be a multiple of the number of processes ({self.world.size})")
         self.world.together(lambda: self._open(folders))
         self.rows = config.batch // self.world.size  # of each process
-        self.dtype = autocast_dtype(config, device)
+        self.dtype = autocast_dtype(config.dtype, device)
         take_model(self, model or fresh_model(recipe, layers_at(0, recipe)))
         self.grown_from: int | None = None  # layers before this step, where it began with growing
         self.guard = Guard(config.skip_sigma, device)

@@ -17,7 +17,6 @@ from torch.utils._pytree import tree_leaves
 import braingpt
 from braingpt.checkpoint import checkpoint, listing
 from braingpt.checkpoint import sharded as shards
-from braingpt.device.device import recomputing
 from braingpt.distributed.sharded_tensors import held
 from braingpt.distributed.world import joined as world_of
 from braingpt.errors import Failure, UserError
@@ -28,6 +27,7 @@ from braingpt.recipes import load_recipe
 from braingpt.train.loop import train
 from braingpt.train.plan.plan import build_plan
 from braingpt.train.plan.step_cost import Alive
+from braingpt.train.recompute import recomputing
 from braingpt.train.run.folder import read_metrics
 from tests.distributed.processes import RECIPES, sharded
 from tests.train.conftest import tiny
@@ -212,7 +212,7 @@ def test_what_is_whole_for_a_while_is_no_more_than_planned(architecture):
     wide = ("model.hidden=64", "model.layers=4", "train.context=64", "train.batch=1", "train.recompute=true", "train.parallel=fsdp")
     recipe = tiny(architecture, *wide)
     ids = torch.randint(0, recipe.model.vocab, (1, 64))
-    with world_of(torch.device("cpu"), recipe.train) as (world, device):
+    with world_of(torch.device("cpu"), recipe.train.parallel, recipe.train.offload) as (world, device):
         model = build(recipe).train()
         recomputing(model)
         world.wrapped(model, device)

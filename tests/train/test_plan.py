@@ -3,8 +3,9 @@ import torch
 
 from braingpt.model.lm import build
 from braingpt.recipes import load_recipe, shipped
-from braingpt.train.plan.plan import build_plan, human, plan_run, size
+from braingpt.train.plan.plan import build_plan, plan_run
 from braingpt.train.plan.step_cost import Demand
+from braingpt.utils.formatting import human, size
 from tests.train.conftest import tiny
 
 

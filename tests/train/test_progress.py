@@ -2,7 +2,8 @@ import io
 
 from rich.console import Console
 
-from braingpt.train.run.progress import LiveReporter, PlainReporter, duration, reporter_for
+from braingpt.train.run.progress import LiveReporter, PlainReporter, reporter_for
+from braingpt.utils.formatting import duration
 
 STEP = {
     "kind": "train",

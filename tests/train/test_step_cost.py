@@ -1,13 +1,14 @@
 import pytest
 import torch
 
-from braingpt.device.device import recomputing
+from braingpt.device.free_memory import available
 from braingpt.errors import Failure
 from braingpt.model.lm import build
 from braingpt.train import micro_batches
 from braingpt.train.loop import train
 from braingpt.train.plan.plan import build_plan, fitting, plan_run
-from braingpt.train.plan.step_cost import Alive, _Learner, available, demand, layer_kinds, with_layers
+from braingpt.train.plan.step_cost import Alive, _Learner, demand, layer_kinds, with_layers
+from braingpt.train.recompute import recomputing
 from tests.train.conftest import tiny
 from tests.train.test_loop import StopAt, history
 

@@ -19,7 +19,8 @@ import torch
 from braingpt.bench.clock import ColdClock, Work, in_turns
 from braingpt.bench.limits import limits
 from braingpt.bench.machine import machine
-from braingpt.device.device import is_out_of_memory, pick_device, settle_cpu
+from braingpt.device.cpu import settle_cpu
+from braingpt.device.device import is_out_of_memory, pick_device
 from braingpt.errors import UserError, brief, nearest
 from braingpt.recipes import load_recipe, shipped
 

@@ -6,7 +6,7 @@ A comparison means something only within a view. Contenders of which too few are
 import statistics
 from typing import Any
 
-from braingpt.train.plan.plan import human
+from braingpt.utils.formatting import human
 
 TOLERANCE = {"total": 0.02, "active": 0.05}  # parameters that differ by no more count as equal
 BUDGETS = {"tokens": "equal tokens", "time": "equal wall-clock"}

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from braingpt.device.eval_mode import evaluating
 from braingpt.errors import UserError
 from braingpt.evaluation.uncertainty import Figure
-from braingpt.inference.engine import evaluating
 
 LEVELS = ((4, 32), (8, 64), (16, 128))  # pairs, and tokens of a row
 UNSEEN = 10**6  # a seed that no training should use

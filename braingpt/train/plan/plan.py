@@ -15,11 +15,13 @@ from typing import Any
 import torch
 
 from braingpt.device.device import autocast_dtype, matmul_flops
+from braingpt.device.free_memory import available
 from braingpt.model.growth_stages import stage_config
 from braingpt.optim.adamw8bit import BLOCK, in_8_bits, quantised
 from braingpt.optim.optimizer import orthogonalises, trainable
 from braingpt.recipes import Recipe
-from braingpt.train.plan.step_cost import Demand, available, demand
+from braingpt.train.plan.step_cost import Demand, demand
+from braingpt.utils.formatting import human, lasting, size
 
 ROOM = 0.9  # share of the free memory that is planned with
 # What a process on a CPU takes beside tensors: interpreter, torch and libraries; and the C library's heap, which holds tensors of many sizes
@@ -203,7 +205,7 @@ def plan_run(
     config, room = recipe.train, round(ROOM * (available(device) + held) / (HEAP if device.type == "cpu" else 1))
     rows = config.batch // processes  # of each process
     micro_batch, most = config.micro_batch or micro_batch, min(rows, most or rows)
-    plan = build_plan(recipe, data_tokens, autocast_dtype(config, device) is not None, epochs_by_language, processes)
+    plan = build_plan(recipe, data_tokens, autocast_dtype(config.dtype, device) is not None, epochs_by_language, processes)
     tight = micro_batch is None and (device.type == "cuda" or not small_beside(recipe, plan, room))
     if not (tight or thorough or plan.training_flops > LONG):
         return replace(plan, micro_batch=min(micro_batch or most, most)), room
@@ -216,7 +218,7 @@ def plan_run(
         plan.training_flops
         / plan.steps
         / processes
-        / matmul_flops(device, autocast_dtype(config, device) if device.type == "cuda" else None)
+        / matmul_flops(device, autocast_dtype(config.dtype, device) if device.type == "cuda" else None)
     )
     return replace(plan, step_seconds=max(plan.step_seconds, least)), room
 
@@ -258,28 +260,3 @@ def small_beside(recipe: Recipe, plan: Plan, room: int) -> bool:
     if model.architecture == "v1":
         floats += model.layers * 8 * model.heads * config.context
     return 4 * config.batch * config.context * floats + plan.memory_bytes < room / 4
-
-
-def human(count: float) -> str:
-    """A count in thousands, millions, ...: 60.1M."""
-    for unit, scale in (("T", 1e12), ("B", 1e9), ("M", 1e6), ("k", 1e3)):
-        if abs(count) >= scale:
-            return f"{count / scale:.1f}{unit}"
-    return f"{count:,.0f}"
-
-
-def lasting(seconds: float) -> str:
-    """A duration for planning: 40 s, 12 min, 3.5 h, 12 days."""
-    for unit, scale in (("days", 86400 * 2), ("h", 3600), ("min", 60)):
-        if seconds >= scale:
-            count = seconds / (86400 if unit == "days" else scale)
-            return f"{count:,.0f} {unit}" if count >= 1000 else f"{count:.3g} {unit}"
-    return f"{seconds:.0f} s"
-
-
-def size(count: float) -> str:
-    """Bytes in powers of 1000: 1.2 GB."""
-    for unit, scale in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if abs(count) >= scale:
-            return f"{count / scale:.1f} {unit}"
-    return f"{count:,.0f} B"

@@ -7,23 +7,22 @@ alone (not in `v1`, whose scores grow with their square). On a GPU the allocator
 followed operation by operation. Adaptive depth is not counted: every token is taken to go through every layer.
 """
 
-import os
 import time
 import weakref
 from collections.abc import Callable
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from braingpt.device.device import autocast, autocast_dtype, recomputing
+from braingpt.device.device import autocast, autocast_dtype
 from braingpt.model.config import DepthConfig, ModelConfig
 from braingpt.optim.optimizer import build_optimizer
 from braingpt.recipes import Recipe
+from braingpt.train.recompute import recomputing
 
 LENGTH = 512  # tokens of a window tried
 LEAST = {"cpu": 1024, "cuda": 4096}  # tokens tried: chunks of the cross-entropy, whose memory grows with the tokens up to there
@@ -151,7 +150,7 @@ class _Learner:
     def __init__(self, recipe: Recipe, kinds: list[str], device: torch.device) -> None:
         from braingpt.model.lm import build
 
-        self.vocab, self.device, self.dtype = recipe.model.vocab, device, autocast_dtype(recipe.train, device)
+        self.vocab, self.device, self.dtype = recipe.model.vocab, device, autocast_dtype(recipe.train.dtype, device)
         self.model = build(with_layers(recipe.model, kinds)).to(device).train()
         if recipe.train.recompute:
             recomputing(self.model)
@@ -192,19 +191,3 @@ class _Learner:
     def _finish(self) -> None:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
-
-
-def available(device: torch.device) -> int:
-    """Bytes that could still be taken on `device`: the GPU's free ones, or the machine's within the container's limit."""
-    if device.type == "cuda":
-        free, total = torch.cuda.mem_get_info(device)
-        allowed = torch.cuda.get_per_process_memory_fraction(device.index) * total - torch.cuda.memory_reserved(device)
-        return max(0, min(free, int(allowed)))
-    with suppress(OSError, StopIteration):  # Linux
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
-        with suppress(OSError, ValueError):  # "max" where there is no limit
-            group = Path("/sys/fs/cgroup")
-            free = min(free, int((group / "memory.max").read_text()) - int((group / "memory.current").read_text()))
-        return max(0, free)
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2

@@ -5,7 +5,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from braingpt.device.device import denormals_flushed, pick_device
+from braingpt.device.cpu import denormals_flushed
+from braingpt.device.device import pick_device
 from braingpt.recipes import Recipe
 from braingpt.train.loop import Trainer
 from braingpt.train.run.folder import RunFolder

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from braingpt.train.run.folder import LIMIT
+from braingpt.utils.formatting import duration
 
 PLAIN_SECONDS = 10.0  # between two plain lines
 
@@ -188,13 +189,6 @@ def _beside(record: dict[str, Any]) -> list[str]:
     """What only some runs tell of a step: `stage 2, 4 layers` and `flips 0.31 %`, the share of the 2:4 masks that it changed."""
     stage = [f"stage {record['stage']}, {_layers(record['layers'])}"] if "stage" in record else []
     return stage + ([f"flips {record['flip_rate']:.2%}".replace("%", " %")] if "flip_rate" in record else [])
-
-
-def duration(seconds: float) -> str:
-    """1h02m, 3m05s, 12s."""
-    whole = round(seconds)
-    hours, minutes, rest = whole // 3600, whole // 60 % 60, whole % 60
-    return f"{hours}h{minutes:02}m" if hours else f"{minutes}m{rest:02}s" if minutes else f"{rest}s"
 
 
 def _number(value: float | None) -> str:
