@@ -32,7 +32,7 @@ from braingpt.train.plan.step_cost import Alive
 from braingpt.train.plan.step_time import step_seconds
 from braingpt.train.run.folder import RunFolder
 from braingpt.train.run.progress import Reporter
-from braingpt.utils.formatting import size
+from braingpt.utils.formatting import byte_size
 
 
 def tensors_alive(recipe: Recipe, data: Path) -> int:
@@ -69,7 +69,12 @@ def under_a_cap(recipe: Recipe, data: Path, gigabytes: float) -> dict[str, Any]:
         trainer.update()
         trainer.step += 1
     peak = torch.cuda.max_memory_allocated(device)
-    return {"micro_batch": trainer.micro, "plan": size(plan.peak_bytes), "allocated": size(peak), "ratio": round(plan.peak_bytes / peak, 3)}
+    return {
+        "micro_batch": trainer.micro,
+        "plan": byte_size(plan.peak_bytes),
+        "allocated": byte_size(peak),
+        "ratio": round(plan.peak_bytes / peak, 3),
+    }
 
 
 def main() -> None:
@@ -93,8 +98,8 @@ def main() -> None:
         fixed = recipe.model_copy(update={"train": recipe.train.model_copy(update={"micro_batch": plan.micro_batch})})
         alive, taken = tensors_alive(fixed, Path(given.data)), resident(fixed)
         figures = {
-            "recipe": named, "micro_batch": plan.micro_batch, "activations": size(plan.activations_bytes), "plan": size(plan.peak_bytes),
-            "tensors": size(alive), "ratio": round(plan.peak_bytes / alive, 3), "plan_resident": size(plan.resident_bytes), "resident": size(taken),
+            "recipe": named, "micro_batch": plan.micro_batch, "activations": byte_size(plan.activations_bytes), "plan": byte_size(plan.peak_bytes),
+            "tensors": byte_size(alive), "ratio": round(plan.peak_bytes / alive, 3), "plan_resident": byte_size(plan.resident_bytes), "resident": byte_size(taken),
             "resident_ratio": round(plan.resident_bytes / taken, 3),
         }  # fmt: skip
         if given.time:

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from braingpt.errors import brief
+from braingpt.errors import one_line
 
 State = Literal["ok", "note", "problem"]
 OPTIONAL = {  # module: (distribution, what it serves, how to get it)
@@ -62,7 +62,7 @@ def examine(folder: Path = Path()) -> list[Finding]:
         try:
             findings += check()
         except Exception as error:
-            findings.append(Finding("problem", topic, f"looking at it failed: {brief(error)}"))
+            findings.append(Finding("problem", topic, f"looking at it failed: {one_line(error)}"))
     return findings
 
 
@@ -115,7 +115,7 @@ def importable(module: str, distribution: str | None = None) -> tuple[State, str
         with contextlib.redirect_stdout(sys.stderr):
             importlib.import_module(module)
     except (Exception, SystemExit) as error:
-        return "note", f"installed but broken: {brief(error)}"
+        return "note", f"installed but broken: {one_line(error)}"
     try:
         return "ok", importlib.metadata.version(distribution or module)
     except importlib.metadata.PackageNotFoundError:
@@ -188,6 +188,6 @@ def _runs(folder: Path) -> Iterator[Finding]:
         try:
             yield Finding("ok", "run", f"{run}: step {read_state(place)['step']:,}")
         except Exception as error:
-            yield Finding("problem", "run", f"{place}: {brief(error)}")
+            yield Finding("problem", "run", f"{place}: {one_line(error)}")
     if not found:
         yield Finding("note", "runs", "none under runs/ yet; `braingpt quickstart` makes a first one")

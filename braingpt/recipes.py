@@ -15,7 +15,7 @@ import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from braingpt.data.batches.mixture import check_mixture
-from braingpt.errors import UserError, nearest
+from braingpt.errors import UserError, did_you_mean
 from braingpt.model.config import ModelConfig, Settings
 from braingpt.model.growth_stages import stages
 
@@ -219,7 +219,7 @@ def _locate(name: str) -> Path:
             raise UserError(f"no recipe file {path}")
         return path
     if name not in shipped() and not name.startswith("_"):
-        raise UserError(f"unknown recipe '{name}'{nearest(name, shipped())}")
+        raise UserError(f"unknown recipe '{name}'{did_you_mean(name, shipped())}")
     return RECIPES / f"{name}.yaml"
 
 
@@ -280,7 +280,7 @@ def _explain(error: dict[str, Any]) -> str:
     path = [str(part) for part in error["loc"] if part not in ("dense", "v1", "v2")]
     key = ".".join(path)
     if error["type"] == "extra_forbidden":
-        return f"unknown recipe key '{key}'{nearest(path[-1], _siblings(error['loc']))}"
+        return f"unknown recipe key '{key}'{did_you_mean(path[-1], _siblings(error['loc']))}"
     if error["type"] == "missing":
         return f"the recipe lacks '{key}'"
     if error["type"].startswith("union_tag"):

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from braingpt.evaluation.uncertainty import Figure, compare
-from braingpt.inspection.runner import Text, look
+from braingpt.inspection.runner import Text, inspect_model
 from braingpt.model.lm import build
 from braingpt.recipes import load_recipe
 from braingpt.tokenizer import Tokenizer
@@ -31,6 +31,6 @@ def test_the_keys_of_eval_are_described():
 
 def test_the_keys_of_inspect_sparsity_are_described():
     model, tokenizer = build(load_recipe("nano-v2", ["model.hidden=32", "model.mamba.head=8"]).model).eval(), Tokenizer.default()
-    found = look(model, tokenizer, Text.of([("ko", tokenizer.encode("한강은 서울을 흐른다. " * 4))], 32), rounds=1).as_dict()
+    found = inspect_model(model, tokenizer, Text.of([("ko", tokenizer.encode("한강은 서울을 흐른다. " * 4))], 32), rounds=1).as_dict()
     found.pop("loads")  # named by language
     assert keys(found) <= INSPECT and {"loads", "growth", "episodic", "parameters_active"} <= INSPECT

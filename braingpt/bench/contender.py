@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from braingpt.device.device import autocast
-from braingpt.errors import brief
+from braingpt.errors import one_line
 from braingpt.inference.engine import Decoder
 from braingpt.optim.schedule import learning_rate
 from braingpt.recipes import Recipe, load_recipe
@@ -123,7 +123,7 @@ class Contender:
             try:
                 self.trainer._take_step()
             except RuntimeError as error:  # Lost is one
-                self.lost = brief(error)
+                self.lost = one_line(error)
         return self.lost is None
 
     def warm(self) -> None:
@@ -140,13 +140,13 @@ class Contender:
         trainer = self.trainer
         trainer.model.train()
         spent = {"forward": 0.0, "backward": 0.0}
-        for piece in trainer.feed.pieces(trainer.step, trainer.micro):
+        for piece in trainer.feed.micro_batches(trainer.step, trainer.micro):
             where = {} if piece.segments_BL is None else {"segments_BL": piece.segments_BL}
             began = self._now()
             with autocast(self.device, trainer.dtype):
                 loss = trainer.forward(piece.ids_BL, piece.targets_BL, **where).loss
             between = self._now()
-            (loss * piece.share).backward()
+            (loss * piece.target_fraction).backward()
             spent["forward"] += between - began
             spent["backward"] += self._now() - between
         trainer.optimizer.zero_grad(set_to_none=True)

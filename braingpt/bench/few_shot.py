@@ -14,8 +14,8 @@ from typing import Any
 import torch
 
 from braingpt.bench.contender import Contender
-from braingpt.device.eval_mode import evaluating
-from braingpt.errors import brief
+from braingpt.device.eval_mode import eval_mode
+from braingpt.errors import one_line
 from braingpt.evaluation.tasks.facts import BEHIND, facts, share_recalled
 from braingpt.model.lm import LanguageModel
 
@@ -40,7 +40,7 @@ def few_shot(contender: Contender, windows: int) -> dict[str, Any]:
         try:
             figures["facts_in_memory"], figures["facts_in_memory_behind"] = _taught(model, tokenizer, known)
         except RuntimeError as error:
-            figures["memory_error"] = brief(error)
+            figures["memory_error"] = one_line(error)
     return figures
 
 
@@ -50,7 +50,7 @@ def in_context_gain(contender: Contender, windows: int) -> float | None:
     gains = []
     for number in range(windows):
         ids_BL = contender.prompts(1, context + 1, number).to(contender.device)
-        with evaluating(contender.model):
+        with eval_mode(contender.model):
             loss_L = contender.model(ids_BL[:, :-1], ids_BL[:, 1:], reduction="none").loss.flatten()
         quarter = max(1, context // 4)
         gains.append(float(loss_L[:quarter].mean() - loss_L[-quarter:].mean()))
@@ -61,7 +61,7 @@ def repetition(model: torch.nn.Module) -> float:
     """Share of the second copy's tokens, but its first, that are the likeliest continuation."""
     draw = torch.Generator().manual_seed(0)
     once_BL = torch.randint(model.config.vocab, (ROWS, REPEATED), generator=draw).to(model.device)
-    with evaluating(model):
+    with eval_mode(model):
         said_BL = model(torch.cat([once_BL, once_BL], 1)).logits[:, REPEATED:-1].argmax(-1)
     return float((said_BL == once_BL[:, 1:]).float().mean())
 

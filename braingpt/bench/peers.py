@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from braingpt.errors import Failure, UserError, nearest
+from braingpt.errors import Failure, UserError, did_you_mean
 from braingpt.model.config import DenseConfig
 from braingpt.model.lm import Output
 
@@ -222,7 +222,7 @@ MAKERS: dict[str, Callable[[DenseConfig, int], Peer]] = {"gpt2-hf": _gpt2, "mamb
 def check_peer(name: str) -> None:
     """UserError for a peer there is not, or whose library cannot be imported: one line that says how to get it."""
     if name not in MAKERS:
-        raise UserError(f"unknown peer '{name}'{nearest(name, MAKERS)}")
+        raise UserError(f"unknown peer '{name}'{did_you_mean(name, MAKERS)}")
     library = "litgpt" if name == "litgpt" else "transformers"
     logging.getLogger("torch.utils._pytree").setLevel(logging.ERROR)  # of what libraries register in an old way: nothing a user could do
     try:

@@ -31,11 +31,11 @@ from braingpt.checkpoint import checkpoint, listing
 from braingpt.device.compile import compile_steps
 from braingpt.device.cpu import settle_cpu
 from braingpt.device.device import autocast_dtype, is_out_of_memory
-from braingpt.device.free_memory import available
-from braingpt.errors import Failure, UserError, brief
+from braingpt.device.free_memory import free_memory
+from braingpt.errors import Failure, UserError, one_line
 from braingpt.model.lm import LanguageModel, build
 from braingpt.recipes import Recipe
-from braingpt.utils.formatting import size
+from braingpt.utils.formatting import byte_size
 
 MOST_HELD = 40  # numbers a token and unit of width that reading a prompt holds at once, generously
 LEAST_KEPT = 10  # numbers a token, layer and unit of width that training keeps for the backward pass, at least
@@ -126,7 +126,7 @@ class _Run:
                 if isinstance(error, RuntimeError) and is_out_of_memory(error):
                     raise UserError(self._too_long(name)) from None
                 ready.pop(name, None)
-                self.results.fail(name, stage, brief(error))
+                self.results.fail(name, stage, one_line(error))
         try:
             yield ready
         finally:
@@ -168,17 +168,17 @@ class _Run:
 
     def _check_fit(self, name: str, model: torch.nn.Module) -> None:
         """UserError where a window to train on, or the longest context to write on from, cannot be held: a CPU's system would end the process."""
-        s, free, shape = self.settings, available(self.device), model.config
+        s, free, shape = self.settings, free_memory(self.device), model.config
         least = 16 * model.parameters_total() + 4 * LEAST_KEPT * s.batch * s.context * shape.layers * shape.hidden
         if least > free:
-            raise UserError(f"{self._too_long(name)} (at least {size(least)}, {size(free)} are free)")
+            raise UserError(f"{self._too_long(name)} (at least {byte_size(least)}, {byte_size(free)} are free)")
         for context in s.contexts:
             for rows in s.batches:
                 state = model.state_bytes(context) if isinstance(model, LanguageModel) else 8 * context * shape.layers * shape.hidden
                 need = rows * (state + 4 * MOST_HELD * context * shape.hidden) + 4 * model.parameters_total()
                 if need > free:
                     raise UserError(
-                        f"to write on from {rows} x {context:,} tokens {name} takes about {size(need)}, {size(free)} are free; "
+                        f"to write on from {rows} x {context:,} tokens {name} takes about {byte_size(need)}, {byte_size(free)} are free; "
                         "fewer --contexts or --batches take less"
                     )
 
@@ -192,7 +192,7 @@ class _Run:
                 compiled = self.settings.compile and self.device.type == "cuda"  # compiling itself takes a CPU's memory
                 found[name] = training_memory(self.recipe(name, compiled=compiled), self.settings.device, self.settings.threads, peer)
             except Failure as error:
-                self.results.fail(name, "memory", brief(error))
+                self.results.fail(name, "memory", one_line(error))
         return found
 
     def _speed(self) -> dict[str, Any]:
@@ -253,7 +253,7 @@ class _Run:
                 try:
                     found[name] = few_shot(contender, self.settings.windows)
                 except (RuntimeError, Failure) as error:
-                    found[name] = {"error": brief(error)}
+                    found[name] = {"error": one_line(error)}
         return found
 
     @contextmanager

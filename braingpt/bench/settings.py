@@ -9,7 +9,7 @@ import torch
 from braingpt.bench.peers import check_peer
 from braingpt.device.compile import check_compiler
 from braingpt.device.device import pick_device
-from braingpt.errors import UserError, nearest
+from braingpt.errors import UserError, did_you_mean
 from braingpt.recipes import load_recipe, shipped
 
 CPU_TOKENS = 1024  # a step, where nobody named a batch: what a processor does in a second
@@ -103,9 +103,9 @@ def _check_names(architectures: Sequence[str], size: str, peers: Sequence[str]) 
     names = {name.partition("-")[2] for name in shipped() if name.partition("-")[0] == size}
     sizes = {name.partition("-")[0] for name in shipped() if name.endswith("-dense")}
     if size not in sizes:
-        raise UserError(f"there are no recipes of size '{size}'{nearest(size, sizes)}")
+        raise UserError(f"there are no recipes of size '{size}'{did_you_mean(size, sizes)}")
     if wrong := next((name for name in architectures if name not in names), None):
-        raise UserError(f"unknown architecture '{wrong}' of size {size}{nearest(wrong, names)}")
+        raise UserError(f"unknown architecture '{wrong}' of size {size}{did_you_mean(wrong, names)}")
     if not architectures or len({*architectures, *peers}) < len(architectures) + len(peers):
         raise UserError("name one or more different architectures, like: braingpt bench v1 v2 dense")
     for peer in peers:

@@ -8,7 +8,7 @@ import torch
 from braingpt.bench.clock import Series
 from braingpt.bench.contender import Contender
 from braingpt.device.device import is_out_of_memory
-from braingpt.errors import Failure, brief
+from braingpt.errors import Failure, one_line
 
 Say = Callable[[float, str], None]
 
@@ -58,7 +58,7 @@ def generation(
             try:
                 first, speed, state = contender.write(contender.prompts(rows, context, number), new_tokens if number else warm_tokens)
             except (RuntimeError, Failure) as error:
-                failed[name] = "out of memory" if isinstance(error, RuntimeError) and is_out_of_memory(error) else brief(error)
+                failed[name] = "out of memory" if isinstance(error, RuntimeError) and is_out_of_memory(error) else one_line(error)
                 if contender.device.type == "cuda":
                     torch.cuda.empty_cache()
                 continue

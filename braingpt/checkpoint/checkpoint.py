@@ -32,7 +32,7 @@ from safetensors.torch import load_file, save_file
 from braingpt import __version__
 from braingpt.checkpoint import sharded
 from braingpt.checkpoint.listing import list_checkpoints, remove
-from braingpt.distributed.sharded_tensors import held, is_sharded, put
+from braingpt.distributed.sharded_tensors import assign_full, is_sharded, local_rows
 from braingpt.distributed.world import World
 from braingpt.errors import Failure, UserError
 from braingpt.optim.optimizer import Optimizers, pack_state, templates, unpack_state
@@ -97,7 +97,7 @@ def write(
     Raises OSError when the disk is full or not writable; what was there before stays then.
     """
     folder, together = Path(folder), world or World()
-    temporary = folder.parent / f".{folder.name}.tmp-{together.told(os.getpid())}"
+    temporary = folder.parent / f".{folder.name}.tmp-{together.broadcast(os.getpid())}"
     parts = {"model": tensors.model} | ({} if tensors.training is None else {"optimizer": tensors.training})
 
     def begin() -> None:
@@ -110,7 +110,7 @@ def write(
 
     def own_part() -> dict[str, Any]:
         written = [path for name, part in parts.items() for path in _save_part(part, temporary / name, world)]
-        if together.first:
+        if together.is_rank0:
             written += [path for path in temporary.rglob("*") if path.is_file() and path.suffix != ".safetensors"]
         for path in written:
             path.chmod((temporary / "recipe.yaml").stat().st_mode)  # safetensors makes files only their owner can read
@@ -127,11 +127,11 @@ def write(
         _flush(folder.parent)
 
     try:
-        together.by_first(begin)
-        files = {name: about for found in together.everyone(together.together(own_part)) for name, about in found.items()}
-        together.by_first(lambda: finish(dict(sorted(files.items()))))
+        together.run_on_rank0(begin)
+        files = {name: about for found in together.all_gather(together.run_on_all(own_part)) for name, about in found.items()}
+        together.run_on_rank0(lambda: finish(dict(sorted(files.items()))))
     except BaseException:
-        if together.first:
+        if together.is_rank0:
             shutil.rmtree(temporary, ignore_errors=True)
         raise
     return folder
@@ -194,7 +194,7 @@ def load_weights(model: torch.nn.Module, folder: Path) -> None:
             sharded.load(kept, path)
         else:
             for name, value in tensors.items():
-                put(kept[name], value)
+                assign_full(kept[name], value)
 
 
 def load_training(model: torch.nn.Module, optimizer: Optimizers, folder: Path, average: Average | None = None) -> None:
@@ -263,7 +263,7 @@ def _distinct(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     seen: set[tuple[int, torch.Size]] = set()
     kept = {}
     for name, tensor in state.items():
-        rows = held(tensor)
+        rows = local_rows(tensor)
         key = (rows.data_ptr(), tensor.shape)
         if rows.numel() and key in seen:
             continue

@@ -46,7 +46,7 @@ def generate(
     """Generate text with a trained model, streaming."""
     from braingpt.errors import UserError
     from braingpt.inference.sampling import Sampling
-    from braingpt.inference.text_stream import write
+    from braingpt.inference.text_stream import generate_text
 
     Sampling(temperature, top_k, top_p, seed)  # a wrong setting is told before a model is loaded
     if prompt == "-":
@@ -73,7 +73,7 @@ def generate(
         from braingpt.inference.speculative import SpeculativeDecoder
 
         settings["decoder"] = SpeculativeDecoder(model, draft_layers, least=exit_threshold or 0.0)
-    written = write(model, tokenizer, prompt, language=lang, **settings)
+    written = generate_text(model, tokenizer, prompt, language=lang, **settings)
     if json:
         text = "".join(written)
         result = {

@@ -46,7 +46,7 @@ def inspect_sparsity(
     from braingpt.html.png import check_png, write_png
     from braingpt.inspection.memory_use import remembered
     from braingpt.inspection.page import page, pictures
-    from braingpt.inspection.runner import Text, look
+    from braingpt.inspection.runner import Text, inspect_model
     from braingpt.inspection.runner import growth as grow
     from braingpt.utils.atomic_write import write_whole
 
@@ -66,7 +66,7 @@ def inspect_sparsity(
         side.print("not measured against a dense twin: it does not fit beside the model", soft_wrap=True)
         rounds = 0
     with fitting(context), side.status("opening", refresh_per_second=2) as status:
-        found = look(model, tokenizer, windows, rounds, status.update)
+        found = inspect_model(model, tokenizer, windows, rounds, status.update)
         recalled = remembered(model, taught, windows.windows) if taught else None
         grown = list(grow(_models(checkpoints, model.device, status.update), windows))
     head = {"run": str(folder), "recipe": recipe.name, "step": state["step"], "text": name}
@@ -138,9 +138,9 @@ def _memory(file: Path, state: dict[str, Any]) -> Any:
 
 def _twin_fits(model: Any) -> bool:
     """Whether a dense model with as many parameters has room."""
-    from braingpt.device.free_memory import available
+    from braingpt.device.free_memory import free_memory
 
-    return 1.2 * model.parameters_total() * model.embedding.weight.element_size() < available(model.device)
+    return 1.2 * model.parameters_total() * model.embedding.weight.element_size() < free_memory(model.device)
 
 
 def _print(

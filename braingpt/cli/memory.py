@@ -27,7 +27,7 @@ def add(
     """Remember texts, written once where they surprise the model."""
     from braingpt.checkpoint.checkpoint import weights_hash
     from braingpt.episodic.storage import load_memory, save_memory
-    from braingpt.errors import UserError, nearest
+    from braingpt.errors import UserError, did_you_mean
 
     wanted = [*(texts or []), *(line for line in (read_text(source).splitlines() if source else []) if line.strip())]
     if not wanted or not all(text.strip() for text in wanted):
@@ -36,7 +36,7 @@ def add(
         raise UserError(f"{file} is a folder; name a file" if file.is_dir() else f"there is no folder {file.absolute().parent}")
     model, tokenizer, recipe, state, _ = open_run(run, device, console(json_output=True))
     if lang is not None and lang not in tokenizer.markers:
-        raise UserError(f"unknown language '{lang}'{nearest(lang, tokenizer.markers)}")
+        raise UserError(f"unknown language '{lang}'{did_you_mean(lang, tokenizer.markers)}")
     model.eval()
     if file.exists():
         memory = load_memory(file, weights_hash(state))

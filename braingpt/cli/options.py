@@ -81,10 +81,10 @@ def open_run(
     from braingpt.checkpoint.checkpoint import load_model
     from braingpt.checkpoint.listing import resolve
     from braingpt.device.device import pick_device
-    from braingpt.errors import UserError, nearest
+    from braingpt.errors import UserError, did_you_mean
 
     if dtype not in DTYPES:
-        raise UserError(f"unknown dtype '{dtype}'{nearest(dtype, DTYPES)}")
+        raise UserError(f"unknown dtype '{dtype}'{did_you_mean(dtype, DTYPES)}")
     place = pick_device(None if device == "auto" else device)
     folder = resolve(run)
     if run is None:
@@ -119,10 +119,10 @@ def _check_size(path: Path) -> None:
     """UserError for a text that memory cannot hold with its tokens: about 16 bytes for each of its own."""
     import torch
 
-    from braingpt.device.free_memory import available
+    from braingpt.device.free_memory import free_memory
     from braingpt.errors import UserError
 
-    size, free = path.stat().st_size, available(torch.device("cpu"))
+    size, free = path.stat().st_size, free_memory(torch.device("cpu"))
     if 16 * size > free:
         raise UserError(
             f"{path} is {size / 1e9:,.1f} GB of text, more than {free / 1e9:,.1f} GB of free memory can take at once; "

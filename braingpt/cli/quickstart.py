@@ -123,12 +123,12 @@ def _write(model: Any, tokenizer: Any, shards: "ShardSet", language: str, screen
     """Let the model go on from the first words of a held-out text."""
     from rich.text import Text
 
-    from braingpt.inference.text_stream import write
+    from braingpt.inference.text_stream import generate_text
 
     ids = shards.window("validation", language, 0, min(64, shards.tokens("validation", language))).tolist()
     document = ids[1 : ids.index(tokenizer.eot)] if tokenizer.eot in ids else ids[1:]
     prompt = " ".join(tokenizer.decode(document).split("\n")[0].split()[:3])  # of one line: a diary's date is no part of its first sentence
-    written = write(model, tokenizer, prompt, language=language, max_new_tokens=WRITTEN, temperature=0.6, top_p=0.9, seed=0)
+    written = generate_text(model, tokenizer, prompt, language=language, max_new_tokens=WRITTEN, temperature=0.6, top_p=0.9, seed=0)
     text = "".join(written)
     screen.print(Text.assemble((f"{language}  ", "dim"), (prompt, "bold"), " ".join(text.splitlines())))
     return {"language": language, "prompt": prompt, "text": text, "tokens_per_second": written.tokens_per_second}

@@ -20,7 +20,7 @@ def recipes(context: typer.Context, json_output: Json = False) -> None:
         return
     from rich.table import Table
 
-    from braingpt.utils.formatting import human
+    from braingpt.utils.formatting import short_count
 
     rows = [_row(name) for name in _shipped()]
     if json_output:
@@ -32,7 +32,7 @@ def recipes(context: typer.Context, json_output: Json = False) -> None:
         table.add_column(column, justify="right", no_wrap=True)
     for row in rows:
         figures = [str(row[key]) for key in ("layers", "hidden", "heads")]
-        size = [human(row[key]) for key in ("parameters_total", "parameters_active")]
+        size = [short_count(row[key]) for key in ("parameters_total", "parameters_active")]
         table.add_row(row["name"], *figures, *size, str(row["context"]), f"{row['steps']:,}")
     console().print(table)
 

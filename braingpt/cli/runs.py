@@ -41,15 +41,15 @@ def show(
     """Show one run: how far, how well, how fast, and what went wrong."""
     from braingpt.train.run.progress import validation_line
     from braingpt.train.run.report import open_summary
-    from braingpt.utils.formatting import duration, human
+    from braingpt.utils.formatting import duration, short_count
 
     figures = open_summary(run, folder)
     if json_output:
         print_json(figures)
         return
     lines = [
-        f"{figures['run']}: {figures['name']}, {human(figures['parameters_total'])} parameters, {human(figures['parameters_active'])} active",
-        f"step {figures['step']:,} of {figures['steps']:,}, {human(figures['tokens'])} tokens in {duration(figures['seconds'])}"
+        f"{figures['run']}: {figures['name']}, {short_count(figures['parameters_total'])} parameters, {short_count(figures['parameters_active'])} active",
+        f"step {figures['step']:,} of {figures['steps']:,}, {short_count(figures['tokens'])} tokens in {duration(figures['seconds'])}"
         f" ({number(figures['tokens_per_second'])} tokens/s), last loss {number(figures['loss'])}",
     ]
     if figures["stage"]:
@@ -105,7 +105,7 @@ def compare(
 def _table(found: list[dict[str, Any]]):  # -> rich.table.Table
     from rich.table import Table
 
-    from braingpt.utils.formatting import human
+    from braingpt.utils.formatting import short_count
 
     table = Table(box=None, pad_edge=False)
     table.add_column("run", no_wrap=True)
@@ -115,7 +115,7 @@ def _table(found: list[dict[str, Any]]):  # -> rich.table.Table
         scores = figures["validation"] or {"loss": None, "bits_per_byte": None}
         trouble = figures["skipped"] + figures["spikes"] + figures["rewinds"]
         table.add_row(
-            Path(figures["run"]).name, f"{figures['step']}/{figures['steps']}", human(figures["tokens"]), number(figures["loss"]),
+            Path(figures["run"]).name, f"{figures['step']}/{figures['steps']}", short_count(figures["tokens"]), number(figures["loss"]),
             number(scores["loss"]), number(scores["bits_per_byte"]), number(figures["tokens_per_second"]), str(trouble or "-"),
         )  # fmt: skip
     return table

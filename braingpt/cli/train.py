@@ -70,7 +70,7 @@ def train(
 def _report(result, screen) -> None:
     """Let the finished model write a few words of each language, and write the run's report."""
     from braingpt.checkpoint.load import load
-    from braingpt.inference.text_stream import write
+    from braingpt.inference.text_stream import generate_text
     from braingpt.train.run.report import write_report
 
     with screen.status("writing the report"):
@@ -78,7 +78,7 @@ def _report(result, screen) -> None:
         languages = list((result.validation or {"by_language": {}})["by_language"])[:SAMPLES]
         samples = {
             language: "".join(
-                write(model, tokenizer, "", language=language, max_new_tokens=SAMPLE_TOKENS, temperature=0.8, top_p=0.95, seed=0)
+                generate_text(model, tokenizer, "", language=language, max_new_tokens=SAMPLE_TOKENS, temperature=0.8, top_p=0.95, seed=0)
             )
             for language in languages
         }
@@ -121,48 +121,48 @@ def _print_plan(recipe, folders: list[Path], device: str, screen, json_output: b
 def _plan_table(plan, room: int, on_cpu: bool):  # -> rich.table.Table
     from rich.table import Table
 
-    from braingpt.utils.formatting import human, lasting, size
+    from braingpt.utils.formatting import byte_size, planned_duration, short_count
 
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column()
     table.add_column(justify="right")
-    table.add_row("parameters, total", human(plan.parameters_total))
-    table.add_row("parameters, active for a token", human(plan.parameters_active))
-    table.add_row("forward FLOPs a token", human(plan.flops_per_token))
+    table.add_row("parameters, total", short_count(plan.parameters_total))
+    table.add_row("parameters, active for a token", short_count(plan.parameters_active))
+    table.add_row("forward FLOPs a token", short_count(plan.flops_per_token))
     table.add_row("training FLOPs, whole run", f"{plan.training_flops:.2e}")
-    table.add_row("memory: weights and buffers", size(plan.weights_bytes))
-    table.add_row("memory: gradients", size(plan.gradients_bytes))
-    table.add_row("memory: optimizer", size(plan.optimizer_bytes))
+    table.add_row("memory: weights and buffers", byte_size(plan.weights_bytes))
+    table.add_row("memory: gradients", byte_size(plan.gradients_bytes))
+    table.add_row("memory: optimizer", byte_size(plan.optimizer_bytes))
     if plan.average_bytes:
-        table.add_row("memory: averaged weights", size(plan.average_bytes))
-    table.add_row(f"memory: activations and logits of {plan.micro_batch} windows", size(plan.activations_bytes))
+        table.add_row("memory: averaged weights", byte_size(plan.average_bytes))
+    table.add_row(f"memory: activations and logits of {plan.micro_batch} windows", byte_size(plan.activations_bytes))
     if plan.gathered_bytes:
-        table.add_row("memory: weights and gradients of blocks at work", size(plan.gathered_bytes))
-    table.add_row("memory at the peak", size(plan.peak_bytes))
+        table.add_row("memory: weights and gradients of blocks at work", byte_size(plan.gathered_bytes))
+    table.add_row("memory at the peak", byte_size(plan.peak_bytes))
     if on_cpu:
-        table.add_row("memory of the whole process here", size(plan.resident_bytes))
+        table.add_row("memory of the whole process here", byte_size(plan.resident_bytes))
     if plan.host_bytes:
-        table.add_row("memory of the host: weights, gradients, optimizer", size(plan.host_bytes))
-    table.add_row("memory to be used here", size(room))
+        table.add_row("memory of the host: weights, gradients, optimizer", byte_size(plan.host_bytes))
+    table.add_row("memory to be used here", byte_size(room))
     table.add_row("tokens a step", f"{plan.tokens_per_step:,}")
     table.add_row("steps", f"{plan.steps:,}")
     if len(plan.stages) > 1:
         table.add_row("layers (steps) of the stages of growth", ", ".join(f"{layers} ({steps:,})" for layers, steps in plan.stages))
-    table.add_row("tokens, whole run", human(plan.tokens))
-    table.add_row("tokens in the data", human(plan.data_tokens) if plan.data_tokens else "not prepared")
+    table.add_row("tokens, whole run", short_count(plan.tokens))
+    table.add_row("tokens in the data", short_count(plan.data_tokens) if plan.data_tokens else "not prepared")
     if plan.epochs is not None:
         table.add_row("epochs", f"{plan.epochs:.2f}")
     for language, count in (plan.epochs_by_language or {}).items():
         table.add_row(f"epochs of {language}", f"{count:.2f}")
-    table.add_row("disk a checkpoint", size(plan.checkpoint_bytes))
-    table.add_row("disk, whole run", size(plan.disk_bytes))
+    table.add_row("disk a checkpoint", byte_size(plan.checkpoint_bytes))
+    table.add_row("disk, whole run", byte_size(plan.disk_bytes))
     left_out = "traffic with the host, " if plan.host_bytes else ""
-    table.add_row(f"time here, {left_out}validations and saves not counted", lasting(plan.seconds))
+    table.add_row(f"time here, {left_out}validations and saves not counted", planned_duration(plan.seconds))
     return table
 
 
 def _print_result(result, screen) -> None:
-    from braingpt.utils.formatting import duration, size
+    from braingpt.utils.formatting import byte_size, duration
 
     if not result.taken:
         screen.print(f"{result.run} has no steps left; --set train.steps=N with N above {result.steps} goes on", soft_wrap=True)
@@ -172,7 +172,7 @@ def _print_result(result, screen) -> None:
     skipped = "".join(f", {name}: {count}" for name, count in trouble if count)
     speed = f"{result.tokens / result.seconds:,.0f} tokens/s, " if result.seconds else ""
     screen.print(
-        f"step {result.step}{best}{skipped}; {duration(result.seconds)} of training, {speed}peak memory {size(result.peak_memory_bytes)}\n"
+        f"step {result.step}{best}{skipped}; {duration(result.seconds)} of training, {speed}peak memory {byte_size(result.peak_memory_bytes)}\n"
         f"checkpoint {result.checkpoint}, report {result.run}/report.md\nnext: braingpt generate {result.run}   braingpt eval {result.run}",
         soft_wrap=True,
     )

@@ -8,7 +8,7 @@ from torch import nn
 
 
 @contextlib.contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
+def eval_mode(model: nn.Module) -> Iterator[None]:
     """Evaluation mode and no gradients inside; the mode the model was in comes back."""
     was_training = model.training
     if was_training:  # switching walks over every module: not once a token

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 
-def available(device: torch.device) -> int:
+def free_memory(device: torch.device) -> int:
     """Bytes that could still be taken on `device`: the GPU's free ones, or the machine's within the container's limit."""
     if device.type == "cuda":
         free, total = torch.cuda.mem_get_info(device)

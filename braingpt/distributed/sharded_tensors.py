@@ -12,12 +12,12 @@ def is_sharded(tensor: Tensor) -> bool:
     return hasattr(tensor, "full_tensor")
 
 
-def whole(tensor: Tensor) -> Tensor:
+def full_tensor(tensor: Tensor) -> Tensor:
     """All rows, on every process. All must call this together."""
     return tensor.full_tensor() if is_sharded(tensor) else tensor
 
 
-def held(tensor: Tensor) -> Tensor:
+def local_rows(tensor: Tensor) -> Tensor:
     """The rows this process holds, to be read or written in place."""
     return tensor.to_local() if is_sharded(tensor) else tensor
 
@@ -40,7 +40,7 @@ def sharded_like(rows: Tensor, like: Tensor) -> Tensor:
     return DTensor.from_local(rows, like.device_mesh, like.placements, **layout).to(rows.device)
 
 
-def put(target: Tensor, value: Tensor) -> None:
+def assign_full(target: Tensor, value: Tensor) -> None:
     """Write a `value` that is whole here, or sharded alike, into `target`; nothing where it is `target` itself."""
     if value is not target:
-        held(target).copy_(held(value) if is_sharded(value) else own_rows(value, target))
+        local_rows(target).copy_(local_rows(value) if is_sharded(value) else own_rows(value, target))

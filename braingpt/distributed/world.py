@@ -25,17 +25,17 @@ LOST = ("onnection", "Broken pipe", "remote process")  # in the words of the bac
 
 
 class World:
-    """The processes of a run. With one, every method does nothing but `wrapped`."""
+    """The processes of a run. With one, every method does nothing but `wrap`."""
 
     def __init__(self, rank: int = 0, size: int = 1, sharded: bool = False, offload: bool = False) -> None:
         self.rank, self.size, self.sharded, self.offload = rank, size, sharded, offload
 
     @property
-    def first(self) -> bool:
-        """Whether this process speaks."""
+    def is_rank0(self) -> bool:
+        """Whether this is the first process, the one that writes files and prints."""
         return self.rank == 0
 
-    def wrapped(self, model: nn.Module, device: torch.device) -> nn.Module:
+    def wrap(self, model: nn.Module, device: torch.device) -> nn.Module:
         """The model on its device, with averaged gradients. Buffers are left alone: they are summed when a step is over."""
         if self.sharded:
             return _sharded(model, device, self.size, self.offload)
@@ -48,59 +48,59 @@ class World:
             warnings.simplefilter("ignore", FutureWarning)  # its name from torch 2.13 on does not exist in 2.11
             return DistributedDataParallel(model, device_ids=ids, broadcast_buffers=False, find_unused_parameters=choosing)
 
-    def collecting(self, forward: Any, last: bool) -> AbstractContextManager[None]:
+    def accumulating(self, forward: Any, last: bool) -> AbstractContextManager[None]:
         """Around all pieces of a step but the `last`: gradients stay here. Sharded ones are spread piece by piece, or they would not fit."""
         return forward.no_sync() if self.size > 1 and not self.sharded and not last else nullcontext()
 
-    def summed(self, tensor: Tensor) -> Tensor:
+    def all_reduce(self, tensor: Tensor) -> Tensor:
         """The sum over all processes, in place."""
         if self.size > 1:
             dist.all_reduce(tensor)
         return tensor
 
-    def sum_changes(self, before: list[tuple[Tensor, Tensor]]) -> None:
+    def all_reduce_changes(self, before: list[tuple[Tensor, Tensor]]) -> None:
         """Give each (buffer, former value) the changes of all processes together."""
         if self.size > 1:
             for buffer, value in before:
-                buffer.copy_(value + self.summed(buffer - value))
+                buffer.copy_(value + self.all_reduce(buffer - value))
 
-    def everyone(self, value: T) -> list[T]:
+    def all_gather(self, value: T) -> list[T]:
         """The values of all processes, in their order."""
         found = [value] * self.size
         if self.size > 1:
             dist.all_gather_object(found, value)
         return found
 
-    def told(self, value: Any) -> Any:
+    def broadcast(self, value: Any) -> Any:
         """The first process's value, everywhere."""
         box = [value]
         if self.size > 1:
             dist.broadcast_object_list(box)
         return box[0]
 
-    def together(self, work: Callable[[], T]) -> T:
+    def run_on_all(self, work: Callable[[], T]) -> T:
         """`work()`; an error of one process that a person is told of is raised by all, so that none waits for the others in vain."""
         done, error = None, None
         try:
             done = work()
         except (UserError, Failure, OSError) as failed:
             error = failed
-        errors = self.everyone(error)
+        errors = self.all_gather(error)
         first = next((rank for rank, failed in enumerate(errors) if failed), None)
         if first is None:
             return done
         raise _said(error if first == self.rank else errors[first], elsewhere=first != self.rank)
 
-    def by_first(self, work: Callable[[], T]) -> T:
+    def run_on_rank0(self, work: Callable[[], T]) -> T:
         """What `work()` of the first process gives, everywhere; an error of it is raised by all."""
-        return self.told(self.together(lambda: work() if self.first else None))
+        return self.broadcast(self.run_on_all(lambda: work() if self.is_rank0 else None))
 
-    def alike(self, error: E) -> E:
+    def agree_on_error(self, error: E) -> E:
         """An error that all processes raise, to be said by the first."""
-        return _said(error, elsewhere=not self.first)
+        return _said(error, elsewhere=not self.is_rank0)
 
-    def wait(self) -> None:
-        """Until all are here."""
+    def barrier(self) -> None:
+        """Block until every rank has arrived."""
         if self.size > 1:
             dist.barrier()
 
@@ -131,7 +131,7 @@ def rank_of_environment(name: str = "RANK") -> int:
 
 
 @contextmanager
-def joined(device: torch.device, parallel: str, offload: bool = False) -> Iterator[tuple[World, torch.device]]:
+def join_world(device: torch.device, parallel: str, offload: bool = False) -> Iterator[tuple[World, torch.device]]:
     """This process's world and device, as torchrun's environment says; one process without it. A process group that is there already is
     used and left: torchrun's store serves one only.
     """
@@ -158,11 +158,11 @@ def joined(device: torch.device, parallel: str, offload: bool = False) -> Iterat
         yield world, device
     except UserError as error:
         if not hasattr(error, "said"):  # what only one meets has been agreed on
-            world.alike(error)
+            world.agree_on_error(error)
         raise
     except RuntimeError as error:
         if size > 1 and not isinstance(error, Failure) and any(word in str(error) for word in LOST):
-            raise world.alike(Failure("another process of this run has ended, and with it the run")) from error
+            raise world.agree_on_error(Failure("another process of this run has ended, and with it the run")) from error
         raise
     finally:
         if ours:

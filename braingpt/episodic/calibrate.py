@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from braingpt.device.eval_mode import evaluating
+from braingpt.device.eval_mode import eval_mode
 from braingpt.episodic.gate import READ, Gate, fit
 from braingpt.episodic.keys import KeyMaker, watching
 from braingpt.episodic.memory import episodes
@@ -63,5 +63,5 @@ def _rows(tokenizer: Any, count: int) -> list[list[int]]:
 
 def _read(model: nn.Module, ids_RL: Tensor) -> tuple[Tensor, Tensor]:
     """Logits (R, L, V) and states (R, L, D)."""
-    with evaluating(model), watching(model) as seen:
+    with eval_mode(model), watching(model) as seen:
         return model(ids_RL).logits, seen[0]

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from braingpt.device.eval_mode import evaluating
+from braingpt.device.eval_mode import eval_mode
 from braingpt.episodic.gate import READ, Gate
 from braingpt.episodic.keys import KeyMaker, watching
 from braingpt.episodic.store import Store
@@ -65,7 +65,7 @@ def episodes(model: nn.Module, maker: KeyMaker, ids: list[int]) -> tuple[Tensor,
     """Keys (N, D) and tokens (N,) where the model, reading `ids`, gave the next token less than half."""
     device = model.device
     keys, values, state, past_BTD = [], [], model.new_state(1), maker.past(1, device)
-    with evaluating(model), watching(model) as seen:
+    with eval_mode(model), watching(model) as seen:
         for start in range(0, len(ids) - 1, WINDOW):
             part_BL, after_BL = (torch.tensor([ids[start + i : min(start + WINDOW, len(ids) - 1) + i]], device=device) for i in (0, 1))
             out = model(part_BL, state=state)

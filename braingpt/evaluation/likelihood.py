@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from braingpt.device.eval_mode import evaluating
+from braingpt.device.eval_mode import eval_mode
 
 TOKENS = 2_048  # of a batch: were all of them judged, their logits would be 135 MB at 16,448 entries
 
@@ -64,7 +64,7 @@ def likelihoods(model: nn.Module, pairs: Sequence[Pair], longest: int, tokens: i
         cut.append(left_out)
         readers[ids].append(index)
     order, start = sorted(readers, key=len, reverse=True), 0
-    with evaluating(model):
+    with eval_mode(model):
         while start < len(order):
             batch = order[start : start + max(1, tokens // len(order[start]))]
             start += len(batch)

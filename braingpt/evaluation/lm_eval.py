@@ -24,7 +24,7 @@ from lm_eval.api.model import LM
 from lm_eval.tasks import TaskManager
 from torch import nn
 
-from braingpt.errors import Failure, UserError, nearest
+from braingpt.errors import Failure, UserError, did_you_mean
 from braingpt.evaluation.likelihood import TOKENS, Pair, encode_pair, likelihoods
 from braingpt.evaluation.uncertainty import Figure
 from braingpt.inference.engine import generate_batch
@@ -134,7 +134,7 @@ def open_tasks(names: Sequence[str], known: Sequence[str] = (), files: Path | No
     manager = TaskManager(include_path=None if files is None else str(files))
     for name in names:
         if not manager.match_tasks([name]):
-            close = nearest(name, [*known, *manager.all_tasks])
+            close = did_you_mean(name, [*known, *manager.all_tasks])
             listed = close if "did you mean" in close else f"; {', '.join(known)}, or one of lm-eval's (lm-eval ls tasks)"
             raise UserError(f"unknown task '{name}'{listed}")
     return manager

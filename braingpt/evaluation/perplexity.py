@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from braingpt.device.eval_mode import evaluating
+from braingpt.device.eval_mode import eval_mode
 from braingpt.errors import UserError
 from braingpt.evaluation.uncertainty import Figure, pooled
 
@@ -172,7 +172,7 @@ def windows_of(ids: list[int], context: int, rows: int) -> Iterator[tuple[Tensor
 def score_rows(model: nn.Module, ids_BL: Tensor, targets_BL: Tensor, bytes_V: Tensor, segments_BL: Tensor | None = None) -> list[Score]:
     """The sums of each row, in float64. `bytes_V`: UTF-8 bytes each token stands for, 0 for specials, on the model's device."""
     where = {} if segments_BL is None else {"segments_BL": segments_BL}
-    with evaluating(model):
+    with eval_mode(model):
         loss_BL = model(ids_BL, targets_BL, reduction="none", **where).loss.reshape(targets_BL.shape).double()
         scored_BL = targets_BL != IGNORED
         size_BL = bytes_V[targets_BL.clamp(min=0)] * scored_BL

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import nn
 
-from braingpt.errors import UserError, nearest
+from braingpt.errors import UserError, did_you_mean
 from braingpt.evaluation import perplexity
 from braingpt.evaluation.tasks.in_context import ITEM_TASKS, ITEMS
 from braingpt.evaluation.tasks.in_context import measure as measure_items
@@ -62,7 +62,7 @@ def check_tasks(wanted: Wanted) -> Any:
     if wanted.files is not None and not wanted.files.is_dir():
         raise UserError(f"--task-files {wanted.files}: there is no such folder")
     if importlib.util.find_spec("lm_eval") is None:
-        hint = nearest(wanted.foreign[0], BUILT_IN)
+        hint = did_you_mean(wanted.foreign[0], BUILT_IN)
         raise UserError(f"unknown task '{wanted.foreign[0]}'{hint} (lm-eval's tasks need: pip install 'braingpt[eval]')")
     from braingpt.evaluation.lm_eval import open_tasks
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from braingpt.checkpoint.checkpoint import load_model, save
-from braingpt.errors import UserError, nearest
+from braingpt.errors import UserError, did_you_mean
 from braingpt.model.columns.two_four import packed_two_four
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -23,7 +23,7 @@ def export_checkpoint(source: Path, out: Path, dtype: str = "float32") -> dict[s
     Raises UserError for an unknown dtype, a folder that holds something, or weights too large for float16.
     """
     if dtype not in DTYPES:
-        raise UserError(f"unknown dtype '{dtype}'{nearest(dtype, DTYPES)}")
+        raise UserError(f"unknown dtype '{dtype}'{did_you_mean(dtype, DTYPES)}")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} exists already; name a new folder, or remove it first")
     model, tokenizer, recipe, state = load_model(source)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from braingpt.device.eval_mode import evaluating
+from braingpt.device.eval_mode import eval_mode
 from braingpt.errors import UserError
 from braingpt.inference.sampling import Sampler, Sampling, check_ids
 
@@ -30,7 +30,7 @@ class Decoder:
 
     def read(self, ids_BL: Tensor, segments_BL: Tensor | None = None) -> None:
         """Take in tokens (B, L >= 1) after what was read before. Padding (segment -1) may only stand on the left."""
-        with evaluating(self.model):
+        with eval_mode(self.model):
             out = self.model(ids_BL.to(self.device), state=self.state, segments_BL=segments_BL, last=True)
             self.state = out.state
             self.logits_BV = out.logits[:, -1]
@@ -41,7 +41,7 @@ class Decoder:
 
     def step(self, ids_B: Tensor) -> None:
         """Take in one token a row."""
-        with evaluating(self.model):
+        with eval_mode(self.model):
             self.logits_BV = self.model.step(ids_B, self.state)
 
 

@@ -11,7 +11,7 @@ Shapes: L positions, D hidden, V vocabulary; one row.
 import torch
 from torch import Tensor, nn
 
-from braingpt.device.eval_mode import evaluating
+from braingpt.device.eval_mode import eval_mode
 from braingpt.errors import UserError
 from braingpt.inference.engine import Decoder
 from braingpt.model.cache import KVCache
@@ -53,7 +53,7 @@ class SpeculativeDecoder(Decoder):
             self.logits_BV = self.ready.pop(0)[1]
         else:
             self._go_back()
-            with evaluating(self.model):
+            with eval_mode(self.model):
                 tokens, inside_LD = self._draft(token)
                 logits_LV = self._verify(inside_LD)
             self.logits_BV = logits_LV[:1]

@@ -11,12 +11,12 @@ from typing import Any
 
 from torch import nn
 
-from braingpt.errors import UserError, nearest
+from braingpt.errors import UserError, did_you_mean
 from braingpt.inference.engine import Decoder, stream
 
 
 @dataclass
-class Written:
+class TextStream:
     """What was written so far, and how long it took. Iterate over it to write; read the figures afterwards."""
 
     pieces: Iterator[str]
@@ -47,13 +47,13 @@ def prompt_ids(tokenizer: Any, prompt: str | None, language: str | None = None) 
     With a prompt and no language the language is detected. Raises UserError for an unknown language or text that is not Unicode.
     """
     if language is not None and language not in tokenizer.markers:
-        raise UserError(f"unknown language '{language}'{nearest(language, tokenizer.markers)}")
+        raise UserError(f"unknown language '{language}'{did_you_mean(language, tokenizer.markers)}")
     if not prompt:
         return [tokenizer.markers[language or "ko"]]
     return list(tokenizer.encode(prompt, language=language or "auto"))
 
 
-def write(
+def generate_text(
     model: nn.Module,
     tokenizer: Any,
     prompt: str | None = None,
@@ -65,14 +65,14 @@ def write(
     top_p: float | None = None,
     seed: int | None = None,
     decoder: Decoder | None = None,
-) -> Written:
+) -> TextStream:
     """Text after `prompt`, streamed: `for piece in write(...)`. Settings and errors as in `engine.stream` and `prompt_ids`."""
     ids = prompt_ids(tokenizer, prompt, language)
     sampling = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}
     decoder = decoder or Decoder(model)
     tokens = stream(model, ids, max_new_tokens, **sampling, stop=[tokenizer.eot], banned=unwritable(tokenizer), decoder=decoder)
     names = {marker: name for name, marker in tokenizer.markers.items()}
-    written = Written(iter(()), decoder, len(ids), names.get(ids[0]))
+    written = TextStream(iter(()), decoder, len(ids), names.get(ids[0]))
     written.pieces = _pieces(written, tokens, tokenizer, max_new_tokens)
     return written
 
@@ -82,7 +82,7 @@ def unwritable(tokenizer: Any) -> list[int]:
     return [i for i, size in enumerate(tokenizer.token_bytes().tolist()) if size == 0 and i != tokenizer.eot]
 
 
-def _pieces(written: Written, tokens: Iterator[int], tokenizer: Any, limit: int) -> Iterator[str]:
+def _pieces(written: TextStream, tokens: Iterator[int], tokenizer: Any, limit: int) -> Iterator[str]:
     decoder = tokenizer.stream()
     start = time.perf_counter()
     for token in tokens:

@@ -18,12 +18,12 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from braingpt.device.eval_mode import evaluating
+from braingpt.device.eval_mode import eval_mode
 from braingpt.kernels import dispatch
 from braingpt.kernels.launch import counting, held
 from braingpt.model.config import DenseConfig
 from braingpt.model.lm import LanguageModel, build
-from braingpt.model.work_counters import LayerRecord
+from braingpt.model.work_counters import WorkCounters
 
 STEPS, ROUNDS = 16, 8  # tokens written; rounds of which the lowest time is taken
 PARTS = ("mixer", "mlp")
@@ -33,7 +33,7 @@ LOOKUPS = {"embedding", "index_select", "index", "gather", "take", "_index_put_i
 
 
 @dataclass(frozen=True)
-class Achieved:
+class DenseComparison:
     """One part of one layer, or all of the model (layer None, head included). Each is the share of the dense twin's; None where not known.
 
     promised: arithmetic by the model's closed forms; counted: by its counters while it read.
@@ -66,12 +66,12 @@ def dense_twin(model: LanguageModel) -> LanguageModel:
     return build(DenseConfig(**shape, mlp=mlp, kv_heads=getattr(config, "kv_heads", None))).to(model.device, model.embedding.weight.dtype)
 
 
-def achieved(model: LanguageModel, ids: list[int], context: int, rounds: int = ROUNDS) -> list[Achieved]:
+def achieved(model: LanguageModel, ids: list[int], context: int, rounds: int = ROUNDS) -> list[DenseComparison]:
     """Each part of each layer, then the whole model, over the first window of `context` tokens of `ids`; steps go on behind it."""
     twin = dense_twin(model)
     ids_1L = torch.tensor([ids[:context]], device=model.device)
-    visible = dispatch.chosen("scan", model.embedding.weight) not in UNSEEN
-    with evaluating(model), evaluating(twin):
+    visible = dispatch.select("scan", model.embedding.weight) not in UNSEEN
+    with eval_mode(model), eval_mode(twin):
         seconds = {(who, how): [] for who in (model, twin) for how in (_read, _write)}
         for _ in range(rounds + 1):
             for (who, how), found in seconds.items():
@@ -85,7 +85,7 @@ def achieved(model: LanguageModel, ids: list[int], context: int, rounds: int = R
 
 def _share(
     model: LanguageModel, twin: LanguageModel, key: tuple[int, str] | None, length: int, times: dict, sizes: dict, counts: dict
-) -> Achieved:
+) -> DenseComparison:
     def over(found: dict, how: Callable) -> float | None:
         own, dense = found[model, how], found[twin, how]
         if own is None:
@@ -99,7 +99,7 @@ def _share(
         counted = counts[model].parts.get(key, 0.0) / counts[twin].parts[key]
     layer, part = key or (None, "model")
     found = [over(of, how) for how in (_read, _write) for of in (times, sizes)]
-    return Achieved(layer, part, promised, counted, *found)
+    return DenseComparison(layer, part, promised, counted, *found)
 
 
 def _closed(model: LanguageModel, layer: int, part: str, length: int) -> float:
@@ -211,7 +211,7 @@ class Moved(TorchDispatchMode):
 
 def _arithmetic(model: LanguageModel, ids_1L: Tensor) -> Taken:
     """Operations counted by the layers themselves, while reading, by part."""
-    records = {(layer, part): LayerRecord(layer, part) for layer in range(len(model.blocks)) for part in PARTS}
+    records = {(layer, part): WorkCounters(layer, part) for layer in range(len(model.blocks)) for part in PARTS}
     parts = [(m, r) for (layer, part), r in records.items() for m in getattr(model.blocks[layer], part).modules() if hasattr(m, "record")]
     for module, record in parts:
         module.record = record

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from braingpt.device.eval_mode import evaluating
+from braingpt.device.eval_mode import eval_mode
 from braingpt.episodic.gate import READ
 from braingpt.episodic.keys import watching
 from braingpt.episodic.memory import SURPRISE, EpisodicMemory
@@ -21,7 +21,7 @@ def remembered(model: nn.Module, memory: EpisodicMemory, windows: Sequence[Tenso
     """
     counts = {"tokens": 0, "reads": 0, "believed": 0, "surprising": 0}
     entries = len(memory.store)
-    with evaluating(model), watching(model) as seen:
+    with eval_mode(model), watching(model) as seen:
         for ids_BL in windows:
             ids_BL = ids_BL.to(model.device)
             nats_BL = F.cross_entropy(model(ids_BL).logits[:, :-1].float().transpose(1, 2), ids_BL[:, 1:], reduction="none")

@@ -6,8 +6,8 @@ from typing import Any
 from braingpt.html import svg
 from braingpt.html.page import page as whole_page
 from braingpt.html.page import paragraphs, table
-from braingpt.inspection.dense_twin import Achieved
-from braingpt.inspection.runner import Look
+from braingpt.inspection.dense_twin import DenseComparison
+from braingpt.inspection.runner import Inspection
 from braingpt.tokenizer.pieces import escaped, pieces
 
 SHOWN = 300  # tokens of the coloured text, of each language
@@ -24,7 +24,7 @@ STYLE = (
 )
 
 
-def pictures(look: Look, grown: list[dict[str, Any]]) -> dict[str, str]:
+def pictures(look: Inspection, grown: list[dict[str, Any]]) -> dict[str, str]:
     """Each plot as SVG, by a name fit for a file."""
     drawn = {}
     layers = [str(layer) for layer, won in enumerate(look.trace.winners) if won is not None]
@@ -48,7 +48,7 @@ def pictures(look: Look, grown: list[dict[str, Any]]) -> dict[str, str]:
     return drawn
 
 
-def page(head: dict[str, Any], look: Look, drawn: dict[str, str], tokenizer: Any) -> str:
+def page(head: dict[str, Any], look: Inspection, drawn: dict[str, str], tokenizer: Any) -> str:
     """The HTML of what was found. `head`: the JSON's first entries; `drawn`: of `pictures`."""
     body = [
         paragraphs(f"{look.report.tokens:,} tokens of {head['text']}, windows of {look.report.context}"),
@@ -68,7 +68,7 @@ def page(head: dict[str, Any], look: Look, drawn: dict[str, str], tokenizer: Any
     return whole_page(f"braingpt inspect-sparsity: {head['recipe']}, step {head['step']}", body, STYLE)
 
 
-def _layers(look: Look) -> str:
+def _layers(look: Inspection) -> str:
     rows = [
         [str(row.layer) if row.layer is not None else "all", *(_cell(getattr(row, name)) for name in HEADS)] for row in look.report.layers
     ]
@@ -77,7 +77,7 @@ def _layers(look: Look) -> str:
     return table(["layer", *HEADS.values()], [*rows, total, promise], words=2)
 
 
-def _achieved(found: list[Achieved]) -> str:
+def _achieved(found: list[DenseComparison]) -> str:
     heads = ["layer", "part", "promised", "counted", "reading: time", "bytes", "writing: time", "bytes"]
     rows = []
     for one in found:
@@ -86,7 +86,7 @@ def _achieved(found: list[Achieved]) -> str:
     return table(heads, rows, words=2)
 
 
-def _achieved_bars(whole: Achieved) -> list[tuple[str, float, str]]:
+def _achieved_bars(whole: DenseComparison) -> list[tuple[str, float, str]]:
     names = {"promised": whole.promised, "counted": whole.counted, "time, reading": whole.reading_time, "bytes, reading": whole.reading_bytes,
              "time, writing": whole.writing_time, "bytes, writing": whole.writing_bytes}  # fmt: skip
     return [(name, share, _cell(share)) for name, share in names.items() if share is not None]
@@ -98,7 +98,7 @@ def _cell(value: Any) -> str:
     return "-" if value is None else f"{value:,}" if isinstance(value, int) else str(value)
 
 
-def _coloured(look: Look, tokenizer: Any) -> str:
+def _coloured(look: Inspection, tokenizer: Any) -> str:
     """The first tokens of each part, on a blue as strong as what was spent on them; the figure stands where the pointer rests."""
     parts, ends = [], [*look.starts.values(), len(look.trace.ids)][1:]
     low, high = float(look.spent.min()), float(look.spent.max())

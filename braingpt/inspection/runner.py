@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from braingpt.errors import UserError
-from braingpt.inspection.dense_twin import Achieved, achieved
+from braingpt.inspection.dense_twin import DenseComparison, achieved
 from braingpt.inspection.sparsity import Report, inspect_windows, windows_of
 from braingpt.inspection.specialisation import Told, labels, loads, told
 from braingpt.inspection.trace import Trace, spent, trace
@@ -41,7 +41,7 @@ class Text:
 
 
 @dataclass
-class Look:
+class Inspection:
     """What was found. starts: of `Text`; labels: of each token; loads: by language, layer and column; spent: (N,) of each token; achieved: empty if not measured."""
 
     report: Report
@@ -51,7 +51,7 @@ class Look:
     labels: dict[str, list[str]]
     told: list[Told]
     loads: dict[str, list[list[float]]]
-    achieved: list[Achieved]
+    achieved: list[DenseComparison]
 
     def depths(self) -> list[int]:
         """How many tokens went through 0, 1, ... all layers."""
@@ -67,7 +67,7 @@ class Look:
         return self.report.as_dict() | figures | {"depths": self.depths(), "loads": self.loads, "spent": self.summary()}
 
 
-def look(model: nn.Module, tokenizer: Any, text: Text, rounds: int, say: Callable[[str], None] = lambda what: None) -> Look:
+def inspect_model(model: nn.Module, tokenizer: Any, text: Text, rounds: int, say: Callable[[str], None] = lambda what: None) -> Inspection:
     """Count, follow and, with `rounds` > 0, time the model on the text. `say`: told what is next."""
     say("counting what the layers do")
     report = inspect_windows(model, text.windows)
@@ -77,7 +77,9 @@ def look(model: nn.Module, tokenizer: Any, text: Text, rounds: int, say: Callabl
     timed = achieved(model, text.windows[0][0].tolist(), report.context, rounds) if rounds else []
     say("asking what the columns tell")
     by_language = loads(found, labelled["language"])
-    return Look(report, found, text.starts(), spent(model, found, report.context), labelled, told(found, labelled), by_language, timed)
+    return Inspection(
+        report, found, text.starts(), spent(model, found, report.context), labelled, told(found, labelled), by_language, timed
+    )
 
 
 def growth(models: Iterable[tuple[int, nn.Module]], text: Text) -> Iterator[dict[str, Any]]:

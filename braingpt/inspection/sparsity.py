@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from braingpt.device.eval_mode import evaluating
+from braingpt.device.eval_mode import eval_mode
 from braingpt.errors import UserError
 from braingpt.kernels.sparse_attention.reference import quotas, reach
 from braingpt.model.columns.columns import TwoFourLinear
@@ -80,7 +80,7 @@ def inspect_ids(model: nn.Module, ids: list[int], *, context: int = 256, rows: i
 
 def inspect_windows(model: nn.Module, windows: Sequence[Tensor]) -> Report:
     """`inspect` for windows (B, L) of tokens."""
-    with evaluating(model), model.recording() as records:
+    with eval_mode(model), model.recording() as records:
         for ids_BL in windows:
             ids_BL = ids_BL.to(model.device)
             model(ids_BL, targets_BL=ids_BL)  # a loss in place of logits, which would be large

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from braingpt.device.eval_mode import evaluating
+from braingpt.device.eval_mode import eval_mode
 from braingpt.model.columns.competition import Competition
 from braingpt.model.routing.token_selection import Selection, Selector
 
@@ -42,7 +42,7 @@ def trace(model: nn.Module, windows: Sequence[Tensor]) -> Trace:
     found = Trace(
         [], torch.zeros(layers, total, dtype=torch.bool), torch.ones(layers, total, dtype=torch.bool), [None] * layers, [0] * layers
     )
-    with evaluating(model), _following(model, found) as follower:
+    with eval_mode(model), _following(model, found) as follower:
         for window_BL in windows:
             follower.begin(window_BL, len(found.ids))
             found.ids += window_BL.flatten().tolist()

@@ -81,7 +81,7 @@ def linear_cross_entropy(x_ND: Tensor, weight_VD: Tensor, target_N: Tensor, redu
     Targets of IGNORE (-100) count for nothing; with no target left the mean is 0.
     """
     grad = torch.is_grad_enabled() and (x_ND.requires_grad or weight_VD.requires_grad)
-    if dispatch.chosen("cross_entropy") == "torch" or (grad and reduction == "none"):
+    if dispatch.select("cross_entropy") == "torch" or (grad and reduction == "none"):
         return reference(x_ND, weight_VD, target_N, reduction)
     if grad:
         return _Fused.apply(x_ND, weight_VD, target_N)

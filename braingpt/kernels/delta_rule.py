@@ -111,7 +111,7 @@ def flops(keys: int, values: int, chunk: int) -> int:
 
 def delta(*args, chunk: int = 64, **kwargs) -> tuple[Tensor, Tensor]:
     """The rule by the path that runs here; arguments as `chunked`."""
-    if dispatch.chosen("delta rule") == "chunked":
+    if dispatch.select("delta rule") == "chunked":
         return chunked(*args, chunk=chunk, **kwargs)
     return recurrent(*args, **kwargs)
 

@@ -12,22 +12,22 @@ import torch
 from torch import Tensor
 
 
-class Path(NamedTuple):
+class Backend(NamedTuple):
     """One way to compute an operation."""
 
     name: str
-    why_not: Callable[[], str | None]  # why it cannot run on this machine (None: it can)
-    takes: Callable[[Tensor], bool] = lambda _: True  # whether it is for tensors of this device and type
+    unavailable_reason: Callable[[], str | None]  # why it cannot run on this machine (None: it can)
+    supports: Callable[[Tensor], bool] = lambda _: True  # whether it is for tensors of this device and type
 
 
-_OPERATIONS: dict[str, list[Path]] = {}
+_OPERATIONS: dict[str, list[Backend]] = {}
 
 
 def anywhere() -> None:
-    """The `why_not` of a path that needs nothing."""
+    """The `unavailable_reason` of a backend that needs nothing."""
 
 
-def forced(operation: str) -> str | None:
+def forced_by_env(operation: str) -> str | None:
     """The path of the operation that BRAINGPT_KERNELS asks for, if it does. Raises ValueError if there is none of that name."""
     wanted = os.environ.get("BRAINGPT_KERNELS", "")
     names = [path.name for path in _OPERATIONS[operation]]
@@ -40,22 +40,22 @@ def forced(operation: str) -> str | None:
 
 
 def register(operation: str, *paths: tuple) -> None:
-    """Name the paths of an operation (as `Path`), fastest first, the reference last."""
-    _OPERATIONS[operation] = [Path(*path) for path in paths]
+    """Name the paths of an operation (as `Backend`), fastest first, the reference last."""
+    _OPERATIONS[operation] = [Backend(*path) for path in paths]
 
 
-def chosen(operation: str, tensor: Tensor | None = None) -> str:
+def select(operation: str, tensor: Tensor | None = None) -> str:
     """Name of the path that runs for this tensor; without one, of the best that this machine has."""
-    if (name := forced(operation)) is not None:
+    if (name := forced_by_env(operation)) is not None:
         return name
     here = _runnable(operation)
-    return next(path.name for path in _OPERATIONS[operation] if path.name in here and (tensor is None or path.takes(tensor)))
+    return next(path.name for path in _OPERATIONS[operation] if path.name in here and (tensor is None or path.supports(tensor)))
 
 
 @torch.compiler.assume_constant_result  # looking for libraries is nothing torch.compile could trace
 def _runnable(operation: str) -> tuple[str, ...]:
     """Names of the operation's paths that this machine can run."""
-    return tuple(path.name for path in _OPERATIONS[operation] if path.why_not() is None)
+    return tuple(path.name for path in _OPERATIONS[operation] if path.unavailable_reason() is None)
 
 
 def wrong_choice() -> str | None:
@@ -83,8 +83,8 @@ def report() -> list[dict[str, Any]]:
     _register_all()
     rows = []
     for operation, paths in sorted(_OPERATIONS.items()):
-        runs = chosen(operation)
-        ahead = f"BRAINGPT_KERNELS={os.environ['BRAINGPT_KERNELS']} is set" if forced(operation) else f"{runs} comes first"
-        others = {path.name: path.why_not() or ahead for path in paths if path.name != runs}
+        runs = select(operation)
+        ahead = f"BRAINGPT_KERNELS={os.environ['BRAINGPT_KERNELS']} is set" if forced_by_env(operation) else f"{runs} comes first"
+        others = {path.name: path.unavailable_reason() or ahead for path in paths if path.name != runs}
         rows.append({"operation": operation, "runs": runs, "others": others})
     return rows

@@ -37,7 +37,7 @@ def int8_linear(x: Tensor, values_FD: Tensor, scale_F: Tensor) -> Tensor:
     rows = x.shape[:-1].numel()
     if rows == 1 and x.device.type == "cpu" and torch.compiler.is_compiling():
         return written_out(x, values_FD) * scale_F.to(x.dtype)
-    if rows > MOST_ROWS or x.shape[-1] % INPUTS or torch.compiler.is_compiling() or dispatch.chosen("int8_linear", x) == "torch":
+    if rows > MOST_ROWS or x.shape[-1] % INPUTS or torch.compiler.is_compiling() or dispatch.select("int8_linear", x) == "torch":
         return reference(x, values_FD, scale_F)
     return _packed(x.reshape(rows, -1), values_FD, scale_F).view(*x.shape[:-1], -1)
 

@@ -42,7 +42,7 @@ def gated_norm(y_BLI: Tensor, x_BLI: Tensor, skip_I: Tensor, z_BLI: Tensor, scal
 
 def _learning(x: Tensor) -> bool:
     """Whether the paths below serve: they save work only where there is a backward pass."""
-    return not torch.compiler.is_compiling() and torch.is_grad_enabled() and x.requires_grad and dispatch.chosen("pointwise") != "torch"
+    return not torch.compiler.is_compiling() and torch.is_grad_enabled() and x.requires_grad and dispatch.select("pointwise") != "torch"
 
 
 def is_short(x: Tensor) -> bool:

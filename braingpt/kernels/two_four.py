@@ -107,7 +107,7 @@ def _for_sparse_cores(x: Tensor) -> bool:
 
 def sparse_pays(rows: int, shape: tuple[int, int], dtype: torch.dtype, device: torch.device) -> bool:
     """Whether so many rows are multiplied at least `LEAST_GAIN` times as fast with the compressed weight; rows are rounded up to a power of two."""
-    if dispatch.chosen("two_four", torch.empty(0, dtype=dtype, device=device)) == "torch":
+    if dispatch.select("two_four", torch.empty(0, dtype=dtype, device=device)) == "torch":
         return False
     return gain(1 << max(rows - 1, 0).bit_length(), shape, dtype, device) >= LEAST_GAIN
 

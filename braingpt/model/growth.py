@@ -8,7 +8,7 @@ length.
 
 import torch
 
-from braingpt.distributed.sharded_tensors import is_sharded, whole
+from braingpt.distributed.sharded_tensors import full_tensor, is_sharded
 from braingpt.errors import UserError
 from braingpt.model.config import ModelConfig
 from braingpt.model.growth_stages import stage_config
@@ -28,5 +28,5 @@ def grow(model: LanguageModel, config: ModelConfig, seed: int = 0) -> LanguageMo
     grown = build(config, seed).to(device=device, dtype=model.embedding.weight.dtype).train(model.training)
     own = grown.state_dict()
     for name, value in model.state_dict().items():
-        own[name].copy_(whole(value))
+        own[name].copy_(full_tensor(value))
     return grown

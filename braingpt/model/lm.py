@@ -26,7 +26,7 @@ from braingpt.model.layers import TiedEmbedding, rms_norm
 from braingpt.model.routing.adaptive_depth import Exit, arriving, continuing
 from braingpt.model.routing.early_exit import EarlyExit
 from braingpt.model.sequence_layout import Layout
-from braingpt.model.work_counters import LayerRecord
+from braingpt.model.work_counters import WorkCounters
 
 COMPILED_FORMS = 32  # of a block's step, over kinds of blocks and growing caches; torch's own limit is 8
 
@@ -242,9 +242,9 @@ class LanguageModel(nn.Module):
         return float(sum(rate * count for rate, count in masks)) / sum(count for _, count in masks) if masks else None
 
     @contextmanager
-    def recording(self) -> Iterator[list[LayerRecord]]:
+    def recording(self) -> Iterator[list[WorkCounters]]:
         """Count what each layer does in the forward passes inside the `with`."""
-        records = [LayerRecord(i, block.mixer.kind) for i, block in enumerate(self.blocks)]
+        records = [WorkCounters(i, block.mixer.kind) for i, block in enumerate(self.blocks)]
         parts = [(m, r) for block, r in zip(self.blocks, records, strict=True) for m in block.modules() if hasattr(m, "record")]
         parts += [(exit_, records[end]) for exit_, (_, end) in zip(self.exits, self._spans, strict=False)]
         hooks = [block.register_forward_pre_hook(_arriving(r)) for block, r in zip(self.blocks, records, strict=True)]
@@ -288,7 +288,7 @@ class LanguageModel(nn.Module):
         return sum(block.mixer.state_bytes(round(part * length)) for part, block in zip(share, self.blocks, strict=True))
 
 
-def _reading(records: list[LayerRecord]):
+def _reading(records: list[WorkCounters]):
     """A hook that adds the tokens the model is given."""
 
     def hook(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -299,7 +299,7 @@ def _reading(records: list[LayerRecord]):
     return hook
 
 
-def _arriving(record: LayerRecord):
+def _arriving(record: WorkCounters):
     """A hook that adds the tokens that come as deep as a block."""
 
     def hook(_module: nn.Module, args: tuple[Any, ...]) -> None:

@@ -10,7 +10,7 @@ from braingpt.model.mixers.selective_attention import SelectiveAttention
 
 
 @torch.no_grad()
-def glance(model: LanguageModel) -> dict[str, Tensor]:
+def step_stats(model: LanguageModel) -> dict[str, Tensor]:
     """Scalars on the model's device, each where the model has something of the kind, of the step whose counts `after_step` has not cleared.
 
     Shares in 0..1 as in `train.validation.inside`: tokens `attended`, `columns` computed, `depth` gone through; `imbalance`, the load of the

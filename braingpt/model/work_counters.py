@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 @dataclass
-class LayerRecord:
+class WorkCounters:
     """Sums over the tokens seen while recording. Shares are ratios of two of them."""
 
     layer: int

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from braingpt.device.compile import check_compiler
-from braingpt.distributed.sharded_tensors import held, is_sharded, sharded_like
+from braingpt.distributed.sharded_tensors import is_sharded, local_rows, sharded_like
 from braingpt.errors import UserError
 
 BLOCK = 256
@@ -44,7 +44,7 @@ def quantised(count: int) -> bool:
 
 def stored(key: str, value: Tensor) -> dict[str, Tensor]:
     """The state `key` of a parameter as plain tensors, by the names they are saved under."""
-    rows = held(value)
+    rows = local_rows(value)
     if not hasattr(rows, "codes"):
         return {key: value}
     if is_sharded(value):
@@ -65,7 +65,7 @@ def requantised(optimizer: torch.optim.Optimizer) -> None:
     """Put the moments that were loaded in float32 into 8 bits."""
     for parameter, state in optimizer.state.items():
         for key, signed in SIGNED.items():
-            rows = held(state[key])
+            rows = local_rows(state[key])
             if quantised(rows.numel()) and not hasattr(rows, "codes"):
                 scale = torch.zeros(rows.numel() // BLOCK, device=rows.device)
                 state[key] = sharded_like(_of_codes(torch.zeros_like(rows, dtype=torch.uint8), scale, signed).copy_(rows), parameter)

@@ -9,7 +9,7 @@ in bfloat16 everywhere, which most CPUs emulate; that is why the twenty lines of
 import torch
 from torch import Tensor
 
-from braingpt.distributed.sharded_tensors import held, own_rows, sharded_like, whole
+from braingpt.distributed.sharded_tensors import full_tensor, local_rows, own_rows, sharded_like
 
 MOMENTUM = 0.95
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the quintic iteration, steepest at zero
@@ -67,18 +67,18 @@ class Muon(torch.optim.Optimizer):
             for parameter in group["params"]:
                 if parameter.grad is not None:
                     update = self._direction(parameter, group["parts"])
-                    held(parameter).mul_(1 - group["lr"] * group["weight_decay"]).add_(update, alpha=-group["lr"])
+                    local_rows(parameter).mul_(1 - group["lr"] * group["weight_decay"]).add_(update, alpha=-group["lr"])
                     torch.autograd.graph.increment_version(parameter)
 
     def _direction(self, parameter: Tensor, parts: int) -> Tensor:
         state = self.state[parameter]
         if not state:
             state["momentum"] = torch.zeros_like(parameter)
-        gradient = held(parameter.grad)
-        momentum = held(state["momentum"]).lerp_(gradient, 1 - MOMENTUM)
+        gradient = local_rows(parameter.grad)
+        momentum = local_rows(state["momentum"]).lerp_(gradient, 1 - MOMENTUM)
         update = gradient.lerp(momentum, MOMENTUM)  # Nesterov
         stacked = parameter.ndim > 2  # a part of a stack holds whole matrices; of a single one each process takes the whole step
-        matrix = update if stacked else whole(sharded_like(update, parameter))
+        matrix = update if stacked else full_tensor(sharded_like(update, parameter))
         step = orthogonalised(matrix.unflatten(-2, (parts, -1)) if parts > 1 else matrix)
         step = (RMS * max(step.shape[-2:]) ** 0.5 * step).reshape_as(matrix)
         return step if stacked else own_rows(step, parameter)

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from braingpt.distributed.sharded_tensors import held, put
+from braingpt.distributed.sharded_tensors import assign_full, local_rows
 
 
 class Average:
@@ -27,7 +27,7 @@ class Average:
         """Take in the weights of one more step."""
         self.count += 1
         weight = 1 - min(self.decay, (1 + self.count) / (10 + self.count))
-        ours, new = ([held(tensor.detach()) for tensor in tensors.values()] for tensors in (self.values, self.parameters))
+        ours, new = ([local_rows(tensor.detach()) for tensor in tensors.values()] for tensors in (self.values, self.parameters))
         torch._foreach_lerp_(ours, new, weight)
 
     @contextmanager
@@ -42,9 +42,9 @@ class Average:
     @torch.no_grad()
     def _swap(self) -> None:
         for name, parameter in self.parameters.items():
-            held = parameter.clone()
+            trained = parameter.clone()
             parameter.copy_(self.values[name])
-            self.values[name].copy_(held)
+            self.values[name].copy_(trained)
 
     def take_over(self, shallower: "Average") -> None:
         """Go on from the average of a shallower model that has grown into this one. Its memory is again as young as the youngest weights."""
@@ -55,5 +55,5 @@ class Average:
         """Go on after `count` steps: the model holds the average, as its checkpoint does, and takes the `trained` weights in exchange."""
         self.count = count
         for name, value in trained.items():
-            put(self.values[name], value)
+            assign_full(self.values[name], value)
         self._swap()

@@ -18,8 +18,8 @@ from typing import Any
 
 from torch import nn
 
-from braingpt.errors import UserError, nearest
-from braingpt.inference.text_stream import Written, write
+from braingpt.errors import UserError, did_you_mean
+from braingpt.inference.text_stream import TextStream, generate_text
 
 LARGEST_BODY = 1 << 20  # bytes; a prompt longer than a megabyte is a mistake here
 MOST_TOKENS = 4096  # a request, so that one client cannot hold the lock for ever
@@ -62,7 +62,7 @@ def settings(body: bytes) -> dict[str, Any]:
         raise UserError("the body must be a JSON object")
     for key, value in asked.items():
         if key not in KINDS:
-            raise UserError(f"unknown setting '{key}'{nearest(key, KINDS)}")
+            raise UserError(f"unknown setting '{key}'{did_you_mean(key, KINDS)}")
         wrong_bool = isinstance(value, bool) and KINDS[key] is not bool  # True is an int to isinstance
         if value is not None and (wrong_bool or not isinstance(value, KINDS[key])):
             raise UserError(f"'{key}' must be {_word(KINDS[key])}, not {json.dumps(value, ensure_ascii=False)}")
@@ -122,7 +122,7 @@ class Handler(BaseHTTPRequestHandler):
             left -= len(block)
 
     def _complete(self, asked: dict[str, Any]) -> None:
-        written = write(
+        written = generate_text(
             self.server.model,
             self.server.tokenizer,
             asked.get("prompt"),
@@ -142,7 +142,7 @@ class Handler(BaseHTTPRequestHandler):
         usage["total_tokens"] = sum(usage.values())
         self._json(200, {**head, "choices": [{"index": 0, "text": text, "finish_reason": written.finish}], "usage": usage})
 
-    def _stream(self, head: dict[str, Any], written: Written) -> None:
+    def _stream(self, head: dict[str, Any], written: TextStream) -> None:
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream; charset=utf-8")
         self.send_header("Cache-Control", "no-store")

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import tiktoken
 
-from braingpt.errors import UserError, nearest
+from braingpt.errors import UserError, did_you_mean
 from braingpt.tokenizer import language as languages
 
 # The letters of o200k_base with Hangul taken out of them and given a class of its own, so that no token holds both Hangul and Latin and a
@@ -127,7 +127,7 @@ class Tokenizer:
         if language == "auto":
             return self._marker(languages.detect(text, self.marked)) + self._bpe.encode_ordinary(text)
         if language not in self.markers:
-            raise UserError(f"no marker for language '{language}'{nearest(language, [*self.markers, 'auto', 'split'])}")
+            raise UserError(f"no marker for language '{language}'{did_you_mean(language, [*self.markers, 'auto', 'split'])}")
         return [self.markers[language], *self._bpe.encode_ordinary(text)]
 
     def encode_batch(self, texts: list[str]) -> list[list[int]]:

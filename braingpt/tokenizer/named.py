@@ -11,7 +11,7 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
-from braingpt.errors import UserError, nearest
+from braingpt.errors import UserError, did_you_mean
 from braingpt.tokenizer.encoding import Tokenizer
 
 NAMED = {"gpt2": "r50k_base", "cl100k_base": "cl100k_base", "o200k_base": "o200k_base"}  # "gpt2" has the ranks of r50k_base
@@ -29,7 +29,7 @@ def open_tokenizer(name: str | Path | None) -> Tokenizer:
         return _named(str(name))
     if not Path(name).exists():
         raise UserError(
-            f"there is no tokenizer folder '{name}', made by `braingpt tokenizer train`, nor a vocabulary of that name{nearest(str(name), NAMED)}"
+            f"there is no tokenizer folder '{name}', made by `braingpt tokenizer train`, nor a vocabulary of that name{did_you_mean(str(name), NAMED)}"
         )
     return Tokenizer.load(name)
 

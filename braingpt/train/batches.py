@@ -18,13 +18,13 @@ from braingpt.optim.schedule import length_at
 from braingpt.recipes import Recipe
 
 
-class Piece(NamedTuple):
-    """A micro-batch on the device. `share`: its part of the targets that count in the whole step, of all processes. `segments_BL` None where nothing resets."""
+class MicroBatch(NamedTuple):
+    """A micro-batch on the device. `target_fraction`: its part of the targets that count in the whole step, of all processes. `segments_BL` None where nothing resets."""
 
     ids_BL: Tensor
     targets_BL: Tensor
     segments_BL: Tensor | None
-    share: float
+    target_fraction: float
 
 
 def open_data(folders: Sequence[Path], recipe: Recipe) -> tuple[Any, Any]:
@@ -63,7 +63,7 @@ def training_tokens(shards: Any) -> int:
     return sum(shards.tokens("train", language) for language in shards.languages("train"))
 
 
-class Feed:
+class BatchLoader:
     """The batches of a run, step by step, `micro` rows of `train.context` tokens at a time. `offset`: steps of data passed over.
 
     Of several processes each gets the rows of its `rank`; together they see the same rows, whatever the `world`.
@@ -74,15 +74,15 @@ class Feed:
         self.config, self.device, self.offset = recipe.train, device, 0
         self.rank, self.world = rank, world
         self.seconds = 0.0  # spent on reading the last step's rows
-        self._ready: tuple[Any, list[Piece]] = (None, [])
+        self._ready: tuple[Any, list[MicroBatch]] = (None, [])
 
-    def pieces(self, step: int, micro: int) -> list[Piece]:
+    def micro_batches(self, step: int, micro: int) -> list[MicroBatch]:
         """The step's rows, on their way to the device."""
         self.prepare(step, micro)
         return self._ready[1]
 
     def prepare(self, step: int, micro: int) -> None:
-        """Read and send the step's rows now, so that `pieces` need not: called while the device still computes."""
+        """Read and send the step's rows now, so that `micro_batches` need not: called while the device still computes."""
         if self._ready[0] == (step, micro, self.offset):
             return
         began = time.perf_counter()
@@ -95,7 +95,7 @@ class Feed:
         for ids_BL, targets_BL, *segments in zip(*(part.split(micro) for part in parts), strict=True):
             share = float((targets_BL != -100).sum() / counted)
             moved = [self._move(tensor.reshape(-1, length)) for tensor in (ids_BL, targets_BL, *segments)]
-            pieces.append(Piece(moved[0], moved[1], moved[2] if segments else None, share))
+            pieces.append(MicroBatch(moved[0], moved[1], moved[2] if segments else None, share))
         self._ready = ((step, micro, self.offset), pieces)
         self.seconds = time.perf_counter() - began
 

@@ -18,13 +18,13 @@ from braingpt.train.plan.plan import BACKWARD
 from braingpt.train.recompute import recomputing
 
 
-def take_model(trainer: Any, model: LanguageModel) -> None:
+def build_learner(trainer: Any, model: LanguageModel) -> None:
     """Train this model from now on, with a fresh optimizer and average."""
     config = trainer.config
     trainer.model = model
     if config.recompute:
         recomputing(trainer.model)
-    forward = trainer.world.wrapped(trainer.model, trainer.device)
+    forward = trainer.world.wrap(trainer.model, trainer.device)
     trainer.forward = compile_training(trainer.model, forward, trainer.device) if config.compile else forward
     trainer.flops_per_token = (1 + BACKWARD) * trainer.model.flops_per_token(config.context)
     trainer.optimizer = build_optimizer(trainer.model, config)
@@ -39,7 +39,7 @@ def fresh_model(recipe: Recipe, layers: int) -> LanguageModel:
 def stand_at(trainer: Any, layers: int) -> None:
     """Let the trainer have a model of so many layers, whose weights are still to be filled in; nothing changes where it has."""
     if len(trainer.model.blocks) != layers:
-        take_model(trainer, fresh_model(trainer.recipe, layers))
+        build_learner(trainer, fresh_model(trainer.recipe, layers))
 
 
 def grow_if_due(trainer: Any) -> int | None:
@@ -51,7 +51,7 @@ def grow_if_due(trainer: Any) -> int | None:
     if layers <= before:
         return None
     moments = pack_state(old, trainer.optimizer)
-    take_model(trainer, grow(old, stage_config(trainer.recipe.model, layers), trainer.config.seed))
+    build_learner(trainer, grow(old, stage_config(trainer.recipe.model, layers), trainer.config.seed))
     unpack_state(trainer.model, trainer.optimizer, moments)
     if average:
         trainer.average.take_over(average)

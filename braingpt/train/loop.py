@@ -20,20 +20,20 @@ from braingpt.checkpoint import checkpoint
 from braingpt.device import threads
 from braingpt.device.cpu import denormals_flushed
 from braingpt.device.device import autocast_dtype, matmul_flops, pick_device
-from braingpt.distributed.sharded_tensors import held
-from braingpt.distributed.world import World, joined
+from braingpt.distributed.sharded_tensors import local_rows
+from braingpt.distributed.world import World, join_world
 from braingpt.errors import Failure, UserError
 from braingpt.model.lm import LanguageModel
-from braingpt.model.step_stats import glance
+from braingpt.model.step_stats import step_stats
 from braingpt.optim.optimizer import set_learning_rate
 from braingpt.optim.schedule import layers_at, learning_rate
 from braingpt.recipes import Recipe
-from braingpt.train.batches import Feed, open_data, training_tokens
-from braingpt.train.growth import fresh_model, grow_if_due, stage_of, stage_recipe, take_model
-from braingpt.train.micro_batches import SMALLER, backward, counted, fitting_gradients, put_back
+from braingpt.train.batches import BatchLoader, open_data, training_tokens
+from braingpt.train.growth import build_learner, fresh_model, grow_if_due, stage_of, stage_recipe
+from braingpt.train.micro_batches import SMALLER, accumulate_with_oom_retry, backward, restore_counters, snapshot_counters
 from braingpt.train.plan.plan import plan_run, shortfall
-from braingpt.train.resume import data_identity, of_this_run, run_of, starting_point, state_of, take_up
-from braingpt.train.run.checkpoint_writer import Saver, patiently
+from braingpt.train.resume import data_identity, find_start_checkpoint, of_this_run, restore_from, run_of, state_of
+from braingpt.train.run.checkpoint_writer import Saver, retry_while_disk_full
 from braingpt.train.run.folder import RunFolder, opened, pieces_limit
 from braingpt.train.run.loggers import Loggers
 from braingpt.train.run.progress import Reporter, first_words
@@ -65,11 +65,11 @@ def train(
     with (
         denormals_flushed(),
         threads.restored(),
-        joined(pick_device(device), recipe.train.parallel, recipe.train.offload) as (world, target),
+        join_world(pick_device(device), recipe.train.parallel, recipe.train.offload) as (world, target),
         opened(Path(out), world) as run,
     ):
-        start = world.by_first(lambda: starting_point(run.path, resume, reporter.note))
-        recipe = world.together(lambda: of_this_run(recipe, folders, start))
+        start = world.run_on_rank0(lambda: find_start_checkpoint(run.path, resume, reporter.note))
+        recipe = world.run_on_all(lambda: of_this_run(recipe, folders, start))
         trainer = Trainer(recipe, run, [Path(folder) for folder in recipe.data.folders], target, reporter, world)
         trainer.begin(start)
         try:
@@ -100,10 +100,10 @@ class Trainer:
         self.world = world or World()
         if config.batch % self.world.size:
             raise UserError(f"train.batch ({config.batch}) must be a multiple of the number of processes ({self.world.size})")
-        self.world.together(lambda: self._open(folders))
+        self.world.run_on_all(lambda: self._open(folders))
         self.rows = config.batch // self.world.size  # of each process
         self.dtype = autocast_dtype(config.dtype, device)
-        take_model(self, model or fresh_model(recipe, layers_at(0, recipe)))
+        build_learner(self, model or fresh_model(recipe, layers_at(0, recipe)))
         self.grown_from: int | None = None  # layers before this step, where it began with growing
         self.guard = Guard(config.skip_sigma, device)
         self.micro = min(config.micro_batch or config.batch, self.rows)
@@ -126,27 +126,27 @@ class Trainer:
         """The data, where they suit the recipe."""
         self.tokenizer, self.shards = open_data(folders, self.recipe)
         self.data = data_identity(folders)
-        self.feed = Feed(self.recipe, self.shards, self.tokenizer, self.device, self.world.rank, self.world.size)
+        self.feed = BatchLoader(self.recipe, self.shards, self.tokenizer, self.device, self.world.rank, self.world.size)
 
     def begin(self, start: Path | None) -> None:
         """Take up the checkpoint `start`, or begin anew; make the run folder ready and say what lies ahead."""
         if start:
-            take_up(self, start)
+            restore_from(self, start)
         tokens, epochs = training_tokens(self.shards), self.feed.batches.epochs(self.config.steps)
         resting = {"cpu": 0, self.device.type: 0}  # bytes of the model that lie on host and device already
-        for tensor in map(held, [*self.model.parameters(), *self.model.buffers()]):
+        for tensor in map(local_rows, [*self.model.parameters(), *self.model.buffers()]):
             resting[tensor.device.type] += tensor.numel() * tensor.element_size()
         micro, here = self.micro if start else None, resting[self.device.type]
-        limit = self.world.by_first(lambda: pieces_limit(self.run.path))
+        limit = self.world.run_on_rank0(lambda: pieces_limit(self.run.path))
         plan, room = plan_run(self.recipe, self.device, tokens, epochs, micro, held=here, processes=self.world.size, most=limit)
-        self.micro = min(self.world.everyone(plan.micro_batch))
+        self.micro = min(self.world.all_gather(plan.micro_batch))
         if short := shortfall(plan, room, self.device, resting["cpu"]):
             self.reporter.note(f"it may not fit: {short}; {SMALLER}")
-        self.world.by_first(lambda: self._make_ready(plan.checkpoint_bytes, start))
+        self.world.run_on_rank0(lambda: self._make_ready(plan.checkpoint_bytes, start))
         self._settle_threads(plan.training_flops > SHORT)
         self.peak_flops = matmul_flops(self.device, self.dtype) if plan.training_flops > SHORT else None
         self._recall()
-        self.world.by_first(lambda: self.run.settle(self.best, self.config.keep))  # a kill may have come between a validation and this
+        self.world.run_on_rank0(lambda: self.run.settle(self.best, self.config.keep))  # a kill may have come between a validation and this
         self.reporter.begin(plan.summary(), self.step, self.config.steps)
         for words in first_words(self, start, limit):
             self.reporter.note(words)
@@ -162,11 +162,11 @@ class Trainer:
         """Compute with as many threads as this run did before, or does fastest. Trying leaves no trace."""
         self.threads = threads.chosen(self.device, self.threads)
         if self.threads is None and worth_it:
-            before, drawn, piece = counted(self.model), torch.get_rng_state(), self.feed.pieces(self.step, self.micro)[0]
+            before, drawn, piece = snapshot_counters(self.model), torch.get_rng_state(), self.feed.micro_batches(self.step, self.micro)[0]
             self.model.train()
             self.threads = threads.faster(lambda: backward(self, piece), torch.get_num_threads())
             self.optimizer.zero_grad(set_to_none=True)
-            put_back(before)
+            restore_counters(before)
             torch.set_rng_state(drawn)
         if self.threads:
             torch.set_num_threads(self.threads)
@@ -212,21 +212,21 @@ class Trainer:
         if self.grown_from or self.feed.changes_at(self.step):
             self.guard.new_level()
             self.rehearsed = self.world.size == 1 or self.world.sharded
-        before = counted(self.model)
-        loss, norm = fitting_gradients(self, before)
-        loss, asked = self.world.summed(torch.stack((loss, loss.new_tensor(float(self.stop.asked)))))
-        self.world.sum_changes(before)
+        before = snapshot_counters(self.model)
+        loss, norm = accumulate_with_oom_retry(self, before)
+        loss, asked = self.world.all_reduce(torch.stack((loss, loss.new_tensor(float(self.stop.asked)))))
+        self.world.all_reduce_changes(before)
         skip = self.guard.judge(norm)
         self.optimizer.step(skip)
         self.optimizer.zero_grad(set_to_none=True)
         self.feed.prepare(self.step + 1, self.micro)  # while the device computes
-        seen = glance(self.model) if isinstance(self.model, LanguageModel) else {}
+        seen = step_stats(self.model) if isinstance(self.model, LanguageModel) else {}
         # The only wait for the device.
         loss, norm, skipped, asked, *shares = torch.stack((loss, norm, skip, asked, *seen.values())).tolist()
         self.inside = {name: share for name, share in zip(seen, shares, strict=True) if math.isfinite(share)}
         self.agreed_to_stop = asked > 0
         if skipped:
-            put_back(before)
+            restore_counters(before)
         else:
             self.model.after_step()
             if self.average:
@@ -273,7 +273,7 @@ class Trainer:
         Raises Failure where neither is a help.
         """
         self.saver.finish()
-        self.world.wait()  # until the first process's last checkpoint is there
+        self.world.barrier()  # until the first process's last checkpoint is there
         good = self.run.last_good()
         if good is None or self.rewinds == self.config.rewinds:
             if not self.guard.skipped_in_row:
@@ -281,11 +281,11 @@ class Trainer:
                 self.guard.new_level()
                 return False
             last = f"; the last good checkpoint is {good}" if good else ""
-            raise self.world.alike(Failure(f"{lost}{last}; try a lower train.lr"))
+            raise self.world.agree_on_error(Failure(f"{lost}{last}; try a lower train.lr"))
         astray, offset, rewinds = self.step, self.feed.offset, self.rewinds + 1
         checkpoint.verify(good)
-        take_up(self, good)
-        self.world.wait()
+        restore_from(self, good)
+        self.world.barrier()
         self.run.drop_after(self.step)
         self.feed.offset, self.rewinds = offset + astray - self.step, rewinds
         self._recall()
@@ -294,7 +294,7 @@ class Trainer:
 
     def _validate(self) -> None:
         """Score the validation text; a new best is saved even between two regular saves. A stop drops the validation."""
-        if not self.validates or not (self.world.first or self.world.sharded):  # sharded, all score the same text together
+        if not self.validates or not (self.world.is_rank0 or self.world.sharded):  # sharded, all score the same text together
             return
         with self.stop.droppable() if self.world.size == 1 else nullcontext():  # of several, the others wait for its end
             scores = validate(self)
@@ -307,7 +307,7 @@ class Trainer:
     def _recall(self) -> None:
         """Take up the validations the run folder holds: one may be younger than its checkpoint."""
         self.validation = None
-        for record in self.world.by_first(self.run.validations):
+        for record in self.world.run_on_rank0(self.run.validations):
             self.validation = record
             self._compare(record)
 
@@ -320,7 +320,7 @@ class Trainer:
 
     def _log(self, kind: str, report: Callable[[dict[str, Any]], None], **figures: Any) -> dict[str, Any]:
         record = {"kind": kind, "step": self.step, **figures}
-        patiently(lambda: self.run.log(record), self.reporter.note, self.stop)
+        retry_while_disk_full(lambda: self.run.log(record), self.reporter.note, self.stop)
         if self.loggers:
             self.loggers.log(record)
         report(record)
@@ -341,6 +341,6 @@ class Trainer:
             checkpoint.write(folder, tensors, tokenizer=self.tokenizer, **about, world=writers)
             self.run.settle(best, self.config.keep)
 
-        if self.world.first or writers:
-            self.saver.submit(lambda: patiently(write, self.reporter.note, self.stop, writers))
+        if self.world.is_rank0 or writers:
+            self.saver.submit(lambda: retry_while_disk_full(write, self.reporter.note, self.stop, writers))
         self.saved = folder

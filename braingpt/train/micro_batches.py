@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from braingpt.device.device import autocast, is_out_of_memory
-from braingpt.distributed.sharded_tensors import whole
+from braingpt.distributed.sharded_tensors import full_tensor
 from braingpt.errors import Failure
 from braingpt.train.run.folder import limit_pieces
 from braingpt.train.run.progress import windows
@@ -16,13 +16,13 @@ SMALLER = "--set train.recompute=true or a smaller train.context takes less"
 Counted = list[tuple[Tensor, Tensor]]  # buffers that a forward pass counts into, and what they held before
 
 
-def counted(model: torch.nn.Module) -> Counted:
+def snapshot_counters(model: torch.nn.Module) -> Counted:
     """To undo a forward pass by. Masks, and what is named with a `_`, are made of weights: a forward pass does not change them."""
     counting = (buffer for name, buffer in model.named_buffers() if buffer.dtype != torch.bool and "._" not in name)
     return [(buffer, buffer.clone()) for buffer in counting]
 
 
-def put_back(before: Counted) -> None:
+def restore_counters(before: Counted) -> None:
     """Undo what a forward pass counted into buffers."""
     for buffer, value in before:
         buffer.copy_(value)
@@ -34,12 +34,12 @@ def gradients(trainer: Any) -> tuple[Tensor, Tensor]:
     if trainer.model.early is not None:
         alike = trainer.world.sharded  # who shares weights calls the same blocks, or waits for the others for ever
         trainer.model.early.draws.manual_seed(hash((trainer.config.seed, trainer.step, 0 if alike else trainer.world.rank)))
-    total, pieces = torch.zeros((), device=trainer.device), trainer.feed.pieces(trainer.step, trainer.micro)
+    total, pieces = torch.zeros((), device=trainer.device), trainer.feed.micro_batches(trainer.step, trainer.micro)
     for piece in pieces:
-        with trainer.world.collecting(trainer.forward, last=trainer.rehearsed and piece is pieces[-1]):
+        with trainer.world.accumulating(trainer.forward, last=trainer.rehearsed and piece is pieces[-1]):
             total += backward(trainer, piece)
     parameters = [parameter for parameter in trainer.model.parameters() if parameter.grad is not None]
-    norm = whole(torch.nn.utils.get_total_norm([parameter.grad for parameter in parameters]))
+    norm = full_tensor(torch.nn.utils.get_total_norm([parameter.grad for parameter in parameters]))
     torch.nn.utils.clip_grads_with_norm_(parameters, trainer.config.clip, norm)
     return total, norm.to(trainer.device)
 
@@ -49,11 +49,11 @@ def backward(trainer: Any, piece: Any) -> Tensor:
     where = {} if piece.segments_BL is None else {"segments_BL": piece.segments_BL}
     with autocast(trainer.device, trainer.dtype, cached=not trainer.world.sharded):
         loss = trainer.forward(piece.ids_BL, piece.targets_BL, **where).loss
-    (loss * piece.share * trainer.world.size).backward()  # gradients are averaged, shares are of the whole step
-    return loss.detach() * piece.share
+    (loss * piece.target_fraction * trainer.world.size).backward()  # gradients are averaged, shares are of the whole step
+    return loss.detach() * piece.target_fraction
 
 
-def fitting_gradients(trainer: Any, before: Counted) -> tuple[Tensor, Tensor]:
+def accumulate_with_oom_retry(trainer: Any, before: Counted) -> tuple[Tensor, Tensor]:
     """`gradients`, taken again in pieces of half the size where memory does not suffice. Raises Failure where no piece is small enough.
 
     Who runs out of memory amid an exchange leaves the others waiting. So several processes rehearse the first step of each length without
@@ -63,7 +63,7 @@ def fitting_gradients(trainer: Any, before: Counted) -> tuple[Tensor, Tensor]:
     while True:
         found = _gradients_or_none(trainer)
         if trainer.world.size == 1 or not trainer.rehearsed:
-            fits = all(trainer.world.everyone(found is not None))
+            fits = all(trainer.world.all_gather(found is not None))
         elif found is None:
             raise _next_time(trainer)
         else:
@@ -72,7 +72,7 @@ def fitting_gradients(trainer: Any, before: Counted) -> tuple[Tensor, Tensor]:
             return found
         found = None
         trainer.optimizer.zero_grad(set_to_none=True)
-        put_back(before)
+        restore_counters(before)
         torch.set_rng_state(drawn)
         if fits:
             trainer.rehearsed = True
@@ -91,7 +91,7 @@ def _gradients_or_none(trainer: Any) -> tuple[Tensor, Tensor] | None:
 
 def _halve(trainer: Any) -> None:
     if trainer.micro == 1:
-        raise trainer.world.alike(_too_much(trainer))
+        raise trainer.world.agree_on_error(_too_much(trainer))
     trainer.micro = _smaller(trainer)
     if trainer.device.type == "cuda":
         torch.cuda.empty_cache()

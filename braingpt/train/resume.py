@@ -23,7 +23,7 @@ FREE = (
 )  # fmt: skip
 
 
-def starting_point(out: Path, resume: str | None, note: Callable[[str], None] = lambda text: None) -> Path | None:
+def find_start_checkpoint(out: Path, resume: str | None, note: Callable[[str], None] = lambda text: None) -> Path | None:
     """The checkpoint to go on from, every file of it checked, or None to begin anew.
 
     `resume`: None (the run must be new), "auto" (the newest undamaged checkpoint in `out`, if any), or a run folder or checkpoint.
@@ -77,7 +77,7 @@ def state_of(trainer: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def take_up(trainer: Any, start: Path) -> None:
+def restore_from(trainer: Any, start: Path) -> None:
     """Everything as it was when the checkpoint `start`, which has been verified, was saved."""
     state = checkpoint.read_state(start)
     stand_at(trainer, load_recipe(start / RECIPE).model.layers)

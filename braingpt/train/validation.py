@@ -5,7 +5,7 @@ from contextlib import nullcontext
 from typing import Any
 
 from braingpt.device.device import autocast
-from braingpt.model.work_counters import LayerRecord
+from braingpt.model.work_counters import WorkCounters
 
 ROWS = 8  # windows at a time
 
@@ -23,7 +23,7 @@ def validate(trainer: Any) -> dict[str, Any]:
     return {name: scores[name] for name in ("loss", "bits_per_byte", "by_language")} | {"inside": inside(records)}
 
 
-def inside(records: Sequence[LayerRecord]) -> dict[str, float]:
+def inside(records: Sequence[WorkCounters]) -> dict[str, float]:
     """Shares in 0..1, each where the model has something of the kind: tokens `attended` (that query, in layers that choose them), query-key
     pairs `keys`, `columns` computed, `depth` gone through, arithmetic `computed` of the same shape done densely; and `imbalance`, the load of
     the busiest column over the mean one, averaged over layers (1 is even).
@@ -41,6 +41,6 @@ def inside(records: Sequence[LayerRecord]) -> dict[str, float]:
     return {name: share for name, share in shares.items() if share is not None}
 
 
-def _share(records: Sequence[LayerRecord], part: Callable[[LayerRecord], int], whole: Callable[[LayerRecord], int]) -> float | None:
+def _share(records: Sequence[WorkCounters], part: Callable[[WorkCounters], int], whole: Callable[[WorkCounters], int]) -> float | None:
     total = sum(map(whole, records))
     return sum(map(part, records)) / total if total else None

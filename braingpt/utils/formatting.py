@@ -15,7 +15,7 @@ def percent(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.1f} %"
 
 
-def human(count: float) -> str:
+def short_count(count: float) -> str:
     """A count in thousands, millions, ...: 60.1M."""
     for unit, scale in (("T", 1e12), ("B", 1e9), ("M", 1e6), ("k", 1e3)):
         if abs(count) >= scale:
@@ -23,7 +23,7 @@ def human(count: float) -> str:
     return f"{count:,.0f}"
 
 
-def lasting(seconds: float) -> str:
+def planned_duration(seconds: float) -> str:
     """A duration for planning: 40 s, 12 min, 3.5 h, 12 days."""
     for unit, scale in (("days", 86400 * 2), ("h", 3600), ("min", 60)):
         if seconds >= scale:
@@ -32,7 +32,7 @@ def lasting(seconds: float) -> str:
     return f"{seconds:.0f} s"
 
 
-def size(count: float) -> str:
+def byte_size(count: float) -> str:
     """Bytes in powers of 1000: 1.2 GB."""
     for unit, scale in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if abs(count) >= scale:

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from braingpt.cli.data import view
 from braingpt.cli.data.prepare import app
-from braingpt.data.shards.documents import PER_OCTAVE, Stored, bin_of
+from braingpt.data.shards.documents import PER_OCTAVE, DocumentReader, bin_of
 from braingpt.data.shards.manifest import Manifest, TokenizerFacts
 from braingpt.data.shards.writer import FolderWriter
 from braingpt.errors import Failure, UserError
@@ -77,7 +77,7 @@ def test_drawn_documents_are_the_folders_own_and_different(tmp_path_factory, len
     documents = [[300 + number, *([1000] * length), TOKENIZER.eot] for number, length in enumerate(lengths)]
     if cut:
         documents[-1] = documents[-1][:-1]  # the end was taken for validation
-    stored = Stored(write(tmp_path_factory.mktemp("drawn") / "own", {("train", "ko", "x"): documents}, file_bytes))
+    stored = DocumentReader(write(tmp_path_factory.mktemp("drawn") / "own", {("train", "ko", "x"): documents}, file_bytes))
     drawn = stored.draw(stored.streams(), count, seed)
     assert len(drawn) == min(count, len(documents))
     numbers = [int(document.ids[0]) - 300 for document in drawn]
@@ -99,14 +99,14 @@ def test_long_documents_are_not_drawn_more_often(tmp_path: Path) -> None:
     documents = [[300 + number, *([1000] * (2000 if number % 10 == 0 else 5)), TOKENIZER.eot] for number in range(200)]
     random = np.random.default_rng(0)
     random.shuffle(documents)
-    stored = Stored(write(tmp_path / "own", {("train", "ko", "x"): documents}))
+    stored = DocumentReader(write(tmp_path / "own", {("train", "ko", "x"): documents}))
     drawn = [stored.draw(stored.streams(), 1, seed)[0] for seed in range(300)]
     assert sum(len(document.ids) > 100 for document in drawn) < 75, "a tenth of the documents, 98 % of the tokens"
 
 
 def test_documents_longer_than_a_piece_are_counted_whole(tmp_path: Path, monkeypatch) -> None:
     documents = [[300, *([1000] * length), TOKENIZER.eot] for length in (5, 5000, 0, 2046, 3)]
-    stored = Stored(write(tmp_path / "own", {("train", "ko", "x"): documents}))
+    stored = DocumentReader(write(tmp_path / "own", {("train", "ko", "x"): documents}))
     whole = stored.count()[0]
     monkeypatch.setattr("braingpt.data.shards.documents.PIECE", 64)
     pieces_of_64 = stored.count()[0]
@@ -115,7 +115,7 @@ def test_documents_longer_than_a_piece_are_counted_whole(tmp_path: Path, monkeyp
 
 
 def test_counts_are_those_of_the_text(folder: Path) -> None:
-    korean = Stored(folder).count()[0]
+    korean = DocumentReader(folder).count()[0]
     ids = [token for document in encoded("ko", KOREAN) for token in document]
     assert (korean.documents, korean.tokens) == (len(KOREAN), len(ids))
     assert (korean.characters, korean.bytes) == (sum(map(len, KOREAN)), sum(len(text.encode()) for text in KOREAN))
@@ -234,7 +234,7 @@ def test_the_report_is_one_page_that_loads_nothing(folder: Path, tmp_path: Path,
 def test_the_reports_figures(folder: Path, tmp_path: Path) -> None:
     facts = json.loads(run("report", folder, "--out", tmp_path / "page.html", "--json"))
     assert facts["report"] == str(tmp_path / "page.html") and (tmp_path / "page.html").is_file()
-    manifest = Stored(folder).manifest
+    manifest = DocumentReader(folder).manifest
     assert facts["documents"] == 8 and facts["tokens"] == sum(stream.tokens for stream in manifest.streams)
     assert facts["bytes"] == sum(stream.bytes for stream in manifest.streams)
     english = facts["by_language"]["en"]
@@ -270,7 +270,7 @@ def test_data_of_another_vocabulary_is_prepared_and_shown(tmp_path: Path, monkey
     (tmp_path / "a.jsonl").write_text("".join(json.dumps({"text": f"{korean(number)} {text}"}) + "\n" for number in range(30)), "utf-8")
     out = tmp_path / "own"
     run("prepare", "text", tmp_path / "a.jsonl", "--out", out, "--tokenizer", "cl100k_base")
-    stored = Stored(out)
+    stored = DocumentReader(out)
     assert (stored.manifest.dtype, stored.tokenizer.vocab_size, stored.tokenizer.eot) == ("uint32", 100_341, 100_277)
     document = stored.draw(stored.streams(), 1)[0]
     assert document.ids[0] == stored.tokenizer.markers["ko"] and stored.tokenizer.decode(document.ids).endswith(text)

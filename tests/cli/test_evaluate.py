@@ -100,7 +100,7 @@ def test_a_checkpoint_of_another_architecture_is_one_line(here, braingpt, capsys
 
 def test_texts_and_windows_beyond_memory_are_one_line(here, braingpt, capsys, tmp_path, monkeypatch):
     (tmp_path / "t.txt").write_text("The river flows. " * 50)
-    monkeypatch.setattr("braingpt.device.free_memory.available", lambda device: 1000)
+    monkeypatch.setattr("braingpt.device.free_memory.free_memory", lambda device: 1000)
     assert braingpt("eval", "--text", tmp_path / "t.txt") == 2
     line = capsys.readouterr().err.splitlines()[-1]
     assert "GB of text" in line and "braingpt data prepare text" in line

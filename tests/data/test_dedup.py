@@ -13,7 +13,7 @@ from braingpt.data.dedup.content_hash import content_hash, held_out
 from braingpt.data.dedup.deduplicator import similarity, trigrams
 from braingpt.data.dedup.index import KEYS, RECORD, Index
 from braingpt.data.dedup.minhash import band_keys
-from braingpt.data.prepare.drop_counts import Counts
+from braingpt.data.prepare.drop_counts import DropCounts
 from tests.data.texts import english, korean
 
 
@@ -133,12 +133,12 @@ def resident_of(folder: Path) -> int:
 
 
 def test_counts_go_on_from_their_report() -> None:
-    counts = Counts()
+    counts = DropCounts()
     for number in range(10):
         rule = "short" if number % 2 else "language"
         counts.drop(rule, f"sample {number}" if counts.wants(rule) else "")
         counts.keep()
-        counts = Counts(counts.report())
+        counts = DropCounts(counts.report())
     report = counts.report()
     assert (report["read"], report["kept"]) == (20, 10)
     assert report["dropped"]["short"] == {"documents": 5, "samples": ["sample 1", "sample 3", "sample 5"]}

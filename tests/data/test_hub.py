@@ -19,7 +19,7 @@ from braingpt.data.sources import byte_reader
 from braingpt.data.sources import document_stream as stream_
 from braingpt.data.sources import hub as hub_
 from braingpt.data.sources.catalog import PREPARATIONS
-from braingpt.data.sources.document_stream import Stream
+from braingpt.data.sources.document_stream import DocumentStream
 from braingpt.data.sources.open_streams import check_found, open_streams
 from braingpt.errors import Failure, UserError
 from tests.data.hub_server import Hub
@@ -89,7 +89,7 @@ def serve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
     huggingface_hub.utils._http.close_session()
 
 
-def _open(config: str | None = "tables", id: str = ID, **options) -> tuple[Stream, Counter, list[str]]:
+def _open(config: str | None = "tables", id: str = ID, **options) -> tuple[DocumentStream, Counter, list[str]]:
     counts: Counter = Counter()
     notes: list[str] = []
     [stream] = open_streams(
@@ -104,7 +104,7 @@ def _open(config: str | None = "tables", id: str = ID, **options) -> tuple[Strea
     return stream, counts, notes
 
 
-def _texts(stream: Stream) -> list[str]:
+def _texts(stream: DocumentStream) -> list[str]:
     return [document.text for document in stream]
 
 

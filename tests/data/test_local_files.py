@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from braingpt.data.document import Document
 from braingpt.data.sources import byte_reader, local_files, row_reader
-from braingpt.data.sources.document_stream import Stream
+from braingpt.data.sources.document_stream import DocumentStream
 from braingpt.data.sources.open_streams import open_streams, own_files
 from braingpt.errors import UserError
 
@@ -30,7 +30,7 @@ class Counts(Counter):
         self.sample = sample
 
 
-def _stream(path: Path | list[Path], column: str | None = None) -> tuple[Stream, Counts]:
+def _stream(path: Path | list[Path], column: str | None = None) -> tuple[DocumentStream, Counts]:
     counts = Counts()
     stream = own_files(path if isinstance(path, list) else [path], column, note=lambda line: None, broken=counts.broken)
     return stream, counts

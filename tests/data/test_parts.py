@@ -16,7 +16,7 @@ from braingpt.data.dedup.index import LOG, RECORD
 from braingpt.data.prepare import join as join_module
 from braingpt.data.prepare.join import join
 from braingpt.data.prepare.pipeline import Request, prepare
-from braingpt.data.shards.documents import Stored
+from braingpt.data.shards.documents import DocumentReader
 from braingpt.data.shards.manifest import read_manifest, verify
 from braingpt.errors import UserError
 from braingpt.tokenizer import Tokenizer
@@ -43,7 +43,7 @@ def whole(own: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def documents(folder: Path) -> dict[str, set[str]]:
     """Texts by split, the ending by which near duplicates differ left out."""
-    stored = Stored(folder)
+    stored = DocumentReader(folder)
     found: dict[str, set[str]] = {"train": set(), "validation": set()}
     for stream in stored.manifest.streams:
         for file in stream.files:
@@ -68,7 +68,7 @@ def test_joined_parts_are_the_whole(tmp_path: Path, own: Path, whole: Path, coun
     there, here = documents(whole), documents(tmp_path / "out")
     assert there["train"] | there["validation"] == here["train"] | here["validation"]
     assert not here["train"] & here["validation"]
-    assert verify(tmp_path / "out", read_manifest(tmp_path / "out")) == [] and Stored(tmp_path / "out").problems() == []
+    assert verify(tmp_path / "out", read_manifest(tmp_path / "out")) == [] and DocumentReader(tmp_path / "out").problems() == []
     before = read_manifest(whole)
     for field in ("documents",):
         assert sum(getattr(stream, field) for stream in manifest.streams) == sum(getattr(stream, field) for stream in before.streams)

@@ -17,8 +17,8 @@ from torch.utils._pytree import tree_leaves
 import braingpt
 from braingpt.checkpoint import checkpoint, listing
 from braingpt.checkpoint import sharded as shards
-from braingpt.distributed.sharded_tensors import held
-from braingpt.distributed.world import joined as world_of
+from braingpt.distributed.sharded_tensors import local_rows
+from braingpt.distributed.world import join_world
 from braingpt.errors import Failure, UserError
 from braingpt.model.lm import build
 from braingpt.optim.optimizer import build_optimizer
@@ -198,7 +198,7 @@ class Held(Alive):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))
         for tensor in tree_leaves((args, out)):
-            storage = held(tensor).untyped_storage() if isinstance(tensor, torch.Tensor) and tensor.layout == torch.strided else None
+            storage = local_rows(tensor).untyped_storage() if isinstance(tensor, torch.Tensor) and tensor.layout == torch.strided else None
             if storage is not None and storage._cdata not in self.followed:
                 self.storages[storage._cdata] = weakref.ref(storage)
         alive = {key: found for key, ref in self.storages.items() if (found := ref()) is not None}
@@ -212,12 +212,12 @@ def test_what_is_whole_for_a_while_is_no_more_than_planned(architecture):
     wide = ("model.hidden=64", "model.layers=4", "train.context=64", "train.batch=1", "train.recompute=true", "train.parallel=fsdp")
     recipe = tiny(architecture, *wide)
     ids = torch.randint(0, recipe.model.vocab, (1, 64))
-    with world_of(torch.device("cpu"), recipe.train.parallel, recipe.train.offload) as (world, device):
+    with join_world(torch.device("cpu"), recipe.train.parallel, recipe.train.offload) as (world, device):
         model = build(recipe).train()
         recomputing(model)
-        world.wrapped(model, device)
+        world.wrap(model, device)
         model(ids, ids).loss.backward()
-        resting = [held(tensor) for p in model.parameters() for tensor in (p, p.grad)]
+        resting = [local_rows(tensor) for p in model.parameters() for tensor in (p, p.grad)]
         with Held([*resting, *model.buffers(), ids]) as alive:
             model(ids, ids).loss.backward()
     sizes = [sum(4 * p.numel() for p in block.parameters()) for block in build(recipe).blocks]

@@ -10,7 +10,7 @@ import torch
 from braingpt.checkpoint import checkpoint, listing
 from braingpt.distributed.world import World
 from braingpt.errors import UserError
-from braingpt.train.batches import Feed, open_data
+from braingpt.train.batches import BatchLoader, open_data
 from braingpt.train.loop import Trainer, train
 from braingpt.train.run.folder import RunFolder, read_metrics
 from braingpt.train.run.progress import Reporter
@@ -24,8 +24,8 @@ CPU = torch.device("cpu")
 def test_ranks_together_see_the_rows_of_one(data, world, reset):
     recipe = tiny("dense", f"data.reset_at_documents={reset}")
     tokenizer, shards = open_data([data], recipe)
-    (whole,) = Feed(recipe, shards, tokenizer, CPU).pieces(5, 4)
-    parts = [piece for rank in range(world) for piece in Feed(recipe, shards, tokenizer, CPU, rank, world).pieces(5, 1)]
+    (whole,) = BatchLoader(recipe, shards, tokenizer, CPU).pieces(5, 4)
+    parts = [piece for rank in range(world) for piece in BatchLoader(recipe, shards, tokenizer, CPU, rank, world).pieces(5, 1)]
     assert torch.equal(torch.cat([piece.ids_BL for piece in parts]), whole.ids_BL)
     assert torch.equal(torch.cat([piece.targets_BL for piece in parts]), whole.targets_BL)
     assert sum(piece.share for piece in parts) == pytest.approx(whole.share) == pytest.approx(1)

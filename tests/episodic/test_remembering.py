@@ -7,7 +7,7 @@ from braingpt.episodic.memory import Remembering
 from braingpt.episodic.storage import load_memory, save_memory
 from braingpt.errors import UserError
 from braingpt.inference.engine import generate_batch
-from braingpt.inference.text_stream import prompt_ids, write
+from braingpt.inference.text_stream import generate_text, prompt_ids
 
 FACTS = {
     "지난주에 우리 집에 온 작은 고양이의 이름은": " 콩이예요.",
@@ -36,9 +36,9 @@ def test_an_empty_memory_is_silent(loaded, memory):
 @pytest.mark.parametrize("start", FACTS)
 def test_a_fact_taught_once_is_recalled(loaded, full, start):
     model, tokenizer, _ = loaded
-    with_memory = "".join(write(Remembering(model, full), tokenizer, start, temperature=0, max_new_tokens=12))
+    with_memory = "".join(generate_text(Remembering(model, full), tokenizer, start, temperature=0, max_new_tokens=12))
     assert with_memory == FACTS[start]
-    assert FACTS[start].split(".")[0] not in "".join(write(model, tokenizer, start, temperature=0, max_new_tokens=12))
+    assert FACTS[start].split(".")[0] not in "".join(generate_text(model, tokenizer, start, temperature=0, max_new_tokens=12))
 
 
 def test_step_equals_forward_and_rows_do_not_meet(loaded, full):

@@ -1,7 +1,7 @@
 import pytest
 
 from braingpt.errors import UserError
-from braingpt.inference.text_stream import prompt_ids, unwritable, write
+from braingpt.inference.text_stream import generate_text, prompt_ids, unwritable
 from braingpt.model.config import V2Config
 from braingpt.tokenizer import Tokenizer
 from tests.conftest import awake
@@ -24,7 +24,7 @@ def test_the_prompt_begins_as_a_document_does():
 
 def test_characters_come_whole_and_the_document_end_ends_the_text():
     script = TOKENIZER.encode(TEXT)
-    written = write(Scripted(script), TOKENIZER, "서울", max_new_tokens=200, seed=1)
+    written = generate_text(Scripted(script), TOKENIZER, "서울", max_new_tokens=200, seed=1)
     pieces = list(written)
     assert "".join(pieces) == written.text == TEXT
     assert all("�" not in piece for piece in pieces) and len(pieces) > 5
@@ -35,14 +35,14 @@ def test_characters_come_whole_and_the_document_end_ends_the_text():
 def test_a_character_cut_by_the_limit_is_marked():
     script = TOKENIZER.encode("뷁")  # rare: several byte tokens
     assert len(script) > 1
-    written = write(Scripted(script), TOKENIZER, max_new_tokens=len(script) - 1)
+    written = generate_text(Scripted(script), TOKENIZER, max_new_tokens=len(script) - 1)
     assert "".join(written) == "�" and written.finish == "length"
 
 
 def test_special_tokens_are_never_written():
     """Not even by a model that wants nothing else."""
     script = [TOKENIZER.user, TOKENIZER.pad, TOKENIZER.markers["en"], TOKENIZER.vocab_size - 1] * 2
-    written = write(Scripted(script), TOKENIZER, max_new_tokens=8, seed=0)
+    written = generate_text(Scripted(script), TOKENIZER, max_new_tokens=8, seed=0)
     text = "".join(written)
     assert len(written.tokens) == 8 or written.finish == "stop"
     assert max(written.tokens, default=0) < TOKENIZER.eot and "<|" not in text
@@ -51,12 +51,12 @@ def test_special_tokens_are_never_written():
 
 def test_a_real_model_writes_the_same_text_with_the_same_seed():
     model = awake(V2Config(layers=1, hidden=32, heads=4, mamba={"state": 8, "head": 8}, columns={"count": 4, "width": 8})).float()
-    written = [write(model, TOKENIZER, "Hello", max_new_tokens=20, seed=seed) for seed in (1, 1, 2)]
+    written = [generate_text(model, TOKENIZER, "Hello", max_new_tokens=20, seed=seed) for seed in (1, 1, 2)]
     texts = ["".join(w) for w in written]
     assert texts[0] == texts[1] != texts[2]
     assert texts[0] == TOKENIZER.decode(written[0].tokens)
 
 
 def test_figures_of_nothing():
-    written = write(Scripted([]), TOKENIZER, "Hello", max_new_tokens=0)
+    written = generate_text(Scripted([]), TOKENIZER, "Hello", max_new_tokens=0)
     assert list(written) == [] and written.first_token_seconds is None and written.tokens_per_second is None

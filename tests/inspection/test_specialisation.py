@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from braingpt.inspection.page import page, pictures
-from braingpt.inspection.runner import Text, look
+from braingpt.inspection.runner import Text, inspect_model
 from braingpt.inspection.specialisation import information, labels, loads, script, told
 from braingpt.inspection.trace import Trace
 from braingpt.model.lm import build
@@ -65,7 +65,7 @@ def test_the_page_holds_every_picture_and_loads_nothing(name):
     text = Text.of(
         [("ko", T.encode("한강은 서울을 가로질러 흐른다. " * 6, "ko")), ("en", T.encode("<b>The river & the city</b> " * 6, "en"))], 32
     )
-    found = look(model, T, text, rounds=0)
+    found = inspect_model(model, T, text, rounds=0)
     drawn = pictures(found, [{"step": s, **found.as_dict()["total"]} for s in (1, 2)])
     expected = {"columns-ko", "columns-en", "specialisation"} if name != "nano-dense" else set()
     assert set(drawn) == expected | {"depth", "growth"}

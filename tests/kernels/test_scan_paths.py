@@ -184,14 +184,14 @@ def test_the_tensor_decides(libraries, monkeypatch):
     """With a GPU and both libraries there, CPU tensors still go through the path of CPUs, and float64 through no GPU kernel."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
-    assert dispatch.chosen("scan") == "triton"
-    assert dispatch.chosen("scan", torch.zeros(1)) == "chunked"
+    assert dispatch.select("scan") == "triton"
+    assert dispatch.select("scan", torch.zeros(1)) == "chunked"
     gpu = types.SimpleNamespace(is_cuda=True, dtype=torch.bfloat16)
-    assert dispatch.chosen("scan", gpu) == "triton"
+    assert dispatch.select("scan", gpu) == "triton"
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (7, 5))
-    assert dispatch.chosen("scan", gpu) == "fla"
+    assert dispatch.select("scan", gpu) == "fla"
     gpu.dtype = torch.float64
-    assert dispatch.chosen("scan", gpu) == "chunked"
+    assert dispatch.select("scan", gpu) == "chunked"
 
 
 def test_a_broken_build_is_a_reason(tmp_path, monkeypatch):

@@ -125,9 +125,9 @@ def test_nothing_of_length_times_length_is_held():
 
 def test_what_runs_where(monkeypatch):
     q = torch.zeros(1, 1, 3, 4)
-    assert dispatch.chosen("magnitude_attention", q) == "blocks"
+    assert dispatch.select("magnitude_attention", q) == "blocks"
     monkeypatch.setenv("BRAINGPT_KERNELS", "magnitude_attention=torch")
-    assert dispatch.chosen("magnitude_attention", q) == "torch"
+    assert dispatch.select("magnitude_attention", q) == "torch"
 
 
 def test_rows_that_may_read_fewer_keys_than_others_keep():

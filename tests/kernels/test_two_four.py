@@ -50,7 +50,7 @@ def test_the_gate_stays_dense_where_sparse_does_not_pay(monkeypatch):
     monkeypatch.setattr(two_four, "gain", lambda *shape: asked.append(shape) or {8: 1.2, 1: 1.04}.get(shape[0], 0.0))
     key = ((64, 128), torch.bfloat16, torch.device("cpu"))
     assert not sparse_pays(7, *key) and not asked, "without a GPU nothing is even timed"
-    monkeypatch.setattr(dispatch, "chosen", lambda *_: "sparse tensor cores")
+    monkeypatch.setattr(dispatch, "select", lambda *_: "sparse tensor cores")
     assert sparse_pays(7, *key) and sparse_pays(8, *key) and not sparse_pays(1, *key) and not sparse_pays(9, *key)
     assert [shape[0] for shape in asked] == [8, 8, 1, 16]
 

@@ -64,12 +64,12 @@ def test_gradients_are_those_of_the_winners(count, active, tokens):
 
 @pytest.mark.parametrize("share", [0.0, 0.4, 1.0])
 def test_tokens_that_are_not_there_cost_nothing(share):
-    from braingpt.model.work_counters import LayerRecord
+    from braingpt.model.work_counters import WorkCounters
 
     part = layer().train()
     x = torch.randn(3, 20, 16, dtype=torch.float64, requires_grad=True)
     valid = torch.rand(3, 20) < share
-    part.record = record = LayerRecord(0, "none")
+    part.record = record = WorkCounters(0, "none")
     y = part(x, valid)
     part.record = None
     assert (y[~valid] == 0).all()

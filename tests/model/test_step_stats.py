@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from braingpt.model.lm import build
-from braingpt.model.step_stats import glance
+from braingpt.model.step_stats import step_stats
 from braingpt.train.validation import inside
 from tests.train.conftest import tiny
 
@@ -17,7 +17,7 @@ def test_the_step_tells_what_recording_counts(architecture, overrides, padded):
     segments = torch.zeros_like(ids).masked_fill(torch.arange(64) < 9, -1) if padded else None
     with model.recording() as records:
         model(ids, ids, segments_BL=segments).loss.backward()
-    seen = {name: float(value) for name, value in glance(model).items()}
+    seen = {name: float(value) for name, value in step_stats(model).items()}
     counted = inside(records)
     assert seen.keys() - {"active"} == counted.keys() & seen.keys() - {"active"}
     # Recording counts padding, and the slots that tokens are packed into behind an exit; controllers count tokens.

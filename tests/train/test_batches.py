@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from braingpt.errors import UserError
 from braingpt.optim.schedule import length_at
 from braingpt.recipes import TrainConfig
-from braingpt.train.batches import Feed, open_data
+from braingpt.train.batches import BatchLoader, open_data
 from braingpt.train.loop import train
 from tests.train.conftest import tiny
 from tests.train.test_loop import StopAt, history, same_tensors
@@ -18,13 +18,13 @@ SHORT_FIRST = "train.lengths=[{until: 0.3, context: 8}, {until: 0.6, context: 16
 def feed(data, *overrides):
     recipe = tiny("dense", *overrides)
     tokenizer, shards = open_data([data], recipe)
-    return Feed(recipe, shards, tokenizer, CPU)
+    return BatchLoader(recipe, shards, tokenizer, CPU)
 
 
 def test_short_sequences_are_the_same_tokens_in_pieces(data):
     whole, short = feed(data), feed(data, SHORT_FIRST)
     for step, length in ((0, 8), (5, 8), (6, 16), (11, 16), (12, 32), (19, 32)):
-        (one,), (two,) = whole.pieces(step, 4), short.pieces(step, 4)
+        (one,), (two,) = whole.micro_batches(step, 4), short.micro_batches(step, 4)
         assert two.ids_BL.shape == (4 * 32 // length, length)
         assert torch.equal(one.ids_BL.flatten(), two.ids_BL.flatten()) and torch.equal(one.targets_BL.flatten(), two.targets_BL.flatten())
 

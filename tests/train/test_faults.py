@@ -11,7 +11,7 @@ import pytest
 from braingpt.checkpoint import checkpoint, listing
 from braingpt.train.loop import train
 from braingpt.train.run import checkpoint_writer
-from braingpt.train.run.checkpoint_writer import Saver, patiently
+from braingpt.train.run.checkpoint_writer import Saver, retry_while_disk_full
 from braingpt.train.run.signals import StopRequest, stop_on_signals
 from tests.train.conftest import tiny
 from tests.train.test_loop import StopAt, history, same_tensors
@@ -72,12 +72,12 @@ def test_waiting_ends_with_a_stop_and_other_errors_come_through():
     saving_pause, checkpoint_writer.PAUSE = checkpoint_writer.PAUSE, 0.0
     try:
         with pytest.raises(OSError, match="full"):
-            patiently(full, notes.append, asked)
+            retry_while_disk_full(full, notes.append, asked)
     finally:
         checkpoint_writer.PAUSE = saving_pause
     assert len(notes) == 1
     with pytest.raises(PermissionError):
-        patiently(lambda: (_ for _ in ()).throw(PermissionError(errno.EACCES, "no")), notes.append, StopRequest())
+        retry_while_disk_full(lambda: (_ for _ in ()).throw(PermissionError(errno.EACCES, "no")), notes.append, StopRequest())
 
 
 def test_what_fails_beside_the_training_is_raised_at_the_next_save():

@@ -16,7 +16,7 @@ from braingpt.recipes import load_recipe
 from braingpt.train.growth import grow_if_due
 from braingpt.train.loop import Trainer, train
 from braingpt.train.plan.plan import build_plan
-from braingpt.train.plan.step_cost import demand
+from braingpt.train.plan.step_cost import measure_step_cost
 from braingpt.train.run.folder import RunFolder, read_metrics
 from braingpt.train.run.progress import Reporter
 from braingpt.train.run.report import open_summary
@@ -126,7 +126,7 @@ def test_the_plan_tries_the_time_of_the_mean_stage(monkeypatch):
     )
     monkeypatch.setattr("braingpt.train.plan.step_cost._Learner.step", lambda learner: float(len(learner.model.blocks)))
     times = [
-        demand(tiny("dense", "model.layers=6", "train.steps=1500", *more), CPU).optimizer_seconds
+        measure_step_cost(tiny("dense", "model.layers=6", "train.steps=1500", *more), CPU).optimizer_seconds
         for more in ((), ("train.growth=doubling",))
     ]
     assert times == pytest.approx([6, (100 * 1 + 200 * 2 + 400 * 3 + 800 * 6) / 1500])

@@ -4,8 +4,8 @@ import torch
 from braingpt.model.lm import build
 from braingpt.recipes import load_recipe, shipped
 from braingpt.train.plan.plan import build_plan, plan_run
-from braingpt.train.plan.step_cost import Demand
-from braingpt.utils.formatting import human, size
+from braingpt.train.plan.step_cost import StepCost
+from braingpt.utils.formatting import byte_size, short_count
 from tests.train.conftest import tiny
 
 
@@ -52,13 +52,13 @@ def test_presets_leave_half_of_a_3090_to_activations(name):
 
 
 def test_figures_for_people():
-    assert [human(n) for n in (999, 1500, 60_100_000, 2.59e9)] == ["999", "1.5k", "60.1M", "2.6B"]
-    assert [size(n) for n in (12, 1.5e6, 24e9)] == ["12 B", "1.5 MB", "24.0 GB"]
+    assert [short_count(n) for n in (999, 1500, 60_100_000, 2.59e9)] == ["999", "1.5k", "60.1M", "2.6B"]
+    assert [byte_size(n) for n in (12, 1.5e6, 24e9)] == ["12 B", "1.5 MB", "24.0 GB"]
 
 
 def test_no_step_is_planned_faster_than_matrix_products(monkeypatch):
     """Timings of a few layers differ by nothing, or less, where other programs disturb them."""
-    monkeypatch.setattr("braingpt.train.plan.plan.demand", lambda recipe, device: Demand(0, 0, 0, 0, 0))
+    monkeypatch.setattr("braingpt.train.plan.plan.measure_step_cost", lambda recipe, device: StepCost(0, 0, 0, 0, 0))
     monkeypatch.setattr("braingpt.train.plan.plan.matmul_flops", lambda device, dtype: 1e9)
     plan, _ = plan_run(tiny("dense"), torch.device("cpu"), None, thorough=True)
     assert plan.seconds == pytest.approx(plan.training_flops / 1e9)

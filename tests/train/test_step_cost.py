@@ -1,13 +1,13 @@
 import pytest
 import torch
 
-from braingpt.device.free_memory import available
+from braingpt.device.free_memory import free_memory
 from braingpt.errors import Failure
 from braingpt.model.lm import build
 from braingpt.train import micro_batches
 from braingpt.train.loop import train
 from braingpt.train.plan.plan import build_plan, fitting, plan_run
-from braingpt.train.plan.step_cost import Alive, _Learner, demand, layer_kinds, with_layers
+from braingpt.train.plan.step_cost import Alive, _Learner, layer_kinds, measure_step_cost, with_layers
 from braingpt.train.recompute import recomputing
 from tests.train.conftest import tiny
 from tests.train.test_loop import StopAt, history
@@ -48,7 +48,7 @@ WIDER = ("model.hidden=64", "model.layers=6", "train.context=128", "train.batch=
 def test_a_few_layers_tell_what_all_take(architecture):
     extra = ("model.attention.layers=[1,4]",) if architecture == "v2" else ()
     recipe = tiny(architecture, *WIDER, *extra)
-    assert demand(recipe, CPU).activations(16) == pytest.approx(grads_of(recipe)[0], rel=0.15)
+    assert measure_step_cost(recipe, CPU).activations(16) == pytest.approx(grads_of(recipe)[0], rel=0.15)
 
 
 def test_layers_keep_their_kind():
@@ -71,11 +71,11 @@ def test_recomputed_blocks_take_less_and_give_the_same(tmp_path, data, architect
 
 def test_the_largest_micro_batch_that_fits_is_taken():
     recipe = tiny("dense", "train.batch=12")
-    plan, tried = build_plan(recipe, None), demand(recipe, CPU)
+    plan, tried = build_plan(recipe, None), measure_step_cost(recipe, CPU)
     room = plan.tried(tried, 12, 4).peak_bytes
     assert fitting(plan, tried, 12, room) == 4 and fitting(plan, tried, 12, 10**12) == 12 and fitting(plan, tried, 12, 10) is None
     assert plan_run(recipe, CPU, None)[0].micro_batch == 12 and plan_run(recipe, CPU, None, micro_batch=3)[0].micro_batch == 3
-    assert 0 < available(CPU) < 10**14
+    assert 0 < free_memory(CPU) < 10**14
     single, many = plan.tried(tried, 12, 12), plan.tried(tried, 12, 6)
     assert (
         single.peak_bytes - single.memory_bytes < single.activations_bytes and many.peak_bytes == many.memory_bytes + many.activations_bytes
@@ -89,7 +89,7 @@ def test_out_of_memory_halves_the_pieces_and_goes_on(tmp_path, data, monkeypatch
 
     def short(self):
         if self.micro > 1:
-            self.model(*self.feed.pieces(self.step, self.micro)[0][:2])  # counts into the buffers before it fails
+            self.model(*self.feed.micro_batches(self.step, self.micro)[0][:2])  # counts into the buffers before it fails
             raise torch.OutOfMemoryError("CUDA out of memory")
         return plenty(self)
 
@@ -116,7 +116,7 @@ def test_recomputed_layers_of_several_kinds_are_planned_as_they_are():
     """The block whose recomputation peaks is not always the last: differences between one and two layers would miss the inputs of the others."""
     small = ("train.recompute=true", "train.context=64", "model.layers=6", "model.attention.layers=[2,5]")
     recipe = tiny("v2", *small)
-    planned = demand(recipe, CPU).activations(16)
+    planned = measure_step_cost(recipe, CPU).activations(16)
     whole = _Learner(recipe, layer_kinds(recipe.model), CPU)
     whole.learn(1, 64)
     assert whole.tried(16, 64)[0] <= planned <= 1.1 * whole.tried(16, 64)[0]

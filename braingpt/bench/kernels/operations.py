@@ -118,7 +118,7 @@ def scan_training(s: Shapes) -> Operation:
     inputs, config = _scan_inputs(s, s.context), s.v2.mamba
     inner, chunk = inputs[0].shape[2] * inputs[0].shape[3], min(config.chunk, s.context)
     return Operation(
-        path=dispatch.chosen("scan", inputs[0]),
+        path=dispatch.select("scan", inputs[0]),
         work=s.learning(lambda *t: scan.scan(*t, chunk=config.chunk)[0], inputs),
         flops=BACKWARD * s.tokens * (2 * chunk * (config.state + inner) + 4 * config.state * inner),
         bytes=_moved(inputs, _bytes(inputs[0])),
@@ -166,7 +166,7 @@ def _columns(s: Shapes, tokens: int, learn: bool) -> Operation:
     run = s.learning if learn else _plain
     weights = len(winner.unique()) / config.count * _bytes(weight)  # what no token chooses is not read
     return Operation(
-        path="vectors" if not learn and winner.numel() <= columns_kernel.FEW else dispatch.chosen("columns", x),
+        path="vectors" if not learn and winner.numel() <= columns_kernel.FEW else dispatch.select("columns", x),
         work=run(lambda x, w, p: columns_kernel.columns(x, w, winner, p)[0], (x, weight, share)),
         flops=(BACKWARD if learn else 1) * 4 * winner.numel() * config.width * hidden,
         bytes=_moved((x, share), _bytes(x)) + 3 * weights if learn else weights + 2 * _bytes(x),
@@ -186,7 +186,7 @@ def magnitude_training(s: Shapes) -> Operation:
     reach = sparse_attention.reach(None, s.context, s.context, torch.device("cpu"))
     kept = sparse_attention.quotas(reach, config.keep, config.floor).sum().item()
     return Operation(
-        path=dispatch.chosen("magnitude_attention", qkv[0]),
+        path=dispatch.select("magnitude_attention", qkv[0]),
         work=s.learning(lambda *t: sparse_attention.magnitude_attention(*t, *settings)[0], qkv),
         flops=BACKWARD * 2 * s.batch * s.v1.hidden * (s.context * (s.context + 1) / 2 + kept),
         bytes=_moved(qkv, _bytes(qkv[0])),
@@ -226,7 +226,7 @@ def delta_training(s: Shapes) -> Operation:
     state = torch.zeros(s.batch, config.heads, config.key, config.value, device=s.device)
     inputs = (q, k, v, beta, decay, state)
     return Operation(
-        path=dispatch.chosen("delta rule"),
+        path=dispatch.select("delta rule"),
         work=s.learning(lambda *t: delta_rule.delta(*t, chunk=config.chunk)[0], inputs),
         flops=BACKWARD * s.tokens * config.heads * delta_rule.flops(config.key, config.value, min(config.chunk, s.context)),
         bytes=_moved(inputs, _bytes(v)),
@@ -241,7 +241,7 @@ def cross_entropy_training(s: Shapes) -> Operation:
     x, weight = s.random(s.tokens, s.v2.hidden), s.random(s.v2.vocab, s.v2.hidden, scale=0.02)
     target = torch.randint(s.v2.vocab, (s.tokens,), device=s.device)
     return Operation(
-        path=dispatch.chosen("cross_entropy"),
+        path=dispatch.select("cross_entropy"),
         work=s.learning(lambda x, w: cross_entropy.linear_cross_entropy(x, w, target), (x, weight)),
         flops=BACKWARD * 2 * s.tokens * weight.numel(),
         bytes=_moved((x, weight), 0),
@@ -257,7 +257,7 @@ def int8_row(s: Shapes) -> Operation:
     )
     values, scale = int8.quantize(weight)
     return Operation(
-        path=dispatch.chosen("int8_linear", x),
+        path=dispatch.select("int8_linear", x),
         work=_plain(int8.int8_linear, (x, values, scale)),
         flops=2 * weight.numel(),
         bytes=_bytes(values, scale, x) + 4 * len(weight),

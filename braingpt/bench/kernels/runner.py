@@ -21,7 +21,7 @@ from braingpt.bench.limits import limits
 from braingpt.bench.machine import machine
 from braingpt.device.cpu import settle_cpu
 from braingpt.device.device import is_out_of_memory, pick_device
-from braingpt.errors import UserError, brief, nearest
+from braingpt.errors import UserError, did_you_mean, one_line
 from braingpt.recipes import load_recipe, shipped
 
 CPU_BATCH, GPU_BATCH = 1, 16
@@ -58,12 +58,12 @@ def settle(
     from braingpt.bench.kernels.operations import OPERATIONS
 
     if wrong := next((name for name in operations if name not in OPERATIONS), None):
-        raise UserError(f"unknown operation '{wrong}'{nearest(wrong, OPERATIONS)}")
+        raise UserError(f"unknown operation '{wrong}'{did_you_mean(wrong, OPERATIONS)}")
     if missing := next((name for name in ("v1", "v2") if f"{size}-{name}" not in shipped()), None):
         sizes = {name.rpartition("-")[0] for name in shipped() if name.endswith("-v2")}
-        raise UserError(f"there is no recipe {size}-{missing}{nearest(size, sizes)}")
+        raise UserError(f"there is no recipe {size}-{missing}{did_you_mean(size, sizes)}")
     if dtype not in ("auto", *DTYPES):
-        raise UserError(f"unknown dtype '{dtype}'{nearest(dtype, ('auto', *DTYPES))}")
+        raise UserError(f"unknown dtype '{dtype}'{did_you_mean(dtype, ('auto', *DTYPES))}")
     place = pick_device(device)
     native = place.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     dtype = ("bfloat16" if native else "float32") if dtype == "auto" else dtype
@@ -177,7 +177,7 @@ def _row(name: str, shapes: Any, rounds: int, clock: ColdClock, most: dict[str, 
 
 
 def _reason(error: Exception) -> str:
-    return "out of memory" if isinstance(error, RuntimeError) and is_out_of_memory(error) else brief(error)
+    return "out of memory" if isinstance(error, RuntimeError) and is_out_of_memory(error) else one_line(error)
 
 
 def main(request: dict[str, Any]) -> int:

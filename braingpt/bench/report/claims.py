@@ -6,8 +6,8 @@ The earlier numbers came without data, tokenizer or machine, so those of perplex
 from collections.abc import Callable
 from typing import Any
 
+from braingpt.utils.formatting import byte_size as bytes_in_words
 from braingpt.utils.formatting import percent
-from braingpt.utils.formatting import size as bytes_in_words
 
 Verdict = tuple[bool | None, str]  # reached (None: it cannot be said), what was measured and on what
 

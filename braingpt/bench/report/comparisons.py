@@ -6,7 +6,7 @@ A comparison means something only within a view. Contenders of which too few are
 import statistics
 from typing import Any
 
-from braingpt.utils.formatting import human
+from braingpt.utils.formatting import short_count
 
 TOLERANCE = {"total": 0.02, "active": 0.05}  # parameters that differ by no more count as equal
 BUDGETS = {"tokens": "equal tokens", "time": "equal wall-clock"}
@@ -54,7 +54,7 @@ def _views(report: dict[str, Any], kind: str, budget: str) -> list[dict[str, Any
         hint = (
             "; dense-active has as many active ones as v2" if kind == "active" and "v2" in counts and "dense-active" not in counts else ""
         )
-        told = ", ".join(f"{name} {human(count)}" for name, count in counts.items())
+        told = ", ".join(f"{name} {short_count(count)}" for name, count in counts.items())
         found = [
             view
             | {

@@ -196,7 +196,7 @@ def info(folder: Folder, json_output: Json = False) -> None:
 @app.command()
 def verify(folder: Folder, json_output: Json = False) -> None:
     """Check every file of a prepared folder. Hashes, token ids against the tokenizer, files too many; exit code 1 for a problem."""
-    from braingpt.data.shards.documents import Stored
+    from braingpt.data.shards.documents import DocumentReader
     from braingpt.data.shards.manifest import read_manifest
     from braingpt.data.shards.manifest import verify as problems_of
     from braingpt.errors import Failure
@@ -205,7 +205,7 @@ def verify(folder: Folder, json_output: Json = False) -> None:
     problems = problems_of(folder, manifest)
     if not problems:
         try:
-            problems = Stored(folder).problems()
+            problems = DocumentReader(folder).problems()
         except (ValueError, RuntimeError, OSError) as error:
             problems = [str(error)]
     files = sum(len(stream.files) for stream in manifest.streams)

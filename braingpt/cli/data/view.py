@@ -29,9 +29,9 @@ def sample(
     json_output: Json = False,
 ) -> None:
     """Show documents drawn at random. Decoded, each token in a colour of its own or with a line between."""
-    from braingpt.data.shards.documents import Stored
+    from braingpt.data.shards.documents import DocumentReader
 
-    stored = Stored(folder)
+    stored = DocumentReader(folder)
     documents = stored.draw(stored.streams(language, source, split), count, seed)
     if json_output:
         print_json([_as_json(document, stored.tokenizer, tokens) for document in documents])
@@ -56,11 +56,11 @@ def report(
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
     from braingpt.cli.options import check_target
-    from braingpt.data.shards.documents import Stored
+    from braingpt.data.shards.documents import DocumentReader
     from braingpt.data.shards.report import figures, page
     from braingpt.utils.atomic_write import write_whole
 
-    stored = Stored(folder)
+    stored = DocumentReader(folder)
     target = out or folder.resolve().parent / f"{folder.resolve().name}-report.html"
     check_target(str(target), "--out")
     terminal = console(json_output)

@@ -11,7 +11,7 @@ temperature                      p ~ n^alpha of its tokens n, alpha 0.3 (Conneau
 import math
 from typing import Any, NamedTuple
 
-from braingpt.errors import UserError, nearest
+from braingpt.errors import UserError, did_you_mean
 
 NAMES = ("proportional", "balanced", "temperature")
 ALPHA = 0.3  # the exponent of `temperature` where none is named
@@ -105,7 +105,7 @@ def _weights(mixture: str | dict[str, float], windows: dict[str, int], skipped: 
             if language in skipped:
                 raise UserError(f"data.mixture names '{language}', whose data is shorter than one window; take a smaller train.context")
             if language not in windows:
-                raise UserError(f"data.mixture names '{language}', which the data lacks{nearest(language, windows)}")
+                raise UserError(f"data.mixture names '{language}', which the data lacks{did_you_mean(language, windows)}")
     total = sum(raw.values())
     return {language: weight / total for language, weight in raw.items()}
 

@@ -14,8 +14,8 @@ def shown(text: str) -> str:
     return escaped(" ".join(text[: 4 * SAMPLE_LENGTH].split())[:SAMPLE_LENGTH])
 
 
-class Counts:
-    """Counts of one source. Plain data at any time: `Counts(counts.report())` goes on where it was."""
+class DropCounts:
+    """Counts of one source. Plain data at any time: `DropCounts(counts.report())` goes on where it was."""
 
     def __init__(self, report: dict[str, Any] | None = None) -> None:
         report = report or {"read": 0, "kept": 0, "dropped": {}}

@@ -14,10 +14,10 @@ import numpy as np
 from braingpt import __version__
 from braingpt.data.dedup.deduplicator import Deduplicator
 from braingpt.data.dedup.index import LOG, RECORD, Index
-from braingpt.data.prepare.drop_counts import Counts, shown
+from braingpt.data.prepare.drop_counts import DropCounts, shown
 from braingpt.data.prepare.journal import Journal
 from braingpt.data.prepare.request import difference
-from braingpt.data.shards.manifest import Manifest, Stream, check_sizes, read_manifest
+from braingpt.data.shards.manifest import Manifest, TokenStream, check_sizes, read_manifest
 from braingpt.data.shards.writer import FolderWriter, Place, check_replaceable
 from braingpt.errors import UserError
 from braingpt.tokenizer import Tokenizer
@@ -77,7 +77,7 @@ def join(
     return manifest, tokenizer
 
 
-def leave_log(writer: FolderWriter, index: Index, streams: list[Stream]) -> None:
+def leave_log(writer: FolderWriter, index: Index, streams: list[TokenStream]) -> None:
     """Put a copy of the index' log into the folder of a part, its streams numbered as in the manifest."""
     order = [(stream.split, stream.language, stream.source) for stream in streams]
     number_S = np.array([order.index((one.split, one.language, one.source)) for one in writer.streams], dtype=np.uint16)
@@ -143,13 +143,13 @@ class _Joined:
 
     def __init__(self, writer: FolderWriter, duplicates: Deduplicator, tokenizer: Any) -> None:
         self.writer, self.duplicates, self.tokenizer = writer, duplicates, tokenizer
-        self.counts: dict[str, Counts] = {}
+        self.counts: dict[str, DropCounts] = {}
         self._bytes_V = np.asarray(tokenizer.token_bytes())
 
     def take(self, folder: Path, manifest: Manifest) -> Iterator[float]:
         """Copy what is new of one part; tells the share done."""
         for source, report in manifest.filters.items():
-            self.counts.setdefault(source, Counts()).add(report)
+            self.counts.setdefault(source, DropCounts()).add(report)
         count = (folder / LOG).stat().st_size // RECORD.itemsize
         for begin in range(0, count, SLICE):
             records = np.fromfile(folder / LOG, dtype=RECORD, count=SLICE, offset=begin * RECORD.itemsize)
@@ -172,7 +172,7 @@ class _Joined:
         self.duplicates.end()
 
 
-def _tokens(folder: Path, stream: Stream, record: np.void, dtype: str) -> np.ndarray:
+def _tokens(folder: Path, stream: TokenStream, record: np.void, dtype: str) -> np.ndarray:
     kind = np.dtype(dtype).newbyteorder("<")
     path = folder / stream.files[record["file"]].path
     return np.fromfile(path, dtype=kind, count=int(record["length"]), offset=int(record["at"]) * kind.itemsize)

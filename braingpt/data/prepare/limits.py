@@ -4,7 +4,7 @@ from collections import Counter
 from typing import Any
 
 
-class Caps:
+class Limits:
     """Counts what is kept against `samples` documents and `tokens` tokens of each source and language; None: as many as there are."""
 
     def __init__(self, samples: int | None, tokens: int | None) -> None:

@@ -24,10 +24,10 @@ from braingpt.data.dedup.content_hash import held_out
 from braingpt.data.dedup.deduplicator import Deduplicator
 from braingpt.data.dedup.index import Index
 from braingpt.data.document import Document
-from braingpt.data.prepare.drop_counts import Counts, nothing_kept, shown
+from braingpt.data.prepare.drop_counts import DropCounts, nothing_kept, shown
 from braingpt.data.prepare.join import leave_log
 from braingpt.data.prepare.journal import Journal, changed
-from braingpt.data.prepare.limits import Caps
+from braingpt.data.prepare.limits import Limits
 from braingpt.data.prepare.request import Checked, Request, check, existing, missing_scores
 from braingpt.data.prepare.worker import Chunk, Outcome, Worker, outcomes
 from braingpt.data.shards.manifest import Manifest, TokenizerFacts
@@ -101,11 +101,11 @@ class _Run:
 
     def __init__(self, request: Request, checked: Checked, tokenizer: Any, writer: FolderWriter, note: Any, progress: Any) -> None:
         self.request, self.checked, self.tokenizer, self.writer, self.progress = request, checked, tokenizer, writer, progress
-        self.counts: dict[str, Counts] = {}
+        self.counts: dict[str, DropCounts] = {}
         self.notes: list[str] = []
         self._note = note
         self._broken: list[tuple[str, str, str]] = []  # rows read since the last document
-        self._caps = Caps(checked.max_samples, request.max_tokens)
+        self._caps = Limits(checked.max_samples, request.max_tokens)
         self._current = 0  # stream
         self._bytes = 0
         self._held = False  # the splits are settled
@@ -194,7 +194,7 @@ class _Run:
             return
         self.writer.restore(state["writer"])
         self._open_index(state["documents"])
-        self.counts = {source: Counts(report) for source, report in state["counts"].items()}
+        self.counts = {source: DropCounts(report) for source, report in state["counts"].items()}
         self._caps.restore(state["caps"])
         self._positions, self._current, self._bytes, self._held = state["positions"], state["current"], state["bytes"], state["held"]
         for stream, position in zip(self.streams, self._positions, strict=True):
@@ -261,7 +261,7 @@ class _Run:
         if self._is_full(chunk.stream):  # it was read before that was known
             return
         source = self.streams[chunk.stream].source
-        counts = self.counts.setdefault(source, Counts())
+        counts = self.counts.setdefault(source, DropCounts())
         for _, rule, sample in chunk.broken:
             counts.drop(rule, shown(sample))
         ids = np.split(outcome.ids, np.cumsum(outcome.lengths)[:-1]) if len(outcome.lengths) else []

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import yaml
 from pydantic import BeforeValidator, Field, ValidationError
 
-from braingpt.errors import UserError, nearest
+from braingpt.errors import UserError, did_you_mean
 from braingpt.model.config import Settings
 
 DEFAULT = Path(__file__).parent / "default.yaml"
@@ -268,7 +268,7 @@ def _explain(error: dict[str, Any]) -> str:
     path = [str(part) for part in error["loc"]]
     key = ".".join(path)
     if error["type"] == "extra_forbidden":
-        return f"unknown quality setting '{key}'{nearest(path[-1], _siblings(path[:-1]))}"
+        return f"unknown quality setting '{key}'{did_you_mean(path[-1], _siblings(path[:-1]))}"
     if error["type"] == "missing":
         return f"the quality settings lack '{key}'"
     if error["type"] == "model_type":

@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from braingpt.data.shards.manifest import SPLITS, Manifest, Stream, check_sizes, command_for, read_manifest
-from braingpt.errors import UserError, nearest
+from braingpt.data.shards.manifest import SPLITS, Manifest, TokenStream, check_sizes, command_for, read_manifest
+from braingpt.errors import UserError, did_you_mean
 from braingpt.tokenizer import Tokenizer
 
 PIECE = 1 << 20  # tokens looked at at once
@@ -36,7 +36,7 @@ class StoredDocument(NamedTuple):
 class Counted:
     """What one stream's tokens say. `documents` are those that end in it; `characters` and `bytes` are of their text."""
 
-    stream: Stream
+    stream: TokenStream
     documents: int = 0
     tokens: int = 0
     characters: int = 0
@@ -61,7 +61,7 @@ def bin_of(length_N: np.ndarray) -> np.ndarray:
     return np.floor(np.log2(length_N) * PER_OCTAVE + 1e-9).astype(np.int64)
 
 
-class Stored:
+class DocumentReader:
     """A prepared folder and the tokenizer in it. UserError when it is not one, is damaged, or holds another tokenizer than its tokens'."""
 
     def __init__(self, folder: Path) -> None:
@@ -72,7 +72,7 @@ class Stored:
         if self.tokenizer.fingerprint != self.manifest.tokenizer.fingerprint:
             raise UserError(f"{folder / 'tokenizer'} is not the tokenizer of these tokens; prepare it again: {command_for(folder)} --force")
 
-    def streams(self, language: str | None = None, source: str | None = None, split: str | None = None) -> list[Stream]:
+    def streams(self, language: str | None = None, source: str | None = None, split: str | None = None) -> list[TokenStream]:
         """The streams that are asked for, None standing for any. UserError where a name is not there, or nothing goes together."""
         every = self.manifest.streams
         for name, asked, there in (
@@ -81,13 +81,13 @@ class Stored:
             ("split", split, set(SPLITS)),
         ):
             if asked is not None and asked not in there:
-                raise UserError(f"{self.folder} has no {name} '{asked}'{nearest(asked, there)}")
+                raise UserError(f"{self.folder} has no {name} '{asked}'{did_you_mean(asked, there)}")
         chosen = [one for one in every if language in (None, one.language) and source in (None, one.source) and split in (None, one.split)]
         if not chosen:
             raise UserError(f"{self.folder} holds no documents of language '{language}' from '{source}' in split '{split}'")
         return chosen
 
-    def draw(self, streams: list[Stream], count: int, seed: int = 0) -> list[StoredDocument]:
+    def draw(self, streams: list[TokenStream], count: int, seed: int = 0) -> list[StoredDocument]:
         """`count` different documents (fewer where there are fewer), the same ones for the same seed.
 
         Each is the document after a token drawn at random, so that long ones are not drawn more often than short ones.
@@ -171,7 +171,7 @@ class Stored:
             start, size = start + size, min(2 * size, PIECE)
         return len(ids) - 1
 
-    def _document(self, stream: Stream, path: str, ids: np.ndarray, start: int) -> StoredDocument:
+    def _document(self, stream: TokenStream, path: str, ids: np.ndarray, start: int) -> StoredDocument:
         end = self._next_end(ids, start)
         whole = int(ids[end]) == self.tokenizer.eot
         return StoredDocument(stream.split, stream.language, stream.source, path, start, ids[start : end + 1].astype(np.int64), whole)

@@ -42,7 +42,7 @@ class ShardFile(_Record):
         return path
 
 
-class Stream(_Record):
+class TokenStream(_Record):
     """Counts of one language of one source in one split; `bytes` are of UTF-8 text, before tokenizing."""
 
     split: Literal["train", "validation"]
@@ -74,7 +74,7 @@ class Manifest(_Record):
     parameters: dict[str, Any]
     tokenizer: TokenizerFacts
     dtype: Literal["uint16", "uint32"]
-    streams: list[Stream]
+    streams: list[TokenStream]
     filters: dict[str, Any]
     revisions: dict[str, str] = Field(default_factory=dict)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from braingpt.data.shards.documents import PER_OCTAVE, Counted, Stored, StoredDocument
+from braingpt.data.shards.documents import PER_OCTAVE, Counted, DocumentReader, StoredDocument
 from braingpt.data.shards.manifest import Manifest
 from braingpt.html import page as html
 from braingpt.html.page import table
@@ -25,7 +25,7 @@ STYLE = """
 """
 
 
-def figures(stored: Stored, counted: Sequence[Counted]) -> dict[str, Any]:
+def figures(stored: DocumentReader, counted: Sequence[Counted]) -> dict[str, Any]:
     """The page's numbers as plain values: totals, and figures by language and by stream. Characters and bytes are of the text."""
     languages = list(dict.fromkeys(one.stream.language for one in counted))
     return {
@@ -71,7 +71,7 @@ def _quantile(lengths: np.ndarray, share: float) -> int | None:
     return round(2 ** ((bin_number + 0.5) / PER_OCTAVE))
 
 
-def page(stored: Stored, counted: Sequence[Counted], facts: dict[str, Any]) -> str:
+def page(stored: DocumentReader, counted: Sequence[Counted], facts: dict[str, Any]) -> str:
     """The whole page as HTML. `facts`: from `figures`."""
     body = [
         _summary(stored.manifest, facts),
@@ -158,7 +158,7 @@ def _drops(manifest: Manifest) -> str:
     return "".join(parts) or "<p>Nothing is recorded.</p>"
 
 
-def _documents(stored: Stored, languages: Iterable[str]) -> Iterable[str]:
+def _documents(stored: DocumentReader, languages: Iterable[str]) -> Iterable[str]:
     for language in languages:
         yield f"<h3>{escape(language)}</h3>"
         for document in stored.draw(stored.streams(language=language), SHOWN_DOCUMENTS):

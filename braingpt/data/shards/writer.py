@@ -21,7 +21,7 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 
 from braingpt.data.dedup.index import LOG
-from braingpt.data.shards.manifest import NAME, SPLITS, Manifest, ShardFile, Stream, sha256_of
+from braingpt.data.shards.manifest import NAME, SPLITS, Manifest, ShardFile, TokenStream, sha256_of
 from braingpt.errors import UserError
 
 JOURNAL = "journal.json"
@@ -146,14 +146,14 @@ class StreamWriter:
         self.tokens -= cut
         self.bytes -= text_bytes
 
-    def record(self) -> Stream:
+    def record(self) -> TokenStream:
         """The closed stream's entry in the manifest."""
         files = [
             ShardFile(path=str(self.path(n).relative_to(self.root).as_posix()), tokens=size, sha256=sha256_of(self.path(n)))
             for n, size in enumerate(self._sizes)
             if size
         ]
-        return Stream(**{key: value for key, value in self.state().items() if key != "sizes"}, files=files)
+        return TokenStream(**{key: value for key, value in self.state().items() if key != "sizes"}, files=files)
 
 
 class FolderWriter:
@@ -267,7 +267,7 @@ class FolderWriter:
     def _holding(self, split: str, language: str) -> list[StreamWriter]:
         return [stream for stream in self.streams if (stream.split, stream.language) == (split, language) and stream.tokens]
 
-    def close(self) -> list[Stream]:
+    def close(self) -> list[TokenStream]:
         """Sync all streams; their entries for the manifest, in the order of splits, languages and sources met."""
         for stream in self.streams:
             stream.close()

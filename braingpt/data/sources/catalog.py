@@ -9,10 +9,10 @@ from typing import NamedTuple
 import yaml
 from pydantic import BaseModel, ConfigDict, field_validator
 
-from braingpt.errors import UserError, nearest
+from braingpt.errors import UserError, did_you_mean
 
 
-class Part(NamedTuple):
+class DatasetConfig(NamedTuple):
     """One configuration of a dataset, and the columns of it that hold text. Of `columns`, those a row has become documents of their own."""
 
     config: str | None
@@ -53,14 +53,14 @@ class Dataset(BaseModel):
         """Whether there may be text in the language. Where `others` is set, only the hub knows."""
         return self.others or language in self.languages
 
-    def parts_of(self, language: str) -> list[Part]:
+    def parts_of(self, language: str) -> list[DatasetConfig]:
         """What to read for one language; nothing where the dataset has none in it."""
         if not self.offers(language):
             return []
         code = self.languages.get(language, language)
         lines = self.parts or (_PartLines(config=self.config, columns=self.columns),)
         return [
-            Part(
+            DatasetConfig(
                 part.config and part.config.format(language=language, code=code),
                 tuple(column.format(language=language) for column in part.columns),
             )
@@ -95,7 +95,7 @@ def preparation(name: str) -> Preparation:
         as_text = f" (for your own files: braingpt data prepare text {name})" if Path(name).exists() else ""
         if not as_text and name.count("/") == 1:
             as_text = f" (for a dataset of the hub: braingpt data prepare hub {name})"
-        raise UserError(f"unknown corpus '{name}'{nearest(name, PREPARATIONS)}{as_text}")
+        raise UserError(f"unknown corpus '{name}'{did_you_mean(name, PREPARATIONS)}{as_text}")
     return PREPARATIONS[name]
 
 
@@ -113,7 +113,7 @@ def check_languages(name: str, languages: list[str], markers: dict[str, int]) ->
         offered = languages_of(name)
         anything = not entry.datasets or any(DATASETS[dataset].others for dataset in entry.datasets)
         if language not in offered and not anything:
-            raise UserError(f"'{name}' has no language '{language}'{nearest(language, offered)}")
+            raise UserError(f"'{name}' has no language '{language}'{did_you_mean(language, offered)}")
         if language not in markers:
             raise UserError(
                 f"the tokenizer has no marker for language '{language}'; it has {', '.join(markers)} "

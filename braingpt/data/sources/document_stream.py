@@ -19,12 +19,12 @@ from braingpt.errors import Failure, UserError
 
 PAUSES = (2, 5, 15, 30, 60, 60)  # seconds between openings of a file that cannot be read on; each opening has retries of its own within
 
-Note = Callable[[str], None]  # one line for the user
-Broken = Callable[[str, str, str], None]  # (source, rule, sample): counts what cannot become a document
-List = Callable[[str | None], hub.Listing]  # the files, at a commit or at the newest one
+OnNote = Callable[[str], None]  # one line for the user
+OnBroken = Callable[[str, str, str], None]  # (source, rule, sample): counts what cannot become a document
+ListFiles = Callable[[str | None], hub.Listing]  # the files, at a commit or at the newest one
 
 
-class Stream:
+class DocumentStream:
     """Documents of one source in one language (None: to be detected)."""
 
     def __init__(
@@ -32,9 +32,9 @@ class Stream:
         source: str,
         language: str | None,
         label: str,
-        list_files: List,
-        note: Note,
-        broken: Broken,
+        list_files: ListFiles,
+        note: OnNote,
+        broken: OnBroken,
         *,
         id: str = "",
         columns: tuple[str, ...] | None = None,

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from braingpt.data.sources.byte_reader import File, kind, local
 from braingpt.data.sources.row_reader import SUFFIXES
-from braingpt.errors import Failure, UserError, nearest
+from braingpt.errors import Failure, UserError, did_you_mean
 
 CONVERTED = "refs/convert/parquet"  # where the hub keeps its own parquet copy of most datasets
 
@@ -124,7 +124,7 @@ def _between(text: str, start: str, end: str) -> list[str]:
 
 def absent(id: str, error: Absent) -> UserError:
     """The error for a dataset the user named that is not there."""
-    known = nearest(error.reason.rsplit("'", 2)[-2], error.known) if error.known and "'" in error.reason else ""
+    known = did_you_mean(error.reason.rsplit("'", 2)[-2], error.known) if error.known and "'" in error.reason else ""
     return UserError(f"{error.reason}{known}")
 
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from braingpt.data.sample import SampleStream
 from braingpt.data.sources import hub, local_files
-from braingpt.data.sources.catalog import DATASETS, Dataset, Part, preparation
-from braingpt.data.sources.document_stream import Broken, List, Note, Stream
+from braingpt.data.sources.catalog import DATASETS, Dataset, DatasetConfig, preparation
+from braingpt.data.sources.document_stream import DocumentStream, ListFiles, OnBroken, OnNote
 from braingpt.errors import UserError
 
 
@@ -21,8 +21,8 @@ def open_streams(
     name: str,
     languages: list[str],
     *,
-    note: Note,
-    broken: Broken,
+    note: OnNote,
+    broken: OnBroken,
     paths: list[Path] | None = None,
     source: Path | None = None,
     column: str | None = None,
@@ -30,7 +30,7 @@ def open_streams(
     config: str | None = None,
     split: str | None = None,
     part: tuple[int, int] | None = None,
-) -> Sequence[Stream | SampleStream]:
+) -> Sequence[DocumentStream | SampleStream]:
     """The streams of a preparation, in an order that depends on the arguments only. Nothing is fetched before the first is read.
 
     name: of the table, or "text" with `paths` to files and folders, or "hub" with one path, a dataset's id.
@@ -48,7 +48,7 @@ def open_streams(
     hub.quiet_hub()
     reached = [source is not None]
 
-    def first(list_files: List) -> List:
+    def first(list_files: ListFiles) -> ListFiles:
         def listed(commit: str | None) -> hub.Listing:
             if not reached[0]:
                 hub.reach_hub()
@@ -61,7 +61,7 @@ def open_streams(
         id = str((paths or [Path()])[0])
         wanted = split or "train"
         return [
-            Stream(
+            DocumentStream(
                 id.replace("/", "-").lower(),
                 None,
                 " ".join(filter(None, (id, config, wanted))),
@@ -74,16 +74,20 @@ def open_streams(
                 part=part,
             )
         ]
-    streams: list[Stream] = []
+    streams: list[DocumentStream] = []
     for key in preparation(name).datasets:
         streams += _of_dataset(key, DATASETS[key], languages, source, revision, config, note, broken, first, part)
     return streams
 
 
-def own_files(paths: list[Path], column: str | None, *, note: Note, broken: Broken, part: tuple[int, int] | None = None) -> Stream:
+def own_files(
+    paths: list[Path], column: str | None, *, note: OnNote, broken: OnBroken, part: tuple[int, int] | None = None
+) -> DocumentStream:
     """The stream of the user's own files. Raises UserError for one that is not what its name says, or lacks the column."""
     listing = hub.Listing(local_files.check(paths, column), None)
-    return Stream(local_files.SOURCE, None, "", lambda commit: listing, note, broken, columns=(column,) if column else None, part=part)
+    return DocumentStream(
+        local_files.SOURCE, None, "", lambda commit: listing, note, broken, columns=(column,) if column else None, part=part
+    )
 
 
 def _of_dataset(
@@ -93,11 +97,11 @@ def _of_dataset(
     source: Path | None,
     revision: str | None,
     config: str | None,
-    note: Note,
-    broken: Broken,
-    first: Callable[[List], List],
+    note: OnNote,
+    broken: OnBroken,
+    first: Callable[[ListFiles], ListFiles],
     piece: tuple[int, int] | None,
-) -> list[Stream]:
+) -> list[DocumentStream]:
     """Streams of one dataset; what is not there is noted once, when the last of them was looked for."""
     rev = revision or dataset.revision
     wanted = [
@@ -109,7 +113,7 @@ def _of_dataset(
     missing: list[str] = []
     left = [len(wanted)]
 
-    def stream(language: str, part: Part, split: str) -> Stream:
+    def stream(language: str, part: DatasetConfig, split: str) -> DocumentStream:
         label = " ".join(filter(None, (part.config, split)))
 
         def listed(commit: str | None) -> hub.Listing:
@@ -127,7 +131,7 @@ def _of_dataset(
             if missing and not left[0]:
                 note(f"{dataset.id}: not there and skipped: {'; '.join(dict.fromkeys(missing))}")
 
-        return Stream(
+        return DocumentStream(
             key,
             language,
             f"{dataset.id} {label}",
@@ -178,7 +182,7 @@ def check_options(name: str, paths: list[Path], *, source: Path | None, column: 
                 raise UserError(f"the configurations of '{name}' follow from --languages; --config is for others")
 
 
-def check_found(streams: Sequence[Stream | SampleStream], name: str, languages: list[str], source: Path | None) -> None:
+def check_found(streams: Sequence[DocumentStream | SampleStream], name: str, languages: list[str], source: Path | None) -> None:
     """UserError when every stream was opened and none of them is there, with the reasons."""
     if streams and any(stream.found is not False for stream in streams):
         return

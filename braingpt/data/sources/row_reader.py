@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from braingpt.data.sources import byte_reader
 from braingpt.data.sources.byte_reader import Bytes, File, kind, open_raw
-from braingpt.errors import UserError, nearest
+from braingpt.errors import UserError, did_you_mean
 
 PIECE = 64 * 1024  # bytes: a longer text file is cut into documents near this size, at an empty line where there is one
 BATCH = 8 << 20  # bytes of a parquet file decoded at once
@@ -338,4 +338,4 @@ def choose(label: str, row: dict[str, Any]) -> str:
 def require(label: str, column: str, row: dict[str, Any]) -> None:
     """UserError when the file has no such column."""
     if column not in row:
-        raise UserError(f"{label} has no column '{column}'{nearest(column, map(str, row))}")
+        raise UserError(f"{label} has no column '{column}'{did_you_mean(column, map(str, row))}")

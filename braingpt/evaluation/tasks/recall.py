@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from braingpt.device.eval_mode import evaluating
+from braingpt.device.eval_mode import eval_mode
 from braingpt.errors import UserError
 from braingpt.evaluation.uncertainty import Figure
 
@@ -59,7 +59,7 @@ def recall_figures(
     The second has a chance of one in P, which shows first signs of recall in a model that was trained on text alone.
     """
     device, exact, bound = model.device, [], []
-    with evaluating(model):
+    with eval_mode(model):
         for step in range(batches):
             ids_BL, targets_BL = (t.to(device) for t in recall_batch(seed, step, rows, length, pairs, model.config.vocab))
             asked_BL = targets_BL >= 0

@@ -53,7 +53,7 @@ def columns(x_ND: Tensor, weight_E2WD: Tensor, winner_NA: Tensor, share_NA: Tens
     pairs without gradient the rows of the second result stand in the order of the tokens.
     """
     share_NA = share_NA.to(x_ND.dtype)
-    if dispatch.forced("columns") == "torch":
+    if dispatch.forced_by_env("columns") == "torch":
         return reference(x_ND, weight_E2WD.to(x_ND.dtype), winner_NA, share_NA)
     learning, compiling = torch.is_grad_enabled(), torch.compiler.is_compiling()
     if winner_NA.numel() <= FEW and not learning:
@@ -65,14 +65,14 @@ def columns(x_ND: Tensor, weight_E2WD: Tensor, winner_NA: Tensor, share_NA: Tens
 
 def summed(y_PD: Tensor, place_NA: Tensor, weight_NA: Tensor | None = None) -> Tensor:
     """(N, D) the sum over a of `y[place[n, a]]` (times `weight[n, a]`), in a fixed order and without a gathered copy."""
-    if _takes_triton(y_PD) and dispatch.chosen("columns", y_PD) == "triton":
+    if _takes_triton(y_PD) and dispatch.select("columns", y_PD) == "triton":
         return _segment_sum(y_PD, place_NA.flatten(), None, place_NA.shape[1], None if weight_NA is None else weight_NA.flatten())
     return F.embedding_bag(place_NA, y_PD, mode="sum", per_sample_weights=weight_NA)
 
 
 def summed_by_column(x_ND: Tensor, token_P: Tensor, start_E1: Tensor, weight_P: Tensor) -> Tensor:
     """(E, D) the sum over each column's pairs p of `weight[p] x[token[p]]`, in the same way."""
-    if _takes_triton(x_ND) and dispatch.chosen("columns", x_ND) == "triton":
+    if _takes_triton(x_ND) and dispatch.select("columns", x_ND) == "triton":
         return _segment_sum(x_ND, token_P, start_E1, 0, weight_P)
     return F.embedding_bag(token_P, x_ND, offsets=start_E1[:-1], mode="sum", per_sample_weights=weight_P)
 
@@ -193,7 +193,7 @@ _PRODUCTS = {"torch.grouped_mm": _GroupedMM, "per column": _PerColumn}
 
 def _path(x_ND: Tensor, weight_E2WD: Tensor) -> str:
     """The path for these tensors: the machine's best for their device and type, unless their columns are of a width it has no kernel for."""
-    name = dispatch.chosen("columns", x_ND)
+    name = dispatch.select("columns", x_ND)
     if name == "triton" and weight_E2WD.shape[2] not in TRITON_WIDTHS:
         return "torch.grouped_mm" if _takes_grouped_mm(x_ND) else "per column"
     return name

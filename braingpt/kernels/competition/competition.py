@@ -35,7 +35,7 @@ def logits(x_ND: Tensor, weight_ED: Tensor) -> Tensor:
     if x_ND.dtype == weight_ED.dtype:
         return linear(x_ND, weight_ED)
     weight_ED = weight_ED.to(x_ND.dtype)
-    triton = dispatch.chosen("competition", x_ND.new_empty(0, dtype=torch.float32)) == "triton"
+    triton = dispatch.select("competition", x_ND.new_empty(0, dtype=torch.float32)) == "triton"
     return _logits(x_ND, weight_ED) if triton else _product(x_ND, weight_ED.T)
 
 
@@ -147,7 +147,7 @@ def _product(a: Tensor, b: Tensor) -> Tensor:
 
 def _takes_kernel(logit_NE: Tensor, active: int) -> bool:
     fits = logit_NE.shape[1] <= TRITON_COLUMNS and active <= TRITON_WINNERS
-    return fits and dispatch.chosen("competition", logit_NE) == "triton"
+    return fits and dispatch.select("competition", logit_NE) == "triton"
 
 
 def _for_triton(logit_NE: Tensor) -> bool:

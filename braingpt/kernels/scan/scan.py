@@ -52,7 +52,7 @@ def scan(
     chunk: int = 64,
 ) -> tuple[Tensor, Tensor]:
     """The scan by the fastest path that runs on x's device; arguments as `recurrent`, `chunk` tokens a chunk (a matter of speed only)."""
-    run = _PATHS[dispatch.chosen("scan", x_BLHP)]
+    run = _PATHS[dispatch.select("scan", x_BLHP)]
     return run(x_BLHP, dt_BLH, a_H, b_BLN, c_BLN, state_BHNP, run_BL, chunk)
 
 

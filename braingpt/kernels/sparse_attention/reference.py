@@ -32,12 +32,12 @@ def magnitude_attention(
     fused = torch.compiler.is_compiling() and q_BHLK.shape[2] == 1  # a step of generation, which the compiler can fuse
     if fused or _few(q_BHLK, k_BHTK):
         return reference(q_BHLK, k_BHTK, v_BHTK, document_BT, keep, floor)
-    return _PATHS[dispatch.chosen("magnitude_attention", q_BHLK)](q_BHLK, k_BHTK, v_BHTK, document_BT, keep, floor)
+    return _PATHS[dispatch.select("magnitude_attention", q_BHLK)](q_BHLK, k_BHTK, v_BHTK, document_BT, keep, floor)
 
 
 def _few(q_BHLK: Tensor, k_BHTK: Tensor) -> bool:
     """Whether the scores of a step of generation, or of a few tokens, are so few on a CPU that the blocks' own bookkeeping would take longer than all else."""
-    plain = q_BHLK.device.type == "cpu" and dispatch.forced("magnitude_attention") is None
+    plain = q_BHLK.device.type == "cpu" and dispatch.forced_by_env("magnitude_attention") is None
     return plain and not torch.is_grad_enabled() and q_BHLK.shape[:3].numel() * k_BHTK.shape[2] <= FEW
 
 

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from braingpt.distributed.sharded_tensors import held, put, sharded_like, whole
+from braingpt.distributed.sharded_tensors import assign_full, full_tensor, local_rows, sharded_like
 from braingpt.kernels.columns.columns import columns as run_columns
 from braingpt.kernels.pointwise import squared_relu
 from braingpt.kernels.two_four import masked_weight, sparse_pays, two_four_mask
@@ -31,14 +31,14 @@ def revive(competition: Competition, dead: Tensor, up_EWD: Tensor, down_EWD: Ten
     moments need no reset: without gradients they have faded.
     """
     donor, generator = competition.bias.topk(len(dead), largest=False).indices, torch.Generator().manual_seed(seed)
-    router_ED = whole(competition.router.weight)
+    router_ED = full_tensor(competition.router.weight)
     begun, begetter = dead.to(router_ED.device), donor.to(router_ED.device)  # FSDP may keep weights on the host
     for target in (router_ED, up_EWD):
         inherited = target[begetter]
         noise = torch.randn(inherited.shape, generator=generator).to(inherited)
         target[begun] = inherited + VARIATION * inherited.square().mean(-1, keepdim=True).sqrt() * noise
     down_EWD[begun] = 0
-    put(competition.router.weight, router_ED)
+    assign_full(competition.router.weight, router_ED)
     competition.bias[dead] = competition.bias[donor]
     competition.idle[dead] = 0
 
@@ -89,9 +89,9 @@ class SparseColumns(nn.Module):
     def after_step(self) -> None:
         """Revive dead columns. The count of revivals so far, which is saved, seeds the noise."""
         if len(dead := self.competition.dead()):
-            weight_E2WD = whole(self.weight)
+            weight_E2WD = full_tensor(self.weight)
             revive(self.competition, dead, *weight_E2WD.unbind(1), int(self.revived))
-            put(self.weight, weight_E2WD)
+            assign_full(self.weight, weight_E2WD)
             self.revived += len(dead)
 
     def _count(self, winner_NA: Tensor, act_PW: Tensor) -> None:
@@ -152,10 +152,13 @@ class SilencedColumns(nn.Module):
     def after_step(self) -> None:
         """Revive dead columns, as `SparseColumns` does; the 2:4 masks, whose turn is next, follow."""
         if len(dead := self.competition.dead()):
-            (up_FD, down_DF), columns = (whole(self.up.weight), whole(self.down.weight)), (self.columns.count, self.columns.width)
+            (up_FD, down_DF), columns = (
+                (full_tensor(self.up.weight), full_tensor(self.down.weight)),
+                (self.columns.count, self.columns.width),
+            )
             revive(self.competition, dead, up_FD.unflatten(0, columns), down_DF.unflatten(1, columns).permute(1, 2, 0), int(self.revived))
-            put(self.up.weight, up_FD)
-            put(self.down.weight, down_DF)
+            assign_full(self.up.weight, up_FD)
+            assign_full(self.down.weight, down_DF)
             self.revived += len(dead)
 
     def _count(self, tokens: int, winner_NA: Tensor, act_NF: Tensor) -> None:
@@ -197,8 +200,8 @@ class TwoFourLinear(Linear):
     @torch.no_grad()
     def after_step(self) -> None:
         """Choose the two largest of every four again."""
-        rows_OI = held(self.weight).to(self.mask.device)  # FSDP may keep weights on the host
-        chosen = whole(sharded_like(two_four_mask(rows_OI), self.weight))
+        rows_OI = local_rows(self.weight).to(self.mask.device)  # FSDP may keep weights on the host
+        chosen = full_tensor(sharded_like(two_four_mask(rows_OI), self.weight))
         flips = (
             (chosen != self.mask).view(torch.uint8).sum(dtype=torch.int32)
         )  # bytes are added three times as fast as floats are made of them

@@ -1,5 +1,5 @@
 """What a run will take, before it begins: parameters, arithmetic, memory by part, time, tokens, disk. Read off the model itself, on the meta
-device; activations and time are tried on a layer or two (`memory.demand`), where that is asked for.
+device; activations and time are tried on a layer or two (`step_cost.measure_step_cost`), where that is asked for.
 
 Memory is what is alive at once at the peak: weights, the optimizer's moments, and gradients beside the activations of one micro-batch. With a
 single micro-batch a step gradients come into being as activations go, so that only the larger of the two counts. Where the model grows, memory is
@@ -15,13 +15,13 @@ from typing import Any
 import torch
 
 from braingpt.device.device import autocast_dtype, matmul_flops
-from braingpt.device.free_memory import available
+from braingpt.device.free_memory import free_memory
 from braingpt.model.growth_stages import stage_config
 from braingpt.optim.adamw8bit import BLOCK, in_8_bits, quantised
 from braingpt.optim.optimizer import orthogonalises, trainable
 from braingpt.recipes import Recipe
-from braingpt.train.plan.step_cost import Demand, demand
-from braingpt.utils.formatting import human, lasting, size
+from braingpt.train.plan.step_cost import StepCost, measure_step_cost
+from braingpt.utils.formatting import byte_size, planned_duration, short_count
 
 ROOM = 0.9  # share of the free memory that is planned with
 # What a process on a CPU takes beside tensors: interpreter, torch and libraries; and the C library's heap, which holds tensors of many sizes
@@ -90,13 +90,13 @@ class Plan:
         """How often the run reads its training data, all languages together."""
         return self.tokens / self.data_tokens if self.data_tokens else None
 
-    def tried(self, demand: Demand, batch: int, micro_batch: int) -> "Plan":
+    def tried(self, cost: StepCost, batch: int, micro_batch: int) -> "Plan":
         """The same with what was tried, at `micro_batch` windows at a time."""
         return replace(
             self,
             micro_batch=micro_batch,
-            activations_bytes=demand.activations(micro_batch),
-            step_seconds=demand.seconds(batch, micro_batch),
+            activations_bytes=cost.activations(micro_batch),
+            step_seconds=cost.seconds(batch, micro_batch),
         )
 
     def as_dict(self) -> dict[str, Any]:
@@ -107,16 +107,18 @@ class Plan:
 
     def summary(self) -> str:
         """One line for the start of a run."""
-        epochs = f", {self.epochs:.2g} epochs of {human(self.data_tokens)}" if self.data_tokens else ""
+        epochs = f", {self.epochs:.2g} epochs of {short_count(self.data_tokens)}" if self.data_tokens else ""
         if self.epochs_by_language and len(self.epochs_by_language) > 1:
             epochs += f" ({', '.join(f'{language} {count:.2g}' for language, count in self.epochs_by_language.items())})"
-        memory = f"{size(self.memory_bytes)} before activations" if self.peak_bytes is None else f"{size(self.peak_bytes)} at the peak"
-        memory += f" and {size(self.host_bytes)} on the host" if self.host_bytes else ""
-        time = "" if self.seconds is None else f", about {lasting(self.seconds)}"
+        memory = (
+            f"{byte_size(self.memory_bytes)} before activations" if self.peak_bytes is None else f"{byte_size(self.peak_bytes)} at the peak"
+        )
+        memory += f" and {byte_size(self.host_bytes)} on the host" if self.host_bytes else ""
+        time = "" if self.seconds is None else f", about {planned_duration(self.seconds)}"
         return (
-            f"{self.name}: {human(self.parameters_total)} parameters, {human(self.parameters_active)} active; "
-            f"{self.steps:,} steps of {self.tokens_per_step:,} tokens = {human(self.tokens)}{epochs}; "
-            f"{memory}, {size(self.checkpoint_bytes)} a checkpoint{time}"
+            f"{self.name}: {short_count(self.parameters_total)} parameters, {short_count(self.parameters_active)} active; "
+            f"{self.steps:,} steps of {self.tokens_per_step:,} tokens = {short_count(self.tokens)}{epochs}; "
+            f"{memory}, {byte_size(self.checkpoint_bytes)} a checkpoint{time}"
         )
 
 
@@ -202,14 +204,14 @@ def plan_run(
     `micro_batch`: what a run to be resumed has; `held`: bytes of its model that lie there already; `most`: windows at a time that it may take. A few layers are tried when the micro-batch
     is open and memory may be short, when the run is long, and when `thorough`.
     """
-    config, room = recipe.train, round(ROOM * (available(device) + held) / (HEAP if device.type == "cpu" else 1))
+    config, room = recipe.train, round(ROOM * (free_memory(device) + held) / (HEAP if device.type == "cpu" else 1))
     rows = config.batch // processes  # of each process
     micro_batch, most = config.micro_batch or micro_batch, min(rows, most or rows)
     plan = build_plan(recipe, data_tokens, autocast_dtype(config.dtype, device) is not None, epochs_by_language, processes)
     tight = micro_batch is None and (device.type == "cuda" or not small_beside(recipe, plan, room))
     if not (tight or thorough or plan.training_flops > LONG):
         return replace(plan, micro_batch=min(micro_batch or most, most)), room
-    tried = demand(recipe, device)
+    tried = measure_step_cost(recipe, device)
     if device.type == "cpu":  # where device and host are one
         room = max(0, room - plan.host_bytes)
     plan = plan.tried(tried, rows, min(micro_batch or fitting(plan, tried, rows, room) or 1, most))
@@ -225,18 +227,18 @@ def plan_run(
 
 def shortfall(plan: Plan, room: int, device: torch.device, held: int = 0) -> str | None:
     """Which memory the plan goes beyond, in words: the device's `room`, or the host's, in which `held` bytes lie already."""
-    host = round(ROOM * (available(torch.device("cpu")) + held))
+    host = round(ROOM * (free_memory(torch.device("cpu")) + held))
     if plan.peak_bytes and plan.peak_bytes > room:
-        return f"{size(plan.peak_bytes)} at the peak, {size(room)} of memory to be used"
+        return f"{byte_size(plan.peak_bytes)} at the peak, {byte_size(room)} of memory to be used"
     if device.type == "cuda" and plan.host_bytes > host:
-        return f"{size(plan.host_bytes)} on the host, {size(host)} of its memory to be used"
+        return f"{byte_size(plan.host_bytes)} on the host, {byte_size(host)} of its memory to be used"
     return None
 
 
-def fitting(plan: Plan, demand: Demand, batch: int, room: int) -> int | None:
+def fitting(plan: Plan, cost: StepCost, batch: int, room: int) -> int | None:
     """The largest micro-batch whose peak stays within `room` bytes, a divisor of the batch; None where not even one window does."""
     divisors = (rows for rows in range(batch, 0, -1) if batch % rows == 0)
-    return next((rows for rows in divisors if plan.tried(demand, batch, rows).peak_bytes <= room), None)
+    return next((rows for rows in divisors if plan.tried(cost, batch, rows).peak_bytes <= room), None)
 
 
 def state_bytes(optimizer: str, name: str, parameter: torch.Tensor, shares: int = 1) -> int:

@@ -56,7 +56,7 @@ class Alive(TorchDispatchMode):
 
 
 @dataclass(frozen=True)
-class Demand:
+class StepCost:
     """What a micro-batch takes beside weights, gradients and optimizer, and how long it and an optimizer step last."""
 
     bytes_fixed: float
@@ -74,7 +74,7 @@ class Demand:
         return batch / rows * (self.seconds_fixed + self.seconds_per_row * rows) + self.optimizer_seconds
 
 
-def demand(recipe: Recipe, device: torch.device) -> Demand:
+def measure_step_cost(recipe: Recipe, device: torch.device) -> StepCost:
     """Try it on `device`: some seconds, and the memory of two layers."""
     kinds = layer_kinds(recipe.model)
     first = kinds[0]
@@ -108,7 +108,7 @@ def demand(recipe: Recipe, device: torch.device) -> Demand:
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
     scale = recipe.train.context / length / rows
-    return Demand(
+    return StepCost(
         bytes_fixed=bytes_1 - more_bytes, bytes_per_row=scale * more_bytes,
         seconds_fixed=max(0.0, seconds_1 - more_seconds), seconds_per_row=scale * more_seconds,
         optimizer_seconds=optimizer_seconds,

@@ -15,7 +15,7 @@ PAUSE = 2.0  # seconds between two attempts
 T = TypeVar("T")
 
 
-def patiently(write: Callable[[], T], note: Callable[[str], None], stop: StopRequest, world: World | None = None) -> T:
+def retry_while_disk_full(write: Callable[[], T], note: Callable[[str], None], stop: StopRequest, world: World | None = None) -> T:
     """`write()`, again and again while the disk is full; everything else is raised, and so is the full disk once a stop is asked for.
 
     `world`: the processes that write together, fail together, and wait or give up together.
@@ -25,7 +25,7 @@ def patiently(write: Callable[[], T], note: Callable[[str], None], stop: StopReq
         try:
             return write()
         except OSError as error:
-            if error.errno not in FULL or any((world or World()).everyone(stop.asked)):
+            if error.errno not in FULL or any((world or World()).all_gather(stop.asked)):
                 raise
             if not told:
                 note(f"the disk is full{f' at {error.filename}' if error.filename else ''}; waiting for room, nothing is lost")

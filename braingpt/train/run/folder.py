@@ -62,7 +62,7 @@ def locked(path: Path) -> Iterator["RunFolder"]:
 def opened(path: Path, world: World) -> Iterator["RunFolder"]:
     """`locked` for the process that writes; the others of a run only look."""
     with ExitStack() as stack:
-        yield world.together(lambda: stack.enter_context(locked(path)) if world.first else Watched(Path(path)))
+        yield world.run_on_all(lambda: stack.enter_context(locked(path)) if world.is_rank0 else Watched(Path(path)))
 
 
 def is_run(path: Path) -> bool:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from braingpt.checkpoint import listing
-from braingpt.errors import UserError, nearest
+from braingpt.errors import UserError, did_you_mean
 from braingpt.html.png import png_if_possible
 from braingpt.html.svg import lines as line_plot
 from braingpt.html.svg import standalone
@@ -15,7 +15,7 @@ from braingpt.recipes import load_recipe, recipe_text
 from braingpt.train.plan.plan import build_plan
 from braingpt.train.run.folder import BEST, RECIPE, is_run, read_metrics
 from braingpt.utils.atomic_write import write_whole
-from braingpt.utils.formatting import duration, human
+from braingpt.utils.formatting import duration, short_count
 
 REPORT, CURVES, PIXELS = "report.md", "curves.svg", "curves.png"
 
@@ -31,7 +31,7 @@ def open_summary(run: Path | str, runs: Path = Path("runs")) -> dict[str, Any]:
     for path in (Path(run), runs / run):
         if is_run(path) and (path / RECIPE).is_file():
             return summary(path)
-    raise UserError(f"there is no run {run}{nearest(str(run), [path.name for path in find_runs(runs)])}")
+    raise UserError(f"there is no run {run}{did_you_mean(str(run), [path.name for path in find_runs(runs)])}")
 
 
 def summary(run: Path) -> dict[str, Any]:
@@ -88,8 +88,8 @@ def write_report(run: Path, samples: dict[str, str] | None = None) -> Path:
     best, validation = figures["best"], figures["validation"]
     lines = [
         f"# {recipe.name}", "",
-        f"{human(figures['parameters_total'])} parameters, {human(figures['parameters_active'])} active; step {figures['step']:,} of"
-        f" {figures['steps']:,}, {human(figures['tokens'])} tokens in {duration(figures['seconds'])}.", "",
+        f"{short_count(figures['parameters_total'])} parameters, {short_count(figures['parameters_active'])} active; step {figures['step']:,} of"
+        f" {figures['steps']:,}, {short_count(figures['tokens'])} tokens in {duration(figures['seconds'])}.", "",
         f"![loss]({PIXELS if pixels else CURVES})", "",
     ]  # fmt: skip
     if validation:
