@@ -1,8 +1,10 @@
-"""What each part of a model achieves on this machine against its dense twin: a table for each recipe, fresh weights.
+"""What each part of a model achieves on this machine against its dense twin: a table for each recipe, fresh
+weights.
 
     python benchmarks/achieved.py small-v2 small-v1 --context 256 --rounds 5
 
-Fresh selectors choose near their rate, and columns win evenly: what is measured is the machine, not what a run has learned.
+Fresh selectors choose near their rate, and columns win evenly: what is measured is the machine, not what a
+run has learned.
 """
 
 import argparse
@@ -28,11 +30,15 @@ def main() -> None:
     arguments = parser.parse_args()
     settle_cpu()
     out = Console(width=80)
-    out.print(f"{cpu_name()}, {torch.get_num_threads()} threads, torch {torch.__version__}, load {os.getloadavg()[0]:.1f}")
+    out.print(
+        f"{cpu_name()}, {torch.get_num_threads()} threads, torch {torch.__version__}, load {os.getloadavg()[0]:.1f}"
+    )
     for name in arguments.recipes:
         recipe = braingpt.load_recipe(name)
         model = braingpt.build(recipe)
-        ids = torch.randint(recipe.model.vocab, (arguments.context,), generator=torch.Generator().manual_seed(0)).tolist()
+        ids = torch.randint(
+            recipe.model.vocab, (arguments.context,), generator=torch.Generator().manual_seed(0)
+        ).tolist()
         out.print(
             f"\n{name}: a window of {arguments.context} tokens read, 16 written; the lowest of {arguments.rounds} rounds, of the dense twin's"
         )

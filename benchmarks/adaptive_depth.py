@@ -1,14 +1,21 @@
-"""Adaptive depth: what a token that halts early costs in quality, for equal tokens, and what it saves in processor time.
+"""Adaptive depth: what a token that halts early costs in quality, for equal tokens, and what it saves in
+processor time.
 
-    python benchmarks/adaptive_depth.py --data data/korean data/fineweb --layers 12 --share 0.6 0.8 0.9 --steps 700
-    python benchmarks/adaptive_depth.py --data data/korean data/fineweb --layers 12 --share 0.6 --exits 6 --steps 700
-    python benchmarks/adaptive_depth.py --data data/korean data/fineweb --layers 4 7 --share --steps 700    # shallow models, all of them
+    python benchmarks/adaptive_depth.py --data data/korean data/fineweb --layers 12 --share 0.6 0.8 0.9
+    --steps 700
+    python benchmarks/adaptive_depth.py --data data/korean data/fineweb --layers 12 --share 0.6 --exits 6
+    --steps 700
+    python benchmarks/adaptive_depth.py --data data/korean data/fineweb --layers 4 7 --share --steps 700    #
+    shallow models, all of them
 
-For each depth models of the shape of `nano-v2` (width 128, selective attention in one layer of four) are trained on the same batches: all tokens through all
-layers, and with exits before the layers named, by default all from a third of the depth on. Reported: validation loss, perplexity against that of all layers, the share of layers gone through on the
-validation text, and this process's CPU seconds of training; for models with exits also at other settings of the dial. One row of JSON a model.
+For each depth models of the shape of `nano-v2` (width 128, selective attention in one layer of four) are
+trained on the same batches: all tokens through all layers, and with exits before the layers named, by default
+all from a third of the depth on. Reported: validation loss, perplexity against that of all layers, the share
+of layers gone through on the validation text, and this process's CPU seconds of training; for models with
+exits also at other settings of the dial. One row of JSON a model.
 
-Train on the languages that are validated, in like shares: a language of two per cent of the training text varies by a third of its perplexity from run to run.
+Train on the languages that are validated, in like shares: a language of two per cent of the training text
+varies by a third of its perplexity from run to run.
 """
 
 import argparse
@@ -31,11 +38,14 @@ from braingpt.train.run.progress import Reporter
 
 CONTEXT = 256
 DIAL = (1.0, 0.8, 0.6, 0.5)
-ATTENTION = {4: [2], 6: [2, 4], 7: [3, 5], 12: [3, 7, 11]}  # layers with selective attention, one of three or four
+# layers with selective attention, one of three or four
+ATTENTION = {4: [2], 6: [2, 4], 7: [3, 5], 12: [3, 7, 11]}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", type=Path, nargs="+", required=True)
     parser.add_argument("--layers", type=int, nargs="+", choices=ATTENTION, default=[6, 12])
     parser.add_argument("--share", type=float, nargs="*", default=[0.6])
@@ -54,7 +64,9 @@ def main() -> None:
                 print(json.dumps(row), flush=True)
 
 
-def measure(data: list[Path], layers: int, share: float, exits: list[int] | None, steps: int, seed: int) -> dict[str, Any]:
+def measure(
+    data: list[Path], layers: int, share: float, exits: list[int] | None, steps: int, seed: int
+) -> dict[str, Any]:
     settings = {
         "model.layers": layers, "model.hidden": 128, "model.attention.layers": ATTENTION[layers], "model.depth.share": share,
         "train.context": CONTEXT, "train.batch": 8, "train.steps": steps, "train.seed": seed, "data.mixture": "proportional",
@@ -85,7 +97,9 @@ def scored(trainer: Trainer, effort: float | None = None) -> dict[str, Any]:
     model = trainer.model.eval()
     model.set_effort(effort)
     with model.recording() as records:
-        scores = evaluate(model, trainer.shards, trainer.tokenizer, context=CONTEXT, windows=64, device=trainer.device)
+        scores = evaluate(
+            model, trainer.shards, trainer.tokenizer, context=CONTEXT, windows=64, device=trainer.device
+        )
     used = sum(record.arrived / record.tokens for record in records) / len(records)
     languages = {name: round(score.nats / score.tokens, 4) for name, score in scores.by_language.items()}
     return {"loss": round(scores.loss, 4), "languages": languages, "layers_used": round(used, 3)}

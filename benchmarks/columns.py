@@ -1,10 +1,13 @@
-"""A layer of columns against the dense MLP of equal total size: forward + backward over many tokens, and one token at a time.
+"""A layer of columns against the dense MLP of equal total size: forward + backward over many tokens, and one
+token at a time.
 
     python benchmarks/columns.py --columns 2060 --active 16 --out docs/results/columns-cpu.json
 
-Both layers stand alone, without the rest of a model; the columns' time includes their competition and their shared column. Rounds are interleaved, and
-medians given; `--compile` compiles both. On a CPU one thread computes and its own processor time is what counts, so that other programs on the machine disturb less;
-on a GPU products run in bfloat16 under autocast, and events on the device are the clock. Decoding counts the bytes of weights one token must read.
+Both layers stand alone, without the rest of a model; the columns' time includes their competition and their
+shared column. Rounds are interleaved, and medians given; `--compile` compiles both. On a CPU one thread
+computes and its own processor time is what counts, so that other programs on the machine disturb less; on a
+GPU products run in bfloat16 under autocast, and events on the device are the clock. Decoding counts the bytes
+of weights one token must read.
 """
 
 import argparse
@@ -27,7 +30,8 @@ from braingpt.model.columns.columns import SparseColumns
 from braingpt.model.config import SharedColumnsConfig
 from braingpt.model.layers import MLP
 
-DECODED = 50  # tokens a round, one at a time
+# tokens a round, one at a time
+DECODED = 50
 
 
 def clocked(work: Callable[[], object], device: torch.device) -> float:
@@ -89,7 +93,15 @@ class Contestant:
 def main() -> None:
     """Build, warm up, take rounds in turn, print, write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    for name, value in {"columns": 2060, "width": 64, "active": 16, "shared": 1, "hidden": 512, "tokens": 4096, "rounds": 5}.items():
+    for name, value in {
+        "columns": 2060,
+        "width": 64,
+        "active": 16,
+        "shared": 1,
+        "hidden": 512,
+        "tokens": 4096,
+        "rounds": 5,
+    }.items():
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--compile", action="store_true", help="both layers through torch.compile")
@@ -99,13 +111,18 @@ def main() -> None:
     settle_cpu()
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    config = SharedColumnsConfig(count=options.columns, width=options.width, active=options.active, shared=options.shared)
+    config = SharedColumnsConfig(
+        count=options.columns, width=options.width, active=options.active, shared=options.shared
+    )
     columns = SparseColumns(options.hidden, config)
-    nn.init.normal_(columns.weight, std=0.03)  # a fresh layer's output weights are zero
+    # a fresh layer's output weights are zero
+    nn.init.normal_(columns.weight, std=0.03)
     total = sum(p.numel() for p in columns.parameters())
     contestants = {
         "columns": Contestant(columns, options.tokens, options.hidden, device),
-        "dense": Contestant(MLP(options.hidden, total // (2 * options.hidden)), options.tokens, options.hidden, device),
+        "dense": Contestant(
+            MLP(options.hidden, total // (2 * options.hidden)), options.tokens, options.hidden, device
+        ),
     }
     for contestant in contestants.values():
         if options.compile:

@@ -1,9 +1,11 @@
-"""Every Triton kernel as the library starts it, compiled for GPUs that need not be here: registers, spills and shared memory.
+"""Every Triton kernel as the library starts it, compiled for GPUs that need not be here: registers, spills
+and shared memory.
 
     python benchmarks/compile_kernels.py --capability 80 86 90
 
-The library's own functions run on CPU tensors of the recipes' shapes; what they would start is compiled in its place. It ends with 1 where a compiler
-refuses a kernel or a card's shared memory does not hold it: an interpreter, which the tests use without a GPU, notices neither.
+The library's own functions run on CPU tensors of the recipes' shapes; what they would start is compiled in
+its place. It ends with 1 where a compiler refuses a kernel or a card's shared memory does not hold it: an
+interpreter, which the tests use without a GPU, notices neither.
 """
 
 import argparse
@@ -32,13 +34,18 @@ MODULES = (columns_triton, competition_triton, attention_triton, triton_ops)
 POINTERS = {
     torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16", torch.int64: "i64", torch.int32: "i32", torch.int16: "i16",
 }  # fmt: skip
-SHARED = {80: 163, 86: 99, 89: 99, 90: 227, 120: 99}  # KB that one program may have
+# KB that one program may have
+SHARED = {80: 163, 86: 99, 89: 99, 90: 227, 120: 99}
 CUOBJDUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
 
 
 def columns(dtype: torch.dtype) -> None:
     """115 columns of 64, many rows each; 320 of 128; 2,060 of 64, few rows each."""
-    for count, width, hidden, active, tokens in ((115, 64, 512, 4, 16_384), (320, 128, 1024, 16, 16_384), (2060, 64, 512, 16, 1024)):
+    for count, width, hidden, active, tokens in (
+        (115, 64, 512, 4, 16_384),
+        (320, 128, 1024, 16, 16_384),
+        (2060, 64, 512, 16, 1024),
+    ):
         x_ND, weight = torch.empty(tokens, hidden, dtype=dtype), torch.empty(count, 2, width, hidden)
         pairs = Pairs.of(torch.rand(tokens, count).topk(active).indices, count)
         share_P = torch.empty(tokens * active, dtype=dtype)
@@ -53,9 +60,13 @@ def competition(dtype: torch.dtype) -> None:
     for count, active, hidden in ((115, 4, 512), (320, 16, 1024), (2060, 16, 512)):
         strength = torch.empty(count, count) if count <= 128 else torch.empty(2, count, 8)
         for rounds in (1, 2):
-            competition_triton.compete(torch.empty(4096, count), strength, torch.empty(count), rounds, active, 0.7, dtype, True)
+            competition_triton.compete(
+                torch.empty(4096, count), strength, torch.empty(count), rounds, active, 0.7, dtype, True
+            )
         if dtype.itemsize == 2:
-            competition_triton.logits(torch.empty(4096, hidden, dtype=dtype), torch.empty(count, hidden, dtype=dtype))
+            competition_triton.logits(
+                torch.empty(4096, hidden, dtype=dtype), torch.empty(count, hidden, dtype=dtype)
+            )
 
 
 def attention(dtype: torch.dtype) -> None:
@@ -69,7 +80,10 @@ def attention(dtype: torch.dtype) -> None:
 def scan(dtype: torch.dtype) -> None:
     """The state-space scan, with and without documents, of one chunk and of many."""
     for length, run in ((1024, None), (1024, torch.zeros(16, 1024, dtype=torch.int32)), (40, None)):
-        x, b, c = (torch.empty(16, length, *shape, dtype=dtype, requires_grad=True) for shape in ((8, 64), (64,), (64,)))
+        x, b, c = (
+            torch.empty(16, length, *shape, dtype=dtype, requires_grad=True)
+            for shape in ((8, 64), (64,), (64,))
+        )
         dt, a, state = torch.empty(16, length, 8), torch.empty(8), torch.empty(16, 8, 64, 64)
         y, _ = triton_ops.triton_scan(x, dt, a, b, c, state, run)
         y.sum().backward()
@@ -83,8 +97,12 @@ OPERATIONS: dict[str, Callable[[torch.dtype], None]] = {
 }
 
 
-def started(operation: str, dtype: torch.dtype, capability: int) -> Iterator[tuple[Any, dict[str, Any], dict[str, Any]]]:
-    """Kernel, arguments by name, and warps and stages, of everything that the operation would start on such a card; alike ones once."""
+def started(
+    operation: str, dtype: torch.dtype, capability: int
+) -> Iterator[tuple[Any, dict[str, Any], dict[str, Any]]]:
+    """Kernel, arguments by name, and warps and stages, of everything that the operation would start on such a
+    card; alike ones once.
+    """
     launches, seen = [], set()
 
     def launch(kernel: Any, grid: Any, *args: Any, beyond: Any = None, **meta: Any) -> None:
@@ -103,7 +121,9 @@ def started(operation: str, dtype: torch.dtype, capability: int) -> Iterator[tup
 
 
 def described(value: Any) -> tuple[str, bool]:
-    """Type for the compiler ("constexpr" where the value is part of the kernel) and whether it is a multiple of 16, as Triton's launcher tells it."""
+    """Type for the compiler ("constexpr" where the value is part of the kernel) and whether it is a multiple
+    of 16, as Triton's launcher tells it.
+    """
     if isinstance(value, Tensor):
         return f"*{POINTERS[value.dtype]}", True
     if isinstance(value, int) and not isinstance(value, bool) and value != 1:
@@ -114,9 +134,16 @@ def described(value: Any) -> tuple[str, bool]:
 def compiled(kernel: Any, arguments: dict[str, Any], options: dict[str, Any], capability: int) -> str:
     """A line of what it takes. Raises where it cannot be compiled."""
     fixed = {p.name for p in kernel.params if p.is_constexpr}
-    types = {name: ("constexpr", False) if name in fixed else described(arguments[name]) for name in kernel.arg_names}
-    constants = {(i,): arguments[name] for i, name in enumerate(kernel.arg_names) if types[name][0] == "constexpr"}
-    attributes = {(i,): [["tt.divisibility", 16]] for i, name in enumerate(kernel.arg_names) if types[name][1]}
+    types = {
+        name: ("constexpr", False) if name in fixed else described(arguments[name])
+        for name in kernel.arg_names
+    }
+    constants = {
+        (i,): arguments[name] for i, name in enumerate(kernel.arg_names) if types[name][0] == "constexpr"
+    }
+    attributes = {
+        (i,): [["tt.divisibility", 16]] for i, name in enumerate(kernel.arg_names) if types[name][1]
+    }
     source = ASTSource(kernel, {name: kind for name, (kind, _) in types.items()}, constants, attributes)
     result = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
@@ -130,10 +157,20 @@ def compiled(kernel: Any, arguments: dict[str, Any], options: dict[str, Any], ca
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--capability", type=int, nargs="+", default=[80, 86, 90], help="compute capabilities (default: %(default)s)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--capability",
+        type=int,
+        nargs="+",
+        default=[80, 86, 90],
+        help="compute capabilities (default: %(default)s)",
+    )
     parser.add_argument("--operations", nargs="+", choices=OPERATIONS, default=list(OPERATIONS))
-    parser.add_argument("--dtypes", nargs="+", choices=("bfloat16", "float32"), default=["bfloat16", "float32"])
+    parser.add_argument(
+        "--dtypes", nargs="+", choices=("bfloat16", "float32"), default=["bfloat16", "float32"]
+    )
     given = parser.parse_args()
     print(f"triton {triton.__version__}")
     failed = 0
@@ -143,7 +180,8 @@ def main() -> None:
                 for kernel, arguments, options in started(operation, getattr(torch, dtype), capability):
                     try:
                         line = compiled(kernel, arguments, options, capability)
-                    except Exception as error:  # whatever a compiler raises
+                    except Exception as error:
+                        # whatever a compiler raises
                         line = f"REFUSED: {str(error).strip().splitlines()[-1][:120]}"
                     failed += "REFUSED" in line or "MORE" in line
                     warps, stages = options.get("num_warps", 4), options.get("num_stages", 3)

@@ -1,13 +1,18 @@
-"""Preparing data from end to end: MB/s per core beside tiktoken alone, what a second worker gives, and the memory a large corpus takes.
+"""Preparing data from end to end: MB/s per core beside tiktoken alone, what a second worker gives, and the
+memory a large corpus takes.
 
-    python benchmarks/data_pipeline.py speed --source ../shared/corpora          # a table in Markdown, as in docs/results/data-pipeline.md
-    python benchmarks/data_pipeline.py memory FOLDER --source ../shared/corpora --gigabytes 5    # Linux; generates the corpus in FOLDER
+    python benchmarks/data_pipeline.py speed --source ../shared/corpora          # a table in Markdown, as in
+    docs/results/data-pipeline.md
+    python benchmarks/data_pipeline.py memory FOLDER --source ../shared/corpora --gigabytes 5    # Linux;
+    generates the corpus in FOLDER
 
-Speed: one worker, which is one core (the main process reads, judges, tokenizes and writes), and two; and tiktoken's `encode_ordinary` over the same
-texts, one thread. Interleaved; MB are of the text that was read, kept or not. All filters are on. "A core" is by the processor's time, and the
-fastest of the rounds: on a busy machine nothing else can be compared. The others are by the clock, the median of the rounds.
+Speed: one worker, which is one core (the main process reads, judges, tokenizes and writes), and two; and
+tiktoken's `encode_ordinary` over the same texts, one thread. Interleaved; MB are of the text that was read,
+kept or not. All filters are on. "A core" is by the processor's time, and the fastest of the rounds: on a busy
+machine nothing else can be compared. The others are by the clock, the median of the rounds.
 
-Memory: anonymous pages are the programs' own; pages of files are those of the libraries, counted once a process, and of the index.
+Memory: anonymous pages are the programs' own; pages of files are those of the libraries, counted once a
+process, and of the index.
 """
 
 import argparse
@@ -30,11 +35,20 @@ from braingpt.data.sources.open_streams import open_streams
 from braingpt.tokenizer import Tokenizer
 
 RESIDENT = ("VmRSS", "RssAnon", "RssFile")
-SETS = [("fineweb2", "ko"), ("fineweb2", "de"), ("c4", "en"), ("fineweb-edu", "en"), ("wikipedia", "ko"), ("korean", "ko,en")]
+SETS = [
+    ("fineweb2", "ko"),
+    ("fineweb2", "de"),
+    ("c4", "en"),
+    ("fineweb-edu", "en"),
+    ("wikipedia", "ko"),
+    ("korean", "ko,en"),
+]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     one = commands.add_parser("speed")
     one.add_argument("--rounds", type=int, default=3)
@@ -52,12 +66,16 @@ def main() -> None:
 
 
 def texts(name: str, languages: str, source: Path) -> Iterator[str]:
-    streams = open_streams(name, languages.split(","), source=source, note=lambda _: None, broken=lambda *_: None)
+    streams = open_streams(
+        name, languages.split(","), source=source, note=lambda _: None, broken=lambda *_: None
+    )
     return (document.text for stream in streams for document in stream)
 
 
 def speed(source: Path, rounds: int) -> None:
-    print("| corpus | MB | documents | tiktoken a core, MB/s | all, a core | 1 worker | 2 workers | 2 workers / 1 |")
+    print(
+        "| corpus | MB | documents | tiktoken a core, MB/s | all, a core | 1 worker | 2 workers | 2 workers / 1 |"
+    )
     print("|---|---|---|---|---|---|---|---|")
     tokenizer = Tokenizer.default()
     for name, languages in SETS:
@@ -71,7 +89,13 @@ def speed(source: Path, rounds: int) -> None:
             alone.append(size / (time.process_time() - begin))
             for workers, series in measured.items():
                 with tempfile.TemporaryDirectory() as folder:
-                    request = Request(name, Path(folder) / "out", source=source, languages=languages.split(","), workers=workers)
+                    request = Request(
+                        name,
+                        Path(folder) / "out",
+                        source=source,
+                        languages=languages.split(","),
+                        workers=workers,
+                    )
                     begin, spent = time.perf_counter(), time.process_time()
                     prepare(request, tokenizer)
                     series.append(size / (time.perf_counter() - begin))
@@ -115,7 +139,9 @@ def memory(folder: Path, source: Path, gigabytes: float, workers: int) -> None:
         + "|---" * (2 + 2 * len(RESIDENT))
         + "|"
     )
-    done = prepare(Request("text", folder / "out", [corpus], workers=workers), Tokenizer.default(), progress=tell)
+    done = prepare(
+        Request("text", folder / "out", [corpus], workers=workers), Tokenizer.default(), progress=tell
+    )
     over.set()
     size = corpus.stat().st_size / 1e6
     half = min(series, key=lambda point: abs(point[0] - size / 2)) if series else (0, 1)
@@ -123,7 +149,9 @@ def memory(folder: Path, source: Path, gigabytes: float, workers: int) -> None:
         f"{size / 1e3:.2f} GB in {done.seconds:.0f} s, {size / done.seconds:.1f} MB/s with {workers} workers; the first half at {half[0] / half[1]:.1f} MB/s"
     )
     figures = ", ".join(f"{name} {highest:.0f}" for name, highest in zip(RESIDENT, most, strict=True))
-    print(f"MB at most, all processes together: {figures}; {sum(one.documents for one in done.manifest.streams):,} documents")
+    print(
+        f"MB at most, all processes together: {figures}; {sum(one.documents for one in done.manifest.streams):,} documents"
+    )
     print(json.dumps(done.manifest.filters, ensure_ascii=False)[:600])
 
 
@@ -132,7 +160,10 @@ def generate(path: Path, source: Path, size: float) -> None:
     draw = random.Random(0)
     pools = {
         language: [
-            piece for text in texts(name, language, source) for piece in text.split("\n") if 60 < len(piece) < 400 and "#" not in piece
+            piece
+            for text in texts(name, language, source)
+            for piece in text.split("\n")
+            if 60 < len(piece) < 400 and "#" not in piece
         ]
         for name, language in (("fineweb2", "ko"), ("fineweb-edu", "en"))
     }
@@ -142,7 +173,9 @@ def generate(path: Path, source: Path, size: float) -> None:
             for _ in range(200):
                 words = " ".join(draw.choices(pool, k=draw.randint(2, 30))).split(" ")
                 cut = draw.randrange(len(words))
-                file.write(json.dumps({"text": " ".join(words[cut:] + words[:cut])}, ensure_ascii=False) + "\n")
+                file.write(
+                    json.dumps({"text": " ".join(words[cut:] + words[:cut])}, ensure_ascii=False) + "\n"
+                )
 
 
 def family() -> list[int]:

@@ -1,12 +1,16 @@
 """Milliseconds a token of batch-1 decoding after a prompt: models, dtypes and lengths of prompts in turn.
 
-    python benchmarks/decoding.py small-v2 small-v1 small-dense --peer gpt2 --dtype float32 int8 --compile --rounds 3
+    python benchmarks/decoding.py small-v2 small-v1 small-dense --peer gpt2 --dtype float32 int8 --compile
+    --rounds 3
     python benchmarks/decoding.py small-v2 --prompt 1024 32768
-    python benchmarks/decoding.py small-v2-5pct large-dense:model.layers=41      # a recipe and changes to it; 831M parameters both
+    python benchmarks/decoding.py small-v2-5pct large-dense:model.layers=41      # a recipe and changes to it;
+    831M parameters both
 
-Fresh weights, shaken so that no layer is silent, and random tokens; a round's figure is its whole time over its tokens, and of the rounds the median,
-lowest and highest are printed. `--compile` compiles the steps of all models alike, after which some steps are left out. The peer is
-Hugging Face's GPT-2 (an installed `transformers`) with the vocabulary, width and heads of the last recipe and the layers that bring it nearest its total.
+Fresh weights, shaken so that no layer is silent, and random tokens; a round's figure is its whole time over
+its tokens, and of the rounds the median, lowest and highest are printed. `--compile` compiles the steps of
+all models alike, after which some steps are left out. The peer is Hugging Face's GPT-2 (an installed
+`transformers`) with the vocabulary, width and heads of the last recipe and the layers that bring it nearest
+its total.
 """
 
 import argparse
@@ -23,12 +27,16 @@ from braingpt.device.compile import compile_steps
 from braingpt.device.cpu import settle_cpu
 from braingpt.inference.engine import Decoder
 
-WARM = 48  # steps in which a compiled model takes its last forms: those of a token that attention chooses come late
-Step = Callable[[torch.Tensor], None]  # takes one token in
+# steps in which a compiled model takes its last forms: those of a token that attention chooses come late
+WARM = 48
+# takes one token in
+Step = Callable[[torch.Tensor], None]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("recipes", nargs="+")
     parser.add_argument("--peer", choices=["gpt2"], nargs="*", default=[])
     parser.add_argument("--dtype", nargs="+", choices=["float32", "int8"], default=["float32"])
@@ -45,7 +53,9 @@ def main() -> None:
             for dtype in options.dtype:
                 contenders[f"{name} {dtype}, {length:,} before"] = ours(name, dtype, length, options.compile)
         for _ in options.peer:
-            contenders[f"gpt2 float32, {length:,} before"] = gpt2(options.recipes[-1], length, room, options.compile)
+            contenders[f"gpt2 float32, {length:,} before"] = gpt2(
+                options.recipes[-1], length, room, options.compile
+            )
     rounds: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in range(options.rounds):
         for name, step in contenders.items():
@@ -78,7 +88,10 @@ def gpt2(like: str, prompt: int, room: int, compiled: bool) -> Step:
     recipe = braingpt.load_recipe(like)
     total = braingpt.build(recipe).parameters_total()
     model = build_peer("gpt2-hf", recipe.model, total, room).eval()
-    print(f"gpt2: {model.parameters_total():,} parameters in {model.config.layers} layers, {like}: {total:,}", flush=True)
+    print(
+        f"gpt2: {model.parameters_total():,} parameters in {model.config.layers} layers, {like}: {total:,}",
+        flush=True,
+    )
     if compiled:
         compile_steps(model, model.device)
     decoder = Decoder(model)

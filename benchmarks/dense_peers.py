@@ -1,16 +1,21 @@
-"""Our dense transformer beside nanoGPT's and litgpt's of the same total size: training speed, and loss per token.
+"""Our dense transformer beside nanoGPT's and litgpt's of the same total size: training speed, and loss per
+token.
 
     python benchmarks/dense_peers.py speed --size tiny --data data/korean --nanogpt ../nanoGPT [--compile]
-    python benchmarks/dense_peers.py learn --size tiny --data data/korean --nanogpt ../nanoGPT --steps 200 --rates nanogpt=1e-3,2e-3
+    python benchmarks/dense_peers.py learn --size tiny --data data/korean --nanogpt ../nanoGPT --steps 200
+    --rates nanogpt=1e-3,2e-3
 
-Each model trains as its own project trains it: its initialisation, its loss, its AdamW (nanoGPT's decay groups, GELU and learned positions; litgpt's
-Llama-like GPT with the settings of its TinyLlama recipe), the head tied to the embedding in all three. Shared are the batches, the
-shape of the learning rate's course, clipping at 1, precision, threads and whether torch.compile is used. The peers are read from where they
-are, `--nanogpt` a checkout and litgpt an installed package (`pip install --no-deps litgpt` and what it imports); one that is missing is named and left out.
+Each model trains as its own project trains it: its initialisation, its loss, its AdamW (nanoGPT's decay
+groups, GELU and learned positions; litgpt's Llama-like GPT with the settings of its TinyLlama recipe), the
+head tied to the embedding in all three. Shared are the batches, the shape of the learning rate's course,
+clipping at 1, precision, threads and whether torch.compile is used. The peers are read from where they are,
+`--nanogpt` a checkout and litgpt an installed package (`pip install --no-deps litgpt` and what it imports);
+one that is missing is named and left out.
 
-`speed` times whole steps (batch, forward, backward, clipping, optimizer) in interleaved rounds, by the clock and by the process's CPU time. With one
-thread (OMP_NUM_THREADS=1) the latter says what a busy machine's clock cannot. `learn` gives each model the same batches for the same
-steps at each of several rates, and scores all on the same validation windows.
+`speed` times whole steps (batch, forward, backward, clipping, optimizer) in interleaved rounds, by the clock
+and by the process's CPU time. With one thread (OMP_NUM_THREADS=1) the latter says what a busy machine's clock
+cannot. `learn` gives each model the same batches for the same steps at each of several rates, and scores all
+on the same validation windows.
 """
 
 import argparse
@@ -44,12 +49,16 @@ from braingpt.recipes import Recipe, TrainConfig, load_recipe
 from braingpt.tokenizer import Tokenizer
 
 VALIDATION_SEED = 7
-ADAMW = {"weight_decay": 0.1, "betas": (0.9, 0.95)}  # of nanoGPT's train.py and of litgpt's config_hub/pretrain/tinyllama.yaml alike
+# of nanoGPT's train.py and of litgpt's config_hub/pretrain/tinyllama.yaml alike
+ADAMW = {"weight_decay": 0.1, "betas": (0.9, 0.95)}
 
 
 @dataclass
 class Peer:
-    """A model with its optimizer. `loss(ids, targets)` is the mean in nats; `parts` names what it is made of."""
+    """A model with its optimizer.
+
+    `loss(ids, targets)` is the mean in nats; `parts` names what it is made of.
+    """
 
     model: nn.Module
     loss: Callable[[Tensor, Tensor], Tensor]
@@ -77,7 +86,12 @@ def braingpt_peer(recipe: Recipe, context: int, options: argparse.Namespace) -> 
     """Our dense model with its recipe's optimizer."""
     model = build(recipe, options.seed)
     forward = compile_training(model, model, torch.device("cpu")) if options.compile else model
-    return Peer(model, lambda ids, targets: forward(ids, targets).loss, build_optimizer(model, recipe.train), model.after_step)
+    return Peer(
+        model,
+        lambda ids, targets: forward(ids, targets).loss,
+        build_optimizer(model, recipe.train),
+        model.after_step,
+    )
 
 
 def nanogpt_peer(recipe: Recipe, context: int, options: argparse.Namespace) -> Peer:
@@ -92,7 +106,13 @@ def nanogpt_peer(recipe: Recipe, context: int, options: argparse.Namespace) -> P
     shape = recipe.model
     torch.manual_seed(options.seed)
     config = module.GPTConfig(
-        block_size=context, vocab_size=shape.vocab, n_layer=shape.layers, n_head=shape.heads, n_embd=shape.hidden, dropout=0.0, bias=False
+        block_size=context,
+        vocab_size=shape.vocab,
+        n_layer=shape.layers,
+        n_head=shape.heads,
+        n_embd=shape.hidden,
+        dropout=0.0,
+        bias=False,
     )
     with redirect_stdout(None):
         model = module.GPT(config)
@@ -102,7 +122,9 @@ def nanogpt_peer(recipe: Recipe, context: int, options: argparse.Namespace) -> P
 
 
 def litgpt_peer(recipe: Recipe, context: int, options: argparse.Namespace) -> Peer:
-    """litgpt's GPT from its configuration of TinyLlama, in the recipe's depth and width, as its pretrain.py sets it up (tie_embeddings on)."""
+    """litgpt's GPT from its configuration of TinyLlama, in the recipe's depth and width, as its pretrain.py
+    sets it up (tie_embeddings on).
+    """
     check_peer("litgpt")
     from litgpt.utils import chunked_cross_entropy
 
@@ -131,12 +153,15 @@ def present(options: argparse.Namespace, recipe: Recipe) -> dict[str, Callable[[
 
 
 def speed(options: argparse.Namespace, recipe: Recipe, shards: ShardSet) -> dict[str, Any]:
-    """Tokens a second of whole steps, and how often ours is as fast: medians over rounds in which each takes its turn."""
+    """Tokens a second of whole steps, and how often ours is as fast: medians over rounds in which each takes
+    its turn.
+    """
     batches = Batches(shards, "train", options.batch, options.context, options.seed)
     peers = {name: make() for name, make in present(options, recipe).items()}
     clocks = {"wall": time.perf_counter, "cpu": time.process_time}
     seconds: dict[str, dict[str, list[float]]] = {name: {clock: [] for clock in clocks} for name in peers}
-    for turn in range(-1, options.rounds):  # the first turn compiles and warms, and is not counted
+    # the first turn compiles and warms, and is not counted
+    for turn in range(-1, options.rounds):
         for name, peer in peers.items():
             began = {clock: read() for clock, read in clocks.items()}
             for step in range(options.steps):
@@ -154,7 +179,9 @@ def speed(options: argparse.Namespace, recipe: Recipe, shards: ShardSet) -> dict
                 "tokens_per_second": round(tokens / statistics.median(values)),
                 "lowest": round(tokens / max(values)),
                 "highest": round(tokens / min(values)),
-                "braingpt_over_it": round(statistics.median(b / a for a, b in zip(ours[clock][1:], values, strict=True)), 3),
+                "braingpt_over_it": round(
+                    statistics.median(b / a for a, b in zip(ours[clock][1:], values, strict=True)), 3
+                ),
             }
             for clock, values in counted.items()
         }
@@ -174,7 +201,9 @@ def learn(options: argparse.Namespace, recipe: Recipe, shards: ShardSet) -> dict
     return results
 
 
-def learn_once(peer: Peer, rate: float, options: argparse.Namespace, config: TrainConfig, shards: ShardSet) -> dict[str, Any]:
+def learn_once(
+    peer: Peer, rate: float, options: argparse.Namespace, config: TrainConfig, shards: ShardSet
+) -> dict[str, Any]:
     """Train for the steps asked for and score."""
     batches = Batches(shards, "train", options.batch, options.context, options.seed)
     schedule = config.model_copy(update={"steps": options.steps, "warmup": options.steps // 10, "lr": rate})
@@ -208,12 +237,20 @@ def main() -> None:
     """Measure, print, write the figures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("what", choices=["speed", "learn"])
-    parser.add_argument("--size", default="tiny", help="the recipe SIZE-dense gives the shape and our optimizer")
+    parser.add_argument(
+        "--size", default="tiny", help="the recipe SIZE-dense gives the shape and our optimizer"
+    )
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--nanogpt", type=Path, help="a checkout of karpathy/nanoGPT")
     parser.add_argument("--only", nargs="+", choices=list(PEERS))
     parser.add_argument("--set", action="append", default=[], dest="overrides", help="of our recipe")
-    parser.add_argument("--rates", nargs="+", default=[], metavar="NAME=RATE,RATE", help="learn: rates to try, by default the recipe's")
+    parser.add_argument(
+        "--rates",
+        nargs="+",
+        default=[],
+        metavar="NAME=RATE,RATE",
+        help="learn: rates to try, by default the recipe's",
+    )
     parser.add_argument("--steps", type=int, default=2, help="of each turn (speed), of each run (learn)")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--batch", type=int, default=4)
@@ -230,8 +267,13 @@ def main() -> None:
     shards = ShardSet.open([options.data], Tokenizer.default())
     results = (speed if options.what == "speed" else learn)(options, recipe, shards)
     if options.json:
-        settings = {key: str(value) if isinstance(value, Path) else value for key, value in vars(options).items()}
-        options.json.write_text(json.dumps({"machine": machine(), "settings": settings, "results": results}, indent=1), encoding="utf-8")
+        settings = {
+            key: str(value) if isinstance(value, Path) else value for key, value in vars(options).items()
+        }
+        options.json.write_text(
+            json.dumps({"machine": machine(), "settings": settings, "results": results}, indent=1),
+            encoding="utf-8",
+        )
 
 
 if __name__ == "__main__":

@@ -1,9 +1,12 @@
-"""Early exit on a trained model: what each threshold spares and costs, and how fast the same text comes with drafts.
+"""Early exit on a trained model: what each threshold spares and costs, and how fast the same text comes with
+drafts.
 
-    braingpt train --recipe nano-v1 --data data/korean --set model.layers=6 --set model.early_exit.loss=0.3 --set model.early_exit.dropout=0.2
+    braingpt train --recipe nano-v1 --data data/korean --set model.layers=6 --set model.early_exit.loss=0.3
+    --set model.early_exit.dropout=0.2
     python benchmarks/early_exit.py runs/nano-v1 --data data/korean --drafts 1:3 2:3 3:3
 
-Drafts as LAYERS:TOKENS, or LAYERS:TOKENS:LEAST to stop drafting where the first layers are less sure than LEAST. Plain decoding and each draft in turns; the processor's time, ratios are medians of pairs.
+Drafts as LAYERS:TOKENS, or LAYERS:TOKENS:LEAST to stop drafting where the first layers are less sure than
+LEAST. Plain decoding and each draft in turns; the processor's time, ratios are medians of pairs.
 """
 
 import argparse
@@ -29,7 +32,9 @@ def written(ids: list[int], count: int, temperature: float, decoder: Decoder) ->
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("run", type=Path)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--context", type=int, default=128)
@@ -48,7 +53,9 @@ def main() -> None:
 
     print("threshold, layers used, loss, rise of perplexity")
     for setting in exit_threshold.settings(model, score):
-        print(f"{setting.threshold!s:>6} {setting.layers_used:7.1%} {setting.loss:8.4f} {setting.perplexity_cost:8.2%}")
+        print(
+            f"{setting.threshold!s:>6} {setting.layers_used:7.1%} {setting.loss:8.4f} {setting.perplexity_cost:8.2%}"
+        )
 
     model.set_exit_threshold(None)
     ids = tokenizer.encode(SAMPLE[:60], language="ko")
@@ -68,7 +75,9 @@ def main() -> None:
             if same != text:
                 print(f"{draft} wrote another text")
     for draft, ratios in faster.items():
-        print(f"{draft}: {statistics.median(ratios):.2f} times as fast ({min(ratios):.2f}-{max(ratios):.2f}); {told[draft]}")
+        print(
+            f"{draft}: {statistics.median(ratios):.2f} times as fast ({min(ratios):.2f}-{max(ratios):.2f}); {told[draft]}"
+        )
 
 
 if __name__ == "__main__":

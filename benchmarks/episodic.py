@@ -1,10 +1,12 @@
-"""Facts taught once to a trained model: how many come back, how many come where they do not belong, and what a foreign memory costs.
+"""Facts taught once to a trained model: how many come back, how many come where they do not belong, and what
+a foreign memory costs.
 
     python benchmarks/episodic.py runs/quickstart --data data/sample
 
-For each language generated facts ("수진의 고양이 이름은 두부예요.") are taught to one memory and asked for by their beginning, greedily: alone, behind another
-sentence, and with a person's name that was never taught, where any taught value is a false recall. Then validation text is read with that
-memory, which has nothing to do with it, and with one of as many entries of ordinary text. Last, time and bytes at --entries entries.
+For each language generated facts ("수진의 고양이 이름은 두부예요.") are taught to one memory and asked for by their
+beginning, greedily: alone, behind another sentence, and with a person's name that was never taught, where any
+taught value is a false recall. Then validation text is read with that memory, which has nothing to do with
+it, and with one of as many entries of ordinary text. Last, time and bytes at --entries entries.
 """
 
 import argparse
@@ -36,10 +38,17 @@ def recalled(plain: Any, remembering: Any, tokenizer: Any, language: str, taught
 
     def false(model: Any) -> float:
         written = continued(model, tokenizer, [start for start, _ in unknown], language)
-        return statistics.mean(any(text.strip().startswith(v) for v in values) for text, (_, values) in zip(written, unknown, strict=True))
+        return statistics.mean(
+            any(text.strip().startswith(v) for v in values)
+            for text, (_, values) in zip(written, unknown, strict=True)
+        )
 
     share = partial(share_recalled, tokenizer=tokenizer, known=known, language=language)
-    figures = {"without": share(plain), "with": share(remembering), "behind": share(remembering, before=BEHIND[language])}
+    figures = {
+        "without": share(plain),
+        "with": share(remembering),
+        "behind": share(remembering, before=BEHIND[language]),
+    }
     return {**figures, "false without": false(plain), "false with": false(remembering)}
 
 
@@ -57,7 +66,12 @@ def speed(memory: EpisodicMemory, entries: int, hidden: int) -> dict[str, float]
         found = store.read(query_QD, 32)
         seconds.append(time.process_time() - began)
     assert int(found[1][0, 0]) == int(store.values_N[entries // 2])
-    return {"entries": entries, "hidden": hidden, "ms": 1000 * statistics.median(seconds[2:]), "MB": store.bytes() / 1e6}
+    return {
+        "entries": entries,
+        "hidden": hidden,
+        "ms": 1000 * statistics.median(seconds[2:]),
+        "MB": store.bytes() / 1e6,
+    }
 
 
 def main() -> None:
@@ -83,14 +97,20 @@ def main() -> None:
     remembering = Remembering(model, memory)
     for language in ("ko", "en"):
         results[language] = recalled(model, remembering, tokenizer, language, options.facts)
-        print(language, {name: f"{100 * value:.0f} %" for name, value in results[language].items()}, flush=True)
+        print(
+            language, {name: f"{100 * value:.0f} %" for name, value in results[language].items()}, flush=True
+        )
 
     ordinary = EpisodicMemory("", memory.maker, memory.gate, Store(model.config.hidden), {})
     for document in documents(2_000):
         if len(ordinary.store) < 2 * len(memory.store):
             ordinary.teach(model, tokenizer, document.text, document.language)
     shards = ShardSet.open([Path(options.data)], tokenizer)
-    for name, reader in (("no memory", model), ("facts", remembering), ("ordinary text", Remembering(model, ordinary))):
+    for name, reader in (
+        ("no memory", model),
+        ("facts", remembering),
+        ("ordinary text", Remembering(model, ordinary)),
+    ):
         scores = evaluate(reader, shards, tokenizer, context=recipe.train.context, windows=options.windows)
         results[f"perplexity, {name}"] = scores.perplexity
         print(f"perplexity with {name}: {scores.perplexity:.3f}", flush=True)

@@ -1,11 +1,13 @@
-"""Kill a training run again and again, go on each time, and compare the end with a run that was never disturbed.
+"""Kill a training run again and again, go on each time, and compare the end with a run that was never
+disturbed.
 
     python benchmarks/faults.py --data data/sample --kills 60 --out docs/results/faults.json
 
-Each life is a fork of this process that trains with `resume="auto"` and dies of SIGKILL at a random moment; saves are so frequent that many
-kills fall into one. After each death: every checkpoint in the list is whole, and the newest is not older than before. At the end weights,
-optimizer, metrics (times left out) and the best validation are those of the undisturbed run, bit for bit. `--disk` does the same once
-with a disk that is too small (a tmpfs in a user namespace, Linux): the run waits, room is made, and it ends alike.
+Each life is a fork of this process that trains with `resume="auto"` and dies of SIGKILL at a random moment;
+saves are so frequent that many kills fall into one. After each death: every checkpoint in the list is whole,
+and the newest is not older than before. At the end weights, optimizer, metrics (times left out) and the best
+validation are those of the undisturbed run, bit for bit. `--disk` does the same once with a disk that is too
+small (a tmpfs in a user namespace, Linux): the run waits, room is made, and it ends alike.
 """
 
 import argparse
@@ -42,10 +44,14 @@ def same(one: Path, two: Path) -> bool:
     """Whether two finished runs agree in everything but time."""
 
     def history(run: Path) -> list[dict]:
-        return [{key: value for key, value in record.items() if key not in TIMES} for record in read_metrics(run)]
+        return [
+            {key: value for key, value in record.items() if key not in TIMES} for record in read_metrics(run)
+        ]
 
     a, b = listing.newest(one), listing.newest(two)
-    tensors = [(load_file(a / name), load_file(b / name)) for name in ("model.safetensors", "optimizer.safetensors")]
+    tensors = [
+        (load_file(a / name), load_file(b / name)) for name in ("model.safetensors", "optimizer.safetensors")
+    ]
     alike = all(x.keys() == y.keys() and all(torch.equal(x[name], y[name]) for name in x) for x, y in tensors)
     best = [json.loads((run / "best.json").read_text()) for run in (one, two)]
     return alike and history(one) == history(two) and best[0] == best[1]
@@ -74,8 +80,13 @@ def life(recipe: Recipe, run: Path, data: Path, seconds: float) -> bool:
     return os.WIFEXITED(status)
 
 
-def kill_again_and_again(recipe: Recipe, data: Path, folder: Path, kills: int, seed: int = 0) -> dict[str, int | bool]:
-    """The counts of `kills` deaths, spread over as many runs as they last for. AssertionError where something was lost or wrong."""
+def kill_again_and_again(
+    recipe: Recipe, data: Path, folder: Path, kills: int, seed: int = 0
+) -> dict[str, int | bool]:
+    """The counts of `kills` deaths, spread over as many runs as they last for.
+
+    AssertionError where something was lost or wrong.
+    """
     torch.set_num_threads(1)
     train(recipe, folder / "whole", [data], device="cpu")
     chance = random.Random(seed)
@@ -123,7 +134,8 @@ def full_disk(recipe: Recipe, data: Path, whole: Path, disk: Path) -> dict[str, 
     listener = Listening(disk / "ballast")
     size = sum(path.stat().st_size for path in listing.newest(whole).rglob("*"))
     free = shutil.disk_usage(disk).free
-    listener.ballast.write_bytes(bytes(free - round(2.5 * size)))  # room for two checkpoints and a half
+    # room for two checkpoints and a half
+    listener.ballast.write_bytes(bytes(free - round(2.5 * size)))
     train(recipe, disk / "run", [data], reporter=listener, device="cpu")
     told = next((note for note in listener.notes if "disk is full" in note), "")
     assert told and same(whole, disk / "run")
@@ -139,10 +151,15 @@ def main() -> None:
     parser.add_argument("--architecture", default="v2")
     parser.add_argument("--disk", action="store_true", help="fill a disk instead")
     parser.add_argument("--mounted", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--beside", action="store_true", help="write checkpoints beside the training (train.async_save)")
+    parser.add_argument(
+        "--beside", action="store_true", help="write checkpoints beside the training (train.async_save)"
+    )
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
-    recipe = load_recipe(f"nano-{given.architecture}", [*SMALL, f"train.steps={given.steps}", f"train.async_save={given.beside}".lower()])
+    recipe = load_recipe(
+        f"nano-{given.architecture}",
+        [*SMALL, f"train.steps={given.steps}", f"train.async_save={given.beside}".lower()],
+    )
     with tempfile.TemporaryDirectory() as scratch:
         if given.disk and given.mounted is None:
             mount = f"mount -t tmpfs -o size=64m tmpfs {scratch} && exec {sys.executable} {' '.join(sys.argv)} --mounted {scratch}"
@@ -155,7 +172,10 @@ def main() -> None:
             found = kill_again_and_again(recipe, given.data, Path(scratch), given.kills)
     print(json.dumps(found, indent=1))
     if given.out:
-        given.out.write_text(json.dumps({"command": " ".join(["python", *sys.argv]), **found}, indent=1) + "\n", encoding="utf-8")
+        given.out.write_text(
+            json.dumps({"command": " ".join(["python", *sys.argv]), **found}, indent=1) + "\n",
+            encoding="utf-8",
+        )
 
 
 if __name__ == "__main__":

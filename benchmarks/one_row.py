@@ -1,8 +1,10 @@
-"""Milliseconds of one row times a weight on a CPU, by torch's product and as a compiler shares it: what bounds decoding.
+"""Milliseconds of one row times a weight on a CPU, by torch's product and as a compiler shares it: what
+bounds decoding.
 
     python benchmarks/one_row.py
 
-Weights are taken in turn out of 128 MB, so that none is still in the cache; the lowest of 200 each, paths in turn, with one thread and with two.
+Weights are taken in turn out of 128 MB, so that none is still in the cache; the lowest of 200 each, paths in
+turn, with one thread and with two.
 """
 
 import argparse
@@ -22,14 +24,17 @@ BYTES = 128e6
 
 
 def main() -> None:
-    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    ).parse_args()
     print(
         "| weight | threads | torch's product | written out, compiled | GB/s | int8, packed | int8, compiled |\n|---|---|---|---|---|---|---|"
     )
     compiled, compiled_int8 = torch.compile(linear, dynamic=False), torch.compile(int8_linear, dynamic=False)
     for threads in (1, 2):
         torch.set_num_threads(threads)
-        torch.compiler.reset()  # how many threads share a loop is settled when it is compiled
+        # how many threads share a loop is settled when it is compiled
+        torch.compiler.reset()
         for shape in SHAPES:
             weights = [torch.randn(shape) for _ in range(max(2, round(BYTES / 4 / shape[0] / shape[1])))]
             packed = [quantize(weight) for weight in weights]

@@ -2,13 +2,14 @@
 
     python benchmarks/plan.py --data data/korean nano-v2 tiny-dense tiny-v2:train.micro_batch=1
 
-Each recipe (with overrides behind a colon) is planned; then its whole model takes two real steps while the bytes of all tensors alive are followed,
-and three as `braingpt train` takes them, in a process of its own, whose most resident memory is read. `--time` times real steps
-(`train.probe`). Ratios are plan over measured.
+Each recipe (with overrides behind a colon) is planned; then its whole model takes two real steps while the
+bytes of all tensors alive are followed, and three as `braingpt train` takes them, in a process of its own,
+whose most resident memory is read. `--time` times real steps (`train.probe`). Ratios are plan over measured.
 
     python benchmarks/plan.py --data data/korean --cap 24 large-v2-3090:train.batch=64
 
-On a GPU whose allocator stops at so many GB: the plan, with the micro-batch it finds, beside the allocator's peak in two real steps.
+On a GPU whose allocator stops at so many GB: the plan, with the micro-batch it finds, beside the allocator's
+peak in two real steps.
 """
 
 import argparse
@@ -41,7 +42,11 @@ def tensors_alive(recipe: Recipe, data: Path) -> int:
     trainer.update()
     trainer.step += 1
     trainer.feed.pieces(trainer.step, trainer.micro)
-    held = [*trainer.model.parameters(), *trainer.model.buffers(), *pack_state(trainer.model, trainer.optimizer).values()]
+    held = [
+        *trainer.model.parameters(),
+        *trainer.model.buffers(),
+        *pack_state(trainer.model, trainer.optimizer).values(),
+    ]
     with Alive(held) as alive:
         trainer.update()
     return alive.peak + sum(tensor.numel() * tensor.element_size() for tensor in held)
@@ -51,18 +56,37 @@ def resident(recipe: Recipe) -> int:
     """The most resident bytes of `braingpt train`, three steps of it."""
     with tempfile.TemporaryDirectory() as scratch:
         save_recipe(recipe, Path(scratch) / "recipe.yaml")
-        command = [sys.executable, "-m", "braingpt", "train", "--recipe", f"{scratch}/recipe.yaml", "--out", f"{scratch}/run"]
+        command = [
+            sys.executable,
+            "-m",
+            "braingpt",
+            "train",
+            "--recipe",
+            f"{scratch}/recipe.yaml",
+            "--out",
+            f"{scratch}/run",
+        ]
         few = ["--device", "cpu", "--json", "--set", "train.steps=3", "--set", "train.eval_windows=1"]
-        done = subprocess.run([*command, *few], capture_output=True, text=True, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+        done = subprocess.run(
+            [*command, *few],
+            capture_output=True,
+            text=True,
+            check=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
     return json.loads(done.stdout)["peak_memory_bytes"]
 
 
 def under_a_cap(recipe: Recipe, data: Path, gigabytes: float) -> dict[str, Any]:
     """Two steps on a GPU that has no more than that: what was planned, and the most that was allocated."""
     device = torch.device("cuda", torch.cuda.current_device())
-    torch.cuda.set_per_process_memory_fraction(1e9 * gigabytes / torch.cuda.get_device_properties(device).total_memory)
+    torch.cuda.set_per_process_memory_fraction(
+        1e9 * gigabytes / torch.cuda.get_device_properties(device).total_memory
+    )
     plan, _ = plan_run(recipe, device, None, thorough=True)
-    fixed = recipe.model_copy(update={"train": recipe.train.model_copy(update={"micro_batch": plan.micro_batch})})
+    fixed = recipe.model_copy(
+        update={"train": recipe.train.model_copy(update={"micro_batch": plan.micro_batch})}
+    )
     torch.cuda.reset_peak_memory_stats(device)
     trainer = Trainer(fixed, RunFolder(Path()), [data], device, Reporter())
     for _ in range(2):
@@ -92,10 +116,14 @@ def main() -> None:
         name, _, overrides = named.partition(":")
         recipe = load_recipe(name, [f"data.folders=[{given.data}]", *filter(None, overrides.split(","))])
         if given.cap:
-            print(json.dumps({"recipe": named, **under_a_cap(recipe, Path(given.data), given.cap)}), flush=True)
+            print(
+                json.dumps({"recipe": named, **under_a_cap(recipe, Path(given.data), given.cap)}), flush=True
+            )
             continue
         plan, _ = plan_run(recipe, device, None, thorough=True)
-        fixed = recipe.model_copy(update={"train": recipe.train.model_copy(update={"micro_batch": plan.micro_batch})})
+        fixed = recipe.model_copy(
+            update={"train": recipe.train.model_copy(update={"micro_batch": plan.micro_batch})}
+        )
         alive, taken = tensors_alive(fixed, Path(given.data)), resident(fixed)
         figures = {
             "recipe": named, "micro_batch": plan.micro_batch, "activations": byte_size(plan.activations_bytes), "plan": byte_size(plan.peak_bytes),

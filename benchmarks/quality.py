@@ -1,7 +1,9 @@
-"""The quality rules on clean corpora: what each drops where (nearly all of it wrongly, as the corpora are clean), and how fast they are.
+"""The quality rules on clean corpora: what each drops where (nearly all of it wrongly, as the corpora are
+clean), and how fast they are.
 
-python benchmarks/quality.py --source ../shared/corpora                     # tables in Markdown, as in docs/results/quality-filters.md
-python benchmarks/quality.py --source ../shared/corpora --show perplexity   # what one rule drops
+python benchmarks/quality.py --source ../shared/corpora                     # tables in Markdown, as in
+docs/results/quality-filters.md python benchmarks/quality.py --source ../shared/corpora --show perplexity   #
+what one rule drops
 """
 
 import argparse
@@ -21,11 +23,14 @@ from braingpt.tokenizer.language import LANGUAGES
 sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))
 from clean_text import raw_texts
 
-SPEED = 2_000_000  # bytes of a set that the clock sees
+# bytes of a set that the clock sees
+SPEED = 2_000_000
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--source", type=Path, required=True)
     parser.add_argument("--quality", type=Path, help="settings (YAML); default: the shipped ones")
     parser.add_argument("--show", metavar="RULE", help="print what this rule drops")
@@ -45,10 +50,16 @@ def main() -> None:
             if options.show and rule == options.show:
                 print(f"[{name}] {document.text[:300]!r}")
     _print_drops(drops)
-    print("\n| set | " + " | ".join(["clean", "shape", "text", "perplexity", "all but tokenizing", "tokenizing"]) + " |")
+    print(
+        "\n| set | "
+        + " | ".join(["clean", "shape", "text", "perplexity", "all but tokenizing", "tokenizing"])
+        + " |"
+    )
     print("|---|---|---|---|---|---|---|")
     for name, documents in sets.items():
-        print(f"| {name} | " + " | ".join(f"{one:.1f}" for one in _speeds(documents, judge, tokenizer)) + " |")
+        print(
+            f"| {name} | " + " | ".join(f"{one:.1f}" for one in _speeds(documents, judge, tokenizer)) + " |"
+        )
 
 
 def _print_drops(drops: dict[str, Counter[str]]) -> None:
@@ -64,7 +75,9 @@ def _print_drops(drops: dict[str, Counter[str]]) -> None:
 
 
 def _speeds(documents: list[Document], judge: Judge, tokenizer: Tokenizer) -> list[float]:
-    """MB/s on one core of cleaning, of counting, of `Judge.text`, of the perplexity, of both, and of the tokenizer beside them."""
+    """MB/s on one core of cleaning, of counting, of `Judge.text`, of the perplexity, of both, and of the
+    tokenizer beside them.
+    """
     some, size = [], 0
     for document in documents:
         if size < SPEED:

@@ -1,6 +1,8 @@
-"""How fast documents are read, beside `datasets` streaming the same files; and the memory that large files take.
+"""How fast documents are read, beside `datasets` streaming the same files; and the memory that large files
+take.
 
-The first command prints MB of text per second; the second generates 816 MB in a parquet file and 510 MB in a jsonl.gz, and reads them (Linux).
+The first command prints MB of text per second; the second generates 816 MB in a parquet file and 510 MB in a
+jsonl.gz, and reads them (Linux).
 
     python benchmarks/reading.py ../shared/corpora
     python benchmarks/reading.py --memory FOLDER
@@ -59,11 +61,15 @@ def memory(path: Path) -> None:
     start, before = time.perf_counter(), peak()
     size = sum(len(document.text.encode()) for document in own_files([path], None, note=print, broken=print))
     rate = size / 1e6 / (time.perf_counter() - start)
-    print(f"{path.name}: {size / 1e6:.0f} MB of text, {rate:.0f} MB/s, at most {peak():.0f} MB resident, {before:.0f} of it before")
+    print(
+        f"{path.name}: {size / 1e6:.0f} MB of text, {rate:.0f} MB/s, at most {peak():.0f} MB resident, {before:.0f} of it before"
+    )
 
 
 def peak() -> float:
-    """Most memory this process ever had resident, in MB; `getrusage` would count that of the process it was forked from."""
+    """Most memory this process ever had resident, in MB; `getrusage` would count that of the process it was
+    forked from.
+    """
     status = Path("/proc/self/status").read_text()
     return int(status.partition("VmHWM:")[2].split()[0]) / 1024
 
@@ -71,9 +77,8 @@ def peak() -> float:
 def main() -> None:
     if sys.argv[1] == "--memory":
         for path in generate(Path(sys.argv[2])):
-            subprocess.run(
-                [sys.executable, __file__, "--read", path], check=True
-            )  # a process for each: the highest memory is a process's own
+            # a process for each: the highest memory is a process's own
+            subprocess.run([sys.executable, __file__, "--read", path], check=True)
         return
     if sys.argv[1] == "--read":
         return memory(Path(sys.argv[2]))
@@ -87,7 +92,9 @@ def main() -> None:
                 rates[label].append(size / 1e6 / (time.perf_counter() - start))
         medians = {label: statistics.median(values) for label, values in rates.items()}
         shown = ", ".join(f"{label} {rate:.0f} MB/s" for label, rate in medians.items())
-        print(f"{name} {language}: {size / 1e6:.1f} MB, {shown}, ratio {medians['ours'] / medians['datasets']:.1f}")
+        print(
+            f"{name} {language}: {size / 1e6:.1f} MB, {shown}, ratio {medians['ours'] / medians['datasets']:.1f}"
+        )
 
 
 if __name__ == "__main__":

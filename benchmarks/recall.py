@@ -1,12 +1,17 @@
-"""Multi-query associative recall (Arora et al. 2023, "Zoology") by small v2 models that differ in one layer only.
+"""Multi-query associative recall (Arora et al.
 
-    python benchmarks/recall.py --out runs/recall.jsonl                       # all models, all learning rates, three seeds
-    python benchmarks/recall.py --models memory --rates 1e-2 --out FILE       # some; tables are made of everything in the file
+2023, "Zoology") by small v2 models that differ in one layer only.
 
-Two layers; the first is Mamba, the second Mamba, selective attention or the delta-rule memory; then the same with a quarter and an eighth
-of Mamba's state, once with a memory whose state is no larger than that. All are trained alike: the same batches, steps and
-optimizer (Muon, and AdamW for what is no matrix), from 4 pairs in 16 tokens to 64 pairs in 512, each at every learning rate and from every seed. The rate
-with the best median over the seeds is what counts.
+    python benchmarks/recall.py --out runs/recall.jsonl                       # all models, all learning
+    rates, three seeds
+    python benchmarks/recall.py --models memory --rates 1e-2 --out FILE       # some; tables are made of
+    everything in the file
+
+Two layers; the first is Mamba, the second Mamba, selective attention or the delta-rule memory; then the same
+with a quarter and an eighth of Mamba's state, once with a memory whose state is no larger than that. All are
+trained alike: the same batches, steps and optimizer (Muon, and AdamW for what is no matrix), from 4 pairs in
+16 tokens to 64 pairs in 512, each at every learning rate and from every seed. The rate with the best median
+over the seeds is what counts.
 """
 
 import argparse
@@ -27,17 +32,27 @@ from braingpt.optim.optimizer import build_optimizer, set_learning_rate
 from braingpt.recipes import load_recipe
 
 VOCAB = 256
-LEVELS = ((16, 4), (32, 8), (64, 16), (128, 32), (256, 64), (512, 64))  # length, pairs
+# length, pairs
+LEVELS = ((16, 4), (32, 8), (64, 16), (128, 32), (256, 64), (512, 64))
 MODELS = {
     "mamba": {},
     "mamba, state 16": {"mamba": {"state": 16, "head": 32}},
     "selective 10 %": {"attention": {"layers": (1,), "rate": 0.1}},
     "selective 50 %": {"attention": {"layers": (1,), "rate": 0.5}},
     "memory": {"memory": {"layers": (1,), "heads": 1, "key": 64, "value": 64}},
-    "memory, mamba 16": {"mamba": {"state": 16, "head": 32}, "memory": {"layers": (1,), "heads": 1, "key": 64, "value": 64}},
-    "memory 64 x 12, mamba 16": {"mamba": {"state": 16, "head": 32}, "memory": {"layers": (1,), "heads": 1, "key": 64, "value": 12}},
+    "memory, mamba 16": {
+        "mamba": {"state": 16, "head": 32},
+        "memory": {"layers": (1,), "heads": 1, "key": 64, "value": 64},
+    },
+    "memory 64 x 12, mamba 16": {
+        "mamba": {"state": 16, "head": 32},
+        "memory": {"layers": (1,), "heads": 1, "key": 64, "value": 12},
+    },
     "mamba, state 8": {"mamba": {"state": 8, "head": 32}},
-    "memory, mamba 8": {"mamba": {"state": 8, "head": 32}, "memory": {"layers": (1,), "heads": 1, "key": 64, "value": 64}},
+    "memory, mamba 8": {
+        "mamba": {"state": 8, "head": 32},
+        "memory": {"layers": (1,), "heads": 1, "key": 64, "value": 64},
+    },
 }
 
 
@@ -46,7 +61,9 @@ def run(name: str, rate: float, steps: int, tokens: int, seed: int) -> dict:
     shape = {"layers": 2, "hidden": 64, "heads": 2, "vocab": VOCAB, "mamba": {"state": 64, "head": 32}}
     columns = {"count": 1, "width": 64, "active": 1, "shared": 0}
     model = build(V2Config(**shape | {"columns": columns} | MODELS[name]), seed)
-    config = load_recipe("nano-v2").train.model_copy(update={"optimizer": "muon", "lr": rate, "weight_decay": 0.01, "embedding_rate": 2.0})
+    config = load_recipe("nano-v2").train.model_copy(
+        update={"optimizer": "muon", "lr": rate, "weight_decay": 0.01, "embedding_rate": 2.0}
+    )
     optimizer = build_optimizer(model, config)
     began = time.process_time()
     for step in range(steps):
@@ -61,8 +78,18 @@ def run(name: str, rate: float, steps: int, tokens: int, seed: int) -> dict:
         model.after_step()
     seconds = time.process_time() - began
     with model.recording() as records:
-        accuracy = {f"{pairs} in {length}": recall_accuracy(model, length, pairs, rows=8, batches=4) for length, pairs in LEVELS}
-    about = {"model": name, "rate": rate, "steps": steps, "tokens": tokens, "seed": seed, "cpu_seconds": round(seconds)}
+        accuracy = {
+            f"{pairs} in {length}": recall_accuracy(model, length, pairs, rows=8, batches=4)
+            for length, pairs in LEVELS
+        }
+    about = {
+        "model": name,
+        "rate": rate,
+        "steps": steps,
+        "tokens": tokens,
+        "seed": seed,
+        "cpu_seconds": round(seconds),
+    }
     return about | {
         "parameters": model.parameters_total(),
         "state_bytes": model.state_bytes(512),
@@ -73,20 +100,37 @@ def run(name: str, rate: float, steps: int, tokens: int, seed: int) -> dict:
 
 
 def table(path: Path) -> None:
-    """Markdown: each model at each rate and number of steps, the best first; medians over the seeds, and all seeds of the last level."""
+    """Markdown: each model at each rate and number of steps, the best first; medians over the seeds, and all
+    seeds of the last level.
+    """
     results = [json.loads(line) for line in path.read_text().splitlines()]
     names = list(results[0]["accuracy"])
     runs: dict[tuple, list[dict]] = {}
     for result in results:
         runs.setdefault((result["model"], result["rate"], result["steps"]), []).append(result)
-    middle = {key: [statistics.median(r["accuracy"][name] for r in seeds) for name in names] for key, seeds in runs.items()}
-    print("| model | parameters | state, bytes | steps | rate | " + " | ".join(names) + " | seeds of the last |")
+    middle = {
+        key: [statistics.median(r["accuracy"][name] for r in seeds) for name in names]
+        for key, seeds in runs.items()
+    }
+    print(
+        "| model | parameters | state, bytes | steps | rate | " + " | ".join(names) + " | seeds of the last |"
+    )
     print("|---" * (6 + len(names)) + "|")
     for model in MODELS:
-        for key in sorted((key for key in runs if key[0] == model), key=lambda key: middle[key][-1], reverse=True):
+        for key in sorted(
+            (key for key in runs if key[0] == model), key=lambda key: middle[key][-1], reverse=True
+        ):
             first, shares = runs[key][0], [f"{100 * share:.1f} %" for share in middle[key]]
             seeds = ", ".join(f"{100 * r['accuracy'][names[-1]]:.1f}" for r in runs[key])
-            cells = [model, f"{first['parameters']:,}", f"{first['state_bytes']:,}", str(key[2]), f"{key[1]:g}", *shares, seeds]
+            cells = [
+                model,
+                f"{first['parameters']:,}",
+                f"{first['state_bytes']:,}",
+                str(key[2]),
+                f"{key[1]:g}",
+                *shares,
+                seeds,
+            ]
             print(f"| {' | '.join(cells)} |")
 
 

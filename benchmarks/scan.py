@@ -1,11 +1,13 @@
-"""The state-space scan, forward and backward, by every path that runs on this device: interleaved rounds, medians.
+"""The state-space scan, forward and backward, by every path that runs on this device: interleaved rounds,
+medians.
 
-    python benchmarks/scan.py                                   # the shape of `small` recipes: 8 heads of 64 channels, state 64, 1,024 tokens
+    python benchmarks/scan.py                                   # the shape of `small` recipes: 8 heads of 64
+    channels, state 64, 1,024 tokens
     python benchmarks/scan.py --batch 32 --dtype bfloat16 --device cuda --chunk 64 128 256 --json scan.json
 
-Each path runs at each of the chunks that it takes, so that libraries are compared at their best; the last line is ours against the better of the
-others. On a CPU the processor's time stands beside the clock's: with other programs on the machine it varies less. On a GPU the most memory a call
-took.
+Each path runs at each of the chunks that it takes, so that libraries are compared at their best; the last
+line is ours against the better of the others. On a CPU the processor's time stands beside the clock's: with
+other programs on the machine it varies less. On a GPU the most memory a call took.
 """
 
 import argparse
@@ -22,7 +24,8 @@ from braingpt.device.cpu import settle_cpu
 from braingpt.kernels import dispatch
 from braingpt.kernels.scan import scan
 
-CALLS = {"cuda": 20, "cpu": 1}  # calls a round
+# calls a round
+CALLS = {"cuda": 20, "cpu": 1}
 
 
 def available(device: str, reference: bool) -> list[str]:
@@ -54,7 +57,10 @@ def inputs(args: argparse.Namespace) -> list[torch.Tensor]:
 
 
 def rows(names: list[str], chunks: list[int], dtype: str) -> dict[str, tuple[str, int]]:
-    """What is timed, by its name: path and chunk. Our kernels take blocks of tokens up to a size; fla and the reference have no choice."""
+    """What is timed, by its name: path and chunk.
+
+    Our kernels take blocks of tokens up to a size; fla and the reference have no choice.
+    """
     found = {}
     for name in names:
         for chunk in chunks:
@@ -66,7 +72,9 @@ def rows(names: list[str], chunks: list[int], dtype: str) -> dict[str, tuple[str
     return found
 
 
-def timed(name: str, tensors: list[torch.Tensor], run: torch.Tensor | None, upstream: torch.Tensor, chunk: int) -> tuple[float, float]:
+def timed(
+    name: str, tensors: list[torch.Tensor], run: torch.Tensor | None, upstream: torch.Tensor, chunk: int
+) -> tuple[float, float]:
     """Seconds of the clock and of the processor for one forward and backward."""
     device = upstream.device.type
     begin, cpu = time.perf_counter(), time.process_time()
@@ -79,7 +87,9 @@ def timed(name: str, tensors: list[torch.Tensor], run: torch.Tensor | None, upst
 
 
 def memory(path: str, *call) -> int | None:
-    """Bytes that a call takes at most beyond its inputs, on a GPU; the call before it compiles, tunes and allocates."""
+    """Bytes that a call takes at most beyond its inputs, on a GPU; the call before it compiles, tunes and
+    allocates.
+    """
     timed(path, *call)
     if call[0][0].device.type != "cuda":
         return None
@@ -90,7 +100,10 @@ def memory(path: str, *call) -> int | None:
 
 
 def verdict(rounds: dict[str, list[tuple[float, float]]], paths: dict[str, tuple[str, int]]) -> str | None:
-    """Our best row beside the best of the libraries: the median of the rounds' ratios. None where no library ran."""
+    """Our best row beside the best of the libraries: the median of the rounds' ratios.
+
+    None where no library ran.
+    """
 
     def best(*names: str) -> str | None:
         rows = [row for row in rounds if paths[row][0] in names]
@@ -104,27 +117,45 @@ def verdict(rounds: dict[str, list[tuple[float, float]]], paths: dict[str, tuple
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    for name, default in (("batch", 4), ("length", 1024), ("heads", 8), ("head", 64), ("state", 64), ("rounds", 9)):
+    for name, default in (
+        ("batch", 4),
+        ("length", 1024),
+        ("heads", 8),
+        ("head", 64),
+        ("state", 64),
+        ("rounds", 9),
+    ):
         parser.add_argument(f"--{name}", type=int, default=default)
-    parser.add_argument("--chunk", type=int, nargs="+", default=[64], help="tokens a chunk; several are compared")
+    parser.add_argument(
+        "--chunk", type=int, nargs="+", default=[64], help="tokens a chunk; several are compared"
+    )
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"])
-    parser.add_argument("--document", type=int, default=0, help="tokens a document of packed batches (0: not packed)")
+    parser.add_argument(
+        "--document", type=int, default=0, help="tokens a document of packed batches (0: not packed)"
+    )
     parser.add_argument("--reference", action="store_true", help="the token-by-token reference too")
     parser.add_argument("--json", help="write the figures to this file")
     args = parser.parse_args()
     settle_cpu()
     paths = rows(available(args.device, args.reference), args.chunk, args.dtype)
     tensors = inputs(args)
-    run = (torch.arange(args.length, device=args.device) // args.document).expand(args.batch, -1) if args.document else None
+    run = (
+        (torch.arange(args.length, device=args.device) // args.document).expand(args.batch, -1)
+        if args.document
+        else None
+    )
     upstream = torch.randn_like(tensors[0])
 
     peaks = {}
     for row, (path, chunk) in paths.items():
         try:
             peaks[row] = memory(path, tensors, run, upstream, chunk)
-        except Exception as error:  # a library may refuse this machine in any way; the others are still worth knowing
+        except Exception as error:
+            # a library may refuse this machine in any way; the others are still worth knowing
             print(f"without {row}: {type(error).__name__}: {(str(error).strip() or '-').splitlines()[0]}")
     rounds: dict[str, list[tuple[float, float]]] = {row: [] for row in peaks}
     for _ in range(args.rounds):
@@ -133,8 +164,12 @@ def main() -> None:
             rounds[row].append(timed(path, tensors, run, upstream, chunk))
 
     here = machine()
-    print(f"{here['gpu'] if args.device == 'cuda' else here['cpu']}, {here['threads']} CPU thread(s), torch {here['torch']}")
-    print(f"{args.batch} x {args.length} tokens, {args.heads} heads of {args.head}, state {args.state}, {args.dtype}")
+    print(
+        f"{here['gpu'] if args.device == 'cuda' else here['cpu']}, {here['threads']} CPU thread(s), torch {here['torch']}"
+    )
+    print(
+        f"{args.batch} x {args.length} tokens, {args.heads} heads of {args.head}, state {args.state}, {args.dtype}"
+    )
     figures = []
     for row, seconds in rounds.items():
         clock, cpu = ([1e3 * one for one in column] for column in zip(*seconds, strict=True))
@@ -148,13 +183,20 @@ def main() -> None:
         if peaks[row] is not None:
             figure["peak_MB"] = peaks[row] / 1e6
         figures.append(figure)
-        print("  ".join(f"{key} {value:.2f}" if isinstance(value, float) else f"{value:>20}" for key, value in figure.items()))
+        print(
+            "  ".join(
+                f"{key} {value:.2f}" if isinstance(value, float) else f"{value:>20}"
+                for key, value in figure.items()
+            )
+        )
     said = verdict(rounds, paths)
     if said:
         print(said)
     if args.json:
         with open(args.json, "w") as file:
-            json.dump({"machine": here, "settings": vars(args), "paths": figures, "verdict": said}, file, indent=1)
+            json.dump(
+                {"machine": here, "settings": vars(args), "paths": figures, "verdict": said}, file, indent=1
+            )
 
 
 if __name__ == "__main__":

@@ -2,8 +2,8 @@
 
     TIKTOKEN_CACHE_DIR=... python benchmarks/tokenizer_fuzz.py [--tokenizer gpt2] --texts 20000
 
-Half of the texts draw code points from all of Unicode (surrogates left out), half from a few scripts side by side, so that runs, joins and
-switches of script come often.
+Half of the texts draw code points from all of Unicode (surrogates left out), half from a few scripts side by
+side, so that runs, joins and switches of script come often.
 """
 
 import argparse
@@ -33,11 +33,21 @@ def main() -> None:
     parser.add_argument("--texts", type=int, default=20_000)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    tokenizer, source, began, wrong = open_tokenizer(options.tokenizer), random.Random(options.seed), time.perf_counter(), 0
+    tokenizer, source, began, wrong = (
+        open_tokenizer(options.tokenizer),
+        random.Random(options.seed),
+        time.perf_counter(),
+        0,
+    )
     for _ in range(options.texts):
         one = text(source)
-        wrong += any(tokenizer.decode(tokenizer.encode(one, language)) != one for language in (None, "ko", "auto", "split"))
-    print(f"{options.tokenizer or 'default'}: {wrong} of {options.texts} texts came back changed, {time.perf_counter() - began:.0f} s")
+        wrong += any(
+            tokenizer.decode(tokenizer.encode(one, language)) != one
+            for language in (None, "ko", "auto", "split")
+        )
+    print(
+        f"{options.tokenizer or 'default'}: {wrong} of {options.texts} texts came back changed, {time.perf_counter() - began:.0f} s"
+    )
 
 
 if __name__ == "__main__":

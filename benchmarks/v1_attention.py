@@ -1,11 +1,14 @@
-"""V1's sparse attention by its paths, in turns: one layer alone and the whole recipe, forward and backward; one query alone, as in a step, and steps of generation.
+"""V1's sparse attention by its paths, in turns: one layer alone and the whole recipe, forward and backward;
+one query alone, as in a step, and steps of generation.
 
-    python benchmarks/v1_attention.py                       # small-v1, one row of 1,024 tokens, on a CPU the processor's time
+    python benchmarks/v1_attention.py                       # small-v1, one row of 1,024 tokens, on a CPU the
+    processor's time
     python benchmarks/v1_attention.py --lengths 512,2048 --rounds 3 --parts layer
     python benchmarks/v1_attention.py --lengths 256,1024,4096 --rounds 9 --parts query generation
 
-"torch" is the reference, which holds the L x T scores; memory is what a call takes at its peak beyond what is held before (on a CPU of the process,
-which keeps what the path before it has freed: the later paths show too little rather than too much).
+"torch" is the reference, which holds the L x T scores; memory is what a call takes at its peak beyond what is
+held before (on a CPU of the process, which keeps what the path before it has freed: the later paths show too
+little rather than too much).
 """
 
 import argparse
@@ -65,7 +68,9 @@ def compare(calls: dict[str, Callable[[], None]], rounds: int, device: str) -> N
             spent[name].append(seconds(call, device))
     for name, times in spent.items():
         middle, least = 1e3 * statistics.median(times), 1e3 * min(times)
-        print(f"  {name:8} median {middle:9.1f} ms   lowest {least:9.1f} ms   peak {took[name] / 1e6:8.1f} MB")
+        print(
+            f"  {name:8} median {middle:9.1f} ms   lowest {least:9.1f} ms   peak {took[name] / 1e6:8.1f} MB"
+        )
     first, *_, last = spent
     ratios = [b / a for a, b in zip(spent[first], spent[last], strict=True)]
     print(f"  {last} over {first}: median of pairs {statistics.median(ratios):.2f}")
@@ -75,7 +80,10 @@ def vectors(model: torch.nn.Module, queries: int, keys: int, device: str) -> lis
     """Queries, keys and values of one layer, at random."""
     config = model.config
     shape = (config.hidden // config.heads,)
-    return [torch.randn(1, config.heads, count, *shape, device=device).requires_grad_() for count in (queries, keys, keys)]
+    return [
+        torch.randn(1, config.heads, count, *shape, device=device).requires_grad_()
+        for count in (queries, keys, keys)
+    ]
 
 
 def layer(model: torch.nn.Module, length: int, device: str) -> tuple[str, Callable[[], None], int]:
@@ -87,7 +95,11 @@ def layer(model: torch.nn.Module, length: int, device: str) -> tuple[str, Callab
         y, _ = magnitude_attention(q, k, v, None, attention.keep, attention.floor)
         torch.autograd.grad(y, (q, k, v), torch.ones_like(y))
 
-    return f"one layer's attention of {model.config.heads} heads x {q.shape[-1]}, forward and backward", call, 1
+    return (
+        f"one layer's attention of {model.config.heads} heads x {q.shape[-1]}, forward and backward",
+        call,
+        1,
+    )
 
 
 def whole(model: torch.nn.Module, length: int, device: str) -> tuple[str, Callable[[], None], int]:
@@ -130,7 +142,9 @@ WORKS = {"layer": layer, "model": whole, "query": query, "generation": generatio
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--recipe", default="small-v1")
     parser.add_argument("--lengths", default="1024", help="tokens a row, several parted by commas")
     parser.add_argument("--rounds", type=int, default=5)
@@ -139,11 +153,18 @@ def main() -> None:
     args = parser.parse_args()
     settle_cpu()
     here = machine()
-    print(f"{here['gpu'] if args.device == 'cuda' else here['cpu']}, {torch.get_num_threads()} CPU thread(s), torch {here['torch']}")
+    print(
+        f"{here['gpu'] if args.device == 'cuda' else here['cpu']}, {torch.get_num_threads()} CPU thread(s), torch {here['torch']}"
+    )
     probe = torch.zeros(1, 1, 2, 8, device=args.device)
-    names = [path.name for path in dispatch._OPERATIONS["magnitude_attention"] if path.why_not() is None and path.takes(probe)]
+    names = [
+        path.name
+        for path in dispatch._OPERATIONS["magnitude_attention"]
+        if path.why_not() is None and path.takes(probe)
+    ]
     warm = torch.randn(1, 1, 70, 8, device=args.device).requires_grad_()
-    for name in names:  # libraries loaded on first use are not the call's memory
+    # libraries loaded on first use are not the call's memory
+    for name in names:
         os.environ["BRAINGPT_KERNELS"] = f"magnitude_attention={name}"
         magnitude_attention(warm, warm, warm, None, 0.05, 4)[0].sum().backward()
     recipe = braingpt.load_recipe(args.recipe)

@@ -15,8 +15,9 @@ from typing import Any
 __version__ = "0.1.0"
 __all__ = ["Tokenizer", "build", "load", "load_recipe"]
 
-# torch's CPU threads wait for each other in a busy loop. When another program has one of the cores, that loop waits for a thread that does not
-# run, and training was ten to forty times slower; after a short spin they now sleep instead. To be set before torch is imported.
+# torch's CPU threads wait for each other in a busy loop. When another program has one of the cores, that loop
+# waits for a thread that does not run, and training was ten to forty times slower; after a short spin they
+# now sleep instead. To be set before torch is imported.
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 

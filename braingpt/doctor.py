@@ -1,6 +1,9 @@
-"""A look at the installation, one finding a line. Nothing here fails: what breaks while being looked at becomes a finding itself.
+"""A look at the installation, one finding a line.
 
-"problem": something braingpt needs does not work. "note": something optional is not there, or nothing has been made yet.
+Nothing here fails: what breaks while being looked at becomes a finding itself.
+
+"problem": something braingpt needs does not work. "note": something optional is not there, or nothing has
+been made yet.
 """
 
 import contextlib
@@ -20,14 +23,16 @@ from typing import Literal
 from braingpt.errors import one_line
 
 State = Literal["ok", "note", "problem"]
-OPTIONAL = {  # module: (distribution, what it serves, how to get it)
+# module: (distribution, what it serves, how to get it)
+OPTIONAL = {
     "mamba_ssm": ("mamba-ssm", "Mamba-2 on GPUs", "pip install 'braingpt[mamba]' beside a CUDA compiler"),
     "fla": ("flash-linear-attention", "linear mixers on GPUs", "pip install 'braingpt[fla]'"),
     "lm_eval": ("lm-eval", "few-shot tasks", "pip install 'braingpt[eval]'"),
     "wandb": ("wandb", "logging", "pip install 'braingpt[log]'"),
     "tensorboard": ("tensorboard", "logging", "pip install 'braingpt[log]'"),
 }
-LEAST_FREE = 1e9  # bytes of disk
+# bytes of disk
+LEAST_FREE = 1e9
 
 
 @dataclass(frozen=True)
@@ -69,7 +74,11 @@ def examine(folder: Path = Path()) -> list[Finding]:
 def _python() -> Iterator[Finding]:
     from braingpt import __version__
 
-    yield Finding("ok", "python", f"{platform.python_version()}, {platform.system()} {platform.machine()}, braingpt {__version__}")
+    yield Finding(
+        "ok",
+        "python",
+        f"{platform.python_version()}, {platform.system()} {platform.machine()}, braingpt {__version__}",
+    )
 
 
 def _torch() -> Iterator[Finding]:
@@ -87,7 +96,11 @@ def _device() -> Iterator[Finding]:
     size = f", {memory / 1e9:.1f} GB memory" if memory else ""
     yield Finding("ok", "cpu", f"{cpu_name()}, {os.cpu_count()} cores{size}")
     if not torch.cuda.is_available():
-        reason = "torch was built without CUDA" if torch.version.cuda is None else "torch sees no NVIDIA GPU or its driver"
+        reason = (
+            "torch was built without CUDA"
+            if torch.version.cuda is None
+            else "torch sees no NVIDIA GPU or its driver"
+        )
         yield Finding("note", "gpu", f"none usable ({reason}); everything runs on the CPU")
     for index in range(torch.cuda.device_count()):
         gpu = torch.cuda.get_device_properties(index)
@@ -97,8 +110,12 @@ def _device() -> Iterator[Finding]:
 
 
 def _compiler() -> Iterator[Finding]:
-    # the names torch.compile looks for on a CPU; on a GPU Triton brings its own but wants a C compiler for its launcher
-    found = next((path for name in (os.environ.get("CXX"), "g++", "clang++") if name and (path := shutil.which(name))), None)
+    # the names torch.compile looks for on a CPU; on a GPU Triton brings its own but wants a C compiler for
+    # its launcher
+    found = next(
+        (path for name in (os.environ.get("CXX"), "g++", "clang++") if name and (path := shutil.which(name))),
+        None,
+    )
     if found:
         yield Finding("ok", "compiler", f"{found}: --compile can work")
     else:
@@ -108,7 +125,10 @@ def _compiler() -> Iterator[Finding]:
 
 
 def importable(module: str, distribution: str | None = None) -> tuple[State, str]:
-    """("ok", version), or ("note", why it cannot be imported). A broken build may raise anything, print, or end the program."""
+    """("ok", version), or ("note", why it cannot be imported).
+
+    A broken build may raise anything, print, or end the program.
+    """
     try:
         if importlib.util.find_spec(module) is None:
             return "note", "not installed"
@@ -133,7 +153,9 @@ def _kernels() -> Iterator[Finding]:
 def _packages() -> Iterator[Finding]:
     for module, (distribution, purpose, how) in OPTIONAL.items():
         state, text = importable(module, distribution)
-        yield Finding(state, distribution, f"{text} ({purpose})" if state == "ok" else f"{text} ({purpose}); {how}")
+        yield Finding(
+            state, distribution, f"{text} ({purpose})" if state == "ok" else f"{text} ({purpose}); {how}"
+        )
 
 
 def _tokenizer() -> Iterator[Finding]:
@@ -142,7 +164,9 @@ def _tokenizer() -> Iterator[Finding]:
     tokenizer = Tokenizer.default()
     sample = "한국어와 English 사이"
     if tokenizer.decode(tokenizer.encode(sample)) != sample:
-        yield Finding("problem", "tokenizer", "text does not come back from it unchanged; install braingpt again")
+        yield Finding(
+            "problem", "tokenizer", "text does not come back from it unchanged; install braingpt again"
+        )
         return
     facts = f"{tokenizer.vocab_size:,} tokens, fingerprint {tokenizer.fingerprint[:12]}"
     yield Finding("ok", "tokenizer", f"{facts}, languages {' '.join(tokenizer.markers)}")
@@ -155,10 +179,18 @@ def _disk(folder: Path) -> Iterator[Finding]:
         with tempfile.NamedTemporaryFile(dir=place):
             pass
     except OSError as error:
-        yield Finding("problem", "disk", f"cannot write in {place}: {error.strerror}; data and runs go to the folder you are in")
+        yield Finding(
+            "problem",
+            "disk",
+            f"cannot write in {place}: {error.strerror}; data and runs go to the folder you are in",
+        )
         return
     state: State = "ok" if free >= LEAST_FREE else "problem"
-    yield Finding(state, "disk", f"{free / 1e9:.1f} GB free in {place}" + ("" if state == "ok" else "; too little to train with"))
+    yield Finding(
+        state,
+        "disk",
+        f"{free / 1e9:.1f} GB free in {place}" + ("" if state == "ok" else "; too little to train with"),
+    )
 
 
 def _data(folder: Path) -> Iterator[Finding]:
@@ -166,11 +198,17 @@ def _data(folder: Path) -> Iterator[Finding]:
 
     prepared = sorted(path.parent for path in (folder / "data").glob("*/manifest.json"))
     if not prepared:
-        yield Finding("note", "data", "nothing prepared under data/; `braingpt data prepare sample` is the quickest")
+        yield Finding(
+            "note", "data", "nothing prepared under data/; `braingpt data prepare sample` is the quickest"
+        )
     for place in prepared:
         try:
             manifest = read_manifest(place)
-            yield Finding("ok", "data", f"{place}: {manifest.total('train'):,} training tokens, {' '.join(manifest.languages())}")
+            yield Finding(
+                "ok",
+                "data",
+                f"{place}: {manifest.total('train'):,} training tokens, {' '.join(manifest.languages())}",
+            )
         except Exception as error:
             yield Finding("problem", "data", f"{place}: {' '.join(str(error).split())}")
 

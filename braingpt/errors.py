@@ -12,11 +12,15 @@ class UserError(ValueError):
 
 
 class Failure(RuntimeError):
-    """Something went wrong that no other spelling of the command would have prevented: a full disk, a corrupt file. Exit code 1."""
+    """Something went wrong that no other spelling of the command would have prevented: a full disk, a corrupt
+    file. Exit code 1.
+    """
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """`"; did you mean X?"` for the known name closest to `name`, or the whole list when none is close; "" where none is known."""
+    """`"; did you mean X?"` for the known name closest to `name`, or the whole list when none is close; ""
+    where none is known.
+    """
     known = sorted(known)
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     parting = "; " if any(", " in name for name in known) else ", "
@@ -26,4 +30,10 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 def one_line(error: BaseException) -> str:
     """An exception in a line: our own by their message, others with their type before it."""
     text = " ".join(str(error).split())[:160]
-    return text if isinstance(error, UserError | Failure) else f"{type(error).__name__}: {text}" if text else type(error).__name__
+    return (
+        text
+        if isinstance(error, UserError | Failure)
+        else f"{type(error).__name__}: {text}"
+        if text
+        else type(error).__name__
+    )

@@ -1,4 +1,6 @@
-"""Recipes: YAML to checked settings. One `extends`, dotted overrides, unknown keys refused with the nearest known name.
+"""Recipes: YAML to checked settings.
+
+One `extends`, dotted overrides, unknown keys refused with the nearest known name.
 
     load_recipe("small-v2")                                     # shipped with the package
     load_recipe("my.yaml", ["train.lr=1e-3", "data.folders=[data/korean]"])
@@ -19,19 +21,24 @@ from braingpt.errors import UserError, did_you_mean
 from braingpt.model.config import ModelConfig, Settings
 from braingpt.model.growth_stages import stages
 
-_PACKAGED = Path(__file__).parent / "_recipes"  # inside a wheel
-_CHECKOUT = Path(__file__).parent.parent / "recipes"  # in a source checkout
+# inside a wheel
+_PACKAGED = Path(__file__).parent / "_recipes"
+# in a source checkout
+_CHECKOUT = Path(__file__).parent.parent / "recipes"
 RECIPES = _PACKAGED if _PACKAGED.is_dir() else _CHECKOUT
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
 class DataConfig(Settings):
-    """Prepared folders, how languages are mixed (`braingpt.data.batches.mixture` lists the ways), and whether a model starts afresh at documents."""
+    """Prepared folders, how languages are mixed (`braingpt.data.batches.mixture` lists the ways), and whether
+    a model starts afresh at documents.
+    """
 
     folders: tuple[str, ...] = ()
     mixture: Any = "proportional"
-    reset_at_documents: bool = False  # windows hold pieces of several documents; off: each sees what stood before it in its window
+    # windows hold pieces of several documents; off: each sees what stood before it in its window
+    reset_at_documents: bool = False
 
     @field_validator("mixture")
     @classmethod
@@ -47,54 +54,83 @@ class LengthPhase(Settings):
 
 
 class TrainConfig(Settings):
-    """How long, how fast, how large. A step sees `batch` windows of `context` tokens, `micro_batch` at a time."""
+    """How long, how fast, how large.
+
+    A step sees `batch` windows of `context` tokens, `micro_batch` at a time.
+    """
 
     steps: int = Field(1000, ge=1, lt=1 << 40)
     batch: int = Field(16, ge=1, le=1 << 20)
-    micro_batch: int | None = Field(None, ge=1)  # None: as much as the memory takes
+    # None: as much as the memory takes
+    micro_batch: int | None = Field(None, ge=1)
     context: int = Field(512, ge=2)
-    lengths: tuple[LengthPhase, ...] = ()  # shorter sequences first: windows in pieces of `context` tokens until a share of the steps
-    growth: Literal["doubling"] | tuple[float, ...] | None = None  # shares of the steps at which later stages begin; null: no growth
+    # shorter sequences first: windows in pieces of `context` tokens until a share of the steps
+    lengths: tuple[LengthPhase, ...] = ()
+    # shares of the steps at which later stages begin; null: no growth
+    growth: Literal["doubling"] | tuple[float, ...] | None = None
     # adamw8bit: moments in 8 bits (torchao); muon: for matrices, AdamW for the rest
     optimizer: Literal["adamw", "adamw8bit", "muon"] = "adamw"
     lr: float = Field(3e-3, gt=0)
-    embedding_rate: float = Field(1.0, gt=0)  # the embedding's learning rate, times lr; it is the head as well
+    # the embedding's learning rate, times lr; it is the head as well
+    embedding_rate: float = Field(1.0, gt=0)
     schedule: Literal["cosine", "linear", "wsd"] = "cosine"
-    warmup: int = Field(50, ge=0)  # steps
-    final_lr: float = Field(0.1, ge=0, le=1)  # share of lr at the last step
+    # steps
+    warmup: int = Field(50, ge=0)
+    # share of lr at the last step
+    final_lr: float = Field(0.1, ge=0, le=1)
     weight_decay: float = Field(0.1, ge=0)
     betas: tuple[Beta, Beta] = (0.9, 0.95)
-    clip: float = Field(1.0, gt=0)  # gradient norm
-    skip_sigma: float | None = Field(6.0, gt=0)  # gradients this many deviations above the usual norm are left out; null: none
-    rewinds: int = Field(3, ge=0)  # times a run that is lost goes back to its last good checkpoint
-    average: float | None = Field(None, gt=0, lt=1)  # decay of a moving average of the weights, which is validated and saved; null: none
+    # gradient norm
+    clip: float = Field(1.0, gt=0)
+    # gradients this many deviations above the usual norm are left out; null: none
+    skip_sigma: float | None = Field(6.0, gt=0)
+    # times a run that is lost goes back to its last good checkpoint
+    rewinds: int = Field(3, ge=0)
+    # decay of a moving average of the weights, which is validated and saved; null: none
+    average: float | None = Field(None, gt=0, lt=1)
     seed: int = Field(0, ge=0, lt=2**63)
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 on a GPU that has it, float32 on a CPU
-    parallel: Literal["ddp", "fsdp"] = "ddp"  # several processes: each with the whole model, or each with a part of it
-    offload: bool = False  # with fsdp, on one process too: weights, gradients and moments rest in the host's memory
+    # auto: bfloat16 on a GPU that has it, float32 on a CPU
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    # several processes: each with the whole model, or each with a part of it
+    parallel: Literal["ddp", "fsdp"] = "ddp"
+    # with fsdp, on one process too: weights, gradients and moments rest in the host's memory
+    offload: bool = False
     compile: bool = False
-    recompute: bool = False  # keep each block's input alone and compute the rest again in the backward pass
-    eval_every: int = Field(250, ge=1)  # steps
-    eval_windows: int = Field(64, ge=1)  # per language
-    save_every: int = Field(250, ge=1)  # steps
-    keep: int = Field(3, ge=1)  # newest checkpoints; the best and the last good one stay as well
-    loggers: tuple[Literal["tensorboard", "wandb"], ...] = ()  # beside metrics.jsonl; extras
-    async_save: bool = False  # write checkpoints beside the training, for one more copy of them in memory
+    # keep each block's input alone and compute the rest again in the backward pass
+    recompute: bool = False
+    # steps
+    eval_every: int = Field(250, ge=1)
+    # per language
+    eval_windows: int = Field(64, ge=1)
+    # steps
+    save_every: int = Field(250, ge=1)
+    # newest checkpoints; the best and the last good one stay as well
+    keep: int = Field(3, ge=1)
+    # beside metrics.jsonl; extras
+    loggers: tuple[Literal["tensorboard", "wandb"], ...] = ()
+    # write checkpoints beside the training, for one more copy of them in memory
+    async_save: bool = False
 
     @field_validator("growth", mode="before")
     @classmethod
     def _growth(cls, value: Any) -> Any:
         shares = value if isinstance(value, list | tuple) else ()
-        rising = all(type(share) in (int, float) and 0 < share < 1 for share in shares) and list(shares) == sorted(set(shares))
+        rising = all(type(share) in (int, float) and 0 < share < 1 for share in shares) and list(
+            shares
+        ) == sorted(set(shares))
         if value is None or value == "doubling" or (shares and rising):
             return value
         example = "a list of shares of the steps that rise between 0 and 1, like [0.1, 0.3]"
-        raise ValueError(f"train.growth is 'doubling' (each stage twice as long as the one before) or {example}, not {value!r}")
+        raise ValueError(
+            f"train.growth is 'doubling' (each stage twice as long as the one before) or {example}, not {value!r}"
+        )
 
     @model_validator(mode="after")
     def _batch_divides(self) -> "TrainConfig":
         if self.micro_batch and self.batch % self.micro_batch:
-            raise ValueError(f"train.batch ({self.batch}) must be a multiple of train.micro_batch ({self.micro_batch})")
+            raise ValueError(
+                f"train.batch ({self.batch}) must be a multiple of train.micro_batch ({self.micro_batch})"
+            )
         return self
 
     @model_validator(mode="after")
@@ -124,7 +160,8 @@ class Stage(NamedTuple):
 class Recipe(Settings):
     """Everything a run depends on but the data itself."""
 
-    name: str = Field(pattern=r"^\w[\w.+-]*$")  # it names the run folder
+    # it names the run folder
+    name: str = Field(pattern=r"^\w[\w.+-]*$")
     model: ModelConfig
     train: TrainConfig = TrainConfig()
     data: DataConfig = DataConfig()
@@ -135,7 +172,9 @@ class Recipe(Settings):
         if growth is None:
             return self
         if self.model.depth_exits:
-            raise ValueError("train.growth and model.depth.share below 1 do not go together: new exits would come before the old layers")
+            raise ValueError(
+                "train.growth and model.depth.share below 1 do not go together: new exits would come before the old layers"
+            )
         if len(layers) == 1:
             raise ValueError("train.growth has nothing to grow: the model has one layer")
         if growth != "doubling" and len(growth) != len(layers) - 1:
@@ -170,11 +209,15 @@ class Recipe(Settings):
         if any(begin == end for begin, end in pairwise([0, *ends])):
             found.append(f"train.lengths: one of the phases has no step of the {train.steps}")
         if train.async_save and train.parallel == "fsdp":
-            found.append("train.async_save has no effect with train.parallel=fsdp: its checkpoints are written by all processes together")
+            found.append(
+                "train.async_save has no effect with train.parallel=fsdp: its checkpoints are written by all processes together"
+            )
         if any(stage.begin == stage.end for stage in self.growth_stages):
             found.append(f"train.growth: one of the stages has no step of the {train.steps}")
         if train.rewinds and train.save_every >= train.steps:
-            found.append(f"train.rewinds has no effect: with train.save_every={train.save_every} there is no checkpoint to go back to")
+            found.append(
+                f"train.rewinds has no effect: with train.save_every={train.save_every} there is no checkpoint to go back to"
+            )
         return found
 
 
@@ -236,7 +279,10 @@ def _read(path: Path, depth: int = 0) -> dict[str, Any]:
         if depth == 8:
             raise UserError(f"recipe {path}: 'extends' goes round in a circle")
         beside = path.parent / f"{parent}.yaml"
-        tree = _merge(_read(beside if beside.is_file() else _locate(str(parent)), depth + 1), {"name": path.stem, **tree})
+        tree = _merge(
+            _read(beside if beside.is_file() else _locate(str(parent)), depth + 1),
+            {"name": path.stem, **tree},
+        )
     return {"name": path.stem, **tree}
 
 
@@ -289,11 +335,19 @@ def _explain(error: dict[str, Any]) -> str:
         return f"model.architecture is '{given}'; it is one of dense, v1, v2"
     if error["type"] == "string_pattern_mismatch":
         return f"{key} takes letters, digits and the signs _ . + -, and begins with a letter or digit; it is {error.get('input')!r}"
-    wanted = {"model_type": "a group of settings", "model_attributes_type": "a group of settings", "tuple_type": "a list, like [a, b]"}
+    wanted = {
+        "model_type": "a group of settings",
+        "model_attributes_type": "a group of settings",
+        "tuple_type": "a list, like [a, b]",
+    }
     if error["type"] in wanted:
         return f"{key} is {wanted[error['type']]}, not {error['input']!r}"
     message = error["msg"].removeprefix("Value error, ")
-    return message if message.startswith(("model.", "train.", "data.")) else f"{key}: {message} (it is {error.get('input')!r})"
+    return (
+        message
+        if message.startswith(("model.", "train.", "data."))
+        else f"{key}: {message} (it is {error.get('input')!r})"
+    )
 
 
 def _siblings(loc: tuple[Any, ...]) -> list[str]:
@@ -303,7 +357,8 @@ def _siblings(loc: tuple[Any, ...]) -> list[str]:
         tagged = {m.model_fields["architecture"].default: m for m in get_args(get_args(ModelConfig)[0])}
         if part in tagged:
             group = tagged[part]
-        elif isinstance(part, int):  # one of a list
+        elif isinstance(part, int):
+            # one of a list
             group = get_args(group)[0]
         elif part in getattr(group, "model_fields", {}) and part != "model":
             group = group.model_fields[part].annotation

@@ -1,5 +1,6 @@
-"""The texts of a folder of corpora in the hub's layout, cleaned and told apart by data set: what the small models of the data pipeline are trained
-and measured on. One text in ten is held out, by its content, so that it stays held out wherever it turns up again.
+"""The texts of a folder of corpora in the hub's layout, cleaned and told apart by data set: what the small
+models of the data pipeline are trained and measured on. One text in ten is held out, by its content, so
+that it stays held out wherever it turns up again.
 """
 
 import gzip

@@ -3,12 +3,13 @@
     python scripts/train_default_tokenizer.py --source ../shared/corpora --held-out runs/held-out
     TIKTOKEN_CACHE_DIR=... braingpt tokenizer report runs/held-out/*.jsonl
 
-`--source` is a folder in the layout of the hub's datasets. The mix is 44 % Korean, 31 % English, 25 % German, French, Spanish and
-Italian by bytes. Small but good Korean prose (parallel news, encyclopedia) is repeated up to twelve times, because the large sources
-are film reviews and translated manuals. Held out, and skipped wherever the same text turns up in another source: the validation files,
-a twentieth of the web documents, all of WikiText (its text is pre-tokenised, so nothing is trained on it) and a quarter of the Korean
-Wikipedia articles. KorQuAD's validation paragraphs are cut from those articles, so only those that no training text holds are measured.
-The result is a pure function of the source files.
+`--source` is a folder in the layout of the hub's datasets. The mix is 44 % Korean, 31 % English, 25 % German,
+French, Spanish and Italian by bytes. Small but good Korean prose (parallel news, encyclopedia) is repeated up
+to twelve times, because the large sources are film reviews and translated manuals. Held out, and skipped
+wherever the same text turns up in another source: the validation files, a twentieth of the web documents, all
+of WikiText (its text is pre-tokenised, so nothing is trained on it) and a quarter of the Korean Wikipedia
+articles. KorQuAD's validation paragraphs are cut from those articles, so only those that no training text
+holds are measured. The result is a pure function of the source files.
 """
 
 import argparse
@@ -26,7 +27,10 @@ from braingpt.tokenizer import training
 from braingpt.tokenizer.language import LANGUAGES, detect, split
 
 WEB = "HuggingFaceFW/fineweb-2/data/{}/train/000_00000.parquet"
-ENGLISH = ("HuggingFaceFW/fineweb/sample/10BT/000_00000.parquet", "allenai/c4/en/c4-train.00000-of-00001.json.gz")
+ENGLISH = (
+    "HuggingFaceFW/fineweb/sample/10BT/000_00000.parquet",
+    "allenai/c4/en/c4-train.00000-of-00001.json.gz",
+)
 PARALLEL = "Moo/korean-parallel-corpora/data/{}-00000-of-00001.parquet"
 REVIEWS = "e9t/nsmc/data/{}-00000-of-00001.parquet"
 WIKIPEDIA = "wikimedia/wikipedia/20231101.{}/train-00000-of-00001.parquet"
@@ -83,12 +87,16 @@ def held_out(source: Path) -> dict[str, list[str]]:
     _, articles = wikipedia(source)
     trained = "\n".join(wikipedia(source)[0])
     paragraphs = column(source, KORQUAD, "context")
-    sets["ko-wikipedia-korquad"] = [text for text in paragraphs if text[:100] not in trained and any(text[:100] in a for a in articles)]
+    sets["ko-wikipedia-korquad"] = [
+        text for text in paragraphs if text[:100] not in trained and any(text[:100] in a for a in articles)
+    ]
     return {name: list(dict.fromkeys(texts)) for name, texts in sorted(sets.items())}
 
 
 def wikipedia(source: Path) -> tuple[list[str], list[str]]:
-    """Korean articles to train on and to hold out, told apart by title: paragraphs of one article resemble each other."""
+    """Korean articles to train on and to hold out, told apart by title: paragraphs of one article resemble
+    each other.
+    """
     table = pyarrow.parquet.read_table(source / WIKIPEDIA.format("ko"), columns=["title", "text"]).to_pylist()
     articles = [(one_in(4, row["title"]), unicodedata.normalize("NFC", row["text"])) for row in table]
     return [text for held, text in articles if not held], [text for held, text in articles if held]
@@ -107,10 +115,16 @@ def mix(source: Path, held: set[str]) -> Iterator[str]:
     }
     for name, texts in sources.items():
         # in order of hash: a fixed shuffle, so that a share below the whole is drawn from all over the source
-        texts = sorted({text for text in texts if text not in held}, key=lambda text: hashlib.sha256(text.encode()).digest())
+        texts = sorted(
+            {text for text in texts if text not in held},
+            key=lambda text: hashlib.sha256(text.encode()).digest(),
+        )
         left = SHARES[name] * 1e6
         unique = sum(len(text.encode()) for text in texts)
-        print(f"{name}: {SHARES[name]} MB from {unique / 1e6:.1f} MB ({SHARES[name] * 1e6 / unique:.1f} times)", file=sys.stderr)
+        print(
+            f"{name}: {SHARES[name]} MB from {unique / 1e6:.1f} MB ({SHARES[name] * 1e6 / unique:.1f} times)",
+            file=sys.stderr,
+        )
         while left > 0:
             for text in texts:
                 yield text
@@ -120,13 +134,28 @@ def mix(source: Path, held: set[str]) -> Iterator[str]:
 
 
 def language_accuracy(sets: dict[str, list[str]]) -> dict[str, dict[str, float]]:
-    """Share of right answers of `detect` by language for lines cut to 200, 30 and 12 characters; "split": Korean lines kept whole."""
+    """Share of right answers of `detect` by language for lines cut to 200, 30 and 12 characters; "split":
+    Korean lines kept whole.
+    """
     scores: dict[str, dict[str, float]] = {}
     for code in LANGUAGES:
-        lines = [line.strip() for name, texts in sets.items() if name.startswith(code) for text in texts for line in text.splitlines()]
-        lines = [line for line in dict.fromkeys(lines) if len(line) >= 60 and sum(map(str.isalpha, line)) > 0.6 * len(line)][:2000]
+        lines = [
+            line.strip()
+            for name, texts in sets.items()
+            if name.startswith(code)
+            for text in texts
+            for line in text.splitlines()
+        ]
+        lines = [
+            line
+            for line in dict.fromkeys(lines)
+            if len(line) >= 60 and sum(map(str.isalpha, line)) > 0.6 * len(line)
+        ][:2000]
         cuts = {size: [line[:size].rsplit(" ", 1)[0] for line in lines] for size in (200, 30, 12)}
-        scores[code] = {str(size): sum(detect(text) == code for text in texts) / len(texts) for size, texts in cuts.items()}
+        scores[code] = {
+            str(size): sum(detect(text) == code for text in texts) / len(texts)
+            for size, texts in cuts.items()
+        }
         scores[code]["split_whole"] = sum(len(split(line)) == 1 for line in lines) / len(lines)
         scores[code]["lines"] = len(lines)
     return scores
@@ -137,7 +166,11 @@ def main() -> None:
     parser.add_argument("--source", type=Path, required=True)
     parser.add_argument("--out", type=Path, default=DEFAULT)
     parser.add_argument("--held-out", type=Path, help="write the held-out texts here, one jsonl file a set")
-    parser.add_argument("--language-accuracy", action="store_true", help="print the accuracy of language detection on them and stop")
+    parser.add_argument(
+        "--language-accuracy",
+        action="store_true",
+        help="print the accuracy of language detection on them and stop",
+    )
     arguments = parser.parse_args()
     sets = held_out(arguments.source)
     if arguments.held_out:

@@ -1,13 +1,18 @@
 """Train the classifier of educational value on text of two kinds and measure it.
 
-    python scripts/train_educational.py --source ../shared/corpora           # writes braingpt/assets/educational.npz (Korean); seconds
-    python scripts/train_educational.py --good ko=good.txt --bad ko=bad.txt [--tokenizer DIR] --out mine.npz      # your own: a document a line
+    python scripts/train_educational.py --source ../shared/corpora           # writes
+    braingpt/assets/educational.npz (Korean); seconds
+    python scripts/train_educational.py --good ko=good.txt --bad ko=bad.txt [--tokenizer DIR] --out mine.npz
+    # your own: a document a line
 
-With `--source`: Wikipedia, KorQuAD's paragraphs and web manuals against film reviews, Korean alone. There is no such pair for the other languages
-at hand: the English reviews are pre-tokenised in lower case, so a classifier would learn the spacing, and the scores of the FineWeb-Edu sample
-are all the same. Naive Bayes: a token's weight is the logarithm of how much more frequent it is on the good side; scale and bias are fitted by
-logistic regression, with both sides equally likely. One text in ten is held out for the AUC; with `--source` also a domain never trained on is
-measured: KLUE-NLI sentences by their source (policy briefings, Wikipedia and news against reviews of lodgings and films).
+With `--source`: Wikipedia, KorQuAD's paragraphs and web manuals against film reviews, Korean alone. There is
+no such pair for the other languages at hand: the English reviews are pre-tokenised in lower case, so a
+classifier would learn the spacing, and the scores of the FineWeb-Edu sample are all the same. Naive Bayes: a
+token's weight is the logarithm of how much more frequent it is on the good side; scale and bias are fitted by
+logistic regression, with both sides equally likely. One text in ten is held out for the AUC; with `--source`
+also a domain never trained on is
+measured: KLUE-NLI sentences by their source (policy briefings, Wikipedia and news against reviews of lodgings
+    and films).
 """
 
 import argparse
@@ -25,7 +30,8 @@ from braingpt.tokenizer import Tokenizer
 GOOD = {"ko-wikipedia", "ko-korquad", "ko-web"}
 BAD = {"ko-reviews"}
 KLUE = "klue/klue/nli/validation-00000-of-00001.parquet"
-SHORTEST = 16  # tokens
+# tokens
+SHORTEST = 16
 
 
 def fit(good: list[np.ndarray], bad: list[np.ndarray], vocab: int) -> np.ndarray:
@@ -38,7 +44,8 @@ def fit(good: list[np.ndarray], bad: list[np.ndarray], vocab: int) -> np.ndarray
     each_D = np.concatenate([np.full(len(side), 0.5 / len(side)) for side in (good, bad)])
     inputs_DF = np.stack([x_D, np.ones_like(x_D)], axis=1)
     scale_F = np.zeros(2)
-    for _ in range(50):  # Newton's method; the small ridge keeps separable sides finite
+    # Newton's method; the small ridge keeps separable sides finite
+    for _ in range(50):
         p_D = 1 / (1 + np.exp(-inputs_DF @ scale_F))
         gradient_F = inputs_DF.T @ (each_D * (p_D - y_D)) + 1e-4 * scale_F
         hessian_FF = (inputs_DF * (each_D * p_D * (1 - p_D))[:, None]).T @ inputs_DF + 1e-4 * np.eye(2)
@@ -47,7 +54,9 @@ def fit(good: list[np.ndarray], bad: list[np.ndarray], vocab: int) -> np.ndarray
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--source", type=Path, help="folder of corpora in the hub's layout")
     parser.add_argument("--good", action="append", default=[], metavar="LANGUAGE=FILE")
     parser.add_argument("--bad", action="append", default=[], metavar="LANGUAGE=FILE")
@@ -69,7 +78,11 @@ def main() -> None:
         parser.error("every language needs text of both kinds: give --source, or --good and --bad")
 
     def encode(texts: list[str]) -> list[np.ndarray]:
-        return [ids for ids in (np.array(tokenizer.encode(text), np.int64) for text in texts) if len(ids) >= SHORTEST]
+        return [
+            ids
+            for ids in (np.array(tokenizer.encode(text), np.int64) for text in texts)
+            if len(ids) >= SHORTEST
+        ]
 
     weights = {}
     for language, pair in sides.items():

@@ -1,12 +1,15 @@
 """Train the perplexity filter's trigram models on clean text and measure them on held-out text.
 
-    python scripts/train_perplexity.py --source ../shared/corpora                # writes braingpt/assets/perplexity.npz; about a minute and a half
-    python scripts/train_perplexity.py --text ko=wiki.txt --tokenizer DIR --out mine.npz     # your own text and tokenizer: a document a line
+    python scripts/train_perplexity.py --source ../shared/corpora                # writes
+    braingpt/assets/perplexity.npz; about a minute and a half
+    python scripts/train_perplexity.py --text ko=wiki.txt --tokenizer DIR --out mine.npz     # your own text
+    and tokenizer: a document a line
 
-`--source` is a folder in the layout of the hub's datasets. Nine texts in ten are trained on; the tenth gives the percentiles that the filter cuts
-at, and the figures: AUC of the score between held-out text and the same text with its characters, or its words, shuffled. The built-in sample corpus is trained on too: the four
-languages of web manuals know no everyday words otherwise. WikiText is left out (it is
-pre-tokenised). The result is a pure function of the texts and the tokenizer.
+`--source` is a folder in the layout of the hub's datasets. Nine texts in ten are trained on; the tenth gives
+the percentiles that the filter cuts at, and the figures: AUC of the score between held-out text and the same
+text with its characters, or its words, shuffled. The built-in sample corpus is trained on too: the four
+languages of web manuals know no everyday words otherwise. WikiText is left out (it is pre-tokenised). The
+result is a pure function of the texts and the tokenizer.
 """
 
 import argparse
@@ -21,9 +24,11 @@ from braingpt.data.quality.perplexity import PERCENTILES, SHIPPED, Trigrams, sam
 from braingpt.data.sample import documents
 from braingpt.tokenizer import Tokenizer
 
-ENTRIES = 150_000  # pairs and triples kept, each
+# pairs and triples kept, each
+ENTRIES = 150_000
 LEFT_OUT = {"en-wikitext"}
-MEASURED = 600  # held-out texts that are shuffled
+# held-out texts that are shuffled
+MEASURED = 600
 TOKENS = 2048
 
 
@@ -40,7 +45,9 @@ def shuffled(text: str, words: bool, chance: random.Random) -> str:
 
 
 def train(language: str, corpus: list[str], tokenizer: Tokenizer) -> tuple[Trigrams, np.ndarray]:
-    """The model of one language and the scores of held-out text at PERCENTILES, then the first of shuffled text; prints a line of figures."""
+    """The model of one language and the scores of held-out text at PERCENTILES, then the first of shuffled
+    text; prints a line of figures.
+    """
 
     def ids(text: str) -> np.ndarray:
         return np.array(tokenizer.encode(text), np.int64)
@@ -61,14 +68,20 @@ def train(language: str, corpus: list[str], tokenizer: Tokenizer) -> tuple[Trigr
     spoilt = [scores([shuffled(text, words, chance) for text in some]) for words in (False, True)]
     figures = [auc(plain, one) for one in spoilt]
     size = sum(len(text.encode()) for text in trained) / 1e6
-    print(f"{language}: {size:.1f} MB trained on; AUC of shuffled characters {figures[0]:.4f}, of shuffled words {figures[1]:.3f}")
+    print(
+        f"{language}: {size:.1f} MB trained on; AUC of shuffled characters {figures[0]:.4f}, of shuffled words {figures[1]:.3f}"
+    )
     return model, np.append(np.percentile(clean_scores, PERCENTILES), np.percentile(spoilt[0], 1))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--source", type=Path, help="folder of corpora in the hub's layout")
-    parser.add_argument("--text", action="append", default=[], metavar="LANGUAGE=FILE", help="clean text, a document a line")
+    parser.add_argument(
+        "--text", action="append", default=[], metavar="LANGUAGE=FILE", help="clean text, a document a line"
+    )
     parser.add_argument("--tokenizer", type=Path, help="folder of a tokenizer; default: the shipped one")
     parser.add_argument("--out", type=Path, default=SHIPPED)
     options = parser.parse_args()
@@ -88,7 +101,10 @@ def main() -> None:
         parser.error("nothing to train on: give --source or --text")
     trained = {language: train(language, corpus, tokenizer) for language, corpus in by_language.items()}
     save(
-        options.out, tokenizer.fingerprint, {code: one for code, (one, _) in trained.items()}, {code: s for code, (_, s) in trained.items()}
+        options.out,
+        tokenizer.fingerprint,
+        {code: one for code, (one, _) in trained.items()},
+        {code: s for code, (_, s) in trained.items()},
     )
     print(f"{options.out}: {options.out.stat().st_size / 1e6:.2f} MB")
 

@@ -1,4 +1,6 @@
-"""Shared by all tests: small models of every architecture, and one thread, which on tiny matrices is faster than two."""
+"""Shared by all tests: small models of every architecture, and one thread, which on tiny matrices is faster
+than two.
+"""
 
 import os
 from collections.abc import Iterator
@@ -6,7 +8,8 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-if not torch.cuda.is_available():  # Triton's kernels then run in its interpreter, which asks when triton is imported
+# Triton's kernels then run in its interpreter, which asks when triton is imported
+if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
 
 from braingpt.model.config import DenseConfig, DepthConfig, SelectiveConfig, V1Config, V2Config
@@ -48,7 +51,11 @@ SMALL = {
     ),
 }
 SMALL["v2-depth"] = SMALL["v2"].model_copy(
-    update={"layers": 5, "attention": SelectiveConfig(layers=(1, 3), rate=0.3), "depth": DepthConfig(share=0.7)}
+    update={
+        "layers": 5,
+        "attention": SelectiveConfig(layers=(1, 3), rate=0.3),
+        "depth": DepthConfig(share=0.7),
+    }
 )
 
 
@@ -58,14 +65,20 @@ def awake(config, seed: int = 0) -> LanguageModel:
     generator = torch.Generator().manual_seed(seed + 1)
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter += 0.3 * torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype) * parameter.shape[-1] ** -0.5
+            parameter += (
+                0.3
+                * torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
+                * parameter.shape[-1] ** -0.5
+            )
     model.after_step()
     return model
 
 
 @pytest.fixture(autouse=True)
 def denormals() -> Iterator[None]:
-    """The commands flush denormals for as long as their process lives; here the process goes on with other tests."""
+    """The commands flush denormals for as long as their process lives; here the process goes on with other
+    tests.
+    """
     yield
     torch.set_flush_denormal(False)
 

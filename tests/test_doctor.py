@@ -14,9 +14,22 @@ def by_topic(findings):
 
 def test_a_fresh_folder_has_no_problem(tmp_path):
     found = by_topic(doctor.examine(tmp_path))
-    assert {"python", "torch", "cpu", "tokenizer", "disk", "data", "runs", "triton", "compiler", "lm-eval"} <= found.keys()
+    assert {
+        "python",
+        "torch",
+        "cpu",
+        "tokenizer",
+        "disk",
+        "data",
+        "runs",
+        "triton",
+        "compiler",
+        "lm-eval",
+    } <= found.keys()
     assert any(topic.startswith("kernel ") for topic in found)
-    assert found["data"].state == found["runs"].state == "note" and "braingpt data prepare" in found["data"].text
+    assert (
+        found["data"].state == found["runs"].state == "note" and "braingpt data prepare" in found["data"].text
+    )
     assert [f for f in found.values() if f.state == "problem"] == []
     assert not list(tmp_path.iterdir())
 
@@ -35,7 +48,9 @@ def test_data_and_runs_are_found_and_broken_ones_named(tmp_path):
     (folder / "state.json").write_text("[]")
     findings = doctor.examine(tmp_path)
     texts = {(f.topic, f.state): f.text for f in findings if f.topic in ("data", "run")}
-    assert "good" in texts["data", "ok"] and "ko en" in texts["data", "ok"] and "bad" in texts["data", "problem"]
+    assert (
+        "good" in texts["data", "ok"] and "ko en" in texts["data", "ok"] and "bad" in texts["data", "problem"]
+    )
     assert "good: step 3" in texts["run", "ok"] and "bad" in texts["run", "problem"]
 
 
@@ -76,4 +91,7 @@ def test_no_torch_is_needed_to_import_the_module():
     import subprocess
 
     code = "import sys, braingpt.doctor; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[1], check=False).returncode == 0
+    assert (
+        subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[1], check=False).returncode
+        == 0
+    )

@@ -13,7 +13,8 @@ from braingpt.tokenizer import Tokenizer
 
 TEXT = (Path(__file__).parent.parent / "docs" / "evaluation.md").read_text(encoding="utf-8")
 EVAL, INSPECT = (
-    set(re.findall(r"`([a-z_0-9]+)`", part)) for part in re.split("### JSON of inspect-sparsity", TEXT.split("### JSON of eval")[1])
+    set(re.findall(r"`([a-z_0-9]+)`", part))
+    for part in re.split("### JSON of inspect-sparsity", TEXT.split("### JSON of eval")[1])
 )
 
 
@@ -30,7 +31,13 @@ def test_the_keys_of_eval_are_described():
 
 
 def test_the_keys_of_inspect_sparsity_are_described():
-    model, tokenizer = build(load_recipe("nano-v2", ["model.hidden=32", "model.mamba.head=8"]).model).eval(), Tokenizer.default()
-    found = inspect_model(model, tokenizer, Text.of([("ko", tokenizer.encode("한강은 서울을 흐른다. " * 4))], 32), rounds=1).as_dict()
-    found.pop("loads")  # named by language
+    model, tokenizer = (
+        build(load_recipe("nano-v2", ["model.hidden=32", "model.mamba.head=8"]).model).eval(),
+        Tokenizer.default(),
+    )
+    found = inspect_model(
+        model, tokenizer, Text.of([("ko", tokenizer.encode("한강은 서울을 흐른다. " * 4))], 32), rounds=1
+    ).as_dict()
+    # named by language
+    found.pop("loads")
     assert keys(found) <= INSPECT and {"loads", "growth", "episodic", "parameters_active"} <= INSPECT

@@ -1,4 +1,6 @@
-"""The README's commands, run in their order as they stand there, only shorter; and its Python, as it stands there."""
+"""The README's commands, run in their order as they stand there, only shorter; and its Python, as it stands
+there.
+"""
 
 import contextlib
 import io
@@ -15,15 +17,27 @@ from braingpt.cli.main import app
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```(\w*)\n(.*?)```", README, re.DOTALL)
-COMMANDS = [line[2:] for kind, block in BLOCKS if kind == "console" for line in block.splitlines() if line.startswith("$ braingpt ")]
+COMMANDS = [
+    line[2:]
+    for kind, block in BLOCKS
+    if kind == "console"
+    for line in block.splitlines()
+    if line.startswith("$ braingpt ")
+]
 SOURCE = ROOT.parent / "shared" / "corpora"
 
-SHORT = {  # appended to a command that would take minutes
+# appended to a command that would take minutes
+SHORT = {
     "data prepare": ["--max-samples", "200"],
-    "train": [f"--set=train.{item}" for item in ("steps=4", "warmup=1", "batch=2", "context=64", "eval_every=4", "eval_windows=2")],
+    "train": [
+        f"--set=train.{item}"
+        for item in ("steps=4", "warmup=1", "batch=2", "context=64", "eval_every=4", "eval_windows=2")
+    ],
     "eval": ["--windows", "2", "--context", "64"],
     "generate": ["--max-new-tokens", "4"],
-    "bench": shlex.split("--steps 2 --batch 1 --context 32 --rounds 1 --contexts 8 --batches 1 --new-tokens 2 --minutes 0.001 --windows 2"),
+    "bench": shlex.split(
+        "--steps 2 --batch 1 --context 32 --rounds 1 --contexts 8 --batches 1 --new-tokens 2 --minutes 0.001 --windows 2"
+    ),
     "inspect-sparsity": ["--context", "64", "--rounds", "1"],
 }
 
@@ -41,8 +55,13 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
             if words[:2] == ["data", "prepare"]:
                 extra = [*extra, "--source", str(SOURCE)]
             with pytest.MonkeyPatch.context() as patch:
-                if words[0] == "bench":  # what is taught there is of another test
-                    for name, value in {"bench.few_shot.TAUGHT": 2, "memory.calibrate.TAUGHT": 16, "memory.calibrate.FOREIGN": 32}.items():
+                # what is taught there is of another test
+                if words[0] == "bench":
+                    for name, value in {
+                        "bench.few_shot.TAUGHT": 2,
+                        "memory.calibrate.TAUGHT": 16,
+                        "memory.calibrate.FOREIGN": 32,
+                    }.items():
                         patch.setattr(f"braingpt.{name}", value)
                 code = guarded(lambda words=words, extra=extra: app([*words, *extra], standalone_mode=False))
             assert code == 0, command
@@ -56,7 +75,9 @@ def test_the_tour_walks_through_every_main_command(place: Path) -> None:
 
 
 def test_the_python_example_runs(place: Path) -> None:
-    code = "\n".join(block for kind, block in BLOCKS if kind == "python").replace("max_new_tokens=50", "max_new_tokens=3")
+    code = "\n".join(block for kind, block in BLOCKS if kind == "python").replace(
+        "max_new_tokens=50", "max_new_tokens=3"
+    )
     assert "braingpt.load" in code
     out = io.StringIO()
     with contextlib.chdir(place), contextlib.redirect_stdout(out):

@@ -35,7 +35,10 @@ def test_bases_are_not_listed():
             ["train.lengths=[{until: 0.5, context: 64, contxt: 8}]"],
             r"unknown recipe key 'train.lengths.0.contxt'; did you mean 'context'\?",
         ),
-        (["train.lengths=[{until: 0.5, context: 48}]"], r"train.lengths: train.context \(128\) must be a multiple of 48"),
+        (
+            ["train.lengths=[{until: 0.5, context: 48}]"],
+            r"train.lengths: train.context \(128\) must be a multiple of 48",
+        ),
         (["train.steps=many"], "train.steps: .*'many'"),
         (["train.lr=.nan"], "train.lr"),
         (["train.lr=.inf"], "train.lr: Input should be a finite number"),
@@ -85,7 +88,10 @@ def test_settings_without_effect_are_remarked(overrides, remark):
 
 
 def test_overrides_are_yaml_laid_over_in_order():
-    recipe = load_recipe("nano-v2", ["train.lr=1e-3", "train.lr=2e-3", "data.folders=[a, b/c]", "data.mixture={ko: 2, en: 1}", "name=x"])
+    recipe = load_recipe(
+        "nano-v2",
+        ["train.lr=1e-3", "train.lr=2e-3", "data.folders=[a, b/c]", "data.mixture={ko: 2, en: 1}", "name=x"],
+    )
     assert (recipe.train.lr, recipe.data.folders, recipe.name) == (2e-3, ("a", "b/c"), "x")
     assert recipe.data.mixture == {"ko": 2.0, "en": 1.0}
     assert load_recipe("nano-v2").train.lr != 2e-3, "a recipe is read anew each time"
@@ -122,7 +128,12 @@ def test_a_file_extends_one_beside_it_or_a_shipped_one(tmp_path):
     (tmp_path / "base.yaml").write_text("extends: nano-dense\ntrain: {lr: 1e-2, steps: 7}\n")
     (tmp_path / "mine.yaml").write_text("extends: base\ntrain: {steps: 8}\n")
     recipe = load_recipe(tmp_path / "mine.yaml")
-    assert (recipe.name, recipe.train.lr, recipe.train.steps, recipe.model) == ("mine", 1e-2, 8, load_recipe("nano-dense").model)
+    assert (recipe.name, recipe.train.lr, recipe.train.steps, recipe.model) == (
+        "mine",
+        1e-2,
+        8,
+        load_recipe("nano-dense").model,
+    )
 
 
 def test_the_name_is_the_files_own_even_when_the_parent_has_one(tmp_path):

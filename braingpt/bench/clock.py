@@ -1,7 +1,7 @@
 """Times that may be compared: calls in turns, one clock for all, the median of the rounds with its spread.
 
-A machine that grows slower meanwhile is slower for all; a ratio is taken round by round, between neighbours in time, and its median and extremes
-are told. No ratio is ever made of two separate sittings.
+A machine that grows slower meanwhile is slower for all; a ratio is taken round by round, between neighbours
+in time, and its median and extremes are told. No ratio is ever made of two separate sittings.
 """
 
 import statistics
@@ -13,8 +13,10 @@ from typing import Any
 import torch
 
 Work = Callable[[], object]
-COLD_BYTES = {"cuda": 256 << 20, "cpu": 128 << 20}  # written between two calls: more than the last cache holds
-ROUND_SECONDS, MOST_CALLS = 0.02, 30  # of a round: so long, or so many calls
+# written between two calls: more than the last cache holds
+COLD_BYTES = {"cuda": 256 << 20, "cpu": 128 << 20}
+# of a round: so long, or so many calls
+ROUND_SECONDS, MOST_CALLS = 0.02, 30
 
 
 @dataclass
@@ -34,14 +36,20 @@ class Series:
 
     def as_dict(self) -> dict[str, Any]:
         """Median, extremes and rounds."""
-        return {"median": self.median, "min": min(self.rounds), "max": max(self.rounds), "rounds": self.rounds}
+        return {
+            "median": self.median,
+            "min": min(self.rounds),
+            "max": max(self.rounds),
+            "rounds": self.rounds,
+        }
 
 
 class ColdClock:
-    """Seconds of single calls that find nothing in the cache: events of the device on a GPU, the wall clock on a CPU.
+    """Seconds of single calls that find nothing in the cache: events of the device on a GPU, the wall clock
+    on a CPU.
 
-    On a GPU the memory written before a call keeps the device busy while the call's kernels are launched, so launching is hidden as long as it is
-    shorter (as in Triton's do_bench).
+    On a GPU the memory written before a call keeps the device busy while the call's kernels are launched, so
+    launching is hidden as long as it is shorter (as in Triton's do_bench).
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -68,11 +76,15 @@ def gpu_seconds(work: Work) -> float:
 
 
 def in_turns(works: Mapping[str, Work], rounds: int, clock: ColdClock) -> dict[str, Series]:
-    """Seconds a call of each work: rounds in which each takes its turn, a round's figure being the median of its calls.
+    """Seconds a call of each work: rounds in which each takes its turn, a round's figure being the median of
+    its calls.
 
-    Everything has to have been called before, so that nothing is compiled or allocated for the first time here.
+    Everything has to have been called before, so that nothing is compiled or allocated for the first time
+    here.
     """
-    calls = {name: max(1, min(MOST_CALLS, round(ROUND_SECONDS / clock(work)))) for name, work in works.items()}
+    calls = {
+        name: max(1, min(MOST_CALLS, round(ROUND_SECONDS / clock(work)))) for name, work in works.items()
+    }
     found = {name: Series() for name in works}
     for _ in range(rounds):
         for name, work in works.items():

@@ -1,7 +1,7 @@
 """One model in the ring: trained by the real trainer on real shards, scored, made to write.
 
-The trainer, its batches and its optimizer are those of `braingpt train`; the same seed gives every contender the same batches. A peer from another
-library (`peers.py`) takes the same way: only the model is another one.
+The trainer, its batches and its optimizer are those of `braingpt train`; the same seed gives every contender
+the same batches. A peer from another library (`peers.py`) takes the same way: only the model is another one.
 """
 
 import math
@@ -23,7 +23,8 @@ from braingpt.train.run.folder import RunFolder
 from braingpt.train.run.progress import Reporter
 from braingpt.train.stability import SPIKE_WINDOW, is_spike
 
-TICKS = 10_000  # resolution of a learning rate that follows the clock
+# resolution of a learning rate that follows the clock
+TICKS = 10_000
 
 
 def bench_recipe(
@@ -37,7 +38,10 @@ def bench_recipe(
     compiled: bool = False,
     changes: Sequence[str] = (),
 ) -> Recipe:
-    """The shipped `{size}-{name}` recipe with `changes` (`train.lr=1e-3`), its schedule squeezed into `steps`. UserError for one there is not."""
+    """The shipped `{size}-{name}` recipe with `changes` (`train.lr=1e-3`), its schedule squeezed into `steps`.
+
+    UserError for one there is not.
+    """
     recipe = f"{size}-{name}"
     warmup = min(load_recipe(recipe, list(changes)).train.warmup, steps // 10)
     settings = {
@@ -50,7 +54,9 @@ def bench_recipe(
         "compile": compiled,
     }
     overrides = [*changes, *(f"train.{key}={value}" for key, value in settings.items())]
-    return load_recipe(recipe, overrides + ([f"data.folders=[{', '.join(map(_quoted, folders))}]"] if folders else []))
+    return load_recipe(
+        recipe, overrides + ([f"data.folders=[{', '.join(map(_quoted, folders))}]"] if folders else [])
+    )
 
 
 def _quoted(folder: str) -> str:
@@ -68,25 +74,35 @@ class _Recorder(Reporter):
 
 
 class _Trainer(Trainer):
-    """A trainer whose learning rate may follow the clock: with `limit` seconds the schedule's place is the share of them that has passed."""
+    """A trainer whose learning rate may follow the clock: with `limit` seconds the schedule's place is the
+    share of them that has passed.
+    """
 
     limit: float | None = None
 
     def rate(self) -> float:
         if self.limit is None:
             return super().rate()
-        schedule = self.config.model_copy(update={"steps": TICKS, "warmup": TICKS * self.config.warmup // self.config.steps})
+        schedule = self.config.model_copy(
+            update={"steps": TICKS, "warmup": TICKS * self.config.warmup // self.config.steps}
+        )
         return learning_rate(min(TICKS - 1, int(TICKS * self.seconds / self.limit)), schedule)
 
 
 class Contender:
-    """A model in training. `scratch` is a folder for the trainer's metrics; the caller removes it. `model`: a peer's, in place of the recipe's."""
+    """A model in training. `scratch` is a folder for the trainer's metrics; the caller removes it.
 
-    def __init__(self, recipe: Recipe, scratch: Path, device: torch.device, model: torch.nn.Module | None = None) -> None:
+    `model`: a peer's, in place of the recipe's.
+    """
+
+    def __init__(
+        self, recipe: Recipe, scratch: Path, device: torch.device, model: torch.nn.Module | None = None
+    ) -> None:
         self.recipe, self.device = recipe, device
         scratch.mkdir(parents=True, exist_ok=True)
         self.recorder = _Recorder()
-        self.lost: str | None = None  # why it trains no further
+        # why it trains no further
+        self.lost: str | None = None
         folders = [Path(folder) for folder in recipe.data.folders]
         self.trainer = _Trainer(recipe, RunFolder(scratch), folders, device, self.recorder, model=model)
 
@@ -111,23 +127,30 @@ class Contender:
         return steps * self.recipe.train.batch * self.recipe.train.context / (time.perf_counter() - start)
 
     def train_until(self, seconds: float, limit: float) -> None:
-        """Take steps until `seconds` of its own clock have passed, the learning rate's schedule laid over `limit` seconds."""
+        """Take steps until `seconds` of its own clock have passed, the learning rate's schedule laid over
+        `limit` seconds.
+        """
         self.trainer.limit = limit
         while self.trainer.seconds < seconds and self._step():
             pass
         self.finish()
 
     def _step(self) -> bool:
-        """One step; False where the run is lost, or breaks down: a run of its own would go back to a checkpoint, here that ends it."""
+        """One step; False where the run is lost, or breaks down: a run of its own would go back to a
+        checkpoint, here that ends it.
+        """
         if self.lost is None:
             try:
                 self.trainer._take_step()
-            except RuntimeError as error:  # Lost is one
+            except RuntimeError as error:
+                # Lost is one
                 self.lost = one_line(error)
         return self.lost is None
 
     def warm(self) -> None:
-        """Forward and backward once, for what is compiled and allocated the first time; the model stays as it was."""
+        """Forward and backward once, for what is compiled and allocated the first time; the model stays as it
+        was.
+        """
         before = [(buffer, buffer.clone()) for buffer in self.model.buffers()]
         gradients(self.trainer)
         self.trainer.optimizer.zero_grad(set_to_none=True)
@@ -136,7 +159,9 @@ class Contender:
         self.finish()
 
     def phases(self) -> dict[str, float]:
-        """Seconds of one step's forward passes and of its backward passes over all rows, and then of the whole step with the optimizer, which is taken."""
+        """Seconds of one step's forward passes and of its backward passes over all rows, and then of the
+        whole step with the optimizer, which is taken.
+        """
         trainer = self.trainer
         trainer.model.train()
         spent = {"forward": 0.0, "backward": 0.0}
@@ -159,7 +184,8 @@ class Contender:
     def write(self, prompt_BL: torch.Tensor, new_tokens: int) -> tuple[float, float, int]:
         """Read prompts (B, L) of equal length and write `new_tokens` (2 or more) greedily after each.
 
-        Returns seconds to the first token, tokens per second after it, all rows together, and the bytes of state held at the end.
+        Returns seconds to the first token, tokens per second after it, all rows together, and the bytes of
+        state held at the end.
         """
         start = self._now()
         decoder = Decoder(self.model, len(prompt_BL))
@@ -193,15 +219,21 @@ class Contender:
         return scores.as_dict()
 
     def prompts(self, rows: int, length: int, number: int = 0) -> torch.Tensor:
-        """(B, L >= 2) real tokens to continue, the same for every contender: validation text where there is so much of it, else text trained on; the
-        longest there is, repeated, where neither holds `length` tokens."""
+        """(B, L >= 2) real tokens to continue, the same for every contender: validation text where there is
+        so much of it, else text trained on; the longest there is, repeated, where neither holds `length`
+        tokens.
+        """
         shards = self.trainer.shards
-        streams = [(split, language) for split in ("validation", "train") for language in shards.languages(split)]
+        streams = [
+            (split, language) for split in ("validation", "train") for language in shards.languages(split)
+        ]
         whole = next((stream for stream in streams if shards.windows(*stream, length)), None)
         stream = whole or max(streams, key=lambda stream: shards.tokens(*stream))
         most = min(length, shards.tokens(*stream))
         windows = shards.windows(*stream, most)
-        found = [shards.window(*stream, (number * rows + row) % windows, most).tolist() for row in range(rows)]
+        found = [
+            shards.window(*stream, (number * rows + row) % windows, most).tolist() for row in range(rows)
+        ]
         return torch.tensor([(ids * -(-length // most))[:length] for ids in found])
 
     def finish(self) -> None:

@@ -1,10 +1,15 @@
-"""What a trained model makes of what it has just read, and of what it was taught once: without a memory and with one.
+"""What a trained model makes of what it has just read, and of what it was taught once: without a memory and
+with one.
 
-- In-context gain: nats a token that the last quarter of a validation window is easier than its first (Olsson et al. 2022, "In-context Learning
+- In-context gain: nats a token that the last quarter of a validation window is easier than its first (Olsson
+    et al. 2022, "In-context Learning
   and Induction Heads", call it the in-context learning score).
-- Repetition: random tokens, then the same again; the share of the second copy that is predicted (their test for induction heads). Chance is 1 in the vocabulary.
-- Facts (`evaluation/tasks/facts.py`) asked for by their beginning: never told, told in the context among others, and taught once to the slow tier of episodic
-  memory (asked for alone, and behind another sentence), which works beside any of our architectures, though not beside another library's model.
+- Repetition: random tokens, then the same again; the share of the second copy that is predicted (their test
+    for induction heads). Chance is 1 in the vocabulary.
+- Facts (`evaluation/tasks/facts.py`) asked for by their beginning: never told, told in the context among
+    others, and taught once to the slow tier of episodic
+  memory (asked for alone, and behind another sentence), which works beside any of our architectures, though
+  not beside another library's model.
 """
 
 import math
@@ -19,20 +24,29 @@ from braingpt.errors import one_line
 from braingpt.evaluation.tasks.facts import BEHIND, facts, share_recalled
 from braingpt.model.lm import LanguageModel
 
-REPEATED, ROWS = 64, 16  # tokens said twice, and how many such rows
-TAUGHT, TOLD = 12, 4  # facts a language, and how many of them stand in one context
+# tokens said twice, and how many such rows
+REPEATED, ROWS = 64, 16
+# facts a language, and how many of them stand in one context
+TAUGHT, TOLD = 12, 4
 
 
 def few_shot(contender: Contender, windows: int) -> dict[str, Any]:
-    """The figures of one trained contender; shares between 0 and 1. Those of the memory are None where there can be none; "memory_error" says where it failed."""
+    """The figures of one trained contender; shares between 0 and 1.
+
+    Those of the memory are None where there can be none; "memory_error" says where it failed.
+    """
     model, tokenizer = contender.model, contender.trainer.tokenizer
     languages = [language for language in ("ko", "en") if language in tokenizer.markers]
     known = {language: facts(language, TAUGHT)[0] for language in languages}
     figures: dict[str, Any] = {
         "in_context_gain": in_context_gain(contender, windows),
         "repetition": repetition(model),
-        "facts_never_told": statistics.mean(share_recalled(model, tokenizer, known[language], language) for language in languages),
-        "facts_in_context": statistics.mean(_told(model, tokenizer, known[language], language) for language in languages),
+        "facts_never_told": statistics.mean(
+            share_recalled(model, tokenizer, known[language], language) for language in languages
+        ),
+        "facts_in_context": statistics.mean(
+            _told(model, tokenizer, known[language], language) for language in languages
+        ),
         "facts_in_memory": None,
         "facts_in_memory_behind": None,
     }
@@ -45,7 +59,9 @@ def few_shot(contender: Contender, windows: int) -> dict[str, Any]:
 
 
 def in_context_gain(contender: Contender, windows: int) -> float | None:
-    """None where a loss is not finite; nats a token between the first and the last quarter of validation windows (of training text where there is no validation text)."""
+    """None where a loss is not finite; nats a token between the first and the last quarter of validation
+    windows (of training text where there is no validation text).
+    """
     context = contender.recipe.train.context
     gains = []
     for number in range(windows):
@@ -70,7 +86,10 @@ def _told(model: Any, tokenizer: Any, known: list[tuple[str, str]], language: st
     """Facts in groups: each is asked for behind the group's texts."""
     groups = [known[first : first + TOLD] for first in range(0, len(known), TOLD)]
     return statistics.mean(
-        share_recalled(model, tokenizer, group, language, before=" ".join(start + end for start, end in group) + " ") for group in groups
+        share_recalled(
+            model, tokenizer, group, language, before=" ".join(start + end for start, end in group) + " "
+        )
+        for group in groups
     )
 
 

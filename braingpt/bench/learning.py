@@ -1,5 +1,6 @@
-"""Training side by side: for equal tokens, and for equal time on each contender's own clock. Turns are interleaved, so that a slow spell of the machine
-hits all alike; validation is on nobody's clock.
+"""Training side by side: for equal tokens, and for equal time on each contender's own clock.
+
+Turns are interleaved, so that a slow spell of the machine hits all alike; validation is on nobody's clock.
 """
 
 import math
@@ -10,10 +11,14 @@ from typing import Any
 from braingpt.bench.clock import Series
 from braingpt.bench.contender import Contender, spikes
 
-PARTS = 5  # of a training, each ending with a validation
-SLICES, LONGEST = 10, 10.0  # of a part of equal time: turns, and the most seconds of one
-Say = Callable[[float, str], None]  # share of this training that is done, what is being done
-Keep = Callable[[dict[str, Any]], None]  # takes the figures so far
+# of a training, each ending with a validation
+PARTS = 5
+# of a part of equal time: turns, and the most seconds of one
+SLICES, LONGEST = 10, 10.0
+# share of this training that is done, what is being done
+Say = Callable[[float, str], None]
+# takes the figures so far
+Keep = Callable[[dict[str, Any]], None]
 
 
 class Course:
@@ -28,10 +33,15 @@ class Course:
         trainer = self.contender.trainer
         scores = self.contender.validate(self.windows)
         scores["scored_tokens"] = scores.pop("tokens")
-        self.validations.append({"step": trainer.step, "tokens": trainer.tokens, "seconds": trainer.seconds} | scores)
+        self.validations.append(
+            {"step": trainer.step, "tokens": trainer.tokens, "seconds": trainer.seconds} | scores
+        )
 
     def as_dict(self) -> dict[str, Any]:
-        """Curves step by step (None where a loss was not finite), validations, stability, speed by rounds. Seconds are those of the contender's own clock."""
+        """Curves step by step (None where a loss was not finite), validations, stability, speed by rounds.
+
+        Seconds are those of the contender's own clock.
+        """
         trainer, records = self.contender.trainer, self.contender.recorder.steps
         return {
             "seed": self.contender.recipe.train.seed,
@@ -50,7 +60,8 @@ def _short(value: float | None) -> float | None:
 
 
 def stability(norms: Sequence[float | None], losses: Sequence[float]) -> dict[str, Any]:
-    """Loss spikes, losses and gradients that were not finite, and the tail of the gradient norms: how far the largest hundredth lies above the middle.
+    """Loss spikes, losses and gradients that were not finite, and the tail of the gradient norms: how far the
+    largest hundredth lies above the middle.
 
     The first tenth of the steps is left out of the norms: they fall while the rate rises, in every run.
     """
@@ -62,17 +73,30 @@ def stability(norms: Sequence[float | None], losses: Sequence[float]) -> dict[st
     if not finite:
         return figures | {"norm_median": None, "norm_p99": None, "norm_max": None, "norm_tail": None}
     middle, high = statistics.median(finite), finite[min(len(finite) - 1, math.ceil(0.99 * len(finite)) - 1)]
-    return figures | {"norm_median": middle, "norm_p99": high, "norm_max": finite[-1], "norm_tail": high / middle if middle else None}
+    return figures | {
+        "norm_median": middle,
+        "norm_p99": high,
+        "norm_max": finite[-1],
+        "norm_tail": high / middle if middle else None,
+    }
 
 
-def equal_tokens(contenders: dict[str, Contender], steps: int, rounds: int, windows: int, say: Say, keep: Keep) -> dict[str, Any]:
-    """Every contender takes the same steps on the same batches. The first round, about a tenth of the steps, is not among the speeds."""
+def equal_tokens(
+    contenders: dict[str, Contender], steps: int, rounds: int, windows: int, say: Say, keep: Keep
+) -> dict[str, Any]:
+    """Every contender takes the same steps on the same batches.
+
+    The first round, about a tenth of the steps, is not among the speeds.
+    """
     courses = {name: Course(contender, windows) for name, contender in contenders.items()}
     parts = portions(steps, max(rounds, PARTS))
     every = math.ceil(len(parts) / PARTS)
     for number, count in enumerate(parts):
         for place, (name, course) in enumerate(courses.items()):
-            say((number + place / len(courses)) / len(parts), f"training {name}, step {course.contender.trainer.step}/{steps}")
+            say(
+                (number + place / len(courses)) / len(parts),
+                f"training {name}, step {course.contender.trainer.step}/{steps}",
+            )
             speed = course.contender.train(count)
             if number > 0 and speed is not None:
                 course.speeds.rounds.append(speed)
@@ -81,7 +105,9 @@ def equal_tokens(contenders: dict[str, Contender], steps: int, rounds: int, wind
     return {name: course.as_dict() for name, course in courses.items()}
 
 
-def equal_time(contenders: dict[str, Contender], limit: float, windows: int, say: Say, keep: Keep) -> dict[str, Any]:
+def equal_time(
+    contenders: dict[str, Contender], limit: float, windows: int, say: Say, keep: Keep
+) -> dict[str, Any]:
     """Every contender trains for `limit` seconds of its own clock; its learning rate follows that clock."""
     courses = {name: Course(contender, windows) for name, contender in contenders.items()}
     turn = min(LONGEST, limit / PARTS / SLICES)
@@ -107,7 +133,9 @@ def _validate(courses: dict[str, Course], keep: Keep) -> None:
 
 
 def portions(steps: int, rounds: int) -> list[int]:
-    """Steps of the warm-up (about a tenth, at least one) and of each round, which differ by at most one; they sum to `steps`."""
+    """Steps of the warm-up (about a tenth, at least one) and of each round, which differ by at most one; they
+    sum to `steps`.
+    """
     warm = max(1, steps // 10)
     rounds = min(rounds, steps - warm)
     share, rest = divmod(steps - warm, rounds)

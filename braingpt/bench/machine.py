@@ -19,7 +19,9 @@ def machine() -> dict[str, str | int | None]:
         "threads": torch.get_num_threads(),
         "memory_bytes": memory_bytes(),
         "gpu": torch.cuda.get_device_name() if gpu else None,
-        "gpu_memory_bytes": torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory if gpu else None,
+        "gpu_memory_bytes": torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
+        if gpu
+        else None,
         "torch": torch.__version__,
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
@@ -43,7 +45,8 @@ def memory_bytes() -> int | None:
     except (ValueError, OSError):
         return None
     try:
-        limit = int(Path("/sys/fs/cgroup/memory.max").read_text())  # "max" where there is none
+        # "max" where there is none
+        limit = int(Path("/sys/fs/cgroup/memory.max").read_text())
     except (OSError, ValueError):
         return total
     return min(total, limit)
@@ -52,7 +55,8 @@ def memory_bytes() -> int | None:
 def resident_bytes(peak: bool = False) -> int:
     """Memory this process holds now, or the most it held (since `forget_peak`).
 
-    Linux keeps the peak of getrusage across exec, so that a child starts with its parent's; VmHWM belongs to the program alone.
+    Linux keeps the peak of getrusage across exec, so that a child starts with its parent's; VmHWM belongs to
+    the program alone.
     """
     try:
         status = Path("/proc/self/status").read_text()
@@ -65,11 +69,14 @@ def resident_bytes(peak: bool = False) -> int:
 
 
 def forget_peak() -> None:
-    """Let the peak begin anew from what is in use now, where the system allows it (Linux: /proc/self/clear_refs).
+    """Let the peak begin anew from what is in use now, where the system allows it (Linux:
+    /proc/self/clear_refs).
 
-    Memory that was freed and kept goes back to the system first (glibc's malloc_trim): reused later, it would not be counted.
+    Memory that was freed and kept goes back to the system first (glibc's malloc_trim): reused later, it would
+    not be counted.
     """
-    with suppress(AttributeError, OSError, TypeError):  # macOS, Windows, musl
+    # macOS, Windows, musl
+    with suppress(AttributeError, OSError, TypeError):
         ctypes.CDLL(None).malloc_trim(0)
     try:
         Path("/proc/self/clear_refs").write_text("5")

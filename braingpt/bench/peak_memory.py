@@ -1,10 +1,12 @@
 """Peak memory of training one architecture, measured in a process of its own.
 
-    python -m braingpt.bench.peak_memory < request.json     # {"recipe": {...}, "device": "cpu", "threads": 2, "steps": 3}
+    python -m braingpt.bench.peak_memory < request.json     # {"recipe": {...}, "device": "cpu", "threads": 2,
+    "steps": 3}
 
-Prints {"peak_bytes": ..., "held_before_bytes": ...}. On a GPU: the allocator's own peak. On a CPU: the most resident memory of the process
-less what it held before the model was built. Before that, a model of the same architecture in small has taken a step, so that libraries
-loaded on first use are not counted as the model's. What is left is weights, gradients, optimizer state and activations.
+Prints {"peak_bytes": ..., "held_before_bytes": ...}. On a GPU: the allocator's own peak. On a CPU: the most
+resident memory of the process less what it held before the model was built. Before that, a model of the same
+architecture in small has taken a step, so that libraries loaded on first use are not counted as the model's.
+What is left is weights, gradients, optimizer state and activations.
 """
 
 import gc
@@ -18,22 +20,35 @@ from typing import Any
 from braingpt.errors import Failure, UserError
 from braingpt.recipes import Recipe, check_recipe
 
-STEPS = 3  # the optimizer's state exists from the first on; the third sees memory as it stays
+# the optimizer's state exists from the first on; the third sees memory as it stays
+STEPS = 3
 
 
 def training_memory(recipe: Recipe, device: str, threads: int, peer: dict[str, Any] | None = None) -> int:
-    """Bytes that training `recipe` takes at its peak. Raises UserError or Failure as the training itself would.
+    """Bytes that training `recipe` takes at its peak.
 
-    `peer`: {"name", "total", "positions"} of another library's model (`peers.build_peer`) that is trained in its place.
+    Raises UserError or Failure as the training itself would.
+
+    `peer`: {"name", "total", "positions"} of another library's model (`peers.build_peer`) that is trained in
+        its place.
     """
-    request = {"recipe": recipe.model_dump(mode="json"), "device": device, "threads": threads, "steps": min(STEPS, recipe.train.steps)}
+    request = {
+        "recipe": recipe.model_dump(mode="json"),
+        "device": device,
+        "threads": threads,
+        "steps": min(STEPS, recipe.train.steps),
+    }
     request["peer"] = peer
     command = [sys.executable, "-m", "braingpt.bench.peak_memory"]
-    done = subprocess.run(command, input=json.dumps(request), capture_output=True, encoding="utf-8", check=False)
+    done = subprocess.run(
+        command, input=json.dumps(request), capture_output=True, encoding="utf-8", check=False
+    )
     if done.returncode == 2:
         raise UserError(done.stderr.strip())
     if done.returncode:
-        reason = done.stderr.strip().splitlines()[-1:] or [f"exit {done.returncode}; a process ended by -9 ran out of memory"]
+        reason = done.stderr.strip().splitlines()[-1:] or [
+            f"exit {done.returncode}; a process ended by -9 ran out of memory"
+        ]
         raise Failure(f"measuring the memory of {recipe.name} failed: {reason[0]}")
     return json.loads(done.stdout)["peak_bytes"]
 
@@ -47,7 +62,8 @@ def measure(recipe: Recipe, device: str, steps: int, peer: dict[str, Any] | None
     from braingpt.device.cpu import flush_denormals
     from braingpt.device.device import pick_device
 
-    flush_denormals()  # freed memory is not kept, as training does: it comes in pieces of 64 MB
+    # freed memory is not kept, as training does: it comes in pieces of 64 MB
+    flush_denormals()
     place = pick_device(device)
     with tempfile.TemporaryDirectory() as scratch:
         small = _small(recipe)
@@ -77,8 +93,12 @@ def _small(recipe: Recipe) -> Recipe:
     """The same architecture and data with the nano size's shape and a batch of one."""
     from braingpt.recipes import load_recipe
 
-    model = load_recipe(f"nano-{recipe.model.architecture}").model.model_copy(update={"vocab": recipe.model.vocab})
-    train = recipe.train.model_copy(update={"batch": 1, "micro_batch": None, "context": min(64, recipe.train.context)})
+    model = load_recipe(f"nano-{recipe.model.architecture}").model.model_copy(
+        update={"vocab": recipe.model.vocab}
+    )
+    train = recipe.train.model_copy(
+        update={"batch": 1, "micro_batch": None, "context": min(64, recipe.train.context)}
+    )
     return recipe.model_copy(update={"model": model, "train": train})
 
 
@@ -88,7 +108,11 @@ def main(request: dict[str, Any]) -> int:
 
     torch.set_num_threads(request["threads"])
     try:
-        print(json.dumps(measure(check_recipe(request["recipe"]), request["device"], request["steps"], request["peer"])))
+        print(
+            json.dumps(
+                measure(check_recipe(request["recipe"]), request["device"], request["steps"], request["peer"])
+            )
+        )
     except UserError as error:
         print(error, file=sys.stderr)
         return 2

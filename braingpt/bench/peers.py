@@ -1,11 +1,16 @@
-"""Widely used models of other libraries, of the same total size, in the same run: they take the place of a `LanguageModel`.
+"""Widely used models of other libraries, of the same total size, in the same run: they take the place of a
+`LanguageModel`.
 
-    gpt2-hf      Hugging Face's GPT-2: learned positions, LayerNorm, GELU; the recipe's width and heads        pip install 'braingpt[peers]'
-    mamba2-hf    Hugging Face's Mamba-2: expand 2, the recipe's width, heads of 64 channels and state            (its CUDA kernels: braingpt[mamba])
-    litgpt       litgpt's Llama-like GPT (rotary positions, SwiGLU, RMSNorm) from its TinyLlama configuration    pip install 'braingpt[litgpt]'
+    gpt2-hf      Hugging Face's GPT-2: learned positions, LayerNorm, GELU; the recipe's width and heads
+    pip install 'braingpt[peers]'
+    mamba2-hf    Hugging Face's Mamba-2: expand 2, the recipe's width, heads of 64 channels and state
+    (its CUDA kernels: braingpt[mamba])
+    litgpt       litgpt's Llama-like GPT (rotary positions, SwiGLU, RMSNorm) from its TinyLlama configuration
+    pip install 'braingpt[litgpt]'
 
-Each is initialised by its own library, has its head tied to the embedding as ours, and as many layers as bring its total nearest to the first contender's.
-Trainer, batches, optimizer with its learning rate, precision, threads and torch.compile are those of the `dense` recipe.
+Each is initialised by its own library, has its head tied to the embedding as ours, and as many layers as
+bring its total nearest to the first contender's. Trainer, batches, optimizer with its learning rate,
+precision, threads and torch.compile are those of the `dense` recipe.
 
 Legend: B rows, L tokens, V vocabulary.
 """
@@ -56,15 +61,20 @@ def _tensors(value: Any, depth: int = 4) -> list[Tensor]:
 
 
 class Peer(nn.Module):
-    """Another library's model behind the interface of `LanguageModel`, as far as training, scoring and generation need it."""
+    """Another library's model behind the interface of `LanguageModel`, as far as training, scoring and
+    generation need it.
+    """
 
-    early = None  # no token leaves before the last layer
+    # no token leaves before the last layer
+    early = None
 
     def __init__(self, inner: nn.Module, config: DenseConfig, positions: int | None = None) -> None:
         super().__init__()
         self.inner, self.config, self.positions = inner, config, positions
-        self._call: Callable[..., Any] = inner  # what generation calls
-        self._trained: Callable[..., Any] = inner  # what training calls
+        # what generation calls
+        self._call: Callable[..., Any] = inner
+        # what training calls
+        self._trained: Callable[..., Any] = inner
 
     def forward(
         self,
@@ -87,7 +97,9 @@ class Peer(nn.Module):
         logits_BLV = self._whole(ids_BL)
         if targets_BL is None:
             return Output(logits=logits_BLV[:, -1:] if last else logits_BLV)
-        loss = F.cross_entropy(logits_BLV.flatten(0, 1).float(), targets_BL.flatten(), ignore_index=-100, reduction=reduction)
+        loss = F.cross_entropy(
+            logits_BLV.flatten(0, 1).float(), targets_BL.flatten(), ignore_index=-100, reduction=reduction
+        )
         return Output(loss=loss.view_as(targets_BL) if reduction == "none" else loss)
 
     def _whole(self, ids_BL: Tensor) -> Tensor:
@@ -134,7 +146,9 @@ class Peer(nn.Module):
         return self.parameters_total() - (self.positions or 0) * self.config.hidden
 
     def flops_per_token(self, context: int) -> float:
-        """Forward operations a token: two for each active parameter, and attention over half of the window on average."""
+        """Forward operations a token: two for each active parameter, and attention over half of the window on
+        average.
+        """
         return 2 * self.parameters_active() + self._layers() * 4 * self.config.hidden * (context + 1) / 2
 
     def _layers(self) -> int:
@@ -151,7 +165,10 @@ class GPT2(Peer):
 
 
 class Mamba2(Peer):
-    """Hugging Face's Mamba-2. Its operations are counted as two for each parameter, and the scan's recurrence."""
+    """Hugging Face's Mamba-2.
+
+    Its operations are counted as two for each parameter, and the scan's recurrence.
+    """
 
     def flops_per_token(self, context: int) -> float:
         return 2 * self.parameters_active() + self.config.layers * 6 * MAMBA_STATE * 2 * self.config.hidden
@@ -205,26 +222,36 @@ def _litgpt(config: DenseConfig, positions: int) -> Peer:
     from litgpt.model import GPT
     from litgpt.pretrain import initialize_weights
 
-    neurons = round(config.mlp * 2 / 3 / 8) * 8  # three matrices where ours has two
+    # three matrices where ours has two
+    neurons = round(config.mlp * 2 / 3 / 8) * 8
     settings = Config.from_name(
         LITGPT_CONFIG, block_size=positions, vocab_size=config.vocab, padded_vocab_size=config.vocab, n_layer=config.layers,
         n_head=config.heads, n_embd=config.hidden, n_query_groups=config.heads, head_size=config.hidden // config.heads, intermediate_size=neurons,
     )  # fmt: skip
     inner = GPT(settings)
-    initialize_weights(Fabric(accelerator="cpu", devices=1), inner, n_layer=config.layers, n_embd=config.hidden)
+    initialize_weights(
+        Fabric(accelerator="cpu", devices=1), inner, n_layer=config.layers, n_embd=config.hidden
+    )
     inner.lm_head.weight = inner.transformer.wte.weight
     return LitGPT(inner, config, positions)
 
 
-MAKERS: dict[str, Callable[[DenseConfig, int], Peer]] = {"gpt2-hf": _gpt2, "mamba2-hf": _mamba2, "litgpt": _litgpt}
+MAKERS: dict[str, Callable[[DenseConfig, int], Peer]] = {
+    "gpt2-hf": _gpt2,
+    "mamba2-hf": _mamba2,
+    "litgpt": _litgpt,
+}
 
 
 def check_peer(name: str) -> None:
-    """UserError for a peer there is not, or whose library cannot be imported: one line that says how to get it."""
+    """UserError for a peer there is not, or whose library cannot be imported: one line that says how to get
+    it.
+    """
     if name not in MAKERS:
         raise UserError(f"unknown peer '{name}'{did_you_mean(name, MAKERS)}")
     library = "litgpt" if name == "litgpt" else "transformers"
-    logging.getLogger("torch.utils._pytree").setLevel(logging.ERROR)  # of what libraries register in an old way: nothing a user could do
+    # of what libraries register in an old way: nothing a user could do
+    logging.getLogger("torch.utils._pytree").setLevel(logging.ERROR)
     try:
         with contextlib.redirect_stderr(io.StringIO()):
             import_module("litgpt.pretrain" if library == "litgpt" else library)
@@ -234,10 +261,15 @@ def check_peer(name: str) -> None:
 
 
 def build_peer(name: str, like: DenseConfig, total: int, positions: int, seed: int = 0) -> Peer:
-    """A fresh peer of `like`'s vocabulary, width and heads, with the layers that bring its parameters nearest to `total`."""
+    """A fresh peer of `like`'s vocabulary, width and heads, with the layers that bring its parameters nearest
+    to `total`.
+    """
     check_peer(name)
     with torch.device("meta"), contextlib.redirect_stderr(io.StringIO()):
-        one, two = (MAKERS[name](like.model_copy(update={"layers": layers}), positions).parameters_total() for layers in (1, 2))
+        one, two = (
+            MAKERS[name](like.model_copy(update={"layers": layers}), positions).parameters_total()
+            for layers in (1, 2)
+        )
     layers = max(1, round((total - one) / (two - one)) + 1)
     torch.manual_seed(seed)
     return MAKERS[name](like.model_copy(update={"layers": layers}), positions)

@@ -1,4 +1,5 @@
-"""What a benchmark has found so far: a dictionary that is written to a file after every stage, so that an interruption loses one stage at most.
+"""What a benchmark has found so far: a dictionary that is written to a file after every stage, so that an
+interruption loses one stage at most.
 
 docs/bench.md describes its keys.
 """
@@ -11,7 +12,8 @@ from typing import Any
 from braingpt.errors import Failure, UserError
 from braingpt.utils.atomic_write import write_whole
 
-VERSION = 1  # of the schema
+# of the schema
+VERSION = 1
 FILE = "bench.json"
 
 
@@ -20,18 +22,29 @@ class Results:
 
     def __init__(self, settings: dict[str, Any], machine: dict[str, Any], folder: Path | None) -> None:
         self.folder = folder
-        self.report: dict[str, Any] = {"kind": "architectures", "version": VERSION, "settings": settings, "machine": machine, "failed": {}}
+        self.report: dict[str, Any] = {
+            "kind": "architectures",
+            "version": VERSION,
+            "settings": settings,
+            "machine": machine,
+            "failed": {},
+        }
         if folder is not None and (folder / FILE).is_file():
             self._go_on()
 
     def _go_on(self) -> None:
-        """Take up what an interrupted run left. UserError where it was another benchmark or another machine."""
+        """Take up what an interrupted run left.
+
+        UserError where it was another benchmark or another machine.
+        """
         try:
             found = json.loads((self.folder / FILE).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise UserError(f"{self.folder / FILE} cannot be read ({error}); name another --out") from None
         if not isinstance(found, dict) or found.get("version") != VERSION:
-            raise UserError(f"{self.folder / FILE} is not a benchmark of this version of braingpt; name another --out")
+            raise UserError(
+                f"{self.folder / FILE} is not a benchmark of this version of braingpt; name another --out"
+            )
         ours = json.loads(json.dumps(self.report))
         for part in ("settings", "machine"):
             if odd := [key for key in ours[part] if found[part].get(key) != ours[part][key]]:
@@ -53,7 +66,9 @@ class Results:
         """Keep a value and write everything."""
         self.report[name] = value
         if self.folder is not None:
-            write_whole(self.folder / FILE, json.dumps(self.report, ensure_ascii=False, allow_nan=False) + "\n")
+            write_whole(
+                self.folder / FILE, json.dumps(self.report, ensure_ascii=False, allow_nan=False) + "\n"
+            )
 
     def fail(self, name: str, stage: str, reason: str) -> None:
         """A contender could not go on: the others do."""

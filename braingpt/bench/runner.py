@@ -1,10 +1,12 @@
-"""Architectures side by side in one run: speed, memory, learning, generation, few-shot, each in interleaved rounds.
+"""Architectures side by side in one run: speed, memory, learning, generation, few-shot, each in interleaved
+rounds.
 
     report = run_bench(settle(["v1", "v2", "dense"], "nano"))
 
-Stages follow one another, each with models of its own, so that none disturbs another: memory (each contender in a process of its own), training speed by
-parts, training for equal tokens and for equal time (several seeds of each), generation, few-shot. With `out` every stage is written as soon as it
-is done, and an interrupted run goes on behind the last one. A contender that fails is left out from there on, with the reason.
+Stages follow one another, each with models of its own, so that none disturbs another: memory (each contender
+in a process of its own), training speed by parts, training for equal tokens and for equal time (several seeds
+of each), generation, few-shot. With `out` every stage is written as soon as it is done, and an interrupted
+run goes on behind the last one. A contender that fails is left out from there on, with the reason.
 """
 
 import gc
@@ -37,15 +39,23 @@ from braingpt.model.lm import LanguageModel, build
 from braingpt.recipes import Recipe
 from braingpt.utils.formatting import byte_size
 
-MOST_HELD = 40  # numbers a token and unit of width that reading a prompt holds at once, generously
-LEAST_KEPT = 10  # numbers a token, layer and unit of width that training keeps for the backward pass, at least
-Progress = Callable[[float, str], None]  # share done, what is being done
+# numbers a token and unit of width that reading a prompt holds at once, generously
+MOST_HELD = 40
+# numbers a token, layer and unit of width that training keeps for the backward pass, at least
+LEAST_KEPT = 10
+# share done, what is being done
+Progress = Callable[[float, str], None]
 
 
-def run_bench(settings: Settings, progress: Progress = lambda share, what: None, out: Path | None = None) -> dict[str, Any]:
-    """Measure; returns the report (docs/bench.md). `out`: the folder it grows in, with the trained weights; one that is begun is gone on with.
+def run_bench(
+    settings: Settings, progress: Progress = lambda share, what: None, out: Path | None = None
+) -> dict[str, Any]:
+    """Measure; returns the report (docs/bench.md).
 
-    Raises UserError where the data are not prepared (naming the command), a window or a context does not fit into memory, or `out` holds another benchmark.
+    `out`: the folder it grows in, with the trained weights; one that is begun is gone on with.
+
+    Raises UserError where the data are not prepared (naming the command), a window or a context does not fit
+    into memory, or `out` holds another benchmark.
     """
     settle_cpu()
     before = torch.get_num_threads()
@@ -62,7 +72,14 @@ def run_bench(settings: Settings, progress: Progress = lambda share, what: None,
 class _Run:
     """The stages, in their order, over one report."""
 
-    SHARES = (("memory", 0.1), ("speed", 0.1), ("tokens", 0.3), ("time", 0.3), ("generation", 0.15), ("few_shot", 0.05))
+    SHARES = (
+        ("memory", 0.1),
+        ("speed", 0.1),
+        ("tokens", 0.3),
+        ("time", 0.3),
+        ("generation", 0.15),
+        ("few_shot", 0.05),
+    )
 
     def __init__(self, settings: Settings, scratch: Path, out: Path | None, progress: Progress) -> None:
         self.settings, self.scratch, self.progress = settings, scratch, progress
@@ -78,7 +95,12 @@ class _Run:
         results = self.results
         dtype = autocast_dtype(self.recipe(self.settings.architectures[0]).train.dtype, self.device)
         results.stage("contenders", self._contenders)
-        results.stage("precision", lambda: "float32" if dtype is None else f"{dtype} products, float32 weights".removeprefix("torch."))
+        results.stage(
+            "precision",
+            lambda: (
+                "float32" if dtype is None else f"{dtype} products, float32 weights".removeprefix("torch.")
+            ),
+        )
         results.stage("limits", lambda: limits(self.device, dtype or torch.float32))
         results.stage("memory", self._memory)
         results.stage("speed", self._speed)
@@ -98,7 +120,12 @@ class _Run:
 
     def contender(self, name: str, stage: str, seed: int, compiled: bool) -> Contender:
         """A fresh one."""
-        return Contender(self.recipe(name, seed, compiled), self.scratch / f"{stage}-{seed}-{name}", self.device, self.peer(name, seed))
+        return Contender(
+            self.recipe(name, seed, compiled),
+            self.scratch / f"{stage}-{seed}-{name}",
+            self.device,
+            self.peer(name, seed),
+        )
 
     def peer(self, name: str, seed: int = 0) -> torch.nn.Module | None:
         """A peer's model, of the first contender's size; None for our own."""
@@ -109,13 +136,17 @@ class _Run:
         return build_peer(name, self.recipe(name).model, total, self._positions(name), seed)
 
     def _positions(self, name: str) -> int:
-        """Room of a peer: learned positions are parameters, so there are those it trains on, or the shortest context to write on from; others take the longest."""
+        """Room of a peer: learned positions are parameters, so there are those it trains on, or the shortest
+        context to write on from; others take the longest.
+        """
         s = self.settings
         return max(s.context, min(s.contexts) if name == "gpt2-hf" else max(s.contexts)) + s.warm_tokens
 
     @contextmanager
     def alive(self, stage: str, seed: int = 0, learning: bool = True) -> Iterator[dict[str, Contender]]:
-        """Fresh contenders, those that learn with a warm forward and backward pass; who cannot be made or warmed fails. Their memory is free afterwards."""
+        """Fresh contenders, those that learn with a warm forward and backward pass; who cannot be made or
+        warmed fails. Their memory is free afterwards.
+        """
         ready: dict[str, Contender] = {}
         for name in self.results.alive():
             try:
@@ -131,7 +162,8 @@ class _Run:
             yield ready
         finally:
             ready.clear()
-            gc.collect()  # a compiled model holds itself
+            # a compiled model holds itself
+            gc.collect()
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
 
@@ -150,11 +182,14 @@ class _Run:
         return lambda found: self.results.put("unfinished", {"stage": stage, "found": found})
 
     def _contenders(self) -> dict[str, Any]:
-        """Sizes, counted by the models themselves; and whether what was asked for fits, before anything is measured."""
+        """Sizes, counted by the models themselves; and whether what was asked for fits, before anything is
+        measured.
+        """
         from braingpt.train.batches import open_data
 
         s, found = self.settings, {}
-        open_data([Path(folder) for folder in s.folders], self.recipe(s.architectures[0]))  # told at once where they are not there
+        # told at once where they are not there
+        open_data([Path(folder) for folder in s.folders], self.recipe(s.architectures[0]))
         for name in s.names:
             with torch.device("meta"):
                 model = self.peer(name) or build(self.recipe(name))
@@ -167,14 +202,24 @@ class _Run:
         return found
 
     def _check_fit(self, name: str, model: torch.nn.Module) -> None:
-        """UserError where a window to train on, or the longest context to write on from, cannot be held: a CPU's system would end the process."""
+        """UserError where a window to train on, or the longest context to write on from, cannot be held: a
+        CPU's system would end the process.
+        """
         s, free, shape = self.settings, free_memory(self.device), model.config
-        least = 16 * model.parameters_total() + 4 * LEAST_KEPT * s.batch * s.context * shape.layers * shape.hidden
+        least = (
+            16 * model.parameters_total() + 4 * LEAST_KEPT * s.batch * s.context * shape.layers * shape.hidden
+        )
         if least > free:
-            raise UserError(f"{self._too_long(name)} (at least {byte_size(least)}, {byte_size(free)} are free)")
+            raise UserError(
+                f"{self._too_long(name)} (at least {byte_size(least)}, {byte_size(free)} are free)"
+            )
         for context in s.contexts:
             for rows in s.batches:
-                state = model.state_bytes(context) if isinstance(model, LanguageModel) else 8 * context * shape.layers * shape.hidden
+                state = (
+                    model.state_bytes(context)
+                    if isinstance(model, LanguageModel)
+                    else 8 * context * shape.layers * shape.hidden
+                )
                 need = rows * (state + 4 * MOST_HELD * context * shape.hidden) + 4 * model.parameters_total()
                 if need > free:
                     raise UserError(
@@ -187,10 +232,17 @@ class _Run:
         for number, name in enumerate(self.results.alive()):
             self.say("memory", number, len(self.settings.names))(0, f"memory of {name}")
             total = self.results.report["contenders"][self.settings.architectures[0]]["parameters_total"]
-            peer = {"name": name, "total": total, "positions": self._positions(name)} if name in self.settings.peers else None
+            peer = (
+                {"name": name, "total": total, "positions": self._positions(name)}
+                if name in self.settings.peers
+                else None
+            )
             try:
-                compiled = self.settings.compile and self.device.type == "cuda"  # compiling itself takes a CPU's memory
-                found[name] = training_memory(self.recipe(name, compiled=compiled), self.settings.device, self.settings.threads, peer)
+                # compiling itself takes a CPU's memory
+                compiled = self.settings.compile and self.device.type == "cuda"
+                found[name] = training_memory(
+                    self.recipe(name, compiled=compiled), self.settings.device, self.settings.threads, peer
+                )
             except Failure as error:
                 self.results.fail(name, "memory", one_line(error))
         return found
@@ -208,7 +260,12 @@ class _Run:
                 self._save(name, contender)
             return courses
 
-        return {"tokens": s.steps * s.batch * s.context, "steps": s.steps, "seeds": s.seeds, "runs": self._seeds("tokens", train)}
+        return {
+            "tokens": s.steps * s.batch * s.context,
+            "steps": s.steps,
+            "seeds": s.seeds,
+            "runs": self._seeds("tokens", train),
+        }
 
     def _time(self) -> dict[str, Any] | None:
         minutes = self.settings.minutes
@@ -222,12 +279,16 @@ class _Run:
 
         return {"seconds": limit, "runs": self._seeds("time", train)}
 
-    def _seeds(self, stage: str, train: Callable[[dict[str, Contender], Say, bool], dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    def _seeds(
+        self, stage: str, train: Callable[[dict[str, Contender], Say, bool], dict[str, Any]]
+    ) -> dict[str, list[dict[str, Any]]]:
         """{name: a course for each seed}. `train` is told whether the seed is the first."""
         runs: dict[str, list[dict[str, Any]]] = {}
         for seed in range(self.settings.seeds):
             with self.alive(stage, seed) as contenders:
-                for name, course in train(contenders, self.say(stage, seed, self.settings.seeds), seed == 0).items():
+                for name, course in train(
+                    contenders, self.say(stage, seed, self.settings.seeds), seed == 0
+                ).items():
                     runs.setdefault(name, []).append(course)
         return runs
 
@@ -240,7 +301,9 @@ class _Run:
                     compile_steps(contender.model, self.device)
             for number, (context, rows) in enumerate(points):
                 say = self.say("generation", number, len(points))
-                results = generation(contenders, context, rows, s.new_tokens, s.warm_tokens, s.rounds, most, say)
+                results = generation(
+                    contenders, context, rows, s.new_tokens, s.warm_tokens, s.rounds, most, say
+                )
                 found.append({"context": context, "rows": rows, "results": results})
                 self._keep("generation")(found)
         return found

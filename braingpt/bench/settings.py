@@ -1,4 +1,6 @@
-"""What a comparison of architectures measures: asked for, taken from the recipes, or cut down to what a processor does in minutes."""
+"""What a comparison of architectures measures: asked for, taken from the recipes, or cut down to what a
+processor does in minutes.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,20 +14,25 @@ from braingpt.device.device import pick_device
 from braingpt.errors import UserError, did_you_mean
 from braingpt.recipes import load_recipe, shipped
 
-CPU_TOKENS = 1024  # a step, where nobody named a batch: what a processor does in a second
+# a step, where nobody named a batch: what a processor does in a second
+CPU_TOKENS = 1024
 CPU_STEPS = {"nano": 60, "tiny": 40, "small": 10}
 GPU_STEPS = 200
 CONTEXTS, BATCHES = (512, 2048), (1, 8)
-WARM = 48  # tokens in which compiled generation takes its last forms: those of a token that attention chooses come late
+# tokens in which compiled generation takes its last forms: those of a token that attention chooses come late
+WARM = 48
 FULL = {"contexts": (512, 2048, 8192, 32768), "seeds": 3}
-SETTLED = (  # by options; and growth is laid over steps, which equal time does not know, and is not for peers
+# by options; and growth is laid over steps, which equal time does not know, and is not for peers
+SETTLED = (
     "train.steps", "train.context", "train.batch", "train.micro_batch", "train.seed", "train.compile", "train.growth", "data.folders",
 )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What is measured. Tokens, steps and rounds; `folders` are prepared data; contenders are `architectures`, then `peers`."""
+    """What is measured. Tokens, steps and rounds; `folders` are prepared data; contenders are
+    `architectures`, then `peers`.
+    """
 
     architectures: tuple[str, ...]
     size: str
@@ -36,15 +43,19 @@ class Settings:
     threads: int
     device: str
     peers: tuple[str, ...] = ()
-    minutes: float | None = None  # of equal time; None: as long as the slowest took for equal tokens; 0: none
+    # of equal time; None: as long as the slowest took for equal tokens; 0: none
+    minutes: float | None = None
     seeds: int = 1
     rounds: int = 5
     contexts: tuple[int, ...] = CONTEXTS
     batches: tuple[int, ...] = BATCHES
     new_tokens: int = 32
-    windows: int = 32  # of validation, a language
-    compile: bool = False  # training and generation, of all alike
-    changes: tuple[str, ...] = ()  # to the recipes' train and data settings, those of all alike
+    # of validation, a language
+    windows: int = 32
+    # training and generation, of all alike
+    compile: bool = False
+    # to the recipes' train and data settings, those of all alike
+    changes: tuple[str, ...] = ()
 
     @property
     def warm_tokens(self) -> int:
@@ -70,21 +81,34 @@ def settle(
     device: str | None = None,
     **others: Any,
 ) -> Settings:
-    """Settings, with what was left out taken from the size's recipe and on a CPU cut down to minutes. UserError if they do not fit.
+    """Settings, with what was left out taken from the size's recipe and on a CPU cut down to minutes.
+
+    UserError if they do not fit.
 
     `tokens` in place of `steps`: as many steps as reach them.
     """
     _check_names(architectures, size, others.get("peers", ()))
     place = pick_device(device)
     changes = others.get("changes", ())
-    if own := next((change for change in changes if not change.startswith(("train.", "data.")) or change.split("=")[0] in SETTLED), None):
+    if own := next(
+        (
+            change
+            for change in changes
+            if not change.startswith(("train.", "data.")) or change.split("=")[0] in SETTLED
+        ),
+        None,
+    ):
         raise UserError(
             f"--set {own}: here it takes settings of train and data that all share and no option names, like train.optimizer=muon"
         )
     recipe = load_recipe(f"{size}-{architectures[0]}", list(changes))
     context = context or recipe.train.context
     gpu = place.type == "cuda"
-    batch = batch or (recipe.train.micro_batch or recipe.train.batch if gpu else max(1, min(recipe.train.batch, CPU_TOKENS // context)))
+    batch = batch or (
+        recipe.train.micro_batch or recipe.train.batch
+        if gpu
+        else max(1, min(recipe.train.batch, CPU_TOKENS // context))
+    )
     if steps is not None and tokens:
         raise UserError("--steps and --tokens say the same thing twice; name one of them")
     if steps is None:
@@ -96,7 +120,17 @@ def settle(
     if others.get("compile"):
         check_compiler(place, "measure")
     folders = tuple(map(str, folders or recipe.data.folders))
-    return Settings(tuple(architectures), size, folders, steps, context, batch, threads or torch.get_num_threads(), str(place), **others)
+    return Settings(
+        tuple(architectures),
+        size,
+        folders,
+        steps,
+        context,
+        batch,
+        threads or torch.get_num_threads(),
+        str(place),
+        **others,
+    )
 
 
 def _check_names(architectures: Sequence[str], size: str, peers: Sequence[str]) -> None:

@@ -1,4 +1,6 @@
-"""Training speed by parts, and generation at several contexts and batches: rounds in which every contender takes its turn."""
+"""Training speed by parts, and generation at several contexts and batches: rounds in which every contender
+takes its turn.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,7 +16,8 @@ Say = Callable[[float, str], None]
 
 
 def training_speed(contenders: dict[str, Contender], rounds: int, say: Say) -> dict[str, dict[str, Any]]:
-    """Tokens a second of the forward pass, the backward pass and the whole step (optimizer and all), one step a round; the first is not counted.
+    """Tokens a second of the forward pass, the backward pass and the whole step (optimizer and all), one step
+    a round; the first is not counted.
 
     "over": the same over the first contender, round by round.
     """
@@ -44,21 +47,31 @@ def generation(
     bytes_per_second: float,
     say: Say,
 ) -> dict[str, dict[str, Any]]:
-    """Greedy generation after `context` tokens for `rows` rows, once untimed with `warm_tokens`: seconds to the first token, tokens a second after it, bytes of state.
+    """Greedy generation after `context` tokens for `rows` rows, once untimed with `warm_tokens`: seconds to
+    the first token, tokens a second after it, bytes of state.
 
-    One row's share of the bandwidth counts what a token must read: its active weights once, and its state. Of several rows sparse models read
-    different weights, so nothing is said. A contender that runs out of memory, or of positions, tells so: {"error": why}.
+    One row's share of the bandwidth counts what a token must read: its active weights once, and its state. Of
+    several rows sparse models read different weights, so nothing is said. A contender that runs out of
+    memory, or of positions, tells so: {"error": why}.
     """
-    found: dict[str, dict[str, Any]] = {name: {"first": Series(), "speed": Series(), "state": 0} for name in contenders}
+    found: dict[str, dict[str, Any]] = {
+        name: {"first": Series(), "speed": Series(), "state": 0} for name in contenders
+    }
     failed: dict[str, str] = {}
     for number in range(rounds + 1):
         for name in [name for name in contenders if name not in failed]:
             say(number / (rounds + 1), f"generation of {name}, {rows} x {context:,} tokens before")
             contender = contenders[name]
             try:
-                first, speed, state = contender.write(contender.prompts(rows, context, number), new_tokens if number else warm_tokens)
+                first, speed, state = contender.write(
+                    contender.prompts(rows, context, number), new_tokens if number else warm_tokens
+                )
             except (RuntimeError, Failure) as error:
-                failed[name] = "out of memory" if isinstance(error, RuntimeError) and is_out_of_memory(error) else one_line(error)
+                failed[name] = (
+                    "out of memory"
+                    if isinstance(error, RuntimeError) and is_out_of_memory(error)
+                    else one_line(error)
+                )
                 if contender.device.type == "cuda":
                     torch.cuda.empty_cache()
                 continue

@@ -1,4 +1,7 @@
-"""The checkpoints of a run folder: which there are, which one is meant, and which may go. What is in one is `checkpoint.py`'s."""
+"""The checkpoints of a run folder: which there are, which one is meant, and which may go.
+
+What is in one is `checkpoint.py`'s.
+"""
 
 import os
 import re
@@ -8,13 +11,18 @@ from pathlib import Path
 
 from braingpt.errors import UserError
 
-CHECKPOINTS = "checkpoints"  # the folder in a run folder
+# the folder in a run folder
+CHECKPOINTS = "checkpoints"
 _NAME = re.compile(r"step-(\d{7,})")
 
 
 def list_checkpoints(run: Path) -> list[Path]:
     """The run's checkpoints, oldest step first."""
-    found = [(int(match[1]), path) for path in (Path(run) / CHECKPOINTS).glob("step-*") if (match := _NAME.fullmatch(path.name))]
+    found = [
+        (int(match[1]), path)
+        for path in (Path(run) / CHECKPOINTS).glob("step-*")
+        if (match := _NAME.fullmatch(path.name))
+    ]
     return [path for _, path in sorted(found) if (path / "state.json").is_file()]
 
 
@@ -24,7 +32,8 @@ def newest(run: Path) -> Path | None:
 
 
 def resolve(run: Path | str | None, runs: Path = Path("runs")) -> Path:
-    """The checkpoint meant by `run`: a checkpoint, a run folder (its newest one), or None (the newest run under `runs`).
+    """The checkpoint meant by `run`: a checkpoint, a run folder (its newest one), or None (the newest run
+    under `runs`).
 
     Raises UserError that says which command makes a checkpoint.
     """
@@ -39,12 +48,20 @@ def resolve(run: Path | str | None, runs: Path = Path("runs")) -> Path:
         return run
     if not run.exists():
         named = Path(runs) / run
-        hint = f"did you mean {named}?" if named.is_dir() else f"`braingpt train --recipe NAME --out {run}` makes it"
+        hint = (
+            f"did you mean {named}?"
+            if named.is_dir()
+            else f"`braingpt train --recipe NAME --out {run}` makes it"
+        )
         raise UserError(f"there is no run {run}; {hint}")
     found = newest(run)
     if found is None:
         resumable = (run / "recipe.yaml").is_file()
-        command = f"braingpt train --resume auto --out {run}" if resumable else f"braingpt train --recipe NAME --out {run}/NAME"
+        command = (
+            f"braingpt train --resume auto --out {run}"
+            if resumable
+            else f"braingpt train --recipe NAME --out {run}/NAME"
+        )
         raise UserError(f"{run} holds no checkpoint; `{command}` makes one")
     return found
 

@@ -1,8 +1,11 @@
-"""Tensors that several processes hold parts of, on disk: each writes its own, and any number of processes reads them again.
+"""Tensors that several processes hold parts of, on disk: each writes its own, and any number of processes
+reads them again.
 
-    model/shard-00001-model-00001-of-00001.safetensors    the parts of process 0; each file says where in the whole its parts begin
+    model/shard-00001-model-00001-of-00001.safetensors    the parts of process 0; each file says where in the
+    whole its parts begin
 
-torch.distributed.checkpoint does the work, with its safetensors format: nothing is pickled, and each process reads only the slices it needs.
+torch.distributed.checkpoint does the work, with its safetensors format: nothing is pickled, and each process
+reads only the slices it needs.
 """
 
 import errno
@@ -21,7 +24,8 @@ from braingpt.errors import Failure
 
 
 def save(tensors: dict[str, Tensor], folder: Path) -> list[Path]:
-    """Write `tensors` into the new `folder`, all processes together; ordinary tensors, which all have alike, once. This process's files.
+    """Write `tensors` into the new `folder`, all processes together; ordinary tensors, which all have alike,
+    once. This process's files.
 
     Raises OSError where one of the processes could not write.
     """
@@ -40,7 +44,10 @@ def save(tensors: dict[str, Tensor], folder: Path) -> list[Path]:
 
 
 def load(into: dict[str, Tensor], folder: Path) -> None:
-    """Fill the tensors `into` from the files in `folder`: whole ones, or this process's parts. Raises Failure where it cannot be read."""
+    """Fill the tensors `into` from the files in `folder`: whole ones, or this process's parts.
+
+    Raises Failure where it cannot be read.
+    """
     from torch.distributed.checkpoint import load as load_together
     from torch.distributed.checkpoint.api import CheckpointException
 
@@ -60,7 +67,8 @@ def shapes(folder: Path) -> dict[str, tuple[torch.Size, torch.dtype]]:
     return {name: (about.size, about.properties.dtype) for name, about in found.items()}
 
 
-def _reader(folder: Path):  # -> torch.distributed.checkpoint.HuggingFaceStorageReader
+# -> torch.distributed.checkpoint.HuggingFaceStorageReader
+def _reader(folder: Path):
     from torch.distributed.checkpoint import HuggingFaceStorageReader
 
     return HuggingFaceStorageReader(str(folder))

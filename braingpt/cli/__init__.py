@@ -1,1 +1,4 @@
-"""The command line: one small file per command. Heavy imports happen inside the commands, so that `--help` is instant."""
+"""The command line: one small file per command.
+
+Heavy imports happen inside the commands, so that `--help` is instant.
+"""

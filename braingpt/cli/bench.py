@@ -11,7 +11,8 @@ from braingpt.cli.console import console
 from braingpt.cli.options import HtmlFile, JsonFile, check_out, check_target, deliver
 from braingpt.cli.progress import Progress
 
-COLUMNS = 4  # contenders beside each other: so many fit 80 characters
+# contenders beside each other: so many fit 80 characters
+COLUMNS = 4
 
 
 class _Bench(TyperGroup):
@@ -21,7 +22,10 @@ class _Bench(TyperGroup):
         return super().parse_args(ctx, args if args and args[0] in self.commands else ["compare", *args])
 
 
-app = typer.Typer(cls=_Bench, help="Compare architectures (`bench v1 v2 dense`), or time single operations (`bench kernels`).")
+app = typer.Typer(
+    cls=_Bench,
+    help="Compare architectures (`bench v1 v2 dense`), or time single operations (`bench kernels`).",
+)
 app.command()(kernels)
 
 
@@ -29,52 +33,98 @@ app.command()(kernels)
 def compare(
     architectures: Annotated[
         list[str],
-        typer.Argument(metavar="ARCHITECTURE", help="v1, v2, dense, dense-active (with v2's active parameters): ratios are to the first."),
+        typer.Argument(
+            metavar="ARCHITECTURE",
+            help="v1, v2, dense, dense-active (with v2's active parameters): ratios are to the first.",
+        ),
     ],
     size: Annotated[str, typer.Option(help="The recipes' size: nano, tiny, small, ...")] = "nano",
     data: Annotated[
-        list[str] | None, typer.Option(metavar="FOLDER", help="A prepared data folder, may be repeated. [default: the recipe's]")
+        list[str] | None,
+        typer.Option(
+            metavar="FOLDER", help="A prepared data folder, may be repeated. [default: the recipe's]"
+        ),
     ] = None,
     peer: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="Another library's model of the same size, may be repeated: gpt2-hf, mamba2-hf, litgpt."),
+        typer.Option(
+            metavar="NAME",
+            help="Another library's model of the same size, may be repeated: gpt2-hf, mamba2-hf, litgpt.",
+        ),
     ] = None,
-    steps: Annotated[int | None, typer.Option(help="Training steps each. [default: by size and device]", show_default=False)] = None,
-    tokens: Annotated[int | None, typer.Option(min=1, help="Tokens to train on, in place of --steps.", show_default=False)] = None,
+    steps: Annotated[
+        int | None,
+        typer.Option(help="Training steps each. [default: by size and device]", show_default=False),
+    ] = None,
+    tokens: Annotated[
+        int | None, typer.Option(min=1, help="Tokens to train on, in place of --steps.", show_default=False)
+    ] = None,
     minutes: Annotated[
         float | None,
         typer.Option(
-            min=0, help="Equal wall-clock, each; 0 leaves it out. [default: what the slowest took for --steps]", show_default=False
+            min=0,
+            help="Equal wall-clock, each; 0 leaves it out. [default: what the slowest took for --steps]",
+            show_default=False,
         ),
     ] = None,
     seeds: Annotated[
-        int | None, typer.Option(min=1, help="Trainings for equal tokens and for equal time. [default: 1]", show_default=False)
+        int | None,
+        typer.Option(
+            min=1, help="Trainings for equal tokens and for equal time. [default: 1]", show_default=False
+        ),
     ] = None,
-    context: Annotated[int | None, typer.Option(help="Tokens a window. [default: the recipe's]", show_default=False, min=2)] = None,
-    batch: Annotated[int | None, typer.Option(help="Windows a step. [default: the recipe's, cut down on a CPU]", min=1)] = None,
+    context: Annotated[
+        int | None, typer.Option(help="Tokens a window. [default: the recipe's]", show_default=False, min=2)
+    ] = None,
+    batch: Annotated[
+        int | None, typer.Option(help="Windows a step. [default: the recipe's, cut down on a CPU]", min=1)
+    ] = None,
     contexts: Annotated[
-        str | None, typer.Option(metavar="N,N", help="Tokens read before generating. [default: 512,2048]", show_default=False)
+        str | None,
+        typer.Option(
+            metavar="N,N", help="Tokens read before generating. [default: 512,2048]", show_default=False
+        ),
     ] = None,
-    batches: Annotated[str | None, typer.Option(metavar="N,N", help="Rows generated at once. [default: 1,8]", show_default=False)] = None,
+    batches: Annotated[
+        str | None,
+        typer.Option(metavar="N,N", help="Rows generated at once. [default: 1,8]", show_default=False),
+    ] = None,
     new_tokens: Annotated[int, typer.Option(help="Tokens generated each round.", min=2)] = 32,
     rounds: Annotated[int, typer.Option(help="Interleaved rounds of each measurement.", min=1)] = 5,
     windows: Annotated[int, typer.Option(help="Validation windows a language.", min=1)] = 32,
-    full: Annotated[bool, typer.Option("--full", help="Contexts up to 32768 and three seeds, where not named.")] = False,
-    compiled: Annotated[bool, typer.Option("--compile", help="Compile training and generation, of all alike: some minutes more.")] = False,
+    full: Annotated[
+        bool, typer.Option("--full", help="Contexts up to 32768 and three seeds, where not named.")
+    ] = False,
+    compiled: Annotated[
+        bool,
+        typer.Option("--compile", help="Compile training and generation, of all alike: some minutes more."),
+    ] = False,
     changes: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Change a setting of training or data for all, like train.lr=1e-3."),
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Change a setting of training or data for all, like train.lr=1e-3.",
+        ),
     ] = None,
-    threads: Annotated[int | None, typer.Option(help="CPU threads. [default: torch's choice]", show_default=False, min=1)] = None,
+    threads: Annotated[
+        int | None, typer.Option(help="CPU threads. [default: torch's choice]", show_default=False, min=1)
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     out: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Keep figures, page and trained models here as they come; a run that was interrupted goes on."),
+        typer.Option(
+            metavar="DIR",
+            help="Keep figures, page and trained models here as they come; a run that was interrupted goes on.",
+        ),
     ] = None,
     json: JsonFile = None,
     html: HtmlFile = None,
 ) -> None:
-    """Compare architectures on real text. Speed, memory, learning, stability, generation, few-shot. `bench kernels` times single operations."""
+    """Compare architectures on real text.
+
+    Speed, memory, learning, stability, generation, few-shot. `bench kernels` times single operations.
+    """
     from braingpt.bench.report.page import architectures_page
     from braingpt.bench.results import FILE
     from braingpt.bench.runner import run_bench
@@ -101,7 +151,11 @@ def compare(
             report = run_bench(settings, progress, out)
     except KeyboardInterrupt:
         if out is not None:
-            say.print(f"{out} holds what was measured; the same command goes on from there", soft_wrap=True, markup=False)
+            say.print(
+                f"{out} holds what was measured; the same command goes on from there",
+                soft_wrap=True,
+                markup=False,
+            )
         raise
     deliver(report, json)
     for path in filter(None, (html and Path(html), out and out / "report.html")):
@@ -149,7 +203,11 @@ def _print_section(out: Any, section: Any) -> None:
         for name in section.names[first : first + COLUMNS]:
             table.add_column(name, justify="right", no_wrap=True, min_width=10)
         for label, cells, below in section.rows:
-            table.add_row(f"  {label}" if below else label, *cells[first : first + COLUMNS], style="dim" if below else None)
+            table.add_row(
+                f"  {label}" if below else label,
+                *cells[first : first + COLUMNS],
+                style="dim" if below else None,
+            )
         out.print(table)
 
 

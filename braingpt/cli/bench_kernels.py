@@ -1,4 +1,6 @@
-"""`braingpt bench kernels`: each operation against its reference, its dense counterpart and the limit of the machine."""
+"""`braingpt bench kernels`: each operation against its reference, its dense counterpart and the limit of the
+machine.
+"""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,19 +14,33 @@ from braingpt.cli.progress import Progress
 
 def kernels(
     operations: Annotated[
-        list[str] | None, typer.Argument(metavar="[OPERATION]...", help='Such as scan or "columns, one token"; all by default.')
+        list[str] | None,
+        typer.Argument(
+            metavar="[OPERATION]...", help='Such as scan or "columns, one token"; all by default.'
+        ),
     ] = None,
     size: Annotated[str, typer.Option(help="Take the shapes of this size's recipes.")] = "small",
-    batch: Annotated[int | None, typer.Option(min=1, help="Windows. [default: 1 on a CPU, 16 on a GPU]", show_default=False)] = None,
+    batch: Annotated[
+        int | None,
+        typer.Option(min=1, help="Windows. [default: 1 on a CPU, 16 on a GPU]", show_default=False),
+    ] = None,
     context: Annotated[int, typer.Option(min=2, help="Tokens a window.")] = 1024,
-    dtype: Annotated[str, typer.Option(help="Of the products: float32 or bfloat16; auto takes bfloat16 where a GPU has it.")] = "auto",
+    dtype: Annotated[
+        str,
+        typer.Option(help="Of the products: float32 or bfloat16; auto takes bfloat16 where a GPU has it."),
+    ] = "auto",
     rounds: Annotated[int, typer.Option(min=1, help="Interleaved rounds.")] = 5,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads. [default: torch's choice]", show_default=False)] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="CPU threads. [default: torch's choice]", show_default=False)
+    ] = None,
     device: Device = "auto",
     json: JsonFile = None,
     html: HtmlFile = None,
 ) -> None:
-    """Time each operation: forward and backward, or a token of generation. A row that fails says why and the others go on."""
+    """Time each operation: forward and backward, or a token of generation.
+
+    A row that fails says why and the others go on.
+    """
     from braingpt.bench.kernels.runner import run_kernels, settle
     from braingpt.bench.report.page import kernels_page
     from braingpt.utils.atomic_write import write_whole
@@ -32,7 +48,16 @@ def kernels(
     check_target(json)
     check_target(html, "--html")
     place = None if device == "auto" else device
-    settings = settle(operations or (), size, batch=batch, context=context, device=place, dtype=dtype, threads=threads, rounds=rounds)
+    settings = settle(
+        operations or (),
+        size,
+        batch=batch,
+        context=context,
+        device=place,
+        dtype=dtype,
+        threads=threads,
+        rounds=rounds,
+    )
     with Progress(console(json_output=True)) as progress:
         report = run_kernels(settings, progress)
     deliver(report, json)

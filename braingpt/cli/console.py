@@ -1,7 +1,8 @@
 """What all commands share: the console, JSON output, and errors as one line.
 
-Tables and progress go to the terminal at its width (rich counts Hangul as two cells); colour is off under NO_COLOR or without a terminal.
-With `--json` standard output carries JSON only, and everything meant for people goes to standard error.
+Tables and progress go to the terminal at its width (rich counts Hangul as two cells); colour is off under
+NO_COLOR or without a terminal. With `--json` standard output carries JSON only, and everything meant for
+people goes to standard error.
 """
 
 import errno
@@ -17,13 +18,15 @@ import typer
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
 
 
-def console(json_output: bool = False):  # -> rich.console.Console, imported late to keep --help fast
+# -> rich.console.Console, imported late to keep --help fast
+def console(json_output: bool = False):
     """A rich console on standard output, or on standard error when standard output is for JSON."""
     from rich.console import Console
 
     class Screen(Console):
         def on_broken_pipe(self) -> None:
-            raise BrokenPipeError  # `guarded` ends well with it, where rich would end with code 1
+            # `guarded` ends well with it, where rich would end with code 1
+            raise BrokenPipeError
 
     return Screen(stderr=json_output, highlight=False)
 
@@ -34,8 +37,9 @@ def print_json(value: Any) -> None:
 
 
 def guarded(command: Callable[[], Any]) -> int:
-    """Run the command line; return its exit code: 0 well, 1 failure, 2 the user's error, 130 interrupted. No traceback, one line,
-    and none where another process says it.
+    """Run the command line; return its exit code: 0 well, 1 failure, 2 the user's error, 130 interrupted.
+
+    No traceback, one line, and none where another process says it.
 
     BRAINGPT_TRACEBACK=1 lets the exception through, for those who work on braingpt itself.
     """
@@ -43,7 +47,8 @@ def guarded(command: Callable[[], Any]) -> int:
 
     try:
         code = command()
-        if code == 130:  # what typer makes of Ctrl-C; a command that says more itself ends with SystemExit
+        # what typer makes of Ctrl-C; a command that says more itself ends with SystemExit
+        if code == 130:
             return _say("interrupted", 130)
         return code if isinstance(code, int) else 0
     except SystemExit as stop:
@@ -51,15 +56,18 @@ def guarded(command: Callable[[], Any]) -> int:
     except (typer.Abort, KeyboardInterrupt):
         return _say("interrupted", 130)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader left; nothing more to say
+        # the reader left; nothing more to say
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:
         if os.environ.get("BRAINGPT_TRACEBACK"):
             raise
         if getattr(error, "said", False):
-            time.sleep(5)  # torchrun ends all once one has ended: the one that speaks goes first
+            # torchrun ends all once one has ended: the one that speaks goes first
+            time.sleep(5)
             return 2 if isinstance(error, UserError) else 1
-        if hasattr(error, "format_message"):  # typer's usage errors: an unknown option, a missing argument
+        # typer's usage errors: an unknown option, a missing argument
+        if hasattr(error, "format_message"):
             if type(error).__name__ == "NoArgsIsHelpError":
                 print(error.format_message())
                 return 2
@@ -75,14 +83,17 @@ def guarded(command: Callable[[], Any]) -> int:
         if isinstance(error, OSError):
             return _say(f"{error.strerror or error}{_at(error)}", 1)
         if _out_of_memory(error):
-            return _say("there is not enough memory for this; a smaller model, batch or context takes less", 1)
+            return _say(
+                "there is not enough memory for this; a smaller model, batch or context takes less", 1
+            )
         return _say(f"{type(error).__name__}: {error} (BRAINGPT_TRACEBACK=1 shows where)", 1)
 
 
 def _out_of_memory(error: Exception) -> bool:
     if isinstance(error, MemoryError):
         return True
-    if not isinstance(error, RuntimeError):  # all of torch's are; before torch was imported none is
+    # all of torch's are; before torch was imported none is
+    if not isinstance(error, RuntimeError):
         return False
     from braingpt.device.device import is_out_of_memory
 

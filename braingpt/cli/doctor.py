@@ -29,6 +29,10 @@ def doctor(
             table.add_row(MARKS[finding.state], finding.topic, escape(finding.text))
         out = console()
         out.print(table)
-        out.print("no problem found" if not problems else f"{problems} problem{'s' if problems > 1 else ''} found, marked !!")
+        out.print(
+            "no problem found"
+            if not problems
+            else f"{problems} problem{'s' if problems > 1 else ''} found, marked !!"
+        )
     if strict and problems:
         raise typer.Exit(1)

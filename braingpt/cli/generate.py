@@ -20,24 +20,47 @@ from braingpt.cli.options import (
 
 def generate(
     run: Run = None,
-    prompt: Annotated[str | None, typer.Option(help="The text to continue; - reads it from standard input.", show_default=False)] = None,
-    lang: Annotated[str | None, typer.Option(help="Language marker to start from: ko, en, ... [default: the prompt's, or ko]")] = None,
+    prompt: Annotated[
+        str | None,
+        typer.Option(help="The text to continue; - reads it from standard input.", show_default=False),
+    ] = None,
+    lang: Annotated[
+        str | None,
+        typer.Option(help="Language marker to start from: ko, en, ... [default: the prompt's, or ko]"),
+    ] = None,
     max_new_tokens: Annotated[int, typer.Option(help="At most so many tokens.")] = 200,
     temperature: Annotated[float, typer.Option(help="0 takes the likeliest token each time.")] = 0.8,
-    top_k: Annotated[int | None, typer.Option(help="Choose among the K likeliest tokens.", show_default=False)] = None,
-    top_p: Annotated[float | None, typer.Option(help="Choose among the likeliest tokens that hold a share P.", show_default=False)] = None,
-    seed: Annotated[int | None, typer.Option(help="The same seed writes the same text.", show_default=False)] = None,
+    top_k: Annotated[
+        int | None, typer.Option(help="Choose among the K likeliest tokens.", show_default=False)
+    ] = None,
+    top_p: Annotated[
+        float | None,
+        typer.Option(help="Choose among the likeliest tokens that hold a share P.", show_default=False),
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="The same seed writes the same text.", show_default=False)
+    ] = None,
     memory: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="What the model shall remember; `memory add` makes it.", show_default=False)
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="What the model shall remember; `memory add` makes it.", show_default=False
+        ),
     ] = None,
     effort: Effort = None,
     compiled: Annotated[
-        bool, typer.Option("--compile", help="Compile the steps: the first tokens take half a minute or so, the others come faster.")
+        bool,
+        typer.Option(
+            "--compile",
+            help="Compile the steps: the first tokens take half a minute or so, the others come faster.",
+        ),
     ] = False,
     exit_threshold: ExitThreshold = None,
     draft_layers: Annotated[
         int | None,
-        typer.Option(help="Exact early exit: so many layers draft, all verify, the text stays the same. Not for v2.", show_default=False),
+        typer.Option(
+            help="Exact early exit: so many layers draft, all verify, the text stays the same. Not for v2.",
+            show_default=False,
+        ),
     ] = None,
     dtype: Dtype = "float32",
     device: Device = "auto",
@@ -48,14 +71,17 @@ def generate(
     from braingpt.inference.sampling import Sampling
     from braingpt.inference.text_stream import generate_text
 
-    Sampling(temperature, top_k, top_p, seed)  # a wrong setting is told before a model is loaded
+    # a wrong setting is told before a model is loaded
+    Sampling(temperature, top_k, top_p, seed)
     if prompt == "-":
         prompt = read_text("-")
     if memory is not None and draft_layers is not None:
         raise UserError("--memory and --draft-layers exclude each other: drafts do not ask the memory")
     say = console(json_output=True)
     # With drafts the threshold is how sure of a token the draft must be to go on; no token leaves.
-    model, tokenizer, _, state, folder = open_run(run, device, say, dtype, effort, None if draft_layers else exit_threshold)
+    model, tokenizer, _, state, folder = open_run(
+        run, device, say, dtype, effort, None if draft_layers else exit_threshold
+    )
     if draft_layers is not None:
         model.set_exit_threshold(None)
     if compiled:
@@ -68,7 +94,13 @@ def generate(
         from braingpt.episodic.storage import load_memory
 
         model = Remembering(model, load_memory(memory, weights_hash(state)))
-    settings = {"max_new_tokens": max_new_tokens, "temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}
+    settings = {
+        "max_new_tokens": max_new_tokens,
+        "temperature": temperature,
+        "top_k": top_k,
+        "top_p": top_p,
+        "seed": seed,
+    }
     if draft_layers is not None:
         from braingpt.inference.speculative import SpeculativeDecoder
 

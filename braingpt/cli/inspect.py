@@ -1,4 +1,6 @@
-"""`braingpt inspect-sparsity`: what a model leaves out, layer by layer: promised, counted on real text, and achieved on this machine."""
+"""`braingpt inspect-sparsity`: what a model leaves out, layer by layer: promised, counted on real text, and
+achieved on this machine.
+"""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,27 +23,48 @@ from braingpt.cli.options import (
     read_text,
 )
 
-WINDOWS = 8  # of each language's validation data
+# of each language's validation data
+WINDOWS = 8
 
 
 def inspect_sparsity(
     run: Run = None,
-    text: Annotated[Path | None, typer.Option(help="A text to read; - is standard input. [default: validation data]")] = None,
+    text: Annotated[
+        Path | None, typer.Option(help="A text to read; - is standard input. [default: validation data]")
+    ] = None,
     context: Annotated[int, typer.Option(help="Tokens a window.", min=2)] = 256,
-    rounds: Annotated[int, typer.Option(help="Rounds of timing against a dense twin; 0 measures no time.", min=0)] = 5,
-    show: Annotated[int, typer.Option(metavar="N", help="Show the first N tokens by what was spent on them.", min=0)] = 120,
-    growth: Annotated[bool, typer.Option("--growth", help="Also go through all checkpoints of the run.")] = False,
+    rounds: Annotated[
+        int, typer.Option(help="Rounds of timing against a dense twin; 0 measures no time.", min=0)
+    ] = 5,
+    show: Annotated[
+        int, typer.Option(metavar="N", help="Show the first N tokens by what was spent on them.", min=0)
+    ] = 120,
+    growth: Annotated[
+        bool, typer.Option("--growth", help="Also go through all checkpoints of the run.")
+    ] = False,
     memory: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Also count what this memory is asked and answers.", show_default=False)
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Also count what this memory is asked and answers.", show_default=False
+        ),
     ] = None,
     effort: Effort = None,
     exit_threshold: ExitThreshold = None,
     device: Device = "auto",
     json: JsonFile = None,
-    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write one HTML page with all pictures.", show_default=False)] = None,
-    png: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Write the pictures as PNG files.", show_default=False)] = None,
+    html: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write one HTML page with all pictures.", show_default=False),
+    ] = None,
+    png: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Write the pictures as PNG files.", show_default=False),
+    ] = None,
 ) -> None:
-    """Show what is really sparse in a model. Tokens, keys, columns, neurons, weights, work; and what it brings in time and bytes."""
+    """Show what is really sparse in a model.
+
+    Tokens, keys, columns, neurons, weights, work; and what it brings in time and bytes.
+    """
     from braingpt.cli import inspection_view as view
     from braingpt.html.png import check_png, write_png
     from braingpt.inspection.memory_use import remembered
@@ -57,7 +80,9 @@ def inspect_sparsity(
         check_out(png, "--png")
     source = read_text(text) if text else None
     out, side = console(json == "-"), console(json_output=True)
-    model, tokenizer, recipe, state, folder = open_run(run, device, side, effort=effort, exit_threshold=exit_threshold)
+    model, tokenizer, recipe, state, folder = open_run(
+        run, device, side, effort=effort, exit_threshold=exit_threshold
+    )
     checkpoints = _checkpoints(folder) if growth else []
     taught = _memory(memory, state) if memory else None
     name, parts = _parts(source, str(text), recipe, tokenizer, context)
@@ -70,7 +95,10 @@ def inspect_sparsity(
         recalled = remembered(model, taught, windows.windows) if taught else None
         grown = list(grow(_models(checkpoints, model.device, status.update), windows))
     head = {"run": str(folder), "recipe": recipe.name, "step": state["step"], "text": name}
-    parameters = {"parameters_total": model.parameters_total(), "parameters_active": model.parameters_active()}
+    parameters = {
+        "parameters_total": model.parameters_total(),
+        "parameters_active": model.parameters_active(),
+    }
     deliver({**head, **parameters, **found.as_dict(), "growth": grown, "episodic": recalled}, json)
     drawn = pictures(found, grown) if html or png else {}
     if html:
@@ -87,8 +115,12 @@ def inspect_sparsity(
             out.print(f"{what}: {place}", soft_wrap=True, markup=False)
 
 
-def _parts(source: str | None, name: str, recipe: Any, tokenizer: Any, context: int) -> tuple[str, list[tuple[str | None, list[int]]]]:
-    """The text's name, and (language, tokens): the text given, some validation windows of each language, or a built-in paragraph."""
+def _parts(
+    source: str | None, name: str, recipe: Any, tokenizer: Any, context: int
+) -> tuple[str, list[tuple[str | None, list[int]]]]:
+    """The text's name, and (language, tokens): the text given, some validation windows of each language, or a
+    built-in paragraph.
+    """
     from braingpt.data.shards.reader import ShardSet
     from braingpt.errors import UserError
     from braingpt.inspection.sparsity import SAMPLE
@@ -116,7 +148,9 @@ def _checkpoints(folder: Path) -> list[Path]:
     run = folder.parent.parent
     found = list_checkpoints(run)
     if len(found) < 2:
-        raise UserError(f"--growth needs a run with several checkpoints; {run} has {len(found)} (train.keep keeps more of them)")
+        raise UserError(
+            f"--growth needs a run with several checkpoints; {run} has {len(found)} (train.keep keeps more of them)"
+        )
     return found
 
 
@@ -144,7 +178,12 @@ def _twin_fits(model: Any) -> bool:
 
 
 def _print(
-    out: Any, head: dict[str, Any], parameters: dict[str, int], found: Any, grown: list[dict[str, Any]], recalled: dict[str, int] | None
+    out: Any,
+    head: dict[str, Any],
+    parameters: dict[str, int],
+    found: Any,
+    grown: list[dict[str, Any]],
+    recalled: dict[str, int] | None,
 ) -> None:
     from braingpt.cli import inspection_view as view
 
@@ -157,8 +196,14 @@ def _print(
     out.print(view.layers(report))
     for line in view.some_models_have(found):
         out.print(line, soft_wrap=True)
-    out.print(f"parameters a token multiplies with: {active:,} of {total:,} ({active / total:.0%}), head included")
-    out.print("computed: arithmetic done over that of the same shape done densely; said: by recipe", style="dim", soft_wrap=True)
+    out.print(
+        f"parameters a token multiplies with: {active:,} of {total:,} ({active / total:.0%}), head included"
+    )
+    out.print(
+        "computed: arithmetic done over that of the same shape done densely; said: by recipe",
+        style="dim",
+        soft_wrap=True,
+    )
     if recalled is not None:
         for line in view.recalled(recalled):
             out.print(line, soft_wrap=True)

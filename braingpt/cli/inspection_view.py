@@ -1,4 +1,6 @@
-"""`inspect-sparsity` in a terminal: tables within 80 columns, columns as shades, the text over bars of what was spent on it."""
+"""`inspect-sparsity` in a terminal: tables within 80 columns, columns as shades, the text over bars of what
+was spent on it.
+"""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -7,8 +9,10 @@ from typing import Any
 from braingpt.cli.options import percent
 
 SHADES, BARS = " ░▒▓█", "▁▂▃▄▅▆▇█"
-WIDEST = 60  # columns of shades; more are drawn together
-TINTS = (255, 195, 153, 117, 111)  # of the text, from little to much
+# columns of shades; more are drawn together
+WIDEST = 60
+# of the text, from little to much
+TINTS = (255, 195, 153, 117, 111)
 
 
 def layers(report: Any) -> Any:
@@ -16,7 +20,8 @@ def layers(report: Any) -> Any:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
-    halting = report.total.depth < 1  # no model has both: V1 has dendrites, V2 may have exits
+    # no model has both: V1 has dendrites, V2 may have exits
+    halting = report.total.depth < 1
     fifth = "depth" if halting else "dendrites_open"
     heads = (
         "layer",
@@ -33,11 +38,26 @@ def layers(report: Any) -> Any:
     )
     for head in heads:
         table.add_column(head, justify="left" if head == "mixer" else "right", no_wrap=True)
-    names = ("attended", "keys_kept", fifth, "columns_active", "columns_dead", "load_entropy", "neurons_fired", "weights_zero", "computed")
+    names = (
+        "attended",
+        "keys_kept",
+        fifth,
+        "columns_active",
+        "columns_dead",
+        "load_entropy",
+        "neurons_fired",
+        "weights_zero",
+        "computed",
+    )
     for row in [*report.layers, report.total]:
         last = row is report.total
         cells = [_cell(name, getattr(row, name)) for name in names]
-        table.add_row("all" if last else str(row.layer), "" if last else row.mixer, *cells, style="bold" if last else None)
+        table.add_row(
+            "all" if last else str(row.layer),
+            "" if last else row.mixer,
+            *cells,
+            style="bold" if last else None,
+        )
     table.add_row("said", "", *(_cell(name, report.promised.get(name)) for name in names), style="dim")
     return table
 
@@ -45,7 +65,9 @@ def layers(report: Any) -> Any:
 def _cell(name: str, value: Any) -> str:
     if value is None:
         return "-"
-    return str(value) if isinstance(value, int) else f"{value:.2f}" if name == "load_entropy" else share(value)
+    return (
+        str(value) if isinstance(value, int) else f"{value:.2f}" if name == "load_entropy" else share(value)
+    )
 
 
 def share(value: float | None) -> str:
@@ -61,27 +83,48 @@ def achieved(found: Sequence[Any]) -> Any:
     for head in ("layer", "part", "promised", "counted", "reading: time", "bytes", "writing: time", "bytes"):
         table.add_column(head, justify="left" if head == "part" else "right", no_wrap=True)
     for one in found:
-        shares = (one.promised, one.counted, one.reading_time, one.reading_bytes, one.writing_time, one.writing_bytes)
+        shares = (
+            one.promised,
+            one.counted,
+            one.reading_time,
+            one.reading_bytes,
+            one.writing_time,
+            one.writing_bytes,
+        )
         last = one.layer is None
-        table.add_row("" if last else str(one.layer), one.part, *map(share, shares), style="bold" if last else None)
+        table.add_row(
+            "" if last else str(one.layer), one.part, *map(share, shares), style="bold" if last else None
+        )
     return table
 
 
 def busy() -> str | None:
-    """A word where other programs have the processors: a minute's mean of those that want to run, this one among them."""
-    if not hasattr(os, "getloadavg"):  # Windows
+    """A word where other programs have the processors: a minute's mean of those that want to run, this one
+    among them.
+    """
+    # Windows
+    if not hasattr(os, "getloadavg"):
         return None
     load, processors = os.getloadavg()[0], os.cpu_count() or 1
-    return f"{load:.1f} programs share {processors} processors: times are unsure" if load > processors + 1 else None
+    return (
+        f"{load:.1f} programs share {processors} processors: times are unsure"
+        if load > processors + 1
+        else None
+    )
 
 
 def columns(look: Any) -> Iterator[str]:
     """Each layer's columns in a row, the darker the more tokens they won: from none to twice an even share."""
     from braingpt.inspection.specialisation import loads
 
-    for layer, row in zip(_with_columns(look), loads(look.trace, ["all"] * len(look.trace.ids))["all"], strict=True):
+    for layer, row in zip(
+        _with_columns(look), loads(look.trace, ["all"] * len(look.trace.ids))["all"], strict=True
+    ):
         step = -(-len(row) // WIDEST)
-        cells = [sum(row[start : start + step]) / len(row[start : start + step]) for start in range(0, len(row), step)]
+        cells = [
+            sum(row[start : start + step]) / len(row[start : start + step])
+            for start in range(0, len(row), step)
+        ]
         yield f"{layer:5} " + "".join(SHADES[min(len(SHADES) - 1, round(2 * load))] for load in cells)
 
 
@@ -100,7 +143,12 @@ def told(look: Any) -> Any:
     for layer in dict.fromkeys(one.layer for one in look.told):
         found = {one.label: one for one in look.told if one.layer == layer}
         table.add_row(
-            str(layer), *(share(v) for name in names for v in ((found[name].share, found[name].shuffled) if name in found else (None,) * 2))
+            str(layer),
+            *(
+                share(v)
+                for name in names
+                for v in ((found[name].share, found[name].shuffled) if name in found else (None,) * 2)
+            ),
         )
     return table
 
@@ -154,7 +202,9 @@ def print_text(out: Any, look: Any, tokenizer: Any, tokens: int) -> None:
 
 
 def text(look: Any, tokenizer: Any, tokens: int, width: int) -> Any:
-    """The first tokens, tinted by what was spent on them, with a bar below each: as wide as the piece is on the screen (Hangul: two cells)."""
+    """The first tokens, tinted by what was spent on them, with a bar below each: as wide as the piece is on
+    the screen (Hangul: two cells).
+    """
     from rich.cells import cell_len
     from rich.text import Text
 

@@ -44,7 +44,11 @@ def _version(wanted: bool) -> None:
 
 
 @app.callback()
-def _main(version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version.")) -> None:
+def _main(
+    version: bool = typer.Option(
+        False, "--version", callback=_version, is_eager=True, help="Print the version."
+    ),
+) -> None:
     if os.environ.get("BRAINGPT_KERNELS"):
         from braingpt.errors import UserError
         from braingpt.kernels.dispatch import wrong_choice

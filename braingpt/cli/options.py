@@ -13,20 +13,36 @@ import typer
 from braingpt.utils.formatting import number as number
 from braingpt.utils.formatting import percent as percent
 
-JsonFile = Annotated[str | None, typer.Option("--json", metavar="FILE", help="Write the result as JSON to FILE; - is standard output.")]
-HtmlFile = Annotated[str | None, typer.Option("--html", metavar="FILE", help="Write one HTML page with plots to FILE.")]
-Run = Annotated[Path | None, typer.Argument(help="A run folder or one checkpoint in it; by default the newest run.", show_default=False)]
+JsonFile = Annotated[
+    str | None,
+    typer.Option("--json", metavar="FILE", help="Write the result as JSON to FILE; - is standard output."),
+]
+HtmlFile = Annotated[
+    str | None, typer.Option("--html", metavar="FILE", help="Write one HTML page with plots to FILE.")
+]
+Run = Annotated[
+    Path | None,
+    typer.Argument(
+        help="A run folder or one checkpoint in it; by default the newest run.", show_default=False
+    ),
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N; auto takes a GPU where there is one.")]
 
-Dtype = Annotated[str, typer.Option(help="float32, or int8: weights in a quarter of the bytes, slightly rounded.")]
+Dtype = Annotated[
+    str, typer.Option(help="float32, or int8: weights in a quarter of the bytes, slightly rounded.")
+]
 Effort = Annotated[
     float | None,
-    typer.Option(help="Mean share of the layers a token goes through. [default: the one trained for]", show_default=False),
+    typer.Option(
+        help="Mean share of the layers a token goes through. [default: the one trained for]",
+        show_default=False,
+    ),
 ]
 ExitThreshold = Annotated[
     float | None,
     typer.Option(
-        help="How sure v1 must be of the next token to leave out the layers that are left; `calibrate` finds it.", show_default=False
+        help="How sure v1 must be of the next token to leave out the layers that are left; `calibrate` finds it.",
+        show_default=False,
     ),
 ]
 
@@ -34,7 +50,10 @@ DTYPES = ("float32", "int8")
 
 
 def deliver(value: Any, target: str | None) -> None:
-    """`value` as JSON to the file `target`, to standard output for "-", nowhere for None. The file is whole or not there."""
+    """`value` as JSON to the file `target`, to standard output for "-", nowhere for None.
+
+    The file is whole or not there.
+    """
     if target is None:
         return
     from braingpt.cli.console import print_json
@@ -49,14 +68,18 @@ def deliver(value: Any, target: str | None) -> None:
 
 
 def check_target(target: str | Path | None, option: str = "--json") -> None:
-    """UserError when the file that `option` names cannot be written; to be called before the work, not after it."""
+    """UserError when the file that `option` names cannot be written; to be called before the work, not after
+    it.
+    """
     from braingpt.errors import UserError
 
     if target is None or (target == "-" and option == "--json"):
         return
     path = Path(target)
     if path.is_dir():
-        raise UserError(f"{option} {path} is a folder; name a file{', or - for standard output' if option == '--json' else ''}")
+        raise UserError(
+            f"{option} {path} is a folder; name a file{', or - for standard output' if option == '--json' else ''}"
+        )
     if not path.parent.is_dir():
         raise UserError(f"{option} {path}: there is no folder {path.parent}")
     if not os.access(path.parent, os.W_OK):
@@ -64,7 +87,9 @@ def check_target(target: str | Path | None, option: str = "--json") -> None:
 
 
 def check_out(folder: Path, option: str = "--out") -> None:
-    """UserError when the folder that `option` names cannot be made or written to; to be called before the work, not after it."""
+    """UserError when the folder that `option` names cannot be made or written to; to be called before the
+    work, not after it.
+    """
     from braingpt.errors import UserError
 
     there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
@@ -75,9 +100,17 @@ def check_out(folder: Path, option: str = "--out") -> None:
 
 
 def open_run(
-    run: Path | None, device: str, say: Any, dtype: str = "float32", effort: float | None = None, exit_threshold: float | None = None
+    run: Path | None,
+    device: str,
+    say: Any,
+    dtype: str = "float32",
+    effort: float | None = None,
+    exit_threshold: float | None = None,
 ) -> tuple[Any, Any, Any, dict[str, Any], Path]:
-    """(model, tokenizer, recipe, state, folder) of RUN. `say`: the console that names the checkpoint taken when RUN is None."""
+    """(model, tokenizer, recipe, state, folder) of RUN.
+
+    `say`: the console that names the checkpoint taken when RUN is None.
+    """
     from braingpt.checkpoint.checkpoint import load_model
     from braingpt.checkpoint.listing import resolve
     from braingpt.device.device import pick_device
@@ -99,7 +132,10 @@ def open_run(
 
 
 def read_text(source: str | Path) -> str:
-    """UTF-8 text of the file `source`, or of standard input for "-". Raises UserError when it is not there or not UTF-8."""
+    """UTF-8 text of the file `source`, or of standard input for "-".
+
+    Raises UserError when it is not there or not UTF-8.
+    """
     from braingpt.errors import UserError
 
     name = "standard input" if str(source) == "-" else str(source)
@@ -132,7 +168,9 @@ def _check_size(path: Path) -> None:
 
 @contextmanager
 def fitting(context: int) -> Iterator[None]:
-    """Turns an allocator's giving up inside the `with` into a UserError that says what to do: windows of `context` tokens were too long."""
+    """Turns an allocator's giving up inside the `with` into a UserError that says what to do: windows of
+    `context` tokens were too long.
+    """
     from braingpt.device.device import is_out_of_memory
     from braingpt.errors import UserError
 
@@ -141,7 +179,9 @@ def fitting(context: int) -> Iterator[None]:
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
-        raise UserError(f"windows of {context:,} tokens need more memory than there is; take a smaller --context") from None
+        raise UserError(
+            f"windows of {context:,} tokens need more memory than there is; take a smaller --context"
+        ) from None
 
 
 def show(piece: str) -> None:

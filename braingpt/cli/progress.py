@@ -1,9 +1,12 @@
-"""How far a long measurement has come: a bar with the time left in a terminal, a line every ten seconds elsewhere."""
+"""How far a long measurement has come: a bar with the time left in a terminal, a line every ten seconds
+elsewhere.
+"""
 
 import time
 from typing import Any
 
-PLAIN_SECONDS = 10.0  # between two lines of progress without a terminal
+# between two lines of progress without a terminal
+PLAIN_SECONDS = 10.0
 
 
 class Progress:
@@ -16,7 +19,12 @@ class Progress:
         if self.say.is_terminal:
             from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-            columns = (BarColumn(bar_width=20), TextColumn("{task.description}"), TimeRemainingColumn(), TextColumn("left"))
+            columns = (
+                BarColumn(bar_width=20),
+                TextColumn("{task.description}"),
+                TimeRemainingColumn(),
+                TextColumn("left"),
+            )
             self.bar = Progress(*columns, console=self.say, transient=True)
             self.task = self.bar.add_task("", total=1.0)
             self.bar.start()
@@ -30,7 +38,9 @@ class Progress:
             from braingpt.utils.formatting import duration
 
             self.last = now
-            left = f", about {duration((now - self.began) / share * (1 - share))} left" if share > 0.02 else ""
+            left = (
+                f", about {duration((now - self.began) / share * (1 - share))} left" if share > 0.02 else ""
+            )
             self.say.print(f"{share:4.0%}  {what}{left}", soft_wrap=True)
 
     def __exit__(self, *_: object) -> None:

@@ -6,10 +6,17 @@ import typer
 
 from braingpt.cli.console import Json, console, print_json
 
-app = typer.Typer(rich_markup_mode=None, help="List the shipped recipes, or show what one resolves to.", invoke_without_command=True)
+app = typer.Typer(
+    rich_markup_mode=None,
+    help="List the shipped recipes, or show what one resolves to.",
+    invoke_without_command=True,
+)
 
 Overrides = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Lay a value over the recipe, like train.lr=1e-3; may be repeated.")
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Lay a value over the recipe, like train.lr=1e-3; may be repeated."
+    ),
 ]
 
 

@@ -24,7 +24,8 @@ def list_(folder: Folder = RUNS, json_output: Json = False) -> None:
     for path in find_runs(folder):
         try:
             found.append(summary(path))
-        except UserError as error:  # one that cannot be read hides no other
+        except UserError as error:
+            # one that cannot be read hides no other
             console(json_output=True).print(f"left out: {error}", soft_wrap=True, markup=False)
     if json_output:
         print_json(found)
@@ -36,7 +37,9 @@ def list_(folder: Folder = RUNS, json_output: Json = False) -> None:
 
 @app.command()
 def show(
-    run: Annotated[str, typer.Argument(help="A run folder, or its name under runs/.")], folder: Folder = RUNS, json_output: Json = False
+    run: Annotated[str, typer.Argument(help="A run folder, or its name under runs/.")],
+    folder: Folder = RUNS,
+    json_output: Json = False,
 ) -> None:
     """Show one run: how far, how well, how fast, and what went wrong."""
     from braingpt.train.run.progress import validation_line
@@ -60,9 +63,13 @@ def show(
         lines.append(
             f"best: validation loss {figures['best']['loss']:.4f} at step {figures['best']['step']}, {figures['best']['checkpoint']}"
         )
-    lines.append(f"gradients left out {figures['skipped']}, loss spikes {figures['spikes']}, gone back {figures['rewinds']} times")
     lines.append(
-        f"checkpoints: {figures['checkpoints']}, the newest {figures['checkpoint']}" if figures["checkpoint"] else "no checkpoint yet"
+        f"gradients left out {figures['skipped']}, loss spikes {figures['spikes']}, gone back {figures['rewinds']} times"
+    )
+    lines.append(
+        f"checkpoints: {figures['checkpoints']}, the newest {figures['checkpoint']}"
+        if figures["checkpoint"]
+        else "no checkpoint yet"
     )
     console().print("\n".join(lines), soft_wrap=True, markup=False)
 
@@ -102,7 +109,8 @@ def compare(
     screen.print(table)
 
 
-def _table(found: list[dict[str, Any]]):  # -> rich.table.Table
+# -> rich.table.Table
+def _table(found: list[dict[str, Any]]):
     from rich.table import Table
 
     from braingpt.utils.formatting import short_count

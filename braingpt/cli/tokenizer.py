@@ -1,4 +1,6 @@
-"""`braingpt tokenizer`: train a vocabulary, add a language to one, measure what a text costs in tokens, show how a text is cut."""
+"""`braingpt tokenizer`: train a vocabulary, add a language to one, measure what a text costs in tokens, show
+how a text is cut.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,14 +17,24 @@ if TYPE_CHECKING:
     from braingpt.tokenizer.report import Row
 
 app = typer.Typer(
-    no_args_is_help=True, rich_markup_mode=None, help="Train a vocabulary, add a language to it, measure it, see how it cuts a text."
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="Train a vocabulary, add a language to it, measure it, see how it cuts a text.",
 )
 
-Paths = Annotated[list[Path], typer.Argument(metavar="PATH", help="Text files (txt, md, jsonl, csv, tsv, parquet) or folders of them.")]
-Column = Annotated[str | None, typer.Option("--column", help="Where a table keeps its text. Without it: found by name.")]
+Paths = Annotated[
+    list[Path],
+    typer.Argument(metavar="PATH", help="Text files (txt, md, jsonl, csv, tsv, parquet) or folders of them."),
+]
+Column = Annotated[
+    str | None, typer.Option("--column", help="Where a table keeps its text. Without it: found by name.")
+]
 Chosen = Annotated[
     str | None,
-    typer.Option("--tokenizer", help="gpt2, cl100k_base, o200k_base, or a folder with a tokenizer. Without it: the shipped vocabulary."),
+    typer.Option(
+        "--tokenizer",
+        help="gpt2, cl100k_base, o200k_base, or a folder with a tokenizer. Without it: the shipped vocabulary.",
+    ),
 ]
 
 
@@ -30,7 +42,9 @@ Chosen = Annotated[
 def train(
     paths: Paths,
     out: Annotated[Path, typer.Option("--out", help="The folder to write the tokenizer to.")],
-    vocab: Annotated[int, typer.Option("--vocab", help="BPE entries, the 256 bytes included; 64 special tokens are added.")] = 16_384,
+    vocab: Annotated[
+        int, typer.Option("--vocab", help="BPE entries, the 256 bytes included; 64 special tokens are added.")
+    ] = 16_384,
     column: Column = None,
     json_output: Json = False,
 ) -> None:
@@ -52,7 +66,13 @@ def train(
     began = time.perf_counter()
     tokenizer = training.train(counted(), vocab)
     tokenizer.save(out)
-    result = {"out": str(out), "entries": vocab, "vocab_size": tokenizer.vocab_size, "fingerprint": tokenizer.fingerprint, **read}
+    result = {
+        "out": str(out),
+        "entries": vocab,
+        "vocab_size": tokenizer.vocab_size,
+        "fingerprint": tokenizer.fingerprint,
+        **read,
+    }
     result |= {"skipped": len(skipped), "seconds": round(time.perf_counter() - began, 2)}
     if json_output:
         print_json(result)
@@ -70,7 +90,9 @@ def add_language(
     code: Annotated[str, typer.Argument(metavar="CODE", help="The language's code, such as pt.")],
     paths: Paths,
     out: Annotated[Path, typer.Option("--out", help="The folder to write the new tokenizer to.")],
-    entries: Annotated[int, typer.Option("--entries", help="BPE entries to add for the language, at most.")] = 2048,
+    entries: Annotated[
+        int, typer.Option("--entries", help="BPE entries to add for the language, at most.")
+    ] = 2048,
     tokenizer: Chosen = None,
     column: Column = None,
     json_output: Json = False,
@@ -82,14 +104,31 @@ def add_language(
     check_out(out)
     skipped: list[str] = []
     old = open_tokenizer(tokenizer)
-    grown = add_language.add_language(old, code, (text for _, text in _texts(paths, column, skipped)), entries)
+    grown = add_language.add_language(
+        old, code, (text for _, text in _texts(paths, column, skipped)), entries
+    )
     new = grown.tokenizer
     new.save(out)
     added = len(new.added) - len(old.added)
     if json_output:
-        facts = {"out": str(out), "language": code, "marker": new.markers[code], "entries": added, "vocab_size": new.vocab_size}
-        facts |= {"fingerprint": new.fingerprint, "former_fingerprint": old.fingerprint, "detectable": grown.detectable}
-        facts |= {"characters": grown.characters, "tokens_before": grown.before, "tokens_after": grown.after, "skipped": len(skipped)}
+        facts = {
+            "out": str(out),
+            "language": code,
+            "marker": new.markers[code],
+            "entries": added,
+            "vocab_size": new.vocab_size,
+        }
+        facts |= {
+            "fingerprint": new.fingerprint,
+            "former_fingerprint": old.fingerprint,
+            "detectable": grown.detectable,
+        }
+        facts |= {
+            "characters": grown.characters,
+            "tokens_before": grown.before,
+            "tokens_after": grown.after,
+            "skipped": len(skipped),
+        }
         print_json(facts)
         return
     before, after = grown.characters / max(1, grown.before), grown.characters / max(1, grown.after)
@@ -99,7 +138,9 @@ def add_language(
         "Data prepared with the former vocabulary must be prepared again; old ids decode as before.",
     ]
     if not grown.detectable:
-        lines.append(f"The language detector does not know '{code}': name the language where one is asked for.")
+        lines.append(
+            f"The language detector does not know '{code}': name the language where one is asked for."
+        )
     for line in lines:
         console().print(line, soft_wrap=True, markup=False)
     _tell_skipped(skipped)
@@ -107,7 +148,10 @@ def add_language(
 
 @app.command()
 def report(paths: Paths, column: Column = None, tokenizer: Chosen = None, json_output: Json = False) -> None:
-    """Measure what texts cost in tokens. By path and language, beside other vocabularies whose rank files are at hand."""
+    """Measure what texts cost in tokens.
+
+    By path and language, beside other vocabularies whose rank files are at hand.
+    """
     from braingpt.tokenizer import report as reports
     from braingpt.tokenizer.named import NAMED, open_tokenizer
 
@@ -118,22 +162,34 @@ def report(paths: Paths, column: Column = None, tokenizer: Chosen = None, json_o
         print_json(reports.as_json(rows, absent) | {"skipped": len(skipped)})
         return
     width = max(map(len, rows[0].costs))
-    for number, row in enumerate(rows):  # the numbers of a text in one table under a line about it: together they do not fit 80 columns
+    # the numbers of a text in one table under a line about it: together they do not fit 80 columns
+    for number, row in enumerate(rows):
         heading = f"{Path(row.name).name}, {row.language or 'other'}, {row.bytes / 1e6:.2f} MB"
         console().print(("\n" if number else "") + heading, style="bold", soft_wrap=True, markup=False)
         console().print(_table(row, width))
     shares = {encoding: reports.hangul_alone(cost.tokenizer) for encoding, cost in rows[0].costs.items()}
-    said = ", ".join(f"{encoding} {100 * share['common']:.1f} ({100 * share['all']:.1f})" for encoding, share in shares.items())
-    console().print(f"\nHangul syllables that are one token alone, % of the 2,350 common (of all 11,172): {said}", markup=False)
+    said = ", ".join(
+        f"{encoding} {100 * share['common']:.1f} ({100 * share['all']:.1f})"
+        for encoding, share in shares.items()
+    )
+    console().print(
+        f"\nHangul syllables that are one token alone, % of the 2,350 common (of all 11,172): {said}",
+        markup=False,
+    )
     if absent:
-        console().print(f"not compared, no rank file in TIKTOKEN_CACHE_DIR: {', '.join(absent)}", soft_wrap=True)
+        console().print(
+            f"not compared, no rank file in TIKTOKEN_CACHE_DIR: {', '.join(absent)}", soft_wrap=True
+        )
     _tell_skipped(skipped)
 
 
 @app.command()
 def encode(
     text: Annotated[str, typer.Argument(help="The text to cut into tokens.")],
-    language: Annotated[str | None, typer.Option("--language", help="Put a marker first: a language's code, or auto, or split.")] = None,
+    language: Annotated[
+        str | None,
+        typer.Option("--language", help="Put a marker first: a language's code, or auto, or split."),
+    ] = None,
     tokenizer: Chosen = None,
     json_output: Json = False,
 ) -> None:
@@ -149,7 +205,9 @@ def encode(
     tokens = [{"id": token, "text": readable(chosen.token(token, specials=True))} for token in ids]
     if json_output:
         size = len(text.encode())
-        print_json({"text": text, "language": language, "characters": len(text), "bytes": size, "tokens": tokens})
+        print_json(
+            {"text": text, "language": language, "characters": len(text), "bytes": size, "tokens": tokens}
+        )
         return
     table = Table("token")
     table.add_column("id", justify="right")
@@ -165,7 +223,14 @@ def _table(row: "Row", width: int) -> "Table":
 
     table = Table(box=None, pad_edge=False)
     table.add_column("vocabulary", min_width=width, max_width=20, overflow="fold")
-    for heading in ("characters/\ntoken", "bytes/\ntoken", "tokens/\nword", "syllables\nin one token", "byte\nfallback", "MB/s"):
+    for heading in (
+        "characters/\ntoken",
+        "bytes/\ntoken",
+        "tokens/\nword",
+        "syllables\nin one token",
+        "byte\nfallback",
+        "MB/s",
+    ):
         table.add_column(heading, justify="right", no_wrap=True)
     for encoding in row.costs:
         figures = row.figures(encoding)
@@ -173,29 +238,39 @@ def _table(row: "Row", width: int) -> "Table":
             f"{figures[key]:.2f}" if figures[key] is not None else "-"
             for key in ("characters_per_token", "bytes_per_token", "tokens_per_word")
         ]
-        cells += [f"{100 * figures[key]:.1f} %" if figures[key] is not None else "-" for key in ("whole_syllables", "byte_fallback")]
+        cells += [
+            f"{100 * figures[key]:.1f} %" if figures[key] is not None else "-"
+            for key in ("whole_syllables", "byte_fallback")
+        ]
         speed = figures["mb_per_second"]
         table.add_row(encoding, *cells, f"{speed:.1f}" if speed else "-")
     return table
 
 
 def _texts(paths: list[Path], column: str | None, skipped: list[str]) -> Iterator[tuple[str, str]]:
-    """(the path given, a text under it) for everything readable; what is broken inside a file goes to `skipped`. UserError where there is none."""
+    """(the path given, a text under it) for everything readable; what is broken inside a file goes to
+    `skipped`. UserError where there is none.
+    """
     from braingpt.data.sources import local_files
     from braingpt.errors import UserError
 
     found = False
     for path in paths:
         for file in local_files.find([path]):
-            for document in local_files.read(file, column, lambda rule, sample: skipped.append(f"{rule}: {sample}")):
+            for document in local_files.read(
+                file, column, lambda rule, sample: skipped.append(f"{rule}: {sample}")
+            ):
                 found = True
                 yield str(path), document.text
     if not found:
         raise UserError(
-            f"no text in {', '.join(map(str, paths))}" + (f"; skipped {len(skipped)}, the first: {skipped[0]}" if skipped else "")
+            f"no text in {', '.join(map(str, paths))}"
+            + (f"; skipped {len(skipped)}, the first: {skipped[0]}" if skipped else "")
         )
 
 
 def _tell_skipped(skipped: list[str]) -> None:
     if skipped:
-        console().print(f"skipped {len(skipped)} broken rows, the first: {skipped[0]}", soft_wrap=True, markup=False)
+        console().print(
+            f"skipped {len(skipped)} broken rows, the first: {skipped[0]}", soft_wrap=True, markup=False
+        )

@@ -8,28 +8,44 @@ import typer
 from braingpt.cli.console import Json, console, print_json
 from braingpt.cli.options import Device
 
-SAMPLES, SAMPLE_TOKENS = 3, 48  # languages, and tokens of each, in the report
+# languages, and tokens of each, in the report
+SAMPLES, SAMPLE_TOKENS = 3, 48
 
 
 def train(
-    recipe: Annotated[str | None, typer.Option("--recipe", help="A shipped recipe (`braingpt recipes` lists them) or a YAML file.")] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option("--recipe", help="A shipped recipe (`braingpt recipes` lists them) or a YAML file."),
+    ] = None,
     data: Annotated[
-        list[Path] | None, typer.Option("--data", metavar="FOLDER", help="A prepared folder; may be repeated. Default: the recipe's.")
+        list[Path] | None,
+        typer.Option(
+            "--data", metavar="FOLDER", help="A prepared folder; may be repeated. Default: the recipe's."
+        ),
     ] = None,
-    out: Annotated[Path | None, typer.Option("--out", help="The run folder. Default: runs/ and the recipe's name.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="The run folder. Default: runs/ and the recipe's name.")
+    ] = None,
     overrides: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Lay a value over the recipe, like train.lr=1e-3.")
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Lay a value over the recipe, like train.lr=1e-3."),
     ] = None,
-    resume: Annotated[str | None, typer.Option("--resume", help="auto: go on from the newest checkpoint; or a checkpoint folder.")] = None,
+    resume: Annotated[
+        str | None,
+        typer.Option("--resume", help="auto: go on from the newest checkpoint; or a checkpoint folder."),
+    ] = None,
     plan: Annotated[bool, typer.Option("--plan", help="Say what the run would take, and stop.")] = False,
-    compile_model: Annotated[bool, typer.Option("--compile", help="Run the model through torch.compile.")] = False,
+    compile_model: Annotated[
+        bool, typer.Option("--compile", help="Run the model through torch.compile.")
+    ] = False,
     device: Device = "auto",
     json_output: Json = False,
 ) -> None:
     """Train a model from a recipe."""
     from braingpt.device.cpu import settle_cpu
 
-    settle_cpu()  # before anything computes: threads inherit the flag
+    # before anything computes: threads inherit the flag
+    settle_cpu()
     from braingpt.checkpoint.listing import resolve
     from braingpt.distributed.world import rank_of_environment
     from braingpt.errors import UserError
@@ -42,16 +58,27 @@ def train(
         chosen = recipe_to_train(recipe, out, resume, settings)
         out = out or (run_of(resolve(resume)) if resume and resume != "auto" else Path("runs") / chosen.name)
     except UserError as error:
-        error.said = rank_of_environment("LOCAL_RANK") > 0  # all processes of a machine meet it
+        # all processes of a machine meet it
+        error.said = rank_of_environment("LOCAL_RANK") > 0
         raise
     own_folders = any(setting.startswith(("data.folders", "data=")) for setting in settings)
     folders = data or ([Path(folder) for folder in chosen.data.folders] if own_folders else None)
     screen = console(json_output)
     if plan:
-        _print_plan(chosen, folders or [Path(folder) for folder in chosen.data.folders], device, screen, json_output)
+        _print_plan(
+            chosen, folders or [Path(folder) for folder in chosen.data.folders], device, screen, json_output
+        )
         return
-    first = rank_of_environment() == 0  # of several processes one speaks
-    result = loop.train(chosen, out, folders, resume=resume, reporter=reporter_for(screen) if first else Reporter(), device=device)
+    # of several processes one speaks
+    first = rank_of_environment() == 0
+    result = loop.train(
+        chosen,
+        out,
+        folders,
+        resume=resume,
+        reporter=reporter_for(screen) if first else Reporter(),
+        device=device,
+    )
     if not first:
         return
     if json_output:
@@ -78,7 +105,16 @@ def _report(result, screen) -> None:
         languages = list((result.validation or {"by_language": {}})["by_language"])[:SAMPLES]
         samples = {
             language: "".join(
-                generate_text(model, tokenizer, "", language=language, max_new_tokens=SAMPLE_TOKENS, temperature=0.8, top_p=0.95, seed=0)
+                generate_text(
+                    model,
+                    tokenizer,
+                    "",
+                    language=language,
+                    max_new_tokens=SAMPLE_TOKENS,
+                    temperature=0.8,
+                    top_p=0.95,
+                    seed=0,
+                )
             )
             for language in languages
         }
@@ -92,7 +128,9 @@ def _resume_command(out: Path) -> str:
 
 
 def _print_plan(recipe, folders: list[Path], device: str, screen, json_output: bool) -> None:
-    """The plan as a table, activations and time tried on a few layers; with data that are not prepared, the command that prepares them."""
+    """The plan as a table, activations and time tried on a few layers; with data that are not prepared, the
+    command that prepares them.
+    """
     from braingpt.device.device import pick_device
     from braingpt.errors import UserError
     from braingpt.train.batches import batches_of, open_data, training_tokens
@@ -118,7 +156,8 @@ def _print_plan(recipe, folders: list[Path], device: str, screen, json_output: b
         screen.print(missing, soft_wrap=True)
 
 
-def _plan_table(plan, room: int, on_cpu: bool):  # -> rich.table.Table
+# -> rich.table.Table
+def _plan_table(plan, room: int, on_cpu: bool):
     from rich.table import Table
 
     from braingpt.utils.formatting import byte_size, planned_duration, short_count
@@ -135,7 +174,9 @@ def _plan_table(plan, room: int, on_cpu: bool):  # -> rich.table.Table
     table.add_row("memory: optimizer", byte_size(plan.optimizer_bytes))
     if plan.average_bytes:
         table.add_row("memory: averaged weights", byte_size(plan.average_bytes))
-    table.add_row(f"memory: activations and logits of {plan.micro_batch} windows", byte_size(plan.activations_bytes))
+    table.add_row(
+        f"memory: activations and logits of {plan.micro_batch} windows", byte_size(plan.activations_bytes)
+    )
     if plan.gathered_bytes:
         table.add_row("memory: weights and gradients of blocks at work", byte_size(plan.gathered_bytes))
     table.add_row("memory at the peak", byte_size(plan.peak_bytes))
@@ -147,7 +188,10 @@ def _plan_table(plan, room: int, on_cpu: bool):  # -> rich.table.Table
     table.add_row("tokens a step", f"{plan.tokens_per_step:,}")
     table.add_row("steps", f"{plan.steps:,}")
     if len(plan.stages) > 1:
-        table.add_row("layers (steps) of the stages of growth", ", ".join(f"{layers} ({steps:,})" for layers, steps in plan.stages))
+        table.add_row(
+            "layers (steps) of the stages of growth",
+            ", ".join(f"{layers} ({steps:,})" for layers, steps in plan.stages),
+        )
     table.add_row("tokens, whole run", short_count(plan.tokens))
     table.add_row("tokens in the data", short_count(plan.data_tokens) if plan.data_tokens else "not prepared")
     if plan.epochs is not None:
@@ -165,10 +209,21 @@ def _print_result(result, screen) -> None:
     from braingpt.utils.formatting import byte_size, duration
 
     if not result.taken:
-        screen.print(f"{result.run} has no steps left; --set train.steps=N with N above {result.steps} goes on", soft_wrap=True)
+        screen.print(
+            f"{result.run} has no steps left; --set train.steps=N with N above {result.steps} goes on",
+            soft_wrap=True,
+        )
         return
-    best = f", best validation loss {result.best['loss']:.3f} at step {result.best['step']}" if result.best else ""
-    trouble = (("gradients left out", result.skipped), ("loss spikes", result.spikes), ("times gone back", result.rewinds))
+    best = (
+        f", best validation loss {result.best['loss']:.3f} at step {result.best['step']}"
+        if result.best
+        else ""
+    )
+    trouble = (
+        ("gradients left out", result.skipped),
+        ("loss spikes", result.spikes),
+        ("times gone back", result.rewinds),
+    )
     skipped = "".join(f", {name}: {count}" for name, count in trouble if count)
     speed = f"{result.tokens / result.seconds:,.0f} tokens/s, " if result.seconds else ""
     screen.print(

@@ -11,7 +11,8 @@ from torch import nn
 def eval_mode(model: nn.Module) -> Iterator[None]:
     """Evaluation mode and no gradients inside; the mode the model was in comes back."""
     was_training = model.training
-    if was_training:  # switching walks over every module: not once a token
+    # switching walks over every module: not once a token
+    if was_training:
         model.eval()
     try:
         with torch.inference_mode():

@@ -1,7 +1,9 @@
-"""How many threads a run on a CPU computes with: all that torch would take, or one, whichever is faster on the run's own first windows.
+"""How many threads a run on a CPU computes with: all that torch would take, or one, whichever is faster on
+the run's own first windows.
 
-Threads wait for each other; where other programs or a container's quota take turns on the cores, and where products are small, one may be the
-faster. The count is kept with the checkpoints: sums of another number of threads are rounded otherwise. Who sets OMP_NUM_THREADS has chosen.
+Threads wait for each other; where other programs or a container's quota take turns on the cores, and where
+products are small, one may be the faster. The count is kept with the checkpoints: sums of another number of
+threads are rounded otherwise. Who sets OMP_NUM_THREADS has chosen.
 """
 
 import os
@@ -15,10 +17,14 @@ ROUNDS = 2
 
 
 def faster(work: Callable[[], object], most: int) -> int:
-    """`most` threads or one: in which number `work`, done in turns, has its quickest time. Leaves the number of threads as it was."""
+    """`most` threads or one: in which number `work`, done in turns, has its quickest time.
+
+    Leaves the number of threads as it was.
+    """
     with restored():
         seconds = {most: float("inf"), 1: float("inf")}
-        work()  # what is loaded at first use is not counted
+        # what is loaded at first use is not counted
+        work()
         for threads in [most, 1] * ROUNDS:
             torch.set_num_threads(threads)
             began = time.perf_counter()
@@ -28,7 +34,9 @@ def faster(work: Callable[[], object], most: int) -> int:
 
 
 def chosen(device: torch.device, saved: int | None) -> int | None:
-    """The number of threads that needs no trial: of what computes elsewhere, is given, or was `saved` by this run; None where one is due."""
+    """The number of threads that needs no trial: of what computes elsewhere, is given, or was `saved` by this
+    run; None where one is due.
+    """
     most = torch.get_num_threads()
     if device.type != "cpu" or most == 1 or os.environ.get("OMP_NUM_THREADS"):
         return most

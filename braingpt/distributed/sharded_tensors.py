@@ -1,7 +1,9 @@
-"""Tensors of which each process holds some rows, as FSDP leaves a model's weights between two steps (torch's DTensor, sharded on dimension 0).
+"""Tensors of which each process holds some rows, as FSDP leaves a model's weights between two steps (torch's
+DTensor, sharded on dimension 0).
 
-Every function takes ordinary tensors as well, which are whole on one process, and then does nothing. So what reads and writes weights
-beside the forward pass (masks, revived columns, Muon, averages, checkpoints) is written once.
+Every function takes ordinary tensors as well, which are whole on one process, and then does nothing. So what
+reads and writes weights beside the forward pass (masks, revived columns, Muon, averages, checkpoints) is
+written once.
 """
 
 from torch import Tensor
@@ -41,6 +43,8 @@ def sharded_like(rows: Tensor, like: Tensor) -> Tensor:
 
 
 def assign_full(target: Tensor, value: Tensor) -> None:
-    """Write a `value` that is whole here, or sharded alike, into `target`; nothing where it is `target` itself."""
+    """Write a `value` that is whole here, or sharded alike, into `target`; nothing where it is `target`
+    itself.
+    """
     if value is not target:
         local_rows(target).copy_(local_rows(value) if is_sharded(value) else own_rows(value, target))

@@ -1,9 +1,11 @@
 """From what the memory answers to the next token: how alike counts as the same, and how far to trust it.
 
-The entries read vote for their tokens with softmax(product / temperature), as in kNN-LM (Khandelwal et al. 2020, section 3), but the share of the memory
-in the mixture is no constant: a gate decides it for each token from how near the nearest entry is and how much the entries agree. It does not ask the model: what
-is taught is what the model finds unlikely. It is a logistic function, fitted after training, with the model frozen, on text read with its own facts in memory and on
-text read with foreign ones (`calibrate.py`), so that an irrelevant memory is not believed.
+The entries read vote for their tokens with softmax(product / temperature), as in kNN-LM (Khandelwal et al.
+2020, section 3), but the share of the memory in the mixture is no constant: a gate decides it for each token
+from how near the nearest entry is and how much the entries agree. It does not ask the model: what is taught
+is what the model finds unlikely. It is a logistic function, fitted after training, with the model frozen, on
+text read with its own facts in memory and on text read with foreign ones (`calibrate.py`), so that an
+irrelevant memory is not believed.
 
 Legend: Q positions, K entries read, V vocabulary, F figures.
 """
@@ -15,13 +17,18 @@ import torch.nn.functional as F
 from torch import Tensor
 
 FIGURES = 4
-READ = 32  # entries a token
-NEAR = 1e-3  # a distance below this is rounding
+# entries a token
+READ = 32
+# a distance below this is rounding
+NEAR = 1e-3
 
 
 def figures(near_QK: Tensor, token_QK: Tensor, votes_QK: Tensor) -> Tensor:
-    """What the gate looks at, (Q, F): the largest product, the log of its distance from 1, and how much the votes agree."""
-    first_Q1 = votes_QK.argmax(1, keepdim=True)  # the newest of the nearest
+    """What the gate looks at, (Q, F): the largest product, the log of its distance from 1, and how much the
+    votes agree.
+    """
+    # the newest of the nearest
+    first_Q1 = votes_QK.argmax(1, keepdim=True)
     agree_Q = (votes_QK * (token_QK == token_QK.gather(1, first_Q1))).sum(1)
     near_Q = near_QK.gather(1, first_Q1).squeeze(1).clamp(-1, 1)
     return torch.stack((torch.ones_like(near_Q), near_Q, -torch.log(1 - near_Q + NEAR), agree_Q), 1)
@@ -39,7 +46,9 @@ class Gate:
         log_p_QV = torch.log_softmax(logits_QV.float(), 1)
         log_odds_Q1, votes_QK = self.trust(near_QK, token_QK)
         votes_QV = torch.zeros_like(log_p_QV).scatter_add_(1, token_QK, votes_QK)
-        return torch.logaddexp(log_p_QV + F.logsigmoid(-log_odds_Q1), votes_QV.log() + F.logsigmoid(log_odds_Q1))
+        return torch.logaddexp(
+            log_p_QV + F.logsigmoid(-log_odds_Q1), votes_QV.log() + F.logsigmoid(log_odds_Q1)
+        )
 
     def trust(self, near_QK: Tensor, token_QK: Tensor) -> tuple[Tensor, Tensor]:
         """Log odds (Q, 1) of g, and the votes (Q, K) of the entries read."""
@@ -49,7 +58,9 @@ class Gate:
 
 
 def fit(examples: list[tuple[Tensor, ...]], steps: int = 60) -> Gate:
-    """The gate that gives least nats to the targets of examples: products and tokens read (Q, K), targets (Q,), and the model's p of them."""
+    """The gate that gives least nats to the targets of examples: products and tokens read (Q, K), targets
+    (Q,), and the model's p of them.
+    """
     near_QK, token_QK, target_Q, p_Q = (torch.cat(part).cpu() for part in zip(*examples, strict=True))
     weight_F = torch.tensor([-4.0, 0.0, 1.0, 0.0]).requires_grad_()
     log_temperature = torch.tensor(-3.0).requires_grad_()
@@ -60,7 +71,10 @@ def fit(examples: list[tuple[Tensor, ...]], steps: int = 60) -> Gate:
         votes_QK = torch.softmax(near_QK / log_temperature.exp(), 1)
         share_Q = torch.sigmoid(figures(near_QK, token_QK, votes_QK) @ weight_F)
         recalled_Q = (votes_QK * (token_QK == target_Q[:, None])).sum(1)
-        loss = -((1 - share_Q) * p_Q + share_Q * recalled_Q).clamp(min=1e-9).log().mean() + 1e-5 * weight_F.square().sum()
+        loss = (
+            -((1 - share_Q) * p_Q + share_Q * recalled_Q).clamp(min=1e-9).log().mean()
+            + 1e-5 * weight_F.square().sum()
+        )
         loss.backward()
         return loss
 

@@ -1,10 +1,13 @@
-"""From a model's inner states to keys: the residual stream after a third of the layers, whitened, and with it what came just before.
+"""From a model's inner states to keys: the residual stream after a third of the layers, whitened, and with it
+what came just before.
 
-Raw states of one token in different sentences are nearly parallel, and states of one corpus share a few strong directions; whitening by the spread
-seen on ordinary text makes a cosine tell them apart. Small models' states hardly know the subject five words ago, so a key is the sum of the last
-TAPS whitened states, the newest weighing most: the same words about another person then have another key. A key is of length 1 where TAPS states stand behind it and shorter at the beginning of a text, so
-a product of two keys says how much of what came before they share, and two texts that begin with the same word are not taken for one. The layer is the last one that
-every token passes, however deep it goes.
+Raw states of one token in different sentences are nearly parallel, and states of one corpus share a few
+strong directions; whitening by the spread seen on ordinary text makes a cosine tell them apart. Small models'
+states hardly know the subject five words ago, so a key is the sum of the last TAPS whitened states, the
+newest weighing most: the same words about another person then have another key. A key is of length 1 where
+TAPS states stand behind it and shorter at the beginning of a text, so a product of two keys says how much of
+what came before they share, and two texts that begin with the same word are not taken for one. The layer is
+the last one that every token passes, however deep it goes.
 
 Legend: B rows, L tokens, D hidden, N states.
 """
@@ -21,12 +24,16 @@ from torch import Tensor, nn
 from braingpt.kernels.conv import causal_conv
 from braingpt.model.sequence_layout import Layout
 
-SHRINK = 0.05  # of the mean variance, added to every direction's, so that silent directions are not blown up
-TAPS, BEFORE, FALLING = 16, 0.7, 0.85  # states in a key; weight of the one before the newest, and of each further one relative to the next
+# of the mean variance, added to every direction's, so that silent directions are not blown up
+SHRINK = 0.05
+# states in a key; weight of the one before the newest, and of each further one relative to the next
+TAPS, BEFORE, FALLING = 16, 0.7, 0.85
 
 
 def key_layer(config: Any) -> int:
-    """The number of the layer whose output the keys are made of: a third of the depth, before any token may halt."""
+    """The number of the layer whose output the keys are made of: a third of the depth, before any token may
+    halt.
+    """
     return min((config.layers - 1) // 3, *(exit_ - 1 for exit_ in config.depth_exits[:1]), config.layers)
 
 
@@ -34,7 +41,9 @@ def key_layer(config: Any) -> int:
 def watching(model: nn.Module) -> Iterator[list[Tensor]]:
     """States (B, L, D) of the key layer, one for each forward pass inside the `with`, oldest first."""
     seen: list[Tensor] = []
-    handle = model.blocks[key_layer(model.config)].register_forward_hook(lambda _block, _inputs, output: seen.append(output.detach()))
+    handle = model.blocks[key_layer(model.config)].register_forward_hook(
+        lambda _block, _inputs, output: seen.append(output.detach())
+    )
     try:
         yield seen
     finally:
@@ -62,7 +71,10 @@ class KeyMaker:
         return torch.zeros(rows, TAPS - 1, len(self.mean_D), device=device)
 
     def keys(self, states_BLD: Tensor, past_BTD: Tensor, layout: Layout) -> tuple[Tensor, Tensor]:
-        """Keys (B, L, D) of length <= 1 in float32, and the past of what follows. Padding and other documents leave no trace in a key."""
+        """Keys (B, L, D) of length <= 1 in float32, and the past of what follows.
+
+        Padding and other documents leave no trace in a key.
+        """
         mean_D, matrix_DD = self.mean_D.to(states_BLD.device), self.matrix_DD.to(states_BLD.device)
         unit_BLD = F.normalize((states_BLD.float() - mean_D) @ matrix_DD, dim=-1)
         if layout.valid is not None:
@@ -70,5 +82,8 @@ class KeyMaker:
         weight = [BEFORE * FALLING**k for k in reversed(range(TAPS - 1))] + [1.0]
         weight_DT = torch.tensor(weight, device=unit_BLD.device).expand(unit_BLD.shape[-1], -1)
         sum_BLD = causal_conv(unit_BLD, weight_DT, past_BTD, layout.run)
-        whole = sum(w * w for w in weight) ** 0.5  # the length of a sum of states that have nothing in common
-        return sum_BLD / sum_BLD.norm(dim=-1, keepdim=True).clamp(min=whole), torch.cat([past_BTD, unit_BLD], 1)[:, 1 - TAPS :]
+        # the length of a sum of states that have nothing in common
+        whole = sum(w * w for w in weight) ** 0.5
+        return sum_BLD / sum_BLD.norm(dim=-1, keepdim=True).clamp(min=whole), torch.cat(
+            [past_BTD, unit_BLD], 1
+        )[:, 1 - TAPS :]

@@ -1,8 +1,10 @@
 """Episodic memory of one model: teach it a text once, let it read while it writes.
 
-    memory = EpisodicMemory.fresh(model, tokenizer, weights)     # weights: the hash of the model's weights, kept in the file
+    memory = EpisodicMemory.fresh(model, tokenizer, weights)     # weights: the hash of the model's weights,
+    kept in the file
     memory.teach(model, tokenizer, "내 고양이 이름은 콩이예요.")
-    model = Remembering(model, memory)                           # a model like any other: step, generate, evaluate, serve
+    model = Remembering(model, memory)                           # a model like any other: step, generate,
+    evaluate, serve
 
 `Remembering` changes logits only. With nothing in memory they are the model's own.
 
@@ -24,30 +26,44 @@ from braingpt.errors import UserError
 from braingpt.model.lm import Output, State
 from braingpt.model.sequence_layout import Layout
 
-SURPRISE = 0.69  # nats: what the model gives at least half of its probability is what it writes anyway, and needs no entry
-WINDOW = 512  # tokens of a long text read at once
+# nats: what the model gives at least half of its probability is what it writes anyway, and needs no entry
+SURPRISE = 0.69
+# tokens of a long text read at once
+WINDOW = 512
 
 
 @dataclass
 class EpisodicMemory:
-    """The store, and what turns states into keys and answers into probabilities. `weights`: SHA-256 of the model it belongs to."""
+    """The store, and what turns states into keys and answers into probabilities.
+
+    `weights`: SHA-256 of the model it belongs to.
+    """
 
     weights: str
     maker: KeyMaker
     gate: Gate
     store: Store
-    about: dict[str, Any]  # of the model, for people: recipe, step
+    # of the model, for people: recipe, step
+    about: dict[str, Any]
 
     @classmethod
-    def fresh(cls, model: nn.Module, tokenizer: Any, weights: str, about: dict[str, Any] | None = None) -> "EpisodicMemory":
-        """An empty memory whose keys and gate are fitted to the model on the built-in corpus, which takes seconds."""
+    def fresh(
+        cls, model: nn.Module, tokenizer: Any, weights: str, about: dict[str, Any] | None = None
+    ) -> "EpisodicMemory":
+        """An empty memory whose keys and gate are fitted to the model on the built-in corpus, which takes
+        seconds.
+        """
         from braingpt.episodic.calibrate import calibrate
 
         maker, gate = calibrate(model, tokenizer)
         return cls(weights, maker, gate, Store(model.config.hidden), about or {})
 
-    def teach(self, model: nn.Module, tokenizer: Any, text: str, language: str | None = None) -> tuple[int, int]:
-        """Write what surprises the model in `text`: its number and its entries. A text that is there keeps its number.
+    def teach(
+        self, model: nn.Module, tokenizer: Any, text: str, language: str | None = None
+    ) -> tuple[int, int]:
+        """Write what surprises the model in `text`: its number and its entries.
+
+        A text that is there keeps its number.
 
         Raises UserError for an empty text.
         """
@@ -67,7 +83,10 @@ def episodes(model: nn.Module, maker: KeyMaker, ids: list[int]) -> tuple[Tensor,
     keys, values, state, past_BTD = [], [], model.new_state(1), maker.past(1, device)
     with eval_mode(model), watching(model) as seen:
         for start in range(0, len(ids) - 1, WINDOW):
-            part_BL, after_BL = (torch.tensor([ids[start + i : min(start + WINDOW, len(ids) - 1) + i]], device=device) for i in (0, 1))
+            part_BL, after_BL = (
+                torch.tensor([ids[start + i : min(start + WINDOW, len(ids) - 1) + i]], device=device)
+                for i in (0, 1)
+            )
             out = model(part_BL, state=state)
             keys_BLD, past_BTD = maker.keys(seen.pop(), past_BTD, Layout.of(part_BL, None, None))
             surprised_L = F.cross_entropy(out.logits[0].float(), after_BL[0], reduction="none") > SURPRISE
@@ -112,7 +131,9 @@ class Remembering(nn.Module):
         """As `LanguageModel.forward`; logits are log-probabilities where there is a memory to read."""
         maker, store = self.memory.maker, self.memory.store
         with watching(self.model) as seen:
-            out = self.model(ids_BL, state=None if state is None else state.model, segments_BL=segments_BL, last=last)
+            out = self.model(
+                ids_BL, state=None if state is None else state.model, segments_BL=segments_BL, last=last
+            )
         logits_BLV = out.logits
         if len(store):
             past_BTD = maker.past(len(ids_BL), ids_BL.device) if state is None else state.past_BTD

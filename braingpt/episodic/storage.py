@@ -1,7 +1,8 @@
-"""A memory as one safetensors file: entries, owners, whitening, gate; texts and the model's hash in its header. Whole or not there, nothing pickled.
+"""A memory as one safetensors file: entries, owners, whitening, gate; texts and the model's hash in its
+header. Whole or not there, nothing pickled.
 
-A file is refused when it is another format's, damaged (a digest over everything is compared), or was made with another model: keys are states of
-one set of weights and mean nothing to another.
+A file is refused when it is another format's, damaged (a digest over everything is compared), or was made
+with another model: keys are states of one set of weights and mean nothing to another.
 """
 
 import hashlib
@@ -25,7 +26,10 @@ FORMAT = "braingpt-memory-1"
 
 
 def save_memory(memory: EpisodicMemory, path: Path) -> None:
-    """Write the file beside its place and rename it. Raises OSError where that cannot be done; what was there stays then."""
+    """Write the file beside its place and rename it.
+
+    Raises OSError where that cannot be done; what was there stays then.
+    """
     store = memory.store
     tensors = {
         "keys": store.keys_ND, "values": store.values_N, "owners": store.owners_M2, "mean": memory.maker.mean_D,
@@ -33,21 +37,29 @@ def save_memory(memory: EpisodicMemory, path: Path) -> None:
     }  # fmt: skip
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     texts = [[number, text] for number, text in store.texts.items()]
-    head = {"weights": memory.weights, "about": memory.about, "texts": texts, "last_number": store.last_number}
+    head = {
+        "weights": memory.weights,
+        "about": memory.about,
+        "texts": texts,
+        "last_number": store.last_number,
+    }
     content = json.dumps(head, ensure_ascii=False)
     raw = save(tensors, metadata={"format": FORMAT, "content": content, "digest": _digest(tensors, content)})
     write_whole(path, raw)
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)
-    except OSError:  # some network file systems cannot flush a folder
+    except OSError:
+        # some network file systems cannot flush a folder
         pass
     finally:
         os.close(folder)
 
 
 def load_memory(path: Path, weights: str | None = None) -> EpisodicMemory:
-    """The memory in `path`. `weights`: the hash of the model that shall read it; None asks for no model, to list and to forget.
+    """The memory in `path`.
+
+    `weights`: the hash of the model that shall read it; None asks for no model, to list and to forget.
 
     Raises UserError for a file that is not there, no memory, damaged, or another model's.
     """
@@ -60,7 +72,9 @@ def load_memory(path: Path, weights: str | None = None) -> EpisodicMemory:
     except SafetensorError:
         raise UserError(f"{path} is no memory file, or damaged") from None
     if about.get("format") != FORMAT:
-        raise UserError(f"{path} is no memory file of this version of braingpt ({about.get('format') or 'no format named'})")
+        raise UserError(
+            f"{path} is no memory file of this version of braingpt ({about.get('format') or 'no format named'})"
+        )
     if about.get("digest") != _digest(tensors, about.get("content", "")):
         raise UserError(f"{path} is damaged: it is not the file that was saved")
     head = json.loads(about["content"])
@@ -74,7 +88,9 @@ def load_memory(path: Path, weights: str | None = None) -> EpisodicMemory:
     store.texts, store.last_number = {number: text for number, text in head["texts"]}, head["last_number"]
     assert tensors["gate"].shape == (FIGURES,)
     gate = Gate(tensors["gate"], tensors["temperature"][0])
-    return EpisodicMemory(head["weights"], KeyMaker(tensors["mean"], tensors["whitening"]), gate, store, head["about"])
+    return EpisodicMemory(
+        head["weights"], KeyMaker(tensors["mean"], tensors["whitening"]), gate, store, head["about"]
+    )
 
 
 def _digest(tensors: dict[str, Tensor], content: str) -> str:

@@ -1,8 +1,10 @@
-"""An exact episodic store: at each surprising token of a taught text, the state the model was in (the key) and the token that came (the value).
+"""An exact episodic store: at each surprising token of a taught text, the state the model was in (the key)
+and the token that came (the value).
 
-Nothing is learned by gradient here, and nothing is averaged: an entry is written once and stays as it is until its text is forgotten. Texts that share
-an entry (the same value at the same state) own it together, so forgetting one leaves the other whole. Keys are vectors of length 1 or less in float16; reading
-multiplies a query with all of them.
+Nothing is learned by gradient here, and nothing is averaged: an entry is written once and stays as it is
+until its text is forgotten. Texts that share an entry (the same value at the same state) own it together, so
+forgetting one leaves the other whole. Keys are vectors of length 1 or less in float16; reading multiplies a
+query with all of them.
 
 Legend: N entries, D channels of a key, Q queries, K entries read, M (entry, text) pairs.
 """
@@ -10,13 +12,17 @@ Legend: N entries, D channels of a key, Q queries, K entries read, M (entry, tex
 import torch
 from torch import Tensor
 
-SAME = 0.001  # keys whose products differ by no more are one state: float16 and another batch shape move a key by less
-SILENT = -10.0  # in place of a product: votes for nothing at any temperature in use, and has finite gradients
-BLOCK = 1 << 22  # products computed at a time when many queries are read, 16 MB
+# keys whose products differ by no more are one state: float16 and another batch shape move a key by less
+SAME = 0.001
+# in place of a product: votes for nothing at any temperature in use, and has finite gradients
+SILENT = -10.0
+# products computed at a time when many queries are read, 16 MB
+BLOCK = 1 << 22
 
 
 class Store:
-    """keys (N, D) float16, values (N,) int32, owners (M, 2) int64 of (entry, text number), texts by their numbers.
+    """keys (N, D) float16, values (N,) int32, owners (M, 2) int64 of (entry, text number), texts by their
+    numbers.
 
     Entries stand in the order of writing. Numbers are given once, from 1 on, and never again.
     """
@@ -46,20 +52,29 @@ class Store:
         self.texts[self.last_number] = text
         keys_ND, values_N = keys_ND.to("cpu", torch.float16), values_N.to("cpu", torch.int32)
         known_N = _find(keys_ND, values_N, self._wide(), self.values_N)
-        first_N = _find(keys_ND, values_N, keys_ND.float(), values_N)  # where the text itself has it first
+        # where the text itself has it first
+        first_N = _find(keys_ND, values_N, keys_ND.float(), values_N)
         while not torch.equal(first_N, first_N[first_N]):
             first_N = first_N[first_N]
         new_N = (known_N < 0) & (first_N == torch.arange(len(values_N)))
         entry_N = torch.where(known_N >= 0, known_N, len(self) + new_N.cumsum(0) - 1)
         entry_N = torch.where(known_N >= 0, known_N, entry_N[first_N])
-        self.keys_ND, self.values_N = torch.cat([self.keys_ND, keys_ND[new_N]]), torch.cat([self.values_N, values_N[new_N]])
+        self.keys_ND, self.values_N = (
+            torch.cat([self.keys_ND, keys_ND[new_N]]),
+            torch.cat([self.values_N, values_N[new_N]]),
+        )
         owned_M = entry_N.unique()
-        self.owners_M2 = torch.cat([self.owners_M2, torch.stack([owned_M, torch.full_like(owned_M, self.last_number)], 1)])
+        self.owners_M2 = torch.cat(
+            [self.owners_M2, torch.stack([owned_M, torch.full_like(owned_M, self.last_number)], 1)]
+        )
         self._wide_ND = None
         return self.last_number
 
     def forget(self, number: int) -> None:
-        """Drop a text, and the entries that no other text owns. Raises KeyError for a number that is not there."""
+        """Drop a text, and the entries that no other text owns.
+
+        Raises KeyError for a number that is not there.
+        """
         del self.texts[number]
         self.owners_M2 = self.owners_M2[self.owners_M2[:, 1] != number]
         keep_N = torch.zeros(len(self), dtype=torch.bool)
@@ -98,9 +113,15 @@ class Store:
 def _find(keys_QD: Tensor, values_Q: Tensor, among_ND: Tensor, tokens_N: Tensor) -> Tensor:
     """For each key and value the first of N entries that is the same state with the same token, or -1, (Q,)."""
     found = [torch.full((0,), -1)]
-    for part_QD, part_Q in zip(*(t.split(max(1, BLOCK // max(1, len(among_ND)))) for t in (keys_QD, values_Q)), strict=True):
+    for part_QD, part_Q in zip(
+        *(t.split(max(1, BLOCK // max(1, len(among_ND)))) for t in (keys_QD, values_Q)), strict=True
+    ):
         same_QN = _same(part_QD.float(), among_ND) & (part_Q[:, None] == tokens_N)
-        found.append(torch.where(same_QN.any(1), same_QN.int().argmax(1), -1) if len(among_ND) else torch.full((len(part_Q),), -1))
+        found.append(
+            torch.where(same_QN.any(1), same_QN.int().argmax(1), -1)
+            if len(among_ND)
+            else torch.full((len(part_Q),), -1)
+        )
     return torch.cat(found)
 
 

@@ -1,4 +1,6 @@
-"""Which exit threshold keeps the loss within a budget: the validation text is scored at a row of thresholds, and the one that spares most layers is named."""
+"""Which exit threshold keeps the loss within a budget: the validation text is scored at a row of thresholds,
+and the one that spares most layers is named.
+"""
 
 import math
 from collections.abc import Callable, Iterator
@@ -12,12 +14,16 @@ THRESHOLDS = (0.99, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1)
 
 @dataclass(frozen=True)
 class Setting:
-    """A threshold (None: no token leaves), the mean share of the layers a token goes through, and what it costs."""
+    """A threshold (None: no token leaves), the mean share of the layers a token goes through, and what it
+    costs.
+    """
 
     threshold: float | None
     layers_used: float
-    loss: float  # nats a token
-    perplexity_cost: float  # perplexity over that without exits, less one
+    # nats a token
+    loss: float
+    # perplexity over that without exits, less one
+    perplexity_cost: float
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -25,7 +31,10 @@ class Setting:
 
 
 def settings(model: nn.Module, score: Callable[[], float]) -> Iterator[Setting]:
-    """Each threshold in turn, from the most careful on; `score` gives the loss of the model as it is set. The model's own threshold comes back."""
+    """Each threshold in turn, from the most careful on; `score` gives the loss of the model as it is set.
+
+    The model's own threshold comes back.
+    """
     before = model.early.threshold
     try:
         model.set_exit_threshold(None)
@@ -33,7 +42,8 @@ def settings(model: nn.Module, score: Callable[[], float]) -> Iterator[Setting]:
         yield Setting(None, 1.0, full, 0.0)
         for threshold in THRESHOLDS:
             model.set_exit_threshold(threshold)
-            model.early.share()  # what was counted before is not of this threshold
+            # what was counted before is not of this threshold
+            model.early.share()
             loss = score()
             yield Setting(threshold, model.early.share(), loss, math.expm1(loss - full))
     finally:
@@ -42,4 +52,7 @@ def settings(model: nn.Module, score: Callable[[], float]) -> Iterator[Setting]:
 
 def best(found: list[Setting], budget: float) -> Setting:
     """The setting that uses fewest layers among those that raise perplexity by at most the share `budget`."""
-    return min((setting for setting in found if setting.perplexity_cost <= budget), key=lambda setting: setting.layers_used)
+    return min(
+        (setting for setting in found if setting.perplexity_cost <= budget),
+        key=lambda setting: setting.layers_used,
+    )

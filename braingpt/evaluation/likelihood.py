@@ -1,6 +1,8 @@
-"""How likely a model finds a continuation: the one question behind every task that offers answers to choose from.
+"""How likely a model finds a continuation: the one question behind every task that offers answers to choose
+from.
 
-Pairs are sorted by length and read in batches of like ones, padded on the right, which no token before it sees.
+Pairs are sorted by length and read in batches of like ones, padded on the right, which no token before it
+sees.
 
 Legend: B rows, L tokens, V vocabulary.
 """
@@ -14,7 +16,8 @@ from torch import nn
 
 from braingpt.device.eval_mode import eval_mode
 
-TOKENS = 2_048  # of a batch: were all of them judged, their logits would be 135 MB at 16,448 entries
+# of a batch: were all of them judged, their logits would be 135 MB at 16,448 entries
+TOKENS = 2_048
 
 
 class Pair(NamedTuple):
@@ -25,8 +28,9 @@ class Pair(NamedTuple):
 
 
 class Likelihood(NamedTuple):
-    """index: of the pair.  nats: log-probability of the continuation.  greedy: whether each of its tokens was the likeliest.  cut: tokens
-    of the context that did not fit.
+    """index: of the pair.  nats: log-probability of the continuation.
+
+    greedy: whether each of its tokens was the likeliest.  cut: tokens of the context that did not fit.
     """
 
     index: int
@@ -36,27 +40,36 @@ class Likelihood(NamedTuple):
 
 
 def encode_pair(tokenizer: Any, context: str, continuation: str, language: str | None = None) -> Pair:
-    """Both as one text, as the model was trained to read it, behind the marker of `language` (None: detected), and split again.
+    """Both as one text, as the model was trained to read it, behind the marker of `language` (None:
+    detected), and split again.
 
     Spaces at the end of the context go with the continuation, where the tokenizer puts them.
     """
     kept = context.rstrip(" ")
     continuation, context = context[len(kept) :] + continuation, kept
-    start = tokenizer.encode("", language=language) if language else tokenizer.encode(context or continuation, language="auto")[:1]
-    if not start or start[0] not in tokenizer.markers.values():  # no language was recognised
+    start = (
+        tokenizer.encode("", language=language)
+        if language
+        else tokenizer.encode(context or continuation, language="auto")[:1]
+    )
+    # no language was recognised
+    if not start or start[0] not in tokenizer.markers.values():
         start = [tokenizer.eot]
     given, whole = tokenizer.encode(context), tokenizer.encode(context + continuation)
     judged = whole[len(given) :]
-    if whole[: len(given)] != given or not judged:  # a token reaches over the border: each part for itself
+    # a token reaches over the border: each part for itself
+    if whole[: len(given)] != given or not judged:
         judged = tokenizer.encode(continuation)
     return Pair(start + given, judged)
 
 
-def likelihoods(model: nn.Module, pairs: Sequence[Pair], longest: int, tokens: int = TOKENS) -> Iterator[Likelihood]:
+def likelihoods(
+    model: nn.Module, pairs: Sequence[Pair], longest: int, tokens: int = TOKENS
+) -> Iterator[Likelihood]:
     """Each pair's, longest first, as batches of about `tokens` tokens are done.
 
-    The model reads at most `longest` tokens at once: of a longer pair the beginning is left out, but for the marker. Pairs that read the same,
-    like a question's answers of one token each, are read once.
+    The model reads at most `longest` tokens at once: of a longer pair the beginning is left out, but for the
+    marker. Pairs that read the same, like a question's answers of one token each, are read once.
     """
     cut, readers = [], defaultdict(list)
     for index, pair in enumerate(pairs):
@@ -70,14 +83,18 @@ def likelihoods(model: nn.Module, pairs: Sequence[Pair], longest: int, tokens: i
             start += len(batch)
             judged = [max(len(pairs[index].continuation) for index in readers[ids]) for ids in batch]
             ids_BL, at_BL = _padded(batch, judged)
-            logits_NV = model(ids_BL.to(model.device), at_BL=at_BL.to(model.device)).logits  # the head is most of a small model's work
+            # the head is most of a small model's work
+            logits_NV = model(ids_BL.to(model.device), at_BL=at_BL.to(model.device)).logits
             for ids, logits_PV in zip(batch, logits_NV.split(at_BL.sum(1).tolist()), strict=True):
                 for index in readers[ids]:
                     yield Likelihood(index, *_judged(logits_PV, pairs[index].continuation), cut[index])
 
 
 def _fitted(pair: Pair, longest: int) -> tuple[tuple[int, ...], int]:
-    """What the model reads, and how many tokens were left out. The last token is only predicted, never read."""
+    """What the model reads, and how many tokens were left out.
+
+    The last token is only predicted, never read.
+    """
     ids = (*pair.context, *pair.continuation)[:-1]
     cut = max(0, len(ids) - longest)
     return (ids if not cut else (ids[0], *ids[cut + 1 :])), cut
@@ -95,7 +112,10 @@ def _padded(batch: list[tuple[int, ...]], judged: list[int]) -> tuple[torch.Tens
 
 def _judged(logits_PV: torch.Tensor, continuation: list[int]) -> tuple[float, bool]:
     """Log-probability of the last tokens, and whether they are the likeliest ones."""
-    judged = continuation[-len(logits_PV) :]  # all of them, save where they alone are longer than the model may read
+    # all of them, save where they alone are longer than the model may read
+    judged = continuation[-len(logits_PV) :]
     log_PV = logits_PV[len(logits_PV) - len(judged) :].float().log_softmax(-1)
     target_P = torch.tensor(judged, device=log_PV.device)
-    return float(log_PV.gather(1, target_P[:, None]).double().sum()), bool((log_PV.argmax(-1) == target_P).all())
+    return float(log_PV.gather(1, target_P[:, None]).double().sum()), bool(
+        (log_PV.argmax(-1) == target_P).all()
+    )

@@ -1,11 +1,13 @@
-"""EleutherAI's lm-evaluation-harness with our models: `loglikelihood`, `loglikelihood_rolling` and `generate_until` of its `LM`.
+"""EleutherAI's lm-evaluation-harness with our models: `loglikelihood`, `loglikelihood_rolling` and
+`generate_until` of its `LM`.
 
-Texts begin with the marker of their language, as in training. Answers go through `likelihoods`, sorted and batched. Each one is written to a
-SQLite file of the harness's own cache as soon as it is known, under the hash of the model's weights and settings, so the same command after an
-interruption goes on where it stopped, and another task list reuses what it can.
+Texts begin with the marker of their language, as in training. Answers go through `likelihoods`, sorted and
+batched. Each one is written to a SQLite file of the harness's own cache as soon as it is known, under the
+hash of the model's weights and settings, so the same command after an interruption goes on where it stopped,
+and another task list reuses what it can.
 
-Tasks need no network where their data are local: a YAML file of the harness's form, in a folder given as `files`, with
-`dataset_path: json` and `dataset_kwargs: {data_files: ...}`.
+Tasks need no network where their data are local: a YAML file of the harness's form, in a folder given as
+`files`, with `dataset_path: json` and `dataset_kwargs: {data_files: ...}`.
 
 Written for lm-eval 0.4.9 to 0.4.13. Imported only when one of its tasks is asked for.
 """
@@ -30,25 +32,42 @@ from braingpt.evaluation.uncertainty import Figure
 from braingpt.inference.engine import generate_batch
 from braingpt.inference.text_stream import unwritable
 
-NEW_TOKENS = 256  # of an answer where its task does not say
+# of an answer where its task does not say
+NEW_TOKENS = 256
 
 
 class Adapter(LM):
-    """One of our models as the harness asks it. `cut`: requests that did not fit `context` tokens and lost their beginning.
+    """One of our models as the harness asks it.
+
+    `cut`: requests that did not fit `context` tokens and lost their beginning.
 
     `say` is told how many requests of a kind are answered.
     """
 
     def __init__(
-        self, model: nn.Module, tokenizer: Any, context: int, language: str | None = None, say: Callable[[str], None] = lambda what: None
+        self,
+        model: nn.Module,
+        tokenizer: Any,
+        context: int,
+        language: str | None = None,
+        say: Callable[[str], None] = lambda what: None,
     ) -> None:
         super().__init__()
-        self.model, self.tokenizer, self.context, self.language, self.cut = model, tokenizer, context, language, 0
+        self.model, self.tokenizer, self.context, self.language, self.cut = (
+            model,
+            tokenizer,
+            context,
+            language,
+            0,
+        )
         self.say = say
 
     def loglikelihood(self, requests: list[Any]) -> list[tuple[float, bool]]:
         """(nats, whether greedy decoding gives it) of each continuation after its context."""
-        pairs = [encode_pair(self.tokenizer, context, continuation, self.language) for context, continuation in _args(requests)]
+        pairs = [
+            encode_pair(self.tokenizer, context, continuation, self.language)
+            for context, continuation in _args(requests)
+        ]
         answers: list[Any] = [None] * len(pairs)
         for done, found in enumerate(likelihoods(self.model, pairs, self.context), 1):
             self.say(f"answers {done:,} of {len(pairs):,}")
@@ -58,21 +77,29 @@ class Adapter(LM):
         return answers
 
     def loglikelihood_rolling(self, requests: list[Any]) -> list[float]:
-        """Nats of whole texts: each token once, in windows that do not overlap, the later ones behind the last token of the one before."""
+        """Nats of whole texts: each token once, in windows that do not overlap, the later ones behind the
+        last token of the one before.
+        """
         answers = []
         for done, request in enumerate(requests, 1):
             self.say(f"texts {done:,} of {len(requests):,}")
             (text,) = request.args
             (marker, *_), ids = encode_pair(self.tokenizer, "", text, self.language) if text else ([0], [])
             starts = range(0, len(ids), self.context)
-            windows = [Pair([ids[start - 1] if start else marker], ids[start : start + self.context]) for start in starts]
+            windows = [
+                Pair([ids[start - 1] if start else marker], ids[start : start + self.context])
+                for start in starts
+            ]
             answers.append(sum(found.nats for found in likelihoods(self.model, windows, self.context)))
             self.cache_hook.add_partial("loglikelihood_rolling", request.args, answers[-1])
         return answers
 
     def generate_until(self, requests: list[Any]) -> list[str]:
         """What the model writes after each context, up to the first of the request's stop strings."""
-        prompts = [[*encode_pair(self.tokenizer, context, " ", self.language).context] for context, _ in _args(requests)]
+        prompts = [
+            [*encode_pair(self.tokenizer, context, " ", self.language).context]
+            for context, _ in _args(requests)
+        ]
         answers = [""] * len(requests)
         groups, done = defaultdict(list), 0
         for index, (_, settings) in enumerate(_args(requests)):
@@ -96,13 +123,22 @@ class Adapter(LM):
         new = int(settings.get("max_gen_toks") or settings.get("max_new_tokens") or NEW_TOKENS)
         room = max(1, self.context - new)
         self.cut += sum(len(prompt) > room for prompt in prompts)
-        prompts = [prompt if len(prompt) <= room else [prompt[0], *prompt[1:][-(room - 1) :]][:room] for prompt in prompts]
+        prompts = [
+            prompt if len(prompt) <= room else [prompt[0], *prompt[1:][-(room - 1) :]][:room]
+            for prompt in prompts
+        ]
         drawn = bool(settings.get("do_sample"))
         sampling = {"temperature": float(settings.get("temperature") or 1.0) if drawn else 0.0, "seed": 0}
         sampling |= {key: settings[key] for key in ("top_k", "top_p") if drawn and settings.get(key)}
         ended = lambda ids: any(stop in self.tokenizer.decode(ids) for stop in until)  # noqa: E731
         answers = generate_batch(
-            self.model, prompts, new, stop=[self.tokenizer.eot], banned=unwritable(self.tokenizer), finished=ended, **sampling
+            self.model,
+            prompts,
+            new,
+            stop=[self.tokenizer.eot],
+            banned=unwritable(self.tokenizer),
+            finished=ended,
+            **sampling,
         )
         return [_before(self.tokenizer.decode(ids), until) for ids in answers]
 
@@ -126,16 +162,24 @@ class Answers:
 
 
 def open_tasks(names: Sequence[str], known: Sequence[str] = (), files: Path | None = None) -> TaskManager:
-    """The harness's list of tasks, and those in the folder `files`. UserError for a name that is in neither, nor in `known`, for the hint."""
+    """The harness's list of tasks, and those in the folder `files`.
+
+    UserError for a name that is in neither, nor in `known`, for the hint.
+    """
     if files is not None:
         own = TaskManager(include_path=str(files), include_defaults=False)
         if all(map(own.match_tasks, ([name] for name in names))):
-            return own  # reading the harness's own list takes ten seconds
+            # reading the harness's own list takes ten seconds
+            return own
     manager = TaskManager(include_path=None if files is None else str(files))
     for name in names:
         if not manager.match_tasks([name]):
             close = did_you_mean(name, [*known, *manager.all_tasks])
-            listed = close if "did you mean" in close else f"; {', '.join(known)}, or one of lm-eval's (lm-eval ls tasks)"
+            listed = (
+                close
+                if "did you mean" in close
+                else f"; {', '.join(known)}, or one of lm-eval's (lm-eval ls tasks)"
+            )
             raise UserError(f"unknown task '{name}'{listed}")
     return manager
 
@@ -153,12 +197,14 @@ def run(
     cache: Path | None = None,
     say: Callable[[str], None] = lambda what: None,
 ) -> Answers:
-    """Measure tasks. `limit`: at most so many items of each; `shots`: examples before each; `cache`: where answers are kept, without ending.
+    """Measure tasks. `limit`: at most so many items of each; `shots`: examples before each; `cache`: where
+    answers are kept, without ending.
 
     Raises Failure where a task's data cannot be had.
     """
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
-    evaluator.get_git_commit_hash = lambda: None  # it asks git, which complains on the terminal outside of a repository
+    # it asks git, which complains on the terminal outside of a repository
+    evaluator.get_git_commit_hash = lambda: None
     adapter = Adapter(model, tokenizer, context, language, say)
     if cache is not None:
         try:
@@ -172,17 +218,27 @@ def run(
         )  # fmt: skip
     except (UserError, Failure, KeyboardInterrupt):
         raise
-    except OSError as error:  # datasets' and the hub's own errors are among them
+    except OSError as error:
+        # datasets' and the hub's own errors are among them
         offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") else ""
         raise Failure(f"the data of {', '.join(names)} cannot be had{offline}: {error}") from error
     except Exception as error:
         raise Failure(f"lm-eval could not run {', '.join(names)}: {type(error).__name__}: {error}") from error
-    raw = {"results": found["results"], "shots": found["n-shot"], "items": found["n-samples"], "versions": found["versions"]}
-    return Answers([figure for task in found["results"] for figure in _figures(found, task)], adapter.cut, _plain(raw))
+    raw = {
+        "results": found["results"],
+        "shots": found["n-shot"],
+        "items": found["n-samples"],
+        "versions": found["versions"],
+    }
+    return Answers(
+        [figure for task in found["results"] for figure in _figures(found, task)], adapter.cut, _plain(raw)
+    )
 
 
 def _figures(found: dict[str, Any], task: str) -> list[Figure]:
-    """A figure for each metric of a task: of its items where it is their mean, else the harness's value with its standard error."""
+    """A figure for each metric of a task: of its items where it is their mean, else the harness's value with
+    its standard error.
+    """
     figures, samples = [], found.get("samples", {}).get(task, [])
     better = found.get("higher_is_better", {}).get(task, {})
     for key, value in found["results"][task].items():
@@ -190,17 +246,30 @@ def _figures(found: dict[str, Any], task: str) -> list[Figure]:
         if not chosen or metric.endswith("_stderr") or not isinstance(value, int | float):
             continue
         lower = better.get(metric) is False
-        own = [s[metric] for s in sorted(samples, key=lambda s: s["doc_id"]) if s.get("filter", "none") == chosen and metric in s]
+        own = [
+            s[metric]
+            for s in sorted(samples, key=lambda s: s["doc_id"])
+            if s.get("filter", "none") == chosen and metric in s
+        ]
         name = metric if chosen == "none" else f"{metric} ({chosen})"
-        if own and all(isinstance(one, int | float | np.number) for one in own) and np.isclose(np.mean(own), value, atol=1e-9):
-            figures.append(Figure(task, "-", name, np.array(own, float), np.ones(len(own)), lower_is_better=lower))
-        elif own and metric == "bits_per_byte":  # (nats, bytes) of each text
+        if (
+            own
+            and all(isinstance(one, int | float | np.number) for one in own)
+            and np.isclose(np.mean(own), value, atol=1e-9)
+        ):
+            figures.append(
+                Figure(task, "-", name, np.array(own, float), np.ones(len(own)), lower_is_better=lower)
+            )
+        elif own and metric == "bits_per_byte":
+            # (nats, bytes) of each text
             nats, size = np.array(own, float).T
             figures.append(Figure(task, "-", name, -nats / np.log(2), size, lower_is_better=True))
         else:
             error = found["results"][task].get(f"{metric}_stderr,{chosen}")
             given = float(value), error if isinstance(error, float) and np.isfinite(error) else None
-            figures.append(Figure(task, "-", name, np.empty(0), np.empty(0), lower_is_better=lower, given=given))
+            figures.append(
+                Figure(task, "-", name, np.empty(0), np.empty(0), lower_is_better=lower, given=given)
+            )
     return figures
 
 

@@ -26,7 +26,9 @@ def page(result: dict[str, Any], measured: Measured, comparisons: list[Compariso
         body += [f"<h2>Tasks</h2>{_tasks(accuracies)}"]
     if comparisons:
         body += [f"<h2>Less {escape(_title(result['against']))}</h2>", _differences(comparisons)]
-    return whole_page(f"braingpt eval: {_title(result)}", [*body, paragraphs(*measured.notes, METHOD, quiet=True)])
+    return whole_page(
+        f"braingpt eval: {_title(result)}", [*body, paragraphs(*measured.notes, METHOD, quiet=True)]
+    )
 
 
 def _title(head: dict[str, Any]) -> str:
@@ -41,14 +43,27 @@ def _about(result: dict[str, Any]) -> str:
         "dtype": "weights",
         "layers_used": "share of the layers used",
     }
-    return table(["", ""], [(name, str(result[key])) for key, name in names.items() if result[key] is not None], words=2)
+    return table(
+        ["", ""],
+        [(name, str(result[key])) for key, name in names.items() if result[key] is not None],
+        words=2,
+    )
 
 
 def _perplexity(measured: Measured) -> str:
-    bits = [figure for figure in measured.figures if figure.metric == "bits_per_byte" and figure.task == "perplexity"]
+    bits = [
+        figure
+        for figure in measured.figures
+        if figure.metric == "bits_per_byte" and figure.task == "perplexity"
+    ]
     scores = {**measured.scores.by_language, "all": measured.scores}
     rows = [
-        (f.language, scores[f.language].tokens, *map(_written, (scores[f.language].loss, scores[f.language].perplexity, f.value)), _span(f))
+        (
+            f.language,
+            scores[f.language].tokens,
+            *map(_written, (scores[f.language].loss, scores[f.language].perplexity, f.value)),
+            _span(f),
+        )
         for f in bits
     ]
     heads = ["language", "tokens", "loss", "perplexity", "bits per byte", "95 % interval"]
@@ -56,14 +71,21 @@ def _perplexity(measured: Measured) -> str:
 
 
 def _tasks(figures: list[Figure]) -> str:
-    rows = [(figure.label, _written(figure.value), _span(figure), _written(figure.chance), len(figure.amount)) for figure in figures]
+    rows = [
+        (figure.label, _written(figure.value), _span(figure), _written(figure.chance), len(figure.amount))
+        for figure in figures
+    ]
     shares = [figure for figure in figures if figure.value is not None and 0 <= figure.value <= 1]
     heads = ["task", "value", "95 % interval", "chance", "items"]
     legend = paragraphs("Bars: shares of right answers, with their 95 % interval; red: chance.", quiet=True)
     return (
         table(heads, rows)
         + legend
-        + _bars(shares, [figure.label for figure in shares], "shares of right answers, their intervals, chance (red)")
+        + _bars(
+            shares,
+            [figure.label for figure in shares],
+            "shares of right answers, their intervals, chance (red)",
+        )
     )
 
 
@@ -77,9 +99,14 @@ def _differences(comparisons: list[Comparison]) -> str:
 
 
 def _bars(figures: list[Figure], labels: list[str], title: str) -> str:
-    drawn = [(figure, label) for figure, label in zip(figures, labels, strict=True) if figure.value is not None]
+    drawn = [
+        (figure, label) for figure, label in zip(figures, labels, strict=True) if figure.value is not None
+    ]
     rows = [(label, figure.value, _written(figure.value)) for figure, label in drawn]
-    spread, chances = [figure.interval() or (figure.value, figure.value) for figure, _ in drawn], [figure.chance for figure, _ in drawn]
+    spread, chances = (
+        [figure.interval() or (figure.value, figure.value) for figure, _ in drawn],
+        [figure.chance for figure, _ in drawn],
+    )
     return svg.bars(rows, title, spread, chances) if rows else ""
 
 

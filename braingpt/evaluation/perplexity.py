@@ -1,10 +1,12 @@
 """How well a model predicts text: loss, perplexity and bits per byte, by language.
 
-Bits per byte compare across tokenizers; loss and perplexity do not. They are the nats of all tokens that stand for at least one byte
-of UTF-8, over ln 2, over those bytes; markers and document ends, which are no text, are left out (as in nanochat). Loss and perplexity
-are means over every predicted token, markers and ends included, so they continue the training curve.
+Bits per byte compare across tokenizers; loss and perplexity do not. They are the nats of all tokens that
+stand for at least one byte of UTF-8, over ln 2, over those bytes; markers and document ends, which are no
+text, are left out (as in nanochat). Loss and perplexity are means over every predicted token, markers and
+ends included, so they continue the training curve.
 
-Each window is kept as a unit of its own (`Scores.figures`), so that intervals and comparisons between models can be made of them.
+Each window is kept as a unit of its own (`Scores.figures`), so that intervals and comparisons between models
+can be made of them.
 
 Shapes: B rows, L positions, V vocabulary.
 """
@@ -22,7 +24,8 @@ from braingpt.device.eval_mode import eval_mode
 from braingpt.errors import UserError
 from braingpt.evaluation.uncertainty import Figure, pooled
 
-IGNORED = -100  # the target of a position that is not scored
+# the target of a position that is not scored
+IGNORED = -100
 
 
 @dataclass
@@ -30,9 +33,12 @@ class Score:
     """Sums over scored tokens, and the figures they give. A figure with nothing to divide by is None."""
 
     tokens: int = 0
-    bytes: int = 0  # of UTF-8, in tokens that are text
-    nats: float = 0.0  # of all tokens
-    text_nats: float = 0.0  # of tokens that are text
+    # of UTF-8, in tokens that are text
+    bytes: int = 0
+    # of all tokens
+    nats: float = 0.0
+    # of tokens that are text
+    text_nats: float = 0.0
 
     @property
     def loss(self) -> float | None:
@@ -61,7 +67,10 @@ class Score:
     def as_dict(self) -> dict[str, float | int | None]:
         """Tokens, bytes and the three figures; what is not finite is None, since JSON has no word for it."""
         figures = {"loss": self.loss, "perplexity": self.perplexity, "bits_per_byte": self.bits_per_byte}
-        finite = {name: value if value is not None and math.isfinite(value) else None for name, value in figures.items()}
+        finite = {
+            name: value if value is not None and math.isfinite(value) else None
+            for name, value in figures.items()
+        }
         return {"tokens": self.tokens, "bytes": self.bytes, **finite}
 
 
@@ -70,7 +79,8 @@ class Scores(Score):
     """The pooled score of all languages, and each language's own."""
 
     by_language: dict[str, Score] = field(default_factory=dict)
-    windows: dict[str, list[Score]] = field(default_factory=dict)  # of each language, in the order they were read
+    # of each language, in the order they were read
+    windows: dict[str, list[Score]] = field(default_factory=dict)
 
     def count(self, language: str, windows: list[Score]) -> None:
         """Add windows to the language's and to the pool."""
@@ -80,7 +90,9 @@ class Scores(Score):
             self.add(score)
 
     def figures(self) -> list[Figure]:
-        """Bits per byte and loss of each language and, where there are several, of all; the units are windows."""
+        """Bits per byte and loss of each language and, where there are several, of all; the units are
+        windows.
+        """
         found = []
         for metric, amount, weight in (
             ("bits_per_byte", lambda s: s.text_nats / math.log(2), "bytes"),
@@ -96,7 +108,10 @@ class Scores(Score):
 
     def as_dict(self) -> dict[str, Any]:
         """The pool's figures and `by_language`."""
-        return {**super().as_dict(), "by_language": {language: score.as_dict() for language, score in self.by_language.items()}}
+        return {
+            **super().as_dict(),
+            "by_language": {language: score.as_dict() for language, score in self.by_language.items()},
+        }
 
 
 def evaluate(
@@ -111,21 +126,30 @@ def evaluate(
     languages: Iterable[str] | None = None,
     reset_at_documents: bool = False,
 ) -> Scores:
-    """Scores over the first `windows` validation windows of `context` tokens of every language, the same ones every time.
+    """Scores over the first `windows` validation windows of `context` tokens of every language, the same ones
+    every time.
 
-    `languages`: only these. `reset_at_documents`: as the model was trained; it then starts afresh at each document of a window, and the
-    first token of a document is not scored. Runs in whatever autocast the caller has set. Raises UserError when the shards hold no validation window.
+    `languages`: only these. `reset_at_documents`: as the model was trained; it then starts afresh at each
+        document of a window, and the first token of a document is not scored. Runs in whatever autocast the
+        caller has set. Raises UserError when the shards hold no validation window.
     """
     from braingpt.data.batches.batches import validation_windows
 
     bytes_V = torch.from_numpy(np.asarray(tokenizer.token_bytes())).to(device)
     scores = Scores()
     for language in languages or shards.languages("validation"):
-        for batch in validation_windows(shards, language, context, rows, windows, tokenizer.eot if reset_at_documents else None):
+        for batch in validation_windows(
+            shards, language, context, rows, windows, tokenizer.eot if reset_at_documents else None
+        ):
             segments_BL = None if batch.segments_BL is None else batch.segments_BL.to(device)
-            scores.count(language, score_rows(model, batch.ids_BL.to(device), batch.targets_BL.to(device), bytes_V, segments_BL))
+            scores.count(
+                language,
+                score_rows(model, batch.ids_BL.to(device), batch.targets_BL.to(device), bytes_V, segments_BL),
+            )
     if not scores.tokens:
-        raise UserError(f"the data holds no validation window of {context} tokens; take a smaller context or prepare more data")
+        raise UserError(
+            f"the data holds no validation window of {context} tokens; take a smaller context or prepare more data"
+        )
     return scores
 
 
@@ -139,10 +163,12 @@ def evaluate_text(
     rows: int = 8,
     device: torch.device | str = "cpu",
 ) -> Scores:
-    """Scores of one text as a document: marker, text, end. `language` None is detected ("?" where that fails).
+    """Scores of one text as a document: marker, text, end.
 
-    Every token after the first is predicted exactly once, in windows of `context` tokens that do not see each other.
-    Raises UserError for an empty text.
+    `language` None is detected ("?" where that fails).
+
+    Every token after the first is predicted exactly once, in windows of `context` tokens that do not see each
+    other. Raises UserError for an empty text.
     """
     if not text.strip():
         raise UserError("the text is empty; there is nothing to evaluate")
@@ -151,12 +177,16 @@ def evaluate_text(
     bytes_V = torch.from_numpy(np.asarray(tokenizer.token_bytes())).to(device)
     scores = Scores()
     for ids_BL, targets_BL in windows_of(ids, context, rows):
-        scores.count(names.get(ids[0], "?"), score_rows(model, ids_BL.to(device), targets_BL.to(device), bytes_V))
+        scores.count(
+            names.get(ids[0], "?"), score_rows(model, ids_BL.to(device), targets_BL.to(device), bytes_V)
+        )
     return scores
 
 
 def windows_of(ids: list[int], context: int, rows: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Ids and targets (B <= rows, L <= context) that predict ids[1:] once each; the last window is padded on the right."""
+    """Ids and targets (B <= rows, L <= context) that predict ids[1:] once each; the last window is padded on
+    the right.
+    """
     starts = range(0, len(ids) - 1, context)
     for first in range(0, len(starts), rows):
         chunks = [ids[start : start + context + 1] for start in starts[first : first + rows]]
@@ -169,8 +199,13 @@ def windows_of(ids: list[int], context: int, rows: int) -> Iterator[tuple[Tensor
         yield ids_BL, targets_BL
 
 
-def score_rows(model: nn.Module, ids_BL: Tensor, targets_BL: Tensor, bytes_V: Tensor, segments_BL: Tensor | None = None) -> list[Score]:
-    """The sums of each row, in float64. `bytes_V`: UTF-8 bytes each token stands for, 0 for specials, on the model's device."""
+def score_rows(
+    model: nn.Module, ids_BL: Tensor, targets_BL: Tensor, bytes_V: Tensor, segments_BL: Tensor | None = None
+) -> list[Score]:
+    """The sums of each row, in float64.
+
+    `bytes_V`: UTF-8 bytes each token stands for, 0 for specials, on the model's device.
+    """
     where = {} if segments_BL is None else {"segments_BL": segments_BL}
     with eval_mode(model):
         loss_BL = model(ids_BL, targets_BL, reduction="none", **where).loss.reshape(targets_BL.shape).double()

@@ -1,4 +1,5 @@
-"""What `braingpt eval` measures of one checkpoint: perplexity, the tasks made here, the harness's; all of it as figures with their units.
+"""What `braingpt eval` measures of one checkpoint: perplexity, the tasks made here, the harness's; all of it
+as figures with their units.
 
 Measured of two checkpoints by one `Wanted`, figures pair unit by unit (`figures.compared`).
 """
@@ -24,18 +25,24 @@ BUILT_IN = ("perplexity", "recall", *ITEM_TASKS)
 
 @dataclass(frozen=True)
 class Wanted:
-    """Which tasks, on what. `text` or `folders` are for perplexity; `limit` (items a task), `shots`, `files` and `cache` as in `harness.run`."""
+    """Which tasks, on what.
+
+    `text` or `folders` are for perplexity; `limit` (items a task), `shots`, `files` and `cache` as in
+    `harness.run`.
+    """
 
     tasks: tuple[str, ...] = ("perplexity",)
     text: str | None = None
     folders: tuple[Path, ...] = ()
     language: str | None = None
-    context: int | None = None  # None: that of the model's training
+    # None: that of the model's training
+    context: int | None = None
     windows: int = 256
     limit: int | None = None
     shots: int | None = None
     files: Path | None = None
-    cache: Path | None = None  # a folder
+    # a folder
+    cache: Path | None = None
 
     @property
     def foreign(self) -> tuple[str, ...]:
@@ -54,7 +61,10 @@ class Measured:
 
 
 def check_tasks(wanted: Wanted) -> Any:
-    """The harness's tasks, opened, where some are wanted; else None. UserError for an unknown one, or where the harness is missing."""
+    """The harness's tasks, opened, where some are wanted; else None.
+
+    UserError for an unknown one, or where the harness is missing.
+    """
     if not wanted.foreign:
         if wanted.files is not None:
             raise UserError("--task-files names a folder of lm-eval tasks, but --tasks names none of them")
@@ -63,16 +73,27 @@ def check_tasks(wanted: Wanted) -> Any:
         raise UserError(f"--task-files {wanted.files}: there is no such folder")
     if importlib.util.find_spec("lm_eval") is None:
         hint = did_you_mean(wanted.foreign[0], BUILT_IN)
-        raise UserError(f"unknown task '{wanted.foreign[0]}'{hint} (lm-eval's tasks need: pip install 'braingpt[eval]')")
+        raise UserError(
+            f"unknown task '{wanted.foreign[0]}'{hint} (lm-eval's tasks need: pip install 'braingpt[eval]')"
+        )
     from braingpt.evaluation.lm_eval import open_tasks
 
     return open_tasks(wanted.foreign, BUILT_IN, wanted.files)
 
 
 def measure(
-    model: nn.Module, tokenizer: Any, recipe: Any, wanted: Wanted, manager: Any, key: str, say: Callable[[str], None] = lambda what: None
+    model: nn.Module,
+    tokenizer: Any,
+    recipe: Any,
+    wanted: Wanted,
+    manager: Any,
+    key: str,
+    say: Callable[[str], None] = lambda what: None,
 ) -> Measured:
-    """Everything wanted of one model. `manager`: of `check_tasks`; `key`: what the harness's answers are kept under; `say`: told what is next."""
+    """Everything wanted of one model.
+
+    `manager`: of `check_tasks`; `key`: what the harness's answers are kept under; `say`: told what is next.
+    """
     measured, context = Measured(), wanted.context or recipe.train.context
     for task in wanted.tasks:
         if task == "perplexity":
@@ -86,19 +107,27 @@ def measure(
         elif task in ITEM_TASKS:
             for language in _languages(tokenizer, wanted.language):
                 say(f"{task} {language}")
-                figure = measure_items(model, tokenizer, task, language, context, min(wanted.limit or ITEMS, ITEMS))
+                figure = measure_items(
+                    model, tokenizer, task, language, context, min(wanted.limit or ITEMS, ITEMS)
+                )
                 measured.figures.append(figure)
                 if figure.about["cut"]:
-                    measured.notes.append(f"{task} {language}: {figure.about['cut']} texts are longer than {context} tokens and were cut")
+                    measured.notes.append(
+                        f"{task} {language}: {figure.about['cut']} texts are longer than {context} tokens and were cut"
+                    )
     if wanted.foreign:
         say(", ".join(wanted.foreign))
         _harness(model, tokenizer, wanted, manager, context, key, measured, say)
     return measured
 
 
-def _perplexity(model: nn.Module, tokenizer: Any, recipe: Any, wanted: Wanted, context: int) -> perplexity.Scores:
+def _perplexity(
+    model: nn.Module, tokenizer: Any, recipe: Any, wanted: Wanted, context: int
+) -> perplexity.Scores:
     if wanted.text is not None:
-        return perplexity.evaluate_text(model, tokenizer, wanted.text, wanted.language, context=context, device=model.device)
+        return perplexity.evaluate_text(
+            model, tokenizer, wanted.text, wanted.language, context=context, device=model.device
+        )
     from braingpt.data.shards.reader import ShardSet
 
     folders = wanted.folders or tuple(Path(folder) for folder in recipe.data.folders)
@@ -116,7 +145,14 @@ def _languages(tokenizer: Any, asked: str | None) -> Sequence[str]:
 
 
 def _harness(
-    model: nn.Module, tokenizer: Any, wanted: Wanted, manager: Any, context: int, key: str, measured: Measured, say: Callable[[str], None]
+    model: nn.Module,
+    tokenizer: Any,
+    wanted: Wanted,
+    manager: Any,
+    context: int,
+    key: str,
+    measured: Measured,
+    say: Callable[[str], None],
 ) -> None:
     from braingpt.evaluation import lm_eval
 
@@ -128,4 +164,6 @@ def _harness(
     measured.figures += found.figures
     measured.harness = found.raw
     if found.cut:
-        measured.notes.append(f"{found.cut:,} of lm-eval's requests are longer than {context} tokens and lost their beginning")
+        measured.notes.append(
+            f"{found.cut:,} of lm-eval's requests are longer than {context} tokens and lost their beginning"
+        )

@@ -1,15 +1,20 @@
 """A measured ratio, how sure it is, and whether two models differ in it.
 
-A figure is a sum of amounts over a sum of weights, over units that were measured apart: nats over tokens by window, hits over one by item. The
-units are what could have been others, so they are what is drawn again.
+A figure is a sum of amounts over a sum of weights, over units that were measured apart: nats over tokens by
+window, hits over one by item. The units are what could have been others, so they are what is drawn again.
 
-- Interval: percentile bootstrap (Efron 1979) over units, within each stratum (language) where there are several.
-  Shares that are 0 or 1 in every unit, which no drawing again can vary, take the exact binomial's interval (Clopper & Pearson 1934): none of 64 hit
+- Interval: percentile bootstrap (Efron 1979) over units, within each stratum (language) where there are
+    several.
+  Shares that are 0 or 1 in every unit, which no drawing again can vary, take the exact binomial's interval
+  (Clopper & Pearson 1934): none of 64 hit
   means at most 5.6 %. Where two models never differ, the units that might is bounded in the same way.
-- Two models on the same units: the bootstrap of the difference, and a sign-flip permutation test (Fisher 1935, section 21; McNemar's question
-  where amounts are 0 or 1). p is the share of flips that part the models at least as far; it is not corrected for how many rows a table has.
+- Two models on the same units: the bootstrap of the difference, and a sign-flip permutation test (Fisher
+    1935, section 21; McNemar's question
+  where amounts are 0 or 1). p is the share of flips that part the models at least as far; it is not corrected
+  for how many rows a table has.
 
-Windows of one long text lean on each other, so their interval is a little too narrow; windows of validation data are spread over it.
+Windows of one long text lean on each other, so their interval is a little too narrow; windows of validation
+data are spread over it.
 
 Legend: U units, R resamples.
 """
@@ -23,24 +28,32 @@ import numpy as np
 from braingpt.errors import UserError
 
 CONFIDENCE, RESAMPLES, FLIPS, SEED = 0.95, 2_000, 10_000, 0
-NORMAL = 1.96  # standard errors on both sides that hold 95 % of a normal distribution
-AT_ONCE = 1 << 22  # drawn numbers held at a time
+# standard errors on both sides that hold 95 % of a normal distribution
+NORMAL = 1.96
+# drawn numbers held at a time
+AT_ONCE = 1 << 22
 
 
 @dataclass(frozen=True)
 class Figure:
-    """One number of a table. `chance`: what guessing reaches; `stratum`: (U,) whole numbers, all 0 by default."""
+    """One number of a table.
+
+    `chance`: what guessing reaches; `stratum`: (U,) whole numbers, all 0 by default.
+    """
 
     task: str
-    language: str  # "all" for the pool, "-" where there is none
+    # "all" for the pool, "-" where there is none
+    language: str
     metric: str
     amount: np.ndarray
     weight: np.ndarray
     stratum: np.ndarray | None = None
     chance: float | None = None
     lower_is_better: bool = False
-    about: dict[str, Any] = field(default_factory=dict)  # what else a reader of the JSON should know
-    given: tuple[float, float | None] | None = None  # where the units are not known: the value and its standard error
+    # what else a reader of the JSON should know
+    about: dict[str, Any] = field(default_factory=dict)
+    # where the units are not known: the value and its standard error
+    given: tuple[float, float | None] | None = None
 
     @property
     def value(self) -> float | None:
@@ -57,7 +70,9 @@ class Figure:
 
     @property
     def label(self) -> str:
-        """The name in short, for a table: the metric where it is not accuracy alone, the language where there is one."""
+        """The name in short, for a table: the metric where it is not accuracy alone, the language where there
+        is one.
+        """
         task = "" if self.task == "perplexity" else self.task
         metric = "" if self.metric in ("accuracy", "acc") else self.metric.replace("_", " ")
         return " ".join(word for word in (task, metric, self.language) if word and word != "-")
@@ -68,7 +83,9 @@ class Figure:
         return self.chance is not None or self.metric.startswith("acc")
 
     def interval(self) -> tuple[float, float] | None:
-        """The 95 % interval; None where a stratum has fewer than two units: one unit says nothing of how they vary."""
+        """The 95 % interval; None where a stratum has fewer than two units: one unit says nothing of how they
+        vary.
+        """
         if self.given:
             value, error = self.given
             return None if error is None else (value - NORMAL * error, value + NORMAL * error)
@@ -82,7 +99,13 @@ class Figure:
         """Plain values, for JSON."""
         low, high = self.interval() or (None, None)
         head = {"task": self.task, "language": self.language, "metric": self.metric, "value": self.value}
-        return head | {"low": low, "high": high, "units": len(self.amount), "chance": self.chance, **self.about}
+        return head | {
+            "low": low,
+            "high": high,
+            "units": len(self.amount),
+            "chance": self.chance,
+            **self.about,
+        }
 
 
 @dataclass(frozen=True)
@@ -93,13 +116,26 @@ class Comparison:
     second: Figure
     difference: float
     interval: tuple[float, float] | None
-    p: float | None  # of no difference
+    # of no difference
+    p: float | None
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
         low, high = self.interval or (None, None)
-        values = {"value": self.first.value, "against": self.second.value, "difference": self.difference, "low": low, "high": high}
-        return {"task": self.first.task, "language": self.first.language, "metric": self.first.metric, **values, "p": self.p}
+        values = {
+            "value": self.first.value,
+            "against": self.second.value,
+            "difference": self.difference,
+            "low": low,
+            "high": high,
+        }
+        return {
+            "task": self.first.task,
+            "language": self.first.language,
+            "metric": self.first.metric,
+            **values,
+            "p": self.p,
+        }
 
 
 def pooled(figures: list[Figure]) -> Figure:
@@ -130,10 +166,16 @@ def compare(first: Figure, second: Figure) -> Comparison:
 def compared(first: list[Figure], second: list[Figure]) -> list[Comparison]:
     """Each figure of the first list with its namesake in the second."""
     others = {figure.name: figure for figure in second}
-    return [compare(figure, others[figure.name]) for figure in first if figure.name in others and len(figure.amount)]
+    return [
+        compare(figure, others[figure.name])
+        for figure in first
+        if figure.name in others and len(figure.amount)
+    ]
 
 
-def _interval(amount_U: np.ndarray, weight_U: np.ndarray, stratum_U: np.ndarray | None) -> tuple[float, float] | None:
+def _interval(
+    amount_U: np.ndarray, weight_U: np.ndarray, stratum_U: np.ndarray | None
+) -> tuple[float, float] | None:
     strata = _strata(len(amount_U), stratum_U)
     if min(map(len, strata), default=0) < 2 or not weight_U.sum():
         return None
@@ -164,7 +206,8 @@ def _strata(units: int, stratum_U: np.ndarray | None) -> list[np.ndarray]:
 def _flipped(amount_U: np.ndarray) -> float:
     """Share of random signs, the true ones among them, under which the sum is as far from zero as it is."""
     draw, seen = np.random.default_rng(SEED), abs(float(amount_U.sum()))
-    amount_U = amount_U[amount_U != 0]  # what does not differ cannot part
+    # what does not differ cannot part
+    amount_U = amount_U[amount_U != 0]
     if not len(amount_U):
         return 1.0
     slack, as_far = 1e-9 * float(np.abs(amount_U).sum()), 1

@@ -1,7 +1,9 @@
-"""An inference-only copy of a checkpoint: no optimizer, 2:4 weights in compressed form, matrices in fewer bits if asked.
+"""An inference-only copy of a checkpoint: no optimizer, 2:4 weights in compressed form, matrices in fewer
+bits if asked.
 
-Only matrices are cast; they are nearly all of the bytes. Vectors - norms, decays, thresholds of the controllers - stay float32, since
-rounding a threshold changes which tokens are chosen. Loading casts everything back to float32, and makes whole weights of compressed ones.
+Only matrices are cast; they are nearly all of the bytes. Vectors - norms, decays, thresholds of the
+controllers - stay float32, since rounding a threshold changes which tokens are chosen. Loading casts
+everything back to float32, and makes whole weights of compressed ones.
 """
 
 from pathlib import Path
@@ -14,11 +16,13 @@ from braingpt.errors import UserError, did_you_mean
 from braingpt.model.columns.two_four import packed_two_four
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-OWN_KEYS = ("format", "version", "step", "tokens", "files")  # of state.json, written anew
+# of state.json, written anew
+OWN_KEYS = ("format", "version", "step", "tokens", "files")
 
 
 def export_checkpoint(source: Path, out: Path, dtype: str = "float32") -> dict[str, Any]:
-    """Write `source` to the new folder `out`; return both sizes in bytes and the largest rounding error of a weight, relative to it.
+    """Write `source` to the new folder `out`; return both sizes in bytes and the largest rounding error of a
+    weight, relative to it.
 
     Raises UserError for an unknown dtype, a folder that holds something, or weights too large for float16.
     """
@@ -31,7 +35,15 @@ def export_checkpoint(source: Path, out: Path, dtype: str = "float32") -> dict[s
     model.register_state_dict_post_hook(lambda _model, state, prefix, _metadata: _pack(model, state))
     extra = {key: value for key, value in state.items() if key not in OWN_KEYS}
     extra["exported"] = {"from": source.name, "dtype": dtype}
-    save(out, model=model, tokenizer=tokenizer, recipe=recipe, step=state["step"], tokens=state["tokens"], extra=extra)
+    save(
+        out,
+        model=model,
+        tokenizer=tokenizer,
+        recipe=recipe,
+        step=state["step"],
+        tokens=state["tokens"],
+        extra=extra,
+    )
     return {
         "source": str(source),
         "out": str(out),
@@ -43,14 +55,18 @@ def export_checkpoint(source: Path, out: Path, dtype: str = "float32") -> dict[s
 
 
 def _cast_matrices(model: torch.nn.Module, dtype: torch.dtype) -> float:
-    """Cast every floating parameter of two or more dimensions in place; the largest |cast - weight| over the matrix's largest |weight|."""
+    """Cast every floating parameter of two or more dimensions in place; the largest |cast - weight| over the
+    matrix's largest |weight|.
+    """
     worst = 0.0
     for name, parameter in model.named_parameters():
         if parameter.ndim < 2 or not parameter.is_floating_point():
             continue
         largest = float(parameter.detach().abs().max()) if parameter.numel() else 0.0
         if largest > torch.finfo(dtype).max:
-            raise UserError(f"{name} holds {largest:.3g}, too large for {dtype}; take bfloat16".replace("torch.", ""))
+            raise UserError(
+                f"{name} holds {largest:.3g}, too large for {dtype}; take bfloat16".replace("torch.", "")
+            )
         cast = parameter.detach().to(dtype)
         if largest > 0:
             worst = max(worst, float((cast.float() - parameter.detach().float()).abs().max()) / largest)

@@ -1,6 +1,8 @@
-"""One HTML page, complete in itself: style and plots are inline, it loads nothing, and its content policy forbids that it ever does.
+"""One HTML page, complete in itself: style and plots are inline, it loads nothing, and its content policy
+forbids that it ever does.
 
-    write_whole(path, page("A title", ["<h2>Speed</h2>", table(["who", "tokens/s"], [("v1", 12_000)]), svg.bars(...)]))
+    write_whole(path, page("A title", ["<h2>Speed</h2>", table(["who", "tokens/s"], [("v1", 12_000)]),
+    svg.bars(...)]))
 
 What goes into `page` is HTML: text in it passes `html.escape` first. `table` escapes its cells by itself.
 """
@@ -27,20 +29,32 @@ POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 
 
 def page(title: str, body: Iterable[str], style: str = "") -> str:
-    """The whole page. `title` is plain text, its heading too; `body` are pieces of HTML; `style`: further rules of its style sheet."""
+    """The whole page. `title` is plain text, its heading too; `body` are pieces of HTML; `style`: further
+    rules of its style sheet.
+    """
     name = escape(title)
     head = (
         f'<meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="{POLICY}">'
         f'<meta name="viewport" content="width=device-width"><title>{name}</title><style>{STYLE}{style}</style>'
     )
-    return f'<!doctype html>\n<html lang="en"><head>{head}</head><body>\n<h1>{name}</h1>\n' + "\n".join(body) + "\n</body></html>\n"
+    return (
+        f'<!doctype html>\n<html lang="en"><head>{head}</head><body>\n<h1>{name}</h1>\n'
+        + "\n".join(body)
+        + "\n</body></html>\n"
+    )
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[Any]], words: int = 1) -> str:
-    """A table whose first `words` columns are words and the others numbers. None is a dash, whole numbers get their commas."""
+    """A table whose first `words` columns are words and the others numbers.
+
+    None is a dash, whole numbers get their commas.
+    """
     kinds = ["" if number < words else ' class="n"' for number in range(len(heads))]
     top = "".join(f"<th{kind}>{escape(head)}</th>" for kind, head in zip(kinds, heads, strict=True))
-    lines = ["".join(f"<td{kind}>{_cell(value)}</td>" for kind, value in zip(kinds, row, strict=True)) for row in rows]
+    lines = [
+        "".join(f"<td{kind}>{_cell(value)}</td>" for kind, value in zip(kinds, row, strict=True))
+        for row in rows
+    ]
     return f"<table><tr>{top}</tr>" + "".join(f"<tr>{line}</tr>" for line in lines) + "</table>"
 
 

@@ -1,4 +1,6 @@
-"""Plots as PNG files: the same drawings as in the pages, rendered by resvg (https://github.com/linebender/resvg)."""
+"""Plots as PNG files: the same drawings as in the pages, rendered by resvg
+(https://github.com/linebender/resvg).
+"""
 
 import importlib.util
 from pathlib import Path
@@ -29,4 +31,12 @@ def png_if_possible(svg: str) -> bytes | None:
 def _pixels(svg: str, **settings: bool) -> bytes:
     import resvg_py
 
-    return bytes(resvg_py.svg_to_bytes(svg_string=standalone(svg), zoom=2, background="white", sans_serif_family="DejaVu Sans", **settings))
+    return bytes(
+        resvg_py.svg_to_bytes(
+            svg_string=standalone(svg),
+            zoom=2,
+            background="white",
+            sans_serif_family="DejaVu Sans",
+            **settings,
+        )
+    )

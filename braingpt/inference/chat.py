@@ -1,7 +1,8 @@
 """A conversation that keeps the model's state between turns: every token is read once, however long the talk.
 
-Layout: `<|ko|> <|user|> question <|assistant|> answer <|user|> ...`. The answer ends where the model writes `<|endoftext|>` or
-`<|user|>`. Models trained on plain text have never seen these tokens; they continue rather than answer.
+Layout: `<|ko|> <|user|> question <|assistant|> answer <|user|> ...`. The answer ends where the model writes
+`<|endoftext|>` or `<|user|>`. Models trained on plain text have never seen these tokens; they continue rather
+than answer.
 """
 
 from collections.abc import Iterator
@@ -32,7 +33,8 @@ class Conversation:
     ) -> None:
         self.tokenizer = tokenizer
         self.max_new_tokens = max_new_tokens
-        self.tokens_read = 0  # by the model, in all turns: each exactly once
+        # by the model, in all turns: each exactly once
+        self.tokens_read = 0
         self._stop = {tokenizer.eot, tokenizer.user}
         banned = tuple(i for i in unwritable(tokenizer) if i not in self._stop)
         self._sampler = Sampler(Sampling(temperature, top_k, top_p, seed, banned))
@@ -40,10 +42,21 @@ class Conversation:
         self._unread = prompt_ids(tokenizer, None, language) if language else []
 
     def say(self, text: str) -> Iterator[str]:
-        """The answer to one turn, in pieces. Finish the iteration before the next turn. Raises UserError for text that is not Unicode."""
+        """The answer to one turn, in pieces.
+
+        Finish the iteration before the next turn. Raises UserError for text that is not Unicode.
+        """
         turn = [self.tokenizer.user, *self.tokenizer.encode(text), self.tokenizer.assistant]
-        if self.tokens_read == 0 and not self._unread:  # the first turn decides the language when nobody named one
-            marker = next((i for i in self.tokenizer.encode(text, language="auto")[:1] if i in self.tokenizer.markers.values()), None)
+        # the first turn decides the language when nobody named one
+        if self.tokens_read == 0 and not self._unread:
+            marker = next(
+                (
+                    i
+                    for i in self.tokenizer.encode(text, language="auto")[:1]
+                    if i in self.tokenizer.markers.values()
+                ),
+                None,
+            )
             self._unread = [] if marker is None else [marker]
         return self._answer(turn)
 
@@ -59,7 +72,8 @@ class Conversation:
             answered += 1
             if piece := stream.push(token):
                 yield piece
-        if answered < self.max_new_tokens:  # ended by a stop token: `draw` has read the one before
+        # ended by a stop token: `draw` has read the one before
+        if answered < self.max_new_tokens:
             self.tokens_read += len(self._unread)
             self._unread = []
         if piece := stream.flush():

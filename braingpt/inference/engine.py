@@ -2,9 +2,11 @@
 
     generate(model, ids, max_new_tokens=50)          # list of new ids
     stream(model, ids, max_new_tokens=50)            # the same ids, one at a time
-    generate_batch(model, [a, b], max_new_tokens=50) # prompts of different lengths; row i as if it were alone with seed + i
+    generate_batch(model, [a, b], max_new_tokens=50) # prompts of different lengths; row i as if it were alone
+    with seed + i
 
-`Decoder` is the piece underneath: a model, its state, and the logits of what comes next. Chat keeps one alive between turns.
+`Decoder` is the piece underneath: a model, its state, and the logits of what comes next. Chat keeps one alive
+between turns.
 
 Shapes: B rows, L positions, V vocabulary.
 """
@@ -20,7 +22,10 @@ from braingpt.inference.sampling import Sampler, Sampling, check_ids
 
 
 class Decoder:
-    """A model in the middle of its text. `logits_BV` speaks of the token that comes next; None before anything was read."""
+    """A model in the middle of its text.
+
+    `logits_BV` speaks of the token that comes next; None before anything was read.
+    """
 
     def __init__(self, model: nn.Module, rows: int = 1) -> None:
         self.model = model
@@ -29,7 +34,10 @@ class Decoder:
         self.logits_BV: Tensor | None = None
 
     def read(self, ids_BL: Tensor, segments_BL: Tensor | None = None) -> None:
-        """Take in tokens (B, L >= 1) after what was read before. Padding (segment -1) may only stand on the left."""
+        """Take in tokens (B, L >= 1) after what was read before.
+
+        Padding (segment -1) may only stand on the left.
+        """
         with eval_mode(self.model):
             out = self.model(ids_BL.to(self.device), state=self.state, segments_BL=segments_BL, last=True)
             self.state = out.state
@@ -58,10 +66,12 @@ def stream(
     banned: Collection[int] = (),
     decoder: Decoder | None = None,
 ) -> Iterator[int]:
-    """New tokens one at a time, at most `max_new_tokens`, ending before a token of `stop`, which is not yielded.
+    """New tokens one at a time, at most `max_new_tokens`, ending before a token of `stop`, which is not
+    yielded.
 
-    `decoder`: one of the model's with a single row, to go on from what it has read and to look at afterwards; a fresh one by default.
-    Raises UserError for an empty prompt, an id outside the vocabulary, or a setting out of range - at the call, not at the first token.
+    `decoder`: one of the model's with a single row, to go on from what it has read and to look at afterwards;
+        a fresh one by default. Raises UserError for an empty prompt, an id outside the vocabulary, or a
+        setting out of range - at the call, not at the first token.
     """
     sampler = Sampler(Sampling(temperature, top_k, top_p, seed, tuple(banned)))
     ids = check_ids(ids, model.config.vocab)
@@ -69,7 +79,9 @@ def stream(
     return _stream(decoder or Decoder(model), ids, max_new_tokens, sampler, frozenset(stop))
 
 
-def _stream(decoder: Decoder, ids: list[int], max_new_tokens: int, sampler: Sampler, stop: frozenset[int]) -> Iterator[int]:
+def _stream(
+    decoder: Decoder, ids: list[int], max_new_tokens: int, sampler: Sampler, stop: frozenset[int]
+) -> Iterator[int]:
     if max_new_tokens == 0:
         return
     decoder.read(torch.tensor([ids]))
@@ -77,7 +89,10 @@ def _stream(decoder: Decoder, ids: list[int], max_new_tokens: int, sampler: Samp
 
 
 def draw(decoder: Decoder, sampler: Sampler, limit: int, stop: Collection[int]) -> Iterator[int]:
-    """Up to `limit` tokens from a one-row decoder that has read something. The last token yielded is not read back into the state."""
+    """Up to `limit` tokens from a one-row decoder that has read something.
+
+    The last token yielded is not read back into the state.
+    """
     for count in range(limit):
         with torch.inference_mode():
             ids_B = sampler(decoder.logits_BV)
@@ -102,7 +117,14 @@ def generate(
     banned: Collection[int] = (),
 ) -> list[int]:
     """The new tokens after `ids`, as `stream` yields them."""
-    settings = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed, "stop": stop, "banned": banned}
+    settings = {
+        "temperature": temperature,
+        "top_k": top_k,
+        "top_p": top_p,
+        "seed": seed,
+        "stop": stop,
+        "banned": banned,
+    }
     return list(stream(model, ids, max_new_tokens, **settings))
 
 
@@ -119,10 +141,11 @@ def generate_batch(
     banned: Collection[int] = (),
     finished: Callable[[list[int]], bool] | None = None,
 ) -> list[list[int]]:
-    """New tokens for several prompts at once; shorter prompts are padded on the left, where no layer sees the padding.
+    """New tokens for several prompts at once; shorter prompts are padded on the left, where no layer sees the
+    padding.
 
-    Row i equals `generate(model, prompts[i], seed=seed + i)`. A row that met a token of `stop` is done; the others go on.
-    So is a row of whose new tokens `finished` says so; they are kept.
+    Row i equals `generate(model, prompts[i], seed=seed + i)`. A row that met a token of `stop` is done; the
+    others go on. So is a row of whose new tokens `finished` says so; they are kept.
     """
     sampler = Sampler(Sampling(temperature, top_k, top_p, seed, tuple(banned)), rows=len(prompts))
     rows = [check_ids(ids, model.config.vocab) for ids in prompts]
@@ -149,8 +172,12 @@ def generate_batch(
     return new
 
 
-def left_padded(rows: Sequence[Sequence[int]], device: torch.device | str = "cpu") -> tuple[Tensor, Tensor | None]:
-    """Ids (B, L) and segments (B, L): -1 where padded, 0 elsewhere; segments None when all rows are equally long."""
+def left_padded(
+    rows: Sequence[Sequence[int]], device: torch.device | str = "cpu"
+) -> tuple[Tensor, Tensor | None]:
+    """Ids (B, L) and segments (B, L): -1 where padded, 0 elsewhere; segments None when all rows are equally
+    long.
+    """
     length = max(map(len, rows))
     ids_BL = torch.tensor([[0] * (length - len(row)) + list(row) for row in rows], device=device)
     if all(len(row) == length for row in rows):

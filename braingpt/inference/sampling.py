@@ -1,8 +1,8 @@
 """From logits to the next token: temperature, top-k, top-p, and a seed of its own for every row.
 
-A row draws one uniform number a token from its own CPU generator and looks it up in the cumulative distribution. So the same seed
-gives the same tokens on a CPU and on a GPU (where the logits agree), a batch never disturbs its neighbours' draws, and the global
-random state is left alone.
+A row draws one uniform number a token from its own CPU generator and looks it up in the cumulative
+distribution. So the same seed gives the same tokens on a CPU and on a GPU (where the logits agree), a batch
+never disturbs its neighbours' draws, and the global random state is left alone.
 
 Shapes: B rows, V vocabulary.
 """
@@ -18,9 +18,11 @@ from braingpt.errors import Failure, UserError
 
 @dataclass(frozen=True)
 class Sampling:
-    """How to choose. `temperature` 0 is greedy; `top_k` keeps the k likeliest tokens, `top_p` the fewest that hold a share p.
+    """How to choose. `temperature` 0 is greedy; `top_k` keeps the k likeliest tokens, `top_p` the fewest that
+    hold a share p.
 
-    `seed` None draws a fresh seed; row i of a batch uses seed + i. `banned` ids are never chosen. Raises UserError out of range.
+    `seed` None draws a fresh seed; row i of a batch uses seed + i. `banned` ids are never chosen. Raises
+    UserError out of range.
     """
 
     temperature: float = 1.0
@@ -30,7 +32,8 @@ class Sampling:
     banned: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        if not 0 <= self.temperature <= 100:  # also false for NaN
+        # also false for NaN
+        if not 0 <= self.temperature <= 100:
             raise UserError(f"temperature must lie between 0 (greedy) and 100, not {self.temperature}")
         if self.top_k is not None and self.top_k < 1:
             raise UserError(f"top-k must be at least 1, not {self.top_k}")
@@ -53,20 +56,29 @@ class Sampler:
                 generator.manual_seed((sampling.seed + row) % 2**63)
 
     def __call__(self, logits_BV: Tensor) -> Tensor:
-        """Ids (B,) on the logits' device. Raises Failure when the logits are not numbers, which greedy choice would hide."""
+        """Ids (B,) on the logits' device.
+
+        Raises Failure when the logits are not numbers, which greedy choice would hide.
+        """
         chosen = self.sampling
         logits_BV = logits_BV.float()
         if torch.isnan(logits_BV).any():
-            raise Failure("the model's logits are not numbers (NaN): its weights are broken; take an earlier checkpoint")
+            raise Failure(
+                "the model's logits are not numbers (NaN): its weights are broken; take an earlier checkpoint"
+            )
         if chosen.banned:
             banned = torch.tensor(chosen.banned, device=logits_BV.device)
             logits_BV = logits_BV.index_fill(1, banned, -torch.inf)
         if chosen.temperature == 0 or chosen.top_k == 1:
             return logits_BV.argmax(dim=1)
         probs_BK, ids_BK = self._candidates(logits_BV)
-        cumulative_BK = probs_BK.double().cumsum(dim=1)  # float32 sums over 16k entries lose the tail
-        uniform_B1 = torch.cat([torch.rand(1, 1, generator=g, dtype=torch.float64) for g in self._generators]).to(logits_BV.device)
-        # right=True: the first entry whose cumulative share exceeds u, so an entry of probability 0 is never drawn.
+        # float32 sums over 16k entries lose the tail
+        cumulative_BK = probs_BK.double().cumsum(dim=1)
+        uniform_B1 = torch.cat(
+            [torch.rand(1, 1, generator=g, dtype=torch.float64) for g in self._generators]
+        ).to(logits_BV.device)
+        # right=True: the first entry whose cumulative share exceeds u, so an entry of probability 0 is never
+        # drawn.
         index_B1 = torch.searchsorted(cumulative_BK, uniform_B1 * cumulative_BK[:, -1:], right=True)
         # rounding may put u x total at the total itself: fall back to the last entry that has any share
         last_B1 = (probs_BK > 0).int().cumsum(dim=1).argmax(dim=1, keepdim=True)
@@ -74,7 +86,10 @@ class Sampler:
         return (index_B1 if ids_BK is None else ids_BK.gather(1, index_B1)).squeeze(1)
 
     def _candidates(self, logits_BV: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Shares (B, K) not yet normalised and their ids; ids None when entry i is token i. Sorting only where a cut asks for it."""
+        """Shares (B, K) not yet normalised and their ids; ids None when entry i is token i.
+
+        Sorting only where a cut asks for it.
+        """
         chosen = self.sampling
         # A temperature near zero overflows unless the largest logit is taken off first.
         scaled_BV = (logits_BV - logits_BV.amax(dim=1, keepdim=True)) / chosen.temperature
@@ -84,7 +99,8 @@ class Sampler:
         top_BK, ids_BK = scaled_BV.topk(k, dim=1)
         probs_BK = top_BK.softmax(dim=1)
         if chosen.top_p is not None:
-            before_BK = probs_BK.double().cumsum(dim=1) - probs_BK  # the share of all likelier ones: the first is always kept
+            # the share of all likelier ones: the first is always kept
+            before_BK = probs_BK.double().cumsum(dim=1) - probs_BK
             probs_BK = probs_BK.masked_fill(before_BK >= chosen.top_p, 0)
         return probs_BK, ids_BK
 

@@ -1,9 +1,11 @@
-"""Exact generation in fewer passes: the first layers draft, the whole model verifies (self-speculative decoding, LayerSkip, Elhoushi et al. 2024, section 4.3).
+"""Exact generation in fewer passes: the first layers draft, the whole model verifies (self-speculative
+decoding, LayerSkip, Elhoushi et al. 2024, section 4.3).
 
-A draft is made by the first layers and the head, token after token. What these layers computed is kept: the other layers then go over all drafted tokens
-at once, and their logits are the model's own. The sampler chooses from those alone, so the text is the one that plain decoding writes, greedy or
-sampled, whatever the draft was worth (up to rounding: several tokens at once may be summed in another order than one by one). A draft that the
-sampler does not follow is dropped, and the caches go back.
+A draft is made by the first layers and the head, token after token. What these layers computed is kept: the
+other layers then go over all drafted tokens at once, and their logits are the model's own. The sampler
+chooses from those alone, so the text is the one that plain decoding writes, greedy or sampled, whatever the
+draft was worth (up to rounding: several tokens at once may be summed in another order than one by one). A
+draft that the sampler does not follow is dropped, and the caches go back.
 
 Shapes: L positions, D hidden, V vocabulary; one row.
 """
@@ -23,20 +25,25 @@ from braingpt.model.sequence_layout import Layout
 class SpeculativeDecoder(Decoder):
     """A `Decoder` of one row whose `step` often finds its logits already computed.
 
-    `draft_layers` layers draft up to `ahead` tokens, fewer where they are less than `least` sure of one. Raises UserError for a model whose state
-    cannot go back, or with too few layers.
+    `draft_layers` layers draft up to `ahead` tokens, fewer where they are less than `least` sure of one.
+    Raises UserError for a model whose state cannot go back, or with too few layers.
     """
 
     def __init__(self, model: nn.Module, draft_layers: int, ahead: int = 4, least: float = 0.0) -> None:
         super().__init__(model)
         if not all(isinstance(layer, KVCache) for layer in self.state.layers):
-            raise UserError("exact early exit needs a model that can take tokens back, dense or v1; recurrent states cannot")
+            raise UserError(
+                "exact early exit needs a model that can take tokens back, dense or v1; recurrent states cannot"
+            )
         if not 1 <= draft_layers < len(model.blocks):
-            raise UserError(f"of {len(model.blocks)} layers, 1 to {len(model.blocks) - 1} can draft, not {draft_layers}")
+            raise UserError(
+                f"of {len(model.blocks)} layers, 1 to {len(model.blocks) - 1} can draft, not {draft_layers}"
+            )
         if ahead < 1:
             raise UserError(f"at least one token is drafted, not {ahead}")
         self.draft_layers, self.most, self.least = draft_layers, ahead, least
-        self.ready: list[tuple[int, Tensor]] = []  # drafted tokens and the logits after each
+        # drafted tokens and the logits after each
+        self.ready: list[tuple[int, Tensor]] = []
         self.drafted = self.followed = self.passes = self._worked = 0
 
     def read(self, ids_BL: Tensor, segments_BL: Tensor | None = None) -> None:
@@ -46,7 +53,9 @@ class SpeculativeDecoder(Decoder):
         self._worked += ids_BL.shape[1] * len(self.model.blocks)
 
     def step(self, ids_B: Tensor) -> None:
-        """Take in one token: the logits are there if it was drafted, else the next tokens are drafted and verified."""
+        """Take in one token: the logits are there if it was drafted, else the next tokens are drafted and
+        verified.
+        """
         token = int(ids_B[0])
         if self.ready and self.ready[0][0] == token:
             self.followed += 1
@@ -62,7 +71,9 @@ class SpeculativeDecoder(Decoder):
         self.state.seen_B = self.state.seen_B + 1
 
     def depth(self) -> float | None:
-        """Layers computed, drafts that were dropped included, over those that plain decoding computes for the same tokens."""
+        """Layers computed, drafts that were dropped included, over those that plain decoding computes for the
+        same tokens.
+        """
         tokens = int(self.state.seen_B.sum())
         return self._worked / (tokens * len(self.model.blocks)) if tokens else None
 
@@ -73,7 +84,9 @@ class SpeculativeDecoder(Decoder):
                 layer.forget(int(self.state.seen_B[0]))
 
     def _draft(self, token: int) -> tuple[list[int], Tensor]:
-        """The token and those that the first layers expect to follow, and their states (1, L, D) after these layers."""
+        """The token and those that the first layers expect to follow, and their states (1, L, D) after these
+        layers.
+        """
         tokens, states = [token], []
         while True:
             ids_BL = torch.tensor([tokens[-1:]], device=self.device)
@@ -90,7 +103,9 @@ class SpeculativeDecoder(Decoder):
 
     def _verify(self, inside_BLD: Tensor) -> Tensor:
         """(L, V) the whole model's logits after each of the tokens."""
-        layout = Layout.of(torch.zeros(inside_BLD.shape[:2], dtype=torch.long, device=self.device), None, self.state.seen_B)
+        layout = Layout.of(
+            torch.zeros(inside_BLD.shape[:2], dtype=torch.long, device=self.device), None, self.state.seen_B
+        )
         x_BLD = self._through(inside_BLD, layout, self.draft_layers, len(self.model.blocks))
         self.passes += 1
         return self.model.embedding.logits(rms_norm(x_BLD))[0]

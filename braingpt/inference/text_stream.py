@@ -1,7 +1,8 @@
 """Text in, text out, as it is written: the tokenizer around the engine.
 
-A prompt starts as a document of the training data does: with the marker of its language. Special tokens are never written; the end
-of the document ends the text. Characters appear as soon as all their bytes exist, so Hangul is never cut in the middle.
+A prompt starts as a document of the training data does: with the marker of its language. Special tokens are
+never written; the end of the document ends the text. Characters appear as soon as all their bytes exist, so
+Hangul is never cut in the middle.
 """
 
 import time
@@ -17,17 +18,24 @@ from braingpt.inference.engine import Decoder, stream
 
 @dataclass
 class TextStream:
-    """What was written so far, and how long it took. Iterate over it to write; read the figures afterwards."""
+    """What was written so far, and how long it took.
+
+    Iterate over it to write; read the figures afterwards.
+    """
 
     pieces: Iterator[str]
     decoder: Decoder
     prompt_tokens: int
-    language: str | None  # of the marker the text began with
+    # of the marker the text began with
+    language: str | None
     tokens: list[int] = field(default_factory=list)
     text: str = ""
-    seconds: float = 0.0  # from the start to the last token
-    first_token_seconds: float | None = None  # reading the prompt and choosing one token; None when nothing was written
-    finish: str = "length"  # "stop" when the model ended the text itself
+    # from the start to the last token
+    seconds: float = 0.0
+    # reading the prompt and choosing one token; None when nothing was written
+    first_token_seconds: float | None = None
+    # "stop" when the model ended the text itself
+    finish: str = "length"
 
     def __iter__(self) -> Iterator[str]:
         for piece in self.pieces:
@@ -44,7 +52,8 @@ class TextStream:
 def prompt_ids(tokenizer: Any, prompt: str | None, language: str | None = None) -> list[int]:
     """The tokens a text starts with. Without a prompt: the marker of `language`, Korean by default.
 
-    With a prompt and no language the language is detected. Raises UserError for an unknown language or text that is not Unicode.
+    With a prompt and no language the language is detected. Raises UserError for an unknown language or text
+    that is not Unicode.
     """
     if language is not None and language not in tokenizer.markers:
         raise UserError(f"unknown language '{language}'{did_you_mean(language, tokenizer.markers)}")
@@ -66,11 +75,22 @@ def generate_text(
     seed: int | None = None,
     decoder: Decoder | None = None,
 ) -> TextStream:
-    """Text after `prompt`, streamed: `for piece in write(...)`. Settings and errors as in `engine.stream` and `prompt_ids`."""
+    """Text after `prompt`, streamed: `for piece in write(...)`.
+
+    Settings and errors as in `engine.stream` and `prompt_ids`.
+    """
     ids = prompt_ids(tokenizer, prompt, language)
     sampling = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}
     decoder = decoder or Decoder(model)
-    tokens = stream(model, ids, max_new_tokens, **sampling, stop=[tokenizer.eot], banned=unwritable(tokenizer), decoder=decoder)
+    tokens = stream(
+        model,
+        ids,
+        max_new_tokens,
+        **sampling,
+        stop=[tokenizer.eot],
+        banned=unwritable(tokenizer),
+        decoder=decoder,
+    )
     names = {marker: name for name, marker in tokenizer.markers.items()}
     written = TextStream(iter(()), decoder, len(ids), names.get(ids[0]))
     written.pieces = _pieces(written, tokens, tokenizer, max_new_tokens)

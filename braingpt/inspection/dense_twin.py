@@ -1,10 +1,13 @@
-"""What sparsity brings on this machine: time and bytes of each part of a model against the same part done densely, by clock and by what moved.
+"""What sparsity brings on this machine: time and bytes of each part of a model against the same part done
+densely, by clock and by what moved.
 
-The yardstick is a dense twin: as many layers of the same width, full attention with as many heads, an MLP of all the columns' neurons, fresh
-weights. Both read the same text, once as a whole (*reading*) and then token by token (*writing*), in turns; times are the lowest of several rounds.
-Bytes are what torch's operations and our Triton kernels were handed to read and write, weights among them, counted as they ran (a lookup reads its
-rows, not its table; columns nobody won are not read). So a layer that computes everything and multiplies by a mask shows the time and the bytes of a
-dense one, whatever it says of itself. Of another library's kernels (`UNSEEN`) nobody can tell: where they run, bytes are not known.
+The yardstick is a dense twin: as many layers of the same width, full attention with as many heads, an MLP of
+all the columns' neurons, fresh weights. Both read the same text, once as a whole (*reading*) and then token
+by token (*writing*), in turns; times are the lowest of several rounds. Bytes are what torch's operations and
+our Triton kernels were handed to read and write, weights among them, counted as they ran (a lookup reads its
+rows, not its table; columns nobody won are not read). So a layer that computes everything and multiplies by a
+mask shows the time and the bytes of a dense one, whatever it says of itself. Of another library's kernels
+(`UNSEEN`) nobody can tell: where they run, bytes are not known.
 """
 
 import time
@@ -25,16 +28,31 @@ from braingpt.model.config import DenseConfig
 from braingpt.model.lm import LanguageModel, build
 from braingpt.model.work_counters import WorkCounters
 
-STEPS, ROUNDS = 16, 8  # tokens written; rounds of which the lowest time is taken
+# tokens written; rounds of which the lowest time is taken
+STEPS, ROUNDS = 16, 8
 PARTS = ("mixer", "mlp")
-STILL = {"detach", "empty", "empty_like", "empty_strided", "new_empty", "_unsafe_view"}  # move nothing, though torch calls them no views
-UNSEEN = ("fla", "mamba-ssm")  # paths of the scan
-LOOKUPS = {"embedding", "index_select", "index", "gather", "take", "_index_put_impl_", "index_put_", "index_copy_", "scatter_"}
+# move nothing, though torch calls them no views
+STILL = {"detach", "empty", "empty_like", "empty_strided", "new_empty", "_unsafe_view"}
+# paths of the scan
+UNSEEN = ("fla", "mamba-ssm")
+LOOKUPS = {
+    "embedding",
+    "index_select",
+    "index",
+    "gather",
+    "take",
+    "_index_put_impl_",
+    "index_put_",
+    "index_copy_",
+    "scatter_",
+}
 
 
 @dataclass(frozen=True)
 class DenseComparison:
-    """One part of one layer, or all of the model (layer None, head included). Each is the share of the dense twin's; None where not known.
+    """One part of one layer, or all of the model (layer None, head included).
+
+    Each is the share of the dense twin's; None where not known.
 
     promised: arithmetic by the model's closed forms; counted: by its counters while it read.
     """
@@ -63,11 +81,17 @@ def dense_twin(model: LanguageModel) -> LanguageModel:
     columns = getattr(config, "columns", None)
     mlp = config.mlp if columns is None else (columns.count + getattr(columns, "shared", 0)) * columns.width
     shape = {name: getattr(config, name) for name in ("layers", "hidden", "heads", "vocab", "rope_base")}
-    return build(DenseConfig(**shape, mlp=mlp, kv_heads=getattr(config, "kv_heads", None))).to(model.device, model.embedding.weight.dtype)
+    return build(DenseConfig(**shape, mlp=mlp, kv_heads=getattr(config, "kv_heads", None))).to(
+        model.device, model.embedding.weight.dtype
+    )
 
 
-def achieved(model: LanguageModel, ids: list[int], context: int, rounds: int = ROUNDS) -> list[DenseComparison]:
-    """Each part of each layer, then the whole model, over the first window of `context` tokens of `ids`; steps go on behind it."""
+def achieved(
+    model: LanguageModel, ids: list[int], context: int, rounds: int = ROUNDS
+) -> list[DenseComparison]:
+    """Each part of each layer, then the whole model, over the first window of `context` tokens of `ids`;
+    steps go on behind it.
+    """
     twin = dense_twin(model)
     ids_1L = torch.tensor([ids[:context]], device=model.device)
     visible = dispatch.select("scan", model.embedding.weight) not in UNSEEN
@@ -76,15 +100,24 @@ def achieved(model: LanguageModel, ids: list[int], context: int, rounds: int = R
         for _ in range(rounds + 1):
             for (who, how), found in seconds.items():
                 found.append(_timed(who, how, ids_1L))
-        times = {key: _lowest(found[1:]) for key, found in seconds.items()}  # the first round loads what is loaded on first use
+        # the first round loads what is loaded on first use
+        times = {key: _lowest(found[1:]) for key, found in seconds.items()}
         sizes = {key: _bytes_moved(*key, ids_1L) if visible else None for key in seconds}
         counts = {who: _arithmetic(who, ids_1L) for who in (model, twin)}
-    keys: list[tuple[int, str] | None] = [(layer, part) for layer in range(len(model.blocks)) for part in PARTS]
+    keys: list[tuple[int, str] | None] = [
+        (layer, part) for layer in range(len(model.blocks)) for part in PARTS
+    ]
     return [_share(model, twin, key, ids_1L.shape[1], times, sizes, counts) for key in [*keys, None]]
 
 
 def _share(
-    model: LanguageModel, twin: LanguageModel, key: tuple[int, str] | None, length: int, times: dict, sizes: dict, counts: dict
+    model: LanguageModel,
+    twin: LanguageModel,
+    key: tuple[int, str] | None,
+    length: int,
+    times: dict,
+    sizes: dict,
+    counts: dict,
 ) -> DenseComparison:
     def over(found: dict, how: Callable) -> float | None:
         own, dense = found[model, how], found[twin, how]
@@ -93,7 +126,10 @@ def _share(
         return own.whole / dense.whole if key is None else own.parts.get(key, 0.0) / dense.parts[key]
 
     if key is None:
-        promised, counted = model.flops_per_token(length) / twin.flops_per_token(length), counts[model].whole / counts[twin].whole
+        promised, counted = (
+            model.flops_per_token(length) / twin.flops_per_token(length),
+            counts[model].whole / counts[twin].whole,
+        )
     else:
         promised = _closed(model, *key, length) / _closed(twin, *key, length)
         counted = counts[model].parts.get(key, 0.0) / counts[twin].parts[key]
@@ -162,7 +198,10 @@ def _watching(model: LanguageModel, now: Callable[[], float], found: Taken) -> I
     for layer, block in enumerate(model.blocks):
         for part in PARTS:
             module = getattr(block, part)
-            hooks += [module.register_forward_pre_hook(before((layer, part))), module.register_forward_hook(after((layer, part)))]
+            hooks += [
+                module.register_forward_pre_hook(before((layer, part))),
+                module.register_forward_hook(after((layer, part))),
+            ]
     try:
         yield
     finally:
@@ -185,9 +224,12 @@ def _bytes_moved(model: LanguageModel, how: Callable, ids_1L: Tensor) -> Taken:
 
 
 class Moved(TorchDispatchMode):
-    """Counts the bytes that operations read and write. Views move nothing; an expanded tensor is read once; a lookup reads what it gives.
+    """Counts the bytes that operations read and write.
 
-    `add` is told what our kernels move. An operator that is made of them is not counted by its arguments as well.
+    Views move nothing; an expanded tensor is read once; a lookup reads what it gives.
+
+    `add` is told what our kernels move. An operator that is made of them is not counted by its arguments as
+    well.
     """
 
     def __init__(self) -> None:
@@ -211,8 +253,15 @@ class Moved(TorchDispatchMode):
 
 def _arithmetic(model: LanguageModel, ids_1L: Tensor) -> Taken:
     """Operations counted by the layers themselves, while reading, by part."""
-    records = {(layer, part): WorkCounters(layer, part) for layer in range(len(model.blocks)) for part in PARTS}
-    parts = [(m, r) for (layer, part), r in records.items() for m in getattr(model.blocks[layer], part).modules() if hasattr(m, "record")]
+    records = {
+        (layer, part): WorkCounters(layer, part) for layer in range(len(model.blocks)) for part in PARTS
+    }
+    parts = [
+        (m, r)
+        for (layer, part), r in records.items()
+        for m in getattr(model.blocks[layer], part).modules()
+        if hasattr(m, "record")
+    ]
     for module, record in parts:
         module.record = record
     try:
@@ -221,4 +270,7 @@ def _arithmetic(model: LanguageModel, ids_1L: Tensor) -> Taken:
         for module, _ in parts:
             module.record = None
     head = 2 * model.embedding.weight.numel() * ids_1L.numel()
-    return Taken({key: float(record.flops) for key, record in records.items()}, head + sum(record.flops for record in records.values()))
+    return Taken(
+        {key: float(record.flops) for key, record in records.items()},
+        head + sum(record.flops for record in records.values()),
+    )

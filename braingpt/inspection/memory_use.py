@@ -1,4 +1,5 @@
-"""What a memory file is asked and answers while the model reads a text: reads, how far they are believed, and what teaching the text would write.
+"""What a memory file is asked and answers while the model reads a text: reads, how far they are believed, and
+what teaching the text would write.
 
 Legend: B rows, L tokens, K entries read, V vocabulary.
 """
@@ -16,15 +17,20 @@ from braingpt.model.sequence_layout import Layout
 
 
 def remembered(model: nn.Module, memory: EpisodicMemory, windows: Sequence[Tensor]) -> dict[str, int]:
-    """Counts over the windows (B, L). tokens: read by the model. reads: of the memory, one a token; entries_read: of each. believed: tokens at
-    which the memory's answer weighs more than the model's. surprising: tokens that the model gave less than half, which teaching writes.
+    """Counts over the windows (B, L).
+
+    tokens: read by the model. reads: of the memory, one a token; entries_read: of each. believed: tokens at
+    which the memory's answer weighs more than the model's. surprising: tokens that the model gave less than
+    half, which teaching writes.
     """
     counts = {"tokens": 0, "reads": 0, "believed": 0, "surprising": 0}
     entries = len(memory.store)
     with eval_mode(model), watching(model) as seen:
         for ids_BL in windows:
             ids_BL = ids_BL.to(model.device)
-            nats_BL = F.cross_entropy(model(ids_BL).logits[:, :-1].float().transpose(1, 2), ids_BL[:, 1:], reduction="none")
+            nats_BL = F.cross_entropy(
+                model(ids_BL).logits[:, :-1].float().transpose(1, 2), ids_BL[:, 1:], reduction="none"
+            )
             counts["tokens"] += ids_BL.numel()
             counts["surprising"] += int((nats_BL > SURPRISE).sum())
             state_BLD = seen.pop()

@@ -1,4 +1,6 @@
-"""The pictures of `inspect-sparsity`, and the page they stand on: tables, heat maps, the text coloured by what was spent on it."""
+"""The pictures of `inspect-sparsity`, and the page they stand on: tables, heat maps, the text coloured by
+what was spent on it.
+"""
 
 from html import escape
 from typing import Any
@@ -10,8 +12,10 @@ from braingpt.inspection.dense_twin import DenseComparison
 from braingpt.inspection.runner import Inspection
 from braingpt.tokenizer.pieces import escaped, pieces
 
-SHOWN = 300  # tokens of the coloured text, of each language
-EVEN = 3.0  # times an even load that is drawn darkest
+# tokens of the coloured text, of each language
+SHOWN = 300
+# times an even load that is drawn darkest
+EVEN = 3.0
 GROWN = ("depth", "attended", "columns_active", "neurons_fired", "load_entropy", "computed")
 HEADS = {
     "mixer": "mixer", "depth": "depth", "attended": "tokens attending", "keys_kept": "keys", "dendrites_open": "dendrites open",
@@ -19,9 +23,7 @@ HEADS = {
     "weights_zero": "zero weights", "two_four": "in 2:4 form", "memory_reads": "memory reads", "memory_writes": "memory writes",
     "computed": "computed",
 }  # fmt: skip
-STYLE = (
-    ".spent { white-space: pre-wrap; line-height: 1.9; border: 1px solid var(--line); padding: .6rem } .spent span { border-radius: 2px }"
-)
+STYLE = ".spent { white-space: pre-wrap; line-height: 1.9; border: 1px solid var(--line); padding: .6rem } .spent span { border-radius: 2px }"
 
 
 def pictures(look: Inspection, grown: list[dict[str, Any]]) -> dict[str, str]:
@@ -36,15 +38,29 @@ def pictures(look: Inspection, grown: list[dict[str, Any]]) -> dict[str, str]:
         curves = {}
         for label in dict.fromkeys(one.label for one in look.told):
             curves[label] = [(one.layer, one.share) for one in look.told if one.label == label]
-            curves[f"{label}, shuffled"] = [(one.layer, one.shuffled) for one in look.told if one.label == label]
-        drawn["specialisation"] = svg.lines(curves, "what the winning column tells, as a share of the label's entropy", "layer")
+            curves[f"{label}, shuffled"] = [
+                (one.layer, one.shuffled) for one in look.told if one.label == label
+            ]
+        drawn["specialisation"] = svg.lines(
+            curves, "what the winning column tells, as a share of the label's entropy", "layer"
+        )
     depths = look.depths()
-    drawn["depth"] = svg.histogram(depths, [str(layer) for layer in range(len(depths))], "tokens by layers gone through")
+    drawn["depth"] = svg.histogram(
+        depths, [str(layer) for layer in range(len(depths))], "tokens by layers gone through"
+    )
     if look.achieved:
-        drawn["achieved"] = svg.bars(_achieved_bars(look.achieved[-1]), "the model, as a share of its dense twin")
+        drawn["achieved"] = svg.bars(
+            _achieved_bars(look.achieved[-1]), "the model, as a share of its dense twin"
+        )
     if grown:
-        curves = {name: [(one["step"], one[name]) for one in grown if one[name] is not None] for name in GROWN}
-        drawn["growth"] = svg.lines({name.replace("_", " "): points for name, points in curves.items() if points}, "over training", "step")
+        curves = {
+            name: [(one["step"], one[name]) for one in grown if one[name] is not None] for name in GROWN
+        }
+        drawn["growth"] = svg.lines(
+            {name.replace("_", " "): points for name, points in curves.items() if points},
+            "over training",
+            "step",
+        )
     return drawn
 
 
@@ -70,10 +86,14 @@ def page(head: dict[str, Any], look: Inspection, drawn: dict[str, str], tokenize
 
 def _layers(look: Inspection) -> str:
     rows = [
-        [str(row.layer) if row.layer is not None else "all", *(_cell(getattr(row, name)) for name in HEADS)] for row in look.report.layers
+        [str(row.layer) if row.layer is not None else "all", *(_cell(getattr(row, name)) for name in HEADS)]
+        for row in look.report.layers
     ]
     total = ["all", *("" if name == "mixer" else _cell(getattr(look.report.total, name)) for name in HEADS)]
-    promise = ["promised", *("" if name == "mixer" else _cell(look.report.promised.get(name)) for name in HEADS)]
+    promise = [
+        "promised",
+        *("" if name == "mixer" else _cell(look.report.promised.get(name)) for name in HEADS),
+    ]
     return table(["layer", *HEADS.values()], [*rows, total, promise], words=2)
 
 
@@ -81,7 +101,14 @@ def _achieved(found: list[DenseComparison]) -> str:
     heads = ["layer", "part", "promised", "counted", "reading: time", "bytes", "writing: time", "bytes"]
     rows = []
     for one in found:
-        shares = (one.promised, one.counted, one.reading_time, one.reading_bytes, one.writing_time, one.writing_bytes)
+        shares = (
+            one.promised,
+            one.counted,
+            one.reading_time,
+            one.reading_bytes,
+            one.writing_time,
+            one.writing_bytes,
+        )
         rows.append(["" if one.layer is None else str(one.layer), one.part, *map(_cell, shares)])
     return table(heads, rows, words=2)
 
@@ -99,7 +126,9 @@ def _cell(value: Any) -> str:
 
 
 def _coloured(look: Inspection, tokenizer: Any) -> str:
-    """The first tokens of each part, on a blue as strong as what was spent on them; the figure stands where the pointer rests."""
+    """The first tokens of each part, on a blue as strong as what was spent on them; the figure stands where
+    the pointer rests.
+    """
     parts, ends = [], [*look.starts.values(), len(look.trace.ids)][1:]
     low, high = float(look.spent.min()), float(look.spent.max())
     for (name, first), end in zip(look.starts.items(), ends, strict=True):
@@ -109,7 +138,9 @@ def _coloured(look: Inspection, tokenizer: Any) -> str:
             share = float(look.spent[at : at + len(piece.ids)].mean())
             shade = 0.6 * (share - low) / (high - low) if high > low else 0.3
             text = "\n".join(map(escaped, piece.text.split("\n")))
-            spans.append(f'<span style="background:rgba(27,108,168,{shade:.2f})" title="{100 * share:.0f} %">{escape(text)}</span>')
+            spans.append(
+                f'<span style="background:rgba(27,108,168,{shade:.2f})" title="{100 * share:.0f} %">{escape(text)}</span>'
+            )
             at += len(piece.ids)
         parts.append(f'<h3>{escape(name)}</h3><div class="spent">{"".join(spans)}</div>')
     return "".join(parts)

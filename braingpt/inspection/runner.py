@@ -1,4 +1,6 @@
-"""Everything `inspect-sparsity` finds out about one checkpoint and one text, and how it grew over a run's checkpoints."""
+"""Everything `inspect-sparsity` finds out about one checkpoint and one text, and how it grew over a run's
+checkpoints.
+"""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -13,7 +15,8 @@ from braingpt.inspection.sparsity import Report, inspect_windows, windows_of
 from braingpt.inspection.specialisation import Told, labels, loads, told
 from braingpt.inspection.trace import Trace, spent, trace
 
-ROWS = 8  # windows read at once
+# windows read at once
+ROWS = 8
 
 
 @dataclass
@@ -25,7 +28,10 @@ class Text:
 
     @classmethod
     def of(cls, parts: Sequence[tuple[str | None, list[int]]], context: int) -> "Text":
-        """From (language, tokens); what does not fill a window of `context` tokens is a window of its own. UserError where there are none."""
+        """From (language, tokens); what does not fill a window of `context` tokens is a window of its own.
+
+        UserError where there are none.
+        """
         cut = [(language, window) for language, ids in parts for window in windows_of(ids, context, ROWS)]
         if not cut:
             raise UserError("there are no tokens to look at")
@@ -42,7 +48,9 @@ class Text:
 
 @dataclass
 class Inspection:
-    """What was found. starts: of `Text`; labels: of each token; loads: by language, layer and column; spent: (N,) of each token; achieved: empty if not measured."""
+    """What was found. starts: of `Text`; labels: of each token; loads: by language, layer and column; spent:
+    (N,) of each token; achieved: empty if not measured.
+    """
 
     report: Report
     trace: Trace
@@ -59,15 +67,28 @@ class Inspection:
 
     def summary(self) -> dict[str, float]:
         """The lowest, median and highest share spent on a token."""
-        return {"lowest": float(self.spent.min()), "median": float(self.spent.median()), "highest": float(self.spent.max())}
+        return {
+            "lowest": float(self.spent.min()),
+            "median": float(self.spent.median()),
+            "highest": float(self.spent.max()),
+        }
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON; of the tokens sums alone."""
-        figures = {"achieved": [asdict(one) for one in self.achieved], "specialisation": [asdict(one) for one in self.told]}
-        return self.report.as_dict() | figures | {"depths": self.depths(), "loads": self.loads, "spent": self.summary()}
+        figures = {
+            "achieved": [asdict(one) for one in self.achieved],
+            "specialisation": [asdict(one) for one in self.told],
+        }
+        return (
+            self.report.as_dict()
+            | figures
+            | {"depths": self.depths(), "loads": self.loads, "spent": self.summary()}
+        )
 
 
-def inspect_model(model: nn.Module, tokenizer: Any, text: Text, rounds: int, say: Callable[[str], None] = lambda what: None) -> Inspection:
+def inspect_model(
+    model: nn.Module, tokenizer: Any, text: Text, rounds: int, say: Callable[[str], None] = lambda what: None
+) -> Inspection:
     """Count, follow and, with `rounds` > 0, time the model on the text. `say`: told what is next."""
     say("counting what the layers do")
     report = inspect_windows(model, text.windows)
@@ -78,7 +99,14 @@ def inspect_model(model: nn.Module, tokenizer: Any, text: Text, rounds: int, say
     say("asking what the columns tell")
     by_language = loads(found, labelled["language"])
     return Inspection(
-        report, found, text.starts(), spent(model, found, report.context), labelled, told(found, labelled), by_language, timed
+        report,
+        found,
+        text.starts(),
+        spent(model, found, report.context),
+        labelled,
+        told(found, labelled),
+        by_language,
+        timed,
     )
 
 

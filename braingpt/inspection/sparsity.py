@@ -1,9 +1,10 @@
 """What a model really leaves out, counted layer by layer while it reads a text.
 
-Every figure is a quotient of two counts that the layers make as they run (`model.recording()`), or of stored weights; nothing is taken
-from the recipe. A share of 100 % means no sparsity. "Computed" is the floating-point work done over that of the same shape done densely:
-only this share saves time. V1 silences columns and keys after computing them, so it is sparse and yet computes everything. What the recipe
-promises stands beside it (`promised`), and what the clock says is `achieved.py`'s matter.
+Every figure is a quotient of two counts that the layers make as they run (`model.recording()`), or of stored
+weights; nothing is taken from the recipe. A share of 100 % means no sparsity. "Computed" is the
+floating-point work done over that of the same shape done densely: only this share saves time. V1 silences
+columns and keys after computing them, so it is sparse and yet computes everything. What the recipe promises
+stands beside it (`promised`), and what the clock says is `achieved.py`'s matter.
 """
 
 import math
@@ -31,21 +32,31 @@ should need less, too.
 class LayerSparsity:
     """One layer, or the sum of several. Shares lie in 0..1; None where the layer has nothing of the kind."""
 
-    layer: int | None  # None: the sum over layers
+    # None: the sum over layers
+    layer: int | None
     mixer: str
     tokens: int
-    depth: float  # tokens that come as deep as this layer; of the sum: the mean share of layers a token goes through
-    attended: float | None  # of these, tokens that query
-    keys_kept: float | None  # query-key pairs that enter a softmax, of those causality allows
+    # tokens that come as deep as this layer; of the sum: the mean share of layers a token goes through
+    depth: float
+    # of these, tokens that query
+    attended: float | None
+    # query-key pairs that enter a softmax, of those causality allows
+    keys_kept: float | None
     dendrites_open: float | None
     columns_active: float | None
-    columns_dead: int | None  # columns that won no token of this text
-    load_entropy: float | None  # of the tokens won by each column, over that of an even load
+    # columns that won no token of this text
+    columns_dead: int | None
+    # of the tokens won by each column, over that of an even load
+    load_entropy: float | None
     neurons_fired: float | None
-    weights_zero: float | None  # of the weights that are multiplied with
-    two_four: float | None  # of the MLP's weights in fours along the input, those with two zeros or more
-    memory_reads: int  # of an associative memory, a head and token each
-    memory_writes: int  # of them, those that bound more than half of what was new
+    # of the weights that are multiplied with
+    weights_zero: float | None
+    # of the MLP's weights in fours along the input, those with two zeros or more
+    two_four: float | None
+    # of an associative memory, a head and token each
+    memory_reads: int
+    # of them, those that bound more than half of what was new
+    memory_writes: int
     computed: float | None
 
 
@@ -57,15 +68,27 @@ class Report:
     context: int
     layers: list[LayerSparsity]
     total: LayerSparsity
-    promised: dict[str, float | None]  # by the recipe and the closed forms, for the sum over layers
+    # by the recipe and the closed forms, for the sum over layers
+    promised: dict[str, float | None]
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
         return asdict(self)
 
 
-def inspect(model: nn.Module, tokenizer: Any, text: str, *, language: str | None = None, context: int = 256, rows: int = 8) -> Report:
-    """Count what `model` does on `text`, read in windows of `context` tokens. Raises UserError for an empty text."""
+def inspect(
+    model: nn.Module,
+    tokenizer: Any,
+    text: str,
+    *,
+    language: str | None = None,
+    context: int = 256,
+    rows: int = 8,
+) -> Report:
+    """Count what `model` does on `text`, read in windows of `context` tokens.
+
+    Raises UserError for an empty text.
+    """
     if not text.strip():
         raise UserError("the text is empty; there is nothing to look at")
     return inspect_ids(model, tokenizer.encode(text, language=language or "auto"), context=context, rows=rows)
@@ -83,16 +106,23 @@ def inspect_windows(model: nn.Module, windows: Sequence[Tensor]) -> Report:
     with eval_mode(model), model.recording() as records:
         for ids_BL in windows:
             ids_BL = ids_BL.to(model.device)
-            model(ids_BL, targets_BL=ids_BL)  # a loss in place of logits, which would be large
+            # a loss in place of logits, which would be large
+            model(ids_BL, targets_BL=ids_BL)
     weights = [_weights(block) for block in model.blocks]
-    layers = [_shares(record.layer, record.mixer, [record], [weight]) for record, weight in zip(records, weights, strict=True)]
+    layers = [
+        _shares(record.layer, record.mixer, [record], [weight])
+        for record, weight in zip(records, weights, strict=True)
+    ]
     tokens, longest = sum(window.numel() for window in windows), max(window.shape[1] for window in windows)
     dense = _dense(records) / tokens
-    return Report(tokens, longest, layers, _shares(None, "all", records, weights), promised(model, longest, dense))
+    return Report(
+        tokens, longest, layers, _shares(None, "all", records, weights), promised(model, longest, dense)
+    )
 
 
 def promised(model: nn.Module, context: int, dense: float) -> dict[str, float | None]:
-    """What the recipe and the closed forms say of the model, for windows of `context` tokens, under the names of `LayerSparsity`.
+    """What the recipe and the closed forms say of the model, for windows of `context` tokens, under the names
+    of `LayerSparsity`.
 
     None where they say nothing. `dense`: operations of the layers a token, all done densely.
     """
@@ -100,27 +130,36 @@ def promised(model: nn.Module, context: int, dense: float) -> dict[str, float | 
     columns, attention = getattr(config, "columns", None), getattr(config, "attention", None)
     attended = keys = None if attention and hasattr(attention, "rate") else 1.0
     if getattr(attention, "layers", ()):
-        attended, keys = attention.rate, attention.rate**2  # the chosen ones of the chosen ones
+        # the chosen ones of the chosen ones
+        attended, keys = attention.rate, attention.rate**2
     if hasattr(attention, "keep"):
         reach_1L = reach(None, context, context, torch.device("cpu"))
         keys = float(quotas(reach_1L, attention.keep, attention.floor).sum() / reach_1L.sum())
     shared = getattr(columns, "shared", 0)
     halved = sum(module.weight.numel() for module in model.modules() if isinstance(module, TwoFourLinear))
     arriving = model.arriving()
-    work = sum(s * (b.mixer.flops(max(1, s * context)) + b.mlp.flops()) for s, b in zip(arriving, model.blocks, strict=True))
+    work = sum(
+        s * (b.mixer.flops(max(1, s * context)) + b.mlp.flops())
+        for s, b in zip(arriving, model.blocks, strict=True)
+    )
     return {
         "depth": sum(arriving) / config.layers,
         "attended": attended,
         "keys_kept": keys,
         "columns_active": (columns.active + shared) / (columns.count + shared) if columns else None,
-        "weights_zero": halved / 2 / sum(p.numel() for block in model.blocks for p in block.parameters() if p.ndim >= 2),
+        "weights_zero": halved
+        / 2
+        / sum(p.numel() for block in model.blocks for p in block.parameters() if p.ndim >= 2),
         "two_four": 1.0 if halved else None,
         "computed": work / dense,
     }
 
 
 def windows_of(ids: list[int], context: int, rows: int) -> Iterator[Tensor]:
-    """(B, L) windows that hold every token once. No padding, which would be counted: the rest is a window of its own."""
+    """(B, L) windows that hold every token once.
+
+    No padding, which would be counted: the rest is a window of its own.
+    """
     whole = len(ids) // context * context
     if whole:
         yield from torch.tensor(ids[:whole]).view(-1, context).split(rows)
@@ -129,8 +168,8 @@ def windows_of(ids: list[int], context: int, rows: int) -> Iterator[Tensor]:
 
 
 def _weights(block: nn.Module) -> tuple[int, int, int, int]:
-    """Of a block's matrices, as they are multiplied with (after a 2:4 mask where there is one): zero weights, weights; and of its MLP's, in fours
-    along the input: those with two zeros or more, fours.
+    """Of a block's matrices, as they are multiplied with (after a 2:4 mask where there is one): zero weights,
+    weights; and of its MLP's, in fours along the input: those with two zeros or more, fours.
     """
     zero = total = kept = fours = 0
     with torch.inference_mode():
@@ -148,11 +187,15 @@ def _weights(block: nn.Module) -> tuple[int, int, int, int]:
     return zero, total, kept, fours
 
 
-def _shares(layer: int | None, mixer: str, records: list[Any], weights: list[tuple[int, ...]]) -> LayerSparsity:
+def _shares(
+    layer: int | None, mixer: str, records: list[Any], weights: list[tuple[int, ...]]
+) -> LayerSparsity:
     def share(part: str, whole: str) -> float | None:
         # a layer that has nothing of the kind (a Mamba mixer has no keys) takes no part in the sum either
         having = [record for record in records if getattr(record, whole)]
-        return sum(getattr(r, part) for r in having) / sum(getattr(r, whole) for r in having) if having else None
+        return (
+            sum(getattr(r, part) for r in having) / sum(getattr(r, whole) for r in having) if having else None
+        )
 
     attending = [record for record in records if record.keys_possible]
     tokens = sum(record.arrived for record in attending)
@@ -186,12 +229,18 @@ def _computed(records: list[Any]) -> float | None:
 
 
 def _dense(records: list[Any]) -> float:
-    """Work of dense layers that all tokens go through. A layer counts its dense work for the tokens that arrive."""
+    """Work of dense layers that all tokens go through.
+
+    A layer counts its dense work for the tokens that arrive.
+    """
     return sum(record.flops_dense * record.tokens / record.arrived for record in records if record.arrived)
 
 
 def _entropy(load_E: Tensor) -> float | None:
-    """Entropy of the load over ln(columns): 1 when all columns win equally often. None for a single column or no load."""
+    """Entropy of the load over ln(columns): 1 when all columns win equally often.
+
+    None for a single column or no load.
+    """
     if load_E.numel() < 2 or not load_E.any():
         return None
     share_E = load_E.double() / load_E.sum()

@@ -1,8 +1,10 @@
-"""What columns are for: how much the column that wins a token tells of the token's language, script, or place in the text.
+"""What columns are for: how much the column that wins a token tells of the token's language, script, or place
+in the text.
 
-Mutual information (Shannon 1948) between winning column and label, over (token, winner) pairs, as a share of the label's entropy: 0, the columns
-say nothing of it; 1, they say all. Finite counts alone give some, so the same is measured with the labels shuffled over the tokens; only what
-exceeds that is the columns'. Neighbouring tokens are alike, which shuffling does not keep: small excesses mean little.
+Mutual information (Shannon 1948) between winning column and label, over (token, winner) pairs, as a share of
+the label's entropy: 0, the columns say nothing of it; 1, they say all. Finite counts alone give some, so the
+same is measured with the labels shuffled over the tokens; only what exceeds that is the columns'.
+Neighbouring tokens are alike, which shuffling does not keep: small excesses mean little.
 
 Legend: N tokens, A winners a token, E columns, Y labels.
 """
@@ -19,13 +21,16 @@ from braingpt.inspection.trace import Trace
 from braingpt.tokenizer.language import split
 from braingpt.tokenizer.pieces import Piece, pieces
 
-PLACES = ("beginning", "middle", "end")  # thirds of a window
+# thirds of a window
+PLACES = ("beginning", "middle", "end")
 LABELS = ("language", "script", "place")
 
 
 @dataclass(frozen=True)
 class Told:
-    """By one layer, of one label: shares of the label's entropy, as it is and with the labels shuffled; and the entropy in bits."""
+    """By one layer, of one label: shares of the label's entropy, as it is and with the labels shuffled; and
+    the entropy in bits.
+    """
 
     layer: int
     label: str
@@ -34,8 +39,13 @@ class Told:
     entropy: float
 
 
-def labels(tokenizer: Any, windows: Sequence[Tensor], languages: Sequence[str | None]) -> dict[str, list[str]]:
-    """Language, script and place of each token of the windows (B, L). `languages`: of each window's text; None: told from the text itself."""
+def labels(
+    tokenizer: Any, windows: Sequence[Tensor], languages: Sequence[str | None]
+) -> dict[str, list[str]]:
+    """Language, script and place of each token of the windows (B, L).
+
+    `languages`: of each window's text; None: told from the text itself.
+    """
     found: dict[str, list[str]] = {label: [] for label in LABELS}
     for window_BL, language in zip(windows, languages, strict=True):
         for ids in window_BL.tolist():
@@ -48,7 +58,11 @@ def labels(tokenizer: Any, windows: Sequence[Tensor], languages: Sequence[str | 
 
 def _languages(shown: list[Piece]) -> list[str]:
     """Of each token: the language of the stretch of text it lies in, "?" where there is none to tell."""
-    by_character = [language or "?" for language, part in split("".join(p.text for p in shown if not p.special)) for _ in part]
+    by_character = [
+        language or "?"
+        for language, part in split("".join(p.text for p in shown if not p.special))
+        for _ in part
+    ]
     found, at = [], 0
     for piece in shown:
         last = at + (0 if piece.special else len(piece.text)) - 1
@@ -103,7 +117,9 @@ def information(winner_NA: Tensor, label_N: Tensor, columns: int, labels: int) -
 
 
 def loads(found: Trace, languages: list[str]) -> dict[str, list[list[float]]]:
-    """For each language the layers' rows of columns: the share of the language's tokens that each column wins, times E / A: 1 is an even load."""
+    """For each language the layers' rows of columns: the share of the language's tokens that each column
+    wins, times E / A: 1 is an even load.
+    """
     by_language = {}
     for language in dict.fromkeys(languages):
         here_N = torch.tensor([one == language for one in languages])
@@ -112,7 +128,11 @@ def loads(found: Trace, languages: list[str]) -> dict[str, list[list[float]]]:
 
 
 def _competing(found: Trace) -> list[tuple[Tensor, int]]:
-    return [(won_NA, columns) for won_NA, columns in zip(found.winners, found.columns, strict=True) if won_NA is not None]
+    return [
+        (won_NA, columns)
+        for won_NA, columns in zip(found.winners, found.columns, strict=True)
+        if won_NA is not None
+    ]
 
 
 def _load(winner_NA: Tensor, columns: int) -> list[float]:

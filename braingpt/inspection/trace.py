@@ -1,6 +1,9 @@
-"""What becomes of each token: how deep it goes, where it is chosen to attend, which columns win it. Seen from outside, by hooks.
+"""What becomes of each token: how deep it goes, where it is chosen to attend, which columns win it.
 
-The layers' own counters (`model.recording()`) know sums; this knows tokens, and takes nothing from those counters, so that each checks the other.
+Seen from outside, by hooks.
+
+The layers' own counters (`model.recording()`) know sums; this knows tokens, and takes nothing from those
+counters, so that each checks the other.
 
 Legend: B rows, L tokens of a row, N tokens of the text, A winners a token, E columns, D hidden.
 """
@@ -20,8 +23,11 @@ from braingpt.model.routing.token_selection import Selection, Selector
 
 @dataclass
 class Trace:
-    """arrived: (layers, N) whether the token came as deep. attended: (layers, N) whether it queried; all true where a mixer chooses none.
-    winners: of each layer (N, A), -1 where a token did not arrive; None for a layer without columns. columns: E of each layer, 0 for none.
+    """arrived: (layers, N) whether the token came as deep.
+
+    attended: (layers, N) whether it queried; all true where a mixer chooses none.
+    winners: of each layer (N, A), -1 where a token did not arrive; None for a layer without columns. columns:
+        E of each layer, 0 for none.
     """
 
     ids: list[int]
@@ -40,20 +46,27 @@ def trace(model: nn.Module, windows: Sequence[Tensor]) -> Trace:
     total = sum(window.numel() for window in windows)
     layers = len(model.blocks)
     found = Trace(
-        [], torch.zeros(layers, total, dtype=torch.bool), torch.ones(layers, total, dtype=torch.bool), [None] * layers, [0] * layers
+        [],
+        torch.zeros(layers, total, dtype=torch.bool),
+        torch.ones(layers, total, dtype=torch.bool),
+        [None] * layers,
+        [0] * layers,
     )
     with eval_mode(model), _following(model, found) as follower:
         for window_BL in windows:
             follower.begin(window_BL, len(found.ids))
             found.ids += window_BL.flatten().tolist()
-            model(window_BL.to(model.device), targets_BL=window_BL.to(model.device))  # a loss in place of logits, which would be large
+            # a loss in place of logits, which would be large
+            model(window_BL.to(model.device), targets_BL=window_BL.to(model.device))
             follower.end()
     found.attended &= found.arrived
     return found
 
 
 class _Follower:
-    """Knows which tokens are in the tensors that pass by now: those that an exit lets go on are packed, in their order."""
+    """Knows which tokens are in the tensors that pass by now: those that an exit lets go on are packed, in
+    their order.
+    """
 
     def __init__(self, model: nn.Module, found: Trace) -> None:
         self.model, self.found, self.token_BL, self.valid_BL = model, found, torch.empty(0), torch.empty(0)
@@ -64,7 +77,9 @@ class _Follower:
         self.valid_BL = torch.ones_like(self.token_BL, dtype=torch.bool)
 
     def end(self) -> None:
-        """Tokens of V1 that left early were computed on, in a whole sequence, but not changed: they count as gone no deeper."""
+        """Tokens of V1 that left early were computed on, in a whole sequence, but not changed: they count as
+        gone no deeper.
+        """
         early = self.model.early
         if early is not None and early.depths:
             (depth_BL,), (shape, first) = early.depths, self.window
@@ -125,18 +140,23 @@ def _following(model: nn.Module, found: Trace) -> Iterator[_Follower]:
 
 
 def spent(model: nn.Module, found: Trace, context: int) -> Tensor:
-    """(N,) the arithmetic of the layers spent on each token, over that on one that goes through all of them and attends wherever there is attention.
+    """(N,) the arithmetic of the layers spent on each token, over that on one that goes through all of them
+    and attends wherever there is attention.
 
-    Means over a window of `context` tokens where the cost of a layer depends on the place; the head, the same for all, is left out.
+    Means over a window of `context` tokens where the cost of a layer depends on the place; the head, the same
+    for all, is left out.
     """
     done_N, whole = torch.zeros(len(found.ids), dtype=torch.float64), 0.0
     for layer, block in enumerate(model.blocks):
         mixer, mlp = block.mixer, block.mlp.flops()
         if isinstance(getattr(mixer, "selector", None), Selector):
             choosing = 2 * mixer.selector.weight.numel()
-            attending = (mixer.flops(context) - choosing) / mixer.selector.rate  # of a chosen token: the mean over all is `rate` of it
+            # of a chosen token: the mean over all is `rate` of it
+            attending = (mixer.flops(context) - choosing) / mixer.selector.rate
         else:
             choosing, attending = 0.0, float(mixer.flops(context))
-        done_N += found.arrived[layer].double() * (mlp + choosing) + found.attended[layer].double() * attending
+        done_N += (
+            found.arrived[layer].double() * (mlp + choosing) + found.attended[layer].double() * attending
+        )
         whole += mlp + choosing + attending
     return done_N / whole

@@ -1,4 +1,5 @@
-"""Short causal depthwise convolution, as a sum of shifted products: on a CPU several times faster than torch's depthwise conv1d.
+"""Short causal depthwise convolution, as a sum of shifted products: on a CPU several times faster than
+torch's depthwise conv1d.
 
 Legend: B batch, L tokens, E channels, K taps, T tokens of a piece.
 """
@@ -14,26 +15,35 @@ from torch.autograd.function import once_differentiable
 from braingpt.kernels.pointwise import PIECE, is_short
 
 
-def causal_conv(x_BLE: Tensor, weight_EK: Tensor, past_BKE: Tensor | None = None, run_BL: Tensor | None = None) -> Tensor:
-    """y_t = sum over k of weight[:, K-1-k] x_{t-k}. `past` holds the K-1 inputs before x (zeros if absent); taps stay in their document."""
+def causal_conv(
+    x_BLE: Tensor, weight_EK: Tensor, past_BKE: Tensor | None = None, run_BL: Tensor | None = None
+) -> Tensor:
+    """y_t = sum over k of weight[:, K-1-k] x_{t-k}.
+
+    `past` holds the K-1 inputs before x (zeros if absent); taps stay in their document.
+    """
     taps, length = weight_EK.shape[1], x_BLE.shape[1]
     if past_BKE is None:
         past_BKE = x_BLE.new_zeros(x_BLE.shape[0], taps - 1, x_BLE.shape[2])
     window = torch.cat([past_BKE, x_BLE], 1)
-    if length == 1:  # a step of generation: fewer, smaller operations
+    # a step of generation: fewer, smaller operations
+    if length == 1:
         return (window * weight_EK.T).sum(1, keepdim=True)
     y_BLE = x_BLE * weight_EK[:, -1]
     for k in range(1, taps):
         tap = window[:, taps - 1 - k : taps - 1 - k + length] * weight_EK[:, taps - 1 - k]
         if run_BL is not None and length > k:
-            same = torch.cat([torch.ones_like(run_BL[:, :k], dtype=torch.bool), run_BL[:, k:] == run_BL[:, :-k]], 1)
+            same = torch.cat(
+                [torch.ones_like(run_BL[:, :k], dtype=torch.bool), run_BL[:, k:] == run_BL[:, :-k]], 1
+            )
             tap = tap * same[..., None]
         y_BLE = y_BLE + tap
     return y_BLE
 
 
 def carried(past_BKE: Tensor, x_BLE: Tensor, valid_BL: Tensor | None) -> Tensor:
-    """What the taps of the next call reach back to: the last K-1 real inputs of each row, those of `past` included.
+    """What the taps of the next call reach back to: the last K-1 real inputs of each row, those of `past`
+    included.
 
     Padding may stand on the left (as zeros, which count as nothing read) or on the right.
     """
@@ -42,13 +52,19 @@ def carried(past_BKE: Tensor, x_BLE: Tensor, valid_BL: Tensor | None) -> Tensor:
     if valid_BL is None:
         return window[:, window.shape[1] - taps :]
     places = torch.arange(1, x_BLE.shape[1] + 1, device=x_BLE.device)
-    end_B = (valid_BL * places).amax(1)  # after the last real input
+    # after the last real input
+    end_B = (valid_BL * places).amax(1)
     index = end_B[:, None] + torch.arange(taps, device=x_BLE.device)
     return window.gather(1, index[..., None].expand(-1, -1, x_BLE.shape[2]))
 
 
-def silu_conv(x_BLE: Tensor, weight_EK: Tensor, past_BKE: Tensor | None = None, run_BL: Tensor | None = None) -> Tensor:
-    """SiLU of `causal_conv`. While a CPU learns from whole rows it keeps nothing but x, and goes through memory once each way."""
+def silu_conv(
+    x_BLE: Tensor, weight_EK: Tensor, past_BKE: Tensor | None = None, run_BL: Tensor | None = None
+) -> Tensor:
+    """SiLU of `causal_conv`.
+
+    While a CPU learns from whole rows it keeps nothing but x, and goes through memory once each way.
+    """
     if past_BKE is None and run_BL is None and is_short(x_BLE):
         return _SiluConv.apply(x_BLE, weight_EK)
     return F.silu(causal_conv(x_BLE, weight_EK, past_BKE, run_BL))
@@ -73,12 +89,16 @@ class _SiluConv(torch.autograd.Function):
         weight_KE, taps = weight_EK.T.contiguous(), weight_EK.shape[1]
         grad_x, grad_weight_KE = grad_BLE.new_empty(x_BLE.shape), torch.zeros_like(weight_KE)
         for x_LE, grad_LE, grad_x_LE in zip(x_BLE, grad_BLE, grad_x, strict=True):
-            for start, end in _pieces(len(x_LE)):  # in order: gradients reach back to tokens before the piece
-                grad_TE = torch.ops.aten.silu_backward(grad_LE[start:end], _tapped(x_LE, weight_KE, start, end))
+            # in order: gradients reach back to tokens before the piece
+            for start, end in _pieces(len(x_LE)):
+                grad_TE = torch.ops.aten.silu_backward(
+                    grad_LE[start:end], _tapped(x_LE, weight_KE, start, end)
+                )
                 torch.mul(grad_TE, weight_KE[-1], out=grad_x_LE[start:end])
                 grad_weight_KE[-1] += (grad_TE * x_LE[start:end]).sum(0)
                 for k in range(1, taps):
-                    first = max(start, k)  # whose tap lies within the row
+                    # whose tap lies within the row
+                    first = max(start, k)
                     if first < end:
                         reaching = grad_TE[first - start :]
                         read = slice(first - k, end - k)

@@ -1,7 +1,8 @@
-"""Cross-entropy of a linear head without holding all logits: for a vocabulary of 16k they would outweigh the rest of a small model.
+"""Cross-entropy of a linear head without holding all logits: for a vocabulary of 16k they would outweigh the
+rest of a small model.
 
-The fused path makes logits for some tokens at a time, in one buffer, and turns them into gradients on the spot, so the backward pass has
-nothing left to compute.
+The fused path makes logits for some tokens at a time, in one buffer, and turns them into gradients on the
+spot, so the backward pass has nothing left to compute.
 
 Legend: N tokens, C tokens of one chunk, D width, V vocabulary.
 """
@@ -17,18 +18,24 @@ IGNORE = -100
 
 
 def _chunk(x_ND: Tensor, vocab: int) -> int:
-    """Tokens whose logits exist at once: on a CPU so many that laying the weight out for a product weighs little beside it, within 128 MB."""
+    """Tokens whose logits exist at once: on a CPU so many that laying the weight out for a product weighs
+    little beside it, within 128 MB.
+    """
     return 2048 if x_ND.is_cuda else min(1024, max(256, 2**25 // vocab))
 
 
 def reference(x_ND: Tensor, weight_VD: Tensor, target_N: Tensor, reduction: str = "mean") -> Tensor:
     """The definition, with all logits at once."""
-    loss_N = F.cross_entropy(F.linear(x_ND, weight_VD).to(_wide(x_ND)), target_N, ignore_index=IGNORE, reduction="none")
+    loss_N = F.cross_entropy(
+        F.linear(x_ND, weight_VD).to(_wide(x_ND)), target_N, ignore_index=IGNORE, reduction="none"
+    )
     return loss_N if reduction == "none" else loss_N.sum() / (target_N != IGNORE).sum().clamp(min=1)
 
 
 class _Fused(torch.autograd.Function):
-    """Mean loss; the gradients of the input and the weight are made in the forward pass and only scaled in the backward."""
+    """Mean loss; the gradients of the input and the weight are made in the forward pass and only scaled in
+    the backward.
+    """
 
     @staticmethod
     def forward(ctx, x_ND: Tensor, weight_VD: Tensor, target_N: Tensor) -> Tensor:
@@ -38,15 +45,17 @@ class _Fused(torch.autograd.Function):
         # One buffer for all chunks' logits, which become probabilities and gradients where they stand.
         chunk = min(_chunk(x_ND, len(weight_VD)), max(1, len(x_ND)))
         grad_x, buffer_CV = torch.empty_like(x_ND), x_ND.new_empty(chunk, len(weight_VD))
-        grad_weight = (torch.empty if wide == x_ND.dtype else torch.zeros)(weight_VD.shape, dtype=wide, device=x_ND.device)
+        grad_weight = (torch.empty if wide == x_ND.dtype else torch.zeros)(
+            weight_VD.shape, dtype=wide, device=x_ND.device
+        )
         total = torch.zeros((), dtype=wide, device=x_ND.device)
         chunks = zip(*(t.split(chunk) for t in (x_ND, target_N, counted_N, grad_x)), strict=True)
         for i, (x, target, counted, out) in enumerate(chunks):
             label = target.clamp(min=0)[:, None]
             grad = torch.mm(x, weight_VD.T, out=buffer_CV[: len(x)]).to(wide)
             torch.softmax(grad, -1, out=grad)
-            # A probability that underflows (below 1e-38) counts as 87 nats; its gradient is exact all the same.
-            # No dot product: autocast would round it to bfloat16.
+            # A probability that underflows (below 1e-38) counts as 87 nats; its gradient is exact all the
+            # same. No dot product: autocast would round it to bfloat16.
             total -= (grad.gather(1, label)[:, 0].clamp(min=torch.finfo(wide).tiny).log() * counted).sum()
             grad.scatter_add_(1, label, torch.full_like(label, -1, dtype=wide))
             grad = grad.to(x.dtype)
@@ -55,7 +64,8 @@ class _Fused(torch.autograd.Function):
             torch.mm(grad, weight_VD, out=out)
             out *= weight_of_C1
             if wide == x.dtype:
-                grad_weight.addmm_(grad.T, x * weight_of_C1, beta=min(i, 1))  # at 0 what lay there is not read
+                # at 0 what lay there is not read
+                grad_weight.addmm_(grad.T, x * weight_of_C1, beta=min(i, 1))
             else:
                 grad_weight += torch.mm(grad.T, x * weight_of_C1)
         ctx.gradients = grad_x, grad_weight.to(weight_VD.dtype)
@@ -65,8 +75,11 @@ class _Fused(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor, None]:
         if ctx.gradients is None:
-            raise RuntimeError("the gradients of this loss were given away by its first backward pass: compute the loss again")
-        (grad_x, grad_weight), ctx.gradients = ctx.gradients, None  # scaled where they stand: the weight's is as large as the head
+            raise RuntimeError(
+                "the gradients of this loss were given away by its first backward pass: compute the loss again"
+            )
+        # scaled where they stand: the weight's is as large as the head
+        (grad_x, grad_weight), ctx.gradients = ctx.gradients, None
         return grad_x.mul_(grad), grad_weight.mul_(grad), None
 
 
@@ -74,9 +87,13 @@ def _wide(x: Tensor) -> torch.dtype:
     return torch.promote_types(x.dtype, torch.float32)
 
 
-@torch.compiler.disable  # a loop of large products: compiling would only unroll it
-def linear_cross_entropy(x_ND: Tensor, weight_VD: Tensor, target_N: Tensor, reduction: str = "mean") -> Tensor:
-    """Cross-entropy in nats between `x @ weight.T` and the targets; `reduction` is "mean" over the targets that count, or "none".
+# a loop of large products: compiling would only unroll it
+@torch.compiler.disable
+def linear_cross_entropy(
+    x_ND: Tensor, weight_VD: Tensor, target_N: Tensor, reduction: str = "mean"
+) -> Tensor:
+    """Cross-entropy in nats between `x @ weight.T` and the targets; `reduction` is "mean" over the targets
+    that count, or "none".
 
     Targets of IGNORE (-100) count for nothing; with no target left the mean is 0.
     """

@@ -1,11 +1,14 @@
-"""The gated delta rule (Yang, Kautz & Hatamizadeh 2024, "Gated Delta Networks", sections 3.1 and 3.3): Hebbian writing that corrects its error.
+"""The gated delta rule (Yang, Kautz & Hatamizadeh 2024, "Gated Delta Networks", sections 3.1 and 3.3):
+Hebbian writing that corrects its error.
 
     S' = exp(g_t) S_{t-1}        u_t = beta_t (v_t - k_t S')        S_t = S' + k_t' u_t        y_t = q_t S_t
 
-A key that was bound before is bound anew: what S answers to k is read first, and only the difference to v is written. `recurrent` is the definition,
-one token at a time. `chunked` computes the same with matrix products: inside a chunk the u depend on each other through a unit lower triangular
-system (the WY form of the product of the (I - beta k'k)), which is solved once for what the values ask and once for what the state before answers.
-Everything is float32 (or float64), under autocast as well. A document's first token starts from a zero state: `run_BL` numbers the documents.
+A key that was bound before is bound anew: what S answers to k is read first, and only the difference to v is
+written. `recurrent` is the definition, one token at a time. `chunked` computes the same with matrix products:
+inside a chunk the u depend on each other through a unit lower triangular system (the WY form of the product
+of the (I - beta k'k)), which is solved once for what the values ask and once for what the state before
+answers. Everything is float32 (or float64), under autocast as well. A document's first token starts from a
+zero state: `run_BL` numbers the documents.
 
 Legend: B batch, L tokens, H heads, K channels of a key, V of a value, C chunks, Q tokens a chunk.
 """
@@ -28,7 +31,8 @@ def recurrent(
 ) -> tuple[Tensor, Tensor]:
     """Outputs (B, L, H, V) and the state after the last token, one token at a time.
 
-    `decay` is the logarithm g <= 0, beta lies in 0..1, keys have length 1 (or 0); a token of beta = 0 and g = 0 changes nothing.
+    `decay` is the logarithm g <= 0, beta lies in 0..1, keys have length 1 (or 0); a token of beta = 0 and g =
+    0 changes nothing.
     """
     outputs, state = [], state_BHKV
     for t in range(q_BLHK.shape[1]):
@@ -39,13 +43,17 @@ def recurrent(
     return torch.stack(outputs, 1), state
 
 
-def step(q_BHK: Tensor, k_BHK: Tensor, v_BHV: Tensor, beta_BH: Tensor, decay_BH: Tensor, state_BHKV: Tensor) -> tuple[Tensor, Tensor]:
+def step(
+    q_BHK: Tensor, k_BHK: Tensor, v_BHV: Tensor, beta_BH: Tensor, decay_BH: Tensor, state_BHKV: Tensor
+) -> tuple[Tensor, Tensor]:
     """One token: output (B, H, V) and the new state."""
     dtype, wide = v_BHV.dtype, state_BHKV.dtype
     q_BHK, k_BHK, v_BHV = q_BHK.to(wide), k_BHK.to(wide), v_BHV.to(wide)
     with torch.autocast(q_BHK.device.type, enabled=False):
         state_BHKV = decay_BH.to(wide).exp()[..., None, None] * state_BHKV
-        error_BHV = beta_BH.to(wide)[..., None] * (v_BHV - torch.matmul(k_BHK[..., None, :], state_BHKV).squeeze(-2))
+        error_BHV = beta_BH.to(wide)[..., None] * (
+            v_BHV - torch.matmul(k_BHK[..., None, :], state_BHKV).squeeze(-2)
+        )
         state_BHKV = state_BHKV + torch.matmul(k_BHK[..., None], error_BHV[..., None, :])
         return torch.matmul(q_BHK[..., None, :], state_BHKV).squeeze(-2).to(dtype), state_BHKV
 
@@ -60,24 +68,36 @@ def chunked(
     run_BL: Tensor | None = None,
     chunk: int = 64,
 ) -> tuple[Tensor, Tensor]:
-    """As `recurrent`, with L padded to whole chunks by tokens that change nothing. Differentiable in all tensors."""
+    """As `recurrent`, with L padded to whole chunks by tokens that change nothing.
+
+    Differentiable in all tensors.
+    """
     batch, length, _, _ = q_BLHK.shape
     dtype, wide, chunk = v_BLHV.dtype, state_BHKV.dtype, min(chunk, length)
     pad = -length % chunk
 
-    def cut(x: Tensor) -> Tensor:  # (B, L, H, ...) to (B, H, C, Q, ...)
+    # (B, L, H, ...) to (B, H, C, Q, ...)
+    def cut(x: Tensor) -> Tensor:
         x = F.pad(x.to(wide), (0, 0) * (x.ndim - 2) + (0, pad)) if pad else x.to(wide)
         return x.unflatten(1, (-1, chunk)).movedim(3, 1)
 
     with torch.autocast(q_BLHK.device.type, enabled=False):
-        q, k, v, beta, decay = (cut(x) for x in (q_BLHK, k_BLHK, v_BLHV, beta_BLH[..., None], decay_BLH[..., None]))
-        decay_BHCQ = decay.squeeze(-1).cumsum(-1)  # log of the decay from the chunk's start through each token
+        q, k, v, beta, decay = (
+            cut(x) for x in (q_BLHK, k_BLHK, v_BLHV, beta_BLH[..., None], decay_BLH[..., None])
+        )
+        # log of the decay from the chunk's start through each token
+        decay_BHCQ = decay.squeeze(-1).cumsum(-1)
         allowed = torch.ones(chunk, chunk, dtype=torch.bool, device=q.device).tril()
-        from_start, to_end, survives = decay_BHCQ.exp(), (decay_BHCQ[..., -1:] - decay_BHCQ).exp(), decay_BHCQ[..., -1].exp()
+        from_start, to_end, survives = (
+            decay_BHCQ.exp(),
+            (decay_BHCQ[..., -1:] - decay_BHCQ).exp(),
+            decay_BHCQ[..., -1].exp(),
+        )
         if run_BL is not None:
             run_BCQ = torch.cat([run_BL, run_BL[:, -1:].expand(-1, pad)], 1).view(batch, -1, chunk)
             last_BC = run_BCQ[..., -1]
-            before_BC = torch.cat([run_BL[:, :1], last_BC[:, :-1]], 1)  # a state handed in belongs to the first document
+            # a state handed in belongs to the first document
+            before_BC = torch.cat([run_BL[:, :1], last_BC[:, :-1]], 1)
             allowed = (allowed & (run_BCQ[..., :, None] == run_BCQ[..., None, :]))[:, None]
             from_start = from_start * (run_BCQ == before_BC[..., None])[:, None]
             to_end = to_end * (run_BCQ == last_BC[..., None])[:, None]
@@ -85,7 +105,8 @@ def chunked(
         span_BHCQQ = decay_BHCQ[..., :, None] - decay_BHCQ[..., None, :]
         weight_BHCQQ = span_BHCQQ.masked_fill(~allowed, float("-inf")).exp()
 
-        # (I + strict lower part of beta_i exp(g_i - g_j) k_i . k_j) u = beta (v - exp(g) k S), with S the state before the chunk.
+        # (I + strict lower part of beta_i exp(g_i - g_j) k_i . k_j) u = beta (v - exp(g) k S), with S the
+        # state before the chunk.
         system_BHCQQ = (beta * weight_BHCQQ * torch.matmul(k, k.mT)).tril(-1)
         asked = torch.cat([beta * v, beta * from_start[..., None] * k], -1)
         solved = torch.linalg.solve_triangular(system_BHCQQ, asked, upper=False, unitriangular=True)
@@ -103,7 +124,10 @@ def chunked(
 
 
 def flops(keys: int, values: int, chunk: int) -> int:
-    """Operations of one head a token: in chunks of `chunk` tokens, or by `step` for a chunk of 1. The triangular solve is among them."""
+    """Operations of one head a token: in chunks of `chunk` tokens, or by `step` for a chunk of 1.
+
+    The triangular solve is among them.
+    """
     if chunk == 1:
         return 6 * keys * values
     return 6 * keys * values + 2 * chunk * (2 * keys + values) + chunk * (keys + values)

@@ -1,7 +1,8 @@
 """Which implementation of an operation runs, and why: one rule, visible in `braingpt doctor`.
 
-Each operation names its paths from fastest to reference. The first that can run here, and takes the tensor at hand, runs.
-`BRAINGPT_KERNELS=torch` forces all references, `BRAINGPT_KERNELS=scan=fla` (several parted by commas) a path by name, to compare them.
+Each operation names its paths from fastest to reference. The first that can run here, and takes the tensor at
+hand, runs. `BRAINGPT_KERNELS=torch` forces all references, `BRAINGPT_KERNELS=scan=fla` (several parted by
+commas) a path by name, to compare them.
 """
 
 import os
@@ -16,8 +17,10 @@ class Backend(NamedTuple):
     """One way to compute an operation."""
 
     name: str
-    unavailable_reason: Callable[[], str | None]  # why it cannot run on this machine (None: it can)
-    supports: Callable[[Tensor], bool] = lambda _: True  # whether it is for tensors of this device and type
+    # why it cannot run on this machine (None: it can)
+    unavailable_reason: Callable[[], str | None]
+    # whether it is for tensors of this device and type
+    supports: Callable[[Tensor], bool] = lambda _: True
 
 
 _OPERATIONS: dict[str, list[Backend]] = {}
@@ -28,14 +31,19 @@ def anywhere() -> None:
 
 
 def forced_by_env(operation: str) -> str | None:
-    """The path of the operation that BRAINGPT_KERNELS asks for, if it does. Raises ValueError if there is none of that name."""
+    """The path of the operation that BRAINGPT_KERNELS asks for, if it does.
+
+    Raises ValueError if there is none of that name.
+    """
     wanted = os.environ.get("BRAINGPT_KERNELS", "")
     names = [path.name for path in _OPERATIONS[operation]]
     if wanted == "torch":
         return names[-1]
     name = dict(part.partition("=")[::2] for part in wanted.split(",")).get(operation)
     if name is not None and name not in names:
-        raise ValueError(f"BRAINGPT_KERNELS asks for {operation}={name}; the paths of {operation} are {', '.join(names)}")
+        raise ValueError(
+            f"BRAINGPT_KERNELS asks for {operation}={name}; the paths of {operation} are {', '.join(names)}"
+        )
     return name
 
 
@@ -49,10 +57,15 @@ def select(operation: str, tensor: Tensor | None = None) -> str:
     if (name := forced_by_env(operation)) is not None:
         return name
     here = _runnable(operation)
-    return next(path.name for path in _OPERATIONS[operation] if path.name in here and (tensor is None or path.supports(tensor)))
+    return next(
+        path.name
+        for path in _OPERATIONS[operation]
+        if path.name in here and (tensor is None or path.supports(tensor))
+    )
 
 
-@torch.compiler.assume_constant_result  # looking for libraries is nothing torch.compile could trace
+# looking for libraries is nothing torch.compile could trace
+@torch.compiler.assume_constant_result
 def _runnable(operation: str) -> tuple[str, ...]:
     """Names of the operation's paths that this machine can run."""
     return tuple(path.name for path in _OPERATIONS[operation] if path.unavailable_reason() is None)
@@ -65,9 +78,7 @@ def wrong_choice() -> str | None:
     for part in wanted.split(",") if wanted not in ("", "torch") else ():
         operation, _, name = part.partition("=")
         if operation not in _OPERATIONS:
-            return (
-                f"BRAINGPT_KERNELS asks for '{part}'; it is torch, or OPERATION=PATH with an operation of {', '.join(sorted(_OPERATIONS))}"
-            )
+            return f"BRAINGPT_KERNELS asks for '{part}'; it is torch, or OPERATION=PATH with an operation of {', '.join(sorted(_OPERATIONS))}"
         paths = [path.name for path in _OPERATIONS[operation]]
         if name not in paths:
             return f"BRAINGPT_KERNELS asks for {operation}={name}; the paths of {operation} are {', '.join(paths)}"
@@ -84,7 +95,11 @@ def report() -> list[dict[str, Any]]:
     rows = []
     for operation, paths in sorted(_OPERATIONS.items()):
         runs = select(operation)
-        ahead = f"BRAINGPT_KERNELS={os.environ['BRAINGPT_KERNELS']} is set" if forced_by_env(operation) else f"{runs} comes first"
+        ahead = (
+            f"BRAINGPT_KERNELS={os.environ['BRAINGPT_KERNELS']} is set"
+            if forced_by_env(operation)
+            else f"{runs} comes first"
+        )
         others = {path.name: path.unavailable_reason() or ahead for path in paths if path.name != runs}
         rows.append({"operation": operation, "runs": runs, "others": others})
     return rows

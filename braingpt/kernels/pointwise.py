@@ -1,9 +1,12 @@
-"""Norm, activation and rotation with backward passes of their own, for a CPU that runs one operation at a time.
+"""Norm, activation and rotation with backward passes of their own, for a CPU that runs one operation at a
+time.
 
-Autograd's chains for these read and write their tensors two to four times as often as needed: half of what a small transformer's step spends
-outside matrix products. One CPU core, forward and backward, 1,024 tokens: squared ReLU of 2,560 neurons 22.1 -> 6.5 ms, norm of width 640
-4.4 -> 2.9 ms, norm of ten heads of 64 channels 4.7 -> 2.2 ms. torch.compile fuses all of it and takes the references; so does the norm on a GPU, which
-has a fused one, and in half precision, where it needs float32 inside.
+Autograd's chains for these read and write their tensors two to four times as often as needed: half of what a
+small transformer's step spends outside matrix products. One CPU core, forward and backward, 1,024 tokens:
+squared ReLU of 2,560 neurons 22.1 -> 6.5 ms, norm of width 640
+4.4 -> 2.9 ms, norm of ten heads of 64 channels 4.7 -> 2.2 ms. torch.compile fuses all of it and takes the
+references; so does the norm on a GPU, which has a fused one, and in half precision, where it needs float32
+inside.
 """
 
 from collections.abc import Sequence
@@ -17,7 +20,8 @@ from torch.autograd.function import once_differentiable
 from braingpt.kernels import dispatch
 
 EPSILON = 1e-6
-PIECE = 128  # rows at a time, where several operations follow each other on what should stay in the cache
+# rows at a time, where several operations follow each other on what should stay in the cache
+PIECE = 128
 
 
 def rms_norm(x: Tensor) -> Tensor:
@@ -30,11 +34,15 @@ def squared_relu(x: Tensor) -> Tensor:
     if _learning(x):
         return _SquaredReLU.apply(x)
     positive = F.relu(x)
-    return positive * positive  # `square` would be done in float32 under autocast, in twice the memory
+    # `square` would be done in float32 under autocast, in twice the memory
+    return positive * positive
 
 
 def gated_norm(y_BLI: Tensor, x_BLI: Tensor, skip_I: Tensor, z_BLI: Tensor, scale_I: Tensor) -> Tensor:
-    """rms_norm((y + skip x) silu(z)) scale: how Mamba-2 ends (Dao & Gu 2024, section 7). The short path keeps its arguments and nothing else."""
+    """rms_norm((y + skip x) silu(z)) scale: how Mamba-2 ends (Dao & Gu 2024, section 7).
+
+    The short path keeps its arguments and nothing else.
+    """
     if is_short(y_BLI):
         return _GatedNorm.apply(y_BLI, x_BLI, skip_I, z_BLI, scale_I)
     return rms_norm((y_BLI + skip_I * x_BLI) * F.silu(z_BLI)) * scale_I
@@ -42,11 +50,18 @@ def gated_norm(y_BLI: Tensor, x_BLI: Tensor, skip_I: Tensor, z_BLI: Tensor, scal
 
 def _learning(x: Tensor) -> bool:
     """Whether the paths below serve: they save work only where there is a backward pass."""
-    return not torch.compiler.is_compiling() and torch.is_grad_enabled() and x.requires_grad and dispatch.select("pointwise") != "torch"
+    return (
+        not torch.compiler.is_compiling()
+        and torch.is_grad_enabled()
+        and x.requires_grad
+        and dispatch.select("pointwise") != "torch"
+    )
 
 
 def is_short(x: Tensor) -> bool:
-    """Whether a CPU learns eagerly from x, in a precision that needs no other inside: then the short backward passes serve."""
+    """Whether a CPU learns eagerly from x, in a precision that needs no other inside: then the short backward
+    passes serve.
+    """
     return x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64) and _learning(x)
 
 
@@ -97,7 +112,9 @@ class _GatedNorm(torch.autograd.Function):
         y, x, skip_I, z, scale_I = ctx.saved_tensors
         grads = [grad.new_empty(t.shape) for t in (y, x, z)]
         grad_skip_I, grad_scale_I = torch.zeros_like(skip_I), torch.zeros_like(scale_I)
-        for y_, x_, z_, g, grad_y, grad_x, grad_z in zip(*(_pieces(t) for t in (y, x, z, grad, *grads)), strict=True):
+        for y_, x_, z_, g, grad_y, grad_x, grad_z in zip(
+            *(_pieces(t) for t in (y, x, z, grad, *grads)), strict=True
+        ):
             both, gate, normed, over_rms = _gated(y_, x_, z_, skip_I)
             normed.mul_(over_rms)
             grad_scale_I += (g * normed).sum(0)
@@ -124,7 +141,9 @@ def _gated(y: Tensor, x: Tensor, z: Tensor, skip_I: Tensor) -> tuple[Tensor, Ten
 
 def _over_rms(x: Tensor) -> Tensor:
     """One over the root mean square along the last dimension."""
-    return torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_().div_(x.shape[-1]).add_(EPSILON).rsqrt_()
+    return (
+        torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_().div_(x.shape[-1]).add_(EPSILON).rsqrt_()
+    )
 
 
 dispatch.register("pointwise", ("short backward", lambda: None), ("torch", lambda: None))

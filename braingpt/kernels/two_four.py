@@ -1,7 +1,10 @@
-"""2:4 structured weights: of every four weights along the input, the two largest stay (Zhou et al. 2021, SR-STE).
+"""2:4 structured weights: of every four weights along the input, the two largest stay (Zhou et al.
 
-Ampere and later GPUs multiply such matrices in compressed form; everywhere else they are ordinary matrices with half their entries zero.
-Whether the sparse product is worth it depends on the shape, so each shape is timed once (`gain`), and stays dense below `LEAST_GAIN`.
+2021, SR-STE).
+
+Ampere and later GPUs multiply such matrices in compressed form; everywhere else they are ordinary matrices
+with half their entries zero. Whether the sparse product is worth it depends on the shape, so each shape is
+timed once (`gain`), and stays dense below `LEAST_GAIN`.
 
 Legend: O outputs, I inputs, N rows that are multiplied.
 """
@@ -16,13 +19,16 @@ from torch import Tensor
 
 from braingpt.kernels import dispatch
 
-LEAST_GAIN = 1.05  # dense time over sparse time from which the sparse product is used
-ROUNDS = 20  # products a timing
+# dense time over sparse time from which the sparse product is used
+LEAST_GAIN = 1.05
+# products a timing
+ROUNDS = 20
 PAIRS = tuple(itertools.combinations(range(4), 2))
 
 
 def two_four_mask(weight_OI: Tensor) -> Tensor:
-    """True for the two largest magnitudes of each group of four along the last dimension (a multiple of 4); of equals the first.
+    """True for the two largest magnitudes of each group of four along the last dimension (a multiple of 4);
+    of equals the first.
 
     By six comparisons, whose outcome names one of 64 masks. A `topk` takes eight times as long on a CPU.
     """
@@ -30,12 +36,19 @@ def two_four_mask(weight_OI: Tensor) -> Tensor:
     outcome = torch.zeros_like(four[0], dtype=torch.uint8)
     for bit, (one, other) in enumerate(PAIRS):
         outcome.add_((four[one] >= four[other]).view(torch.uint8), alpha=1 << bit)
-    return _masks(weight_OI.device).index_select(0, outcome.flatten().int()).view(torch.bool).view(weight_OI.shape)
+    return (
+        _masks(weight_OI.device)
+        .index_select(0, outcome.flatten().int())
+        .view(torch.bool)
+        .view(weight_OI.shape)
+    )
 
 
 @functools.cache
 def _masks(device: torch.device) -> Tensor:
-    """(64,) by the outcome of six comparisons, bit by bit in the order of `PAIRS`: the mask's four bytes as one int32. Who wins two of three stays."""
+    """(64,) by the outcome of six comparisons, bit by bit in the order of `PAIRS`: the mask's four bytes as
+    one int32. Who wins two of three stays.
+    """
     won_64x6 = torch.arange(64, device="cpu").unsqueeze(1) >> torch.arange(6, device="cpu") & 1
     wins_64x4 = torch.zeros(64, 4, dtype=torch.long, device="cpu")
     for bit, (one, other) in enumerate(PAIRS):
@@ -45,7 +58,10 @@ def _masks(device: torch.device) -> Tensor:
 
 
 class _StraightThrough(torch.autograd.Function):
-    """Forward: masked weight. Backward: the gradient reaches every weight, and pruned ones decay toward zero (SR-STE, eq. 9)."""
+    """Forward: masked weight.
+
+    Backward: the gradient reaches every weight, and pruned ones decay toward zero (SR-STE, eq. 9).
+    """
 
     @staticmethod
     def forward(ctx, weight: Tensor, mask: Tensor, decay: float) -> Tensor:
@@ -67,7 +83,8 @@ def masked_weight(weight_OI: Tensor, mask_OI: Tensor, decay: float = 2e-4) -> Te
 
 
 def compress(weight_OI: Tensor, mask_OI: Tensor) -> tuple[Tensor, Tensor]:
-    """The kept weights (O, I / 2), and in one byte for every eight inputs where they stood: two places of two bits for each four.
+    """The kept weights (O, I / 2), and in one byte for every eight inputs where they stood: two places of two
+    bits for each four.
 
     17 bits a weight in float32 and 9 in bfloat16. The mask must keep two of every four.
     """
@@ -95,18 +112,25 @@ def why_no_sparse_cores() -> str | None:
         return "needs a GPU"
     if torch.cuda.get_device_capability() < (8, 0):
         return "needs a GPU of compute capability 8.0 or later"
-    return None if hasattr(torch.sparse, "to_sparse_semi_structured") else f"torch {torch.__version__} lacks it"
+    return (
+        None if hasattr(torch.sparse, "to_sparse_semi_structured") else f"torch {torch.__version__} lacks it"
+    )
 
 
 def _for_sparse_cores(x: Tensor) -> bool:
-    """float32 would be rounded to TF32 by the sparse product, so it is taken only where the process allows that."""
+    """float32 would be rounded to TF32 by the sparse product, so it is taken only where the process allows
+    that.
+    """
     return x.is_cuda and (
-        x.dtype in (torch.bfloat16, torch.float16) or (x.dtype == torch.float32 and torch.backends.cuda.matmul.allow_tf32)
+        x.dtype in (torch.bfloat16, torch.float16)
+        or (x.dtype == torch.float32 and torch.backends.cuda.matmul.allow_tf32)
     )
 
 
 def sparse_pays(rows: int, shape: tuple[int, int], dtype: torch.dtype, device: torch.device) -> bool:
-    """Whether so many rows are multiplied at least `LEAST_GAIN` times as fast with the compressed weight; rows are rounded up to a power of two."""
+    """Whether so many rows are multiplied at least `LEAST_GAIN` times as fast with the compressed weight;
+    rows are rounded up to a power of two.
+    """
     if dispatch.select("two_four", torch.empty(0, dtype=dtype, device=device)) == "torch":
         return False
     return gain(1 << max(rows - 1, 0).bit_length(), shape, dtype, device) >= LEAST_GAIN
@@ -124,7 +148,8 @@ def gain(rows: int, shape: tuple[int, int], dtype: torch.dtype, device: torch.de
     except (RuntimeError, NotImplementedError):
         return 0.0
     spent = {True: [], False: []}
-    for _ in range(3):  # in turns; the least of each
+    # in turns; the least of each
+    for _ in range(3):
         for is_sparse, weight in ((False, weight_OI), (True, sparse)):
             spent[is_sparse].append(_seconds(x_NI, weight))
     return min(spent[False]) / min(spent[True])
@@ -140,4 +165,6 @@ def _seconds(x_NI: Tensor, weight: Tensor) -> float:
     return time.perf_counter() - began
 
 
-dispatch.register("two_four", ("sparse tensor cores", why_no_sparse_cores, _for_sparse_cores), ("torch", dispatch.anywhere))
+dispatch.register(
+    "two_four", ("sparse tensor cores", why_no_sparse_cores, _for_sparse_cores), ("torch", dispatch.anywhere)
+)

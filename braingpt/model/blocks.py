@@ -25,26 +25,33 @@ class Block(nn.Module):
     def __init__(self, mixer: nn.Module, mlp: nn.Module) -> None:
         super().__init__()
         self.mixer, self.mlp = mixer, mlp
-        self._fast: Callable[..., Tensor] | None = None  # the compiled step of generation
-        self._learning: Callable[..., Tensor] | None = None  # and all else, compiled
+        # the compiled step of generation
+        self._fast: Callable[..., Tensor] | None = None
+        # and all else, compiled
+        self._learning: Callable[..., Tensor] | None = None
 
     def compile_step(self, backend: str) -> None:
         """Compile the step of one row with a state, when it first comes."""
         if isinstance(self.mixer, SelectiveAttention):
-            passed_by, chosen = compiled_piece(self._passed_by, backend), compiled_piece(self._chosen, backend)
+            passed_by, chosen = (
+                compiled_piece(self._passed_by, backend),
+                compiled_piece(self._chosen, backend),
+            )
             self._fast = partial(self._step_of_selective, passed_by, chosen)
         else:
             self._fast = compiled_piece(self._whole, backend)
 
     def compile_whole(self, backend: str) -> None:
         """Compile everything else: training. Blocks of one kind share what is compiled."""
-        if isinstance(self.mixer, SelectiveAttention):  # what it does follows the data
+        # what it does follows the data
+        if isinstance(self.mixer, SelectiveAttention):
             self.mixer.forward = torch.compiler.disable(self.mixer.forward)
         self._learning = compiled_piece(self._whole, backend)
 
     def forward(self, x_BLD: Tensor, layout: Layout, state=None) -> Tensor:
         one = state is not None and x_BLD.shape[:2] == (1, 1) and layout.valid is None
-        fast = None if self.mixer.record is not None else self._fast if one else self._learning  # counting looks at numbers
+        # counting looks at numbers
+        fast = None if self.mixer.record is not None else self._fast if one else self._learning
         return (fast or self._whole)(x_BLD, layout, state)
 
     def _whole(self, x_BLD: Tensor, layout: Layout, state: Any) -> Tensor:
@@ -52,8 +59,12 @@ class Block(nn.Module):
         normed = rms_norm(x_BLD)
         return x_BLD + (self.mlp(normed) if isinstance(self.mlp, MLP) else self.mlp(normed, layout.valid))
 
-    def _step_of_selective(self, passed_by: Callable, chosen: Callable, x_BLD: Tensor, layout: Layout, state: Any) -> Tensor:
-        """One compiled piece asks whether attention chooses the token and computes what the block gives where it does not, nine times out of ten."""
+    def _step_of_selective(
+        self, passed_by: Callable, chosen: Callable, x_BLD: Tensor, layout: Layout, state: Any
+    ) -> Tensor:
+        """One compiled piece asks whether attention chooses the token and computes what the block gives where
+        it does not, nine times out of ten.
+        """
         score_BL, is_chosen, y_BLD = passed_by(x_BLD)
         if not is_chosen:
             return y_BLD
@@ -74,7 +85,10 @@ class Block(nn.Module):
 
 def dense_block(config: DenseConfig, layer: int) -> Block:
     """Full attention and a dense MLP."""
-    return Block(Attention(config.hidden, config.heads, config.rope_base, config.kv_heads), MLP(config.hidden, config.mlp))
+    return Block(
+        Attention(config.hidden, config.heads, config.rope_base, config.kv_heads),
+        MLP(config.hidden, config.mlp),
+    )
 
 
 def v1_block(config: V1Config, layer: int) -> Block:
@@ -84,9 +98,13 @@ def v1_block(config: V1Config, layer: int) -> Block:
 
 
 def v2_block(config: V2Config, layer: int) -> Block:
-    """Mamba-2, or selective attention or the delta-rule memory in the layers named for them, and sparse columns."""
+    """Mamba-2, or selective attention or the delta-rule memory in the layers named for them, and sparse
+    columns.
+    """
     if layer in config.attention.layers:
-        mixer = SelectiveAttention(config.hidden, config.heads, config.rope_base, config.attention.rate, config.attention.kv_heads)
+        mixer = SelectiveAttention(
+            config.hidden, config.heads, config.rope_base, config.attention.rate, config.attention.kv_heads
+        )
     elif layer in config.memory.layers:
         mixer = DeltaMemory(config.hidden, config.memory)
     else:

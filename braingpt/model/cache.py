@@ -1,4 +1,5 @@
-"""What attention remembers between calls: keys and values, grown by doubling so that appending costs amortised constant time.
+"""What attention remembers between calls: keys and values, grown by doubling so that appending costs
+amortised constant time.
 
 Legend: B batch, H heads, L new tokens, T cached tokens, K channels a head.
 """
@@ -8,7 +9,9 @@ from torch import Tensor
 
 
 class KVCache:
-    """Keys and values of every token, rows in step with each other; `valid` marks left padding once there is any."""
+    """Keys and values of every token, rows in step with each other; `valid` marks left padding once there is
+    any.
+    """
 
     def __init__(self) -> None:
         self.k: Tensor | None = None
@@ -53,7 +56,10 @@ class KVCache:
 
 
 class SomeRows:
-    """A cache as a few rows of the batch see it, with room reserved for their next tokens. Reading copies these rows."""
+    """A cache as a few rows of the batch see it, with room reserved for their next tokens.
+
+    Reading copies these rows.
+    """
 
     def __init__(self, cache: KVCache, row: Tensor) -> None:
         self.cache, self.row = cache, row
@@ -77,7 +83,9 @@ class PackedCache:
         self.longest = 0
 
     def append(self, k_BHCK: Tensor, v_BHCK: Tensor, count_B: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Store the first `count` of the new entries of each row; return keys, values and, for each new entry, its slot (B, C)."""
+        """Store the first `count` of the new entries of each row; return keys, values and, for each new
+        entry, its slot (B, C).
+        """
         new = k_BHCK.shape[2]
         self.k, self.v = _room(self.k, k_BHCK, self.longest + new), _room(self.v, v_BHCK, self.longest + new)
         slot_BC = self.count_B[:, None] + torch.arange(new, device=k_BHCK.device)
@@ -91,7 +99,9 @@ class PackedCache:
         return self.k[:, :, :reach], self.v[:, :, :reach], slot_BC
 
     def make_room(self) -> None:
-        """Grow now where one more entry would not fit, or just so: for a compiler growing, and reading a store that is full, are forms of their own."""
+        """Grow now where one more entry would not fit, or just so: for a compiler growing, and reading a
+        store that is full, are forms of their own.
+        """
         if self.k is not None:
             self.k, self.v = (_room(store, store, self.longest + 2) for store in (self.k, self.v))
 
@@ -106,7 +116,11 @@ class PackedCache:
 
     def bytes(self) -> int:
         """Bytes in use, over the whole batch."""
-        return 0 if self.k is None else 2 * int(self.count_B.sum()) * self.k.shape[1] * self.k.shape[3] * self.k.element_size()
+        return (
+            0
+            if self.k is None
+            else 2 * int(self.count_B.sum()) * self.k.shape[1] * self.k.shape[3] * self.k.element_size()
+        )
 
 
 def _room(store: Tensor | None, like_BHLK: Tensor, length: int) -> Tensor:

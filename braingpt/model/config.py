@@ -1,6 +1,7 @@
 """Shapes of the three architectures, checked. Plain settings: nothing here imports torch.
 
-Every setting is read by the model it belongs to; an unknown key is refused. Sizes are counted in neurons, tokens and layers.
+Every setting is read by the model it belongs to; an unknown key is refused. Sizes are counted in neurons,
+tokens and layers.
 """
 
 import math
@@ -8,7 +9,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-VOCAB = 16_448  # 16,384 byte-pair entries and 64 special tokens: a multiple of 64, and it fits uint16
+# 16,384 byte-pair entries and 64 special tokens: a multiple of 64, and it fits uint16
+VOCAB = 16_448
 
 
 class Settings(BaseModel):
@@ -20,7 +22,8 @@ class Settings(BaseModel):
 class Shell(Settings):
     """What all architectures share: embedding, `layers` blocks of width `hidden`, tied head."""
 
-    layers: int = Field(ge=1, le=1024)  # upper bounds catch slips of the hand, which would be built for hours
+    # upper bounds catch slips of the hand, which would be built for hours
+    layers: int = Field(ge=1, le=1024)
     hidden: int = Field(ge=8, le=65_536)
     heads: int = Field(ge=1)
     vocab: int = Field(VOCAB, ge=2, le=65_536)
@@ -29,7 +32,9 @@ class Shell(Settings):
     @model_validator(mode="after")
     def _heads_divide(self) -> "Shell":
         if self.hidden % self.heads or (self.hidden // self.heads) % 2:
-            raise ValueError(f"model.hidden ({self.hidden}) must be an even multiple of model.heads ({self.heads})")
+            raise ValueError(
+                f"model.hidden ({self.hidden}) must be an even multiple of model.heads ({self.heads})"
+            )
         return self
 
     @property
@@ -44,9 +49,11 @@ def _check_kv_heads(heads: int, kv_heads: int | None, key: str) -> None:
 
 
 class DenseConfig(Shell):
-    """A causal transformer with rotary positions, RMSNorm, normalised queries and keys and a squared-ReLU MLP of `mlp` neurons.
+    """A causal transformer with rotary positions, RMSNorm, normalised queries and keys and a squared-ReLU MLP
+    of `mlp` neurons.
 
-    `kv_heads` keys and values serve the heads in equal groups (Ainslie et al. 2023); by default each head has its own.
+    `kv_heads` keys and values serve the heads in equal groups (Ainslie et al. 2023); by default each head has
+    its own.
     """
 
     architecture: Literal["dense"] = "dense"
@@ -60,7 +67,9 @@ class DenseConfig(Shell):
 
 
 class SparseAttentionConfig(Settings):
-    """V1's attention: each query keeps the `keep` share of its causal scores that is largest in magnitude, at least `floor` keys."""
+    """V1's attention: each query keeps the `keep` share of its causal scores that is largest in magnitude, at
+    least `floor` keys.
+    """
 
     keep: float = Field(0.05, gt=0, le=1)
     floor: int = Field(4, ge=1)
@@ -69,7 +78,9 @@ class SparseAttentionConfig(Settings):
 
 
 class ColumnsConfig(Settings):
-    """An MLP split into `count` columns of `width` neurons, of which `active` win each token after `rounds` of inhibiting each other."""
+    """An MLP split into `count` columns of `width` neurons, of which `active` win each token after `rounds`
+    of inhibiting each other.
+    """
 
     count: int = Field(32, ge=1)
     width: int = Field(64, ge=1)
@@ -79,7 +90,9 @@ class ColumnsConfig(Settings):
     @model_validator(mode="after")
     def _winners_exist(self) -> "ColumnsConfig":
         if self.active > self.count:
-            raise ValueError(f"model.columns.active ({self.active}) is more than model.columns.count ({self.count})")
+            raise ValueError(
+                f"model.columns.active ({self.active}) is more than model.columns.count ({self.count})"
+            )
         return self
 
 
@@ -106,14 +119,17 @@ class SilencedColumnsConfig(ColumnsConfig):
     @property
     def most_firing(self) -> int:
         """Neurons that may fire for one token."""
-        return min(self.active * self.width, int(self.firing * self.count * self.width + 1e-9))  # 0.05 x 20 is one neuron, not 0.99...
+        # 0.05 x 20 is one neuron, not 0.99...
+        return min(self.active * self.width, int(self.firing * self.count * self.width + 1e-9))
 
 
 class EarlyExitConfig(Settings):
-    """Training for early exit and its use: `loss` weighs the prediction from a layer in between, `dropout` is how often the last layer is left out.
+    """Training for early exit and its use: `loss` weighs the prediction from a layer in between, `dropout` is
+    how often the last layer is left out.
 
-    `threshold`: how sure the head must be of the next token for a token to leave (None: none leaves). `places`: the layers before which
-    tokens may leave, numbered from 0; by default all from a third of the depth on.
+    `threshold`: how sure the head must be of the next token for a token to leave (None: none leaves).
+        `places`: the layers before which tokens may leave, numbered from 0; by default all from a third of
+        the depth on.
     """
 
     loss: float = Field(0.0, ge=0)
@@ -134,16 +150,22 @@ class V1Config(Shell):
     @model_validator(mode="after")
     def _shapes_fit(self) -> "V1Config":
         if any(not 0 < place < self.layers for place in self.early_exit.places or ()):
-            raise ValueError(f"model.early_exit.places {list(self.early_exit.places)} must lie in 1..{self.layers - 1}")
+            raise ValueError(
+                f"model.early_exit.places {list(self.early_exit.places)} must lie in 1..{self.layers - 1}"
+            )
         if self.heads % self.attention.dendrites:
-            raise ValueError(f"model.heads ({self.heads}) must be a multiple of model.attention.dendrites ({self.attention.dendrites})")
+            raise ValueError(
+                f"model.heads ({self.heads}) must be a multiple of model.attention.dendrites ({self.attention.dendrites})"
+            )
         if self.two_four and (self.hidden % 4 or self.columns.width % 4):
             raise ValueError("model.two_four needs model.hidden and model.columns.width to be multiples of 4")
         return self
 
 
 class MambaConfig(Settings):
-    """Mamba-2 mixer: `state` per channel, heads of `head` channels, inner width `expand` x hidden, causal convolution of `conv` taps."""
+    """Mamba-2 mixer: `state` per channel, heads of `head` channels, inner width `expand` x hidden, causal
+    convolution of `conv` taps.
+    """
 
     state: int = Field(64, ge=1)
     head: int = Field(64, ge=1)
@@ -153,7 +175,8 @@ class MambaConfig(Settings):
 
 
 class SelectiveConfig(Settings):
-    """Attention in `layers` (numbered from 0) over the `rate` of tokens that score highest, in place of the Mamba mixer there.
+    """Attention in `layers` (numbered from 0) over the `rate` of tokens that score highest, in place of the
+    Mamba mixer there.
 
     `kv_heads` keys and values serve the heads in equal groups; by default each head has its own.
     """
@@ -164,7 +187,8 @@ class SelectiveConfig(Settings):
 
 
 class DepthConfig(Settings):
-    """Adaptive depth: before each of the layers `exits` easy tokens halt; a token goes through the `share` of the layers on average.
+    """Adaptive depth: before each of the layers `exits` easy tokens halt; a token goes through the `share` of
+    the layers on average.
 
     `share` 1: every token goes through all. `exits` None: before every layer from a third of the depth on.
     """
@@ -174,7 +198,9 @@ class DepthConfig(Settings):
 
 
 class MemoryConfig(Settings):
-    """Gated delta rule in `layers` (numbered from 0) in place of the Mamba mixer there: `heads` memories from `key` to `value` channels."""
+    """Gated delta rule in `layers` (numbered from 0) in place of the Mamba mixer there: `heads` memories from
+    `key` to `value` channels.
+    """
 
     layers: tuple[int, ...] = ()
     heads: int = Field(4, ge=1)
@@ -185,7 +211,9 @@ class MemoryConfig(Settings):
 
 
 class V2Config(Shell):
-    """Mamba-2 mixers, selective attention and associative memory in a few layers, columns computed only where they win."""
+    """Mamba-2 mixers, selective attention and associative memory in a few layers, columns computed only where
+    they win.
+    """
 
     architecture: Literal["v2"] = "v2"
     mamba: MambaConfig = MambaConfig()
@@ -199,12 +227,16 @@ class V2Config(Shell):
         _check_kv_heads(self.heads, self.attention.kv_heads, "model.attention.kv_heads")
         inner = self.hidden * self.mamba.expand
         if inner % self.mamba.head:
-            raise ValueError(f"model.hidden x model.mamba.expand ({inner:g}) must be a multiple of model.mamba.head ({self.mamba.head})")
+            raise ValueError(
+                f"model.hidden x model.mamba.expand ({inner:g}) must be a multiple of model.mamba.head ({self.mamba.head})"
+            )
         for key, layers in (("attention", self.attention.layers), ("memory", self.memory.layers)):
             if any(not 0 <= layer < self.layers for layer in layers):
                 raise ValueError(f"model.{key}.layers {list(layers)} must lie in 0..{self.layers - 1}")
         if both := sorted({*self.attention.layers} & {*self.memory.layers}):
-            raise ValueError(f"layer {both[0]} stands in model.attention.layers and in model.memory.layers; a layer has one mixer")
+            raise ValueError(
+                f"layer {both[0]} stands in model.attention.layers and in model.memory.layers; a layer has one mixer"
+            )
         exits = self.depth_exits
         if list(exits) != sorted(set(exits)) or any(not 0 < layer < self.layers for layer in exits):
             raise ValueError(f"model.depth.exits {list(exits)} must rise and lie in 1..{self.layers - 1}")
@@ -220,7 +252,11 @@ class V2Config(Shell):
         """Layers before which tokens may halt; none when every token goes through all layers."""
         if self.depth.share >= 1:
             return ()
-        return self.depth.exits if self.depth.exits is not None else tuple(range(max(1, math.ceil(self.layers / 3)), self.layers))
+        return (
+            self.depth.exits
+            if self.depth.exits is not None
+            else tuple(range(max(1, math.ceil(self.layers / 3)), self.layers))
+        )
 
 
 ModelConfig = Annotated[DenseConfig | V1Config | V2Config, Field(discriminator="architecture")]

@@ -1,4 +1,6 @@
-"""Weights held as int8 for decoding, in place of the parameters that were trained. Such a model cannot be trained or saved any more.
+"""Weights held as int8 for decoding, in place of the parameters that were trained.
+
+Such a model cannot be trained or saved any more.
 
 Legend: N tokens, E columns, A winners a token, W neurons a column, D hidden or inputs, F outputs.
 """
@@ -34,14 +36,18 @@ def shape_only(parameter: nn.Parameter) -> nn.Parameter:
 
 
 class Int8Columns(nn.Module):
-    """int8 copies of columns' weights (E, 2, W, D): input weights with a scale a neuron, output weights turned, with a scale an output."""
+    """int8 copies of columns' weights (E, 2, W, D): input weights with a scale a neuron, output weights
+    turned, with a scale an output.
+    """
 
     def __init__(self, weight_E2WD: Tensor) -> None:
         super().__init__()
         self.up = Int8Weight(weight_E2WD[:, 0])
         self.down = Int8Weight(weight_E2WD[:, 1].mT.contiguous())
 
-    def forward(self, x_ND: Tensor, winner_NA: Tensor, share_NA: Tensor, pairs: Pairs | None = None) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, x_ND: Tensor, winner_NA: Tensor, share_NA: Tensor, pairs: Pairs | None = None
+    ) -> tuple[Tensor, Tensor]:
         """As `kernels.columns.columns`; only winners' weights are read."""
         if torch.compiler.is_compiling():
             return self._few(x_ND, winner_NA, share_NA)
@@ -51,12 +57,19 @@ class Int8Columns(nn.Module):
         for e in winner_NA.unique().tolist():
             rows = slice(start[e], start[e + 1])
             acts.append(F.relu(int8_linear(x_ND[pairs.token[rows]], self.up.values[e], self.up.scale[e])))
-            outputs.append(int8_linear(acts[-1] * acts[-1] * share_P1[rows], self.down.values[e], self.down.scale[e]))
+            outputs.append(
+                int8_linear(acts[-1] * acts[-1] * share_P1[rows], self.down.values[e], self.down.scale[e])
+            )
         return torch.cat(outputs)[pairs.place].sum(1), torch.cat(acts)
 
     def _few(self, x_ND: Tensor, winner_NA: Tensor, share_NA: Tensor) -> tuple[Tensor, Tensor]:
-        """The same for a compiler, which makes loops of it that read the winners' bytes where they lie: for the few rows of a step."""
-        up_NAWD, down_NADW = self.up.values[winner_NA].to(x_ND.dtype), self.down.values[winner_NA].to(x_ND.dtype)
+        """The same for a compiler, which makes loops of it that read the winners' bytes where they lie: for
+        the few rows of a step.
+        """
+        up_NAWD, down_NADW = (
+            self.up.values[winner_NA].to(x_ND.dtype),
+            self.down.values[winner_NA].to(x_ND.dtype),
+        )
         act_NAW = F.relu((up_NAWD * x_ND[:, None, None]).sum(-1) * self.up.scale[winner_NA].to(x_ND.dtype))
         z_NAW = act_NAW * act_NAW * share_NA[..., None]
         y_NAD = (down_NADW * z_NAW[:, :, None]).sum(-1) * self.down.scale[winner_NA].to(x_ND.dtype)

@@ -37,21 +37,34 @@ def merge_heads(x_BHLK: Tensor) -> Tensor:
 ANY_LENGTH = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
 
-def attend(q_BHLK: Tensor, k_BHTK: Tensor, v_BHTK: Tensor, mask_BLT: Tensor | None, causal: bool = False, varied: bool = True) -> Tensor:
+def attend(
+    q_BHLK: Tensor,
+    k_BHTK: Tensor,
+    v_BHTK: Tensor,
+    mask_BLT: Tensor | None,
+    causal: bool = False,
+    varied: bool = True,
+) -> Tensor:
     """(B, H, L, K) by scaled_dot_product_attention; fewer heads of keys serve equal groups of queries.
 
-    `varied`: the number of keys differs from call to call. cuDNN is left out then: on an H100 it planned 10 ms each way for every new number.
+    `varied`: the number of keys differs from call to call. cuDNN is left out then: on an H100 it planned 10
+        ms each way for every new number.
     """
     group = q_BHLK.shape[1] // k_BHTK.shape[1]
     mask = None if mask_BLT is None else mask_BLT[:, None]
-    if q_BHLK.is_cuda and group > 1 and mask is not None:  # of the fused ones only FlashAttention knows groups, and it takes no mask
+    # of the fused ones only FlashAttention knows groups, and it takes no mask
+    if q_BHLK.is_cuda and group > 1 and mask is not None:
         k_BHTK, v_BHTK, group = k_BHTK.repeat_interleave(group, 1), v_BHTK.repeat_interleave(group, 1), 1
     with sdpa_kernel(ANY_LENGTH) if varied and q_BHLK.is_cuda else nullcontext():
-        return F.scaled_dot_product_attention(q_BHLK, k_BHTK, v_BHTK, attn_mask=mask, is_causal=causal, enable_gqa=group > 1)
+        return F.scaled_dot_product_attention(
+            q_BHLK, k_BHTK, v_BHTK, attn_mask=mask, is_causal=causal, enable_gqa=group > 1
+        )
 
 
 class Linear(nn.Linear):
-    """A linear map without bias; `out=True`: it writes into the residual stream and starts at zero, so a fresh block is the identity."""
+    """A linear map without bias; `out=True`: it writes into the residual stream and starts at zero, so a
+    fresh block is the identity.
+    """
 
     def __init__(self, inputs: int, outputs: int, out: bool = False) -> None:
         self.out = out
@@ -69,7 +82,10 @@ class Linear(nn.Linear):
         return self.weight
 
     def to_int8(self) -> None:
-        """Hold the weight as int8 from now on. The parameter stays for its shape, without bytes; it cannot be trained or saved any more."""
+        """Hold the weight as int8 from now on.
+
+        The parameter stays for its shape, without bytes; it cannot be trained or saved any more.
+        """
         self.int8 = Int8Weight(self.effective_weight())
         self.weight = shape_only(self.weight)
 
@@ -78,7 +94,9 @@ class Linear(nn.Linear):
 
 
 class TiedEmbedding(nn.Embedding):
-    """The embedding, which is the head as well: `forward` looks rows up, `logits` multiplies with all of them."""
+    """The embedding, which is the head as well: `forward` looks rows up, `logits` multiplies with all of
+    them.
+    """
 
     def __init__(self, vocab: int, hidden: int) -> None:
         super().__init__(vocab, hidden)
@@ -95,7 +113,8 @@ class TiedEmbedding(nn.Embedding):
     def forward(self, ids: Tensor) -> Tensor:
         if self.int8 is not None:
             return self.int8.rows(ids, self.weight.dtype)
-        # A sparse gradient is added into the head's, which is there first: the rows looked up, not a second (V, D) of zeros. A GPU would wait to count them.
+        # A sparse gradient is added into the head's, which is there first: the rows looked up, not a second
+        # (V, D) of zeros. A GPU would wait to count them.
         return F.embedding(ids, self.weight, sparse=self.weight.device.type == "cpu")
 
     def logits(self, x: Tensor) -> Tensor:
@@ -106,11 +125,15 @@ class TiedEmbedding(nn.Embedding):
         """(V, D), made from int8 where it is held as such."""
         if self.int8 is None:
             return self.weight
-        return self.int8.rows(torch.arange(self.num_embeddings, device=self.int8.scale.device), self.weight.dtype)
+        return self.int8.rows(
+            torch.arange(self.num_embeddings, device=self.int8.scale.device), self.weight.dtype
+        )
 
 
 class GroupedProjection(Linear):
-    """Queries, keys and values of each token from one product; `kv_heads` keys and values for `heads` queries (Ainslie et al. 2023)."""
+    """Queries, keys and values of each token from one product; `kv_heads` keys and values for `heads` queries
+    (Ainslie et al. 2023).
+    """
 
     def __init__(self, hidden: int, heads: int, kv_heads: int) -> None:
         self.heads, self.kv_heads, self.channels = heads, kv_heads, hidden // heads

@@ -1,7 +1,8 @@
-"""The shell all architectures share: embedding, blocks, norm, tied head; whole sequences, one token more, and the model's own arithmetic.
+"""The shell all architectures share: embedding, blocks, norm, tied head; whole sequences, one token more, and
+the model's own arithmetic.
 
-Promises, each a property test over every architecture: causal in train and eval mode; `step` equals `forward`; alone equals in a batch;
-padding and packed neighbours change nothing.
+Promises, each a property test over every architecture: causal in train and eval mode; `step` equals
+`forward`; alone equals in a batch; padding and packed neighbours change nothing.
 
 Legend: B batch, L tokens, D hidden, V vocabulary.
 """
@@ -28,16 +29,20 @@ from braingpt.model.routing.early_exit import EarlyExit
 from braingpt.model.sequence_layout import Layout
 from braingpt.model.work_counters import WorkCounters
 
-COMPILED_FORMS = 32  # of a block's step, over kinds of blocks and growing caches; torch's own limit is 8
+# of a block's step, over kinds of blocks and growing caches; torch's own limit is 8
+COMPILED_FORMS = 32
 
 
 @dataclass
 class State:
-    """What generation carries from token to token: one entry a layer, how many tokens each row has read, through how many layers."""
+    """What generation carries from token to token: one entry a layer, how many tokens each row has read,
+    through how many layers.
+    """
 
     layers: list[Any]
     seen_B: Tensor
-    used_B: Tensor  # layers gone through, summed over the tokens read
+    # layers gone through, summed over the tokens read
+    used_B: Tensor
 
     def depth(self) -> float | None:
         """Mean share of the layers that the tokens read so far went through; None before anything was read."""
@@ -50,7 +55,10 @@ class State:
 
 
 class Output(NamedTuple):
-    """logits: (B, L or 1, V) when no targets were given.  loss: nats, when they were.  state: the one passed in, moved on."""
+    """logits: (B, L or 1, V) when no targets were given.
+
+    loss: nats, when they were.  state: the one passed in, moved on.
+    """
 
     logits: Tensor | None = None
     loss: Tensor | None = None
@@ -64,11 +72,14 @@ class LanguageModel(nn.Module):
         super().__init__()
         self.config = config
         self.embedding = TiedEmbedding(config.vocab, config.hidden)
-        self.blocks = nn.ModuleList(BLOCKS[config.architecture](config, layer) for layer in range(config.layers))
+        self.blocks = nn.ModuleList(
+            BLOCKS[config.architecture](config, layer) for layer in range(config.layers)
+        )
         exits = config.depth_exits
         self.depth_rate = continuing(config.depth.share, exits, config.layers) if exits else 1.0
         self.exits = nn.ModuleList(Exit(config.hidden, self.depth_rate) for _ in exits)
-        self._spans = list(pairwise((0, *exits, config.layers)))  # layers between exits
+        # layers between exits
+        self._spans = list(pairwise((0, *exits, config.layers)))
         self._fast_head: Callable[[Tensor], Tensor] | None = None
         early = getattr(config, "early_exit", None)
         self.early = EarlyExit(early, config.layers) if early else None
@@ -83,10 +94,13 @@ class LanguageModel(nn.Module):
         last: bool = False,
         at_BL: Tensor | None = None,
     ) -> Output:
-        """Whole sequences. Without targets logits (B, L, V); with `last` those of the last token alone, (B, 1, V); with `at` those of the N tokens where it is true, (N, V). Targets of -100 count for nothing; `reduction="none"` gives the loss of each token, (B, L).
+        """Whole sequences. Without targets logits (B, L, V); with `last` those of the last token alone, (B,
+        1, V); with `at` those of the N tokens where it is true, (N, V). Targets of -100 count for nothing;
+        `reduction="none"` gives the loss of each token, (B, L).
 
-        `segments` (B, L) numbers the documents of a packed row in rising order, -1 at padding; with a state, padding stands on the left
-        and each row is one document. Raises ValueError for ids out of range of a given state's batch.
+        `segments` (B, L) numbers the documents of a packed row in rising order, -1 at padding; with a state,
+        padding stands on the left and each row is one document. Raises ValueError for ids out of range of a
+        given state's batch.
         """
         layout = self._layout(ids_BL, segments_BL, state)
         x_BLD = rms_norm(self.embedding(ids_BL))
@@ -94,7 +108,11 @@ class LanguageModel(nn.Module):
             new = ids_BL.shape[1] if layout.valid is None else layout.valid.sum(1)
             state.seen_B = state.seen_B + new
             state.used_B = state.used_B + new * self._spans[0][1]
-        x_BLD = self._through(x_BLD, layout, state) if self.early is None else self._to_exits(x_BLD, layout, state)
+        x_BLD = (
+            self._through(x_BLD, layout, state)
+            if self.early is None
+            else self._to_exits(x_BLD, layout, state)
+        )
         if targets_BL is None:
             x_BLD = x_BLD[:, -1:] if last else x_BLD if at_BL is None else x_BLD[at_BL]
             head = self._fast_head if self._fast_head and x_BLD.shape[:-1] == (1, 1) else self._head
@@ -104,7 +122,8 @@ class LanguageModel(nn.Module):
         if torch.is_autocast_enabled(x_BLD.device.type):
             x_BLD, weight = (t.to(torch.get_autocast_dtype(x_BLD.device.type)) for t in (x_BLD, weight))
         loss = linear_cross_entropy(x_BLD.flatten(0, 1), weight, targets_BL.flatten(), reduction)
-        if self.early is not None and self.early.middle is not None:  # it teaches, but the loss told stays that of the last layer
+        # it teaches, but the loss told stays that of the last layer
+        if self.early is not None and self.early.middle is not None:
             middle_BLD, self.early.middle = rms_norm(self.early.middle).to(x_BLD.dtype), None
             early = linear_cross_entropy(middle_BLD.flatten(0, 1), weight, targets_BL.flatten())
             loss = loss + self.early.config.loss * (early - early.detach())
@@ -145,12 +164,16 @@ class LanguageModel(nn.Module):
         x_BLD, used_B = self.early.until_sure(self.blocks, x_BLD, layout, layers, self._head)
         new = x_BLD.shape[1] if layout.valid is None else layout.valid.sum(1)
         self.early.count(used_B, new)
-        if state is not None:  # counted through all layers until now
+        # counted through all layers until now
+        if state is not None:
             state.used_B = state.used_B + used_B - new * len(self.blocks)
         return x_BLD
 
     def set_exit_threshold(self, threshold: float | None) -> None:
-        """Let tokens leave where the head is so sure of the next one; None: none leaves. Raises UserError for a model without such exits."""
+        """Let tokens leave where the head is so sure of the next one; None: none leaves.
+
+        Raises UserError for a model without such exits.
+        """
         if self.early is None and threshold is not None:
             raise UserError("--exit-threshold is for v1; v2 has --effort, and dense goes through all layers")
         if threshold is not None and not 0 < threshold <= 1:
@@ -167,10 +190,14 @@ class LanguageModel(nn.Module):
         if share is None and not self.exits:
             return
         if not self.exits:
-            raise UserError("every token goes through all layers of this model; effort needs one trained with model.depth.share below 1")
+            raise UserError(
+                "every token goes through all layers of this model; effort needs one trained with model.depth.share below 1"
+            )
         least = config.depth_exits[0] / config.layers
         if share is not None and not least <= share <= 1:
-            raise UserError(f"effort must lie between {least:.2f} (the layers before the first exit) and 1, not {share:g}")
+            raise UserError(
+                f"effort must lie between {least:.2f} (the layers before the first exit) and 1, not {share:g}"
+            )
         rate = None if share is None else continuing(share, config.depth_exits, config.layers)
         for exit_ in self.exits:
             exit_.selector.set_rate(rate)
@@ -188,23 +215,33 @@ class LanguageModel(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where the model computes."""
-        return self.embedding.weight.device if self.embedding.int8 is None else self.embedding.int8.scale.device
+        return (
+            self.embedding.weight.device if self.embedding.int8 is None else self.embedding.int8.scale.device
+        )
 
     def to_int8(self) -> None:
-        """Hold linear maps, columns and the head as int8 from now on, for decoding: a quarter of the bytes. Not to be trained or saved after."""
+        """Hold linear maps, columns and the head as int8 from now on, for decoding: a quarter of the bytes.
+
+        Not to be trained or saved after.
+        """
         choosing = {id(module.router) for module in self.modules() if isinstance(module, Competition)}
         for module in list(self.modules()):
             if module is not self and hasattr(module, "to_int8") and id(module) not in choosing:
                 module.to_int8()
 
     def compile_blocks(self, backend: str = "inductor") -> None:
-        """Compile the blocks' forward and backward passes with torch.compile, for training. The first step then takes some minutes."""
+        """Compile the blocks' forward and backward passes with torch.compile, for training.
+
+        The first step then takes some minutes.
+        """
         torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, COMPILED_FORMS)
         for block in self.blocks:
             block.compile_whole(backend)
 
     def compile_steps(self, backend: str = "inductor") -> None:
-        """Compile generation's steps of one row with torch.compile. The first steps then take half a minute or more, the others less.
+        """Compile generation's steps of one row with torch.compile.
+
+        The first steps then take half a minute or more, the others less.
 
         What is read before, and steps of more rows, run as they did. `backend`: torch.compile's.
         """
@@ -231,23 +268,45 @@ class LanguageModel(nn.Module):
         return generate(self, ids, max_new_tokens=max_new_tokens, **sampling)
 
     def after_step(self) -> None:
-        """Move what follows training slowly (thresholds, balance, 2:4 masks). The trainer calls it after every optimizer step."""
+        """Move what follows training slowly (thresholds, balance, 2:4 masks).
+
+        The trainer calls it after every optimizer step.
+        """
         for module in self.modules():
             if module is not self and hasattr(module, "after_step"):
                 module.after_step()
 
     def flip_rate(self) -> float | None:
-        """Share of all 2:4 masks that the last `after_step` changed; None for a model without them. On a GPU this waits for it."""
-        masks = [(module.flip_rate, module.mask.numel()) for module in self.modules() if isinstance(module, TwoFourLinear)]
-        return float(sum(rate * count for rate, count in masks)) / sum(count for _, count in masks) if masks else None
+        """Share of all 2:4 masks that the last `after_step` changed; None for a model without them.
+
+        On a GPU this waits for it.
+        """
+        masks = [
+            (module.flip_rate, module.mask.numel())
+            for module in self.modules()
+            if isinstance(module, TwoFourLinear)
+        ]
+        return (
+            float(sum(rate * count for rate, count in masks)) / sum(count for _, count in masks)
+            if masks
+            else None
+        )
 
     @contextmanager
     def recording(self) -> Iterator[list[WorkCounters]]:
         """Count what each layer does in the forward passes inside the `with`."""
         records = [WorkCounters(i, block.mixer.kind) for i, block in enumerate(self.blocks)]
-        parts = [(m, r) for block, r in zip(self.blocks, records, strict=True) for m in block.modules() if hasattr(m, "record")]
+        parts = [
+            (m, r)
+            for block, r in zip(self.blocks, records, strict=True)
+            for m in block.modules()
+            if hasattr(m, "record")
+        ]
         parts += [(exit_, records[end]) for exit_, (_, end) in zip(self.exits, self._spans, strict=False)]
-        hooks = [block.register_forward_pre_hook(_arriving(r)) for block, r in zip(self.blocks, records, strict=True)]
+        hooks = [
+            block.register_forward_pre_hook(_arriving(r))
+            for block, r in zip(self.blocks, records, strict=True)
+        ]
         hooks.append(self.register_forward_pre_hook(_reading(records), with_kwargs=True))
         for part, record in parts:
             part.record = record
@@ -268,24 +327,37 @@ class LanguageModel(nn.Module):
         return sum(p.numel() for p in self.parameters())
 
     def parameters_active(self) -> int:
-        """Parameters one token's forward pass multiplies with, at the trained mean depth: head included, embedding rows excluded."""
+        """Parameters one token's forward pass multiplies with, at the trained mean depth: head included,
+        embedding rows excluded.
+        """
         share = self.arriving()
         blocks = sum(part * block.parameters_active() for part, block in zip(share, self.blocks, strict=True))
-        exits = sum(share[begin] * exit_.parameters_active() for exit_, (begin, _) in zip(self.exits, self._spans, strict=False))
+        exits = sum(
+            share[begin] * exit_.parameters_active()
+            for exit_, (begin, _) in zip(self.exits, self._spans, strict=False)
+        )
         return self.embedding.weight.numel() + round(blocks + exits)
 
     def flops_per_token(self, context: int) -> float:
         """Floating-point operations of the forward pass, a token, averaged over a window of `context` tokens."""
         share = self.arriving()
         parts = zip(share, self.blocks, strict=True)
-        blocks = sum(part * (block.mixer.flops(max(1, part * context)) + block.mlp.flops()) for part, block in parts)
-        exits = sum(2 * share[begin] * exit_.parameters_active() for exit_, (begin, _) in zip(self.exits, self._spans, strict=False))
+        blocks = sum(
+            part * (block.mixer.flops(max(1, part * context)) + block.mlp.flops()) for part, block in parts
+        )
+        exits = sum(
+            2 * share[begin] * exit_.parameters_active()
+            for exit_, (begin, _) in zip(self.exits, self._spans, strict=False)
+        )
         return 2 * self.embedding.weight.numel() + blocks + exits
 
     def state_bytes(self, length: int) -> int:
         """Bytes of state one sequence needs after `length` tokens, in float32."""
         share = self.arriving()
-        return sum(block.mixer.state_bytes(round(part * length)) for part, block in zip(share, self.blocks, strict=True))
+        return sum(
+            block.mixer.state_bytes(round(part * length))
+            for part, block in zip(share, self.blocks, strict=True)
+        )
 
 
 def _reading(records: list[WorkCounters]):
@@ -313,7 +385,9 @@ def build(recipe: Any, seed: int = 0) -> LanguageModel:
     """A fresh model in float32 from a recipe or a model configuration; the same seed gives the same weights."""
     config = getattr(recipe, "model", recipe)
     if getattr(config, "architecture", None) not in BLOCKS:
-        raise UserError(f"cannot build a model from {type(recipe).__name__}; give a recipe (braingpt.load_recipe) or a model configuration")
+        raise UserError(
+            f"cannot build a model from {type(recipe).__name__}; give a recipe (braingpt.load_recipe) or a model configuration"
+        )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return LanguageModel(config)

@@ -1,4 +1,6 @@
-"""What a step left out, from the counts its layers keep for their controllers anyway: a few small operations, and no wait for the device."""
+"""What a step left out, from the counts its layers keep for their controllers anyway: a few small operations,
+and no wait for the device.
+"""
 
 import torch
 from torch import Tensor
@@ -11,20 +13,33 @@ from braingpt.model.mixers.selective_attention import SelectiveAttention
 
 @torch.no_grad()
 def step_stats(model: LanguageModel) -> dict[str, Tensor]:
-    """Scalars on the model's device, each where the model has something of the kind, of the step whose counts `after_step` has not cleared.
+    """Scalars on the model's device, each where the model has something of the kind, of the step whose counts
+    `after_step` has not cleared.
 
-    Shares in 0..1 as in `train.validation.inside`: tokens `attended`, `columns` computed, `depth` gone through; `imbalance`, the load of the
-    busiest column over the mean one; and `active`, the share of all parameters that a token was multiplied with.
+    Shares in 0..1 as in `train.validation.inside`: tokens `attended`, `columns` computed, `depth` gone
+    through; `imbalance`, the load of the busiest column over the mean one; and `active`, the share of all
+    parameters that a token was multiplied with.
     """
     found: dict[str, Tensor] = {}
     arrived = _arrived(model)
     if any(isinstance(block.mixer, SelectiveAttention) for block in model.blocks):
-        counts = torch.stack([block.mixer.selector.counted for block in model.blocks if isinstance(block.mixer, SelectiveAttention)]).sum(0)
+        counts = torch.stack(
+            [
+                block.mixer.selector.counted
+                for block in model.blocks
+                if isinstance(block.mixer, SelectiveAttention)
+            ]
+        ).sum(0)
         found["attended"] = counts[0] / counts[1]
-    if shares := [_columns(block.mlp) for block in model.blocks if isinstance(block.mlp, SparseColumns | SilencedColumns)]:
+    if shares := [
+        _columns(block.mlp)
+        for block in model.blocks
+        if isinstance(block.mlp, SparseColumns | SilencedColumns)
+    ]:
         found["columns"] = (arrived * arrived.new_tensor(shares)).mean()
         loads_KE = torch.stack([module.load for module in model.modules() if isinstance(module, Competition)])
-        found["imbalance"] = (loads_KE.amax(1) / loads_KE.mean(1)).nanmean()  # a layer that no token came to has none
+        # a layer that no token came to has none
+        found["imbalance"] = (loads_KE.amax(1) / loads_KE.mean(1)).nanmean()
     if model.exits:
         found["depth"] = arrived.mean()
     used = (arrived * arrived.new_tensor([block.parameters_active() for block in model.blocks])).sum()

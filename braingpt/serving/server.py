@@ -1,11 +1,14 @@
-"""A small HTTP server over one model, in the shape of the completions protocol most clients speak. Standard library only.
+"""A small HTTP server over one model, in the shape of the completions protocol most clients speak.
 
-    POST /v1/completions   {"prompt": "...", "max_tokens": 64, "temperature": 0.8, "top_k": 50, "top_p": 0.9, "seed": 1,
+Standard library only.
+
+    POST /v1/completions   {"prompt": "...", "max_tokens": 64, "temperature": 0.8, "top_k": 50, "top_p": 0.9,
+    "seed": 1,
                             "language": "ko", "stream": false}
     GET  /health           {"status": "ok", "model": "..."}
 
-One lock: one text is written at a time, the next request waits. With `"stream": true` the answer comes as server-sent events and ends
-with `data: [DONE]`. Meant for one's own machine: there is no authentication.
+One lock: one text is written at a time, the next request waits. With `"stream": true` the answer comes as
+server-sent events and ends with `data: [DONE]`. Meant for one's own machine: there is no authentication.
 """
 
 import json
@@ -21,8 +24,10 @@ from torch import nn
 from braingpt.errors import UserError, did_you_mean
 from braingpt.inference.text_stream import TextStream, generate_text
 
-LARGEST_BODY = 1 << 20  # bytes; a prompt longer than a megabyte is a mistake here
-MOST_TOKENS = 4096  # a request, so that one client cannot hold the lock for ever
+# bytes; a prompt longer than a megabyte is a mistake here
+LARGEST_BODY = 1 << 20
+# a request, so that one client cannot hold the lock for ever
+MOST_TOKENS = 4096
 KINDS = {
     "prompt": str,
     "max_tokens": int,
@@ -32,7 +37,8 @@ KINDS = {
     "seed": int,
     "language": str,
     "stream": bool,
-    "model": str,  # accepted for clients that always send it; there is only one model
+    # accepted for clients that always send it; there is only one model
+    "model": str,
 }
 
 
@@ -56,16 +62,20 @@ def settings(body: bytes) -> dict[str, Any]:
     """The request's settings, checked; UserError says what is wrong with it."""
     try:
         asked = json.loads(body.decode("utf-8"))
-    except (ValueError, RecursionError) as error:  # not UTF-8, not JSON, endless digits, endless nesting
+    except (ValueError, RecursionError) as error:
+        # not UTF-8, not JSON, endless digits, endless nesting
         raise UserError(f"the body is not JSON: {error}") from None
     if not isinstance(asked, dict):
         raise UserError("the body must be a JSON object")
     for key, value in asked.items():
         if key not in KINDS:
             raise UserError(f"unknown setting '{key}'{did_you_mean(key, KINDS)}")
-        wrong_bool = isinstance(value, bool) and KINDS[key] is not bool  # True is an int to isinstance
+        # True is an int to isinstance
+        wrong_bool = isinstance(value, bool) and KINDS[key] is not bool
         if value is not None and (wrong_bool or not isinstance(value, KINDS[key])):
-            raise UserError(f"'{key}' must be {_word(KINDS[key])}, not {json.dumps(value, ensure_ascii=False)}")
+            raise UserError(
+                f"'{key}' must be {_word(KINDS[key])}, not {json.dumps(value, ensure_ascii=False)}"
+            )
     asked = {key: value for key, value in asked.items() if value is not None}
     if not 0 <= asked.get("max_tokens", 0) <= MOST_TOKENS:
         raise UserError(f"'max_tokens' must lie between 0 and {MOST_TOKENS}, not {asked['max_tokens']}")
@@ -81,8 +91,10 @@ class Handler(BaseHTTPRequestHandler):
 
     server: Server
     server_version = "braingpt"
-    protocol_version = "HTTP/1.0"  # the connection's end marks a stream's end
-    timeout = 60  # seconds of silence while a request is being read
+    # the connection's end marks a stream's end
+    protocol_version = "HTTP/1.0"
+    # seconds of silence while a request is being read
+    timeout = 60
 
     def do_GET(self) -> None:
         if self.path == "/health":
@@ -109,14 +121,17 @@ class Handler(BaseHTTPRequestHandler):
                 self._complete(asked)
         except UserError as error:
             self._error(400, str(error))
-        except OSError:  # the client went away or stopped reading
+        except OSError:
+            # the client went away or stopped reading
             raise
         except Exception as error:
             self._error(500, f"{type(error).__name__}: {error}")
             raise
 
     def _discard(self, length: int) -> None:
-        """Read on for a while: a client that is still sending would not hear the answer, but only that the line was cut."""
+        """Read on for a while: a client that is still sending would not hear the answer, but only that the
+        line was cut.
+        """
         left = min(length, 64 * LARGEST_BODY)
         while left > 0 and (block := self.rfile.read(min(left, 1 << 16))):
             left -= len(block)
@@ -133,14 +148,26 @@ class Handler(BaseHTTPRequestHandler):
             top_p=asked.get("top_p"),
             seed=asked.get("seed"),
         )
-        head = {"id": f"cmpl-{uuid.uuid4().hex}", "object": "text_completion", "created": int(time.time()), "model": self.server.name}
+        head = {
+            "id": f"cmpl-{uuid.uuid4().hex}",
+            "object": "text_completion",
+            "created": int(time.time()),
+            "model": self.server.name,
+        }
         if asked.get("stream"):
             self._stream(head, written)
             return
         text = "".join(written)
         usage = {"prompt_tokens": written.prompt_tokens, "completion_tokens": len(written.tokens)}
         usage["total_tokens"] = sum(usage.values())
-        self._json(200, {**head, "choices": [{"index": 0, "text": text, "finish_reason": written.finish}], "usage": usage})
+        self._json(
+            200,
+            {
+                **head,
+                "choices": [{"index": 0, "text": text, "finish_reason": written.finish}],
+                "usage": usage,
+            },
+        )
 
     def _stream(self, head: dict[str, Any], written: TextStream) -> None:
         self.send_response(200)
@@ -153,7 +180,8 @@ class Handler(BaseHTTPRequestHandler):
             self._event({**head, "choices": [{"index": 0, "text": "", "finish_reason": written.finish}]})
         except OSError:
             raise
-        except Exception as error:  # the status line has gone out: the error can only be an event
+        except Exception as error:
+            # the status line has gone out: the error can only be an event
             self._event({"error": {"message": f"{type(error).__name__}: {error}", "type": "server_error"}})
         self.wfile.write(b"data: [DONE]\n\n")
 
@@ -162,7 +190,15 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.flush()
 
     def _error(self, status: int, message: str) -> None:
-        self._json(status, {"error": {"message": message, "type": "invalid_request_error" if status < 500 else "server_error"}})
+        self._json(
+            status,
+            {
+                "error": {
+                    "message": message,
+                    "type": "invalid_request_error" if status < 500 else "server_error",
+                }
+            },
+        )
 
     def _json(self, status: int, value: dict[str, Any]) -> None:
         body = json.dumps(value, ensure_ascii=False).encode("utf-8", "replace")
@@ -174,4 +210,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: Any) -> None:
         """Requests go to standard error, as the base class does, without the caller's name look-up."""
-        print(f"{self.log_date_time_string()}  {format % args}".encode("utf-8", "replace").decode(), file=sys.stderr)
+        print(
+            f"{self.log_date_time_string()}  {format % args}".encode("utf-8", "replace").decode(),
+            file=sys.stderr,
+        )

@@ -3,13 +3,16 @@
 What stays as it was, exactly:
   - every id decodes to the same bytes; the marker takes a reserved special's id, so nothing moves;
   - tokens made with the old vocabulary decode to the same text in the new one;
-  - the new encoding of any text joins whole tokens of its old encoding and cuts none: BPE takes the pair of lowest rank first, and all old
-    ranks are lower than the new ones, so it passes through the old encoding before it joins anything more. Text costs at most what it did.
-What changes: the fingerprint, and with it which prepared folders fit; and ids, where the new merges apply - in texts of the new language,
-and of others where they share a word.
+  - the new encoding of any text joins whole tokens of its old encoding and cuts none: BPE takes the pair of
+      lowest rank first, and all old
+    ranks are lower than the new ones, so it passes through the old encoding before it joins anything more.
+    Text costs at most what it did.
+What changes: the fingerprint, and with it which prepared folders fit; and ids, where the new merges apply -
+in texts of the new language, and of others where they share a word.
 
-The merges are trained by Hugging Face tokenizers on the old encoding: each old token becomes one character of a private alphabet, so the
-trainer goes on exactly where the old merges end (rustbpe can only begin from bytes).
+The merges are trained by Hugging Face tokenizers on the old encoding: each old token becomes one character of
+a private alphabet, so the trainer goes on exactly where the old merges end (rustbpe can only begin from
+bytes).
 """
 
 import re
@@ -22,25 +25,32 @@ from braingpt.tokenizer.language import detectable
 from braingpt.tokenizer.training import normalised
 
 ENTRIES = 2048
-HELD_OUT = 10  # one text in so many measures the cost and trains nothing
-_ALPHABET = [*range(0xF0000, 0xFFFFE), *range(0x100000, 0x10FFFE)]  # private use planes: no pattern, no normalisation touches them
+# one text in so many measures the cost and trains nothing
+HELD_OUT = 10
+# private use planes: no pattern, no normalisation touches them
+_ALPHABET = [*range(0xF0000, 0xFFFFE), *range(0x100000, 0x10FFFE)]
 
 
 class Grown(NamedTuple):
-    """The new tokenizer, and what the held-out texts of the new language cost: characters, tokens before and after."""
+    """The new tokenizer, and what the held-out texts of the new language cost: characters, tokens before and
+    after.
+    """
 
     tokenizer: Tokenizer
     characters: int
     before: int
     after: int
-    detectable: bool  # whether `language="auto"` can find the language
+    # whether `language="auto"` can find the language
+    detectable: bool
 
 
 def add_language(old: Tokenizer, code: str, texts: Iterable[str], entries: int = ENTRIES) -> Grown:
-    """`old` with a marker for `code` and up to `entries` merges trained on `texts`; fewer where no pair is left that comes twice.
+    """`old` with a marker for `code` and up to `entries` merges trained on `texts`; fewer where no pair is
+    left that comes twice.
 
-    Every tenth text is held out to measure the cost; a single text measures itself. Raises UserError for a code that is no language code,
-    is marked already, or finds no reserved special free, and for texts too few to learn a merge from.
+    Every tenth text is held out to measure the cost; a single text measures itself. Raises UserError for a
+    code that is no language code, is marked already, or finds no reserved special free, and for texts too few
+    to learn a merge from.
     """
     reserved = _check(old, code, entries)
     train: list[str] = []
@@ -49,7 +59,9 @@ def add_language(old: Tokenizer, code: str, texts: Iterable[str], entries: int =
         (held if number % HELD_OUT == HELD_OUT - 1 else train).append(text)
     learned = _merges(old, train, entries)
     if not learned:
-        raise UserError(f"the texts are too few to learn anything for '{code}' from them; give more, or several files")
+        raise UserError(
+            f"the texts are too few to learn anything for '{code}' from them; give more, or several files"
+        )
     specials = [f"<|{code}|>" if name == reserved else name for name in old.specials]
     grown = Tokenizer(
         old.entries, pattern=old.pattern, specials=specials, marked=(*old.marked, code), added=[*old.added, *learned],
@@ -63,7 +75,9 @@ def add_language(old: Tokenizer, code: str, texts: Iterable[str], entries: int =
 def _check(old: Tokenizer, code: str, entries: int) -> str:
     """The reserved special that becomes the marker; UserError where the request is none that can be met."""
     if not re.fullmatch("[a-z]{2,3}", code):
-        raise UserError(f"'{code}' is not a language code; it is two or three small letters, such as pt, ja, vi")
+        raise UserError(
+            f"'{code}' is not a language code; it is two or three small letters, such as pt, ja, vi"
+        )
     if code in old.markers:
         raise UserError(f"the tokenizer has a marker for '{code}' already; it has {', '.join(old.markers)}")
     if entries < 1:
@@ -81,19 +95,30 @@ def _merges(old: Tokenizer, texts: list[str], entries: int) -> list[bytes]:
         from tokenizers import Tokenizer as Trained
         from tokenizers import models, pre_tokenizers, trainers
     except ImportError:
-        raise UserError('adding a language needs one library more: pip install "braingpt[languages]"') from None
+        raise UserError(
+            'adding a language needs one library more: pip install "braingpt[languages]"'
+        ) from None
 
     words = regex.compile(old.pattern, regex.V1)
     spelling = _Spelling(old)
     lines = [" ".join(spelling.of(piece) for piece in words.findall(text)) for text in texts]
-    # What is joined may spell an old entry in another way and is left out then; a few more than asked for make up for it.
+    # What is joined may spell an old entry in another way and is left out then; a few more than asked for
+    # make up for it.
     size = len(spelling.tokens) + entries + entries // 20 + 16
     trained = Trained(models.BPE())
     trained.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    trained.train_from_iterator(lines, trainers.BpeTrainer(vocab_size=size, min_frequency=2, show_progress=False))
+    trained.train_from_iterator(
+        lines, trainers.BpeTrainer(vocab_size=size, min_frequency=2, show_progress=False)
+    )
     known = old.ranks()
-    joined = [spelled for spelled, _ in sorted(trained.get_vocab().items(), key=lambda item: item[1]) if len(spelled) > 1]
-    learned = dict.fromkeys(b"".join(old.token(spelling.tokens[character]) for character in spelled) for spelled in joined)
+    joined = [
+        spelled
+        for spelled, _ in sorted(trained.get_vocab().items(), key=lambda item: item[1])
+        if len(spelled) > 1
+    ]
+    learned = dict.fromkeys(
+        b"".join(old.token(spelling.tokens[character]) for character in spelled) for spelled in joined
+    )
     return [entry for entry in learned if entry not in known][:entries]
 
 
@@ -104,7 +129,8 @@ class _Spelling:
         self._old = old
         self._characters: dict[int, str] = {}
         self._pieces: dict[str, str] = {}
-        self.tokens: dict[str, int] = {}  # what a character stands for
+        # what a character stands for
+        self.tokens: dict[str, int] = {}
 
     def of(self, piece: str) -> str:
         """The piece, spelled."""
@@ -115,7 +141,9 @@ class _Spelling:
     def _character(self, token: int) -> str:
         if token not in self._characters:
             if len(self.tokens) == len(_ALPHABET):
-                raise UserError(f"the texts use more than {len(_ALPHABET):,} different tokens; give fewer texts")
+                raise UserError(
+                    f"the texts use more than {len(_ALPHABET):,} different tokens; give fewer texts"
+                )
             character = chr(_ALPHABET[len(self.tokens)])
             self._characters[token], self.tokens[character] = character, token
         return self._characters[token]

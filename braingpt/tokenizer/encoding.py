@@ -1,12 +1,13 @@
 """The tokenizer: byte-level BPE served by tiktoken, with 64 special tokens after the BPE entries.
 
-Every Unicode text comes back exactly: the encoding works on bytes and never normalises. (Bring Korean text to NFC before training on it: in
-NFD it costs several times the tokens.) Text is always plain text: a literal `<|endoftext|>` in it is spelled out in ordinary tokens, and
-only the attributes below (`eot`, `pad`, `user`, `assistant`, `markers`) name the special ids.
+Every Unicode text comes back exactly: the encoding works on bytes and never normalises. (Bring Korean text to
+NFC before training on it: in NFD it costs several times the tokens.) Text is always plain text: a literal
+`<|endoftext|>` in it is spelled out in ordinary tokens, and only the attributes below (`eot`, `pad`, `user`,
+`assistant`, `markers`) name the special ids.
 
-Layout of the ids: BPE entries 0..n-1 in order of their merge rank (the bytes among them), then the 64 specials, then the entries added with
-a language later, whose merges come after all others. A vocabulary of another program (`named.py`) keeps its own special ids free: ours
-begin after them.
+Layout of the ids: BPE entries 0..n-1 in order of their merge rank (the bytes among them), then the 64
+specials, then the entries added with a language later, whose merges come after all others. A vocabulary of
+another program (`named.py`) keeps its own special ids free: ours begin after them.
 """
 
 import codecs
@@ -21,9 +22,10 @@ import tiktoken
 from braingpt.errors import UserError, did_you_mean
 from braingpt.tokenizer import language as languages
 
-# The letters of o200k_base with Hangul taken out of them and given a class of its own, so that no token holds both Hangul and Latin and a
-# switch of language always falls between tokens. Runs of white space are bounded: without that a line of a million spaces overflows the
-# regex engine's stack. Digits go in groups of up to three.
+# The letters of o200k_base with Hangul taken out of them and given a class of its own, so that no token holds
+# both Hangul and Latin and a switch of language always falls between tokens. Runs of white space are bounded:
+# without that a line of a million spaces overflows the regex engine's stack. Digits go in groups of up to
+# three.
 _BEFORE = r"[^\r\n\p{L}\p{N}\p{Hangul}]?"
 _UPPER = r"[[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]--\p{Hangul}]"
 _LOWER = r"[[\p{Ll}\p{Lm}\p{Lo}\p{M}]--\p{Hangul}]"
@@ -40,8 +42,8 @@ _PLAIN = "|".join(
 )
 _AHEAD = r"\s{1,128}(?!\S)|\s{1,128}"
 PATTERN = f"{_PLAIN}|{_AHEAD}"
-# The same words, half as fast again: in a group of their own, the branches that look at nothing ahead are one automaton; without it, tiktoken's
-# engine tries each by itself, because of the one that does look ahead.
+# The same words, half as fast again: in a group of their own, the branches that look at nothing ahead are one
+# automaton; without it, tiktoken's engine tries each by itself, because of the one that does look ahead.
 _GROUPED = f"(?:{_PLAIN})|{_AHEAD}"
 SPECIALS = 64
 CONTROL = ("<|endoftext|>", "<|pad|>", "<|user|>", "<|assistant|>")
@@ -54,7 +56,10 @@ def special_names(marked: Iterable[str] = languages.LANGUAGES) -> list[str]:
 
 
 class Tokenizer:
-    """A byte-level BPE vocabulary with language markers. Immutable; safe to share between threads and to pickle."""
+    """A byte-level BPE vocabulary with language markers.
+
+    Immutable; safe to share between threads and to pickle.
+    """
 
     def __init__(
         self,
@@ -66,10 +71,12 @@ class Tokenizer:
         added: Sequence[bytes] = (),
         first_special: int | None = None,
     ):
-        """`entries`: the byte strings in order of merge rank. `marked`: the languages that have a marker among `specials`.
+        """`entries`: the byte strings in order of merge rank.
 
-        `added`: entries of later languages, whose ids and ranks follow the specials. `first_special`: the id where the specials begin;
-        after the entries for None.
+        `marked`: the languages that have a marker among `specials`.
+
+        `added`: entries of later languages, whose ids and ranks follow the specials. `first_special`: the id
+            where the specials begin; after the entries for None.
         """
         self.entries = entries
         self.pattern = pattern
@@ -83,17 +90,25 @@ class Tokenizer:
         self.eot, self.pad, self.user, self.assistant = (ids[name] for name in CONTROL)
         self.markers = {code: ids[f"<|{code}|>"] for code in self.marked}
         words = _GROUPED if pattern == PATTERN else pattern
-        self._bpe = tiktoken.Encoding("braingpt", pat_str=words, mergeable_ranks=self.ranks(), special_tokens=ids)
+        self._bpe = tiktoken.Encoding(
+            "braingpt", pat_str=words, mergeable_ranks=self.ranks(), special_tokens=ids
+        )
         self.fingerprint = fingerprint_of(entries, pattern, self.specials, self.added, self.first_special)
 
     @classmethod
     def default(cls) -> "Tokenizer":
-        """The shipped vocabulary: 16,384 entries trained on six languages, 64 specials. Read once per process."""
+        """The shipped vocabulary: 16,384 entries trained on six languages, 64 specials.
+
+        Read once per process.
+        """
         return _default()
 
     @classmethod
     def load(cls, folder: str | Path) -> "Tokenizer":
-        """The tokenizer saved in `folder`. UserError when there is none or it is another program's; Failure when it is damaged."""
+        """The tokenizer saved in `folder`.
+
+        UserError when there is none or it is another program's; Failure when it is damaged.
+        """
         from braingpt.tokenizer.storage import read
 
         return cls(**read(Path(folder)))
@@ -112,9 +127,10 @@ class Tokenizer:
     def encode(self, text: str, language: str | None = None) -> list[int]:
         """Token ids of `text`.
 
-        `language`: None for the text alone; a code such as "ko" puts that language's marker first; "auto" detects the language and puts
-        its marker first (none if it is not among the marked ones); "split" cuts code-switched text into its languages and puts a marker
-        before each piece. UserError for an unknown language, or text holding a lone surrogate, which no encoding can represent.
+        `language`: None for the text alone; a code such as "ko" puts that language's marker first; "auto"
+            detects the language and puts its marker first (none if it is not among the marked ones); "split"
+            cuts code-switched text into its languages and puts a marker before each piece. UserError for an
+            unknown language, or text holding a lone surrogate, which no encoding can represent.
         """
         _check_text(text)
         if language is None:
@@ -127,7 +143,9 @@ class Tokenizer:
         if language == "auto":
             return self._marker(languages.detect(text, self.marked)) + self._bpe.encode_ordinary(text)
         if language not in self.markers:
-            raise UserError(f"no marker for language '{language}'{did_you_mean(language, [*self.markers, 'auto', 'split'])}")
+            raise UserError(
+                f"no marker for language '{language}'{did_you_mean(language, [*self.markers, 'auto', 'split'])}"
+            )
         return [self.markers[language], *self._bpe.encode_ordinary(text)]
 
     def encode_batch(self, texts: list[str]) -> list[list[int]]:
@@ -142,7 +160,9 @@ class Tokenizer:
         return self._bpe.encode_to_numpy(text, disallowed_special=())
 
     def decode(self, ids: Iterable[int], specials: bool = False) -> str:
-        """The text of `ids`. Bytes that are no UTF-8 become U+FFFD; special tokens are dropped, or spelled out with `specials`."""
+        """The text of `ids`. Bytes that are no UTF-8 become U+FFFD; special tokens are dropped, or spelled
+        out with `specials`.
+        """
         return self.decode_bytes(ids, specials).decode("utf-8", errors="replace")
 
     def decode_bytes(self, ids: Iterable[int], specials: bool = False) -> bytes:
@@ -150,15 +170,23 @@ class Tokenizer:
         return b"".join(self.token(token, specials) for token in ids)
 
     def token(self, token: int, specials: bool = False) -> bytes:
-        """The bytes one id stands for; empty for a special token unless `specials`, and for an id that another program's vocabulary keeps
-        for its own specials. UserError for an id outside the vocabulary."""
+        """The bytes one id stands for; empty for a special token unless `specials`, and for an id that
+        another program's vocabulary keeps for its own specials. UserError for an id outside the
+        vocabulary.
+        """
         if not 0 <= token < self.vocab_size:
-            raise UserError(f"token id {token} is not in this vocabulary of {self.vocab_size}; it comes from another tokenizer")
+            raise UserError(
+                f"token id {token} is not in this vocabulary of {self.vocab_size}; it comes from another tokenizer"
+            )
         if token < len(self.entries):
             return self.entries[token]
         if token >= self.first_added:
             return self.added[token - self.first_added]
-        return self.specials[token - self.first_special].encode() if specials and token >= self.first_special else b""
+        return (
+            self.specials[token - self.first_special].encode()
+            if specials and token >= self.first_special
+            else b""
+        )
 
     def token_bytes(self) -> np.ndarray:
         """How many UTF-8 bytes each token stands for, int32 (vocab_size,); 0 for special tokens."""
@@ -175,17 +203,30 @@ class Tokenizer:
         return [self.markers[code]] if code in self.markers else []
 
     def __reduce__(self):
-        if _default.cache_info().currsize and self is _default():  # read anew by who takes it: its entries would fill a pipe three times
+        # read anew by who takes it: its entries would fill a pipe three times
+        if _default.cache_info().currsize and self is _default():
             return Tokenizer.default, ()
-        return _rebuild, (self.entries, self.pattern, self.specials, self.marked, self.added, self.first_special)
+        return _rebuild, (
+            self.entries,
+            self.pattern,
+            self.specials,
+            self.marked,
+            self.added,
+            self.first_special,
+        )
 
     def __repr__(self) -> str:
-        entries = f"{len(self.entries)} entries + {len(self.specials)} specials" + (f" + {len(self.added)} entries" if self.added else "")
+        entries = f"{len(self.entries)} entries + {len(self.specials)} specials" + (
+            f" + {len(self.added)} entries" if self.added else ""
+        )
         return f"Tokenizer({entries}, fingerprint {self.fingerprint[:12]})"
 
 
 class StreamDecoder:
-    """Text from ids that arrive one by one. Joined, what `push` and `flush` return is what `Tokenizer.decode` gives for all the ids."""
+    """Text from ids that arrive one by one.
+
+    Joined, what `push` and `flush` return is what `Tokenizer.decode` gives for all the ids.
+    """
 
     def __init__(self, tokenizer: Tokenizer, specials: bool = False):
         self._tokenizer = tokenizer
@@ -193,11 +234,16 @@ class StreamDecoder:
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
 
     def push(self, token: int) -> str:
-        """The text that became whole with `token`; empty while a character still lacks bytes (a Hangul syllable has three)."""
+        """The text that became whole with `token`; empty while a character still lacks bytes (a Hangul
+        syllable has three).
+        """
         return self._decoder.decode(self._tokenizer.token(token, self._specials))
 
     def flush(self) -> str:
-        """What is left at the end: U+FFFD if the last character never became whole, otherwise nothing. The decoder can be used again."""
+        """What is left at the end: U+FFFD if the last character never became whole, otherwise nothing.
+
+        The decoder can be used again.
+        """
         rest = self._decoder.decode(b"", final=True)
         self._decoder.reset()
         return rest
@@ -209,9 +255,16 @@ def _default() -> Tokenizer:
 
 
 def _rebuild(
-    entries: list[bytes], pattern: str, specials: list[str], marked: tuple[str, ...], added: list[bytes], first_special: int
+    entries: list[bytes],
+    pattern: str,
+    specials: list[str],
+    marked: tuple[str, ...],
+    added: list[bytes],
+    first_special: int,
 ) -> Tokenizer:
-    return Tokenizer(entries, pattern=pattern, specials=specials, marked=marked, added=added, first_special=first_special)
+    return Tokenizer(
+        entries, pattern=pattern, specials=specials, marked=marked, added=added, first_special=first_special
+    )
 
 
 def _check_text(text: str) -> None:
@@ -220,13 +273,21 @@ def _check_text(text: str) -> None:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
         code = ord(text[error.start])
-        raise UserError(f"the text holds a lone surrogate (U+{code:04X}) at character {error.start}; it is not valid Unicode") from None
+        raise UserError(
+            f"the text holds a lone surrogate (U+{code:04X}) at character {error.start}; it is not valid Unicode"
+        ) from None
 
 
 def fingerprint_of(
-    entries: Sequence[bytes], pattern: str, specials: Sequence[str], added: Sequence[bytes] = (), first_special: int | None = None
+    entries: Sequence[bytes],
+    pattern: str,
+    specials: Sequence[str],
+    added: Sequence[bytes] = (),
+    first_special: int | None = None,
 ) -> str:
-    """sha256 over all that decides the ids. Each item is preceded by its length, so that no two vocabularies give the same bytes.
+    """sha256 over all that decides the ids.
+
+    Each item is preceded by its length, so that no two vocabularies give the same bytes.
 
     What was added, and where the specials begin, counts only where it departs from the plain layout.
     """

@@ -1,12 +1,15 @@
-"""Which of a set of languages a text is in (the six, unless others are named), and where code-switched text changes language.
+"""Which of a set of languages a text is in (the six, unless others are named), and where code-switched text
+changes language.
 
-Script decides Korean: a text is Korean when at least 30 % of its letters are Hangul (measured: 99.9 % recall, no false hit), since Korean
-writing is full of Latin names. The rest is for an n-gram detector: over all its languages for longer text, so that Portuguese or Dutch are
-turned away, and over ours alone below 40 characters, where the wide choice costs more right answers than it saves wrong ones. eldc (C) is
-the detector; py3langid (pure Python) stands in where eldc has no wheel. Both are loaded on first use.
+Script decides Korean: a text is Korean when at least 30 % of its letters are Hangul (measured: 99.9 % recall,
+no false hit), since Korean writing is full of Latin names. The rest is for an n-gram detector: over all its
+languages for longer text, so that Portuguese or Dutch are turned away, and over ours alone below 40
+characters, where the wide choice costs more right answers than it saves wrong ones. eldc (C) is the detector;
+py3langid (pure Python) stands in where eldc has no wheel. Both are loaded on first use.
 
-A language that was added to a tokenizer takes part by its code. One in another script than Latin or Hangul is recognised by the detector
-over all its languages, and then code-switched text is cut where that script begins, too.
+A language that was added to a tokenizer takes part by its code. One in another script than Latin or Hangul is
+recognised by the detector over all its languages, and then code-switched text is cut where that script
+begins, too.
 """
 
 import re
@@ -21,36 +24,54 @@ LANGUAGES = ("ko", "en", "de", "fr", "es", "it")
 _OTHER = """am ar as ba be bg bn dz el fa gu he hi hy ja ka kk km kn ky lo mk ml mn mr my ne or pa ps ru sa sd si sr ta te tg th ti ug uk ur
 yue zh"""
 OTHER_SCRIPTS = frozenset(_OTHER.split())
-KOREAN_SHARE = 0.30  # of the letters
-SHORT = 40  # characters: below this the detector chooses among our languages only
-TINY = 12  # characters: below this a piece between switches takes the language of the other Latin pieces, if they have one
-ENOUGH = 20_000  # characters of a document that the detector reads; its answer no longer changes
-BLOCK = 1 << 20  # characters of a document that are counted at once
-INSERTED_WORDS = 2  # so many Latin words in a Korean sentence are a name or a term, not a change of language
+# of the letters
+KOREAN_SHARE = 0.30
+# characters: below this the detector chooses among our languages only
+SHORT = 40
+# characters: below this a piece between switches takes the language of the other Latin pieces, if they have
+# one
+TINY = 12
+# characters of a document that the detector reads; its answer no longer changes
+ENOUGH = 20_000
+# characters of a document that are counted at once
+BLOCK = 1 << 20
+# so many Latin words in a Korean sentence are a name or a term, not a change of language
+INSERTED_WORDS = 2
 
 HANGUL_LETTERS = "\u1100-\u11ff\u3131-\u318e\ua960-\ua97c\uac00-\ud7a3\ud7b0-\ud7fb\uffa1-\uffdc"
-_LATIN_LETTERS = "A-Za-z\u00aa\u00ba\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u02af\u1e00-\u1eff\uff21-\uff3a\uff41-\uff5a"
+_LATIN_LETTERS = (
+    "A-Za-z\u00aa\u00ba\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u02af\u1e00-\u1eff\uff21-\uff3a\uff41-\uff5a"
+)
 _hangul = re.compile(f"[{HANGUL_LETTERS}]+")
 _latin = re.compile(f"[{_LATIN_LETTERS}]+")
 _letter = re.compile(r"[^\W\d_]+")
-_two_scripts = re.compile(f"(?P<ko>[{HANGUL_LETTERS}][^{_LATIN_LETTERS}]*)|(?P<latin>[{_LATIN_LETTERS}][^{HANGUL_LETTERS}]*)")
+_two_scripts = re.compile(
+    f"(?P<ko>[{HANGUL_LETTERS}][^{_LATIN_LETTERS}]*)|(?P<latin>[{_LATIN_LETTERS}][^{HANGUL_LETTERS}]*)"
+)
 _three_scripts = re.compile(
     rf"(?P<ko>[{HANGUL_LETTERS}][{HANGUL_LETTERS}\W\d_]*)|(?P<latin>[{_LATIN_LETTERS}][{_LATIN_LETTERS}\W\d_]*)|(?P<other>[^\W\d_{HANGUL_LETTERS}{_LATIN_LETTERS}][^{HANGUL_LETTERS}{_LATIN_LETTERS}]*)"
 )
 _either = re.compile(f"[{HANGUL_LETTERS}{_LATIN_LETTERS}]")
-_HANGUL, _LATIN, _BOTH, _LETTER = 1, 2, 3, 4  # bits of `_bits`
+# bits of `_bits`
+_HANGUL, _LATIN, _BOTH, _LETTER = 1, 2, 3, 4
 _sentence_end = re.compile(r"(?:[.!?…。](?=\s)|\n)\s*")
 
 
 def detect(text: str, languages: Collection[str] = LANGUAGES) -> str | None:
-    """The language of `text` as a whole: one of `languages`, or None when it is another language or holds no letters to tell by."""
+    """The language of `text` as a whole: one of `languages`, or None when it is another language or holds no
+    letters to tell by.
+    """
     text = text[:ENOUGH]
     letters, hangul, latin = (sum(map(len, script.findall(text))) for script in (_letter, _hangul, _latin))
     return decide(text, letters, hangul, latin, languages)
 
 
-def decide(text: str, letters: int, hangul: int, latin: int, languages: Collection[str] = LANGUAGES) -> str | None:
-    """As `detect`, for a caller who has counted the letters already: all, those of Hangul and those of the Latin script."""
+def decide(
+    text: str, letters: int, hangul: int, latin: int, languages: Collection[str] = LANGUAGES
+) -> str | None:
+    """As `detect`, for a caller who has counted the letters already: all, those of Hangul and those of the
+    Latin script.
+    """
     if hangul and hangul >= KOREAN_SHARE * letters:
         return "ko" if "ko" in languages else None
     text = text[:ENOUGH]
@@ -65,8 +86,9 @@ def decide(text: str, letters: int, hangul: int, latin: int, languages: Collecti
 def split(text: str, languages: Collection[str] = LANGUAGES) -> list[tuple[str | None, str]]:
     """Cut code-switched text where it changes script; the pieces, joined, are `text` exactly.
 
-    Returns (language, piece) pairs, language None where it is none of `languages`. Digits, punctuation and spaces stay with the piece
-    before them. In a sentence that is Korean (by the 30 % rule) one or two words in another script stay Korean: they are a name or a term.
+    Returns (language, piece) pairs, language None where it is none of `languages`. Digits, punctuation and
+    spaces stay with the piece before them. In a sentence that is Korean (by the 30 % rule) one or two words
+    in another script stay Korean: they are a name or a term.
     """
     cuts = _cuts(text, languages)
     if not cuts:
@@ -97,7 +119,9 @@ def detectable(code: str) -> bool:
 def _cuts(text: str, languages: Collection[str]) -> list[tuple[str, int]]:
     """("ko", "latin" or "other", where it begins) wherever the script changes."""
     cuts: list[tuple[str, int]] = []
-    for script, where in (_of_three if not OTHER_SCRIPTS.isdisjoint(languages) else _of_two)(text, *_sentences(text)):
+    for script, where in (_of_three if not OTHER_SCRIPTS.isdisjoint(languages) else _of_two)(
+        text, *_sentences(text)
+    ):
         if not cuts or cuts[-1][0] != script:
             cuts.append((script, where))
     return cuts
@@ -112,25 +136,33 @@ def _sentences(text: str) -> tuple[list[int], list[int]]:
 
 
 def _of_two(text: str, starts: list[int], ends: list[int]) -> Iterator[tuple[str, int]]:
-    """("ko" or "latin", where it begins) for each stretch of Hangul or Latin script, where it may differ from the one before.
+    """("ko" or "latin", where it begins) for each stretch of Hangul or Latin script, where it may differ from
+    the one before.
 
-    Letters of other scripts stay with the stretch before them. The letters of many sentences are counted at once, of BLOCK characters, since
-    counting takes some bytes for each; few sentences are then looked at.
+    Letters of other scripts stay with the stretch before them. The letters of many sentences are counted at
+    once, of BLOCK characters, since counting takes some bytes for each; few sentences are then looked at.
     """
     first = 0
     while first < len(starts):
         last = max(first + 1, bisect_right(ends, starts[first] + BLOCK))
-        scripts_S, korean_S = _counted(text[starts[first] : ends[last - 1]], np.array(starts[first:last]) - starts[first])
+        scripts_S, korean_S = _counted(
+            text[starts[first] : ends[last - 1]], np.array(starts[first:last]) - starts[first]
+        )
         known = np.flatnonzero(scripts_S)
         before_K = np.concatenate([[0], scripts_S[known[:-1]]])
         for number in known[(scripts_S[known] != before_K) | (scripts_S[known] == _BOTH)].tolist():
             start, end = starts[first + number], ends[first + number]
             if scripts_S[number] != _BOTH:
-                yield ("ko" if scripts_S[number] == _HANGUL else "latin"), _either.search(text, start, end).start()
+                yield (
+                    ("ko" if scripts_S[number] == _HANGUL else "latin"),
+                    _either.search(text, start, end).start(),
+                )
                 continue
             for match in _two_scripts.finditer(text, start, end):
                 script = match.lastgroup or ""
-                inserted = script == "latin" and korean_S[number] and _words(match.group(), _latin) <= INSERTED_WORDS
+                inserted = (
+                    script == "latin" and korean_S[number] and _words(match.group(), _latin) <= INSERTED_WORDS
+                )
                 yield ("ko" if inserted else script), match.start()
         first = last
 
@@ -142,10 +174,13 @@ def _counted(text: str, starts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """
     bits_N = _bits().take(np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32), mode="clip")
     scripts_S = np.bitwise_or.reduceat(bits_N, starts) & _BOTH
-    syllables_S, letters_S = (np.add.reduceat(bits_N & bit, starts, dtype=np.uint32) // bit for bit in (_HANGUL, _LETTER))
+    syllables_S, letters_S = (
+        np.add.reduceat(bits_N & bit, starts, dtype=np.uint32) // bit for bit in (_HANGUL, _LETTER)
+    )
     korean_S = syllables_S >= KOREAN_SHARE * letters_S
     bits_N &= _LATIN
-    bits_N[1:] &= ~bits_N[:-1]  # where stretches of them begin; no sentence begins within one
+    # where stretches of them begin; no sentence begins within one
+    bits_N[1:] &= ~bits_N[:-1]
     few_S = np.add.reduceat(bits_N, starts, dtype=np.uint32) <= _LATIN * INSERTED_WORDS
     scripts_S[(scripts_S == _BOTH) & korean_S & few_S] = _HANGUL
     return scripts_S, korean_S
@@ -159,7 +194,11 @@ def _of_three(text: str, starts: list[int], ends: list[int]) -> Iterator[tuple[s
         korean = syllables > 0 and syllables >= KOREAN_SHARE * letters
         for match in _three_scripts.finditer(sentence):
             script = match.lastgroup or ""
-            if script != "ko" and korean and _words(match.group(), _latin if script == "latin" else _letter) <= INSERTED_WORDS:
+            if (
+                script != "ko"
+                and korean
+                and _words(match.group(), _latin if script == "latin" else _letter) <= INSERTED_WORDS
+            ):
                 script = "ko"
             yield script, start + match.start()
 
@@ -176,7 +215,9 @@ def _bits() -> np.ndarray:
 
 
 def _words(piece: str, letters: re.Pattern[str]) -> int:
-    """Words, by white space, that hold one of `letters`: `don't`, `will.i.am` and `static_cast(x)` are one each."""
+    """Words, by white space, that hold one of `letters`: `don't`, `will.i.am` and `static_cast(x)` are one
+    each.
+    """
     return sum(bool(letters.search(word)) for word in piece.split())
 
 
@@ -194,7 +235,9 @@ def _wide() -> Callable[[str], str]:
 @cache
 def _narrow(languages: tuple[str, ...]) -> Callable[[str], str]:
     """The detector over those of `languages` that are written in Latin script."""
-    return _detector([code for code in languages if code != "ko" and code not in OTHER_SCRIPTS and detectable(code)])
+    return _detector(
+        [code for code in languages if code != "ko" and code not in OTHER_SCRIPTS and detectable(code)]
+    )
 
 
 def _detector(codes: list[str] | None) -> Callable[[str], str]:

@@ -1,8 +1,8 @@
 """Vocabularies by name: GPT-2's, GPT-4's and GPT-4o's, for comparison and for models that are to share them.
 
-Their entries, ranks and patterns are tiktoken's; the ids of plain text are the same. Their own special ids stay unused, and our 64 specials
-follow them, so that a model of such a vocabulary has language markers too. They are used where their rank files lie in tiktoken's cache
-(TIKTOKEN_CACHE_DIR); nothing is downloaded.
+Their entries, ranks and patterns are tiktoken's; the ids of plain text are the same. Their own special ids
+stay unused, and our 64 specials follow them, so that a model of such a vocabulary has language markers too.
+They are used where their rank files lie in tiktoken's cache (TIKTOKEN_CACHE_DIR); nothing is downloaded.
 """
 
 import hashlib
@@ -14,7 +14,8 @@ from pathlib import Path
 from braingpt.errors import UserError, did_you_mean
 from braingpt.tokenizer.encoding import Tokenizer
 
-NAMED = {"gpt2": "r50k_base", "cl100k_base": "cl100k_base", "o200k_base": "o200k_base"}  # "gpt2" has the ranks of r50k_base
+# "gpt2" has the ranks of r50k_base
+NAMED = {"gpt2": "r50k_base", "cl100k_base": "cl100k_base", "o200k_base": "o200k_base"}
 RANKS_AT = "https://openaipublic.blob.core.windows.net/encodings/{}.tiktoken"
 
 
@@ -35,8 +36,15 @@ def open_tokenizer(name: str | Path | None) -> Tokenizer:
 
 
 def at_hand(name: str) -> bool:
-    """Whether the rank file of one of NAMED lies in tiktoken's cache. Where tiktoken looks is part of its documented environment variables."""
-    folder = os.environ.get("TIKTOKEN_CACHE_DIR") or os.environ.get("DATA_GYM_CACHE_DIR") or Path(tempfile.gettempdir()) / "data-gym-cache"
+    """Whether the rank file of one of NAMED lies in tiktoken's cache.
+
+    Where tiktoken looks is part of its documented environment variables.
+    """
+    folder = (
+        os.environ.get("TIKTOKEN_CACHE_DIR")
+        or os.environ.get("DATA_GYM_CACHE_DIR")
+        or Path(tempfile.gettempdir()) / "data-gym-cache"
+    )
     return (Path(folder) / hashlib.sha1(RANKS_AT.format(NAMED[name]).encode()).hexdigest()).is_file()
 
 

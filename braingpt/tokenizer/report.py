@@ -1,7 +1,9 @@
-"""What a text costs in tokens, and how its tokens look: for one vocabulary, beside those of GPT-2, GPT-4 and GPT-4o.
+"""What a text costs in tokens, and how its tokens look: for one vocabulary, beside those of GPT-2, GPT-4 and
+GPT-4o.
 
-More per token is cheaper. Between languages compare characters (a Hangul syllable has three bytes), between vocabularies of one language
-either. The other vocabularies are used where their rank files already lie in tiktoken's cache; nothing is downloaded.
+More per token is cheaper. Between languages compare characters (a Hangul syllable has three bytes), between
+vocabularies of one language either. The other vocabularies are used where their rank files already lie in
+tiktoken's cache; nothing is downloaded.
 """
 
 import re
@@ -16,14 +18,18 @@ from braingpt.tokenizer.encoding import Tokenizer
 from braingpt.tokenizer.language import detect
 from braingpt.tokenizer.named import NAMED, at_hand, open_tokenizer
 
-FIRST_CHARACTERS = 2_000_000  # per row: the figures do not change any more, and the slowest encoding reads 3 MB/s
-_word = re.compile(r"\S+")  # Korean's eojeol
+# per row: the figures do not change any more, and the slowest encoding reads 3 MB/s
+FIRST_CHARACTERS = 2_000_000
+# Korean's eojeol
+_word = re.compile(r"\S+")
 _syllable = re.compile("[가-힣]")
 
 
 @dataclass
 class Cost:
-    """What one encoding makes of a row's texts: how often it used each token, and the seconds that encoding took on one thread."""
+    """What one encoding makes of a row's texts: how often it used each token, and the seconds that encoding
+    took on one thread.
+    """
 
     tokenizer: Tokenizer
     used_V: np.ndarray
@@ -42,7 +48,9 @@ class Cost:
         np.add.at(self.used_V, ids, 1)
 
     def parts(self) -> tuple[int, int]:
-        """(tokens that are not whole characters, Hangul syllables inside one token): the others are spelled over several."""
+        """(tokens that are not whole characters, Hangul syllables inside one token): the others are spelled
+        over several.
+        """
         broken = whole = 0
         for token in np.flatnonzero(self.used_V):
             entry, count = self.tokenizer.token(int(token)), int(self.used_V[token])
@@ -63,15 +71,18 @@ class Row:
     texts: int = 0
     characters: int = 0
     bytes: int = 0
-    words: int = 0  # by white space
-    syllables: int = 0  # of Hangul
-    costs: dict[str, Cost] = field(default_factory=dict)  # by encoding
+    # by white space
+    words: int = 0
+    # of Hangul
+    syllables: int = 0
+    # by encoding
+    costs: dict[str, Cost] = field(default_factory=dict)
 
     def figures(self, encoding: str) -> dict[str, float | int | None]:
         """The report's figures for one encoding; None where there is nothing to divide by.
 
-        `whole_syllables`: share of the Hangul syllables that lie in one token. `byte_fallback`: share of the tokens that are no whole
-        characters. `mb_per_second`: of UTF-8, on one thread.
+        `whole_syllables`: share of the Hangul syllables that lie in one token. `byte_fallback`: share of the
+            tokens that are no whole characters. `mb_per_second`: of UTF-8, on one thread.
         """
         cost = self.costs[encoding]
         broken, whole = cost.parts()
@@ -86,8 +97,11 @@ class Row:
         }
 
 
-def measure(documents: Iterable[tuple[str, str]], tokenizer: Tokenizer, name: str = "braingpt") -> tuple[list[Row], list[str]]:
-    """A row for each name and detected language of the (name, text) pairs, and the names of the encodings that are not at hand.
+def measure(
+    documents: Iterable[tuple[str, str]], tokenizer: Tokenizer, name: str = "braingpt"
+) -> tuple[list[Row], list[str]]:
+    """A row for each name and detected language of the (name, text) pairs, and the names of the encodings
+    that are not at hand.
 
     `name`: what `tokenizer` is called in the rows. Per row the first two million characters count.
     """
@@ -97,7 +111,12 @@ def measure(documents: Iterable[tuple[str, str]], tokenizer: Tokenizer, name: st
     for path, text in documents:
         key = path, detect(text, tokenizer.marked)
         if key not in rows:
-            rows[key] = Row(*key, costs={one: Cost(it, np.zeros(it.vocab_size, dtype=np.int64)) for one, it in encodings.items()})
+            rows[key] = Row(
+                *key,
+                costs={
+                    one: Cost(it, np.zeros(it.vocab_size, dtype=np.int64)) for one, it in encodings.items()
+                },
+            )
         row = rows[key]
         if not text or row.characters >= FIRST_CHARACTERS:
             continue
@@ -112,7 +131,9 @@ def measure(documents: Iterable[tuple[str, str]], tokenizer: Tokenizer, name: st
 
 
 def hangul_alone(tokenizer: Tokenizer) -> dict[str, float]:
-    """Share of Hangul syllables that are one token when they stand alone: of all 11,172, and of the 2,350 that KS X 1001 counts as common."""
+    """Share of Hangul syllables that are one token when they stand alone: of all 11,172, and of the 2,350
+    that KS X 1001 counts as common.
+    """
     every = [chr(code) for code in range(0xAC00, 0xD7A4)]
     common = [syllable for syllable in every if _in_ksx1001(syllable)]
     one = {syllable for syllable in every if len(tokenizer.encode(syllable)) == 1}
@@ -128,7 +149,9 @@ def as_json(rows: list[Row], absent: list[str]) -> dict[str, Any]:
             | {"encodings": {encoding: _rounded(row.figures(encoding)) for encoding in row.costs}}
             for row in rows
         ],
-        "hangul_alone": {name: _rounded(hangul_alone(cost.tokenizer)) for name, cost in rows[0].costs.items()} if rows else {},
+        "hangul_alone": {name: _rounded(hangul_alone(cost.tokenizer)) for name, cost in rows[0].costs.items()}
+        if rows
+        else {},
         "absent": absent,
     }
 

@@ -1,9 +1,10 @@
-"""A tokenizer on disk: a folder with `tokenizer.json` (pattern, specials, fingerprint) and `ranks.tiktoken` (one entry a line, in base64,
-with its rank, which is its id: the format tiktoken itself reads). Version 2 is for vocabularies with added entries or specials that do
-not follow the entries at once; all others stay version 1, which every braingpt reads.
+"""A tokenizer on disk: a folder with `tokenizer.json` (pattern, specials, fingerprint) and `ranks.tiktoken`
+(one entry a line, in base64, with its rank, which is its id: the format tiktoken itself reads). Version 2
+is for vocabularies with added entries or specials that do not follow the entries at once; all others stay
+version 1, which every braingpt reads.
 
-Whatever is read is checked against the fingerprint in `tokenizer.json`, so a damaged file is found before a wrong id is made. Files are
-written under a temporary name and renamed.
+Whatever is read is checked against the fingerprint in `tokenizer.json`, so a damaged file is found before a
+wrong id is made. Files are written under a temporary name and renamed.
 """
 
 import base64
@@ -42,27 +43,40 @@ def write(folder: Path, tokenizer: "Tokenizer") -> None:
 
 
 def read(folder: Path) -> dict[str, Any]:
-    """The arguments of `Tokenizer` from `folder`. UserError: nothing of ours there. Failure: ours, but damaged."""
+    """The arguments of `Tokenizer` from `folder`.
+
+    UserError: nothing of ours there. Failure: ours, but damaged.
+    """
     from braingpt.tokenizer.encoding import CONTROL, fingerprint_of
 
     path = folder / DESCRIPTION
     if not path.is_file():
-        raise UserError(f"no tokenizer in {folder} ({DESCRIPTION} is missing); name a folder made by `braingpt tokenizer train`")
+        raise UserError(
+            f"no tokenizer in {folder} ({DESCRIPTION} is missing); name a folder made by `braingpt tokenizer train`"
+        )
     try:
         description = json.loads(path.read_text("utf-8"))
     except ValueError:
         raise _damaged(folder, f"{DESCRIPTION} is not JSON") from None
     if not isinstance(description, dict) or description.get("format") != FORMAT:
-        raise UserError(f"{path} is not a braingpt tokenizer; name a folder made by `braingpt tokenizer train`")
+        raise UserError(
+            f"{path} is not a braingpt tokenizer; name a folder made by `braingpt tokenizer train`"
+        )
     if description.get("version") not in VERSIONS:
-        raise UserError(f"{path} has format version {description.get('version')}; this braingpt reads {' and '.join(map(str, VERSIONS))}")
+        raise UserError(
+            f"{path} has format version {description.get('version')}; this braingpt reads {' and '.join(map(str, VERSIONS))}"
+        )
     if not (folder / RANKS).is_file():
         raise _damaged(folder, f"{RANKS} is missing")
     try:
-        pattern, specials, marked, count = (description[key] for key in ("pattern", "specials", "languages", "entries"))
+        pattern, specials, marked, count = (
+            description[key] for key in ("pattern", "specials", "languages", "entries")
+        )
         first = description.get("first_special", count)
         known = {*CONTROL, *(f"<|{code}|>" for code in marked)}
-        fields_sound = isinstance(pattern, str) and known <= set(specials) and len(set(specials)) == len(specials)
+        fields_sound = (
+            isinstance(pattern, str) and known <= set(specials) and len(set(specials)) == len(specials)
+        )
         fields_sound = fields_sound and 256 <= count <= first
     except (KeyError, TypeError):
         fields_sound = False
@@ -71,7 +85,14 @@ def read(folder: Path) -> dict[str, Any]:
     entries, added = _entries(folder, count, first + len(specials))
     if fingerprint_of(entries, pattern, specials, added, first) != description.get("fingerprint"):
         raise _damaged(folder, "its contents do not match its fingerprint")
-    return {"entries": entries, "pattern": pattern, "specials": specials, "marked": marked, "added": added, "first_special": first}
+    return {
+        "entries": entries,
+        "pattern": pattern,
+        "specials": specials,
+        "marked": marked,
+        "added": added,
+        "first_special": first,
+    }
 
 
 def _entries(folder: Path, count: int, first_added: int) -> tuple[list[bytes], list[bytes]]:

@@ -1,8 +1,8 @@
 """Train a vocabulary with rustbpe: byte-level BPE over the words that `encoding.PATTERN` cuts.
 
-The text is brought to NFC first, as the data preparation does: in NFD a Hangul syllable is two or three characters and the vocabulary
-would spend its entries on them. Merges are chosen by count, ties by the lower ids, so the same text gives the same vocabulary, whatever
-the number of threads.
+The text is brought to NFC first, as the data preparation does: in NFD a Hangul syllable is two or three
+characters and the vocabulary would spend its entries on them. Merges are chosen by count, ties by the lower
+ids, so the same text gives the same vocabulary, whatever the number of threads.
 """
 
 import unicodedata
@@ -16,19 +16,24 @@ BYTES = 256
 
 
 def train(texts: Iterable[str], entries: int = ENTRIES) -> Tokenizer:
-    """A tokenizer of exactly `entries` BPE entries (the 256 bytes included) and 64 specials, trained on `texts`.
+    """A tokenizer of exactly `entries` BPE entries (the 256 bytes included) and 64 specials, trained on
+    `texts`.
 
     UserError when `entries` is out of range or the text has too few different words for so many.
     """
     if not BYTES <= entries <= 2**32 - SPECIALS:
-        raise UserError(f"a vocabulary of {entries} entries is not possible; it needs at least {BYTES}, one per byte")
+        raise UserError(
+            f"a vocabulary of {entries} entries is not possible; it needs at least {BYTES}, one per byte"
+        )
     import rustbpe
 
     bpe = rustbpe.Tokenizer()
     bpe.train_from_iterator(normalised(texts), entries, pattern=PATTERN)
     ranks = sorted((rank, bytes(entry)) for entry, rank in bpe.get_mergeable_ranks())
     if len(ranks) < entries:
-        raise UserError(f"the text yields only {len(ranks)} entries; give more text, or ask for --vocab {len(ranks)} or fewer")
+        raise UserError(
+            f"the text yields only {len(ranks)} entries; give more text, or ask for --vocab {len(ranks)} or fewer"
+        )
     return Tokenizer([entry for _, entry in ranks])
 
 
@@ -37,6 +42,7 @@ def normalised(texts: Iterable[str]) -> Iterator[str]:
     for text in texts:
         try:
             text.encode("utf-8")
-        except UnicodeEncodeError:  # a lone surrogate from a broken \u escape in JSON
+        except UnicodeEncodeError:
+            # a lone surrogate from a broken \u escape in JSON
             text = text.encode("utf-8", "replace").decode("utf-8")
         yield unicodedata.normalize("NFC", text)

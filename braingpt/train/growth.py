@@ -1,7 +1,9 @@
-"""Developmental growth in a run: at its steps the model is exchanged for a deeper one that computes the same (`model/growth.py`).
+"""Developmental growth in a run: at its steps the model is exchanged for a deeper one that computes the same
+(`model/growth.py`).
 
-Weights, buffers and the optimizer's moments of the old blocks go over by name; the new blocks begin fresh. Growing is a function of what a
-checkpoint holds and of the seed, so a run that is resumed before it, behind it or in the midst of a stage goes on as if it had never stopped.
+Weights, buffers and the optimizer's moments of the old blocks go over by name; the new blocks begin fresh.
+Growing is a function of what a checkpoint holds and of the seed, so a run that is resumed before it, behind
+it or in the midst of a stage goes on as if it had never stopped.
 """
 
 from typing import Any
@@ -37,13 +39,18 @@ def fresh_model(recipe: Recipe, layers: int) -> LanguageModel:
 
 
 def stand_at(trainer: Any, layers: int) -> None:
-    """Let the trainer have a model of so many layers, whose weights are still to be filled in; nothing changes where it has."""
+    """Let the trainer have a model of so many layers, whose weights are still to be filled in; nothing
+    changes where it has.
+    """
     if len(trainer.model.blocks) != layers:
         build_learner(trainer, fresh_model(trainer.recipe, layers))
 
 
 def grow_if_due(trainer: Any) -> int | None:
-    """Grow before a step that belongs to a deeper stage; the layers there were before, or None. A model never shrinks."""
+    """Grow before a step that belongs to a deeper stage; the layers there were before, or None.
+
+    A model never shrinks.
+    """
     if not trainer.config.growth:
         return None
     old, average, layers = trainer.model, trainer.average, layers_at(trainer.step, trainer.recipe)

@@ -13,12 +13,18 @@ from braingpt.train.run.progress import windows
 
 SMALLER = "--set train.recompute=true or a smaller train.context takes less"
 
-Counted = list[tuple[Tensor, Tensor]]  # buffers that a forward pass counts into, and what they held before
+# buffers that a forward pass counts into, and what they held before
+Counted = list[tuple[Tensor, Tensor]]
 
 
 def snapshot_counters(model: torch.nn.Module) -> Counted:
-    """To undo a forward pass by. Masks, and what is named with a `_`, are made of weights: a forward pass does not change them."""
-    counting = (buffer for name, buffer in model.named_buffers() if buffer.dtype != torch.bool and "._" not in name)
+    """To undo a forward pass by.
+
+    Masks, and what is named with a `_`, are made of weights: a forward pass does not change them.
+    """
+    counting = (
+        buffer for name, buffer in model.named_buffers() if buffer.dtype != torch.bool and "._" not in name
+    )
     return [(buffer, buffer.clone()) for buffer in counting]
 
 
@@ -29,12 +35,21 @@ def restore_counters(before: Counted) -> None:
 
 
 def gradients(trainer: Any) -> tuple[Tensor, Tensor]:
-    """Fill the gradients from the step's batch, piece by piece; (mean loss, norm before clipping). A rehearsal exchanges none of them."""
+    """Fill the gradients from the step's batch, piece by piece; (mean loss, norm before clipping).
+
+    A rehearsal exchanges none of them.
+    """
     trainer.model.train()
     if trainer.model.early is not None:
-        alike = trainer.world.sharded  # who shares weights calls the same blocks, or waits for the others for ever
-        trainer.model.early.draws.manual_seed(hash((trainer.config.seed, trainer.step, 0 if alike else trainer.world.rank)))
-    total, pieces = torch.zeros((), device=trainer.device), trainer.feed.micro_batches(trainer.step, trainer.micro)
+        # who shares weights calls the same blocks, or waits for the others for ever
+        alike = trainer.world.sharded
+        trainer.model.early.draws.manual_seed(
+            hash((trainer.config.seed, trainer.step, 0 if alike else trainer.world.rank))
+        )
+    total, pieces = (
+        torch.zeros((), device=trainer.device),
+        trainer.feed.micro_batches(trainer.step, trainer.micro),
+    )
     for piece in pieces:
         with trainer.world.accumulating(trainer.forward, last=trainer.rehearsed and piece is pieces[-1]):
             total += backward(trainer, piece)
@@ -49,15 +64,19 @@ def backward(trainer: Any, piece: Any) -> Tensor:
     where = {} if piece.segments_BL is None else {"segments_BL": piece.segments_BL}
     with autocast(trainer.device, trainer.dtype, cached=not trainer.world.sharded):
         loss = trainer.forward(piece.ids_BL, piece.targets_BL, **where).loss
-    (loss * piece.target_fraction * trainer.world.size).backward()  # gradients are averaged, shares are of the whole step
+    # gradients are averaged, shares are of the whole step
+    (loss * piece.target_fraction * trainer.world.size).backward()
     return loss.detach() * piece.target_fraction
 
 
 def accumulate_with_oom_retry(trainer: Any, before: Counted) -> tuple[Tensor, Tensor]:
-    """`gradients`, taken again in pieces of half the size where memory does not suffice. Raises Failure where no piece is small enough.
+    """`gradients`, taken again in pieces of half the size where memory does not suffice.
 
-    Who runs out of memory amid an exchange leaves the others waiting. So several processes rehearse the first step of each length without
-    one, agree, and take smaller pieces together. Later, and where weights are spread, the run ends, and its next start takes smaller pieces.
+    Raises Failure where no piece is small enough.
+
+    Who runs out of memory amid an exchange leaves the others waiting. So several processes rehearse the first
+    step of each length without one, agree, and take smaller pieces together. Later, and where weights are
+    spread, the run ends, and its next start takes smaller pieces.
     """
     drawn = torch.get_rng_state()
     while True:
@@ -83,7 +102,8 @@ def accumulate_with_oom_retry(trainer: Any, before: Counted) -> tuple[Tensor, Te
 def _gradients_or_none(trainer: Any) -> tuple[Tensor, Tensor] | None:
     try:
         return gradients(trainer)
-    except RuntimeError as error:  # what an exception holds is freed only behind its `except`
+    except RuntimeError as error:
+        # what an exception holds is freed only behind its `except`
         if not is_out_of_memory(error):
             raise
     return None
@@ -95,7 +115,9 @@ def _halve(trainer: Any) -> None:
     trainer.micro = _smaller(trainer)
     if trainer.device.type == "cuda":
         torch.cuda.empty_cache()
-    trainer.reporter.note(f"out of memory in step {trainer.step + 1}: going on with {windows(trainer.micro)} at a time")
+    trainer.reporter.note(
+        f"out of memory in step {trainer.step + 1}: going on with {windows(trainer.micro)} at a time"
+    )
 
 
 def _next_time(trainer: Any) -> Failure:
@@ -105,7 +127,9 @@ def _next_time(trainer: Any) -> Failure:
     fewer = _smaller(trainer)
     limit_pieces(trainer.run.path, fewer)
     again = f"{windows(fewer)} at a time from the last checkpoint on: --resume auto, or torchrun --max-restarts 3 with it"
-    return Failure(f"out of memory in step {trainer.step + 1} with {windows(trainer.micro)} at a time; the next start takes {again}")
+    return Failure(
+        f"out of memory in step {trainer.step + 1} with {windows(trainer.micro)} at a time; the next start takes {again}"
+    )
 
 
 def _smaller(trainer: Any) -> int:

@@ -1,4 +1,6 @@
-"""Recomputation (gradient checkpointing): each block keeps its input and computes the rest again in the backward pass."""
+"""Recomputation (gradient checkpointing): each block keeps its input and computes the rest again in the
+backward pass.
+"""
 
 from functools import partial
 
@@ -7,6 +9,9 @@ from torch.utils.checkpoint import checkpoint
 
 
 def recomputing(model: torch.nn.Module) -> None:
-    """Let each block keep its input alone and compute the rest again in the backward pass, from now on: less memory, a third more work."""
+    """Let each block keep its input alone and compute the rest again in the backward pass, from now on: less
+    memory, a third more work.
+    """
     for block in model.blocks:
-        block.forward = partial(checkpoint, block.forward, use_reentrant=False, preserve_rng_state=False)  # nothing is drawn in a block
+        # nothing is drawn in a block
+        block.forward = partial(checkpoint, block.forward, use_reentrant=False, preserve_rng_state=False)

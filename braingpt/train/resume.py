@@ -1,7 +1,8 @@
 """Where a run begins: anew, or after a checkpoint; and whether the two fit together.
 
-What decides the numbers (model, batches, rate, seed) must be what the run began with, so that stopping and going on equals never having
-stopped. What does not (how long, how often to look, how much at a time) may change.
+What decides the numbers (model, batches, rate, seed) must be what the run began with, so that stopping and
+going on equals never having stopped. What does not (how long, how often to look, how much at a time) may
+change.
 """
 
 import hashlib
@@ -23,12 +24,14 @@ FREE = (
 )  # fmt: skip
 
 
-def find_start_checkpoint(out: Path, resume: str | None, note: Callable[[str], None] = lambda text: None) -> Path | None:
+def find_start_checkpoint(
+    out: Path, resume: str | None, note: Callable[[str], None] = lambda text: None
+) -> Path | None:
     """The checkpoint to go on from, every file of it checked, or None to begin anew.
 
-    `resume`: None (the run must be new), "auto" (the newest undamaged checkpoint in `out`, if any), or a run folder or checkpoint.
-    "auto" sets damaged ones aside and says so through `note`. Raises UserError when going on would overwrite later steps of a run, Failure
-    where nothing undamaged is left.
+    `resume`: None (the run must be new), "auto" (the newest undamaged checkpoint in `out`, if any), or a run
+        folder or checkpoint. "auto" sets damaged ones aside and says so through `note`. Raises UserError when
+        going on would overwrite later steps of a run, Failure where nothing undamaged is left.
     """
     last = listing.newest(out)
     if resume == "auto":
@@ -41,7 +44,9 @@ def find_start_checkpoint(out: Path, resume: str | None, note: Callable[[str], N
     if is_run(out) and run_of(chosen).resolve() != Path(out).resolve():
         raise UserError(f"{out} is another run than {chosen}'s; --out takes a new folder")
     if last and last.resolve() != chosen.resolve():
-        raise UserError(f"{out} has gone on to {last.name}; --out starts a branch from {chosen.name} in a new folder")
+        raise UserError(
+            f"{out} has gone on to {last.name}; --out starts a branch from {chosen.name} in a new folder"
+        )
     checkpoint.verify(chosen)
     return chosen
 
@@ -58,7 +63,9 @@ def _newest_whole(out: Path, note: Callable[[str], None]) -> Path | None:
             note(f"{str(failure).partition(';')[0]}; kept as {listing.set_aside(broken)}")
         return folder
     if damaged:
-        raise Failure(f"no checkpoint in {out} is whole: {str(damaged[0][1]).partition(';')[0]}; --out starts a new run elsewhere")
+        raise Failure(
+            f"no checkpoint in {out} is whole: {str(damaged[0][1]).partition(';')[0]}; --out starts a new run elsewhere"
+        )
     return None
 
 
@@ -68,7 +75,9 @@ def run_of(folder: Path) -> Path:
 
 
 def state_of(trainer: Any) -> dict[str, Any]:
-    """What a step depends on beside weights, moments and its number, and what a run remembers: for a checkpoint's state.json."""
+    """What a step depends on beside weights, moments and its number, and what a run remembers: for a
+    checkpoint's state.json.
+    """
     return {
         "best": trainer.best, "seconds": trainer.seconds, "data": trainer.data, "guard": trainer.guard.state(), "calm": trainer.guard.calm,
         "rewinds": trainer.rewinds, "offset": trainer.feed.offset, "micro_batch": trainer.micro,
@@ -83,7 +92,12 @@ def restore_from(trainer: Any, start: Path) -> None:
     stand_at(trainer, load_recipe(start / RECIPE).model.layers)
     checkpoint.load_weights(trainer.model, start)
     checkpoint.load_training(trainer.model, trainer.optimizer, start, trainer.average)
-    trainer.step, trainer.tokens, trainer.best, trainer.seconds = state["step"], state["tokens"], state["best"], state["seconds"]
+    trainer.step, trainer.tokens, trainer.best, trainer.seconds = (
+        state["step"],
+        state["tokens"],
+        state["best"],
+        state["seconds"],
+    )
     if "guard" in state:
         trainer.guard.restore(state["guard"])
     trainer.rewinds, trainer.feed.offset = state.get("rewinds", 0), state.get("offset", 0)
@@ -95,8 +109,12 @@ def restore_from(trainer: Any, start: Path) -> None:
         trainer.reporter.note("the data differ from those the run began with; going on with the new ones")
 
 
-def recipe_to_train(name: str | None, out: Path | None, resume: str | None, overrides: Sequence[str]) -> Recipe:
-    """The recipe named, or else the one the run to be resumed was started with, with `overrides` laid over it."""
+def recipe_to_train(
+    name: str | None, out: Path | None, resume: str | None, overrides: Sequence[str]
+) -> Recipe:
+    """The recipe named, or else the one the run to be resumed was started with, with `overrides` laid over
+    it.
+    """
     if name:
         return load_recipe(name, list(overrides))
     if resume and resume != "auto":
@@ -126,7 +144,8 @@ def of_this_run(recipe: Recipe, folders: Sequence[Path | str] | None, start: Pat
 def check_agreement(saved: Recipe, asked: Recipe, folder: Path) -> None:
     """UserError naming the first setting in which a resumed run would differ from what it began with."""
     before, now = dict(_flat(saved.model_dump(mode="json"))), dict(_flat(asked.model_dump(mode="json")))
-    free = set(FREE) - ({"train.steps"} if is_schedule(saved.data.mixture) else set())  # a schedule is laid over the steps
+    # a schedule is laid over the steps
+    free = set(FREE) - ({"train.steps"} if is_schedule(saved.data.mixture) else set())
     for key in dict.fromkeys(["model.architecture", *before, *now]):
         if key not in free and before.get(key) != now.get(key):
             raise UserError(
@@ -136,7 +155,9 @@ def check_agreement(saved: Recipe, asked: Recipe, folder: Path) -> None:
 
 
 def data_identity(folders: Sequence[Path]) -> str:
-    """SHA-256 over the manifests of the prepared folders: equal when the data are the same, wherever they lie."""
+    """SHA-256 over the manifests of the prepared folders: equal when the data are the same, wherever they
+    lie.
+    """
     digest = hashlib.sha256()
     for folder in folders:
         digest.update((Path(folder) / "manifest.json").read_bytes())

@@ -1,12 +1,13 @@
 """Bad batches: which gradients are taken, which losses are spikes, and when a run has lost its way.
 
-A gradient is left out when its norm is not finite, or far out: its logarithm more than `sigma` standard deviations above the mean of the last
-128 gradients taken (as OLMo-core's SkipStepOptimizer does with six; here logarithms, since norms spread by factors). The decision is made
-where the norm lies and goes to the optimizer as a tensor, so nothing waits for the device. Eight far-out gradients in a row are no accident
-but a new level: the next one is taken and the window starts anew.
+A gradient is left out when its norm is not finite, or far out: its logarithm more than `sigma` standard
+deviations above the mean of the last 128 gradients taken (as OLMo-core's SkipStepOptimizer does with six;
+here logarithms, since norms spread by factors). The decision is made where the norm lies and goes to the
+optimizer as a tensor, so nothing waits for the device. Eight far-out gradients in a row are no accident but a
+new level: the next one is taken and the window starts anew.
 
-A loss is a spike when it jumps out of the 16 before it. Twenty steps in a row without a usable gradient, or with a spike, mean that the run is
-lost (`Lost`): the trainer goes back to the last good checkpoint.
+A loss is a spike when it jumps out of the 16 before it. Twenty steps in a row without a usable gradient, or
+with a spike, mean that the run is lost (`Lost`): the trainer goes back to the last good checkpoint.
 """
 
 import math
@@ -19,13 +20,20 @@ from torch import Tensor
 
 from braingpt.errors import Failure
 
-WINDOW, LEAST = 128, 32  # norms looked back on; before there are so many, only what is not finite is left out
-SPREAD = 0.1  # smallest standard deviation of the logarithm assumed: a steady run may double its norm
-MAX_FAR = 8  # far-out gradients in a row before the level is taken for a new one
-SPIKE_WINDOW = 16  # steps a loss is compared with
-SPIKE_SPREADS = 6.0  # median absolute deviations above their median
-SPIKE_NATS = 0.5  # and at least so much
-MAX_BAD = 20  # steps in a row without a finite gradient, or with a spike
+# norms looked back on; before there are so many, only what is not finite is left out
+WINDOW, LEAST = 128, 32
+# smallest standard deviation of the logarithm assumed: a steady run may double its norm
+SPREAD = 0.1
+# far-out gradients in a row before the level is taken for a new one
+MAX_FAR = 8
+# steps a loss is compared with
+SPIKE_WINDOW = 16
+# median absolute deviations above their median
+SPIKE_SPREADS = 6.0
+# and at least so much
+SPIKE_NATS = 0.5
+# steps in a row without a finite gradient, or with a spike
+MAX_BAD = 20
 
 
 class Lost(Failure):
@@ -33,7 +41,9 @@ class Lost(Failure):
 
 
 def is_spike(loss: float, before: Sequence[float]) -> bool:
-    """Whether `loss` is not finite, or jumps out of the losses `before`, of which it takes 16: 6 median deviations and 0.5 nats above their median."""
+    """Whether `loss` is not finite, or jumps out of the losses `before`, of which it takes 16: 6 median
+    deviations and 0.5 nats above their median.
+    """
     before = [value for value in before[-SPIKE_WINDOW:] if math.isfinite(value)]
     if not math.isfinite(loss) or len(before) < SPIKE_WINDOW:
         return not math.isfinite(loss)
@@ -47,14 +57,19 @@ class Guard:
 
     def __init__(self, sigma: float | None, device: torch.device) -> None:
         self.sigma = math.inf if sigma is None else sigma
-        self.logs_W = torch.full((WINDOW,), math.nan, device=device)  # of the norms taken, newest last; NaN before there were any
-        self.far = torch.zeros((), device=device)  # far-out gradients in a row
-        self.losses: list[float] = []  # the last 16 that were no spikes
+        # of the norms taken, newest last; NaN before there were any
+        self.logs_W = torch.full((WINDOW,), math.nan, device=device)
+        # far-out gradients in a row
+        self.far = torch.zeros((), device=device)
+        # the last 16 that were no spikes
+        self.losses: list[float] = []
         self.skipped = self.skipped_in_row = self.spikes = self.spikes_in_row = 0
 
     @torch.no_grad()
     def judge(self, norm: Tensor) -> Tensor:
-        """1.0 where the gradient of this norm is to be left out, else 0.0; on the norm's device, without waiting for it."""
+        """1.0 where the gradient of this norm is to be left out, else 0.0; on the norm's device, without
+        waiting for it.
+        """
         log = norm.float().log()
         known_W = ~self.logs_W.isnan()
         count = known_W.sum()
@@ -69,7 +84,9 @@ class Guard:
         return skip.float()
 
     def note(self, loss: float, norm: float, skipped: bool) -> dict[str, Any]:
-        """Count a finished step; what a record says of it: {"skipped": reason} and {"spike": True} where they apply. Raises `Lost`."""
+        """Count a finished step; what a record says of it: {"skipped": reason} and {"spike": True} where they
+        apply. Raises `Lost`.
+        """
         reason = ("gradient far out" if math.isfinite(norm) else "gradient not finite") if skipped else None
         spike = math.isfinite(loss) and is_spike(loss, self.losses)
         if math.isfinite(loss) and not spike:
@@ -85,7 +102,9 @@ class Guard:
         if self.skipped_in_row > MAX_BAD:
             raise Lost(f"no usable gradient in {self.skipped_in_row} steps up to step {step}")
         if self.spikes_in_row > MAX_BAD:
-            raise Lost(f"the loss has been far above its former level for {self.spikes_in_row} steps up to step {step}")
+            raise Lost(
+                f"the loss has been far above its former level for {self.spikes_in_row} steps up to step {step}"
+            )
 
     @property
     def calm(self) -> bool:

@@ -5,7 +5,10 @@ from pathlib import Path
 
 
 def write_whole(path: Path, content: str | bytes, errors: str = "strict") -> None:
-    """Write a small file, text as UTF-8, beside its place, flush it, and rename it. `errors`: as of `str.encode`, for characters no file can hold."""
+    """Write a small file, text as UTF-8, beside its place, flush it, and rename it.
+
+    `errors`: as of `str.encode`, for characters no file can hold.
+    """
     temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
     try:
         with open(temporary, "wb") as file:

@@ -28,14 +28,22 @@ def small(monkeypatch):
 
 def test_every_operation_is_measured(small):
     first, *rows = measured(small)
-    assert first["limits"]["float32"]["bytes_per_second"] > 0 and [row["operation"] for row in rows] == list(OPERATIONS)
+    assert first["limits"]["float32"]["bytes_per_second"] > 0 and [row["operation"] for row in rows] == list(
+        OPERATIONS
+    )
     for row in rows:
         assert not row.get("error") and not row["failed"], row
         assert 0 < row["seconds"]["min"] <= row["seconds"]["median"] and len(row["seconds"]["rounds"]) == 2
-        assert row["limit_seconds"] > 0 and row["share_of_limit"] == pytest.approx(row["limit_seconds"] / row["seconds"]["median"])
+        assert row["limit_seconds"] > 0 and row["share_of_limit"] == pytest.approx(
+            row["limit_seconds"] / row["seconds"]["median"]
+        )
         for key in ("reference_over_it", "dense_over_it"):
             assert row[key] is None or len(row[key]["rounds"]) == 2
-    assert all(row["reference_over_it"] for row in rows if row["operation"] not in ("scan, one token", "selective attention"))
+    assert all(
+        row["reference_over_it"]
+        for row in rows
+        if row["operation"] not in ("scan, one token", "selective attention")
+    )
     report = {"kind": "kernels", "settings": vars(small), **first, "rows": rows}
     assert kernels_page(json.loads(json.dumps(report, allow_nan=False))).count("<svg") == 3
 
@@ -46,18 +54,29 @@ def test_a_row_that_fails_is_told_and_the_others_go_on(small, monkeypatch):
 
     whole = OPERATIONS["norm"]
     monkeypatch.setitem(OPERATIONS, "scan", broken)
-    monkeypatch.setitem(OPERATIONS, "norm", lambda shapes: replace(whole(shapes), reference=lambda: torch.empty(10**15)))
+    monkeypatch.setitem(
+        OPERATIONS, "norm", lambda shapes: replace(whole(shapes), reference=lambda: torch.empty(10**15))
+    )
     settings = replace(small, operations=("scan", "norm", "convolution"))
     _, scan, norm, conv = measured(settings)
     assert scan == {"operation": "scan", "error": "RuntimeError: no kernel image"}
-    assert norm["failed"] == {"reference": "out of memory"} and norm["reference_over_it"] is None and norm["seconds"]["median"] > 0
+    assert (
+        norm["failed"] == {"reference": "out of memory"}
+        and norm["reference_over_it"] is None
+        and norm["seconds"]["median"] > 0
+    )
     assert conv["reference_over_it"]
-    assert kernel_failures({"rows": [scan, norm, conv]}) == ["scan: RuntimeError: no kernel image", "norm, reference: out of memory"]
+    assert kernel_failures({"rows": [scan, norm, conv]}) == [
+        "scan: RuntimeError: no kernel image",
+        "norm, reference: out of memory",
+    ]
     assert kernel_row(scan)["name"] == ("scan", "failed") and kernel_row(norm)["reference"] == ("-", "")
 
 
 def test_a_row_that_takes_the_process_with_it_costs_that_row_alone(small, monkeypatch):
-    """The second row kills the worker, the fourth breaks the GPU's context after it was told; fresh workers go on."""
+    """The second row kills the worker, the fourth breaks the GPU's context after it was told; fresh workers
+    go on.
+    """
     code = """if 1:
         import json, os, sys
         print("a library says hello")
@@ -72,7 +91,13 @@ def test_a_row_that_takes_the_process_with_it_costs_that_row_alone(small, monkey
     """
 
     def process(settings, operations, complaints):
-        made = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=complaints, text=True)
+        made = subprocess.Popen(
+            [sys.executable, "-c", code],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=complaints,
+            text=True,
+        )
         made.stdin.write(json.dumps({"operations": operations}))
         made.stdin.close()
         return made
@@ -81,7 +106,9 @@ def test_a_row_that_takes_the_process_with_it_costs_that_row_alone(small, monkey
     names = ("scan", "columns", "norm", "delta rule", "convolution")
     rows = run_kernels(replace(small, operations=names))["rows"]
     assert [row["operation"] for row in rows] == list(names)
-    assert rows[1]["error"] == "the process ended with 9: Killed by something" and not any("error" in row for row in rows[2:])
+    assert rows[1]["error"] == "the process ended with 9: Killed by something" and not any(
+        "error" in row for row in rows[2:]
+    )
 
 
 @pytest.mark.parametrize("name", ["cross-entropy", "columns, one token"])
@@ -89,7 +116,8 @@ def test_operations_are_counted_as_torch_counts_them(name):
     recipes = (load_recipe(f"nano-{architecture}").model for architecture in ("v1", "v2"))
     operation = OPERATIONS[name](Shapes(*recipes, 1, 16, torch.device("cpu"), torch.float32))
     with FlopCounterMode(display=False) as counted:
-        (operation.reference if name == "cross-entropy" else operation.work)()  # the fused path sums in place, which is not counted
+        # the fused path sums in place, which is not counted
+        (operation.reference if name == "cross-entropy" else operation.work)()
     assert counted.get_total_flops() == operation.flops
 
 

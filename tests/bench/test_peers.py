@@ -33,13 +33,17 @@ def contract(peer: Peer) -> None:
     with torch.inference_mode():
         whole = peer(ids_BL).logits
         state = peer.new_state(2)
-        torch.testing.assert_close(peer(ids_BL[:, :5], state=state, last=True).logits, whole[:, 4:5], rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(
+            peer(ids_BL[:, :5], state=state, last=True).logits, whole[:, 4:5], rtol=1e-3, atol=1e-4
+        )
         for t in range(5, 12):
             torch.testing.assert_close(peer.step(ids_BL[:, t], state), whole[:, t], rtol=1e-3, atol=1e-4)
         assert state.bytes() > 0
         torch.testing.assert_close(peer(ids_BL[:1]).logits, whole[:1], rtol=1e-3, atol=1e-4)
         each = peer(ids_BL, ids_BL, reduction="none").loss
-    assert each.shape == ids_BL.shape and peer(ids_BL, ids_BL).loss.item() == pytest.approx(each.mean().item(), rel=1e-4)
+    assert each.shape == ids_BL.shape and peer(ids_BL, ids_BL).loss.item() == pytest.approx(
+        each.mean().item(), rel=1e-4
+    )
     assert len(generate_batch(peer, [[1, 2, 3], [4, 5, 6]], 3, temperature=0)[1]) == 3
     peer.train()(ids_BL, ids_BL).loss.backward()
     assert all(p.grad is not None for p in peer.parameters() if p.requires_grad)
@@ -70,5 +74,7 @@ def test_a_peer_whose_library_is_not_there_says_how_to_get_it(monkeypatch):
         raise ModuleNotFoundError(f"No module named '{name}'")
 
     monkeypatch.setattr(peers, "import_module", missing)
-    with pytest.raises(UserError, match=r"--peer gpt2-hf needs transformers .*pip install 'braingpt\[peers\]'"):
+    with pytest.raises(
+        UserError, match=r"--peer gpt2-hf needs transformers .*pip install 'braingpt\[peers\]'"
+    ):
         check_peer("gpt2-hf")

@@ -53,7 +53,14 @@ def quick():
         yield
 
 
-KEYS = ("in_context_gain", "repetition", "facts_never_told", "facts_in_context", "facts_in_memory", "facts_in_memory_behind")
+KEYS = (
+    "in_context_gain",
+    "repetition",
+    "facts_never_told",
+    "facts_in_context",
+    "facts_in_memory",
+    "facts_in_memory_behind",
+)
 
 
 def began(folder, tmp_path, monkeypatch):
@@ -95,9 +102,15 @@ def test_every_figure_is_measured(report):
             series = report["speed"][name][part]
             assert len(series["rounds"]) == 2 and 0 < series["min"] <= series["median"] <= series["max"]
         runs = report["tokens"]["runs"][name]
-        assert [run["seed"] for run in runs] == [0, 1] and runs[0]["curve"]["loss"] != runs[1]["curve"]["loss"]
+        assert [run["seed"] for run in runs] == [0, 1] and runs[0]["curve"]["loss"] != runs[1]["curve"][
+            "loss"
+        ]
         curve = runs[0]["curve"]
-        assert len(curve["loss"]) == 6 and abs(curve["loss"][0] - math.log(16_448)) < 0.5 and curve["tokens"][-1] == 6 * 2 * 32
+        assert (
+            len(curve["loss"]) == 6
+            and abs(curve["loss"][0] - math.log(16_448)) < 0.5
+            and curve["tokens"][-1] == 6 * 2 * 32
+        )
         assert curve["seconds"] == sorted(curve["seconds"]) and all(norm > 0 for norm in curve["grad_norm"])
         last = runs[0]["validations"][-1]
         assert (
@@ -105,14 +118,25 @@ def test_every_figure_is_measured(report):
             and list(last["by_language"]) == ["ko", "en"]
             and last["bits_per_byte"] > 0
         )
-        assert 0 <= report["few_shot"][name]["facts_in_memory"] <= 1 and report["few_shot"][name]["in_context_gain"] is not None
+        assert (
+            0 <= report["few_shot"][name]["facts_in_memory"] <= 1
+            and report["few_shot"][name]["in_context_gain"] is not None
+        )
     points = {(point["context"], point["rows"]): point["results"] for point in report["generation"]}
     assert list(points) == [(20, 1), (20, 2), (48, 1), (48, 2)]
-    assert points[20, 1]["dense"]["state_bytes"] == 3 * 2 * 4 * 128 * 22  # keys and values of three layers; the last token is not read
+    # keys and values of three layers; the last token is not read
+    assert points[20, 1]["dense"]["state_bytes"] == 3 * 2 * 4 * 128 * 22
     assert points[20, 2]["dense"]["state_bytes"] == points[20, 1]["dense"]["state_bytes"]
-    assert points[48, 1]["dense"]["share_of_bandwidth"] > 0 and points[48, 2]["dense"]["share_of_bandwidth"] is None
+    assert (
+        points[48, 1]["dense"]["share_of_bandwidth"] > 0
+        and points[48, 2]["dense"]["share_of_bandwidth"] is None
+    )
     assert points[20, 1]["v2"]["over"] == "v2" and points[20, 1]["v2"]["speed_over"]["rounds"] == [1.0, 1.0]
-    assert report["machine"]["threads"] == 1 and report["precision"] == "float32" and report["limits"]["flops"] > 0
+    assert (
+        report["machine"]["threads"] == 1
+        and report["precision"] == "float32"
+        and report["limits"]["flops"] > 0
+    )
     json.dumps(report, allow_nan=False)
 
 
@@ -120,7 +144,9 @@ def test_equal_time_is_each_ones_own_clock(report):
     seconds = report["time"]["seconds"]
     assert seconds == pytest.approx(0.6) and [run["seed"] for run in report["time"]["runs"]["v2"]] == [0, 1]
     for run in (run for runs in report["time"]["runs"].values() for run in runs):
-        step = max(b - a for a, b in zip([0.0, *run["curve"]["seconds"]], run["curve"]["seconds"], strict=False))
+        step = max(
+            b - a for a, b in zip([0.0, *run["curve"]["seconds"]], run["curve"]["seconds"], strict=False)
+        )
         assert seconds <= run["seconds"] < seconds + step + 1e-6 and len(run["validations"]) == 5
 
 
@@ -136,7 +162,9 @@ def test_a_learning_rate_that_follows_the_clock_ends_where_the_schedule_does(dat
 
 
 def test_it_trains_as_the_trainer_does(report, data, tmp_path):
-    """The losses are those of `braingpt train` with the same recipe: same batches, same optimizer, same schedule."""
+    """The losses are those of `braingpt train` with the same recipe: same batches, same optimizer, same
+    schedule.
+    """
     recipe = bench_recipe("nano", "v2", steps=6, context=32, batch=2, folders=[str(data)])
     train(recipe, tmp_path / "run", device="cpu")
     losses = [record["loss"] for record in read_metrics(tmp_path / "run") if record["kind"] == "train"]
@@ -147,10 +175,20 @@ def test_what_is_there_is_not_measured_again(report, asked, folder, monkeypatch)
     def never(*_):
         raise AssertionError("measured again")
 
-    for stage in ("training_memory", "training_speed", "equal_tokens", "equal_time", "generation", "few_shot", "limits"):
+    for stage in (
+        "training_memory",
+        "training_speed",
+        "equal_tokens",
+        "equal_time",
+        "generation",
+        "few_shot",
+        "limits",
+    ):
         monkeypatch.setattr(runner, stage, never)
     assert run_bench(asked, out=folder) == json.loads(json.dumps(report))
-    with pytest.raises(UserError, match=r"holds a benchmark with another setting \(rounds: 2\); name another --out"):
+    with pytest.raises(
+        UserError, match=r"holds a benchmark with another setting \(rounds: 2\); name another --out"
+    ):
         run_bench(replace(asked, rounds=3), out=folder)
 
 
@@ -191,7 +229,9 @@ def test_who_fails_is_left_out_and_told(report, asked, folder, tmp_path, monkeyp
 def test_a_lost_run_stops_and_says_so(data, tmp_path, monkeypatch):
     contender = Contender(bench_recipe("nano", "dense", 9, 32, 2, [str(data)]), tmp_path, pick_device("cpu"))
     assert contender.train(1) > 0
-    monkeypatch.setattr(contender.trainer.guard, "check", lambda step: (_ for _ in ()).throw(Lost("no way back")))
+    monkeypatch.setattr(
+        contender.trainer.guard, "check", lambda step: (_ for _ in ()).throw(Lost("no way back"))
+    )
     assert contender.train(2) is None and contender.train(2) is None
     contender.train_until(99.0, 99.0)
     assert contender.lost == "no way back" and len(contender.losses) == 2
@@ -201,20 +241,25 @@ def test_warming_changes_nothing(data, tmp_path):
     recipe = bench_recipe("nano", "v2", 4, 32, 2, [str(data)])
     cold, warm = (Contender(recipe, tmp_path / name, pick_device("cpu")) for name in ("cold", "warm"))
     warm.warm()
-    assert all(torch.equal(a, b) for a, b in zip(cold.model.state_dict().values(), warm.model.state_dict().values(), strict=True))
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(cold.model.state_dict().values(), warm.model.state_dict().values(), strict=True)
+    )
     cold.train(3), warm.train(3)
     assert cold.losses == warm.losses
 
 
 def test_more_windows_take_more_memory(report, data):
     large = training_memory(bench_recipe("nano", "dense", 1, 128, 16, [str(data)]), "cpu", threads=1)
-    kept = 3 * 4 * (16 * 128 - 2 * 32) * 128 * 4  # three layers keep at least four values of a token's width, in float32
+    # three layers keep at least four values of a token's width, in float32
+    kept = 3 * 4 * (16 * 128 - 2 * 32) * 128 * 4
     assert large - report["memory"]["dense"] > kept
 
 
 def test_contenders_continue_the_same_real_tokens(data, tmp_path):
     contenders = [
-        Contender(bench_recipe("nano", name, 2, 32, 2, [str(data)]), tmp_path / name, pick_device("cpu")) for name in ("dense", "v2")
+        Contender(bench_recipe("nano", name, 2, 32, 2, [str(data)]), tmp_path / name, pick_device("cpu"))
+        for name in ("dense", "v2")
     ]
     one, other = (contender.prompts(3, 24, number=1) for contender in contenders)
     assert one.shape == (3, 24) and torch.equal(one, other) and len(one.unique(dim=0)) == 3
@@ -222,7 +267,8 @@ def test_contenders_continue_the_same_real_tokens(data, tmp_path):
     assert one[0].tolist() == shards.window("validation", "ko", 3, 24).tolist()
     long = contenders[0].prompts(1, 10**5)
     whole = max(shards.tokens("train", language) for language in shards.languages("train"))
-    assert long.shape == (1, 10**5) and torch.equal(long[0, :500], long[0, whole : whole + 500])  # repeated
+    # repeated
+    assert long.shape == (1, 10**5) and torch.equal(long[0, :500], long[0, whole : whole + 500])
 
 
 @few(max_examples=60, deadline=None)
@@ -238,13 +284,19 @@ def test_spikes_are_jumps_not_noise():
     assert spikes(calm) == 0
     assert spikes([*calm[:30], 9.0, *calm[30:]]) == 1
     assert spikes([*calm[:30], math.nan, *calm[30:]]) == 1
-    assert spikes([10.0, 4.0, 11.0]) == 0  # too early to say
+    # too early to say
+    assert spikes([10.0, 4.0, 11.0]) == 0
 
 
 def test_the_tail_of_gradient_norms():
     norms = [1.0] * 195 + [8.0] * 5
     found = stability([100.0] * 20 + norms[20:] + [None], [5.0] * 200 + [math.nan])
-    assert found["norm_median"] == 1.0 and found["norm_tail"] == 8.0 and found["not_finite"] == 2 and found["spikes"] == 1
+    assert (
+        found["norm_median"] == 1.0
+        and found["norm_tail"] == 8.0
+        and found["not_finite"] == 2
+        and found["spikes"] == 1
+    )
     assert stability([None], [5.0])["norm_tail"] is None
 
 
@@ -265,7 +317,11 @@ def test_settings_left_out_come_from_the_recipe_and_fit_a_processor():
         ((["v1"], "nano"), {"steps": 1}, "--steps 1: it takes at least 2"),
         ((["v1"], "nano"), {"tokens": 10}, "--tokens 10: it takes at least 2"),
         ((["v1"], "nano"), {"steps": 5, "tokens": 10}, "name one of them"),
-        ((["v1"], "nano"), {"changes": ("model.layers=2",)}, "--set model.layers=2: here it takes settings of train and data"),
+        (
+            (["v1"], "nano"),
+            {"changes": ("model.layers=2",)},
+            "--set model.layers=2: here it takes settings of train and data",
+        ),
         ((["v1"], "nano"), {"changes": ("train.seed=2",)}, "no option names"),
         ((["v1"], "nano"), {"changes": ("train.lrr=2",)}, "unknown recipe key 'train.lrr'"),
         ((["v1"], "nano"), {"peers": ("gpt2",)}, "unknown peer 'gpt2'; did you mean 'gpt2-hf'"),
@@ -284,7 +340,8 @@ def test_data_that_are_not_prepared_name_the_command(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("options", "message"), [({"contexts": (10**9,)}, "--contexts"), ({"context": 10**9}, "--batch or --context takes less")]
+    ("options", "message"),
+    [({"contexts": (10**9,)}, "--contexts"), ({"context": 10**9}, "--batch or --context takes less")],
 )
 def test_what_cannot_fit_into_memory_is_told_before_anything_is_measured(data, options, message):
     with pytest.raises(UserError, match=message):

@@ -36,7 +36,14 @@ def write(folder: Path, tokenizer, recipe=None, step=3, **more) -> Path:
     recipe = recipe or tiny()
     model, optimizer = trained(recipe)
     return checkpoint.save(
-        folder, model=model, tokenizer=tokenizer, recipe=recipe, step=step, tokens=step * 128, optimizer=optimizer, **more
+        folder,
+        model=model,
+        tokenizer=tokenizer,
+        recipe=recipe,
+        step=step,
+        tokens=step * 128,
+        optimizer=optimizer,
+        **more,
     )
 
 
@@ -46,9 +53,17 @@ def test_there_and_back_bit_for_bit(tmp_path, tokenizer, architecture):
     model, optimizer = trained(recipe)
     for buffer in model.buffers():
         if buffer.is_floating_point():
-            buffer.add_(0.25)  # controllers that have moved
+            # controllers that have moved
+            buffer.add_(0.25)
     folder = checkpoint.save(
-        tmp_path / "c", model=model, tokenizer=tokenizer, recipe=recipe, step=7, tokens=9, optimizer=optimizer, extra={"best": None}
+        tmp_path / "c",
+        model=model,
+        tokenizer=tokenizer,
+        recipe=recipe,
+        step=7,
+        tokens=9,
+        optimizer=optimizer,
+        extra={"best": None},
     )
     loaded, same_tokenizer, same_recipe, state = checkpoint.load_model(folder)
     assert same_recipe == recipe and same_tokenizer.fingerprint == tokenizer.fingerprint
@@ -73,11 +88,15 @@ def test_a_tied_tensor_is_stored_once_and_stays_tied(tmp_path, tokenizer):
             self.head.weight = self.embedding.weight
 
     model = Tied()
-    folder = checkpoint.save(tmp_path / "c", model=model, tokenizer=tokenizer, recipe=tiny(), step=1, tokens=1)
+    folder = checkpoint.save(
+        tmp_path / "c", model=model, tokenizer=tokenizer, recipe=tiny(), step=1, tokens=1
+    )
     assert (folder / "model.safetensors").stat().st_size < 2 * 8 * 4 * 4
     other = Tied()
     checkpoint.load_weights(other, folder)
-    assert torch.equal(other.head.weight, model.embedding.weight) and other.head.weight is other.embedding.weight
+    assert (
+        torch.equal(other.head.weight, model.embedding.weight) and other.head.weight is other.embedding.weight
+    )
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "recipe.yaml", "tokenizer/tokenizer.json"])
@@ -133,7 +152,9 @@ def test_a_failed_save_leaves_the_old_one_and_no_rest(tmp_path, tokenizer, monke
 def test_inference_checkpoints_cannot_be_trained_on(tmp_path, tokenizer):
     recipe = tiny()
     model, optimizer = trained(recipe)
-    folder = checkpoint.save(tmp_path / "c", model=model, tokenizer=tokenizer, recipe=recipe, step=1, tokens=1)
+    folder = checkpoint.save(
+        tmp_path / "c", model=model, tokenizer=tokenizer, recipe=recipe, step=1, tokens=1
+    )
     with pytest.raises(UserError, match="without the optimizer"):
         checkpoint.load_training(model, optimizer, folder)
 

@@ -1,4 +1,6 @@
-"""A folder as a user has it after preparing data and training: data/sample, runs/nano-v1, runs/nano-v2 (the newest)."""
+"""A folder as a user has it after preparing data and training: data/sample, runs/nano-v1, runs/nano-v2 (the
+newest).
+"""
 
 import os
 
@@ -17,7 +19,8 @@ def workspace(tmp_path_factory):
     root = tmp_path_factory.mktemp("workspace")
     prepared(root / "data" / "sample")
     for number, name in enumerate(("v1", "v2")):
-        recipe = tiny(name)  # its data folder is data/sample
+        # its data folder is data/sample
+        recipe = tiny(name)
         folder = root / "runs" / recipe.name / "checkpoints" / "step-0000007"
         model = awake(recipe.model).float()
         checkpoint.save(folder, model=model, tokenizer=Tokenizer.default(), recipe=recipe, step=7, tokens=70)
@@ -36,4 +39,6 @@ def here(workspace, monkeypatch):
 @pytest.fixture
 def braingpt():
     """The command line in this process: `braingpt("eval", "--json", "-")` returns the exit code."""
-    return lambda *arguments: guarded(lambda: app([str(argument) for argument in arguments], standalone_mode=False))
+    return lambda *arguments: guarded(
+        lambda: app([str(argument) for argument in arguments], standalone_mode=False)
+    )

@@ -17,7 +17,9 @@ from tests.data.texts import english, korean
 
 def _run(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "braingpt", "data", *map(str, arguments)]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=60, env={**os.environ, "COLUMNS": "100"})
+    return subprocess.run(
+        command, cwd=cwd, capture_output=True, text=True, timeout=60, env={**os.environ, "COLUMNS": "100"}
+    )
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +76,10 @@ def test_errors_are_one_line(place: Path) -> None:
         (("prepare", "own.jsonl"), "braingpt data prepare text own.jsonl"),
         (("prepare", "text", "nothing.txt"), "no file or folder nothing.txt"),
         (("prepare", "korean", "--source", "nowhere"), "not a folder"),
-        (("prepare", "text", "own.jsonl", "--out", "own.jsonl/below"), "cannot write in own.jsonl: Not a directory; --out DIR"),
+        (
+            ("prepare", "text", "own.jsonl", "--out", "own.jsonl/below"),
+            "cannot write in own.jsonl: Not a directory; --out DIR",
+        ),
         (("prepare", "text", "own.jsonl", "--languages", ","), "--languages names none"),
     ):
         done = _run(*arguments, cwd=place)
@@ -101,7 +106,8 @@ def test_an_interrupted_preparation_leaves_nothing_for_long(tmp_path: Path, numb
     fifo = tmp_path / "slow.txt"
     os.mkfifo(fifo)
     command = [sys.executable, "-m", "braingpt", "data", "prepare", "text", str(fifo)]
-    listening = partial(signal.signal, signal.SIGINT, signal.default_int_handler)  # a shell's background jobs are born deaf to it
+    # a shell's background jobs are born deaf to it
+    listening = partial(signal.signal, signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, preexec_fn=listening)
     with fifo.open("w") as writer:
         writer.write(english(0))

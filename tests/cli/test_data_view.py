@@ -25,11 +25,18 @@ from braingpt.tokenizer.pieces import pieces, readable
 from tests.data.texts import korean
 
 TOKENIZER = Tokenizer.default()
-KOREAN = ["오늘은 날씨가 참 좋네요. 뷁!", "안녕하세요.\n둘째 줄입니다.", "<script>alert('1')</script> & 한국어", "사과는 맛있다. " * 150]
+KOREAN = [
+    "오늘은 날씨가 참 좋네요. 뷁!",
+    "안녕하세요.\n둘째 줄입니다.",
+    "<script>alert('1')</script> & 한국어",
+    "사과는 맛있다. " * 150,
+]
 ENGLISH = ["The weather is lovely this morning.", "One, two, three.\u200b", "She said: [bold]yes[/bold]"]
 
 
-def write(out: Path, documents: dict[tuple[str, str, str], list[list[int]]], file_bytes: int = 1 << 20, filters=None) -> Path:
+def write(
+    out: Path, documents: dict[tuple[str, str, str], list[list[int]]], file_bytes: int = 1 << 20, filters=None
+) -> Path:
     """A prepared folder of these documents by (split, language, source), the shipped tokenizer in it."""
     with FolderWriter(out, "uint16", file_bytes) as writer:
         for (split, language, source), ids in documents.items():
@@ -38,8 +45,15 @@ def write(out: Path, documents: dict[tuple[str, str, str], list[list[int]]], fil
         streams = writer.close()
         TOKENIZER.save(writer.root / "tokenizer")
         facts = TokenizerFacts(fingerprint=TOKENIZER.fingerprint, vocab_size=TOKENIZER.vocab_size)
-        about = {"name": "text", "braingpt": "0", "created": "2026-01-01", "parameters": {"languages": ["ko", "en"]}}
-        writer.publish(Manifest(**about, tokenizer=facts, dtype="uint16", streams=streams, filters=filters or {}))
+        about = {
+            "name": "text",
+            "braingpt": "0",
+            "created": "2026-01-01",
+            "parameters": {"languages": ["ko", "en"]},
+        }
+        writer.publish(
+            Manifest(**about, tokenizer=facts, dtype="uint16", streams=streams, filters=filters or {})
+        )
     return out
 
 
@@ -54,7 +68,10 @@ def folder(tmp_path: Path) -> Path:
         ("train", "en", "web"): encoded("en", ENGLISH),
         ("validation", "ko", "news"): encoded("ko", ["시험용 문서입니다."]),
     }
-    dropped = {"too short": {"documents": 7, "samples": ["<b>짧다</b>", "a"]}, "lone jamo": {"documents": 2, "samples": ["ㅋㅋㅋㅋ"]}}
+    dropped = {
+        "too short": {"documents": 7, "samples": ["<b>짧다</b>", "a"]},
+        "lone jamo": {"documents": 2, "samples": ["ㅋㅋㅋㅋ"]},
+    }
     return write(tmp_path / "own", streams, filters={"news": {"read": 14, "kept": 5, "dropped": dropped}})
 
 
@@ -73,11 +90,16 @@ def run(*arguments, **environment) -> str:
     file_bytes=st.sampled_from([64, 500, 1 << 20]),
     cut=st.booleans(),
 )
-def test_drawn_documents_are_the_folders_own_and_different(tmp_path_factory, lengths, count, seed, file_bytes, cut) -> None:
+def test_drawn_documents_are_the_folders_own_and_different(
+    tmp_path_factory, lengths, count, seed, file_bytes, cut
+) -> None:
     documents = [[300 + number, *([1000] * length), TOKENIZER.eot] for number, length in enumerate(lengths)]
     if cut:
-        documents[-1] = documents[-1][:-1]  # the end was taken for validation
-    stored = DocumentReader(write(tmp_path_factory.mktemp("drawn") / "own", {("train", "ko", "x"): documents}, file_bytes))
+        # the end was taken for validation
+        documents[-1] = documents[-1][:-1]
+    stored = DocumentReader(
+        write(tmp_path_factory.mktemp("drawn") / "own", {("train", "ko", "x"): documents}, file_bytes)
+    )
     drawn = stored.draw(stored.streams(), count, seed)
     assert len(drawn) == min(count, len(documents))
     numbers = [int(document.ids[0]) - 300 for document in drawn]
@@ -92,16 +114,23 @@ def test_drawn_documents_are_the_folders_own_and_different(tmp_path_factory, len
     assert (counted.documents, counted.tokens) == (len(ended), sum(map(len, documents)))
     if ended:
         assert (counted.shortest, counted.longest) == (min(ended), max(ended))
-        assert counted.lengths.tolist() == np.bincount(bin_of(np.array(ended)), minlength=40 * PER_OCTAVE).tolist()
+        assert (
+            counted.lengths.tolist()
+            == np.bincount(bin_of(np.array(ended)), minlength=40 * PER_OCTAVE).tolist()
+        )
 
 
 def test_long_documents_are_not_drawn_more_often(tmp_path: Path) -> None:
-    documents = [[300 + number, *([1000] * (2000 if number % 10 == 0 else 5)), TOKENIZER.eot] for number in range(200)]
+    documents = [
+        [300 + number, *([1000] * (2000 if number % 10 == 0 else 5)), TOKENIZER.eot] for number in range(200)
+    ]
     random = np.random.default_rng(0)
     random.shuffle(documents)
     stored = DocumentReader(write(tmp_path / "own", {("train", "ko", "x"): documents}))
     drawn = [stored.draw(stored.streams(), 1, seed)[0] for seed in range(300)]
-    assert sum(len(document.ids) > 100 for document in drawn) < 75, "a tenth of the documents, 98 % of the tokens"
+    assert sum(len(document.ids) > 100 for document in drawn) < 75, (
+        "a tenth of the documents, 98 % of the tokens"
+    )
 
 
 def test_documents_longer_than_a_piece_are_counted_whole(tmp_path: Path, monkeypatch) -> None:
@@ -111,15 +140,24 @@ def test_documents_longer_than_a_piece_are_counted_whole(tmp_path: Path, monkeyp
     monkeypatch.setattr("braingpt.data.shards.documents.PIECE", 64)
     pieces_of_64 = stored.count()[0]
     assert whole.lengths.tolist() == pieces_of_64.lengths.tolist() and pieces_of_64.longest == 5002
-    assert [len(one.ids) for one in stored.draw(stored.streams(), 5)] and stored.draw(stored.streams(), 9)[0].ids.size
+    assert [len(one.ids) for one in stored.draw(stored.streams(), 5)] and stored.draw(stored.streams(), 9)[
+        0
+    ].ids.size
 
 
 def test_counts_are_those_of_the_text(folder: Path) -> None:
     korean = DocumentReader(folder).count()[0]
     ids = [token for document in encoded("ko", KOREAN) for token in document]
     assert (korean.documents, korean.tokens) == (len(KOREAN), len(ids))
-    assert (korean.characters, korean.bytes) == (sum(map(len, KOREAN)), sum(len(text.encode()) for text in KOREAN))
-    assert korean.broken == sum("\ufffd" in TOKENIZER.token(token).decode("utf-8", "replace") for token in ids) > 0
+    assert (korean.characters, korean.bytes) == (
+        sum(map(len, KOREAN)),
+        sum(len(text.encode()) for text in KOREAN),
+    )
+    assert (
+        korean.broken
+        == sum("\ufffd" in TOKENIZER.token(token).decode("utf-8", "replace") for token in ids)
+        > 0
+    )
 
 
 def test_pieces_join_to_the_text_and_keep_every_id() -> None:
@@ -153,13 +191,17 @@ def test_sample_on_a_terminal(folder: Path, monkeypatch, environment: dict[str, 
     terminal = Console(force_terminal=True, color_system="256", width=41, highlight=False)
     monkeypatch.setattr(view, "console", lambda json_output=False: terminal)
     with terminal.capture() as capture:
-        view.sample(folder, count=20, language="ko", source=None, split=None, seed=0, tokens=0, json_output=False)
+        view.sample(
+            folder, count=20, language="ko", source=None, split=None, seed=0, tokens=0, json_output=False
+        )
     shown = capture.get()
     assert ("\x1b[30;48;5;153m" in shown) is coloured
     plain = re.sub(r"\x1b\[[0-9;]*m", "", shown)
     assert ("│" in plain) is not coloured
     assert "사과는" in plain.replace("│", "")
-    assert max(cell_len(line) for line in plain.splitlines() if not line.startswith("ko  ")) <= 41, "Hangul counts as two cells"
+    assert max(cell_len(line) for line in plain.splitlines() if not line.startswith("ko  ")) <= 41, (
+        "Hangul counts as two cells"
+    )
 
 
 def test_sample_as_json(folder: Path) -> None:
@@ -213,7 +255,8 @@ def test_the_report_is_one_page_that_loads_nothing(folder: Path, tmp_path: Path,
     assert not {"script", "link", "img", "iframe", "object", "embed", "b"} & set(found.tags)
     assert not {"src", "href", "onload", "onclick"} & found.attributes
     assert "url(" not in html and "@import" not in html and "default-src 'none'" in html
-    assert found.tags.count("svg") >= 2 + 2 + 1  # tokens, cost, lengths of two languages, drops
+    # tokens, cost, lengths of two languages, drops
+    assert found.tags.count("svg") >= 2 + 2 + 1
     for svg in re.findall(r"<svg.*?</svg>", html, re.DOTALL):
         ElementTree.fromstring(svg)
     for expected in (
@@ -240,7 +283,10 @@ def test_the_reports_figures(folder: Path, tmp_path: Path) -> None:
     english = facts["by_language"]["en"]
     assert english["tokens_per_character"] == pytest.approx(english["tokens"] / sum(map(len, ENGLISH)))
     lengths = sorted(len(document) for document in encoded("en", ENGLISH))
-    assert (english["document_tokens"]["shortest"], english["document_tokens"]["longest"]) == (lengths[0], lengths[-1])
+    assert (english["document_tokens"]["shortest"], english["document_tokens"]["longest"]) == (
+        lengths[0],
+        lengths[-1],
+    )
     assert english["document_tokens"]["median"] == pytest.approx(lengths[1], rel=0.15)
     with pytest.raises(UserError, match=r"--out .* no folder"):
         run("report", folder, "--out", tmp_path / "none" / "page.html")
@@ -267,13 +313,21 @@ def test_verify_finds_strange_tokens_and_files(folder: Path) -> None:
 def test_data_of_another_vocabulary_is_prepared_and_shown(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setenv("TIKTOKEN_CACHE_DIR", "../shared/tiktoken-cache")
     text = "오늘은 날씨가 참 좋네요. 내일도 맑겠습니다. 모레는 비가 온다고 합니다."
-    (tmp_path / "a.jsonl").write_text("".join(json.dumps({"text": f"{korean(number)} {text}"}) + "\n" for number in range(30)), "utf-8")
+    (tmp_path / "a.jsonl").write_text(
+        "".join(json.dumps({"text": f"{korean(number)} {text}"}) + "\n" for number in range(30)), "utf-8"
+    )
     out = tmp_path / "own"
     run("prepare", "text", tmp_path / "a.jsonl", "--out", out, "--tokenizer", "cl100k_base")
     stored = DocumentReader(out)
-    assert (stored.manifest.dtype, stored.tokenizer.vocab_size, stored.tokenizer.eot) == ("uint32", 100_341, 100_277)
+    assert (stored.manifest.dtype, stored.tokenizer.vocab_size, stored.tokenizer.eot) == (
+        "uint32",
+        100_341,
+        100_277,
+    )
     document = stored.draw(stored.streams(), 1)[0]
-    assert document.ids[0] == stored.tokenizer.markers["ko"] and stored.tokenizer.decode(document.ids).endswith(text)
+    assert document.ids[0] == stored.tokenizer.markers["ko"] and stored.tokenizer.decode(
+        document.ids
+    ).endswith(text)
     with pytest.raises(UserError, match=r"other parameters .*tokenizer"):
         run("prepare", "text", tmp_path / "a.jsonl", "--out", out)
     assert "characters a token" in run("report", out)

@@ -9,21 +9,63 @@ def test_drafts_write_the_same_text(here, braingpt, capsys):
         asked = ["--prompt", "안녕", "--max-new-tokens", 8, "--seed", 4, "--json", "--device", "cpu"]
         assert braingpt("generate", "runs/nano-v1", *asked, *extra) == 0
         results.append(json.loads(capsys.readouterr().out))
-    assert results[0]["tokens"] == results[1]["tokens"] == results[2]["tokens"] and results[0]["layers_used"] == 1
-    assert braingpt("generate", "runs/nano-v1", "--draft-layers", 1, "--max-new-tokens", 3, "--device", "cpu") == 0
+    assert (
+        results[0]["tokens"] == results[1]["tokens"] == results[2]["tokens"]
+        and results[0]["layers_used"] == 1
+    )
+    assert (
+        braingpt("generate", "runs/nano-v1", "--draft-layers", 1, "--max-new-tokens", 3, "--device", "cpu")
+        == 0
+    )
     assert "of the layers a token" in capsys.readouterr().err
 
 
 def test_the_threshold_spares_layers_and_is_told(here, braingpt, capsys):
-    assert braingpt("generate", "runs/nano-v1", "--exit-threshold", 0.00001, "--max-new-tokens", 4, "--json", "--device", "cpu") == 0
-    assert json.loads(capsys.readouterr().out)["layers_used"] == 0.5  # all leave after the first of two layers
-    assert braingpt("eval", "runs/nano-v1", "--exit-threshold", 0.00001, "--windows", 1, "--device", "cpu", "--json", "-") == 0
+    assert (
+        braingpt(
+            "generate",
+            "runs/nano-v1",
+            "--exit-threshold",
+            0.00001,
+            "--max-new-tokens",
+            4,
+            "--json",
+            "--device",
+            "cpu",
+        )
+        == 0
+    )
+    # all leave after the first of two layers
+    assert json.loads(capsys.readouterr().out)["layers_used"] == 0.5
+    assert (
+        braingpt(
+            "eval",
+            "runs/nano-v1",
+            "--exit-threshold",
+            0.00001,
+            "--windows",
+            1,
+            "--device",
+            "cpu",
+            "--json",
+            "-",
+        )
+        == 0
+    )
     captured = capsys.readouterr()
-    assert json.loads(captured.out)["layers_used"] == 0.5 and "a token goes through 50.0% of the layers" in captured.err
+    assert (
+        json.loads(captured.out)["layers_used"] == 0.5
+        and "a token goes through 50.0% of the layers" in captured.err
+    )
 
 
 def test_calibrate_names_a_threshold(here, braingpt, capsys, tmp_path):
-    assert braingpt("calibrate", "runs/nano-v1", "--windows", 1, "--device", "cpu", "--json", tmp_path / "c.json") == 0
+    assert (
+        braingpt(
+            "calibrate", "runs/nano-v1", "--windows", 1, "--device", "cpu", "--json", tmp_path / "c.json"
+        )
+        == 0
+    )
     result = json.loads((tmp_path / "c.json").read_text())
     assert result["settings"][0]["threshold"] is None and len(result["settings"]) == 12
     assert result["chosen"]["perplexity_cost"] <= 0.01 == result["budget"]

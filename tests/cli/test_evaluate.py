@@ -8,28 +8,89 @@ import pytest
 from braingpt.cli import options
 
 
-def test_tasks_against_another_run_with_intervals_json_and_page(here, braingpt, capsys, tmp_path, monkeypatch):
+def test_tasks_against_another_run_with_intervals_json_and_page(
+    here, braingpt, capsys, tmp_path, monkeypatch
+):
     monkeypatch.setenv("COLUMNS", "80")
     out, page = tmp_path / "e.json", tmp_path / "e.html"
-    common = ["--tasks", "perplexity,binding,recall", "--windows", 4, "--limit", 8, "--device", "cpu", "--lang", "ko"]
-    assert braingpt("eval", "runs/nano-v2", "--against", "runs/nano-v1", *common, "--context", 64, "--json", out, "--html", page) == 0
+    common = [
+        "--tasks",
+        "perplexity,binding,recall",
+        "--windows",
+        4,
+        "--limit",
+        8,
+        "--device",
+        "cpu",
+        "--lang",
+        "ko",
+    ]
+    assert (
+        braingpt(
+            "eval",
+            "runs/nano-v2",
+            "--against",
+            "runs/nano-v1",
+            *common,
+            "--context",
+            64,
+            "--json",
+            out,
+            "--html",
+            page,
+        )
+        == 0
+    )
     text = capsys.readouterr().out
-    assert all(len(line) <= 80 for line in text.splitlines() if not line.startswith("less ")) and "…" not in text
+    assert (
+        all(len(line) <= 80 for line in text.splitlines() if not line.startswith("less ")) and "…" not in text
+    )
     result = json.loads(out.read_text())
     binding = next(figure for figure in result["figures"] if figure["task"] == "binding")
-    assert binding["units"] == 8 and binding["language"] == "ko" and binding["chance"] == 0.25 and binding["low"] <= binding["value"]
+    assert (
+        binding["units"] == 8
+        and binding["language"] == "ko"
+        and binding["chance"] == 0.25
+        and binding["low"] <= binding["value"]
+    )
     pool = next(c for c in result["comparisons"] if (c["language"], c["metric"]) == ("all", "bits_per_byte"))
-    assert pool["difference"] == pytest.approx(pool["value"] - pool["against"]) and pool["low"] <= pool["difference"] <= pool["high"]
-    assert pool["value"] == pytest.approx(result["bits_per_byte"]) and result["against"]["recipe"] == "nano-v1"
+    assert (
+        pool["difference"] == pytest.approx(pool["value"] - pool["against"])
+        and pool["low"] <= pool["difference"] <= pool["high"]
+    )
+    assert (
+        pool["value"] == pytest.approx(result["bits_per_byte"]) and result["against"]["recipe"] == "nano-v1"
+    )
     html = page.read_text()
-    assert "<svg" in html and "src=" not in html and "http" not in html.replace("http-equiv", "") and "binding ko" in html
+    assert (
+        "<svg" in html
+        and "src=" not in html
+        and "http" not in html.replace("http-equiv", "")
+        and "binding ko" in html
+    )
 
 
 def test_a_run_does_not_differ_from_itself(here, braingpt, tmp_path):
     out = tmp_path / "e.json"
-    assert braingpt("eval", "runs/nano-v2", "--against", "runs/nano-v2", "--windows", 3, "--device", "cpu", "--json", out) == 0
+    assert (
+        braingpt(
+            "eval",
+            "runs/nano-v2",
+            "--against",
+            "runs/nano-v2",
+            "--windows",
+            3,
+            "--device",
+            "cpu",
+            "--json",
+            out,
+        )
+        == 0
+    )
     comparisons = json.loads(out.read_text())["comparisons"]
-    assert len(comparisons) == 6 and all(c["difference"] == 0 and c["p"] == 1 and c["low"] == c["high"] == 0 for c in comparisons)
+    assert len(comparisons) == 6 and all(
+        c["difference"] == 0 and c["p"] == 1 and c["low"] == c["high"] == 0 for c in comparisons
+    )
 
 
 def other(source, target, *changes):
@@ -40,17 +101,31 @@ def other(source, target, *changes):
         assert old in recipe
         recipe = recipe.replace(old, new)
     (folder / "recipe.yaml").write_text(recipe)
-    state["files"]["recipe.yaml"] = {"bytes": len(recipe.encode()), "sha256": hashlib.sha256(recipe.encode()).hexdigest()}
+    state["files"]["recipe.yaml"] = {
+        "bytes": len(recipe.encode()),
+        "sha256": hashlib.sha256(recipe.encode()).hexdigest(),
+    }
     (folder / "state.json").write_text(json.dumps(state))
     return folder
 
 
 def test_the_other_run_is_measured_on_the_first_ones_text(here, braingpt, tmp_path):
     source, out = here / "runs" / "nano-v1" / "checkpoints" / "step-0000007", tmp_path / "e.json"
-    folder = other(source, tmp_path / "other", ("context: 32", "context: 16"), ("data/sample", "data/elsewhere"))
-    assert braingpt("eval", "runs/nano-v2", "--against", folder, "--windows", 3, "--device", "cpu", "--json", out) == 0
+    folder = other(
+        source, tmp_path / "other", ("context: 32", "context: 16"), ("data/sample", "data/elsewhere")
+    )
+    assert (
+        braingpt(
+            "eval", "runs/nano-v2", "--against", folder, "--windows", 3, "--device", "cpu", "--json", out
+        )
+        == 0
+    )
     result = json.loads(out.read_text())
-    assert result["against"]["context"] == 32 and result["against"]["data"] == "data/sample" and len(result["comparisons"]) == 6
+    assert (
+        result["against"]["context"] == 32
+        and result["against"]["data"] == "data/sample"
+        and len(result["comparisons"]) == 6
+    )
 
 
 def test_texts_longer_than_the_context_are_named(here, braingpt, capsys):
@@ -90,7 +165,9 @@ def test_an_unknown_task_is_told_with_and_without_lm_eval(here, braingpt, capsys
 
 @pytest.mark.parametrize("command", ["eval", "inspect-sparsity"])
 @pytest.mark.parametrize(("written", "message"), [("v9", "'v9'"), ("dense", "lacks 'model.mlp'")])
-def test_a_checkpoint_of_another_architecture_is_one_line(here, braingpt, capsys, tmp_path, command, written, message):
+def test_a_checkpoint_of_another_architecture_is_one_line(
+    here, braingpt, capsys, tmp_path, command, written, message
+):
     source = here / "runs" / "nano-v2" / "checkpoints" / "step-0000007"
     folder = other(source, tmp_path / "odd", ("architecture: v2", f"architecture: {written}"))
     assert braingpt(command, folder, "--device", "cpu") in (1, 2)

@@ -13,10 +13,15 @@ def piped(monkeypatch, raw: bytes) -> None:
 
 
 def test_text_streams_out_and_the_run_taken_is_named(here, braingpt, capsys):
-    assert braingpt("generate", "--prompt", "안녕", "--max-new-tokens", 5, "--seed", 1, "--device", "cpu") == 0
+    assert (
+        braingpt("generate", "--prompt", "안녕", "--max-new-tokens", 5, "--seed", 1, "--device", "cpu") == 0
+    )
     captured = capsys.readouterr()
     assert captured.out.startswith("안녕") and captured.out.endswith("\n")
-    assert captured.err.startswith("taking runs/nano-v2/checkpoints/step-0000007\n5 tokens, ") and "first token after" in captured.err
+    assert (
+        captured.err.startswith("taking runs/nano-v2/checkpoints/step-0000007\n5 tokens, ")
+        and "first token after" in captured.err
+    )
     assert braingpt("generate", "runs/nano-v1", "--max-new-tokens", 2, "--device", "cpu") == 0
     assert "taking" not in capsys.readouterr().err
 
@@ -28,7 +33,9 @@ def test_json_carries_everything_and_the_seed_decides(here, braingpt, capsys):
         results.append(json.loads(capsys.readouterr().out))
     one, same, other = results
     assert one["text"] == same["text"] and one["tokens"] == same["tokens"] != other["tokens"]
-    assert one["language"] == "ko" and one["prompt_tokens"] == 1 and one["step"] == 7 and len(one["tokens"]) <= 8
+    assert (
+        one["language"] == "ko" and one["prompt_tokens"] == 1 and one["step"] == 7 and len(one["tokens"]) <= 8
+    )
     assert 0 < one["seconds_to_first_token"] <= one["seconds"]
 
 
@@ -39,7 +46,9 @@ def test_the_prompt_may_come_from_a_pipe(here, braingpt, capsys, monkeypatch):
     assert result["prompt"] == "The quick brown fox jumps" and result["language"] == "en"
     piped(monkeypatch, b"a\xffb")
     assert braingpt("generate", "--prompt", "-") == 2
-    assert capsys.readouterr().err == "braingpt: standard input is not UTF-8 text (byte 1); convert it first\n"
+    assert (
+        capsys.readouterr().err == "braingpt: standard input is not UTF-8 text (byte 1); convert it first\n"
+    )
 
 
 @pytest.mark.parametrize(
@@ -59,13 +68,30 @@ def test_the_prompt_may_come_from_a_pipe(here, braingpt, capsys, monkeypatch):
 def test_mistakes_are_one_line_and_exit_2(here, braingpt, capsys, arguments, message):
     assert braingpt("generate", *arguments) == 2
     captured = capsys.readouterr()
-    assert captured.out == "" and message in captured.err.splitlines()[-1] and captured.err.count("braingpt:") == 1
+    assert (
+        captured.out == ""
+        and message in captured.err.splitlines()[-1]
+        and captured.err.count("braingpt:") == 1
+    )
 
 
 def test_broken_bytes_on_a_real_command_line(here):
-    command = [sys.executable.encode(), b"-m", b"braingpt", b"generate", b"--device", b"cpu", b"--prompt", b"a\xff\xfe"]
+    command = [
+        sys.executable.encode(),
+        b"-m",
+        b"braingpt",
+        b"generate",
+        b"--device",
+        b"cpu",
+        b"--prompt",
+        b"a\xff\xfe",
+    ]
     done = subprocess.run(command, capture_output=True, check=False)
-    assert done.returncode == 2 and b"Traceback" not in done.stderr and b"lone surrogate" in done.stderr.splitlines()[-1]
+    assert (
+        done.returncode == 2
+        and b"Traceback" not in done.stderr
+        and b"lone surrogate" in done.stderr.splitlines()[-1]
+    )
 
 
 def test_without_a_run_the_command_that_makes_one_is_named(tmp_path, monkeypatch, braingpt, capsys):
@@ -81,7 +107,10 @@ def test_chat_reads_a_pipe_and_says_what_base_models_are(here, braingpt, capsys,
     captured = capsys.readouterr()
     turns = [json.loads(line) for line in captured.out.splitlines()]
     assert [turn["user"] for turn in turns] == ["안녕", "How are you?", "again"]
-    assert turns[1]["tokens_read"] > turns[0]["tokens_read"] and turns[2]["tokens_read"] < turns[1]["tokens_read"]
+    assert (
+        turns[1]["tokens_read"] > turns[0]["tokens_read"]
+        and turns[2]["tokens_read"] < turns[1]["tokens_read"]
+    )
     assert "base model" in captured.err and "continue" in captured.err
     piped(monkeypatch, b"\xff\xff\n")
     assert braingpt("chat", "--device", "cpu") == 2
@@ -124,10 +153,15 @@ def test_memory_that_runs_out_is_told_in_one_line(capsys):
     from braingpt.cli.console import guarded
 
     assert guarded(lambda: torch.empty(1 << 60)) == 1
-    assert capsys.readouterr().err == "braingpt: there is not enough memory for this; a smaller model, batch or context takes less\n"
+    assert (
+        capsys.readouterr().err
+        == "braingpt: there is not enough memory for this; a smaller model, batch or context takes less\n"
+    )
 
 
 def test_a_reader_that_leaves_is_no_failure(here):
-    with subprocess.Popen([sys.executable, "-m", "braingpt", "data", "list"], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as command:
+    with subprocess.Popen(
+        [sys.executable, "-m", "braingpt", "data", "list"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as command:
         command.stdout.close()
         assert command.wait(120) == 0 and command.stderr.read() == b""

@@ -16,12 +16,39 @@ def test_everything_at_once(here, braingpt, capsys, tmp_path, monkeypatch):
     state.write_text(state.read_text().replace('"step": 7', '"step": 14'))
     (tmp_path / "t.txt").write_text("한강은 서울을 가로질러 흐른다. The river flows through the city.\n" * 8)
     out, page = tmp_path / "i.json", tmp_path / "i.html"
-    options = ["--text", tmp_path / "t.txt", "--context", 32, "--rounds", 1, "--show", 40, "--growth", "--device", "cpu"]
+    options = [
+        "--text",
+        tmp_path / "t.txt",
+        "--context",
+        32,
+        "--rounds",
+        1,
+        "--show",
+        40,
+        "--growth",
+        "--device",
+        "cpu",
+    ]
     assert braingpt("inspect-sparsity", run, *options, "--json", out, "--html", page) == 0
     text, report = capsys.readouterr().out, json.loads(out.read_text())
-    assert {"step", "layers", "total", "promised", "achieved", "specialisation", "depths", "loads", "spent", "growth"} <= report.keys()
-    assert [one["step"] for one in report["growth"]] == [7, 14] and report["growth"][0]["computed"] == report["total"]["computed"]
-    assert report["achieved"][-1]["part"] == "model" and report["promised"]["columns_active"] == pytest.approx(3 / 17)
+    assert {
+        "step",
+        "layers",
+        "total",
+        "promised",
+        "achieved",
+        "specialisation",
+        "depths",
+        "loads",
+        "spent",
+        "growth",
+    } <= report.keys()
+    assert [one["step"] for one in report["growth"]] == [7, 14] and report["growth"][0]["computed"] == report[
+        "total"
+    ]["computed"]
+    assert report["achieved"][-1]["part"] == "model" and report["promised"][
+        "columns_active"
+    ] == pytest.approx(3 / 17)
     assert sum(report["depths"]) == report["tokens"] and set(report["loads"]) >= {"ko", "en"}
     assert "of a dense twin's" in text and "over training" in text and "█" in text
     html = page.read_text()
@@ -33,7 +60,12 @@ def test_the_text_stands_over_bars_as_wide_as_it_is(here, braingpt, capsys, tmp_
 
     monkeypatch.setenv("COLUMNS", "80")
     (tmp_path / "t.txt").write_text("한강은 서울을 가로질러 흐른다. 그리고 바다로 간다. " * 6)
-    assert braingpt("inspect-sparsity", "runs/nano-v2", "--text", tmp_path / "t.txt", "--rounds", 0, "--device", "cpu") == 0
+    assert (
+        braingpt(
+            "inspect-sparsity", "runs/nano-v2", "--text", tmp_path / "t.txt", "--rounds", 0, "--device", "cpu"
+        )
+        == 0
+    )
     lines = capsys.readouterr().out.splitlines()
     bars = [number for number, line in enumerate(lines) if line and set(line) <= set("▁▂▃▄▅▆▇█")]
     assert len(bars) > 2
@@ -44,7 +76,12 @@ def test_the_text_stands_over_bars_as_wide_as_it_is(here, braingpt, capsys, tmp_
 
 def test_a_memory_is_counted(here, braingpt, tmp_path):
     memory, out = tmp_path / "facts.memory", tmp_path / "i.json"
-    assert braingpt("memory", "add", memory, "내 고양이 이름은 콩이예요.", "--run", "runs/nano-v2", "--device", "cpu") == 0
+    assert (
+        braingpt(
+            "memory", "add", memory, "내 고양이 이름은 콩이예요.", "--run", "runs/nano-v2", "--device", "cpu"
+        )
+        == 0
+    )
     (tmp_path / "t.txt").write_text("내 고양이 이름은 콩이예요.")
     common = ["--memory", memory, "--rounds", 0, "--device", "cpu", "--json", out]
     assert braingpt("inspect-sparsity", "runs/nano-v2", "--text", tmp_path / "t.txt", *common) == 0

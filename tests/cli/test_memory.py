@@ -20,13 +20,17 @@ def here(trained, tmp_path, monkeypatch, calibrated):
     """The trained folder as current one; making a memory takes the fitted keys and gate that are there."""
     monkeypatch.chdir(trained)
     monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.setattr("braingpt.episodic.calibrate.calibrate", lambda *_: (calibrated.maker, calibrated.gate))
+    monkeypatch.setattr(
+        "braingpt.episodic.calibrate.calibrate", lambda *_: (calibrated.maker, calibrated.gate)
+    )
     return tmp_path
 
 
 def test_taught_here_recalled_in_a_new_process_and_forgotten(here, capsys, trained):
     file = here / "facts.memory"
-    (here / "more.txt").write_text("The little cat that came to our house last week is called Biscuit.\n\n", encoding="utf-8")
+    (here / "more.txt").write_text(
+        "The little cat that came to our house last week is called Biscuit.\n\n", encoding="utf-8"
+    )
     assert (
         braingpt(
             "memory",
@@ -42,7 +46,9 @@ def test_taught_here_recalled_in_a_new_process_and_forgotten(here, capsys, train
         == 0
     )
     added = json.loads(capsys.readouterr().out)
-    assert [one["number"] for one in added["texts"]] == [1, 2] and all(one["new"] and one["entries"] > 0 for one in added["texts"])
+    assert [one["number"] for one in added["texts"]] == [1, 2] and all(
+        one["new"] and one["entries"] > 0 for one in added["texts"]
+    )
 
     def written(prompt: str, *more: str) -> str:
         command = [
@@ -58,7 +64,14 @@ def test_taught_here_recalled_in_a_new_process_and_forgotten(here, capsys, train
             "12",
             "--json",
         ]
-        done = subprocess.run([*command, "--device", "cpu", *more], capture_output=True, text=True, check=True, cwd=trained, env=os.environ)
+        done = subprocess.run(
+            [*command, "--device", "cpu", *more],
+            capture_output=True,
+            text=True,
+            check=True,
+            cwd=trained,
+            env=os.environ,
+        )
         return json.loads(done.stdout)["text"]
 
     assert written("지난주에 우리 집에 온 작은 고양이의 이름은", "--memory", str(file)) == " 콩이예요."
@@ -101,7 +114,10 @@ def test_taught_here_recalled_in_a_new_process_and_forgotten(here, capsys, train
         and "of nano-v2, step 60" in listed
     )
     assert braingpt("memory", "forget", file, 2) == 0
-    assert capsys.readouterr().out == "forgotten: 2  The little cat that came to our house last week is called Biscuit.\n"
+    assert (
+        capsys.readouterr().out
+        == "forgotten: 2  The little cat that came to our house last week is called Biscuit.\n"
+    )
     assert braingpt("memory", "forget", file, "all", "--json") == 0
     assert [text["number"] for text in json.loads(capsys.readouterr().out)["forgotten"]] == [1]
     assert braingpt("memory", "list", file, "--json") == 0
@@ -128,7 +144,11 @@ def test_mistakes_are_one_line_and_exit_2(here, capsys):
     ):
         assert braingpt("memory", *arguments) == 2, arguments
         captured = capsys.readouterr()
-        assert message in captured.err.splitlines()[-1] and captured.err.count("braingpt:") == 1 and captured.out == ""
+        assert (
+            message in captured.err.splitlines()[-1]
+            and captured.err.count("braingpt:") == 1
+            and captured.out == ""
+        )
     assert file.read_bytes() == raw
     file.write_bytes(raw[:-1])
     assert braingpt("generate", "--memory", file, "--device", "cpu") == 2

@@ -9,9 +9,12 @@ def test_the_whole_path(tmp_path, monkeypatch, capsys, braingpt):
     assert braingpt("quickstart", "--minutes", "0.02", "--json") in (None, 0)
     captured = capsys.readouterr()
     found = json.loads(captured.out)
-    assert "has no effect" not in captured.err  # settings that the user did not choose are no concern of theirs
+    # settings that the user did not choose are no concern of theirs
+    assert "has no effect" not in captured.err
     assert found["training"]["steps"] >= 20
     assert found["losses"][-1] < found["losses"][0] - 0.5
-    assert {text["language"] for text in found["texts"]} == {"ko", "en"} and all(text["text"] for text in found["texts"])
+    assert {text["language"] for text in found["texts"]} == {"ko", "en"} and all(
+        text["text"] for text in found["texts"]
+    )
     assert set(found["training"]["validation"]["by_language"]) == {"ko", "en", "de", "fr", "es", "it"}
     assert (tmp_path / "runs" / "quickstart" / "metrics.jsonl").is_file()

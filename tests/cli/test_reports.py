@@ -20,17 +20,26 @@ def test_eval_scores_the_runs_own_data_by_language(here, braingpt, capsys, tmp_p
     text = capsys.readouterr().out
     assert [line.split()[0] for line in text.splitlines()[-4:]] == ["language", "ko", "en", "all"]
     scores = json.loads(out.read_text())
-    assert scores["step"] == 7 and scores["context"] == 32 and scores["tokens"] == 2 * 4 * 32 and scores["data"] == "data/sample"
+    assert (
+        scores["step"] == 7
+        and scores["context"] == 32
+        and scores["tokens"] == 2 * 4 * 32
+        and scores["data"] == "data/sample"
+    )
     assert f"{scores['by_language']['ko']['bits_per_byte']:.3f}" in text
     assert list(tmp_path.iterdir()) == [out]
 
 
 def test_eval_of_a_text_and_json_on_standard_output(here, braingpt, capsys, tmp_path):
     (tmp_path / "text").write_text("한강은 서울을 흐른다. " * 20)
-    assert braingpt("eval", "runs/nano-v1", "--text", tmp_path / "text", "--device", "cpu", "--json", "-") == 0
+    assert (
+        braingpt("eval", "runs/nano-v1", "--text", tmp_path / "text", "--device", "cpu", "--json", "-") == 0
+    )
     captured = capsys.readouterr()
     scores = json.loads(captured.out)
-    assert list(scores["by_language"]) == ["ko"] and scores["bytes"] == len(("한강은 서울을 흐른다. " * 20).encode())
+    assert list(scores["by_language"]) == ["ko"] and scores["bytes"] == len(
+        ("한강은 서울을 흐른다. " * 20).encode()
+    )
     assert "bits per byte" in captured.err
     (tmp_path / "text").write_bytes(b"\xff")
     assert braingpt("eval", "--text", tmp_path / "text") == 2
@@ -70,12 +79,22 @@ def test_inspect_counts_on_the_runs_data_and_on_a_text(here, braingpt, capsys, t
     assert braingpt("inspect-sparsity", "--context", 32, "--rounds", 1, "--device", "cpu", "--json", "-") == 0
     captured = capsys.readouterr()
     report = json.loads(captured.out)
-    assert report["text"] == "data/sample (validation)" and report["tokens"] == 2 * 8 * 32 and report["total"]["columns_active"] < 0.3
+    assert (
+        report["text"] == "data/sample (validation)"
+        and report["tokens"] == 2 * 8 * 32
+        and report["total"]["columns_active"] < 0.3
+    )
     assert "computed" in captured.err
     (tmp_path / "t.txt").write_text("The river flows.")
-    assert braingpt("inspect-sparsity", "runs/nano-v1", "--text", tmp_path / "t.txt", "--rounds", 0, "--device", "cpu") == 0
+    assert (
+        braingpt(
+            "inspect-sparsity", "runs/nano-v1", "--text", tmp_path / "t.txt", "--rounds", 0, "--device", "cpu"
+        )
+        == 0
+    )
     assert "dendritic" in capsys.readouterr().out
-    monkeypatch.chdir(tmp_path)  # no data here
+    # no data here
+    monkeypatch.chdir(tmp_path)
     assert braingpt("inspect-sparsity", here / "runs" / "nano-v2", "--rounds", 0, "--device", "cpu") == 0
     assert "a built-in paragraph" in capsys.readouterr().out
 
@@ -92,21 +111,61 @@ def test_the_sparsity_table_fits_80_columns_uncut(name):
 
 def test_bench_measures_and_writes_its_report(here, braingpt, capsys, tmp_path, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
-    monkeypatch.setattr("braingpt.bench.runner.training_memory", lambda *_: 10**8)  # which has a process of its own, and tests of its own
-    for name, value in {"bench.few_shot.TAUGHT": 2, "memory.calibrate.TAUGHT": 16, "memory.calibrate.FOREIGN": 32}.items():
+    # which has a process of its own, and tests of its own
+    monkeypatch.setattr("braingpt.bench.runner.training_memory", lambda *_: 10**8)
+    for name, value in {
+        "bench.few_shot.TAUGHT": 2,
+        "memory.calibrate.TAUGHT": 16,
+        "memory.calibrate.FOREIGN": 32,
+    }.items():
         monkeypatch.setattr(f"braingpt.{name}", value)
-    sizes = ["--steps", 2, "--context", 16, "--batch", 1, "--rounds", 1, "--contexts", 8, "--batches", 1, "--new-tokens", 2, "--windows", 1]
+    sizes = [
+        "--steps",
+        2,
+        "--context",
+        16,
+        "--batch",
+        1,
+        "--rounds",
+        1,
+        "--contexts",
+        8,
+        "--batches",
+        1,
+        "--new-tokens",
+        2,
+        "--windows",
+        1,
+    ]
     written = ["--json", tmp_path / "b.json", "--html", tmp_path / "b.html", "--out", tmp_path / "kept"]
-    assert braingpt("bench", "v1", "v2", *sizes, "--minutes", 0.001, "--threads", 1, "--device", "cpu", *written) == 0
+    assert (
+        braingpt("bench", "v1", "v2", *sizes, "--minutes", 0.001, "--threads", 1, "--device", "cpu", *written)
+        == 0
+    )
     text = capsys.readouterr().out
     report = json.loads((tmp_path / "b.json").read_text())
     assert list(report["contenders"]) == ["v1", "v2"] and report["machine"]["cpu"] in text
-    for part in ("Equal total parameters, equal tokens", "times v1", "lowest-highest", "Few-shot", "not reached", "not measured here"):
+    for part in (
+        "Equal total parameters, equal tokens",
+        "times v1",
+        "lowest-highest",
+        "Few-shot",
+        "not reached",
+        "not measured here",
+    ):
         assert part in text, part
-    tables = [line for line in text.splitlines()[3:] if not line.startswith(("Equal", "Stability", "Training", "failed"))]
+    tables = [
+        line
+        for line in text.splitlines()[3:]
+        if not line.startswith(("Equal", "Stability", "Training", "failed"))
+    ]
     assert max(map(len, tables)) <= 80 and not any("…" in line for line in tables)
     html = (tmp_path / "b.html").read_text()
-    assert html == (tmp_path / "kept" / "report.html").read_text() and html.count("<svg") >= 9 and "default-src 'none'" in html
+    assert (
+        html == (tmp_path / "kept" / "report.html").read_text()
+        and html.count("<svg") >= 9
+        and "default-src 'none'" in html
+    )
     for svg in re.findall(r"<svg.*?</svg>", html, re.DOTALL):
         ElementTree.fromstring(svg)
     assert json.loads((tmp_path / "kept" / "bench.json").read_text()) == report
@@ -153,9 +212,18 @@ def test_help_stays_light():
 def test_bench_kernels_writes_its_table_and_page(braingpt, capsys, tmp_path, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     small = ("--size", "nano", "--context", "16", "--rounds", "1", "--threads", "1", "--device", "cpu")
-    assert braingpt("bench", "kernels", "norm", *small, "--json", tmp_path / "k.json", "--html", tmp_path / "k.html") == 0
+    assert (
+        braingpt(
+            "bench", "kernels", "norm", *small, "--json", tmp_path / "k.json", "--html", tmp_path / "k.html"
+        )
+        == 0
+    )
     out = capsys.readouterr().out
-    assert "measured limits:" in out and "short backward" in out and all(len(line) <= 80 for line in out.splitlines()[2:])
+    assert (
+        "measured limits:" in out
+        and "short backward" in out
+        and all(len(line) <= 80 for line in out.splitlines()[2:])
+    )
     (row,) = json.loads((tmp_path / "k.json").read_text())["rows"]
     assert row["operation"] == "norm" and row["seconds"]["median"] > 0
     assert "braingpt bench kernels" in (tmp_path / "k.html").read_text()

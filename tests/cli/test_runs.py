@@ -15,7 +15,12 @@ def place(tmp_path_factory):
     data = prepared(root / "data" / "sample")
     small = ("train.steps=4", "train.eval_every=2", "train.save_every=4")
     train(tiny("v2", *small, "name=one"), root / "runs/one", [data], device="cpu")
-    train(tiny("v2", *small, "name=two", "train.lr=1e-4", "train.seed=1"), root / "runs/two", [data], device="cpu")
+    train(
+        tiny("v2", *small, "name=two", "train.lr=1e-4", "train.seed=1"),
+        root / "runs/two",
+        [data],
+        device="cpu",
+    )
     return root
 
 
@@ -42,19 +47,41 @@ def test_a_run_that_cannot_be_read_hides_no_other(there, braingpt, capsys):
 def test_runs_are_listed_shown_and_compared(there, braingpt, capsys):
     assert braingpt("runs", "list") == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].split() == ["run", "step", "tokens", "loss", "validation", "bits/byte", "tokens/s", "trouble"]
+    assert lines[0].split() == [
+        "run",
+        "step",
+        "tokens",
+        "loss",
+        "validation",
+        "bits/byte",
+        "tokens/s",
+        "trouble",
+    ]
     assert [line.split()[:2] for line in lines[1:]] == [["one", "4/4"], ["two", "4/4"]]
     assert braingpt("runs", "list", "--json") == 0
     assert [run["name"] for run in json.loads(capsys.readouterr().out)] == ["one", "two"]
     assert braingpt("runs", "show", "one") == 0
     shown = capsys.readouterr().out
-    assert "step 4 of 4" in shown and "bits/byte (ko" in shown and "best: validation loss" in shown and "step-0000004" in shown
+    assert (
+        "step 4 of 4" in shown
+        and "bits/byte (ko" in shown
+        and "best: validation loss" in shown
+        and "step-0000004" in shown
+    )
     assert braingpt("runs", "compare", "one", "runs/two") == 0
     compared = capsys.readouterr().out
-    assert "train.lr" in compared and "0.0001" in compared and "train.seed" in compared and "train.batch" not in compared
+    assert (
+        "train.lr" in compared
+        and "0.0001" in compared
+        and "train.seed" in compared
+        and "train.batch" not in compared
+    )
     assert braingpt("runs", "compare", "one", "two", "--json") == 0
     figures = json.loads(capsys.readouterr().out)
-    assert set(figures["settings"]) == {"name", "train.lr", "train.seed"} and len(figures["training_loss"]["100%"]) == 2
+    assert (
+        set(figures["settings"]) == {"name", "train.lr", "train.seed"}
+        and len(figures["training_loss"]["100%"]) == 2
+    )
 
 
 def test_mistakes_are_one_line(there, braingpt, capsys):
@@ -68,6 +95,14 @@ def test_mistakes_are_one_line(there, braingpt, capsys):
 
 def test_a_report_holds_what_repeats_the_run(there):
     text = write_report(there / "runs/one", {"ko": "안녕\n하세요", "en": "hello"}).read_text(encoding="utf-8")
-    for part in ("![loss](curves.", "| ko |", "안녕 하세요", "--recipe runs", "revision: 0.", "training tokens", "```yaml\nname: one"):
+    for part in (
+        "![loss](curves.",
+        "| ko |",
+        "안녕 하세요",
+        "--recipe runs",
+        "revision: 0.",
+        "training tokens",
+        "```yaml\nname: one",
+    ):
         assert part in text.replace(str(there) + "/", ""), part
     assert "imbalance" in text and (there / "runs/one/curves.svg").read_text().count("<polyline") == 2

@@ -24,7 +24,11 @@ def corpus(tmp_path):
     folder = tmp_path / "corpus"
     folder.mkdir()
     (folder / "a.txt").write_text(KOREAN * 30, "utf-8")
-    lines = [json.dumps({"text": "The weather is lovely this morning, is it not?"}), "{broken", json.dumps({"text": KOREAN})]
+    lines = [
+        json.dumps({"text": "The weather is lovely this morning, is it not?"}),
+        "{broken",
+        json.dumps({"text": KOREAN}),
+    ]
     (folder / "b.jsonl").write_text("\n".join(lines), "utf-8")
     return folder
 
@@ -32,7 +36,9 @@ def corpus(tmp_path):
 def test_train_writes_a_tokenizer_that_loads(corpus, tmp_path):
     result = json.loads(run("train", corpus, "--out", tmp_path / "own", "--vocab", 300, "--json"))
     tokenizer = Tokenizer.load(tmp_path / "own")
-    assert result["fingerprint"] == tokenizer.fingerprint and result["vocab_size"] == tokenizer.vocab_size == 364
+    assert (
+        result["fingerprint"] == tokenizer.fingerprint and result["vocab_size"] == tokenizer.vocab_size == 364
+    )
     assert result["texts"] == 3 and result["skipped"] == 1
     assert json.loads(run("encode", "내일", "--tokenizer", tmp_path / "own", "--json"))["tokens"]
     assert "skipped 1 broken" in run("train", corpus, "--out", tmp_path / "own", "--vocab", 300)
@@ -66,7 +72,8 @@ def test_report(corpus, tmp_path, monkeypatch):
 def test_the_report_fits_80_columns(corpus, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     shown = run("report", corpus)
-    assert "…" not in shown and max(map(len, shown.splitlines()[:-1])) <= 80  # the last line names a file
+    # the last line names a file
+    assert "…" not in shown and max(map(len, shown.splitlines()[:-1])) <= 80
     assert "corpus, ko, 0.00 MB" in shown and "characters/" in shown and "syllables" in shown
 
 
@@ -97,9 +104,13 @@ def test_encode_shows_ids_and_parts_of_characters():
 
 
 def test_report_beside_itself_and_the_unknown(corpus, tmp_path, monkeypatch):
-    named._named.cache_clear()  # what was loaded before needs no file any more
+    # what was loaded before needs no file any more
+    named._named.cache_clear()
     monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(tmp_path / "none"))
-    with pytest.raises(UserError, match=r"cl100k_base: its rank file is not in tiktoken's cache.*get_encoding\('cl100k_base'\)"):
+    with pytest.raises(
+        UserError,
+        match=r"cl100k_base: its rank file is not in tiktoken's cache.*get_encoding\('cl100k_base'\)",
+    ):
         run("report", corpus, "--tokenizer", "cl100k_base")
     with pytest.raises(UserError, match="did you mean 'gpt2'"):
         run("encode", "x", "--tokenizer", "gpt-2")
@@ -107,14 +118,25 @@ def test_report_beside_itself_and_the_unknown(corpus, tmp_path, monkeypatch):
 
 def test_add_language(corpus, tmp_path):
     portuguese = tmp_path / "pt.jsonl"
-    texts = [f"Não há nada melhor do que uma manhã de sol número {n}, porque então não chove em São Paulo." for n in range(40)]
+    texts = [
+        f"Não há nada melhor do que uma manhã de sol número {n}, porque então não chove em São Paulo."
+        for n in range(40)
+    ]
     portuguese.write_text("\n".join(json.dumps({"text": text}) for text in texts), "utf-8")
     said = run("add-language", "pt", portuguese, "--out", tmp_path / "seven", "--entries", 12)
     assert "<|pt|> is token 16394" in said and "were held out" in said and "prepared again" in said
-    result = json.loads(run("add-language", "pt", portuguese, "--out", tmp_path / "again", "--entries", 12, "--json"))
+    result = json.loads(
+        run("add-language", "pt", portuguese, "--out", tmp_path / "again", "--entries", 12, "--json")
+    )
     grown = Tokenizer.load(tmp_path / "seven")
     assert grown.fingerprint == result["fingerprint"] == Tokenizer.load(tmp_path / "again").fingerprint
     assert result["former_fingerprint"] == Tokenizer.default().fingerprint != grown.fingerprint
-    assert result["entries"] == 12 and result["tokens_after"] < 0.7 * result["tokens_before"] and result["detectable"]
-    shown = json.loads(run("encode", texts[0], "--language", "auto", "--tokenizer", tmp_path / "seven", "--json"))["tokens"]
+    assert (
+        result["entries"] == 12
+        and result["tokens_after"] < 0.7 * result["tokens_before"]
+        and result["detectable"]
+    )
+    shown = json.loads(
+        run("encode", texts[0], "--language", "auto", "--tokenizer", tmp_path / "seven", "--json")
+    )["tokens"]
     assert shown[0] == {"id": 16_394, "text": "<|pt|>"}

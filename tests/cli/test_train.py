@@ -36,23 +36,45 @@ def test_train_then_refuse_then_go_on(here, data, capsys):
     assert result["run"] == "runs/nano-v2" and result["step"] == 4 and result["interrupted"] is False
     assert "parameters" in captured.err and "validation loss" in captured.err
     assert braingpt(*command) == 2
-    assert capsys.readouterr().err == "braingpt: runs/nano-v2 exists; --resume auto goes on, --out starts elsewhere\n"
-    assert braingpt("train", "--resume", "auto", "--out", "runs/nano-v2", "--set", "train.steps=6", "--device", "cpu") == 0
-    assert "going on after step 4" in (out := capsys.readouterr().out) and "checkpoint runs/nano-v2/checkpoints/step-0000006" in out
+    assert (
+        capsys.readouterr().err
+        == "braingpt: runs/nano-v2 exists; --resume auto goes on, --out starts elsewhere\n"
+    )
+    assert (
+        braingpt(
+            "train", "--resume", "auto", "--out", "runs/nano-v2", "--set", "train.steps=6", "--device", "cpu"
+        )
+        == 0
+    )
+    assert (
+        "going on after step 4" in (out := capsys.readouterr().out)
+        and "checkpoint runs/nano-v2/checkpoints/step-0000006" in out
+    )
     assert braingpt("train", "--resume", "runs/nano-v2", "--set", "train.steps=6", "--device", "cpu") == 0
     assert "no steps left" in capsys.readouterr().out
 
 
 def test_the_plan_needs_no_data_and_writes_nothing(here, data, capsys):
-    assert braingpt("train", "--recipe", "small-v2", "--plan", "--device", "cpu", "--set", "train.context=16") == 0
+    assert (
+        braingpt("train", "--recipe", "small-v2", "--plan", "--device", "cpu", "--set", "train.context=16")
+        == 0
+    )
     out = capsys.readouterr().out
     assert (
-        "60.0M" in out and "memory at the peak" in out and "make it with: braingpt data prepare korean" in out and not list(here.iterdir())
+        "60.0M" in out
+        and "memory at the peak" in out
+        and "make it with: braingpt data prepare korean" in out
+        and not list(here.iterdir())
     )
-    assert braingpt("train", "--recipe", "nano-v1", "--data", data, "--plan", "--json", "--device", "cpu") == 0
+    assert (
+        braingpt("train", "--recipe", "nano-v1", "--data", data, "--plan", "--json", "--device", "cpu") == 0
+    )
     plan = json.loads(capsys.readouterr().out)
     assert plan["data_missing"] is None and plan["epochs"] > 0 and plan["tokens"] == 1200 * 8 * 128
-    assert plan["peak_bytes"] >= plan["weights_bytes"] + plan["optimizer_bytes"] + plan["activations_bytes"] and plan["seconds"] > 0
+    assert (
+        plan["peak_bytes"] >= plan["weights_bytes"] + plan["optimizer_bytes"] + plan["activations_bytes"]
+        and plan["seconds"] > 0
+    )
 
 
 @pytest.mark.parametrize(
@@ -77,15 +99,31 @@ def test_mistakes_are_one_line_and_leave_nothing(here, capsys, arguments, messag
 def test_a_file_is_no_run_folder_and_stays(here, data, capsys):
     (here / "note").write_text("x")
     for out in ("note", "note/below"):
-        assert braingpt("train", "--recipe", "nano-dense", "--data", data, "--out", out, "--device", "cpu") == 2
+        assert (
+            braingpt("train", "--recipe", "nano-dense", "--data", data, "--out", out, "--device", "cpu") == 2
+        )
         assert capsys.readouterr().err.endswith("note is a file; --out takes a folder\n")
     assert (here / "note").read_text() == "x"
 
 
 def test_ctrl_c_saves_and_names_the_command_that_goes_on(here, data):
-    command = [sys.executable, "-m", "braingpt", "train", "--recipe", "nano-dense", "--data", str(data), "--device", "cpu"]
+    command = [
+        sys.executable,
+        "-m",
+        "braingpt",
+        "train",
+        "--recipe",
+        "nano-dense",
+        "--data",
+        str(data),
+        "--device",
+        "cpu",
+    ]
     process = subprocess.Popen(
-        [*command, *settings("train.steps=100000")], stderr=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
+        [*command, *settings("train.steps=100000")],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
     deadline = time.monotonic() + 60
     while not (metrics := here / "runs/nano-dense/metrics.jsonl").exists() or not metrics.read_text():
@@ -98,13 +136,19 @@ def test_ctrl_c_saves_and_names_the_command_that_goes_on(here, data):
     checkpoint.verify(folder)
     assert process.returncode == 130 and len(metrics.read_text().splitlines()) >= step
     assert f"stopped after step {step} of 100000" in error
-    assert error.endswith("go on with: braingpt train --resume auto --out runs/nano-dense\n") and "Traceback" not in error
+    assert (
+        error.endswith("go on with: braingpt train --resume auto --out runs/nano-dense\n")
+        and "Traceback" not in error
+    )
 
 
 def test_recipes_are_listed_and_shown(here, capsys):
     assert braingpt("recipes", "--json") == 0
     rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
-    assert rows["nano-v2"]["parameters_total"] > rows["nano-v2"]["parameters_active"] > 0 and rows["small-v1"]["layers"] == 6
+    assert (
+        rows["nano-v2"]["parameters_total"] > rows["nano-v2"]["parameters_active"] > 0
+        and rows["small-v1"]["layers"] == 6
+    )
     assert braingpt("recipes") == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == len(rows) + 1 and all(len(line) <= 80 and "…" not in line for line in lines)

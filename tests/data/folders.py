@@ -30,8 +30,12 @@ class ByteTokenizer:
         (folder / "tokenizer.json").write_text(json.dumps({"fingerprint": self.fingerprint}))
 
 
-def write_folder(out: Path, streams: dict[tuple[str, str, str], np.ndarray], file_bytes: int = 1 << 20, piece: int = 50) -> None:
-    """A prepared folder whose streams, by (split, language, source), hold exactly these ids, added `piece` at a time."""
+def write_folder(
+    out: Path, streams: dict[tuple[str, str, str], np.ndarray], file_bytes: int = 1 << 20, piece: int = 50
+) -> None:
+    """A prepared folder whose streams, by (split, language, source), hold exactly these ids, added `piece` at
+    a time.
+    """
     with FolderWriter(out, "uint16", file_bytes) as writer:
         for (split, language, source), ids in streams.items():
             for start in range(0, len(ids), piece):

@@ -1,8 +1,10 @@
-"""A small server that answers `datasets` and `huggingface_hub` as the Hugging Face hub does, over folders of files, and fails when told to.
+"""A small server that answers `datasets` and `huggingface_hub` as the Hugging Face hub does, over folders of
+files, and fails when told to.
 
-The endpoints are those the two libraries call when a dataset is resolved and streamed (found by logging their requests):
-`/api/datasets/ID[/revision/REV]`, `/api/datasets/ID/tree/REV[/PATH]` with pagination, `/api/datasets/ID/paths-info/REV`, and HEAD and GET,
-with ranges, of `/datasets/ID/resolve/REV/PATH`. Everything else is 404, as the dataset viewer's endpoints may be.
+The endpoints are those the two libraries call when a dataset is resolved and streamed (found by logging their
+requests): `/api/datasets/ID[/revision/REV]`, `/api/datasets/ID/tree/REV[/PATH]` with pagination,
+`/api/datasets/ID/paths-info/REV`, and HEAD and GET, with ranges, of `/datasets/ID/resolve/REV/PATH`.
+Everything else is 404, as the dataset viewer's endpoints may be.
 """
 
 import hashlib
@@ -17,20 +19,25 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
-PAGE = 3  # entries of a listing on one page, so that every test follows links
+# entries of a listing on one page, so that every test follows links
+PAGE = 3
 
 
 class Hub:
-    """Datasets below `root`, as ID/FILE. `fault(method, path, headers)` may name what goes wrong with a request.
+    """Datasets below `root`, as ID/FILE.
 
-    Faults: an HTTP status as text ("503"), "reset" (the connection breaks mid-body), "short" (the body ends early, cleanly), "hang" (no
-    answer), "gated", "private". None is a whole answer. `requests` lists what was asked.
+    `fault(method, path, headers)` may name what goes wrong with a request.
+
+    Faults: an HTTP status as text ("503"), "reset" (the connection breaks mid-body), "short" (the body ends
+    early, cleanly), "hang" (no answer), "gated", "private". None is a whole answer. `requests` lists what was
+    asked.
     """
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self.requests: list[str] = []
-        self.commits: set[str] = set()  # every commit ever told; old ones go on being served
+        # every commit ever told; old ones go on being served
+        self.commits: set[str] = set()
         self.closing = threading.Event()
         self.fault: Callable[[str, str, str | None], str | None] = lambda method, path, part: None
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
@@ -87,11 +94,17 @@ class Hub:
                     return self._send(int(self.wrong), b"{}")
                 if found := re.fullmatch(r"/api/datasets/([^/]+/[^/]+)(?:/revision/(.+))?", path):
                     return self._info(*found.groups())
-                if found := re.fullmatch(r"/api/datasets/([^/]+/[^/]+)/tree/(refs/convert/parquet|[^/]+)(?:/(.*))?", path):
+                if found := re.fullmatch(
+                    r"/api/datasets/([^/]+/[^/]+)/tree/(refs/convert/parquet|[^/]+)(?:/(.*))?", path
+                ):
                     return self._tree(*found.groups(), parse_qs(url.query))
-                if found := re.fullmatch(r"/api/datasets/([^/]+/[^/]+)/paths-info/(refs/convert/parquet|[^/]+)", path):
+                if found := re.fullmatch(
+                    r"/api/datasets/([^/]+/[^/]+)/paths-info/(refs/convert/parquet|[^/]+)", path
+                ):
                     return self._paths(*found.groups(), parse_qs(body))
-                if found := re.fullmatch(r"/datasets/([^/]+/[^/]+)/resolve/(refs/convert/parquet|[^/]+)/(.+)", path):
+                if found := re.fullmatch(
+                    r"/datasets/([^/]+/[^/]+)/resolve/(refs/convert/parquet|[^/]+)/(.+)", path
+                ):
                     return self._resolve(*found.groups())
                 return self._send(404, b"{}")
 
@@ -99,16 +112,30 @@ class Hub:
                 if not (hub.root / id).is_dir():
                     self._send(401 if revision is None else 404, b"{}", {"X-Error-Code": "RepoNotFound"})
                     return False
-                if revision not in (None, "main", "refs/convert/parquet", hub.commit(id)) and revision not in hub.commits:
+                if (
+                    revision not in (None, "main", "refs/convert/parquet", hub.commit(id))
+                    and revision not in hub.commits
+                ):
                     self._send(404, b"{}", {"X-Error-Code": "RevisionNotFound"})
                     return False
                 return True
 
             def _info(self, id: str, revision: str | None) -> None:
                 if self._known(id, revision):
-                    names = [{"rfilename": path.relative_to(hub.root / id).as_posix()} for path in hub._files(id)]
+                    names = [
+                        {"rfilename": path.relative_to(hub.root / id).as_posix()} for path in hub._files(id)
+                    ]
                     sha = revision if revision in hub.commits else hub.commit(id)
-                    self._json({"id": id, "sha": sha, "private": False, "gated": False, "tags": [], "siblings": names})
+                    self._json(
+                        {
+                            "id": id,
+                            "sha": sha,
+                            "private": False,
+                            "gated": False,
+                            "tags": [],
+                            "siblings": names,
+                        }
+                    )
 
             def _tree(self, id: str, revision: str, folder: str | None, query: dict[str, list[str]]) -> None:
                 if not self._known(id, revision):
@@ -122,7 +149,9 @@ class Hub:
                 headers = {}
                 if start + PAGE < len(paths):
                     rest = "&".join(f"{key}={values[0]}" for key, values in query.items() if key != "cursor")
-                    headers["Link"] = f'<{hub.url}{urlsplit(self.path).path}?{rest}&cursor={start + PAGE}>; rel="next"'
+                    headers["Link"] = (
+                        f'<{hub.url}{urlsplit(self.path).path}?{rest}&cursor={start + PAGE}>; rel="next"'
+                    )
                 self._json([self._entry(id, path) for path in paths[start : start + PAGE]], headers)
 
             def _paths(self, id: str, revision: str, wanted: dict[str, list[str]]) -> None:
@@ -142,10 +171,17 @@ class Hub:
                     return None
                 path = hub.root / id / name
                 if not path.is_file():
-                    return self._send(404, b"", {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": hub.commit(id)})
+                    return self._send(
+                        404, b"", {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": hub.commit(id)}
+                    )
                 data = path.read_bytes()
                 tag = f'"{hashlib.sha1(data).hexdigest()}"'
-                headers = {"ETag": tag, "X-Repo-Commit": hub.commit(id), "Accept-Ranges": "bytes", "Last-Modified": formatdate()}
+                headers = {
+                    "ETag": tag,
+                    "X-Repo-Commit": hub.commit(id),
+                    "Accept-Ranges": "bytes",
+                    "Last-Modified": formatdate(),
+                }
                 part = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range") or "")
                 if not part:
                     return self._send(200, data, headers)
@@ -156,7 +192,9 @@ class Hub:
                 return self._send(206, data[first : last + 1], headers)
 
             def _json(self, answer: object, headers: dict[str, str] | None = None) -> None:
-                self._send(200, json.dumps(answer).encode(), {"Content-Type": "application/json", **(headers or {})})
+                self._send(
+                    200, json.dumps(answer).encode(), {"Content-Type": "application/json", **(headers or {})}
+                )
 
             def _send(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
                 if self.wrong == "short":
@@ -170,7 +208,8 @@ class Hub:
                 if self.wrong == "reset":
                     self.wfile.write(body[: len(body) // 2])
                     self.wfile.flush()
-                    self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # RST, not FIN
+                    # RST, not FIN
+                    self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                     self.connection.close()
                     self.close_connection = True
                     return

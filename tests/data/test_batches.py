@@ -20,7 +20,9 @@ CONTEXT = 8
 
 def _where(batch) -> list[tuple[str, int]]:
     """(language, window number) of each row of a `numbered` set."""
-    return [(language, int(ids[0]) // CONTEXT) for language, ids in zip(batch.language, batch.ids_BL, strict=True)]
+    return [
+        (language, int(ids[0]) // CONTEXT) for language, ids in zip(batch.language, batch.ids_BL, strict=True)
+    ]
 
 
 @settings(max_examples=60, deadline=None)
@@ -51,9 +53,12 @@ def test_targets_follow_ids(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("mixture", ["proportional", "balanced", {"ko": 5, "en": 1, "de": 0.3}])
 def test_each_window_once_per_epoch_of_its_language(tmp_path: Path, mixture) -> None:
-    batches = Batches(numbered(tmp_path, {"ko": 801, "en": 303, "de": 41}), "train", 6, CONTEXT, seed=3, mixture=mixture)
+    batches = Batches(
+        numbered(tmp_path, {"ko": 801, "en": 303, "de": 41}), "train", 6, CONTEXT, seed=3, mixture=mixture
+    )
     seen: dict[str, list[int]] = {"ko": [], "en": [], "de": []}
-    for step in range(1500):  # two block boundaries
+    # two block boundaries
+    for step in range(1500):
         for language, window in _where(batches.batch(step)):
             seen[language].append(window)
     for language, count in batches.windows.items():
@@ -72,7 +77,9 @@ def test_a_batch_depends_on_its_arguments_only(tmp_path: Path) -> None:
     for step in (639, 600, 620, 5, 601):
         assert _where(Batches(shards, "train", 8, CONTEXT, seed=1).batch(step)) == _where(forward.batch(step))
     assert _where(forward.batch(600)) == in_order[0]
-    assert [_where(Batches(shards, "train", 8, CONTEXT, seed=2).batch(step)) for step in range(600, 640)] != in_order
+    assert [
+        _where(Batches(shards, "train", 8, CONTEXT, seed=2).batch(step)) for step in range(600, 640)
+    ] != in_order
 
 
 @settings(max_examples=20, deadline=None)
@@ -105,7 +112,8 @@ def test_weights_are_kept(tmp_path: Path, mixture, expected: dict[str, float]) -
     counts = Counter(language for step in range(400) for language in batches.batch(step).language)
     for language, share in expected.items():
         assert counts[language] / 12_000 == pytest.approx(share, abs=0.002)
-    for step in range(20):  # and nearly so in every batch
+    # and nearly so in every batch
+    for step in range(20):
         assert abs(batches.batch(step).language.count("ko") - 30 * expected["ko"]) <= 2
 
 
@@ -119,7 +127,9 @@ def test_quotas_fill_a_block(raw: list[float]) -> None:
     assert np.abs(quotas / BLOCK - weights).max() <= len(raw) / BLOCK
 
 
-@pytest.mark.parametrize("mixture", [{"ko": 1, "it": 1}, {"ko": 0}, {"ko": -1}, {"ko": float("nan")}, {"ko": "much"}, {}, "fair"])
+@pytest.mark.parametrize(
+    "mixture", [{"ko": 1, "it": 1}, {"ko": 0}, {"ko": -1}, {"ko": float("nan")}, {"ko": "much"}, {}, "fair"]
+)
 def test_wrong_mixtures(tmp_path: Path, mixture) -> None:
     with pytest.raises(UserError, match=r"data\.mixture"):
         Batches(numbered(tmp_path, {"ko": 801, "en": 303}), "train", 4, CONTEXT, mixture=mixture)
@@ -146,7 +156,8 @@ def test_validation_windows(tmp_path: Path) -> None:
     windows = [row for batch in validation_windows(shards, "ko", CONTEXT, 7, 40) for row in _where(batch)]
     assert len(set(windows)) == 40
     assert windows == sorted(windows)
-    assert windows[-1][1] > 90  # spread over the whole sequence
+    # spread over the whole sequence
+    assert windows[-1][1] > 90
     everything = list(validation_windows(shards, "ko", CONTEXT, 7, 10_000))
     assert [row for batch in everything for row in _where(batch)] == [("ko", number) for number in range(100)]
     assert len(everything[-1].language) == 100 % 7
@@ -156,8 +167,15 @@ def test_validation_windows(tmp_path: Path) -> None:
 
 def test_batches_are_fast(tmp_path: Path) -> None:
     ids = np.random.default_rng(0).integers(0, 300, 1_000_000)
-    write_folder(tmp_path / "big", {("train", language, "x"): ids for language in ("ko", "en")}, file_bytes=1 << 20, piece=100_000)
-    batches = Batches(ShardSet.open([tmp_path / "big"], type("T", (), {"fingerprint": "b" * 64})), "train", 16, 512)
+    write_folder(
+        tmp_path / "big",
+        {("train", language, "x"): ids for language in ("ko", "en")},
+        file_bytes=1 << 20,
+        piece=100_000,
+    )
+    batches = Batches(
+        ShardSet.open([tmp_path / "big"], type("T", (), {"fingerprint": "b" * 64})), "train", 16, 512
+    )
     batches.batch(0)
     best = min(_seconds(lambda step=step: batches.batch(step)) for step in range(1, 50))
     assert best < 0.002
@@ -191,26 +209,35 @@ def test_a_schedule_keeps_each_phases_weights_and_visits_each_window_once_per_ep
         assert len(epochs) > 5
         assert all(sorted(epoch) == list(range(count)) for epoch in epochs)
         assert batches.epochs(2000)[language] == len(visits) / count
-        assert batches.epochs(800)[language] == sum(drawn == language for step in rows[:800] for drawn, _ in step) / count
+        assert (
+            batches.epochs(800)[language]
+            == sum(drawn == language for step in rows[:800] for drawn, _ in step) / count
+        )
 
 
 @settings(max_examples=25, deadline=None)
 @given(
     shares=st.lists(st.floats(0.01, 1), min_size=1, max_size=4),
     mixtures=st.lists(
-        st.sampled_from(["balanced", "proportional", "temperature", {"temperature": 0.7}, {"ko": 1}, {"en": 2, "ko": 5}]), min_size=4
+        st.sampled_from(
+            ["balanced", "proportional", "temperature", {"temperature": 0.7}, {"ko": 1}, {"en": 2, "ko": 5}]
+        ),
+        min_size=4,
     ),
     steps=st.integers(1, 3000),
     rows=st.sampled_from([1, 2, 6]),
     seed=st.integers(0, 99),
 )
-def test_any_mixture_is_pure_and_visits_no_window_twice_in_an_epoch(tmp_path_factory, shares, mixtures, steps, rows, seed) -> None:
+def test_any_mixture_is_pure_and_visits_no_window_twice_in_an_epoch(
+    tmp_path_factory, shares, mixtures, steps, rows, seed
+) -> None:
     ends = np.cumsum(shares) / sum(shares)
     mixture = [{"until": min(1.0, end), "mixture": one} for end, one in zip(ends, mixtures, strict=False)]
     mixture[-1]["until"] = 1.0
     shards = _shared(tmp_path_factory)
     batches = Batches(shards, "train", rows, CONTEXT, seed=seed, mixture=mixture, steps=steps)
-    language_B, window_B = batches.draws(0, 1500)  # across phases and blocks
+    # across phases and blocks
+    language_B, window_B = batches.draws(0, 1500)
     cut = steps % 1500
     for part, whole in zip(batches.draws(cut, 1500 - cut), (language_B, window_B), strict=True):
         assert part.tolist() == whole[cut:].tolist()
@@ -238,8 +265,17 @@ def test_temperature_lies_between_balanced_and_proportional(tmp_path: Path) -> N
 def test_a_schedule_starts_as_its_first_part_alone(tmp_path: Path) -> None:
     shards = numbered(tmp_path, {"ko": 801, "en": 303})
     alone = Batches(shards, "train", 4, CONTEXT, mixture="balanced")
-    first = Batches(shards, "train", 4, CONTEXT, mixture=[{"until": 0.5, "mixture": "balanced"}, {"mixture": {"ko": 1}}], steps=200)
-    assert [_where(first.batch(step)) for step in range(100)] == [_where(alone.batch(step)) for step in range(100)]
+    first = Batches(
+        shards,
+        "train",
+        4,
+        CONTEXT,
+        mixture=[{"until": 0.5, "mixture": "balanced"}, {"mixture": {"ko": 1}}],
+        steps=200,
+    )
+    assert [_where(first.batch(step)) for step in range(100)] == [
+        _where(alone.batch(step)) for step in range(100)
+    ]
     assert {language for step in range(100, 300) for language, _ in _where(first.batch(step))} == {"ko"}
 
 

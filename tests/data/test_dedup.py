@@ -27,7 +27,9 @@ def test_hash_ignores_case_and_whitespace_only() -> None:
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.integers(0, 5), max_size=30), st.lists(st.integers(0, 5), max_size=30))
 def test_similarity_is_jaccards(first: list[int], second: list[int]) -> None:
-    sets = [{tuple(ids[at : at + 3]) for at in range(len(ids) - 2)} or {tuple(ids)} for ids in (first, second)]
+    sets = [
+        {tuple(ids[at : at + 3]) for at in range(len(ids) - 2)} or {tuple(ids)} for ids in (first, second)
+    ]
     expected = len(sets[0] & sets[1]) / len(sets[0] | sets[1])
     assert similarity(trigrams(np.array(first)), trigrams(np.array(second))) == pytest.approx(expected)
 
@@ -59,8 +61,12 @@ def test_signatures_of_odd_texts() -> None:
 
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.lists(st.integers(0, 60), max_size=12), max_size=8), st.randoms(use_true_random=False))
-def test_index_finds_the_first_with_a_key(tmp_path_factory, batches: list[list[int]], draw: random.Random) -> None:
-    """As a dictionary for each column does (no key is in two of them, as each knows its band); also when it begins again from any length of its log, and with a table that must grow."""
+def test_index_finds_the_first_with_a_key(
+    tmp_path_factory, batches: list[list[int]], draw: random.Random
+) -> None:
+    """As a dictionary for each column does (no key is in two of them, as each knows its band); also when it
+    begins again from any length of its log, and with a table that must grow.
+    """
     folder = tmp_path_factory.mktemp("index")
     old = index_module.FIRST_SLOTS, index_module.SECTION
     index_module.FIRST_SLOTS, index_module.SECTION = 32, 64
@@ -68,7 +74,13 @@ def test_index_finds_the_first_with_a_key(tmp_path_factory, batches: list[list[i
         index, first, count = Index(folder), [{} for _ in range(KEYS)], 0
         for batch in batches:
             keys = np.array(
-                [[(value % 3) * 2**62 + column * 2**8 + draw.randrange(3) * 2**33 + value for column in range(KEYS)] for value in batch],
+                [
+                    [
+                        (value % 3) * 2**62 + column * 2**8 + draw.randrange(3) * 2**33 + value
+                        for column in range(KEYS)
+                    ]
+                    for value in batch
+                ],
                 dtype=np.uint64,
             ).reshape(-1, KEYS)
             expected = [[first[column].get(int(key), -1) for column, key in enumerate(row)] for row in keys]
@@ -86,7 +98,9 @@ def test_index_finds_the_first_with_a_key(tmp_path_factory, batches: list[list[i
         index.close()
         kept = draw.randint(0, count)
         again = Index(folder, kept)
-        every = np.array([[key for key in column][:1] or [0] for column in first], dtype=np.uint64).reshape(1, KEYS)
+        every = np.array([[key for key in column][:1] or [0] for column in first], dtype=np.uint64).reshape(
+            1, KEYS
+        )
         expected = [column.get(int(key), -1) for column, key in zip(first, every[0], strict=True)]
         assert again.find(every).tolist() == [[number if number < kept else -1 for number in expected]]
         again.close()
@@ -94,30 +108,41 @@ def test_index_finds_the_first_with_a_key(tmp_path_factory, batches: list[list[i
         index_module.FIRST_SLOTS, index_module.SECTION = old
 
 
-@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="the system does not tell how much of a mapped file is resident")
-def test_resident_memory_follows_neither_the_log_nor_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(index_module, "SECTION", 1 << 18)  # 2 MB
-    monkeypatch.setattr(index_module, "REPLAY", 1 << 12)  # 0.6 MB
+@pytest.mark.skipif(
+    not Path("/proc/self/smaps").exists(),
+    reason="the system does not tell how much of a mapped file is resident",
+)
+def test_resident_memory_follows_neither_the_log_nor_the_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # 2 MB
+    monkeypatch.setattr(index_module, "SECTION", 1 << 18)
+    # 0.6 MB
+    monkeypatch.setattr(index_module, "REPLAY", 1 << 12)
     resident, insert = [], Index._insert
 
     def watched(self: Index, begin: int, keys: np.ndarray, inside: np.ndarray) -> None:
         insert(self, begin, keys, inside)
-        if begin + index_module.REPLAY >= self.count:  # the last of a section
+        # the last of a section
+        if begin + index_module.REPLAY >= self.count:
             resident.append(resident_of(tmp_path))
 
     monkeypatch.setattr(Index, "_insert", watched)
     index, draw = Index(tmp_path), np.random.default_rng(0)
     records = np.zeros(60_000, dtype=RECORD)
     records["keys"] = draw.integers(0, 2**64, (len(records), KEYS), dtype=np.uint64)
-    records["keys"][30_000:, 1] = records["keys"][:30_000, 1]  # keys that are compared with those of former documents
+    # keys that are compared with those of former documents
+    records["keys"][30_000:, 1] = records["keys"][:30_000, 1]
     index.add(records[:30_000])
     index.add(records[30_000:])
     assert index.find(records["keys"][::999]).tolist() == [
-        [number] + [number - 30_000 if number >= 30_000 else number] + [number] * (KEYS - 2) for number in range(0, 60_000, 999)
+        [number] + [number - 30_000 if number >= 30_000 else number] + [number] * (KEYS - 2)
+        for number in range(0, 60_000, 999)
     ]
     index.close()
     assert index.path.stat().st_size > 9e6 and (tmp_path / "documents.table").stat().st_size > 16e6
-    assert len(resident) >= 8 and max(resident) <= 5e6  # systems map up to 2 MB at a touch
+    # systems map up to 2 MB at a touch
+    assert len(resident) >= 8 and max(resident) <= 5e6
 
 
 def resident_of(folder: Path) -> int:

@@ -42,7 +42,9 @@ def test_segments_number_the_documents_of_each_row(shards) -> None:
     for step in range(5):
         batch = batches.batch(step)
         assert torch.equal(batch.ids_BL, plain.batch(step).ids_BL) and plain.batch(step).segments_BL is None
-        for ids, targets, segments, unmasked in zip(*batch[:2], batch.segments_BL, plain.batch(step).targets_BL, strict=True):
+        for ids, targets, segments, unmasked in zip(
+            *batch[:2], batch.segments_BL, plain.batch(step).targets_BL, strict=True
+        ):
             number = 0
             for place, token in enumerate(ids.tolist()):
                 assert segments[place] == number
@@ -52,7 +54,9 @@ def test_segments_number_the_documents_of_each_row(shards) -> None:
 
 @pytest.mark.parametrize("name", sorted(SMALL))
 def test_a_document_in_a_window_is_as_if_alone(shards, name) -> None:
-    """The promise of `data.reset_at_documents`: loss and logits of a document do not depend on what stands beside it."""
+    """The promise of `data.reset_at_documents`: loss and logits of a document do not depend on what stands
+    beside it.
+    """
     model = awake(SMALL[name]).eval()
     batch = Batches(shards, "train", 3, 48, reset_at=EOT).batch(2)
     with torch.no_grad():
@@ -65,7 +69,9 @@ def test_a_document_in_a_window_is_as_if_alone(shards, name) -> None:
             here = segments == number
             with torch.no_grad():
                 alone = model(batch.ids_BL[row, here][None]).logits[0]
-                alone_losses = model(batch.ids_BL[row, here][None], batch.targets_BL[row, here][None], reduction="none").loss[0]
+                alone_losses = model(
+                    batch.ids_BL[row, here][None], batch.targets_BL[row, here][None], reduction="none"
+                ).loss[0]
             torch.testing.assert_close(packed[row, here], alone, rtol=1e-9, atol=1e-9)
             torch.testing.assert_close(losses[row, here], alone_losses, rtol=1e-9, atol=1e-9)
             documents += 1

@@ -1,4 +1,6 @@
-"""Datasets of the hub, from a server that answers as the hub does: the same documents as from a folder, whatever the network does."""
+"""Datasets of the hub, from a server that answers as the hub does: the same documents as from a folder,
+whatever the network does.
+"""
 
 import gzip
 import json
@@ -39,12 +41,19 @@ def root(tmp_path: Path) -> Path:
         pyarrow.parquet.write_table(rows, folder / "data" / f"train-{number}.parquet", row_group_size=8)
     (folder / "lines").mkdir()
     lines = "\n".join(json.dumps({"text": text}) for text in TEXTS)
-    (folder / "lines" / "train.jsonl.gz").write_bytes(gzip.compress((lines[:1000] + "\n{broken\n" + lines[1000:]).encode()))
+    (folder / "lines" / "train.jsonl.gz").write_bytes(
+        gzip.compress((lines[:1000] + "\n{broken\n" + lines[1000:]).encode())
+    )
     (folder / "lines" / "test.jsonl").write_text(json.dumps({"text": "held out"}))
-    configs = {"tables": {"train": "data/train-*"}, "lines": {"train": "lines/train.*", "test": "lines/test.*"}}
+    configs = {
+        "tables": {"train": "data/train-*"},
+        "lines": {"train": "lines/train.*", "test": "lines/test.*"},
+    }
     card = "configs:\n"
     for name, splits in configs.items():
-        card += f"- config_name: {name}\n  data_files:\n" + "".join(f"  - split: {key}\n    path: {path}\n" for key, path in splits.items())
+        card += f"- config_name: {name}\n  data_files:\n" + "".join(
+            f"  - split: {key}\n    path: {path}\n" for key, path in splits.items()
+        )
     (folder / "README.md").write_text(f"---\n{card}---\n")
     for name, file, content in (
         ("plain", "train.csv", "n,text\n1,하나\n2,둘\n"),
@@ -59,7 +68,9 @@ def root(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def serve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Path], Hub]]:
-    """A function that starts a server over a folder and turns the libraries to it, with short pauses and an empty cache."""
+    """A function that starts a server over a folder and turns the libraries to it, with short pauses and an
+    empty cache.
+    """
     import datasets
     import huggingface_hub
     from huggingface_hub import constants
@@ -70,7 +81,9 @@ def serve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
         hub = Hub(root.resolve())
         started.append(hub)
         monkeypatch.setattr(constants, "ENDPOINT", hub.url)
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", hub.url + "/{repo_id}/resolve/{revision}/{filename}")
+        monkeypatch.setattr(
+            constants, "HUGGINGFACE_CO_URL_TEMPLATE", hub.url + "/{repo_id}/resolve/{revision}/{filename}"
+        )
         monkeypatch.setattr(datasets.config, "HF_ENDPOINT", hub.url)
         return hub
 
@@ -78,9 +91,12 @@ def serve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
     monkeypatch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", 0.4)
     monkeypatch.setattr(constants, "HF_HUB_ETAG_TIMEOUT", 0.4)
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "datasets"))
-    monkeypatch.setattr(huggingface_hub.utils._http, "time", types.SimpleNamespace(sleep=lambda seconds: None))
+    monkeypatch.setattr(
+        huggingface_hub.utils._http, "time", types.SimpleNamespace(sleep=lambda seconds: None)
+    )
     monkeypatch.setattr(stream_, "PAUSES", (0, 0, 0))
-    monkeypatch.setattr(byte_reader, "BLOCK", 500)  # several requests even for a small file
+    # several requests even for a small file
+    monkeypatch.setattr(byte_reader, "BLOCK", 500)
     hub_.forget()
     yield start
     for hub in started:
@@ -89,7 +105,9 @@ def serve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
     huggingface_hub.utils._http.close_session()
 
 
-def _open(config: str | None = "tables", id: str = ID, **options) -> tuple[DocumentStream, Counter, list[str]]:
+def _open(
+    config: str | None = "tables", id: str = ID, **options
+) -> tuple[DocumentStream, Counter, list[str]]:
     counts: Counter = Counter()
     notes: list[str] = []
     [stream] = open_streams(
@@ -118,7 +136,9 @@ def test_the_hub_and_a_folder_give_the_same(serve, monkeypatch: pytest.MonkeyPat
     def read(source: Path | None) -> tuple[list[Document], list[str], Counter]:
         notes: list[str] = []
         counts: Counter = Counter()
-        found = open_streams(name, languages, source=source, note=notes.append, broken=lambda *what: counts.update([what]))
+        found = open_streams(
+            name, languages, source=source, note=notes.append, broken=lambda *what: counts.update([what])
+        )
         documents = []
         for stream in found:
             for document, _ in zip(stream, range(300), strict=False):
@@ -141,7 +161,9 @@ def test_configurations_splits_and_columns(root: Path, serve) -> None:
     assert _texts(stream) == TEXTS
     assert (stream.source, stream.language, stream.done()) == ("org-some", None, 1.0)
     stream, counts, _ = _open("lines")
-    assert sorted(_texts(stream)) == sorted(text for text in TEXTS if text in set(_texts(_open("lines", source=root)[0])))
+    assert sorted(_texts(stream)) == sorted(
+        text for text in TEXTS if text in set(_texts(_open("lines", source=root)[0]))
+    )
     assert counts["broken row"] >= 1
     assert _texts(_open("lines", split="test")[0]) == ["held out"]
     assert _texts(_open(None, "org/plain", column="text")[0]) == ["하나", "둘"]
@@ -151,7 +173,10 @@ def test_configurations_splits_and_columns(root: Path, serve) -> None:
         ({"config": "lines", "split": "tset"}, "no split 'tset'; did you mean 'test'"),
         ({"column": "txet"}, "no column 'txet'"),
         ({"revision": "v9"}, "has no revision 'v9'"),
-        ({"config": None, "id": "org/script"}, "loading script, which is never run.*--revision refs/convert/parquet"),
+        (
+            {"config": None, "id": "org/script"},
+            "loading script, which is never run.*--revision refs/convert/parquet",
+        ),
         ({"config": None, "id": "org/pictures"}, "png files, which hold no text"),
         ({"config": None, "id": "org/empty"}, "has no data files"),
         ({"config": None, "id": "org/nothing"}, "no dataset org/nothing on the hub, or it is private"),
@@ -171,7 +196,9 @@ def test_gated_and_private(root: Path, serve) -> None:
         ("403", ".parquet", f"the hub refuses {ID} to this account"),
     ):
         hub_.forget()
-        hub.fault = lambda method, path, part, what=what, where=where: what if where in path and path != "/" else None
+        hub.fault = lambda method, path, part, what=what, where=where: (
+            what if where in path and path != "/" else None
+        )
         with pytest.raises(UserError, match=words):
             list(_open()[0])
 
@@ -208,7 +235,8 @@ def test_a_lasting_fault_is_one_line_and_reading_goes_on_later(root: Path, serve
     stream, _, notes = _open()
     got: list[str] = []
     with pytest.raises(
-        Failure, match=r"cannot reach the Hugging Face hub \(org/some tables train: data/train-1.*goes on where it stopped"
+        Failure,
+        match=r"cannot reach the Hugging Face hub \(org/some tables train: data/train-1.*goes on where it stopped",
     ) as caught:
         for document in stream:
             got.append(document.text)
@@ -227,7 +255,10 @@ def test_a_file_cut_short_on_the_hub(root: Path, serve) -> None:
     whole = (root / ID / "lines" / "train.jsonl.gz").read_bytes()
     (root / ID / "lines" / "train.jsonl.gz").write_bytes(whole[: len(whole) * 2 // 3])
     stream, counts, _ = _open("lines")
-    with pytest.raises(Failure, match=r"lines/train.jsonl.gz is damaged \(Truncated.*came so 4 times; what is finished is kept"):
+    with pytest.raises(
+        Failure,
+        match=r"lines/train.jsonl.gz is damaged \(Truncated.*came so 4 times; what is finished is kept",
+    ):
         _texts(stream)
     assert hub.requests
     assert counts["broken file"] == 0
@@ -262,14 +293,29 @@ def test_a_hub_out_of_reach_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_the_command_reads_the_hub_as_a_folder(root: Path, tmp_path: Path) -> None:
-    """`HF_ENDPOINT` alone turns a fresh process to the server; the shards are the same bytes as from the folder."""
+    """`HF_ENDPOINT` alone turns a fresh process to the server; the shards are the same bytes as from the
+    folder.
+    """
     hub = Hub(root)
     environment = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home"), "COLUMNS": "100"}
     made = []
     try:
         for options in ([], ["--source", str(root)]):
             out = tmp_path / f"out{len(made)}"
-            command = [sys.executable, "-m", "braingpt", "data", "prepare", "hub", ID, "--config", "tables", "--out", str(out), *options]
+            command = [
+                sys.executable,
+                "-m",
+                "braingpt",
+                "data",
+                "prepare",
+                "hub",
+                ID,
+                "--config",
+                "tables",
+                "--out",
+                str(out),
+                *options,
+            ]
             done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment)
             assert done.returncode == 0, done.stderr
             made.append({path.relative_to(out): path.read_bytes() for path in sorted(out.rglob("*.bin"))})

@@ -32,7 +32,9 @@ class Counts(Counter):
 
 def _stream(path: Path | list[Path], column: str | None = None) -> tuple[DocumentStream, Counts]:
     counts = Counts()
-    stream = own_files(path if isinstance(path, list) else [path], column, note=lambda line: None, broken=counts.broken)
+    stream = own_files(
+        path if isinstance(path, list) else [path], column, note=lambda line: None, broken=counts.broken
+    )
     return stream, counts
 
 
@@ -58,12 +60,19 @@ def test_text(tmp_path: Path) -> None:
     assert _read(_write(tmp_path / "a.txt", "\ufeff안녕\n세상\n")) == (["안녕\n세상\n"], {})
     assert _read(_write(tmp_path / "b.md", "")) == ([], {})
     assert _read(_write(tmp_path / "c.txt.gz", gzip.compress("둘".encode()))) == (["둘"], {})
-    assert _read(_write(tmp_path / "d.txt", f"{RIGHT_TO_LEFT}{ZERO_WIDTH}")) == ([f"{RIGHT_TO_LEFT}{ZERO_WIDTH}"], {})
+    assert _read(_write(tmp_path / "d.txt", f"{RIGHT_TO_LEFT}{ZERO_WIDTH}")) == (
+        [f"{RIGHT_TO_LEFT}{ZERO_WIDTH}"],
+        {},
+    )
 
 
-def test_a_text_beyond_the_bound_is_counted_in_a_parquet_file_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_text_beyond_the_bound_is_counted_in_a_parquet_file_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(byte_reader, "LINE", 1_000)
-    pyarrow.parquet.write_table(pyarrow.table({"text": ["한" * 334, "한" * 333, "short"]}), tmp_path / "a.parquet")
+    pyarrow.parquet.write_table(
+        pyarrow.table({"text": ["한" * 334, "한" * 333, "short"]}), tmp_path / "a.parquet"
+    )
     assert _read(tmp_path / "a.parquet") == (["한" * 333, "short"], {"line too long": 1})
 
 
@@ -72,7 +81,9 @@ def test_files_that_nobody_reads_are_told(tmp_path: Path) -> None:
         _write(tmp_path / name, "")
     notes: list[str] = []
     open_streams("text", ["ko"], note=notes.append, broken=lambda *_: None, paths=[tmp_path])
-    assert notes == ["files of kinds that hold no text braingpt reads are left out: 2 .pdf, 1 without a suffix"]
+    assert notes == [
+        "files of kinds that hold no text braingpt reads are left out: 2 .pdf, 1 without a suffix"
+    ]
     assert local_files.left_out([tmp_path / "a.txt"]) is None
 
 
@@ -83,12 +94,19 @@ def test_other_encodings(tmp_path: Path) -> None:
     assert _read(_write(tmp_path / "b.txt", "déjà vu".encode("latin-1"))) == ([], {"not UTF-8": 1})
     for encoding in ("utf-16", "utf-16-be"):
         bom = b"\xfe\xff" if encoding == "utf-16-be" else b""
-        assert _read(_write(tmp_path / "c.jsonl", bom + '{"text": "한글 🙂"}\n{"text": "둘"}\n'.encode(encoding))) == (
+        assert _read(
+            _write(tmp_path / "c.jsonl", bom + '{"text": "한글 🙂"}\n{"text": "둘"}\n'.encode(encoding))
+        ) == (
             ["한글 🙂", "둘"],
             {},
         )
-        assert _read(_write(tmp_path / "d.csv.gz", gzip.compress(bom + "n,text\n1,삼\n".encode(encoding)))) == (["삼"], {})
-    mixed = _write(tmp_path / "e.jsonl", b"\n".join([b'{"text": "one"}', '{"text": "둘"}'.encode("cp949"), '{"text": "셋"}'.encode()]))
+        assert _read(
+            _write(tmp_path / "d.csv.gz", gzip.compress(bom + "n,text\n1,삼\n".encode(encoding)))
+        ) == (["삼"], {})
+    mixed = _write(
+        tmp_path / "e.jsonl",
+        b"\n".join([b'{"text": "one"}', '{"text": "둘"}'.encode("cp949"), '{"text": "셋"}'.encode()]),
+    )
     assert _read(mixed) == (["one", "셋"], {"not UTF-8": 1})
     with pytest.raises(UserError, match="not the UTF-16 its first bytes announce"):
         _read(_write(tmp_path / "f.txt", b"\xff\xfea\x00b"))
@@ -108,8 +126,18 @@ def test_a_long_text_is_cut_and_nothing_is_lost(tmp_path_factory, parts: list[st
 
 
 def test_json_rows(tmp_path: Path) -> None:
-    whole = [json.dumps({"id": 7, "text": f"글 {n}"}, ensure_ascii=False).encode() for n in range(3)]  # ids may repeat
-    bad = [b"{", b"", b'{"text": 3}', b"[1]", b'{"text": "\xff"}', b'{"other": "x"}', b'{"text": "\\ud800"}', b'{"text": " "}']
+    # ids may repeat
+    whole = [json.dumps({"id": 7, "text": f"글 {n}"}, ensure_ascii=False).encode() for n in range(3)]
+    bad = [
+        b"{",
+        b"",
+        b'{"text": 3}',
+        b"[1]",
+        b'{"text": "\xff"}',
+        b'{"other": "x"}',
+        b'{"text": "\\ud800"}',
+        b'{"text": " "}',
+    ]
     path = _write(tmp_path / "a.jsonl", b"\n".join([whole[0], *bad, *whole[1:]]))
     assert _read(path) == (["글 0", "글 1", "글 2"], {"broken row": 4, "not UTF-8": 2, "empty": 1})
     for name, pack in (("b.jsonl.gz", gzip.compress), ("c.jsonl.zst", _zstd), ("d.jsonl.bz2", bz2.compress)):
@@ -127,7 +155,10 @@ def test_a_list_in_json(tmp_path: Path) -> None:
         content = json.dumps([{"n": 1, "text": text} for text in texts], ensure_ascii=False, indent=indent)
         assert _read(_write(tmp_path / "a.json", "\ufeff " + content)) == (texts, {})
     assert _read(_write(tmp_path / "b.json", json.dumps(texts))) == (texts, {})
-    assert _read(_write(tmp_path / "c.json", '[{"text": "one"}, 3, {"text": "two"}]')) == (["one", "two"], {"broken row": 1})
+    assert _read(_write(tmp_path / "c.json", '[{"text": "one"}, 3, {"text": "two"}]')) == (
+        ["one", "two"],
+        {"broken row": 1},
+    )
     assert _read(_write(tmp_path / "d.json", '[{"text": "one"}, {"text": ')) == (["one"], {"broken file": 1})
     assert _read(_write(tmp_path / "e.json", "[]")) == ([], {})
 
@@ -148,9 +179,13 @@ def test_csv(tmp_path: Path) -> None:
         _read(two, "anser")
 
 
-def test_an_open_quote_costs_what_it_swallows_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_open_quote_costs_what_it_swallows_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(byte_reader, "LINE", 1000)
-    stream, counts = _stream(_write(tmp_path / "a.csv", 'text\nfirst\n"never closed\n' + "line\n" * 300 + "the end\n"))
+    stream, counts = _stream(
+        _write(tmp_path / "a.csv", 'text\nfirst\n"never closed\n' + "line\n" * 300 + "the end\n")
+    )
     assert next(iter(stream)).text == "first"
     list(stream)
     assert counts["broken row"] == 1
@@ -168,19 +203,28 @@ def test_parquet(tmp_path: Path) -> None:
     pyarrow.parquet.write_table(pyarrow.table({"id": [1]}), tmp_path / "c.parquet")
     with pytest.raises(UserError, match="no text column; its columns are id"):
         _read(tmp_path / "c.parquet")
-    bad = pyarrow.StringArray.from_buffers(2, pyarrow.py_buffer(b"\0\0\0\0\2\0\0\0\4\0\0\0"), pyarrow.py_buffer(b"ok\xff\xff"))
+    bad = pyarrow.StringArray.from_buffers(
+        2, pyarrow.py_buffer(b"\0\0\0\0\2\0\0\0\4\0\0\0"), pyarrow.py_buffer(b"ok\xff\xff")
+    )
     pyarrow.parquet.write_table(pyarrow.table({"text": bad}), tmp_path / "d.parquet")
     assert _read(tmp_path / "d.parquet") == (["ok"], {"not UTF-8": 1})
-    pyarrow.parquet.write_table(pyarrow.table({"text": pyarrow.array([], pyarrow.string())}), tmp_path / "e.parquet")
+    pyarrow.parquet.write_table(
+        pyarrow.table({"text": pyarrow.array([], pyarrow.string())}), tmp_path / "e.parquet"
+    )
     assert _read(tmp_path / "e.parquet") == ([], {})
     whole = path.read_bytes()
     with pytest.raises(UserError, match="not a readable parquet"):
         _read(_write(tmp_path / "cut.parquet", whole[: len(whole) // 2]))
 
 
-@pytest.mark.parametrize(("suffix", "pack"), [(".gz", gzip.compress), (".zst", _zstd), (".bz2", bz2.compress)])
+@pytest.mark.parametrize(
+    ("suffix", "pack"), [(".gz", gzip.compress), (".zst", _zstd), (".bz2", bz2.compress)]
+)
 def test_a_damaged_archive_keeps_what_comes_before(tmp_path: Path, suffix: str, pack) -> None:
-    lines = [json.dumps({"text": f"the document with number {n * n * 7919 % 10007} and {n}"}) for n in range(60_000)]
+    lines = [
+        json.dumps({"text": f"the document with number {n * n * 7919 % 10007} and {n}"})
+        for n in range(60_000)
+    ]
     whole = pack("\n".join(lines).encode())
     after = _write(tmp_path / "z.txt", "the next file")
     with pytest.raises(UserError, match="cannot be read"):
@@ -196,7 +240,9 @@ def test_a_damaged_archive_keeps_what_comes_before(tmp_path: Path, suffix: str, 
 def test_a_parquet_file_damaged_within(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     texts = [f"the document with the number {n * 7919 % 10007}" for n in range(4000)]
-    pyarrow.parquet.write_table(pyarrow.table({"text": texts}), path, row_group_size=1000, use_dictionary=False, compression="none")
+    pyarrow.parquet.write_table(
+        pyarrow.table({"text": texts}), path, row_group_size=1000, use_dictionary=False, compression="none"
+    )
     content = bytearray(path.read_bytes())
     begin = pyarrow.parquet.ParquetFile(path).metadata.row_group(2).column(0).data_page_offset
     content[begin : begin + 40] = b"\xff" * 40
@@ -225,7 +271,9 @@ def test_a_line_of_a_hundred_megabytes(tmp_path: Path) -> None:
 
 def _variety(folder: Path) -> list[Path]:
     """A file of every kind, each with broken rows among whole ones."""
-    objects = [json.dumps({"n": n, "text": f"문서 {n}" if n % 3 else ""}, ensure_ascii=False) for n in range(7)]
+    objects = [
+        json.dumps({"n": n, "text": f"문서 {n}" if n % 3 else ""}, ensure_ascii=False) for n in range(7)
+    ]
     lines = "\n".join([*objects[:3], "{broken", "", *objects[3:]]).encode()
     table = "n,text\n" + "".join(f'{n},"문서,\n{n}"\n' if n % 3 else f"{n}\n" for n in range(7))
     made = {
@@ -251,7 +299,9 @@ def test_reading_goes_on_at_every_place(tmp_path: Path, monkeypatch: pytest.Monk
     paths = _variety(tmp_path)
     whole, counts = _stream(paths)
     expected = list(whole)
-    assert len(expected) > 30 and counts["broken row"] == 4 and counts["empty"] > 10 and counts["not UTF-8"] == 1
+    assert (
+        len(expected) > 30 and counts["broken row"] == 4 and counts["empty"] > 10 and counts["not UTF-8"] == 1
+    )
     assert whole.done() == 1.0
     shares = []
     for stop in range(len(expected)):
@@ -271,7 +321,12 @@ def test_reading_goes_on_at_every_place(tmp_path: Path, monkeypatch: pytest.Monk
 def test_find(tmp_path: Path) -> None:
     for name in ("b.txt", "sub/a.MD", "c.jsonl.gz", "f.json.zst", "d.bin", ".hidden/e.txt"):
         _write(tmp_path / name, "x")
-    assert [path.name for path in local_files.find([tmp_path, tmp_path / "b.txt"])] == ["b.txt", "c.jsonl.gz", "f.json.zst", "a.MD"]
+    assert [path.name for path in local_files.find([tmp_path, tmp_path / "b.txt"])] == [
+        "b.txt",
+        "c.jsonl.gz",
+        "f.json.zst",
+        "a.MD",
+    ]
     with pytest.raises(UserError, match="no file or folder"):
         local_files.find([tmp_path / "nothing"])
     with pytest.raises(UserError, match="not a kind of file"):

@@ -29,7 +29,10 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("own")
     draw = random.Random(3)
     for name in "abcde":
-        texts = [draw.choice((korean, english))(draw.randrange(150)) + draw.choice(("", "", " Yes.")) for _ in range(60)]
+        texts = [
+            draw.choice((korean, english))(draw.randrange(150)) + draw.choice(("", "", " Yes."))
+            for _ in range(60)
+        ]
         (folder / f"{name}.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in texts))
     return folder
 
@@ -68,17 +71,24 @@ def test_joined_parts_are_the_whole(tmp_path: Path, own: Path, whole: Path, coun
     there, here = documents(whole), documents(tmp_path / "out")
     assert there["train"] | there["validation"] == here["train"] | here["validation"]
     assert not here["train"] & here["validation"]
-    assert verify(tmp_path / "out", read_manifest(tmp_path / "out")) == [] and DocumentReader(tmp_path / "out").problems() == []
+    assert (
+        verify(tmp_path / "out", read_manifest(tmp_path / "out")) == []
+        and DocumentReader(tmp_path / "out").problems() == []
+    )
     before = read_manifest(whole)
     for field in ("documents",):
-        assert sum(getattr(stream, field) for stream in manifest.streams) == sum(getattr(stream, field) for stream in before.streams)
+        assert sum(getattr(stream, field) for stream in manifest.streams) == sum(
+            getattr(stream, field) for stream in before.streams
+        )
     assert {key: manifest.filters["text"][key] for key in ("read", "kept")} == {
         key: before.filters["text"][key] for key in ("read", "kept")
     }
     if count == 1:
         assert manifest.streams == before.streams and manifest.filters == before.filters
     assert not prepare(Request("text", tmp_path / "out", [own], validation=0.2), Tokenizer.default()).fresh
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["out", *(folder.name for folder in folders)])
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
+        ["out", *(folder.name for folder in folders)]
+    )
 
 
 def test_what_is_no_set_of_parts_is_refused(tmp_path: Path, own: Path, whole: Path) -> None:
@@ -109,7 +119,10 @@ def test_parts_of_different_commits_are_refused(tmp_path: Path, own: Path, whole
         manifest = read_manifest(folder)
         manifest.revisions["some/data train"] = commit
         (folder / "manifest.json").write_text(manifest.model_dump_json())
-    with pytest.raises(UserError, match=r"part-2 read some/data train at commit bbbbbbbbbbbb, .*part-1 at aaaaaaaaaaaa: .*same --revision"):
+    with pytest.raises(
+        UserError,
+        match=r"part-2 read some/data train at commit bbbbbbbbbbbb, .*part-1 at aaaaaaaaaaaa: .*same --revision",
+    ):
         join(folders, tmp_path / "out")
 
 
@@ -122,15 +135,23 @@ def test_parts_of_different_versions_are_refused(tmp_path: Path, own: Path, whol
         join(folders, tmp_path / "out")
 
 
-def test_joining_takes_long_documents_few_at_a_time(tmp_path: Path, own: Path, whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_joining_takes_long_documents_few_at_a_time(
+    tmp_path: Path, own: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folders = in_parts(own, tmp_path, 2)
     join(folders, tmp_path / "out")
     begun: list[int] = []
     begin = Deduplicator.begin
-    monkeypatch.setattr(Deduplicator, "begin", lambda self, keys, ids: (begun.append(sum(map(len, ids))), begin(self, keys, ids))[1])
+    monkeypatch.setattr(
+        Deduplicator,
+        "begin",
+        lambda self, keys, ids: (begun.append(sum(map(len, ids))), begin(self, keys, ids))[1],
+    )
     monkeypatch.setattr(join_module, "TOKENS", 1_000)
     join(folders, tmp_path / "again")
-    longest = max(record["length"] for folder in folders for record in np.fromfile(folder / LOG, dtype=RECORD))
+    longest = max(
+        record["length"] for folder in folders for record in np.fromfile(folder / LOG, dtype=RECORD)
+    )
     assert len(begun) > 5 and max(begun) < 1_000 + longest
     assert read_manifest(tmp_path / "again").streams == read_manifest(tmp_path / "out").streams
 
@@ -148,7 +169,21 @@ def test_joining_leaves_an_interrupted_preparation_alone(tmp_path: Path, own: Pa
 
 def test_datatrove_runs_the_parts_and_skips_what_is_done(tmp_path: Path, own: Path, whole: Path) -> None:
     pytest.importorskip("datatrove")
-    words = ["--parts", "2", "--jobs", "2", "--out", tmp_path / "web", "--", "text", own, "--validation", "0.2", "--workers", "1"]
+    words = [
+        "--parts",
+        "2",
+        "--jobs",
+        "2",
+        "--out",
+        tmp_path / "web",
+        "--",
+        "text",
+        own,
+        "--validation",
+        "0.2",
+        "--workers",
+        "1",
+    ]
     command = [sys.executable, "-m", "braingpt.data.cluster", *map(str, words)]
     for _ in range(2):
         done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
@@ -165,9 +200,17 @@ def test_datatrove_runs_the_parts_and_skips_what_is_done(tmp_path: Path, own: Pa
 def test_a_failing_part_is_said(tmp_path: Path) -> None:
     pytest.importorskip("datatrove")
     words = ["--parts", "1", "--out", tmp_path / "web", "--", "text", "nothing.txt"]
-    done = subprocess.run([sys.executable, "-m", "braingpt.data.cluster", *map(str, words)], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "braingpt.data.cluster", *map(str, words)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 1 and "no file or folder nothing.txt" in done.stderr
     done = subprocess.run(
-        [sys.executable, "-m", "braingpt.data.cluster", "--parts", "1", "--out", "x"], capture_output=True, text=True, check=False
+        [sys.executable, "-m", "braingpt.data.cluster", "--parts", "1", "--out", "x"],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)

@@ -44,14 +44,20 @@ def _decoded(folder: Path, split: str, language: str, tokenizer: ByteTokenizer) 
 def test_own_files(tmp_path: Path, tokenizer: ByteTokenizer) -> None:
     out = tmp_path / "out"
     done = prepare(Request("text", out, [_own(tmp_path)], validation=0.2), tokenizer)
-    kept = {language: [_decoded(out, split, language, tokenizer) for split in ("train", "validation")] for language in ("ko", "en")}
+    kept = {
+        language: [_decoded(out, split, language, tokenizer) for split in ("train", "validation")]
+        for language in ("ko", "en")
+    }
     for language, write in (("ko", korean), ("en", english)):
         train, validation = kept[language]
         assert sorted(train + validation) == sorted(write(number) for number in range(40))
         assert 1 <= len(validation) <= 20
     report = done.manifest.filters["text"]
     assert (report["read"], report["kept"]) == (82, 80)
-    assert {rule: facts["documents"] for rule, facts in report["dropped"].items()} == {"duplicate": 1, "short": 1}
+    assert {rule: facts["documents"] for rule, facts in report["dropped"].items()} == {
+        "duplicate": 1,
+        "short": 1,
+    }
     assert sum(stream.bytes for stream in done.manifest.streams) == sum(
         len(text.encode()) for both in kept.values() for s in both for text in s
     )
@@ -62,7 +68,9 @@ def test_own_files(tmp_path: Path, tokenizer: ByteTokenizer) -> None:
 
 
 def test_same_inputs_give_the_same_bytes(tmp_path: Path, tokenizer: ByteTokenizer) -> None:
-    manifests = [prepare(Request("text", tmp_path / name, [_own(tmp_path)]), tokenizer).manifest for name in "ab"]
+    manifests = [
+        prepare(Request("text", tmp_path / name, [_own(tmp_path)]), tokenizer).manifest for name in "ab"
+    ]
     assert manifests[0].streams == manifests[1].streams
 
 
@@ -85,7 +93,9 @@ def test_existing_folder(tmp_path: Path, tokenizer: ByteTokenizer) -> None:
     assert again.manifest == first.manifest
     with pytest.raises(UserError, match=r"languages: was .*, now ko\).*--force"):
         prepare(Request("text", out, [own], languages=["ko"]), tokenizer)
-    assert prepare(Request("text", out, [own], languages=["ko"], force=True), tokenizer).manifest.languages() == ["ko"]
+    assert prepare(
+        Request("text", out, [own], languages=["ko"], force=True), tokenizer
+    ).manifest.languages() == ["ko"]
     own.write_text(json.dumps({"text": english(0)}))
     with pytest.raises(UserError, match="inputs: changed since"):
         prepare(Request("text", out, [own], languages=["ko"]), tokenizer)
@@ -97,13 +107,18 @@ def test_existing_folder(tmp_path: Path, tokenizer: ByteTokenizer) -> None:
 
 def test_max_samples(tmp_path: Path, tokenizer: ByteTokenizer) -> None:
     manifest = prepare(Request("text", tmp_path / "out", [_own(tmp_path)], max_samples=7), tokenizer).manifest
-    counts = {language: sum(s.documents for s in manifest.streams if s.language == language) for language in ("ko", "en")}
+    counts = {
+        language: sum(s.documents for s in manifest.streams if s.language == language)
+        for language in ("ko", "en")
+    }
     assert counts == {"ko": 7, "en": 7}
 
 
 @pytest.mark.parametrize("validation", [0.0, 0.5])
 def test_validation_share(tmp_path: Path, tokenizer: ByteTokenizer, validation: float) -> None:
-    manifest = prepare(Request("text", tmp_path / "out", [_own(tmp_path, 200)], validation=validation), tokenizer).manifest
+    manifest = prepare(
+        Request("text", tmp_path / "out", [_own(tmp_path, 200)], validation=validation), tokenizer
+    ).manifest
     assert manifest.total("validation", "documents") / 400 == pytest.approx(validation, abs=0.1)
 
 
@@ -169,12 +184,17 @@ def _local(tmp_path: Path) -> Path:
     rows = {
         "ynat": [{"title": korean(n), "label": n} for n in range(5)],
         "ner": [{"tokens": list(korean(n)), "sentence": "<표:XX>"} for n in range(5, 10)],
-        "wos": [{"dialogue": [{"role": "user", "text": korean(n)}, {"role": "sys", "text": "네, 알겠습니다."}]} for n in range(10, 12)],
+        "wos": [
+            {"dialogue": [{"role": "user", "text": korean(n)}, {"role": "sys", "text": "네, 알겠습니다."}]}
+            for n in range(10, 12)
+        ],
     }
     for config, content in rows.items():
         (folder / config).mkdir(parents=True)
         (folder / config / "train.jsonl").write_text("\n".join(map(json.dumps, content)))
-        configs.append(f"- config_name: {config}\n  data_files:\n  - split: train\n    path: {config}/train.jsonl\n")
+        configs.append(
+            f"- config_name: {config}\n  data_files:\n  - split: train\n    path: {config}/train.jsonl\n"
+        )
     (folder / "README.md").write_text("---\nconfigs:\n" + "".join(configs) + "---\n")
     return tmp_path / "copies"
 
@@ -196,7 +216,9 @@ def test_nothing_of_it_is_there(tmp_path: Path, tokenizer: ByteTokenizer) -> Non
     assert not (tmp_path / "out").exists()
 
 
-def test_a_hub_out_of_reach_is_one_line(tmp_path: Path, tokenizer: ByteTokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hub_out_of_reach_is_one_line(
+    tmp_path: Path, tokenizer: ByteTokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import huggingface_hub
 
     def refuse():
@@ -208,7 +230,9 @@ def test_a_hub_out_of_reach_is_one_line(tmp_path: Path, tokenizer: ByteTokenizer
 
 
 @pytest.mark.skipif(not CORPORA.is_dir(), reason="the development corpora are not here")
-@pytest.mark.parametrize("name", [name for name in PREPARATIONS if name not in ("sample", "text", "hub", "korean-web")])
+@pytest.mark.parametrize(
+    "name", [name for name in PREPARATIONS if name not in ("sample", "text", "hub", "korean-web")]
+)
 def test_every_corpus_of_the_table(tmp_path: Path, tokenizer: ByteTokenizer, name: str) -> None:
     manifest = prepare(Request(name, tmp_path / "out", source=CORPORA, max_samples=20), tokenizer).manifest
     assert manifest.total("train", "documents") >= 19
@@ -217,7 +241,9 @@ def test_every_corpus_of_the_table(tmp_path: Path, tokenizer: ByteTokenizer, nam
         ids = np.fromfile(tmp_path / "out" / stream.files[0].path, dtype="<u2")
         assert stream.documents == 0 or ids[0] == tokenizer.markers[stream.language]
     if name == "korean":
-        assert {(stream.language, stream.source) for stream in manifest.streams if stream.split == "train"} == {
+        assert {
+            (stream.language, stream.source) for stream in manifest.streams if stream.split == "train"
+        } == {
             ("ko", "klue"),
             ("ko", "korquad"),
             ("ko", "parallel"),

@@ -1,4 +1,6 @@
-"""Perplexity, educational value and decontamination: what they tell apart, what they are bound to, and their files."""
+"""Perplexity, educational value and decontamination: what they tell apart, what they are bound to, and their
+files.
+"""
 
 import random
 from pathlib import Path
@@ -56,7 +58,8 @@ def test_a_trained_model_survives_its_file(tmp_path: Path) -> None:
     save(path, tokenizer.fingerprint, {"xx": model}, {"xx": np.linspace(1, 2, len(PERCENTILES) + 1)})
     fingerprint, models, scores = load(path)
     assert fingerprint == tokenizer.fingerprint and set(scores) == {"xx"}
-    assert models("xx").score(ids) == pytest.approx(model.score(ids), rel=0.05)  # counts are kept in steps of an eighth of an octave
+    # counts are kept in steps of an eighth of an octave
+    assert models("xx").score(ids) == pytest.approx(model.score(ids), rel=0.05)
     assert model.score(ids) < 0.3 * model.score(np.random.default_rng(0).permutation(ids))
 
 
@@ -80,9 +83,15 @@ def test_long_documents_are_scored_by_a_bounded_sample_from_all_over() -> None:
 
 @settings(max_examples=12, deadline=None)
 @given(
-    st.lists(st.tuples(st.sampled_from([*LANGUAGES, "xx"]), st.sampled_from([0, 1, 2, 3, 16, 17, 900, 5000])), max_size=12), st.randoms()
+    st.lists(
+        st.tuples(st.sampled_from([*LANGUAGES, "xx"]), st.sampled_from([0, 1, 2, 3, 16, 17, 900, 5000])),
+        max_size=12,
+    ),
+    st.randoms(),
 )
-def test_a_verdict_on_tokens_does_not_depend_on_the_others(drawn: list[tuple[str, int]], chance: random.Random) -> None:
+def test_a_verdict_on_tokens_does_not_depend_on_the_others(
+    drawn: list[tuple[str, int]], chance: random.Random
+) -> None:
     one = judge(educational={"classifier": 0.5})
     prose = encode(" ".join(GOOD.values()))
     languages = [language for language, _ in drawn]
@@ -110,19 +119,26 @@ def test_scores_of_the_source_decide_before_the_classifier() -> None:
     assert rule(GOOD["ko"], {"int_score": 2}) == "educational"
     assert rule(REVIEW, None) == rule(REVIEW, {"other": 1}) == "educational"
     assert rule(GOOD["ko"], None) is None
-    assert judge().tokens("ko", encode(REVIEW)) is None  # off unless asked for
+    # off unless asked for
+    assert judge().tokens("ko", encode(REVIEW)) is None
 
 
 @pytest.mark.parametrize("language", ["ko", "en"])
 def test_a_document_that_holds_an_evaluation_item_is_dropped(tmp_path: Path, language: str) -> None:
     item, rest = GOOD[language][:110], GOOD[language][110:] + " " + GOOD["de"]
-    (tmp_path / "set.jsonl").write_text(f'{{"question": {{"text": ["{item}"]}}, "answer": 3}}\n', encoding="utf-8")
+    (tmp_path / "set.jsonl").write_text(
+        f'{{"question": {{"text": ["{item}"]}}, "answer": 3}}\n', encoding="utf-8"
+    )
     for file in (tmp_path / "set.jsonl", tmp_path / "set.npy"):
         if file.suffix == ".npy":
             assert sum(prepare_list([tmp_path / "set.jsonl"], file).values()) > 20
         one = judge(contamination={"files": [str(file)]})
-        spaced = item.upper().replace(" ", "  ").replace(",", " -")  # spacing, case and punctuation do not hide it
-        assert one.text(Document(f"{GOOD[language]}\n{spaced}\n{rest}", language, "test", "1")).rule == "contamination"
+        # spacing, case and punctuation do not hide it
+        spaced = item.upper().replace(" ", "  ").replace(",", " -")
+        assert (
+            one.text(Document(f"{GOOD[language]}\n{spaced}\n{rest}", language, "test", "1")).rule
+            == "contamination"
+        )
         assert one.text(Document(GOOD["fr"], "fr", "test", "1")).rule is None
     assert judge().text(Document(GOOD[language], language, "test", "1")).rule is None
 
@@ -151,11 +167,15 @@ def test_an_evaluation_set_that_cannot_be_read_is_one_clear_line(tmp_path: Path)
     for content in ("", '{"text": "Too short."}'):
         (tmp_path / "empty.jsonl").write_text(content)
         with pytest.raises(UserError, match=r"empty\.jsonl holds no text of 20 letters"):
-            Contamination(ContaminationSettings(files=[str(tmp_path / "good.txt"), str(tmp_path / "empty.jsonl")]))
+            Contamination(
+                ContaminationSettings(files=[str(tmp_path / "good.txt"), str(tmp_path / "empty.jsonl")])
+            )
 
 
 def test_a_rule_that_can_drop_nothing_says_so() -> None:
-    notes = Judge(config(educational={"classifier": 0.5}), ["ko", "en"], Tokenizer.default().fingerprint).notes
+    notes = Judge(
+        config(educational={"classifier": 0.5}), ["ko", "en"], Tokenizer.default().fingerprint
+    ).notes
     assert notes == ["the educational classifier knows ko; documents in en pass it"]
     asked = config(educational={"scores": {"int_scroe": 3, "score": 2}})
     assert missing_scores("text", asked) == ["int_scroe", "score"]

@@ -16,7 +16,23 @@ from tests.data.test_quality_rules import GOOD, judge
 
 CORPORA = Path("../shared/corpora")
 SOME = st.sampled_from(
-    ["\n", " \n", "\t", "\r\n", "\u200b", "\u0301", "e", "\u1112\u1161", "ㅋ", "\ud800", "\xa0", "\x00", "\u2028", "가", "the "]
+    [
+        "\n",
+        " \n",
+        "\t",
+        "\r\n",
+        "\u200b",
+        "\u0301",
+        "e",
+        "\u1112\u1161",
+        "ㅋ",
+        "\ud800",
+        "\xa0",
+        "\x00",
+        "\u2028",
+        "가",
+        "the ",
+    ]
 )
 TEXT = st.lists(st.text(max_size=12) | SOME | st.sampled_from(list(GOOD.values())), max_size=12).map("".join)
 JUDGE = judge()
@@ -39,7 +55,9 @@ def test_cleaning_is_idempotent_and_the_judge_cleans_alike(text: str) -> None:
 
 @given(st.lists(TEXT, max_size=4), TEXT, st.sampled_from(LANGUAGES))
 @settings(max_examples=40, deadline=None)
-def test_a_verdict_does_not_depend_on_what_was_judged_before(before: list[str], text: str, language: str) -> None:
+def test_a_verdict_does_not_depend_on_what_was_judged_before(
+    before: list[str], text: str, language: str
+) -> None:
     document = Document(text, language, "test", "1")
     alone = judge().text(document)
     for other in before:
@@ -54,7 +72,9 @@ def test_counts_are_those_of_the_text(text: str) -> None:
     shape = Shape(text)
     assert shape.visible == sum(not character.isspace() for character in text)
     assert shape.letters >= sum(
-        character.isalpha() for character in text if ord(character) < 0x30000 and not "\uffa0" <= character <= "\uffdc"
+        character.isalpha()
+        for character in text
+        if ord(character) < 0x30000 and not "\uffa0" <= character <= "\uffdc"
     )
 
 
@@ -62,7 +82,10 @@ def test_mojibake_is_repaired_on_demand() -> None:
     for language in ("fr", "ko"):
         broken = GOOD[language].encode().decode("latin-1")
         assert repair(broken) == GOOD[language] and repair(GOOD[language]) == GOOD[language]
-        assert judge(normalise={"mojibake": True}).text(Document(broken, language, "test", "1")).text == GOOD[language]
+        assert (
+            judge(normalise={"mojibake": True}).text(Document(broken, language, "test", "1")).text
+            == GOOD[language]
+        )
 
 
 def test_a_line_of_a_million_spaces_costs_no_more_than_one_of_letters() -> None:

@@ -26,7 +26,9 @@ GOOD = {
     "una maestra in pensione, comprava i libri con il proprio denaro e li prestava a chiunque sapesse scrivere il proprio nome.",
 }
 _WORDS = GOOD["en"].split()
-_VARIED = "\n".join(f"{number}. {' '.join(_WORDS[number : number + 8])} of the year {1900 + number}" for number in range(20))
+_VARIED = "\n".join(
+    f"{number}. {' '.join(_WORDS[number : number + 8])} of the year {1900 + number}" for number in range(20)
+)
 
 # rule, its settings or None for the shipped ones, language, a text that breaks it and no rule before it
 BAD = [
@@ -35,13 +37,19 @@ BAD = [
     ("other script", None, "en", "Москва является столицей России и крупнейшим городом страны, and more."),
     ("damage", None, "en", GOOD["en"] + " caf\ufffd na\ufffdve r\ufffdle d\ufffdj\ufffd"),
     ("damage", None, "fr", GOOD["fr"].encode().decode("cp1252", errors="ignore")),
-    ("word length", None, "en", " ".join(["Donaudampfschifffahrtsgesellschaft"] * 6 + ["Rindfleischetikettierung"] * 6)),
+    (
+        "word length",
+        None,
+        "en",
+        " ".join(["Donaudampfschifffahrtsgesellschaft"] * 6 + ["Rindfleischetikettierung"] * 6),
+    ),
     ("lone jamo", None, "ko", "재미있다 ㅋㅋㅋㅋㅋㅋㅋㅋ 정말 최고 ㅠㅠㅠㅠㅠㅠㅠㅠ 또 보고 싶다"),
     (
         "symbols",
         None,
         "en",
-        "== some words of text | and more || words [of] text == and " * 3 + "@@@@@@@@@@@@@@@@@@ $$$$$$$$$$$$$$$ ^^^^^^^^^^^^^^^^^^^^^^",
+        "== some words of text | and more || words [of] text == and " * 3
+        + "@@@@@@@@@@@@@@@@@@ $$$$$$$$$$$$$$$ ^^^^^^^^^^^^^^^^^^^^^^",
     ),
     ("symbols", None, "en", " ".join(f"#{word.strip('.,')}" for word in _WORDS)),
     ("repeated letters", None, "en", "This is sooooooooooo goooooooooood and greeeeeeeeeeat, thank you."),
@@ -61,15 +69,27 @@ BAD = [
     ),
     ("bullets", None, "en", "\n".join(f"- {line}" for line in _VARIED.split("\n"))),
     ("ellipses", None, "en", "\n".join(f"{line} ..." for line in _VARIED.split("\n"))),
-    ("short lines", {"share": 0.67, "characters": 30, "lines": 6}, "en", "\n".join(" ".join(_WORDS[i : i + 4]) for i in range(0, 32, 4))),
+    (
+        "short lines",
+        {"share": 0.67, "characters": 30, "lines": 6},
+        "en",
+        "\n".join(" ".join(_WORDS[i : i + 4]) for i in range(0, 32, 4)),
+    ),
     ("unfinished lines", {"share": 0.88, "lines": 6}, "en", _VARIED),
     (
         "repeated lines",
         None,
         "en",
-        "\n".join([GOOD["en"], "Read more about the town.", *["Read more about the towns and the people here."] * 9]),
+        "\n".join(
+            [GOOD["en"], "Read more about the town.", *["Read more about the towns and the people here."] * 9]
+        ),
     ),
-    ("repeated paragraphs", None, "en", "\n\n".join(["\n".join(word for word in _WORDS if len(word) < 8)] * 2)),
+    (
+        "repeated paragraphs",
+        None,
+        "en",
+        "\n\n".join(["\n".join(word for word in _WORDS if len(word) < 8)] * 2),
+    ),
     ("top ngram", None, "en", " ".join(f"good morning {word}" for word in _WORDS)),
     ("repeated ngrams", None, "en", " ".join([GOOD["en"]] * 3)),
     ("placeholder", None, "en", GOOD["en"] + " Lorem ipsum dolor sit amet."),
@@ -108,8 +128,12 @@ def test_good_text_passes_and_its_language_is_found(shipped: Judge, language: st
     assert judged == (GOOD[language], language, [(language, GOOD[language])], None)
 
 
-@pytest.mark.parametrize(("rule", "values", "language", "text"), BAD, ids=[f"{bad[0]}-{number}" for number, bad in enumerate(BAD)])
-def test_each_rule_drops_what_it_should_and_can_be_switched_off(rule: str, values: dict | None, language: str, text: str) -> None:
+@pytest.mark.parametrize(
+    ("rule", "values", "language", "text"), BAD, ids=[f"{bad[0]}-{number}" for number, bad in enumerate(BAD)]
+)
+def test_each_rule_drops_what_it_should_and_can_be_switched_off(
+    rule: str, values: dict | None, language: str, text: str
+) -> None:
     key = rule.replace(" ", "_")
     on = judge(**({key: values} if values else {}))
     assert on.text(Document(text, language, "test", "1")).rule == rule
@@ -125,11 +149,14 @@ def test_a_language_that_is_not_wanted_is_dropped_by_that_rule() -> None:
 def test_detecting_overrules_the_source_only_where_it_is_not_trusted() -> None:
     document = Document(GOOD["de"], "en", "test", "1")
     assert judge(language={"trust_source": False}).text(document).language == "de"
-    assert judge().text(document).rule == "stop words"  # believed to be English, and then found not to read like it
+    # believed to be English, and then found not to read like it
+    assert judge().text(document).rule == "stop words"
 
 
 def test_boilerplate_lines_are_cut_out_of_a_page_that_is_kept(shipped: Judge) -> None:
-    judged = shipped.text(Document(f"Skip to main content\n\n{GOOD['en']}\n\nThis site uses cookies.", "en", "test", "1"))
+    judged = shipped.text(
+        Document(f"Skip to main content\n\n{GOOD['en']}\n\nThis site uses cookies.", "en", "test", "1")
+    )
     assert judged.rule is None and judged.text == GOOD["en"]
 
 
@@ -137,8 +164,13 @@ def test_code_switched_text_is_cut_where_the_language_really_changes(shipped: Ju
     english = "The library was opened in the spring, and it has been open to all of us. "
     text = f"{GOOD['ko']} {english}그래서 우리는 모두 새 도서관에 가 보았다."
     segments = shipped.text(Document(text, "ko", "test", "1")).segments
-    assert [language for language, _ in segments] == ["ko", "en", "ko"] and "".join(piece for _, piece in segments) == text
-    named = GOOD["ko"] + " CWnd::OnCreate printf wprintf HeapAlloc 함수를 호출한다. 그리고 Visual Studio Code Editor 를 연다."
+    assert [language for language, _ in segments] == ["ko", "en", "ko"] and "".join(
+        piece for _, piece in segments
+    ) == text
+    named = (
+        GOOD["ko"]
+        + " CWnd::OnCreate printf wprintf HeapAlloc 함수를 호출한다. 그리고 Visual Studio Code Editor 를 연다."
+    )
     assert len(shipped.text(Document(named, "ko", "test", "1")).segments) == 1
 
 
@@ -152,7 +184,10 @@ def test_code_switched_text_is_cut_where_the_language_really_changes(shipped: Ju
         ("short: 5", "quality setting short takes characters by name, or false to be off, not 5"),
         ("normalise: false", "normalise takes mojibake by name, not False"),
         ("short: {characters: {korean: 5}}", "'korean' is no language code"),
-        ("short: {characters: {no: 5}}", "False is no language code such as ko; one that YAML reads as something else needs quotes"),
+        (
+            "short: {characters: {no: 5}}",
+            "False is no language code such as ko; one that YAML reads as something else needs quotes",
+        ),
         ("short: [", "cannot read quality settings"),
     ],
 )
@@ -166,7 +201,9 @@ def test_a_wrong_setting_is_one_clear_line(tmp_path: Path, text: str, message: s
 
 def test_a_file_says_only_what_differs(tmp_path: Path) -> None:
     path = tmp_path / "quality.yaml"
-    path.write_text("lone_jamo: false\nfew_letters: {share: {ko: 0.4}}\nshort: {characters: 99}\nword_length: true\n")
+    path.write_text(
+        "lone_jamo: false\nfew_letters: {share: {ko: 0.4}}\nshort: {characters: 99}\nword_length: true\n"
+    )
     found, shipped = load_quality(path), load_quality()
     assert found.lone_jamo is None and found.few_letters.share == {"default": 0.55, "ko": 0.4}
     assert found.short.characters == {"default": 99} and found.word_length == shipped.word_length

@@ -1,4 +1,6 @@
-"""What leaves no trace in the bytes: interruptions at any moment, the number of workers, how documents are cut into chunks. And parts."""
+"""What leaves no trace in the bytes: interruptions at any moment, the number of workers, how documents are
+cut into chunks. And parts.
+"""
 
 import errno
 import hashlib
@@ -62,13 +64,17 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 @pytest.fixture(scope="module")
 def undisturbed(own: list[Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     out = tmp_path_factory.mktemp("undisturbed") / "out"
-    dropped = prepare(Request("text", out, own, validation=0.2), ByteTokenizer()).manifest.filters["text"]["dropped"]
+    dropped = prepare(Request("text", out, own, validation=0.2), ByteTokenizer()).manifest.filters["text"][
+        "dropped"
+    ]
     assert {"duplicate", "near duplicate", "short", "broken row"} <= set(dropped)
     return hashes(out)
 
 
 @pytest.mark.parametrize("chunk", [1, 900, 5_000])
-def test_chunks_leave_no_trace(tmp_path: Path, own, undisturbed, monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
+def test_chunks_leave_no_trace(
+    tmp_path: Path, own, undisturbed, monkeypatch: pytest.MonkeyPatch, chunk: int
+) -> None:
     monkeypatch.setattr(pipeline, "CHUNK", chunk)
     prepare(Request("text", tmp_path / "out", own, validation=0.2), ByteTokenizer())
     assert hashes(tmp_path / "out") == undisturbed
@@ -76,7 +82,10 @@ def test_chunks_leave_no_trace(tmp_path: Path, own, undisturbed, monkeypatch: py
 
 @pytest.fixture
 def unhurried(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Worker processes begin at once, and this one is so slow that they have begun before all is done. What they did is none of what is listed."""
+    """Worker processes begin at once, and this one is so slow that they have begun before all is done.
+
+    What they did is none of what is listed.
+    """
     done, work = [], Worker.__call__
 
     def slow(self: Worker, documents):
@@ -89,14 +98,18 @@ def unhurried(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return done
 
 
-def test_workers_leave_no_trace(tmp_path: Path, own, undisturbed, unhurried: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workers_leave_no_trace(
+    tmp_path: Path, own, undisturbed, unhurried: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(pipeline, "CHUNK", 300)
     prepare(Request("text", tmp_path / "out", own, validation=0.2, workers=3), ByteTokenizer())
     assert hashes(tmp_path / "out") == undisturbed
     assert sum(unhurried) < sum(report["read"] for report in read_manifest(tmp_path / "out").filters.values())
 
 
-def test_little_work_begins_no_processes(tmp_path: Path, own, undisturbed, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_little_work_begins_no_processes(
+    tmp_path: Path, own, undisturbed, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(pipeline, "CHUNK", 2_000)
     monkeypatch.setattr(worker, "ProcessPoolExecutor", None)
     prepare(Request("text", tmp_path / "out", own, validation=0.2, workers=3), ByteTokenizer())
@@ -108,7 +121,10 @@ def test_little_work_begins_no_processes(tmp_path: Path, own, undisturbed, monke
 def test_failures_leave_no_trace(
     tmp_path: Path, own, undisturbed, monkeypatch: pytest.MonkeyPatch, method: str, error: BaseException
 ) -> None:
-    """The preparation fails at its first, second, fourth, eighth ... call of a method, every time it is tried, until it gets through."""
+    """The preparation fails at its first, second, fourth, eighth ...
+
+    call of a method, every time it is tried, until it gets through.
+    """
     monkeypatch.setattr(pipeline, "CHUNK", 3_000)
     monkeypatch.setattr(journal, "SECONDS", 0)
     original, calls, fail_at = getattr(FolderWriter, method), [0], [1]
@@ -126,16 +142,22 @@ def test_failures_leave_no_trace(
         tries += 1
         assert tries < 30
         try:
-            prepare(Request("text", tmp_path / "out", own, validation=0.2), ByteTokenizer(), note=notes.append)
+            prepare(
+                Request("text", tmp_path / "out", own, validation=0.2), ByteTokenizer(), note=notes.append
+            )
         except type(error):
             continue
     assert tries > 1 and hashes(tmp_path / "out") == undisturbed
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
-    assert any("going on" in note for note in notes) == any("what is finished is kept" in note for note in notes)
+    assert any("going on" in note for note in notes) == any(
+        "what is finished is kept" in note for note in notes
+    )
 
 
 def test_killed_again_and_again(tmp_path: Path, own, undisturbed) -> None:
-    """kill -9 at moments that differ, in a process of its own with two workers; then the same bytes, and no process is left."""
+    """kill -9 at moments that differ, in a process of its own with two workers; then the same bytes, and no
+    process is left.
+    """
     script = (
         "import sys; from pathlib import Path; from braingpt.data import journal, pipeline; journal.SECONDS = 0; pipeline.CHUNK = 1500\n"
         "from tests.data.folders import ByteTokenizer\n"
@@ -155,25 +177,34 @@ def test_killed_again_and_again(tmp_path: Path, own, undisturbed) -> None:
         process.stdout.close()
         assert process.wait() == (-signal.SIGKILL if chunks else 0)
         reached.append((int(lines[0]), int(lines[-1])))
-    assert 0 == reached[0][0] < reached[2][0] < reached[3][0] < reached[3][1]  # it went on, it did not begin again
+    # it went on, it did not begin again
+    assert 0 == reached[0][0] < reached[2][0] < reached[3][0] < reached[3][1]
     assert hashes(tmp_path / "place" / "out") == undisturbed
     for _ in range(50):
-        left = subprocess.run(["pgrep", "-f", str(tmp_path / "script.py")], capture_output=True, text=True, check=False).stdout
+        left = subprocess.run(
+            ["pgrep", "-f", str(tmp_path / "script.py")], capture_output=True, text=True, check=False
+        ).stdout
         if not left:
             break
         time.sleep(0.1)
     assert not left
 
 
-def test_an_interrupted_preparation_with_other_parameters(tmp_path: Path, own, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_preparation_with_other_parameters(
+    tmp_path: Path, own, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(journal, "SECONDS", 0)
     with monkeypatch.context() as patch:
         patch.setattr(FolderWriter, "publish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
         with pytest.raises(KeyboardInterrupt):
             prepare(Request("text", tmp_path / "out", own), ByteTokenizer())
-    with pytest.raises(UserError, match=r"interrupted preparation with other parameters \(languages: .*--force discards"):
+    with pytest.raises(
+        UserError, match=r"interrupted preparation with other parameters \(languages: .*--force discards"
+    ):
         prepare(Request("text", tmp_path / "out", own, languages=["ko"]), ByteTokenizer())
-    assert prepare(Request("text", tmp_path / "out", own, languages=["ko"], force=True), ByteTokenizer()).manifest.languages() == ["ko"]
+    assert prepare(
+        Request("text", tmp_path / "out", own, languages=["ko"], force=True), ByteTokenizer()
+    ).manifest.languages() == ["ko"]
     assert verify(tmp_path / "out", read_manifest(tmp_path / "out")) == []
 
 
@@ -188,8 +219,12 @@ def _interrupted(out: Path, own, monkeypatch: pytest.MonkeyPatch) -> Path:
     return out.parent / f".{out.name}.partial"
 
 
-@pytest.mark.parametrize(("version", "said"), [("0.0.9", "by braingpt 0.0.9, "), (None, "by an earlier braingpt, ")])
-def test_another_version_does_not_go_on(tmp_path: Path, own, monkeypatch: pytest.MonkeyPatch, version, said: str) -> None:
+@pytest.mark.parametrize(
+    ("version", "said"), [("0.0.9", "by braingpt 0.0.9, "), (None, "by an earlier braingpt, ")]
+)
+def test_another_version_does_not_go_on(
+    tmp_path: Path, own, monkeypatch: pytest.MonkeyPatch, version, said: str
+) -> None:
     work = _interrupted(tmp_path / "out", own, monkeypatch)
     state = json.loads((work / "journal.json").read_text())
     assert state["braingpt"] == pipeline.__version__
@@ -219,12 +254,16 @@ def test_an_early_end_of_the_next_try_loses_nothing(
     assert any("going on" in note for note in notes) and hashes(tmp_path / "out") == undisturbed
 
 
-def test_an_error_of_the_user_half_way_keeps_what_is_finished(tmp_path: Path, own, undisturbed, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_of_the_user_half_way_keeps_what_is_finished(
+    tmp_path: Path, own, undisturbed, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As when access to a dataset is withdrawn after hours of reading."""
     monkeypatch.setattr(journal, "SECONDS", 0)
     monkeypatch.setattr(pipeline, "CHUNK", 3_000)
     with monkeypatch.context() as patch:
-        patch.setattr(pipeline, "check_found", lambda *_: (_ for _ in ()).throw(UserError("the hub refuses it")))
+        patch.setattr(
+            pipeline, "check_found", lambda *_: (_ for _ in ()).throw(UserError("the hub refuses it"))
+        )
         with pytest.raises(UserError, match="the hub refuses it"):
             prepare(Request("text", tmp_path / "out", own, validation=0.2), ByteTokenizer())
     notes: list[str] = []
@@ -232,7 +271,9 @@ def test_an_error_of_the_user_half_way_keeps_what_is_finished(tmp_path: Path, ow
     assert any("going on" in note for note in notes) and hashes(tmp_path / "out") == undisturbed
 
 
-def test_killed_right_after_the_end(tmp_path: Path, own, undisturbed, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_killed_right_after_the_end(
+    tmp_path: Path, own, undisturbed, monkeypatch: pytest.MonkeyPatch
+) -> None:
     work = _interrupted(tmp_path / "out", own, monkeypatch)
     (work / "former").mkdir()
     prepare(Request("text", tmp_path / "elsewhere", own, validation=0.2), ByteTokenizer())
@@ -244,10 +285,10 @@ def test_killed_right_after_the_end(tmp_path: Path, own, undisturbed, monkeypatc
 
 def test_ctrl_c_while_workers_begin_is_one_line(tmp_path: Path) -> None:
     """A terminal sends it to all processes; it comes at moments when the workers are beginning."""
-    (tmp_path / "a.jsonl").write_text("\n".join(json.dumps({"text": korean(number)}) for number in range(20_000)))
-    small_chunks = (
-        "from braingpt.data import pipeline, worker; pipeline.MANY = 20; worker.WORTH = -1; from braingpt.cli.main import run; run()"
+    (tmp_path / "a.jsonl").write_text(
+        "\n".join(json.dumps({"text": korean(number)}) for number in range(20_000))
     )
+    small_chunks = "from braingpt.data import pipeline, worker; pipeline.MANY = 20; worker.WORTH = -1; from braingpt.cli.main import run; run()"
     command = [sys.executable, "-c", small_chunks, "data", "prepare", "text", "a.jsonl", "--workers", "3"]
     for number, wait in enumerate((0.0, 0.2, 0.5)):
         process = subprocess.Popen(
@@ -282,7 +323,9 @@ def test_a_dead_worker_is_one_line(tmp_path: Path, own, unhurried, monkeypatch: 
 
 
 def test_caps(tmp_path: Path, own) -> None:
-    capped = prepare(Request("text", tmp_path / "tokens", own, languages=["ko", "en"], max_tokens=3_000), ByteTokenizer()).manifest
+    capped = prepare(
+        Request("text", tmp_path / "tokens", own, languages=["ko", "en"], max_tokens=3_000), ByteTokenizer()
+    ).manifest
     for language in ("ko", "en"):
         tokens = sum(stream.tokens for stream in capped.streams if stream.language == language)
         assert 2_500 < tokens <= 3_000
@@ -295,15 +338,22 @@ def test_code_switches_are_marked(tmp_path: Path) -> None:
     tokenizer = ByteTokenizer()
     prepare(Request("text", tmp_path / "out", [tmp_path / "own.txt"], validation=0.0), tokenizer)
     ids = np.fromfile(tmp_path / "out" / "train" / "ko-text-00000.bin", dtype="<u2")
-    assert [language for token in ids for language, marker in tokenizer.markers.items() if token == marker] == ["ko", "en", "ko"]
+    assert [
+        language for token in ids for language, marker in tokenizer.markers.items() if token == marker
+    ] == ["ko", "en", "ko"]
     assert bytes(ids[ids < 256].astype(np.uint8)).decode() == text
     begins = int(np.flatnonzero(ids == tokenizer.markers["en"])[0])
     assert bytes(ids[begins + 1 : begins + 9].astype(np.uint8)).decode().strip().startswith("The")
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.lists(st.tuples(st.integers(0, 12), st.integers(0, 2)), max_size=40), st.lists(st.integers(0, 40), max_size=4))
-def test_duplicates_do_not_depend_on_chunks(tmp_path_factory, documents: list[tuple[int, int]], cuts: list[int]) -> None:
+@given(
+    st.lists(st.tuples(st.integers(0, 12), st.integers(0, 2)), max_size=40),
+    st.lists(st.integers(0, 40), max_size=4),
+)
+def test_duplicates_do_not_depend_on_chunks(
+    tmp_path_factory, documents: list[tuple[int, int]], cuts: list[int]
+) -> None:
     """As one after the other against all that were kept: which is what the rule says."""
     folder = tmp_path_factory.mktemp("index")
     texts = [korean(number) + " 그리고" * changed for number, changed in documents]

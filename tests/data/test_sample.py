@@ -1,4 +1,6 @@
-"""The sample corpus: the same everywhere, in its shares, without repeats, and right in grammar where a rule can say so."""
+"""The sample corpus: the same everywhere, in its shares, without repeats, and right in grammar where a rule
+can say so.
+"""
 
 import hashlib
 import itertools
@@ -27,12 +29,16 @@ def _digest(size_bytes: int) -> str:
 
 
 def test_same_bytes_for_the_same_seed() -> None:
-    """A change here means that everybody's sample corpus changes: state it in the commit, then renew the digest."""
+    """A change here means that everybody's sample corpus changes: state it in the commit, then renew the
+    digest.
+    """
     assert _digest(100_000) == FIRST_100_KB
 
 
 def test_another_seed_gives_another_corpus_and_a_smaller_one_is_its_beginning() -> None:
-    small, large, other = (list(documents(seed, size)) for seed, size in ((0, 20_000), (0, 40_000), (1, 20_000)))
+    small, large, other = (
+        list(documents(seed, size)) for seed, size in ((0, 20_000), (0, 40_000), (1, 20_000))
+    )
     assert large[: len(small)] == small
     assert not {document.text for document in small} & {document.text for document in other}
 
@@ -45,7 +51,9 @@ def test_size_and_shares(corpus: list[Document]) -> None:
     assert DEFAULT_BYTES <= total < DEFAULT_BYTES + 4000
     shares = {"ko": 0.40, "en": 0.30, "de": 0.075, "fr": 0.075, "es": 0.075, "it": 0.075}
     assert {language: spent[language] / total for language in shares} == pytest.approx(shares, abs=0.003)
-    switched = sum(len(d.text.encode()) for d in corpus if d.language == "ko" and re.search(r"[a-z]{3}", d.text))
+    switched = sum(
+        len(d.text.encode()) for d in corpus if d.language == "ko" and re.search(r"[a-z]{3}", d.text)
+    )
     assert 0.02 < switched / total < 0.03
 
 
@@ -78,7 +86,9 @@ def test_opened_quotes_are_closed(corpus: list[Document]) -> None:
 def test_sentences_open_with_a_capital(corpus: list[Document]) -> None:
     for document in corpus:
         if document.language != "ko":
-            assert not re.search(r"(?:^|[.?!] |\n)[a-zà-ÿ]", re.sub(r"[»“\"][,]? [^.]*", "", document.text)), document.text
+            assert not re.search(
+                r"(?:^|[.?!] |\n)[a-zà-ÿ]", re.sub(r"[»“\"][,]? [^.]*", "", document.text)
+            ), document.text
 
 
 def test_korean_narration_keeps_one_style(corpus: list[Document]) -> None:
@@ -100,7 +110,10 @@ def test_english_articles_in_the_corpus(corpus: list[Document]) -> None:
 @pytest.mark.parametrize(
     ("language", "never"),
     [
-        ("fr", r"\b(?:le|la|de|que|je|ne|se|du|au) (?:[aâeéèêiîoôu]|homme|herbe|heure|hiver)\w*|\b(?:à|de) les?\b|\bsa [aeiouéè]"),
+        (
+            "fr",
+            r"\b(?:le|la|de|que|je|ne|se|du|au) (?:[aâeéèêiîoôu]|homme|herbe|heure|hiver)\w*|\b(?:à|de) les?\b|\bsa [aeiouéè]",
+        ),
         ("es", r"\b(?:de|a) el\b|\by (?:i|hi)[^ae]\w*|\b(?:la|una) (?:agua|águila)\b"),
         (
             "it",
@@ -129,8 +142,16 @@ def test_capitals_are_the_same_in_every_language(corpus: list[Document]) -> None
 
 
 def test_sums_are_right(corpus: list[Document]) -> None:
-    patterns = {"ko": r"(\d+) 더하기 (\d+)[은는] (\d+)", "en": r"(\d+) plus (\d+) is (\d+)", "de": r"(\d+) plus (\d+) ist (\d+)"}
-    patterns |= {"fr": r"(\d+) plus (\d+) égale (\d+)", "es": r"(\d+) más (\d+) son (\d+)", "it": r"(\d+) più (\d+) fa (\d+)"}
+    patterns = {
+        "ko": r"(\d+) 더하기 (\d+)[은는] (\d+)",
+        "en": r"(\d+) plus (\d+) is (\d+)",
+        "de": r"(\d+) plus (\d+) ist (\d+)",
+    }
+    patterns |= {
+        "fr": r"(\d+) plus (\d+) égale (\d+)",
+        "es": r"(\d+) más (\d+) son (\d+)",
+        "it": r"(\d+) più (\d+) fa (\d+)",
+    }
     for document, (language, pattern) in itertools.product(corpus, patterns.items()):
         if document.language == language:
             assert all(int(a) + int(b) == int(c) for a, b, c in re.findall(pattern, document.text))

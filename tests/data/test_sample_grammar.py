@@ -17,7 +17,15 @@ from braingpt.data.sample.italian import Country as ItalianCountry
 from braingpt.data.sample.italian import Italian
 from braingpt.data.sample.korean import polite
 from braingpt.data.sample.korean_facts import native
-from braingpt.data.sample.korean_grammar import PARTICLES, Person, Word, attach, conjugate, number, read_number
+from braingpt.data.sample.korean_grammar import (
+    PARTICLES,
+    Person,
+    Word,
+    attach,
+    conjugate,
+    number,
+    read_number,
+)
 from braingpt.data.sample.spanish import Country as SpanishCountry
 from braingpt.data.sample.spanish import Spanish
 from braingpt.data.sample.texts import table, words
@@ -49,7 +57,11 @@ def test_particles_after_every_noun_of_the_lists() -> None:
         if "play" not in key and key not in ("continents", "neutral", "coffees")
         for word in group
     ]
-    nouns += [row[0] for name in ("trips", "dishes", "jobs", "broken", "animals", "skills", "terms") for row in table("ko", name)]
+    nouns += [
+        row[0]
+        for name in ("trips", "dishes", "jobs", "broken", "animals", "skills", "terms")
+        for row in table("ko", name)
+    ]
     nouns += [name for row in table("world", "capitals") for name in row[1:3]]
     assert len(nouns) > 500
     for noun in nouns:
@@ -67,13 +79,46 @@ def test_particles_of_names_numbers_and_foreign_words() -> None:
     assert [f"{friendly:{p}}" for p in ("은", "이", "을", "과", "에게", "아", "네", "이야")] == (
         ["지훈이는", "지훈이가", "지훈이를", "지훈이와", "지훈이에게", "지훈아", "지훈이네", "지훈이야"]
     )
-    assert [f"{plain:{p}}" for p in ("은", "이", "을", "과", "아", "네")] == ["지훈은", "지훈이", "지훈을", "지훈과", "지훈아", "지훈이네"]
+    assert [f"{plain:{p}}" for p in ("은", "이", "을", "과", "아", "네")] == [
+        "지훈은",
+        "지훈이",
+        "지훈을",
+        "지훈과",
+        "지훈아",
+        "지훈이네",
+    ]
     assert [f"{vowel:{p}}" for p in ("은", "이", "아", "네")] == ["민서는", "민서가", "민서야", "민서네"]
-    assert [f"{number(n):은}" for n in (1, 2, 6, 10, 12, 100)] == ["1은", "2는", "6은", "10은", "12는", "100은"]
+    assert [f"{number(n):은}" for n in (1, 2, 6, 10, 12, 100)] == [
+        "1은",
+        "2는",
+        "6은",
+        "10은",
+        "12는",
+        "100은",
+    ]
     assert f"{Word('API', '에이피아이'):을} {Word('Python', '파이썬'):은}" == "API를 Python은"
-    assert (attach("서울", "으로"), attach("부산", "으로"), attach("대구", "으로")) == ("서울로", "부산으로", "대구로")
-    assert [read_number(n) for n in (0, 10, 11, 105, 2030, 9999)] == ["영", "십", "십일", "백오", "이천삼십", "구천구백구십구"]
-    assert [native(n) for n in (1, 2, 10, 13, 20, 21, 40)] == ["한", "두", "열", "열세", "스무", "스물한", "마흔"]
+    assert (attach("서울", "으로"), attach("부산", "으로"), attach("대구", "으로")) == (
+        "서울로",
+        "부산으로",
+        "대구로",
+    )
+    assert [read_number(n) for n in (0, 10, 11, 105, 2030, 9999)] == [
+        "영",
+        "십",
+        "십일",
+        "백오",
+        "이천삼십",
+        "구천구백구십구",
+    ]
+    assert [native(n) for n in (1, 2, 10, 13, 20, 21, 40)] == [
+        "한",
+        "두",
+        "열",
+        "열세",
+        "스무",
+        "스물한",
+        "마흔",
+    ]
     with pytest.raises(ValueError, match="sound"):
         attach("API", "을")
 
@@ -82,7 +127,10 @@ def test_particles_of_names_numbers_and_foreign_words() -> None:
     ("base", "forms"),
     [
         ("가다", "가서 갔다 가요 가고 가면 간 갈 가는 간다 갑니다"),
-        ("책을 읽다", "책을 읽어서 책을 읽었다 책을 읽어요 책을 읽고 책을 읽으면 책을 읽은 책을 읽을 책을 읽는 책을 읽는다 책을 읽습니다"),
+        (
+            "책을 읽다",
+            "책을 읽어서 책을 읽었다 책을 읽어요 책을 읽고 책을 읽으면 책을 읽은 책을 읽을 책을 읽는 책을 읽는다 책을 읽습니다",
+        ),
         ("보다", "봐서 봤다 봐요 보고 보면 본 볼 보는 본다 봅니다"),
         ("배우다", "배워서 배웠다 배워요 배우고 배우면 배운 배울 배우는 배운다 배웁니다"),
         ("마시다", "마셔서 마셨다 마셔요 마시고 마시면 마신 마실 마시는 마신다 마십니다"),
@@ -132,12 +180,31 @@ def test_english() -> None:
     a = "cat house university uniform unicorn European one-way useful ukulele yellow"
     assert {article(word) for word in an.split()} == {"an"}
     assert {article(word) for word in a.split()} == {"a"}
-    assert [plural(noun) for noun in ("box", "baby", "boy", "mouse", "wolf", "pencil case", "potato", "torch")] == (
-        ["boxes", "babies", "boys", "mice", "wolves", "pencil cases", "potatoes", "torches"]
-    )
     assert [
-        verb(phrase, "ed") for phrase in ("ride a bicycle", "skip stones", "carry", "dance", "play chess", "glue on a patch", "dig a hole")
-    ] == (["rode a bicycle", "skipped stones", "carried", "danced", "played chess", "glued on a patch", "dug a hole"])
+        plural(noun) for noun in ("box", "baby", "boy", "mouse", "wolf", "pencil case", "potato", "torch")
+    ] == (["boxes", "babies", "boys", "mice", "wolves", "pencil cases", "potatoes", "torches"])
+    assert [
+        verb(phrase, "ed")
+        for phrase in (
+            "ride a bicycle",
+            "skip stones",
+            "carry",
+            "dance",
+            "play chess",
+            "glue on a patch",
+            "dig a hole",
+        )
+    ] == (
+        [
+            "rode a bicycle",
+            "skipped stones",
+            "carried",
+            "danced",
+            "played chess",
+            "glued on a patch",
+            "dug a hole",
+        ]
+    )
     assert [verb(phrase, "ing") for phrase in ("swim", "make bread", "see", "read", "sing")] == [
         "swimming",
         "making bread",
@@ -149,16 +216,44 @@ def test_english() -> None:
 
 
 def test_german_cases() -> None:
-    ball, lamp, book = German("Ball", "m", color="rot"), German("Lampe", "f", color="rot"), German("Buch", "n", color="rot")
+    ball, lamp, book = (
+        German("Ball", "m", color="rot"),
+        German("Lampe", "f", color="rot"),
+        German("Buch", "n", color="rot"),
+    )
     specs = ("der*", "den*", "dem*", "ein*", "einen*", "einem*", "Der")
     assert [f"{ball:{s}}" for s in specs] == (
-        ["der rote Ball", "den roten Ball", "dem roten Ball", "ein roter Ball", "einen roten Ball", "einem roten Ball", "Der Ball"]
+        [
+            "der rote Ball",
+            "den roten Ball",
+            "dem roten Ball",
+            "ein roter Ball",
+            "einen roten Ball",
+            "einem roten Ball",
+            "Der Ball",
+        ]
     )
     assert [f"{lamp:{s}}" for s in specs] == (
-        ["die rote Lampe", "die rote Lampe", "der roten Lampe", "eine rote Lampe", "eine rote Lampe", "einer roten Lampe", "Die Lampe"]
+        [
+            "die rote Lampe",
+            "die rote Lampe",
+            "der roten Lampe",
+            "eine rote Lampe",
+            "eine rote Lampe",
+            "einer roten Lampe",
+            "Die Lampe",
+        ]
     )
     assert [f"{book:{s}}" for s in specs] == (
-        ["das rote Buch", "das rote Buch", "dem roten Buch", "ein rotes Buch", "ein rotes Buch", "einem roten Buch", "Das Buch"]
+        [
+            "das rote Buch",
+            "das rote Buch",
+            "dem roten Buch",
+            "ein rotes Buch",
+            "ein rotes Buch",
+            "einem roten Buch",
+            "Das Buch",
+        ]
     )
     assert f"{German('Bär', 'm', 'Bären'):der} {German('Bär', 'm', 'Bären'):den}" == "der Bär den Bären"
     assert (
@@ -173,18 +268,40 @@ def test_german_cases() -> None:
 
 
 def test_french_elision_contraction_and_agreement() -> None:
-    scarf, bag, owl = French("écharpe", "f", color="vert/verte"), French("sac", "m", color="blanc/blanche"), French("hibou", "m")
-    assert [f"{scarf:{s}}" for s in ("le*", "un*", "mon", "ce", "du", "au")] == (
-        ["l'écharpe verte", "une écharpe verte", "mon écharpe", "cette écharpe", "de l'écharpe", "à l'écharpe"]
+    scarf, bag, owl = (
+        French("écharpe", "f", color="vert/verte"),
+        French("sac", "m", color="blanc/blanche"),
+        French("hibou", "m"),
     )
-    assert [f"{bag:{s}}" for s in ("Le*", "du", "au", "son", "ce")] == ["Le sac blanc", "du sac", "au sac", "son sac", "ce sac"]
+    assert [f"{scarf:{s}}" for s in ("le*", "un*", "mon", "ce", "du", "au")] == (
+        [
+            "l'écharpe verte",
+            "une écharpe verte",
+            "mon écharpe",
+            "cette écharpe",
+            "de l'écharpe",
+            "à l'écharpe",
+        ]
+    )
+    assert [f"{bag:{s}}" for s in ("Le*", "du", "au", "son", "ce")] == [
+        "Le sac blanc",
+        "du sac",
+        "au sac",
+        "son sac",
+        "ce sac",
+    ]
     assert [f"{owl:{s}}" for s in ("le", "du", "de")] == ["le hibou", "du hibou", "de hibou"]
     assert (
         f"{French('homme', 'm'):le} {French('arbre', 'm'):ce} {French('Anna', 'f'):de} {French('Inès', 'f'):que}"
         == "l'homme cet arbre d'Anna qu'Inès"
     )
     names = ("la France", "le Japon", "l'Italie", "Cuba")
-    assert [f"{FrenchCountry(name):de}" for name in names] == ["de la France", "du Japon", "de l'Italie", "de Cuba"]
+    assert [f"{FrenchCountry(name):de}" for name in names] == [
+        "de la France",
+        "du Japon",
+        "de l'Italie",
+        "de Cuba",
+    ]
 
 
 def test_spanish() -> None:
@@ -193,7 +310,12 @@ def test_spanish() -> None:
         Spanish("bufanda", "f", color="rojo/roja"),
         Spanish("balón", "m", color="azul"),
     )
-    assert [f"{eagle:{s}}" for s in ("el*", "un*", "al", "del")] == ["el águila negra", "un águila negra", "al águila", "del águila"]
+    assert [f"{eagle:{s}}" for s in ("el*", "un*", "al", "del")] == [
+        "el águila negra",
+        "un águila negra",
+        "al águila",
+        "del águila",
+    ]
     assert [f"{scarf:{s}}" for s in ("El*", "un*", "al", "del", "*")] == [
         "La bufanda roja",
         "una bufanda roja",
@@ -202,9 +324,18 @@ def test_spanish() -> None:
         "bufanda roja",
     ]
     assert [f"{ball:{s}}" for s in ("el*", "al", "del")] == ["el balón azul", "al balón", "del balón"]
-    assert [f"{Spanish(name):y}" for name in ("Inés", "Hilda", "Ana", "hierba")] == ["e Inés", "e Hilda", "y Ana", "y hierba"]
+    assert [f"{Spanish(name):y}" for name in ("Inés", "Hilda", "Ana", "hierba")] == [
+        "e Inés",
+        "e Hilda",
+        "y Ana",
+        "y hierba",
+    ]
     names = ("Francia", "el Reino Unido", "la India")
-    assert [f"{SpanishCountry(name):de}" for name in names] == ["de Francia", "del Reino Unido", "de la India"]
+    assert [f"{SpanishCountry(name):de}" for name in names] == [
+        "de Francia",
+        "del Reino Unido",
+        "de la India",
+    ]
 
 
 def test_italian() -> None:
@@ -228,7 +359,12 @@ def test_italian() -> None:
         == "La sciarpa rossa ad Anna ed Elena"
     )
     names = ("la Francia", "il Belgio", "l'Italia", "Cuba")
-    assert [f"{ItalianCountry(name):di}" for name in names] == ["della Francia", "del Belgio", "dell'Italia", "di Cuba"]
+    assert [f"{ItalianCountry(name):di}" for name in names] == [
+        "della Francia",
+        "del Belgio",
+        "dell'Italia",
+        "di Cuba",
+    ]
 
 
 def test_a_template_that_names_an_unknown_word_fails() -> None:

@@ -1,4 +1,5 @@
-"""The sample corpus makes sense: answers go with their questions, doings with their place and season, and nobody goes to school on Sunday.
+"""The sample corpus makes sense: answers go with their questions, doings with their place and season, and
+nobody goes to school on Sunday.
 
 Each entry names a sentence that a template once made from parts that are right one by one.
 """
@@ -30,7 +31,10 @@ def corpus() -> list[Document]:
 
 
 def test_marks_tie_an_alternative_to_what_was_said_before() -> None:
-    beats = [("(tea) A: Tea?", "(bun) A: A bun?"), ("(?tea) B: Hot, please.", "(!tea) B: With butter, please.")]
+    beats = [
+        ("(tea) A: Tea?", "(bun) A: A bun?"),
+        ("(?tea) B: Hot, please.", "(!tea) B: With butter, please."),
+    ]
     told = {tuple(text for _, text in turns(beats, Draw(seed), {})) for seed in range(20)}
     assert told == {("Tea?", "Hot, please."), ("A bun?", "With butter, please.")}
     assert tell(["(a) (b) One.", "\n", ("(?a) (?b) Two.", "(!a) Three.")], Draw(0), {}) == "One.\nTwo."
@@ -40,7 +44,9 @@ def test_marks_tie_an_alternative_to_what_was_said_before() -> None:
 
 
 @pytest.mark.parametrize(("language", "name"), STORIES)
-def test_every_beat_has_an_alternative_and_every_alternative_a_way_to_be_told(language: str, name: str) -> None:
+def test_every_beat_has_an_alternative_and_every_alternative_a_way_to_be_told(
+    language: str, name: str
+) -> None:
     for title, beats in stories(language, name).items():
         ways: set[frozenset[str]] = {frozenset()}
         for beat in beats:
@@ -49,7 +55,12 @@ def test_every_beat_has_an_alternative_and_every_alternative_a_way_to_be_told(la
                 assert any(fits(marks, left) for marks, _ in options), (title, beat, left)
             for marks, text in options:
                 assert any(fits(marks, left) for left in ways), (title, text)
-            ways = {left | {name for sign, name in marks if not sign} for left in ways for marks, _ in options if fits(marks, left)}
+            ways = {
+                left | {name for sign, name in marks if not sign}
+                for left in ways
+                for marks, _ in options
+                if fits(marks, left)
+            }
 
 
 NEVER = [
@@ -81,7 +92,10 @@ NEVER = [
     # things that do not go together
     ("en", r"ma[kd]e some (?:milk|cold water|lemonade|apple juice)"),
     ("de", r"kochte (?:Milch|Limonade|Wasser|Apfelsaft)"),
-    ("en", r"little (?:red|yellow|blue|green|orange|purple|pink|silver|golden) (?:dog|cat|puppy|kitten|terrier|spaniel|sheepdog|poodle)"),
+    (
+        "en",
+        r"little (?:red|yellow|blue|green|orange|purple|pink|silver|golden) (?:dog|cat|puppy|kitten|terrier|spaniel|sheepdog|poodle)",
+    ),
     ("en", r"I can recommend a loaf|Today we have a loaf"),
     ("en", r"bag of potatoes in (?:his|her) bag"),
     ("ko", r"(?:미역국|된장찌개|팥죽)[을를] 접시에"),
@@ -129,8 +143,14 @@ def test_a_stranger_is_thanked_only_by_those_who_met_one(corpus: list[Document])
         "ko": (r'"네, 제 거예요', r'네 것이니\?"|들고 두리번거리고'),
         "en": (r'"Yes, that is it!', r"came up to them|At that moment they met"),
     }
-    pairs |= {"de": (r"„Ja, das ist (?:mein|meine) \S+! Vielen Dank", r"entgegen\."), "fr": (r"« Oui, c'est m\S+ .*Merci", r"s'approche\.")}
-    pairs |= {"es": (r"«¡Sí, es mi .*gracias", r"se acercó un"), "it": (r"«Sì, è (?:il mio|la mia) .*Grazie", r"si avvicina un")}
+    pairs |= {
+        "de": (r"„Ja, das ist (?:mein|meine) \S+! Vielen Dank", r"entgegen\."),
+        "fr": (r"« Oui, c'est m\S+ .*Merci", r"s'approche\."),
+    }
+    pairs |= {
+        "es": (r"«¡Sí, es mi .*gracias", r"se acercó un"),
+        "it": (r"«Sì, è (?:il mio|la mia) .*Grazie", r"si avvicina un"),
+    }
     met = Counter()
     for document in corpus:
         thanks, meeting = pairs[document.language]
@@ -143,15 +163,26 @@ def test_a_stranger_is_thanked_only_by_those_who_met_one(corpus: list[Document])
 def test_notices_and_workers_carry_plain_names(corpus: list[Document]) -> None:
     """지훈 올림, not 지훈이 올림; and no grown-up at work is called 지훈이."""
     names = words("ko")["names"]
-    signed = [name for document in corpus if document.language == "ko" for name in re.findall(r"고맙습니다\. (\S+) 올림", document.text)]
+    signed = [
+        name
+        for document in corpus
+        if document.language == "ko"
+        for name in re.findall(r"고맙습니다\. (\S+) 올림", document.text)
+    ]
     assert len(signed) > 50 and set(signed) <= set(names)
     workers = [name for d in corpus if d.language == "ko" for name in re.findall(r"^(\S+)의 직업은", d.text)]
     assert len(workers) > 10 and set(workers) <= set(names)
 
 
 def test_no_remark_fills_the_code_switched_dialogues(corpus: list[Document]) -> None:
-    """A sentence that stands in every other dialogue about an error is learned by heart; each has to be rare enough among them."""
+    """A sentence that stands in every other dialogue about an error is learned by heart; each has to be rare
+    enough among them.
+    """
     told = [d.text for d in corpus if d.language == "ko" and re.search("bug|말썽|fail", d.text)]
-    causes = Counter(found for text in told for found in set(re.findall(r'"[^"]*(?:때문일|그럴 거|그래요\.|그런 거)[^"]*"', text)))
+    causes = Counter(
+        found
+        for text in told
+        for found in set(re.findall(r'"[^"]*(?:때문일|그럴 거|그래요\.|그런 거)[^"]*"', text))
+    )
     assert len(told) > 20
     assert max(causes.values()) / len(told) < 0.2

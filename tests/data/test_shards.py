@@ -16,8 +16,14 @@ from tests.data.folders import ByteTokenizer, write_folder
 
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(sizes=st.lists(st.integers(1, 400), min_size=1, max_size=4), file_tokens=st.integers(20, 200), data=st.data())
-def test_windows_are_slices_of_all_streams_in_order(tmp_path_factory, sizes: list[int], file_tokens: int, data: st.DataObject) -> None:
+@given(
+    sizes=st.lists(st.integers(1, 400), min_size=1, max_size=4),
+    file_tokens=st.integers(20, 200),
+    data=st.data(),
+)
+def test_windows_are_slices_of_all_streams_in_order(
+    tmp_path_factory, sizes: list[int], file_tokens: int, data: st.DataObject
+) -> None:
     folder = tmp_path_factory.mktemp("shards") / "out"
     whole = np.random.default_rng(0).integers(0, 320, sum(sizes))
     bounds = np.cumsum([0, *sizes])
@@ -37,7 +43,9 @@ def test_windows_are_slices_of_all_streams_in_order(tmp_path_factory, sizes: lis
 
 def test_several_folders_merge_their_languages(tmp_path: Path) -> None:
     write_folder(tmp_path / "a", {("train", "ko", "x"): np.arange(10), ("train", "en", "x"): np.arange(5)})
-    write_folder(tmp_path / "b", {("train", "ko", "y"): np.arange(100, 107), ("validation", "de", "y"): np.arange(3)})
+    write_folder(
+        tmp_path / "b", {("train", "ko", "y"): np.arange(100, 107), ("validation", "de", "y"): np.arange(3)}
+    )
     shards = ShardSet.open([tmp_path / "a", tmp_path / "b", tmp_path / "a"], ByteTokenizer())
     assert shards.languages("train") == ["ko", "en"]
     assert shards.languages("validation") == ["de"]
@@ -46,7 +54,9 @@ def test_several_folders_merge_their_languages(tmp_path: Path) -> None:
 
 
 def _folder(tmp_path: Path) -> Path:
-    write_folder(tmp_path / "korean", {("train", "ko", "x"): np.arange(100), ("validation", "ko", "x"): np.arange(20)})
+    write_folder(
+        tmp_path / "korean", {("train", "ko", "x"): np.arange(100), ("validation", "ko", "x"): np.arange(20)}
+    )
     return tmp_path / "korean"
 
 
@@ -79,7 +89,8 @@ def test_damage_is_named(tmp_path: Path) -> None:
     shard.unlink()
     _refused(folder, "ko-x-00000.bin", "missing")
     shard.write_bytes(b"\x01" + whole[1:])
-    ShardSet.open([folder], ByteTokenizer())  # opening checks sizes only
+    # opening checks sizes only
+    ShardSet.open([folder], ByteTokenizer())
     (problem,) = verify(folder, read_manifest(folder))
     assert "ko-x-00000.bin" in problem
     shard.write_bytes(whole)

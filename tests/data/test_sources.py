@@ -17,7 +17,10 @@ def test_the_table_is_consistent() -> None:
     for name, entry in PREPARATIONS.items():
         assert set(entry.datasets) <= set(DATASETS), name
         if entry.datasets:
-            assert all(any(DATASETS[dataset].parts_of(language) for dataset in entry.datasets) for language in entry.languages), name
+            assert all(
+                any(DATASETS[dataset].parts_of(language) for dataset in entry.datasets)
+                for language in entry.languages
+            ), name
     used = {dataset for name, entry in PREPARATIONS.items() if name != "all" for dataset in entry.datasets}
     assert used == set(DATASETS) == set(PREPARATIONS["all"].datasets)
     for dataset in DATASETS.values():
@@ -35,7 +38,9 @@ def test_languages() -> None:
     assert DATASETS["parallel"].parts_of("en")[0].columns == ("en",)
     check_languages("wikipedia", ["ko", "it"], MARKERS)
     check_languages("wikipedia", ["ja"], {**MARKERS, "ja": 1})
-    with pytest.raises(UserError, match="tokenizer has no marker for language 'ja'; it has ko, en, de, fr, es, it"):
+    with pytest.raises(
+        UserError, match="tokenizer has no marker for language 'ja'; it has ko, en, de, fr, es, it"
+    ):
         check_languages("wikipedia", ["ja"], MARKERS)
     with pytest.raises(UserError, match="'korean' has no language 'de'"):
         check_languages("korean", ["de"], MARKERS)
@@ -70,22 +75,32 @@ def _redpajama(root: Path, signals: bool) -> Path:
     home = root / "togethercomputer" / "RedPajama-Data-V2" / "sample"
     documents = home / "documents" / "2023-06" / "0000" / "de_head.json.gz"
     documents.parent.mkdir(parents=True)
-    lines = [json.dumps({"raw_content": f"Text {n}", "language_score": 0.5, "perplexity": float(n)}) for n in range(30)]
+    lines = [
+        json.dumps({"raw_content": f"Text {n}", "language_score": 0.5, "perplexity": float(n)})
+        for n in range(30)
+    ]
     lines[7] = "{broken"
     documents.write_bytes(gzip.compress("\n".join(lines).encode()))
     if signals:
         beside = home / "quality_signals" / "2023-06" / "0000" / "de_head.signals.json.gz"
         beside.parent.mkdir(parents=True)
         rows = []
-        for n in range(28):  # the last two are missing
+        # the last two are missing
+        for n in range(28):
             values = {
                 "rps_doc_word_count": [[0, 6, 2 + n]],
                 "rps_lines_num_words": [[0, 3, 1], [3, 6, 1]],
                 "rps_doc_ml_wikiref_score": [[0, 6, None]],
             }
-            number = n if n != 5 else 99  # a line that belongs to another document
+            # a line that belongs to another document
+            number = n if n != 5 else 99
             rows.append(
-                json.dumps({"id": f"2023-06/0000/de_head.json.gz/{number}", "quality_signals": values if n % 2 else json.dumps(values)})
+                json.dumps(
+                    {
+                        "id": f"2023-06/0000/de_head.json.gz/{number}",
+                        "quality_signals": values if n % 2 else json.dumps(values),
+                    }
+                )
             )
         beside.write_bytes(gzip.compress("\n".join(rows).encode()))
     return root
@@ -94,13 +109,17 @@ def _redpajama(root: Path, signals: bool) -> Path:
 def test_quality_signals_go_with_their_documents(tmp_path: Path) -> None:
     source = _redpajama(tmp_path, signals=True)
     notes: list[str] = []
-    [head, middle] = open_streams("redpajama", ["de"], source=source, note=notes.append, broken=lambda *what: notes.append(what[1]))
+    [head, middle] = open_streams(
+        "redpajama", ["de"], source=source, note=notes.append, broken=lambda *what: notes.append(what[1])
+    )
     documents = list(head)
     assert [document.text for document in documents] == [f"Text {n}" for n in range(30) if n != 7]
     for document in documents:
         n = int(document.text.split()[1])
         expected = {"language_score": 0.5, "perplexity": float(n)}
-        assert document.scores == (expected if n == 5 or n > 27 else {**expected, "rps_doc_word_count": float(2 + n)})
+        assert document.scores == (
+            expected if n == 5 or n > 27 else {**expected, "rps_doc_word_count": float(2 + n)}
+        )
     assert "broken row" in notes
     assert [note for note in notes if "ends at line 28" in note]
     assert list(middle) == [] and middle.found is False
@@ -115,11 +134,19 @@ def test_quality_signals_go_with_their_documents(tmp_path: Path) -> None:
 def test_without_signals(tmp_path: Path) -> None:
     notes: list[str] = []
     found = open_streams(
-        "redpajama", ["de", "fr"], source=_redpajama(tmp_path, signals=False), note=notes.append, broken=lambda *what: None
+        "redpajama",
+        ["de", "fr"],
+        source=_redpajama(tmp_path, signals=False),
+        note=notes.append,
+        broken=lambda *what: None,
     )
     assert len([document for stream in found for document in stream]) == 29
     assert len([note for note in notes if "is not there" in note and "no quality signals" in note]) == 1
-    assert [note for note in notes if "skipped: **/documents/*/*/de_middle.json.gz; **/documents/*/*/fr_head" in note]
+    assert [
+        note
+        for note in notes
+        if "skipped: **/documents/*/*/de_middle.json.gz; **/documents/*/*/fr_head" in note
+    ]
     check_found(found, "redpajama", ["de", "fr"], tmp_path)
     nothing = open_streams("c4", ["en"], source=tmp_path, note=notes.append, broken=lambda *what: None)
     assert [list(stream) for stream in nothing] == [[]]

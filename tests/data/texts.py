@@ -116,11 +116,15 @@ KOREAN_ENDS = ("했다", "보았다", "있었다", "말했다", "좋았다", "�
 def korean(number: int) -> str:
     """A Korean document."""
     draw = random.Random(number)
-    return " ".join(" ".join(draw.sample(KOREAN_WORDS, 7)) + f" {draw.choice(KOREAN_ENDS)}." for _ in range(2))
+    return " ".join(
+        " ".join(draw.sample(KOREAN_WORDS, 7)) + f" {draw.choice(KOREAN_ENDS)}." for _ in range(2)
+    )
 
 
 def english(number: int) -> str:
     """An English document."""
     draw = random.Random(number)
     words = [draw.choice(ENGLISH_WORDS) for _ in range(10)]
-    return "The {} and the {} of the {} were near the {}, and {} with {} had {} for the {}, but {} saw {}.".format(*words)
+    return "The {} and the {} of the {} were near the {}, and {} with {} had {} for the {}, but {} saw {}.".format(
+        *words
+    )

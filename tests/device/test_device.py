@@ -42,22 +42,33 @@ def test_compile_needs_a_compiler(monkeypatch):
         compile.compile_training(None, None, torch.device("cpu"))
 
 
-@pytest.mark.parametrize(("architecture", "recompute"), [("dense", "false"), ("v1", "false"), ("v2", "false"), ("v2", "true")])
+@pytest.mark.parametrize(
+    ("architecture", "recompute"), [("dense", "false"), ("v1", "false"), ("v2", "false"), ("v2", "true")]
+)
 def test_compiled_training_equals_plain_training(tmp_path, data, monkeypatch, architecture, recompute):
     """Traced, but not translated to C++, which would take a minute here; a run with --compile does that too."""
     monkeypatch.setattr(compile.shutil, "which", lambda name: name)
     monkeypatch.setattr(compile, "compile_training", partial(compile.compile_training, backend="aot_eager"))
     monkeypatch.setattr(growth, "compile_training", compile.compile_training)
     torch._dynamo.reset()
-    small = ("train.steps=3", "model.layers=2", "train.eval_windows=1", *(("model.attention.layers=[1]",) if architecture == "v2" else ()))
+    small = (
+        "train.steps=3",
+        "model.layers=2",
+        "train.eval_windows=1",
+        *(("model.attention.layers=[1]",) if architecture == "v2" else ()),
+    )
     plain = train(tiny(architecture, *small), tmp_path / "plain", [data], device="cpu")
     torch._dynamo.utils.counters.clear()
     traced = train(
-        tiny(architecture, *small, "train.compile=true", f"train.recompute={recompute}"), tmp_path / "traced", [data], device="cpu"
+        tiny(architecture, *small, "train.compile=true", f"train.recompute={recompute}"),
+        tmp_path / "traced",
+        [data],
+        device="cpu",
     )
     assert traced.loss == pytest.approx(plain.loss, rel=1e-5)
     breaks = torch._dynamo.utils.counters["graph_break"]
-    assert all("`torch.compiler.disable()`d" in reason for reason in breaks), breaks  # nothing falls out that was not meant to
+    # nothing falls out that was not meant to
+    assert all("`torch.compiler.disable()`d" in reason for reason in breaks), breaks
 
 
 def test_a_model_that_does_not_compile_is_one_line(monkeypatch):

@@ -14,7 +14,9 @@ CPU = torch.device("cpu")
 @pytest.mark.parametrize("quicker", [1, 2])
 def test_the_faster_number_is_taken(quicker):
     before = torch.get_num_threads()
-    assert threads.faster(lambda: time.sleep(0.0 if torch.get_num_threads() == quicker else 0.01), 2) == quicker
+    assert (
+        threads.faster(lambda: time.sleep(0.0 if torch.get_num_threads() == quicker else 0.01), 2) == quicker
+    )
     assert torch.get_num_threads() == before
 
 
@@ -22,7 +24,9 @@ def test_no_trial_where_the_number_is_settled(monkeypatch):
     with threads.restored():
         torch.set_num_threads(2)
         monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-        assert threads.chosen(CPU, None) is None and threads.chosen(CPU, 1) == 1 and threads.chosen(CPU, 2) == 2
+        assert (
+            threads.chosen(CPU, None) is None and threads.chosen(CPU, 1) == 1 and threads.chosen(CPU, 2) == 2
+        )
         assert threads.chosen(CPU, 9) is None, "saved on another machine"
         assert threads.chosen(torch.device("cuda"), 1) == 2
         monkeypatch.setenv("OMP_NUM_THREADS", "2")
@@ -30,7 +34,9 @@ def test_no_trial_where_the_number_is_settled(monkeypatch):
 
 
 def test_a_trial_changes_nothing_and_is_remembered(tmp_path, data, monkeypatch):
-    """With early exit's dropped layers and thresholds that count: what a forward pass draws and counts is put back."""
+    """With early exit's dropped layers and thresholds that count: what a forward pass draws and counts is put
+    back.
+    """
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     recipe = tiny("v2", "train.steps=2", "model.depth.share=0.7", "model.depth.exits=[1]")
     tried = []
@@ -38,7 +44,8 @@ def test_a_trial_changes_nothing_and_is_remembered(tmp_path, data, monkeypatch):
         torch.set_num_threads(2)
         monkeypatch.setattr(threads, "faster", lambda work, most: tried.append(work()) or 1)
         monkeypatch.setattr(loop, "SHORT", 0.0)
-        torch.set_num_threads(1)  # one thread for both, or sums would round otherwise
+        # one thread for both, or sums would round otherwise
+        torch.set_num_threads(1)
         untried = loop.train(recipe, tmp_path / "one", [data], device="cpu")
         torch.set_num_threads(2)
         settled = loop.train(recipe, tmp_path / "settled", [data], device="cpu")

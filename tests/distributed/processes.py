@@ -1,6 +1,7 @@
 """What the processes of `test_sharded.py` run: `python -m tests.distributed.processes 4 train DATA OUT`.
 
-They are forks of one that has imported everything, which takes a fifth of torchrun's time; `test_distributed.py` starts some as a user does.
+They are forks of one that has imported everything, which takes a fifth of torchrun's time;
+`test_distributed.py` starts some as a user does.
 """
 
 import errno
@@ -21,11 +22,21 @@ from braingpt.train.loop import train
 from braingpt.train.run import folder as run_folder
 from tests.train.conftest import tiny
 
-# As small as they may be with something of every kind; pieces of one window, which four processes have as well.
+# As small as they may be with something of every kind; pieces of one window, which four processes have as
+# well.
 STEPS = ("train.steps=3", "train.save_every=3", "train.eval_every=3", "train.micro_batch=1", "train.warmup=1")
-GROWING = ("train.growth=[0.5]",)  # in the third step
+# in the third step
+GROWING = ("train.growth=[0.5]",)
 RECIPES = {
-    "dense": tiny("dense", *STEPS, *GROWING, "train.optimizer=adamw", "train.average=0.9", "train.recompute=true", "train.save_every=1"),
+    "dense": tiny(
+        "dense",
+        *STEPS,
+        *GROWING,
+        "train.optimizer=adamw",
+        "train.average=0.9",
+        "train.recompute=true",
+        "train.save_every=1",
+    ),
     "v1": tiny("v1", *STEPS, *GROWING, "train.optimizer=muon"),
     "v2": tiny("v2", *STEPS, "train.optimizer=adamw", "model.depth.share=0.7", "model.depth.exits=[1]"),
 }
@@ -35,7 +46,9 @@ DROPPING = tiny("v1", "model.layers=3", "model.early_exit.dropout=0.9", "model.e
 def sharded(name: str, **changes):
     """The recipe with its weights spread over the processes."""
     recipe = RECIPES[name]
-    return recipe.model_copy(update={"train": recipe.train.model_copy(update={"parallel": "fsdp", **changes})})
+    return recipe.model_copy(
+        update={"train": recipe.train.model_copy(update={"parallel": "fsdp", **changes})}
+    )
 
 
 def short_of_memory(data: Path, out: Path) -> None:
@@ -49,12 +62,18 @@ def short_of_memory(data: Path, out: Path) -> None:
 
     micro_batches.gradients = short
     recipe = RECIPES["dense"]
-    train(recipe.model_copy(update={"train": recipe.train.model_copy(update={"micro_batch": None})}), out, [data], device="cpu")
+    train(
+        recipe.model_copy(update={"train": recipe.train.model_copy(update={"micro_batch": None})}),
+        out,
+        [data],
+        device="cpu",
+    )
 
 
 def wrong(data: Path, out: Path) -> None:
     """Runs that cannot begin: what each process was told of them, and whether it is the one to say it."""
-    run_folder.RunFolder.prepare = full  # the first process alone has one
+    # the first process alone has one
+    run_folder.RunFolder.prepare = full
     taken, other = out / "taken", out / "other"
     if dist.get_rank() == 0:
         for folder in (taken, other):
@@ -66,7 +85,13 @@ def wrong(data: Path, out: Path) -> None:
     odd = recipe.model_copy(update={"train": recipe.train.model_copy(update={"batch": 3})})
     dist.barrier()
     told = []
-    for settings, folder in ((recipe, taken), (recipe, other), (foreign, out / "a"), (odd, out / "b"), (recipe, out / "full")):
+    for settings, folder in (
+        (recipe, taken),
+        (recipe, other),
+        (foreign, out / "a"),
+        (odd, out / "b"),
+        (recipe, out / "full"),
+    ):
         try:
             train(settings, folder, [data], device="cpu")
         except (UserError, Failure, OSError) as error:
@@ -88,8 +113,19 @@ def work(rank: int, world: int, mode: str, data: Path, out: Path) -> None:
             train(sharded(name), out / name, [data], device="cpu")
     else:
         train(sharded("v2", steps=5), out / "two", [data], resume=str(out / "v2"), device="cpu")
-        train(sharded("dense"), out / "grown", [data], resume=str(out / "dense/checkpoints/step-0000002"), device="cpu")
-        train(sharded("v1", steps=2, growth=None).model_copy(update={"model": DROPPING}), out / "dropping", [data], device="cpu")
+        train(
+            sharded("dense"),
+            out / "grown",
+            [data],
+            resume=str(out / "dense/checkpoints/step-0000002"),
+            device="cpu",
+        )
+        train(
+            sharded("v1", steps=2, growth=None).model_copy(update={"model": DROPPING}),
+            out / "dropping",
+            [data],
+            device="cpu",
+        )
         short_of_memory(data, out / "short")
         wrong(data, out)
     dist.destroy_process_group()

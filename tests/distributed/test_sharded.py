@@ -36,7 +36,9 @@ from tests.train.test_step_cost import grads_of
 
 def launch(processes: int, *words: object) -> None:
     command = [sys.executable, "-m", "tests.distributed.processes", str(processes), *map(str, words)]
-    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=False)
+    done = subprocess.run(
+        command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=False
+    )
     assert done.returncode == 0, done.stderr
 
 
@@ -56,8 +58,11 @@ def losses(run: Path) -> list[float]:
 @pytest.mark.parametrize("name", RECIPES)
 def test_four_processes_learn_as_one_does(runs, tmp_path, data, name):
     train(RECIPES[name], tmp_path / "one", [data], device="cpu")
-    near = 1e-4 if name == "v1" else 2e-6  # where 2:4 weights nearly tie, rounding chooses between them
-    assert len(losses(runs / name)) == 4 and losses(runs / name) == pytest.approx(losses(tmp_path / "one"), rel=near)
+    # where 2:4 weights nearly tie, rounding chooses between them
+    near = 1e-4 if name == "v1" else 2e-6
+    assert len(losses(runs / name)) == 4 and losses(runs / name) == pytest.approx(
+        losses(tmp_path / "one"), rel=near
+    )
 
 
 def test_each_process_writes_its_part_and_they_are_the_whole(runs, tmp_path):
@@ -87,9 +92,19 @@ def test_another_number_of_processes_goes_on(runs, tmp_path, data):
 
 
 def test_processes_that_share_weights_grow_together(runs):
-    """Four, and two that go on before the growth; `test_four_processes_learn_as_one_does` compares the losses with one process's."""
-    assert [record["layers"] for record in read_metrics(runs / "v1") if record["kind"] == "train"] == [1, 1, 2]
-    assert [record["layers"] for record in read_metrics(runs / "grown") if record["kind"] == "train"] == [1, 1, 2]
+    """Four, and two that go on before the growth; `test_four_processes_learn_as_one_does` compares the losses
+    with one process's.
+    """
+    assert [record["layers"] for record in read_metrics(runs / "v1") if record["kind"] == "train"] == [
+        1,
+        1,
+        2,
+    ]
+    assert [record["layers"] for record in read_metrics(runs / "grown") if record["kind"] == "train"] == [
+        1,
+        1,
+        2,
+    ]
     assert losses(runs / "grown") == pytest.approx(losses(runs / "dense"), rel=2e-6)
     assert load_recipe(runs / "dense/checkpoints/step-0000002/recipe.yaml").model.layers == 1
 
@@ -107,9 +122,14 @@ def test_what_is_read_by_one_process_is_written_back_the_same(runs, data):
     checkpoint.load_training(model, optimizer, folder, average)
     back = checkpoint.contents(model, optimizer, average)
     for part, tensors in (("model", back.model), ("optimizer", back.training)):
-        found = {name: torch.empty(shape, dtype=dtype) for name, (shape, dtype) in shards.shapes(folder / part).items()}
+        found = {
+            name: torch.empty(shape, dtype=dtype)
+            for name, (shape, dtype) in shards.shapes(folder / part).items()
+        }
         shards.load(found, folder / part)
-        assert found.keys() == tensors.keys() and all(torch.equal(found[name], tensors[name]) for name in found)
+        assert found.keys() == tensors.keys() and all(
+            torch.equal(found[name], tensors[name]) for name in found
+        )
 
 
 def test_every_command_reads_parts(runs):
@@ -169,7 +189,12 @@ def test_one_process_alone_may_shard_too_and_goes_on_whole(tmp_path, data):
     """As `train.offload` does on a single GPU; a run may change between the ways."""
     small = ("train.steps=3", "train.save_every=2", "train.eval_every=3")
     train(tiny("v1", *small), tmp_path / "whole", [data], device="cpu")
-    train(tiny("v1", *small, "train.parallel=fsdp", "train.offload=true"), tmp_path / "run", [data], device="cpu")
+    train(
+        tiny("v1", *small, "train.parallel=fsdp", "train.offload=true"),
+        tmp_path / "run",
+        [data],
+        device="cpu",
+    )
     assert losses(tmp_path / "run") == losses(tmp_path / "whole")
     on = tiny("v1", *small[1:], "train.steps=5")
     for run in ("whole", "run"):
@@ -182,9 +207,15 @@ def test_a_process_holds_its_share_as_planned(runs):
     """The files of the first of four are what it holds of weights and moments."""
     folder, plan = listing.newest(runs / "v2"), build_plan(RECIPES["v2"], None)
     share = build_plan(sharded("v2"), None, processes=4)
-    files = sum((folder / part / "shard-00001-model-00001-of-00001.safetensors").stat().st_size for part in ("model", "optimizer"))
+    files = sum(
+        (folder / part / "shard-00001-model-00001-of-00001.safetensors").stat().st_size
+        for part in ("model", "optimizer")
+    )
     assert files == pytest.approx(share.weights_bytes + share.optimizer_bytes, rel=0.05)
-    assert share.optimizer_bytes == pytest.approx(plan.optimizer_bytes / 4, rel=0.01) and share.checkpoint_bytes == plan.checkpoint_bytes
+    assert (
+        share.optimizer_bytes == pytest.approx(plan.optimizer_bytes / 4, rel=0.01)
+        and share.checkpoint_bytes == plan.checkpoint_bytes
+    )
     assert share.gathered_bytes and not plan.gathered_bytes and not share.host_bytes
 
 
@@ -198,7 +229,11 @@ class Held(Alive):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))
         for tensor in tree_leaves((args, out)):
-            storage = local_rows(tensor).untyped_storage() if isinstance(tensor, torch.Tensor) and tensor.layout == torch.strided else None
+            storage = (
+                local_rows(tensor).untyped_storage()
+                if isinstance(tensor, torch.Tensor) and tensor.layout == torch.strided
+                else None
+            )
             if storage is not None and storage._cdata not in self.followed:
                 self.storages[storage._cdata] = weakref.ref(storage)
         alive = {key: found for key, ref in self.storages.items() if (found := ref()) is not None}
@@ -209,7 +244,14 @@ class Held(Alive):
 
 @pytest.mark.parametrize("architecture", ["dense", "v1", "v2"])
 def test_what_is_whole_for_a_while_is_no_more_than_planned(architecture):
-    wide = ("model.hidden=64", "model.layers=4", "train.context=64", "train.batch=1", "train.recompute=true", "train.parallel=fsdp")
+    wide = (
+        "model.hidden=64",
+        "model.layers=4",
+        "train.context=64",
+        "train.batch=1",
+        "train.recompute=true",
+        "train.parallel=fsdp",
+    )
     recipe = tiny(architecture, *wide)
     ids = torch.randint(0, recipe.model.vocab, (1, 64))
     with join_world(torch.device("cpu"), recipe.train.parallel, recipe.train.offload) as (world, device):
@@ -230,4 +272,6 @@ def test_what_is_whole_for_a_while_is_no_more_than_planned(architecture):
 def test_settings_that_do_not_go_together():
     with pytest.raises(UserError, match=r"train\.offload needs train\.parallel=fsdp"):
         tiny("dense", "train.offload=true")
-    assert "train.async_save has no effect" in "".join(tiny("dense", "train.async_save=true", "train.parallel=fsdp").remarks())
+    assert "train.async_save has no effect" in "".join(
+        tiny("dense", "train.async_save=true", "train.parallel=fsdp").remarks()
+    )

@@ -1,4 +1,6 @@
-"""A model with a memory is a model: its promises hold, an empty memory changes nothing, and what was taught once comes back."""
+"""A model with a memory is a model: its promises hold, an empty memory changes nothing, and what was taught
+once comes back.
+"""
 
 import pytest
 import torch
@@ -36,9 +38,13 @@ def test_an_empty_memory_is_silent(loaded, memory):
 @pytest.mark.parametrize("start", FACTS)
 def test_a_fact_taught_once_is_recalled(loaded, full, start):
     model, tokenizer, _ = loaded
-    with_memory = "".join(generate_text(Remembering(model, full), tokenizer, start, temperature=0, max_new_tokens=12))
+    with_memory = "".join(
+        generate_text(Remembering(model, full), tokenizer, start, temperature=0, max_new_tokens=12)
+    )
     assert with_memory == FACTS[start]
-    assert FACTS[start].split(".")[0] not in "".join(generate_text(model, tokenizer, start, temperature=0, max_new_tokens=12))
+    assert FACTS[start].split(".")[0] not in "".join(
+        generate_text(model, tokenizer, start, temperature=0, max_new_tokens=12)
+    )
 
 
 def test_step_equals_forward_and_rows_do_not_meet(loaded, full):
@@ -48,14 +54,20 @@ def test_step_equals_forward_and_rows_do_not_meet(loaded, full):
     with torch.no_grad():
         alone = model(torch.tensor([long])).logits
         torch.testing.assert_close(alone.exp().sum(-1), torch.ones(1, len(long)), rtol=0, atol=1e-4)
-        torch.testing.assert_close(model(torch.tensor([long]), last=True).logits, alone[:, -1:], rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(
+            model(torch.tensor([long]), last=True).logits, alone[:, -1:], rtol=1e-4, atol=1e-4
+        )
         state = model.new_state(1)
         parts = [model(torch.tensor([long[:3]]), state=state).logits]
         parts += [model.step(torch.tensor([token]), state)[:, None] for token in long[3:]]
         torch.testing.assert_close(torch.cat(parts, 1), alone, rtol=1e-3, atol=1e-3)
-        packed = model(torch.tensor([short + long]), segments_BL=torch.tensor([[0] * len(short) + [1] * len(long)])).logits
+        packed = model(
+            torch.tensor([short + long]), segments_BL=torch.tensor([[0] * len(short) + [1] * len(long)])
+        ).logits
         torch.testing.assert_close(packed[:, len(short) :], alone, rtol=1e-3, atol=1e-3)
-    together = generate_batch(model, [prompt_ids(tokenizer, start) for start in FACTS], 12, temperature=0, stop=[tokenizer.eot])
+    together = generate_batch(
+        model, [prompt_ids(tokenizer, start) for start in FACTS], 12, temperature=0, stop=[tokenizer.eot]
+    )
     assert [tokenizer.decode(ids) for ids in together] == list(FACTS.values())
 
 
@@ -86,7 +98,11 @@ def test_a_file_holds_all_of_it(loaded, full, tmp_path):
     again = load_memory(tmp_path / "m", weights)
     ids = torch.tensor(ids_of(tokenizer, "내 고양이 이름은 콩이예요."))
     assert torch.equal(Remembering(model, again)(ids).logits, Remembering(model, full)(ids).logits)
-    assert again.store.texts == full.store.texts and again.store.last_number == 2 and [p.name for p in tmp_path.iterdir()] == ["m"]
+    assert (
+        again.store.texts == full.store.texts
+        and again.store.last_number == 2
+        and [p.name for p in tmp_path.iterdir()] == ["m"]
+    )
 
 
 def test_foreign_and_damaged_files_are_refused(loaded, full, tmp_path):

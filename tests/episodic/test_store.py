@@ -15,7 +15,9 @@ def taught(*texts: list[tuple[int, int]]) -> Store:
     """A store of texts given as (key number, token) entries."""
     store = Store(16)
     for number, entries in enumerate(texts):
-        store.write(f"text {number}", KEYS[[key for key, _ in entries]], torch.tensor([value for _, value in entries]))
+        store.write(
+            f"text {number}", KEYS[[key for key, _ in entries]], torch.tensor([value for _, value in entries])
+        )
     return store
 
 
@@ -31,15 +33,21 @@ def test_what_was_written_once_is_read():
     cosine, token = store.read(KEYS[:3], 2)
     assert token[:, 0].tolist() == [5, 6, 7]
     torch.testing.assert_close(cosine[:, 0], torch.ones(3), rtol=0, atol=1e-3)
-    assert store.read(KEYS[:1], 10)[1].shape == (1, 3)  # no more than there is
+    # no more than there is
+    assert store.read(KEYS[:1], 10)[1].shape == (1, 3)
 
 
 def test_of_equal_states_the_newest_speaks():
     store = taught([(0, 5)], [(0, 6)], [(1, 7)])
     cosine, token = store.read(KEYS[:1], 3)
-    assert dict(zip(token[0].tolist(), (cosine[0] == SILENT).tolist(), strict=True)) == {5: True, 6: False, 7: False}
+    assert dict(zip(token[0].tolist(), (cosine[0] == SILENT).tolist(), strict=True)) == {
+        5: True,
+        6: False,
+        7: False,
+    }
     store.forget(2)
-    assert store.read(KEYS[:1], 1)[1].item() == 5  # the older one is heard again
+    # the older one is heard again
+    assert store.read(KEYS[:1], 1)[1].item() == 5
 
 
 entries = st.lists(st.tuples(st.integers(0, 11), st.integers(0, 3)), min_size=1, max_size=8)
@@ -49,13 +57,15 @@ entries = st.lists(st.tuples(st.integers(0, 11), st.integers(0, 3)), min_size=1,
 @given(st.lists(entries, min_size=1, max_size=6), st.data())
 def test_texts_own_what_they_wrote_whatever_is_forgotten(texts, data):
     store = taught(*texts)
-    assert len(store) == len({entry for text in texts for entry in text})  # each once, however often it was written
+    # each once, however often it was written
+    assert len(store) == len({entry for text in texts for entry in text})
     for number in data.draw(st.lists(st.sampled_from(range(1, len(texts) + 1)), unique=True)):
         store.forget(number)
     for number in store.texts:
         assert contents(store, number) == set(texts[number - 1])
     assert len(store) == len({entry for number in store.texts for entry in texts[number - 1]})
-    assert store.write("another", KEYS[:1], torch.tensor([1])) == len(texts) + 1  # a number is never given twice
+    # a number is never given twice
+    assert store.write("another", KEYS[:1], torch.tensor([1])) == len(texts) + 1
 
 
 def test_a_number_that_is_not_there():

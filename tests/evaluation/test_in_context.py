@@ -16,17 +16,24 @@ T = Tokenizer.default()
 def test_items_are_the_same_every_time_and_can_be_solved_from_their_context_alone(task, language):
     items = ITEM_TASKS[task](language, 200)
     assert items == ITEM_TASKS[task](language, 200) and len({item.context for item in items}) == 200
-    assert set(Counter(item.answer for item in items).values()) == {50}  # guessing, or always the same place, gives a quarter
+    # guessing, or always the same place, gives a quarter
+    assert set(Counter(item.answer for item in items).values()) == {50}
     for item in items:
         assert len(set(item.options)) == 4
-        for option in item.options:  # each answer is seen before, and in the sorting tasks equally often
+        # each answer is seen before, and in the sorting tasks equally often
+        for option in item.options:
             assert item.context.count(option) >= (1 if task == "binding" else 2)
 
 
 def test_the_bound_word_is_the_answer():
     for language, sentence in (("ko", "{}의 뜻은{}이다."), ("en", "The word {} means{}.")):
         for item in ITEM_TASKS["binding"](language, 40):
-            asked = item.context.rsplit(". ", 1)[1].removeprefix("The word ").removesuffix(" means").removesuffix("의 뜻은")
+            asked = (
+                item.context.rsplit(". ", 1)[1]
+                .removeprefix("The word ")
+                .removesuffix(" means")
+                .removesuffix("의 뜻은")
+            )
             assert sentence.format(asked, item.options[item.answer]) in item.context
 
 
@@ -37,7 +44,9 @@ def test_a_word_asked_for_is_not_among_the_examples():
 
 
 class Copier(torch.nn.Module):
-    """Gives the token that came after the longest earlier occurrence of what was read last: a perfect associative memory."""
+    """Gives the token that came after the longest earlier occurrence of what was read last: a perfect
+    associative memory.
+    """
 
     def __init__(self, config):
         super().__init__()
@@ -63,5 +72,6 @@ class Copier(torch.nn.Module):
 def test_one_that_remembers_solves_binding_and_one_that_knows_nothing_guesses():
     config = tiny("dense").model
     assert measure(Copier(config), T, "binding", "en", 128, 12).value == 1
-    guess = measure(build(config).float(), T, "binding", "ko", 128, 80)  # a fresh model holds all tokens alike but for noise
+    # a fresh model holds all tokens alike but for noise
+    guess = measure(build(config).float(), T, "binding", "ko", 128, 80)
     assert guess.chance == 0.25 and guess.interval()[0] < 0.3 < 0.6 and guess.about["cut"] == 0

@@ -36,9 +36,12 @@ def even(model):
 def test_an_even_guess_costs_ln_v_a_token():
     text = "한강은 서울을 가로질러 흐른다."
     scores = evaluate_text(even(build(tiny("dense"))), T, text, "ko", context=8)
-    count = len(T.encode(text)) + 1  # and the end; the marker is given
+    # and the end; the marker is given
+    count = len(T.encode(text)) + 1
     assert scores.tokens == count and scores.bytes == len(text.encode())
-    assert scores.loss == pytest.approx(math.log(T.vocab_size)) and scores.perplexity == pytest.approx(T.vocab_size)
+    assert scores.loss == pytest.approx(math.log(T.vocab_size)) and scores.perplexity == pytest.approx(
+        T.vocab_size
+    )
     # the end of the text is no byte: it counts for the loss, not for the bits
     assert scores.bits_per_byte == pytest.approx((count - 1) * math.log2(T.vocab_size) / len(text.encode()))
 
@@ -61,7 +64,10 @@ def test_figures_equal_a_plain_computation(model, shards):
     assert scores.loss == pytest.approx(nats / tokens, rel=1e-5)
     assert scores.bits_per_byte == pytest.approx(text_nats / math.log(2) / size, rel=1e-5)
     assert scores.perplexity == pytest.approx(math.exp(scores.loss))
-    assert list(scores.by_language) == ["ko", "en"] and sum(s.tokens for s in scores.by_language.values()) == tokens
+    assert (
+        list(scores.by_language) == ["ko", "en"]
+        and sum(s.tokens for s in scores.by_language.values()) == tokens
+    )
     assert scores.nats == pytest.approx(sum(s.nats for s in scores.by_language.values()))
 
 
@@ -118,5 +124,14 @@ def test_too_little_data_is_said(model, shards):
 
 
 def test_figures_of_nothing_are_none_and_json_has_no_infinity():
-    assert Score().as_dict() == {"tokens": 0, "bytes": 0, "loss": None, "perplexity": None, "bits_per_byte": None}
-    assert Score(1, 0, 800.0, 0.0).as_dict()["perplexity"] is None and Score(1, 0, 800.0, 0.0).perplexity == math.inf
+    assert Score().as_dict() == {
+        "tokens": 0,
+        "bytes": 0,
+        "loss": None,
+        "perplexity": None,
+        "bits_per_byte": None,
+    }
+    assert (
+        Score(1, 0, 800.0, 0.0).as_dict()["perplexity"] is None
+        and Score(1, 0, 800.0, 0.0).perplexity == math.inf
+    )

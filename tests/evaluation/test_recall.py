@@ -20,19 +20,25 @@ def test_every_query_has_its_value(pairs, more, vocab, seed):
     for row, target in zip(ids.tolist(), targets.tolist(), strict=True):
         bound = dict(zip(row[0 : 2 * pairs : 2], row[1 : 2 * pairs : 2], strict=True))
         asked = [(key, value) for key, value in zip(row, target, strict=True) if value != -100]
-        assert len(bound) == pairs and sorted(asked) == sorted(bound.items())  # each key once, with its own value
+        # each key once, with its own value
+        assert len(bound) == pairs and sorted(asked) == sorted(bound.items())
         rest = [token for place, token in enumerate(row) if place >= 2 * pairs and target[place] == -100]
-        assert all(token >= 2 * third for token in rest)  # nothing between the queries is a key or a value
+        # nothing between the queries is a key or a value
+        assert all(token >= 2 * third for token in rest)
         assert all(third <= value < 2 * third for value in bound.values())
 
 
 def test_another_step_or_seed_is_another_batch():
     batches = [recall_batch(seed, step, 2, 64, 8, 60)[0] for seed, step in ((0, 0), (0, 1), (1, 0))]
-    assert not any(torch.equal(a, b) for a, b in ((batches[0], batches[1]), (batches[0], batches[2]), (batches[1], batches[2])))
+    assert not any(
+        torch.equal(a, b)
+        for a, b in ((batches[0], batches[1]), (batches[0], batches[2]), (batches[1], batches[2]))
+    )
 
 
 @pytest.mark.parametrize(
-    ("length", "pairs", "vocab", "message"), [(15, 4, 60, "at least 16"), (64, 8, 21, "a third"), (64, 0, 60, "0 pairs")]
+    ("length", "pairs", "vocab", "message"),
+    [(15, 4, 60, "at least 16"), (64, 8, 21, "a third"), (64, 0, 60, "0 pairs")],
 )
 def test_what_does_not_fit_is_refused(length, pairs, vocab, message):
     with pytest.raises(UserError, match=message):
@@ -45,7 +51,9 @@ def test_accuracy_of_a_fresh_model_is_chance():
 
 def test_recall_is_counted_row_by_row_and_among_the_bound_values():
     class Knows(torch.nn.Module):
-        """Knows the values of the even keys; of the odd ones only that the answer is a value bound in the row."""
+        """Knows the values of the even keys; of the odd ones only that the answer is a value bound in the
+        row.
+        """
 
         config, device = SMALL["v2"], torch.device("cpu")
 
@@ -62,6 +70,11 @@ def test_recall_is_counted_row_by_row_and_among_the_bound_values():
             return Output(logits=logits[at_BL])
 
     exact, bound = recall_figures(Knows(), 40, 8, rows=4, batches=2)
-    keys = [key for step in range(2) for row in recall_batch(10**6, step, 4, 40, 8, 97)[0].tolist() for key in row[0:16:2]]
+    keys = [
+        key
+        for step in range(2)
+        for row in recall_batch(10**6, step, 4, 40, 8, 97)[0].tolist()
+        for key in row[0:16:2]
+    ]
     assert exact.value == sum(key % 2 == 0 for key in keys) / 64 and bound.value == 1
     assert len(exact.amount) == 8 and bound.chance == 1 / 8

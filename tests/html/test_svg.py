@@ -24,7 +24,10 @@ def test_plots_escape_and_stand_with_nothing() -> None:
         standalone(lines({"a": [(1, 2)]}, "one point")),
     ):
         ElementTree.fromstring(svg)
-    widths = [float(width) for width in re.findall(r'width="([\d.]+)" height="16"', bars([("a", 1, "1"), ("b", 4, "4")], "t"))]
+    widths = [
+        float(width)
+        for width in re.findall(r'width="([\d.]+)" height="16"', bars([("a", 1, "1"), ("b", 4, "4")], "t"))
+    ]
     assert widths[1] == 4 * widths[0]
 
 
@@ -42,8 +45,13 @@ def test_a_line_goes_where_its_numbers_say() -> None:
     svg = lines({"a": [(1, 10), (10, 100), (100, 1000)]}, "t", log_x=True, log_y=True)
     (path,) = re.findall(r'polyline points="([^"]*)"', svg)
     (x_0, y_0), (x_1, y_1), (x_2, y_2) = (map(float, point.split(",")) for point in path.split())
-    assert x_1 - x_0 == pytest.approx(x_2 - x_1, abs=0.2) and y_0 - y_1 == pytest.approx(y_1 - y_2, abs=0.2) and y_2 < y_0
-    assert ">1k<" in svg and ">100<" in svg  # ticks
+    assert (
+        x_1 - x_0 == pytest.approx(x_2 - x_1, abs=0.2)
+        and y_0 - y_1 == pytest.approx(y_1 - y_2, abs=0.2)
+        and y_2 < y_0
+    )
+    # ticks
+    assert ">1k<" in svg and ">100<" in svg
 
 
 def test_long_lines_are_thinned_to_their_means() -> None:
@@ -64,7 +72,11 @@ def test_many_names_take_more_rows() -> None:
 
 
 def test_a_plot_in_a_file_of_its_own_says_what_it_is() -> None:
-    for svg in (bars([("a", 1, "1")], "who & what"), histogram([1, 2], ["0", "1"], "who & what"), lines({"a": [(0, 1)]}, "who & what")):
+    for svg in (
+        bars([("a", 1, "1")], "who & what"),
+        histogram([1, 2], ["0", "1"], "who & what"),
+        lines({"a": [(0, 1)]}, "who & what"),
+    ):
         alone = standalone(svg)
         ElementTree.fromstring(alone)
         assert alone.count('class="title"') == 1 and ">who &amp; what</text>" in alone
@@ -76,4 +88,6 @@ def test_whole_numbers_have_no_ticks_between_them() -> None:
 
 
 def test_few_columns_of_a_histogram_carry_their_numbers() -> None:
-    assert ">1,234</text>" in histogram([0, 1234], ["0", "1"], "t") and "</text>" not in histogram([1] * 40, [""] * 40, "t")
+    assert ">1,234</text>" in histogram([0, 1234], ["0", "1"], "t") and "</text>" not in histogram(
+        [1] * 40, [""] * 40, "t"
+    )

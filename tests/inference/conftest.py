@@ -14,4 +14,12 @@ def saved(request, tmp_path_factory):
     recipe = tiny(request.param)
     model = awake(recipe.model).float()
     folder = tmp_path_factory.mktemp("runs") / recipe.name / "checkpoints" / "step-0000007"
-    return checkpoint.save(folder, model=model, tokenizer=Tokenizer.default(), recipe=recipe, step=7, tokens=70, extra={"best": None})
+    return checkpoint.save(
+        folder,
+        model=model,
+        tokenizer=Tokenizer.default(),
+        recipe=recipe,
+        step=7,
+        tokens=70,
+        extra={"best": None},
+    )

@@ -10,7 +10,9 @@ from braingpt.tokenizer import Tokenizer
 
 
 class Scripted(nn.Module):
-    """After the n-th token chosen it prefers script[n]; past the script's end it prefers the end of the document."""
+    """After the n-th token chosen it prefers script[n]; past the script's end it prefers the end of the
+    document.
+    """
 
     def __init__(self, script: list[int], tokenizer: Tokenizer | None = None) -> None:
         super().__init__()
@@ -25,7 +27,9 @@ class Scripted(nn.Module):
     def new_state(self, batch: int = 1) -> list[int]:
         return []
 
-    def forward(self, ids_BL, targets_BL=None, state=None, segments_BL=None, reduction="mean", last=False) -> Output:
+    def forward(
+        self, ids_BL, targets_BL=None, state=None, segments_BL=None, reduction="mean", last=False
+    ) -> Output:
         self.read += ids_BL[0].tolist()
         return Output(logits=self._next()[:, None].expand(1, 1 if last else ids_BL.shape[1], -1), state=state)
 

@@ -25,10 +25,21 @@ def test_every_token_is_read_once_in_order():
     talk = Conversation(model, T, language="en", max_new_tokens=limit, temperature=0)
     answers = []
     for question in ("How?", "왜?", "Then?", "End"):
-        model.chosen = model.chosen if not answers or len(answers) > 1 else limit  # the limit leaves the last token unread
+        # the limit leaves the last token unread
+        model.chosen = model.chosen if not answers or len(answers) > 1 else limit
         answers.append("".join(talk.say(question)))
     assert answers == [T.decode(first[:limit]), " 그래", " yes", " yes"]
-    transcript = [T.markers["en"], *turn("How?"), *first[:limit], *turn("왜?"), *second, *turn("Then?"), *third, *turn("End"), *third]
+    transcript = [
+        T.markers["en"],
+        *turn("How?"),
+        *first[:limit],
+        *turn("왜?"),
+        *second,
+        *turn("Then?"),
+        *third,
+        *turn("End"),
+        *third,
+    ]
     assert model.read == transcript
     assert talk.tokens_read == len(transcript)
 
@@ -38,13 +49,19 @@ def test_the_first_turn_names_the_language():
     list(Conversation(model, T).say("안녕하세요, 반갑습니다"))
     assert model.read[0] == T.markers["ko"]
     model = Scripted([T.eot])
-    list(Conversation(model, T).say("123"))  # no language to tell by: no marker
+    # no language to tell by: no marker
+    list(Conversation(model, T).say("123"))
     assert model.read == turn("123")
 
 
 def test_the_state_kept_equals_reading_the_whole_talk():
     config = V2Config(
-        layers=2, hidden=32, heads=4, mamba={"state": 8, "head": 8}, columns={"count": 4, "width": 8}, attention={"layers": [1]}
+        layers=2,
+        hidden=32,
+        heads=4,
+        mamba={"state": 8, "head": 8},
+        columns={"count": 4, "width": 8},
+        attention={"layers": [1]},
     )
     model = awake(config)
     talk = Conversation(model, T, language="ko", max_new_tokens=6, temperature=0)
@@ -52,7 +69,9 @@ def test_the_state_kept_equals_reading_the_whole_talk():
     transcript = [T.markers["ko"]]
     for question in ("하나", "둘", "셋"):
         transcript += turn(question)
-        answer = generate(model, transcript, 6, temperature=0, stop=stop, banned=[i for i in unwritable(T) if i not in stop])
+        answer = generate(
+            model, transcript, 6, temperature=0, stop=stop, banned=[i for i in unwritable(T) if i not in stop]
+        )
         assert "".join(talk.say(question)) == T.decode(answer)
         transcript += answer
 

@@ -20,16 +20,20 @@ def logits(model, ids, steps):
     return torch.cat(found), decoder.state
 
 
-@pytest.mark.parametrize("name, int8", [("v2", False), ("v1", False), ("v2", True), ("v2-depth", False), ("v2-memory", False)])
+@pytest.mark.parametrize(
+    "name, int8", [("v2", False), ("v1", False), ("v2", True), ("v2-depth", False), ("v2-memory", False)]
+)
 def test_compiled_steps_equal_the_others(name, int8, monkeypatch):
     """What is handed to the compiler; `aot_eager` runs it as it stands, which spares a minute of C++ a model.
 
-    V2 holds all kinds of work: recurrent and growing states, a choice that depends on the data, columns; V1 its own attention and weights.
+    V2 holds all kinds of work: recurrent and growing states, a choice that depends on the data, columns; V1
+    its own attention and weights.
     """
     model = awake(SMALL[name]).float()
     if int8:
         model.to_int8()
-        monkeypatch.setenv("BRAINGPT_KERNELS", "int8_linear=torch")  # the packed product rounds to bfloat16, the compiled one does not
+        # the packed product rounds to bfloat16, the compiled one does not
+        monkeypatch.setenv("BRAINGPT_KERNELS", "int8_linear=torch")
     before = torch._dynamo.utils.counters["stats"]["unique_graphs"]
     ids = torch.randint(97, (26,), generator=torch.Generator().manual_seed(0)).tolist()
     plain, _ = logits(model, ids[:10], ids[10:])
@@ -37,7 +41,8 @@ def test_compiled_steps_equal_the_others(name, int8, monkeypatch):
     compiled, state = logits(model, ids[:10], ids[10:])
     torch.testing.assert_close(compiled, plain, atol=1e-5, rtol=1e-4)
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > before
-    if name == "v2":  # both of attention's pieces had work: it chose some of the tokens
+    # both of attention's pieces had work: it chose some of the tokens
+    if name == "v2":
         with torch.inference_mode():
             read = model.new_state()
             model(torch.tensor([ids[:10]]), state=read)

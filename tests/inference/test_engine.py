@@ -26,7 +26,10 @@ def test_greedy_equals_reading_everything_anew(architecture):
 
 
 @settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(prompts=st.lists(st.lists(st.integers(0, 96), min_size=1, max_size=24), min_size=2, max_size=4), seed=st.integers(0, 1000))
+@given(
+    prompts=st.lists(st.lists(st.integers(0, 96), min_size=1, max_size=24), min_size=2, max_size=4),
+    seed=st.integers(0, 1000),
+)
 def test_a_batch_writes_what_each_row_writes_alone(architecture, prompts, seed):
     model = MODELS[architecture]
     alone = [generate(model, ids, 6, seed=seed + row, top_p=0.9) for row, ids in enumerate(prompts)]
@@ -36,9 +39,12 @@ def test_a_batch_writes_what_each_row_writes_alone(architecture, prompts, seed):
 def test_the_prefix_is_read_once(architecture, monkeypatch):
     model, read = MODELS[architecture], []
     forward = model.forward
-    monkeypatch.setattr(model, "forward", lambda ids, *a, **k: read.append(ids.shape[1]) or forward(ids, *a, **k))
+    monkeypatch.setattr(
+        model, "forward", lambda ids, *a, **k: read.append(ids.shape[1]) or forward(ids, *a, **k)
+    )
     assert len(generate(model, range(30), 8, seed=0)) == 8
-    assert read == [30] + [1] * 7  # the last token is never read: nothing comes after it
+    # the last token is never read: nothing comes after it
+    assert read == [30] + [1] * 7
 
 
 def test_stop_ends_before_its_token_and_rows_end_alone(architecture):

@@ -23,11 +23,14 @@ def test_draws_follow_the_distribution_of_the_temperature():
 
 
 def test_top_k_and_top_p_cut_and_renormalise():
-    p = LOGITS[0].softmax(0)  # .09 .64 .23 .01 .05
+    # .09 .64 .23 .01 .05
+    p = LOGITS[0].softmax(0)
     two = torch.where(p >= p[2], p, 0)
     assert torch.allclose(shares(Sampling(top_k=2, seed=2)), two / two.sum(), atol=0.03)
-    assert torch.allclose(shares(Sampling(top_p=0.7, seed=3)), two / two.sum(), atol=0.03)  # .64 alone is short of .7
-    assert shares(Sampling(top_p=0.6, seed=4), 50)[1] == 1  # the likeliest alone holds .6
+    # .64 alone is short of .7
+    assert torch.allclose(shares(Sampling(top_p=0.7, seed=3)), two / two.sum(), atol=0.03)
+    # the likeliest alone holds .6
+    assert shares(Sampling(top_p=0.6, seed=4), 50)[1] == 1
     assert shares(Sampling(top_k=1, seed=5), 50)[1] == 1
     assert torch.allclose(shares(Sampling(top_p=1.0, top_k=99, seed=6)), p, atol=0.03)
 
@@ -44,7 +47,12 @@ def test_extreme_temperatures_stay_numbers():
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.floats(-30, 30), min_size=2, max_size=40), st.integers(1, 45), st.floats(0.01, 1), st.integers(0, 2**40))
+@given(
+    st.lists(st.floats(-30, 30), min_size=2, max_size=40),
+    st.integers(1, 45),
+    st.floats(0.01, 1),
+    st.integers(0, 2**40),
+)
 def test_every_draw_is_among_the_allowed(values, k, p, seed):
     logits = torch.tensor([values])
     token = Sampler(Sampling(1.0, k, p, seed))(logits).item()
@@ -63,8 +71,11 @@ def test_rows_draw_alone_and_leave_the_global_state_alone():
     alone = [Sampler(Sampling(seed=7 + row))(logits[row : row + 1]).item() for row in range(3)]
     assert together[0].tolist() == alone
     assert torch.equal(torch.get_rng_state(), before)
-    fresh = {tuple(Sampler(Sampling())(logits[:1].expand(1, -1) * 0).item() for _ in range(4)) for _ in range(3)}
-    assert len(fresh) > 1  # no seed: another one every time
+    fresh = {
+        tuple(Sampler(Sampling())(logits[:1].expand(1, -1) * 0).item() for _ in range(4)) for _ in range(3)
+    }
+    # no seed: another one every time
+    assert len(fresh) > 1
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,8 @@ def test_characters_come_whole_and_the_document_end_ends_the_text():
 
 
 def test_a_character_cut_by_the_limit_is_marked():
-    script = TOKENIZER.encode("뷁")  # rare: several byte tokens
+    # rare: several byte tokens
+    script = TOKENIZER.encode("뷁")
     assert len(script) > 1
     written = generate_text(Scripted(script), TOKENIZER, max_new_tokens=len(script) - 1)
     assert "".join(written) == "�" and written.finish == "length"
@@ -50,7 +51,11 @@ def test_special_tokens_are_never_written():
 
 
 def test_a_real_model_writes_the_same_text_with_the_same_seed():
-    model = awake(V2Config(layers=1, hidden=32, heads=4, mamba={"state": 8, "head": 8}, columns={"count": 4, "width": 8})).float()
+    model = awake(
+        V2Config(
+            layers=1, hidden=32, heads=4, mamba={"state": 8, "head": 8}, columns={"count": 4, "width": 8}
+        )
+    ).float()
     written = [generate_text(model, TOKENIZER, "Hello", max_new_tokens=20, seed=seed) for seed in (1, 1, 2)]
     texts = ["".join(w) for w in written]
     assert texts[0] == texts[1] != texts[2]

@@ -1,4 +1,6 @@
-"""The layers' own counters against counts taken from outside: hooks on what goes in and out, torch's counter of operations, closed forms."""
+"""The layers' own counters against counts taken from outside: hooks on what goes in and out, torch's counter
+of operations, closed forms.
+"""
 
 from collections import defaultdict
 
@@ -13,7 +15,9 @@ from braingpt.model.memory.delta_rule import DeltaMemory
 from braingpt.model.mixers.dendritic_attention import DendriticAttention
 from tests.conftest import SMALL, awake
 
-WINDOWS = [torch.randint(97, shape, generator=torch.Generator().manual_seed(1)) for shape in ((3, 40), (1, 23))]
+WINDOWS = [
+    torch.randint(97, shape, generator=torch.Generator().manual_seed(1)) for shape in ((3, 40), (1, 23))
+]
 
 
 class Outside:
@@ -43,14 +47,18 @@ class Outside:
 
             self._hook(module.competition, fired)
         elif isinstance(module, DendriticAttention):
-            self._hook(module.gate, lambda args, out: add("dendrites_open", (out.sigmoid() > module.config.gate_threshold).sum()))
+            self._hook(
+                module.gate,
+                lambda args, out: add("dendrites_open", (out.sigmoid() > module.config.gate_threshold).sum()),
+            )
         elif isinstance(module, DeltaMemory):
             heads = module.config.heads
 
             def bound(args, out):
                 beta = out[..., -2 * heads : -heads]
                 add("memory_reads", beta.numel())
-                add("memory_writes", (beta > 0).sum())  # its sigmoid is above a half
+                # its sigmoid is above a half
+                add("memory_writes", (beta > 0).sum())
 
             self._hook(module.into, bound)
 
@@ -69,7 +77,9 @@ def test_counters_agree_to_the_unit_with_what_hooks_see(small):
             assert at != layer or getattr(record, name) == amount, (layer, name)
         if record.column_load is not None:
             won = found.winners[layer][found.arrived[layer]]
-            assert torch.equal(record.column_load, torch.bincount(won.flatten(), minlength=found.columns[layer]))
+            assert torch.equal(
+                record.column_load, torch.bincount(won.flatten(), minlength=found.columns[layer])
+            )
     assert outside.sums
 
 
@@ -84,7 +94,9 @@ def test_counters_agree_to_the_unit_while_a_text_is_written(small):
                 small.step(ids[:, place], state)
     for layer, record in enumerate(records):
         assert record.tokens == 42 and record.keys_kept <= record.keys_possible
-        assert all(getattr(record, name) == amount for (at, name), amount in outside.sums.items() if at == layer)
+        assert all(
+            getattr(record, name) == amount for (at, name), amount in outside.sums.items() if at == layer
+        )
 
 
 def test_keys_are_the_pairs_that_the_rule_allows(small):
@@ -112,7 +124,8 @@ def test_work_of_columns_is_the_closed_form_and_what_torch_counts(small):
     with small.recording() as again:
         for module in [*small.exits, *(module for block in small.blocks for module in block.mixer.modules())]:
             if hasattr(module, "record"):
-                module.record = None  # what is left is the MLP's
+                # what is left is the MLP's
+                module.record = None
         trace(small, [ids])
     for layer, (record, block) in enumerate(zip(again, small.blocks, strict=True)):
         theirs = sum(counted[f"LanguageModel.blocks.{layer}.mlp"].values())

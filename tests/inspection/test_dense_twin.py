@@ -28,11 +28,19 @@ IDS = torch.randint(512, (48,), generator=torch.Generator().manual_seed(0)).toli
 
 
 class Impostor(nn.Module):
-    """Computes all columns, multiplies by a mask, and counts the winners only: what earlier work called sparse."""
+    """Computes all columns, multiplies by a mask, and counts the winners only: what earlier work called
+    sparse.
+    """
 
     def __init__(self, real: SparseColumns) -> None:
         super().__init__()
-        self.real, self.columns, self.competition, self.shared, self.weight = real, real.columns, real.competition, real.shared, real.weight
+        self.real, self.columns, self.competition, self.shared, self.weight = (
+            real,
+            real.columns,
+            real.competition,
+            real.shared,
+            real.weight,
+        )
         self.record = None
         self.up = nn.Parameter(real.weight.detach()[:, 0].flatten(0, 1).contiguous())
         self.down = nn.Parameter(real.weight.detach()[:, 1].flatten(0, 1).contiguous())
@@ -71,7 +79,8 @@ def test_the_masked_dense_impostor_is_exposed_and_the_honest_layer_is_not(honest
     block = honest.blocks[0]
     block.mlp = Impostor(block.mlp)
     try:
-        with torch.no_grad():  # the same function, and the same claims
+        # the same function, and the same claims
+        with torch.no_grad():
             claims = inspect_ids(honest, IDS)
             fake = columns_of(honest)
     finally:
@@ -106,29 +115,44 @@ def test_where_kernels_run_the_bytes_are_those_of_the_winners(honest, monkeypatc
     hook.remove()
     least = won[1] * held(honest.blocks[0].mlp.weight[0]) + 2 * held(honest.blocks[0].mlp.shared.up.weight)
     assert won[0] == won[1] < 100 and least < kernels.parts[0, "mlp"]
-    for part in ("mlp", "mixer"):  # kernels write less between their products, and read the same weights
+    # kernels write less between their products, and read the same weights
+    for part in ("mlp", "mixer"):
         assert 0.7 < kernels.parts[0, part] / plain.parts[0, part] <= 1
 
 
 def test_where_kernels_of_others_run_no_bytes_are_told(honest, monkeypatch):
     monkeypatch.setattr("braingpt.inspection.dense_twin.UNSEEN", ("chunked",))
     found = achieved(honest, IDS, 48, rounds=1)
-    assert all(one.reading_bytes is None and one.writing_bytes is None and one.reading_time > 0 for one in found)
+    assert all(
+        one.reading_bytes is None and one.writing_bytes is None and one.reading_time > 0 for one in found
+    )
 
 
 def test_impostor_and_honest_layer_compute_the_same(honest):
     x = torch.randn(2, 5, 192)
     with torch.no_grad():
-        torch.testing.assert_close(Impostor(honest.blocks[0].mlp)(x, None), honest.blocks[0].mlp(x, None), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(
+            Impostor(honest.blocks[0].mlp)(x, None), honest.blocks[0].mlp(x, None), rtol=1e-4, atol=1e-4
+        )
 
 
 def test_a_dense_model_is_its_own_twin():
     model = build(SMALL["dense-grouped"]).eval()
     assert dense_twin(model).config == model.config
     found = achieved(model, [token % 97 for token in IDS], 32, rounds=1)
-    assert [(one.layer, one.part) for one in found] == [(0, "mixer"), (0, "mlp"), (1, "mixer"), (1, "mlp"), (None, "model")]
+    assert [(one.layer, one.part) for one in found] == [
+        (0, "mixer"),
+        (0, "mlp"),
+        (1, "mixer"),
+        (1, "mlp"),
+        (None, "model"),
+    ]
     for one in found:
-        assert one.promised == one.counted == one.reading_bytes == one.writing_bytes == 1 and one.reading_time > 0 and one.writing_time > 0
+        assert (
+            one.promised == one.counted == one.reading_bytes == one.writing_bytes == 1
+            and one.reading_time > 0
+            and one.writing_time > 0
+        )
 
 
 def test_layers_that_no_token_reaches_take_nothing():
@@ -137,7 +161,10 @@ def test_layers_that_no_token_reaches_take_nothing():
         for exit_ in model.exits:
             exit_.selector.levels.fill_(float("inf"))
     last = achieved(model, [token % 97 for token in IDS], 32, rounds=1)[-3:-1]
-    assert all(one.counted == one.reading_time == one.reading_bytes == one.writing_time == 0 < one.promised for one in last)
+    assert all(
+        one.counted == one.reading_time == one.reading_bytes == one.writing_time == 0 < one.promised
+        for one in last
+    )
 
 
 def test_moved_counts_what_is_read_and_written():

@@ -18,7 +18,9 @@ def test_a_dense_model_leaves_out_nothing():
     report = inspect_ids(model, IDS, context=20)
     assert [layer.mixer for layer in report.layers] == ["attention"] * 2
     for row in [*report.layers, report.total]:
-        assert row.tokens == 83 and row.attended == row.keys_kept == row.computed == 1 and row.weights_zero == 0
+        assert (
+            row.tokens == 83 and row.attended == row.keys_kept == row.computed == 1 and row.weights_zero == 0
+        )
         assert row.columns_active is row.columns_dead is row.dendrites_open is None
 
 
@@ -27,7 +29,9 @@ def test_neurons_are_counted_on_what_the_layer_computes():
     fired = []
     for module in model.modules():
         if isinstance(module, MLP):
-            module.up.register_forward_hook(lambda _m, _i, out: fired.append((out > 0).double().mean().item()))
+            module.up.register_forward_hook(
+                lambda _m, _i, out: fired.append((out > 0).double().mean().item())
+            )
     report = inspect_ids(model, IDS[:40], context=40)
     assert [layer.neurons_fired for layer in report.layers] == pytest.approx(fired)
     assert report.total.neurons_fired == pytest.approx(sum(fired) / 2)
@@ -37,7 +41,8 @@ def test_v1_is_sparse_in_keys_and_columns_and_leaves_out_the_values_of_dropped_k
     model = awake(SMALL["v1"])
     report = inspect_ids(model, IDS, context=83)
     config = SMALL["v1"]
-    keep = [max(min(query, 4), math.ceil(0.05 * query - 1e-6)) for query in range(1, 84)]  # the rule of the recipe, counted by hand
+    # the rule of the recipe, counted by hand
+    keep = [max(min(query, 4), math.ceil(0.05 * query - 1e-6)) for query in range(1, 84)]
     for layer in report.layers:
         assert layer.keys_kept == pytest.approx(sum(keep) / (83 * 84 / 2))
         assert layer.columns_active == config.columns.active / config.columns.count
@@ -62,13 +67,16 @@ def test_v2_counts_chosen_tokens_and_winning_columns():
         model.eval()(torch.tensor([IDS]))
     report = inspect_ids(model, IDS, context=83)
     for layer, record in zip(report.layers, records, strict=True):
-        assert layer.columns_active == pytest.approx(3 / 9) and layer.columns_dead == int((record.column_load == 0).sum())
+        assert layer.columns_active == pytest.approx(3 / 9) and layer.columns_dead == int(
+            (record.column_load == 0).sum()
+        )
         assert record.column_load.sum() == 83 * 2 and 0 < layer.load_entropy <= 1
         assert layer.computed < 1
     attended = records[1].attended
     assert report.layers[1].attended == report.total.attended == attended / 83 < 1
     assert report.layers[1].keys_kept == pytest.approx(attended * (attended + 1) / (83 * 84))
-    assert report.layers[0].attended is report.layers[0].keys_kept is None  # a Mamba mixer has no keys to drop
+    # a Mamba mixer has no keys to drop
+    assert report.layers[0].attended is report.layers[0].keys_kept is None
 
 
 @pytest.mark.parametrize("recipe", ["nano-v2", "nano-v1"])
@@ -83,13 +91,19 @@ def test_with_sparsity_switched_off_none_is_reported(recipe):
             "model.two_four=false",
         ],
     }
-    report = inspect_ids(awake(load_recipe(recipe, off[recipe]).model).float(), torch.randint(16_000, (60,)).tolist(), context=30)
+    report = inspect_ids(
+        awake(load_recipe(recipe, off[recipe]).model).float(),
+        torch.randint(16_000, (60,)).tolist(),
+        context=30,
+    )
     total = report.total
     assert total.attended == total.keys_kept == total.columns_active == 1
-    assert 1 <= total.computed < 1.05  # the packed attention multiplies its whole square, a dense causal one counts half of it
+    # the packed attention multiplies its whole square, a dense causal one counts half of it
+    assert 1 <= total.computed < 1.05
     assert total.columns_dead == 0 and total.load_entropy == pytest.approx(1) and total.weights_zero == 0
     assert total.dendrites_open in (None, 1)
-    assert 0.3 < total.neurons_fired < 0.7  # a ReLU is half silent, whatever else is switched off
+    # a ReLU is half silent, whatever else is switched off
+    assert 0.3 < total.neurons_fired < 0.7
 
 
 def test_windows_hold_every_token_once_and_leave_no_trace():
@@ -102,7 +116,10 @@ def test_windows_hold_every_token_once_and_leave_no_trace():
 
 
 def test_text_is_read_and_an_empty_one_refused():
-    model, tokenizer = awake(load_recipe("nano-dense", ["model.hidden=32"]).model).float(), Tokenizer.default()
+    model, tokenizer = (
+        awake(load_recipe("nano-dense", ["model.hidden=32"]).model).float(),
+        Tokenizer.default(),
+    )
     assert inspect(model, tokenizer, SAMPLE).tokens == len(tokenizer.encode(SAMPLE, language="auto"))
     with pytest.raises(UserError, match="empty"):
         inspect(model, tokenizer, " \n")

@@ -26,7 +26,14 @@ def definition(x, weight, winner, share):
     return torch.einsum("naw,na,nawd->nd", act, share, down)
 
 
-shapes = st.tuples(st.integers(1, 40), st.integers(4, 40), st.integers(1, 3), st.integers(1, 9), st.integers(1, 9), st.integers(3, 4))
+shapes = st.tuples(
+    st.integers(1, 40),
+    st.integers(4, 40),
+    st.integers(1, 3),
+    st.integers(1, 9),
+    st.integers(1, 9),
+    st.integers(3, 4),
+)
 
 
 @settings(max_examples=30, deadline=None)
@@ -63,8 +70,12 @@ def test_the_reference_on_demand(monkeypatch):
 
 
 def test_grouped_products_agree_with_the_loop():
-    """torch's grouped product is the path of GPUs without Triton; its CPU form shows that offsets and layouts are what it expects."""
-    x, weight, winner, _ = (t.bfloat16() if t.is_floating_point() else t for t in problem(60, 7, 2, 16, 32, used=5))
+    """torch's grouped product is the path of GPUs without Triton; its CPU form shows that offsets and layouts
+    are what it expects.
+    """
+    x, weight, winner, _ = (
+        t.bfloat16() if t.is_floating_point() else t for t in problem(60, 7, 2, 16, 32, used=5)
+    )
     pairs = kernel.Pairs.of(winner, 7)
     loop, grouped = kernel._PerColumn(pairs.start), kernel._GroupedMM(pairs.start)
     rows, neurons = x.detach()[pairs.token], normal(5, 120, 16).bfloat16()
@@ -82,12 +93,18 @@ def test_grouped_products_agree_with_the_loop():
 def test_torch_compile_accepts_the_operator():
     x, weight, winner, share = problem(40, 6, 2, 4, 6)
     compiled = torch.compile(lambda *inputs: kernel.columns(*inputs)[0], backend="aot_eager", fullgraph=True)
-    same_gradients(compiled(x, weight, winner, share), kernel.columns(x, weight, winner, share)[0], (x, weight, share))
+    same_gradients(
+        compiled(x, weight, winner, share), kernel.columns(x, weight, winner, share)[0], (x, weight, share)
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_the_operator_keeps_torchs_rules(dtype):
-    x, weight, winner, share = (t.detach().to(dtype) if t.is_floating_point() else t for t in problem(40, 6, 2, 4, 6))
+    x, weight, winner, share = (
+        t.detach().to(dtype) if t.is_floating_point() else t for t in problem(40, 6, 2, 4, 6)
+    )
     pairs = kernel.Pairs.of(winner, 6)
     arguments = (x.requires_grad_(), weight.requires_grad_(), share.requires_grad_(), *pairs)
-    torch.library.opcheck(torch.ops.braingpt.columns, arguments, test_utils=("test_schema", "test_faketensor"))
+    torch.library.opcheck(
+        torch.ops.braingpt.columns, arguments, test_utils=("test_schema", "test_faketensor")
+    )

@@ -1,4 +1,6 @@
-"""The Triton kernels of the columns against the definition in float64, by value and gradient; on a GPU, else in Triton's interpreter."""
+"""The Triton kernels of the columns against the definition in float64, by value and gradient; on a GPU, else
+in Triton's interpreter.
+"""
 
 import pytest
 import torch
@@ -9,10 +11,13 @@ from tests.kernels.test_columns import definition, problem
 GPU = torch.cuda.is_available()
 columns_triton = pytest.importorskip("braingpt.kernels.columns.triton_kernels")
 
-CASES = [  # tokens, columns, winners, width, hidden, columns that win
+# tokens, columns, winners, width, hidden, columns that win
+CASES = [
     (1, 5, 1, 64, 64, 5),
-    (7, 40, 2, 64, 48, 33),  # hidden less than a block, columns without rows
-    (90, 3, 2, 64, 70, 2),  # more than a tile of rows a column, hidden no multiple of the block
+    # hidden less than a block, columns without rows
+    (7, 40, 2, 64, 48, 33),
+    # more than a tile of rows a column, hidden no multiple of the block
+    (90, 3, 2, 64, 70, 2),
     (33, 6, 3, 128, 130, 6),
     (20, 4, 1, 16, 32, 4),
 ]
@@ -34,10 +39,14 @@ def test_columns_with_many_rows(columns, width):
     exact = [t.detach().double().requires_grad_() for t in (x, weight, share)]
     dense = torch.zeros(4096, columns, dtype=torch.float64, device="cuda").scatter(1, winner, exact[2])
     up, down = exact[1].unbind(1)
-    expected = sum(dense[:, e, None] * (torch.relu(exact[0] @ up[e].T).square() @ down[e]) for e in range(columns))
+    expected = sum(
+        dense[:, e, None] * (torch.relu(exact[0] @ up[e].T).square() @ down[e]) for e in range(columns)
+    )
     upstream = torch.randn(expected.shape, generator=torch.Generator().manual_seed(9)).bfloat16().cuda()
     grads = torch.autograd.grad(y, (x, weight, share), upstream)
-    for got, want in zip((y, *grads), (expected, *torch.autograd.grad(expected, exact, upstream.double())), strict=True):
+    for got, want in zip(
+        (y, *grads), (expected, *torch.autograd.grad(expected, exact, upstream.double())), strict=True
+    ):
         assert (got.double() - want).abs().max() <= TOLERANCE[torch.bfloat16] * want.abs().max()
 
 
@@ -77,7 +86,9 @@ def test_sums_of_gathered_rows(lengths, weighted, dtype):
     index = torch.randint(0, 23, (pairs,), generator=draw).to(device)
     weight = torch.randn(pairs, generator=draw).to(device, dtype)
     start = torch.tensor([0, *lengths]).cumsum(0).to(device)
-    got = columns_triton.segment_sum(source, index, None if even else start, lengths[0] if even else 0, weight if weighted else None)
+    got = columns_triton.segment_sum(
+        source, index, None if even else start, lengths[0] if even else 0, weight if weighted else None
+    )
     rows = source.double()[index] * (weight.double()[:, None] if weighted else 1)
     want = torch.stack([part.sum(0) for part in rows.split(lengths)])
     assert got.dtype == dtype and (got.double() - want).abs().max() <= TOLERANCE[dtype] * want.abs().max()
@@ -86,7 +97,8 @@ def test_sums_of_gathered_rows(lengths, weighted, dtype):
 def test_every_run_gives_the_same_bits():
     device = "cuda" if GPU else "cpu"
     x, weight, winner, share = (
-        t.detach().to(device).to(torch.float32 if t.is_floating_point() else t.dtype) for t in problem(70, 5, 2, 64, 64)
+        t.detach().to(device).to(torch.float32 if t.is_floating_point() else t.dtype)
+        for t in problem(70, 5, 2, 64, 64)
     )
     runs = []
     for _ in range(2):

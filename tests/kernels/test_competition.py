@@ -1,4 +1,6 @@
-"""The competition's gradients as written down, against autograd over the plain formula in float64; odd counts, few winners and many."""
+"""The competition's gradients as written down, against autograd over the plain formula in float64; odd
+counts, few winners and many.
+"""
 
 import pytest
 import torch
@@ -10,17 +12,23 @@ from braingpt.kernels.competition import competition as kernel
 
 
 def problem(tokens: int, columns: int, hidden: int = 12, seed: int = 0) -> list[torch.Tensor]:
-    """x, the router's weight, the inhibition and the bias, in float64; columns inhibit each other enough to change who wins."""
+    """x, the router's weight, the inhibition and the bias, in float64; columns inhibit each other enough to
+    change who wins.
+    """
     draw = torch.Generator().manual_seed(seed)
     shape = (columns, columns) if columns <= 128 else (2, columns, 8)
-    strength = torch.rand(*shape, generator=draw, dtype=torch.float64) * (2 / columns if len(shape) == 2 else columns**-0.5)
+    strength = torch.rand(*shape, generator=draw, dtype=torch.float64) * (
+        2 / columns if len(shape) == 2 else columns**-0.5
+    )
     strength = strength * (1 - torch.eye(columns, dtype=torch.float64)) if len(shape) == 2 else strength
     x, weight = (torch.randn(n, hidden, generator=draw, dtype=torch.float64) for n in (tokens, columns))
     return [x, weight, strength, 0.1 * torch.randn(columns, generator=draw, dtype=torch.float64)]
 
 
 def plain(x, weight, strength, winner, rounds: int) -> torch.Tensor:
-    """(N, A) the winners' drive by the definition: the full matrix of who inhibits whom; only the last round's inhibition is learned."""
+    """(N, A) the winners' drive by the definition: the full matrix of who inhibits whom; only the last
+    round's inhibition is learned.
+    """
     full = strength if strength.ndim == 2 else strength[0] @ strength[1].T
     full = full - torch.diag(full.diagonal())
     logit = x @ weight.T
@@ -34,8 +42,12 @@ def plain(x, weight, strength, winner, rounds: int) -> torch.Tensor:
 def learned(x, weight, strength, bias, rounds: int, active: int) -> tuple[torch.Tensor, torch.Tensor]:
     """The winners and their drive, as the model has it."""
     with torch.no_grad():
-        winner, drive, excited, pooled = kernel.compete(kernel.logits(x, weight), strength, bias, rounds, active, x.dtype, True)
-    return winner, kernel.WinnersDrive.apply(x, weight, strength, drive, winner, excited, pooled, Pairs.of(winner, len(weight)))
+        winner, drive, excited, pooled = kernel.compete(
+            kernel.logits(x, weight), strength, bias, rounds, active, x.dtype, True
+        )
+    return winner, kernel.WinnersDrive.apply(
+        x, weight, strength, drive, winner, excited, pooled, Pairs.of(winner, len(weight))
+    )
 
 
 @settings(max_examples=30, deadline=None)
@@ -49,7 +61,11 @@ def test_values_and_gradients(columns, active, rounds, tokens):
     upstream = torch.randn_like(expected)
     torch.testing.assert_close(drive, expected)
     for got, want in zip(*(torch.autograd.grad(y, inputs, upstream) for y in (drive, expected)), strict=True):
-        own = torch.eye(columns, dtype=torch.bool) if got.shape == (columns, columns) else torch.zeros_like(got, dtype=torch.bool)
+        own = (
+            torch.eye(columns, dtype=torch.bool)
+            if got.shape == (columns, columns)
+            else torch.zeros_like(got, dtype=torch.bool)
+        )
         torch.testing.assert_close(got.masked_fill(own, 0), want)
 
 
@@ -85,13 +101,17 @@ def test_operands_of_16_bits_and_the_rest_in_float32(monkeypatch, columns, path)
         pytest.importorskip("triton")
     monkeypatch.setenv("BRAINGPT_KERNELS", f"competition={path}")
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    x, weight, strength, bias = (t.float().to(device) for t in problem(64, columns))  # in pieces of the tokens on a GPU
-    inputs = [t.requires_grad_() for t in (x.bfloat16(), weight.bfloat16().float(), strength)]  # what operands are rounded to
+    # in pieces of the tokens on a GPU
+    x, weight, strength, bias = (t.float().to(device) for t in problem(64, columns))
+    # what operands are rounded to
+    inputs = [t.requires_grad_() for t in (x.bfloat16(), weight.bfloat16().float(), strength)]
     winner, drive = learned(*inputs, bias, 1, 4)
     exact = [t.detach().double().requires_grad_() for t in inputs]
     expected = plain(*exact, winner, 1)
     assert drive.dtype == torch.float32 and (drive - expected).abs().max() < 1e-3 * expected.abs().max()
-    for got, want in zip(*(torch.autograd.grad(y.sum(), i) for y, i in ((drive, inputs), (expected, exact))), strict=True):
+    for got, want in zip(
+        *(torch.autograd.grad(y.sum(), i) for y, i in ((drive, inputs), (expected, exact))), strict=True
+    ):
         own = torch.eye(columns, device=device) if got.shape == (columns, columns) else 0
         assert (got.double() * (1 - own) - want).abs().max() < 2e-2 * want.abs().max()
 

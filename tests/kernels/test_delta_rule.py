@@ -1,4 +1,6 @@
-"""The chunked delta rule against the recurrence in float64, in value and gradient, over odd shapes; and that it corrects itself."""
+"""The chunked delta rule against the recurrence in float64, in value and gradient, over odd shapes; and that
+it corrects itself.
+"""
 
 import torch
 import torch.nn.functional as F
@@ -30,11 +32,15 @@ def random_inputs(batch: int, length: int, heads: int, keys: int, values: int) -
 def test_chunked_equals_the_recurrence(batch, length, heads, keys, values, chunk, documents, data):
     inputs, run = random_inputs(batch, length, heads, keys, values), None
     if documents:
-        starts = torch.tensor(data.draw(st.lists(st.booleans(), min_size=batch * length, max_size=batch * length)))
+        starts = torch.tensor(
+            data.draw(st.lists(st.booleans(), min_size=batch * length, max_size=batch * length))
+        )
         run = starts.view(batch, length).long().cumsum(1)
     y, last = delta_rule.chunked(*inputs, run, chunk=chunk)
     y_ref, last_ref = delta_rule.recurrent(*inputs, run)
-    same_gradients(torch.cat([y.flatten(), last.flatten()]), torch.cat([y_ref.flatten(), last_ref.flatten()]), inputs)
+    same_gradients(
+        torch.cat([y.flatten(), last.flatten()]), torch.cat([y_ref.flatten(), last_ref.flatten()]), inputs
+    )
 
 
 def test_float32_and_bfloat16_stay_near_float64():
@@ -43,7 +49,8 @@ def test_float32_and_bfloat16_stay_near_float64():
     y, last = delta_rule.chunked(*(t.float() for t in inputs))
     torch.testing.assert_close(y.double(), y_ref, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(last.double(), last_ref, rtol=1e-4, atol=1e-5)
-    with torch.autocast("cpu", torch.bfloat16):  # only what is handed in is rounded: the state stays wide
+    # only what is handed in is rounded: the state stays wide
+    with torch.autocast("cpu", torch.bfloat16):
         y, last = delta_rule.chunked(*(t.bfloat16() for t in inputs[:3]), *(t.float() for t in inputs[3:]))
     assert y.dtype == torch.bfloat16 and last.dtype == torch.float32
     torch.testing.assert_close(last.double(), last_ref, rtol=0.05, atol=0.05)

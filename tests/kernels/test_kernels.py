@@ -21,7 +21,10 @@ def same_gradients(first, second, inputs) -> None:
     """Both results, and their gradients under one random upstream, agree."""
     torch.testing.assert_close(first, second, rtol=1e-9, atol=1e-10)
     upstream = normal(99, *first.shape)
-    grads = [torch.autograd.grad(out, inputs, upstream, retain_graph=True, allow_unused=True) for out in (first, second)]
+    grads = [
+        torch.autograd.grad(out, inputs, upstream, retain_graph=True, allow_unused=True)
+        for out in (first, second)
+    ]
     for a, b in zip(*grads, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-9)
 
@@ -45,12 +48,16 @@ def test_chunked_scan_equals_the_recurrence(batch, length, heads, width, state, 
     initial = normal(5, batch, heads, state, width).requires_grad_()
     run = None
     if documents:
-        starts = torch.tensor(data.draw(st.lists(st.booleans(), min_size=batch * length, max_size=batch * length)))
+        starts = torch.tensor(
+            data.draw(st.lists(st.booleans(), min_size=batch * length, max_size=batch * length))
+        )
         run = starts.view(batch, length).long().cumsum(1)
     inputs = (x, dt, a, b, c, initial)
     y, last = scan.chunked(*inputs, run, chunk=chunk)
     y_ref, last_ref = scan.recurrent(*inputs, run)
-    same_gradients(torch.cat([y.flatten(), last.flatten()]), torch.cat([y_ref.flatten(), last_ref.flatten()]), inputs)
+    same_gradients(
+        torch.cat([y.flatten(), last.flatten()]), torch.cat([y_ref.flatten(), last_ref.flatten()]), inputs
+    )
 
 
 def test_scan_of_strong_decay_stays_finite():
@@ -64,7 +71,11 @@ def test_scan_of_strong_decay_stays_finite():
 @few
 @given(st.integers(1, 3), st.integers(1, 20), st.integers(1, 5), st.integers(2, 5))
 def test_conv_equals_torch_conv1d(batch, length, channels, taps):
-    x, weight, past = normal(0, batch, length, channels), normal(1, channels, taps), normal(2, batch, taps - 1, channels)
+    x, weight, past = (
+        normal(0, batch, length, channels),
+        normal(1, channels, taps),
+        normal(2, batch, taps - 1, channels),
+    )
     expected = F.conv1d(torch.cat([past, x], 1).mT, weight[:, None], groups=channels).mT
     torch.testing.assert_close(conv.causal_conv(x, weight, past), expected)
 
@@ -74,7 +85,10 @@ def test_conv_equals_torch_conv1d(batch, length, channels, taps):
 def test_fused_cross_entropy_equals_the_definition(tokens, width, vocabulary, data):
     x, weight = normal(0, tokens, width).requires_grad_(), normal(1, vocabulary, width).requires_grad_()
     target = torch.randint(0, vocabulary, (tokens,), generator=torch.Generator().manual_seed(2))
-    target[torch.rand(tokens, generator=torch.Generator().manual_seed(3)) < data.draw(st.sampled_from([0.0, 0.5, 1.0]))] = -100
+    target[
+        torch.rand(tokens, generator=torch.Generator().manual_seed(3))
+        < data.draw(st.sampled_from([0.0, 0.5, 1.0]))
+    ] = -100
     chunk = data.draw(st.sampled_from([1, 64, 256, 1024]))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cross_entropy, "_chunk", lambda *_: chunk)
@@ -97,8 +111,12 @@ def test_fused_cross_entropy_under_autocast_is_not_rounded():
 @few
 @given(st.integers(1, 3), st.integers(1, 20), st.integers(1, 5), st.integers(2, 5), st.integers(1, 9))
 def test_silu_conv_in_pieces_equals_the_definition(batch, length, channels, taps, piece):
-    wide, weight = normal(0, batch, length, channels + 2).requires_grad_(), normal(1, channels, taps).requires_grad_()
-    x = wide[..., 1:-1]  # rows apart in memory, as those of a split product are
+    wide, weight = (
+        normal(0, batch, length, channels + 2).requires_grad_(),
+        normal(1, channels, taps).requires_grad_(),
+    )
+    # rows apart in memory, as those of a split product are
+    x = wide[..., 1:-1]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(conv, "PIECE", piece)
         found = conv.silu_conv(x, weight)
@@ -109,7 +127,10 @@ def test_silu_conv_in_pieces_equals_the_definition(batch, length, channels, taps
 @few
 @given(st.integers(1, 3), st.integers(1, 9), st.integers(1, 8), st.integers(1, 9))
 def test_gated_norm_in_pieces_equals_the_definition(batch, length, width, piece):
-    wide, y = normal(0, batch, length, 2 * width + 1).requires_grad_(), normal(1, batch, length, width).requires_grad_()
+    wide, y = (
+        normal(0, batch, length, 2 * width + 1).requires_grad_(),
+        normal(1, batch, length, width).requires_grad_(),
+    )
     x, z = wide[..., :width], wide[..., -width:]
     skip, scale = normal(2, width).requires_grad_(), normal(3, width).requires_grad_()
     expected = F.rms_norm((y + skip * x) * F.silu(z), (width,), eps=pointwise.EPSILON) * scale
@@ -131,10 +152,17 @@ def test_short_backward_passes_equal_autograds(shape, scale, turned):
 
 def test_short_backward_passes_are_taken_where_they_serve(monkeypatch):
     x = torch.ones(2, 4, requires_grad=True)
-    assert "RMSNorm" in pointwise.rms_norm(x).grad_fn.name() and "SquaredReLU" in pointwise.squared_relu(x).grad_fn.name()
-    assert "RMSNorm" not in pointwise.rms_norm(x.bfloat16()).grad_fn.name(), "half precision needs float32 inside"
+    assert (
+        "RMSNorm" in pointwise.rms_norm(x).grad_fn.name()
+        and "SquaredReLU" in pointwise.squared_relu(x).grad_fn.name()
+    )
+    assert "RMSNorm" not in pointwise.rms_norm(x.bfloat16()).grad_fn.name(), (
+        "half precision needs float32 inside"
+    )
     with torch.autocast("cpu", torch.bfloat16):
-        assert pointwise.squared_relu(x.bfloat16()).dtype == torch.bfloat16, "autocast would square in float32"
+        assert pointwise.squared_relu(x.bfloat16()).dtype == torch.bfloat16, (
+            "autocast would square in float32"
+        )
     monkeypatch.setenv("BRAINGPT_KERNELS", "torch")
     assert "SquaredReLU" not in pointwise.squared_relu(x).grad_fn.name()
 
@@ -179,7 +207,11 @@ def test_a_right_choice_of_kernels_passes(monkeypatch, asked):
 @pytest.mark.parametrize("rows", [1, 2, 5, 8, 9])
 def test_a_few_rows_times_a_tall_weight_are_the_same_the_other_way_round(rows, monkeypatch):
     turned = []
-    monkeypatch.setattr(torch.Tensor, "__matmul__", lambda a, b, plain=torch.Tensor.__matmul__: turned.append(a.shape) or plain(a, b))
+    monkeypatch.setattr(
+        torch.Tensor,
+        "__matmul__",
+        lambda a, b, plain=torch.Tensor.__matmul__: turned.append(a.shape) or plain(a, b),
+    )
     x, tall, wide = torch.randn(1, rows, 512), torch.randn(2048, 512), torch.randn(512, 2048)
     with torch.no_grad():
         torch.testing.assert_close(linear(x, tall), F.linear(x, tall), rtol=1e-4, atol=1e-4)

@@ -22,7 +22,9 @@ DRAW = torch.Generator().manual_seed(3)
 
 @pytest.fixture
 def launches(monkeypatch):
-    """[(said, loaded and stored)] of the launches so far, in bytes; each address counts once for loads and once for stores."""
+    """[(said, loaded and stored)] of the launches so far, in bytes; each address counts once for loads and
+    once for stores.
+    """
     found, touched = [], {"load": set(), "store": set()}
 
     def seen(kind, pointers, mask):
@@ -83,7 +85,13 @@ def test_the_competition(launches, columns):
 
 @pytest.mark.parametrize("documents", [False, True])
 def test_the_scan(launches, documents):
-    x, dt, a, b, c = random(1, 40, 2, 40).requires_grad_(), random(1, 40, 2).sigmoid(), -torch.ones(2), random(1, 40, 24), random(1, 40, 24)
+    x, dt, a, b, c = (
+        random(1, 40, 2, 40).requires_grad_(),
+        random(1, 40, 2).sigmoid(),
+        -torch.ones(2),
+        random(1, 40, 24),
+        random(1, 40, 24),
+    )
     run = torch.arange(40).div(30, rounding_mode="floor")[None] if documents else None
     y, _ = triton_ops.triton_scan(x, dt, a, b, c, torch.zeros(1, 2, 24, 40), run, 16)
     agree(launches, 2)
@@ -102,11 +110,15 @@ def test_magnitude_attention(launches, documents):
 
 def test_held_counts_what_stands_in_memory():
     class Compressed(torch.Tensor):
-        """A wrapper like torch's tensors for sparse tensor cores: the shape of the whole, half of it stored, and where it belongs."""
+        """A wrapper like torch's tensors for sparse tensor cores: the shape of the whole, half of it stored,
+        and where it belongs.
+        """
 
         @staticmethod
         def __new__(cls, packed, meta):
-            return torch.Tensor._make_wrapper_subclass(cls, (packed.shape[0], 2 * packed.shape[1]), dtype=packed.dtype)
+            return torch.Tensor._make_wrapper_subclass(
+                cls, (packed.shape[0], 2 * packed.shape[1]), dtype=packed.dtype
+            )
 
         def __init__(self, packed, meta):
             self.packed, self.meta = packed, meta

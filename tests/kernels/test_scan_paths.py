@@ -1,4 +1,6 @@
-"""The scan's GPU paths: our Triton kernels (on a GPU, else in Triton's interpreter), and how arguments are handed to the two libraries."""
+"""The scan's GPU paths: our Triton kernels (on a GPU, else in Triton's interpreter), and how arguments are
+handed to the two libraries.
+"""
 
 import importlib.util
 import sys
@@ -17,11 +19,20 @@ from braingpt.kernels.scan import backends, scan
 
 triton_scan = pytest.importorskip("braingpt.kernels.scan.triton_ops").triton_scan
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-TOLERANCE = {torch.float32: 1e-4, torch.float16: 4e-3, torch.bfloat16: 3e-2}  # of the largest entry
+# of the largest entry
+TOLERANCE = {torch.float32: 1e-4, torch.float16: 4e-3, torch.bfloat16: 3e-2}
 
 
 def inputs(
-    batch: int, length: int, heads: int, width: int, state: int, dtype=torch.float32, initial=True, device=DEVICE, seed=0
+    batch: int,
+    length: int,
+    heads: int,
+    width: int,
+    state: int,
+    dtype=torch.float32,
+    initial=True,
+    device=DEVICE,
+    seed=0,
 ) -> list[Tensor]:
     """x, b and c are cut out of one tensor, as in the mixer, so that their rows are apart."""
     draw = torch.Generator().manual_seed(seed)
@@ -29,7 +40,9 @@ def inputs(
     x, b, c = (t.detach() for t in wide.to(device, dtype).split([heads * width, state, state], -1))
     dt = F.softplus(torch.randn(batch, length, heads, generator=draw)).to(device)
     a = -torch.exp(torch.randn(heads, generator=draw)).to(device)
-    first = (torch.randn if initial else torch.zeros)(batch, heads, state, width, **({"generator": draw} if initial else {})).to(device)
+    first = (torch.randn if initial else torch.zeros)(
+        batch, heads, state, width, **({"generator": draw} if initial else {})
+    ).to(device)
     return [t.requires_grad_() for t in (x.unflatten(-1, (heads, width)), dt, a, b, c, first)]
 
 
@@ -39,15 +52,22 @@ def documents(batch: int, length: int, device=DEVICE) -> Tensor:
 
 
 def same(path, tensors: list[Tensor], run: Tensor | None, tolerance: float, **kwargs) -> None:
-    """Values and gradients of `path` are those of the float64 reference, to a share of the largest entry of each."""
+    """Values and gradients of `path` are those of the float64 reference, to a share of the largest entry of
+    each.
+    """
     exact = [t.detach().double().requires_grad_() for t in tensors]
     got, expected = path(*tensors, run, **kwargs), scan.chunked(*exact, run)
     draw = torch.Generator().manual_seed(9)
     upstream = [torch.randn(t.shape, generator=draw).to(t.device) for t in got]
     got_grads = torch.autograd.grad(got, tensors, [u.to(t.dtype) for u, t in zip(upstream, got, strict=True)])
-    expected_grads = torch.autograd.grad(expected, exact, [u.to(t.dtype).double() for u, t in zip(upstream, got, strict=True)])
+    expected_grads = torch.autograd.grad(
+        expected, exact, [u.to(t.dtype).double() for u, t in zip(upstream, got, strict=True)]
+    )
     for name, one, other in zip(
-        ["y", "state", "x", "dt", "a", "b", "c", "initial"], got + got_grads, expected + expected_grads, strict=True
+        ["y", "state", "x", "dt", "a", "b", "c", "initial"],
+        got + got_grads,
+        expected + expected_grads,
+        strict=True,
     ):
         error = (one.double() - other).abs().max() / other.abs().max().clamp(min=1e-3)
         assert error < tolerance, f"{name}: {error:.1e}"
@@ -60,7 +80,8 @@ def same(path, tensors: list[Tensor], run: Tensor | None, tolerance: float, **kw
         (2, 19, 2, 32, 16, 64, False, True, torch.float32),
         (1, 33, 1, 64, 32, 32, True, False, torch.float32),
         (1, 21, 1, 128, 64, 64, False, False, torch.float32),
-        (1, 9, 2, 20, 40, 16, True, True, torch.float32),  # nothing a power of two
+        # nothing a power of two
+        (1, 9, 2, 20, 40, 16, True, True, torch.float32),
         (1, 1, 1, 16, 16, 64, True, True, torch.float32),
         (1, 70, 2, 64, 64, 64, True, True, torch.float16),
         (1, 67, 2, 64, 64, 64, True, True, torch.bfloat16),
@@ -77,7 +98,12 @@ def test_triton_equals_the_reference(batch, length, heads, width, state, chunk, 
 @pytest.mark.parametrize("state", [16, 64, 128])
 @pytest.mark.parametrize("width", [16, 32, 64, 128])
 def test_triton_on_a_gpu_equals_the_reference(width, state, packed, dtype):
-    same(triton_scan, inputs(2, 1027, 8, width, state, dtype), documents(2, 1027) if packed else None, TOLERANCE[dtype])
+    same(
+        triton_scan,
+        inputs(2, 1027, 8, width, state, dtype),
+        documents(2, 1027) if packed else None,
+        TOLERANCE[dtype],
+    )
 
 
 @pytest.mark.skipif(DEVICE == "cpu", reason="too slow in the interpreter")
@@ -104,7 +130,9 @@ def test_triton_is_one_operator_to_the_compiler():
         return (2 * y).square().sum() + last.sum()
 
     compiled = torch.compile(loss, backend="aot_eager", fullgraph=True)
-    for one, other in zip(*(torch.autograd.grad(f(*tensors), tensors) for f in (compiled, loss)), strict=True):
+    for one, other in zip(
+        *(torch.autograd.grad(f(*tensors), tensors) for f in (compiled, loss)), strict=True
+    ):
         torch.testing.assert_close(one, other)
 
 
@@ -114,7 +142,9 @@ def test_triton_refuses_float64():
 
 
 def simple_gla(q, k, v, g=None, scale=None, initial_state=None, output_final_state=False, cu_seqlens=None):
-    """What flash-linear-attention documents of `chunk_simple_gla`, token by token: states (N, H, K, V), one for each sequence."""
+    """What flash-linear-attention documents of `chunk_simple_gla`, token by token: states (N, H, K, V), one
+    for each sequence.
+    """
     assert scale is not None and output_final_state and q.shape[2] == k.shape[2] == v.shape[2] == g.shape[2]
     bounds = [(row, 0, q.shape[1]) for row in range(q.shape[0])]
     if cu_seqlens is not None:
@@ -132,16 +162,27 @@ def simple_gla(q, k, v, g=None, scale=None, initial_state=None, output_final_sta
     return y, torch.stack(states)
 
 
-def chunk_scan_combined(x, dt, A, B, C, chunk_size, initial_states=None, seq_idx=None, return_final_states=False):
-    """What mamba-ssm does in `mamba_chunk_scan_combined`: b and c (B, L, groups, N), states (B, H, P, N), the first belongs to sequence 0."""
-    assert return_final_states and B.shape[2] == C.shape[2] == 1 and (seq_idx is None or seq_idx.dtype == torch.int32)
+def chunk_scan_combined(
+    x, dt, A, B, C, chunk_size, initial_states=None, seq_idx=None, return_final_states=False
+):
+    """What mamba-ssm does in `mamba_chunk_scan_combined`: b and c (B, L, groups, N), states (B, H, P, N), the
+    first belongs to sequence 0.
+    """
+    assert (
+        return_final_states
+        and B.shape[2] == C.shape[2] == 1
+        and (seq_idx is None or seq_idx.dtype == torch.int32)
+    )
     state, outputs = initial_states, []
     for t in range(x.shape[1]):
         decay = torch.exp(dt[:, t] * A)
         if seq_idx is not None:
             before = seq_idx[:, t - 1] if t else torch.zeros_like(seq_idx[:, 0])
             decay = decay * (seq_idx[:, t] == before)[:, None]
-        state = decay[..., None, None] * state + (dt[:, t][..., None] * x[:, t])[..., None] * B[:, t, 0][:, None, None, :]
+        state = (
+            decay[..., None, None] * state
+            + (dt[:, t][..., None] * x[:, t])[..., None] * B[:, t, 0][:, None, None, :]
+        )
         outputs.append(torch.einsum("bn,bhpn->bhp", C[:, t, 0], state))
     return torch.stack(outputs, 1), state
 
@@ -171,7 +212,12 @@ def test_paths_can_be_forced_by_name(libraries, monkeypatch):
     expected = scan.chunked(*tensors)[0]
     called = []
     monkeypatch.setitem(scan._PATHS, "fla", lambda *args: called.append(1) or backends.fla_scan(*args))
-    for asked, calls in (("scan=fla", 1), ("grouped_matmul=torch,scan=fla", 2), ("grouped_matmul=torch", 2), ("torch", 2)):
+    for asked, calls in (
+        ("scan=fla", 1),
+        ("grouped_matmul=torch,scan=fla", 2),
+        ("grouped_matmul=torch", 2),
+        ("torch", 2),
+    ):
         monkeypatch.setenv("BRAINGPT_KERNELS", asked)
         torch.testing.assert_close(scan.scan(*tensors)[0], expected)
         assert len(called) == calls
@@ -181,7 +227,9 @@ def test_paths_can_be_forced_by_name(libraries, monkeypatch):
 
 
 def test_the_tensor_decides(libraries, monkeypatch):
-    """With a GPU and both libraries there, CPU tensors still go through the path of CPUs, and float64 through no GPU kernel."""
+    """With a GPU and both libraries there, CPU tensors still go through the path of CPUs, and float64 through
+    no GPU kernel.
+    """
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
     assert dispatch.select("scan") == "triton"

@@ -1,4 +1,6 @@
-"""Magnitude attention: the definition row by row, and both fast paths against it in value and gradient, ties and documents included."""
+"""Magnitude attention: the definition row by row, and both fast paths against it in value and gradient, ties
+and documents included.
+"""
 
 import importlib
 
@@ -19,7 +21,11 @@ few = settings(max_examples=20, deadline=None)
 def normal(seed: int, *shape: int, dtype=torch.float64, whole: bool = False) -> torch.Tensor:
     """Whole numbers make scores that tie and that every type holds exactly."""
     generator = torch.Generator().manual_seed(seed)
-    drawn = torch.randint(-2, 3, shape, generator=generator) if whole else torch.randn(*shape, generator=generator)
+    drawn = (
+        torch.randint(-2, 3, shape, generator=generator)
+        if whole
+        else torch.randn(*shape, generator=generator)
+    )
     return drawn.to(dtype).requires_grad_()
 
 
@@ -33,16 +39,28 @@ def packed(seed: int, batch: int, keys: int) -> torch.Tensor:
 def agree(path, tensors, document, keep, floor, tolerance) -> None:
     """Values, keys kept and gradients are the float64 reference's, to a share of the largest entry."""
     exact = [t.detach().double().requires_grad_() for t in tensors]
-    (y, kept), (want, want_kept) = path(*tensors, document, keep, floor), reference(*exact, document, keep, floor)
+    (y, kept), (want, want_kept) = (
+        path(*tensors, document, keep, floor),
+        reference(*exact, document, keep, floor),
+    )
     assert y.dtype == tensors[0].dtype and torch.equal(kept, want_kept) and not kept.requires_grad
     upstream = normal(99, *y.shape).detach().to(y.dtype).to(y.device)
     got = torch.autograd.grad(y, tensors, upstream)
-    for one, other in zip((y, *got), (want, *torch.autograd.grad(want, exact, upstream.double())), strict=True):
+    for one, other in zip(
+        (y, *got), (want, *torch.autograd.grad(want, exact, upstream.double())), strict=True
+    ):
         assert (one.double() - other).abs().max() <= tolerance * other.abs().max().clamp(min=1)
 
 
 @few
-@given(st.integers(1, 30), st.integers(1, 30), st.floats(0.01, 1.0), st.integers(1, 6), st.booleans(), st.integers(0, 1000))
+@given(
+    st.integers(1, 30),
+    st.integers(1, 30),
+    st.floats(0.01, 1.0),
+    st.integers(1, 6),
+    st.booleans(),
+    st.integers(0, 1000),
+)
 def test_the_reference_row_by_row(length, past, keep, floor, documents, seed):
     keys = length + past
     q, k, v = (normal(seed + i, 1, 2, n, 4) for i, n in enumerate((length, keys, keys)))
@@ -54,7 +72,9 @@ def test_the_reference_row_by_row(length, past, keep, floor, documents, seed):
         for head in range(2):
             scores = k[0, head, own] @ q[0, head, t - past] / 2
             chosen = scores.abs().topk(quota).indices
-            torch.testing.assert_close(y[0, head, t - past], torch.softmax(scores[chosen], 0) @ v[0, head, own][chosen])
+            torch.testing.assert_close(
+                y[0, head, t - past], torch.softmax(scores[chosen], 0) @ v[0, head, own][chosen]
+            )
         assert kept[0, :, t - past].tolist() == [quota, quota]
 
 
@@ -66,18 +86,29 @@ def test_the_reference_row_by_row(length, past, keep, floor, documents, seed):
 def test_blocks_equal_the_reference(batch, heads, length, past, channels, keep, floor, documents, ties, seed):
     keys = length + past
     # Cut out of wider tensors, as the mixer and the cache hand them over.
-    wide = [normal(seed + i, batch, n, 2 * heads, channels, whole=ties) for i, n in enumerate((length, keys, keys))]
+    wide = [
+        normal(seed + i, batch, n, 2 * heads, channels, whole=ties)
+        for i, n in enumerate((length, keys, keys))
+    ]
     q, k, v = (t.transpose(1, 2)[:, heads:] for t in wide)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(blocks, "ROWS", 16)
         patch.setattr(blocks, "NUMBERS", 700)
-        agree(blocks.magnitude_blocks, [q, k, v], packed(seed, batch, keys) if documents else None, keep, floor, 1e-10)
+        agree(
+            blocks.magnitude_blocks,
+            [q, k, v],
+            packed(seed, batch, keys) if documents else None,
+            keep,
+            floor,
+            1e-10,
+        )
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
 @pytest.mark.parametrize(
     "case",
-    [  # batch, heads, queries, keys, channels, keep, floor, documents, ties
+    # batch, heads, queries, keys, channels, keep, floor, documents, ties
+    [
         (1, 2, 37, 37, 8, 0.05, 4, False, False),
         (2, 1, 20, 50, 20, 0.1, 1, True, False),
         (1, 1, 1, 70, 4, 0.05, 4, True, False),
@@ -92,7 +123,8 @@ def test_triton_equals_the_reference(case, dtype):
     device = "cuda" if GPU else "cpu"
     shapes = [(batch, n, heads, channels) for n in (length, keys, keys)]
     tensors = [
-        normal(i, *shape, dtype=dtype, whole=ties).detach().to(device).transpose(1, 2).requires_grad_() for i, shape in enumerate(shapes)
+        normal(i, *shape, dtype=dtype, whole=ties).detach().to(device).transpose(1, 2).requires_grad_()
+        for i, shape in enumerate(shapes)
     ]
     document = packed(0, batch, keys).to(device) if documents else None
     agree(triton_path, tensors, document, keep, floor, 1e-5 if dtype == torch.float32 else 2e-2)
@@ -105,7 +137,12 @@ class _Largest(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))
-        self.numel = max([self.numel, *(t.numel() for t in torch.utils._pytree.tree_leaves(out) if isinstance(t, torch.Tensor))])
+        self.numel = max(
+            [
+                self.numel,
+                *(t.numel() for t in torch.utils._pytree.tree_leaves(out) if isinstance(t, torch.Tensor)),
+            ]
+        )
         return out
 
 
@@ -131,7 +168,9 @@ def test_what_runs_where(monkeypatch):
 
 
 def test_rows_that_may_read_fewer_keys_than_others_keep():
-    """Left padding of several lengths in one block: places not allowed fill up the short rows, and by luck as many as the long ones lack."""
+    """Left padding of several lengths in one block: places not allowed fill up the short rows, and by luck as
+    many as the long ones lack.
+    """
     pad = -1 - torch.arange(5)
     document = torch.stack([torch.where(torch.arange(5) < padding, pad, 0) for padding in (4, 1, 0)])
     agree(blocks.magnitude_blocks, [normal(i, 3, 2, 5, 4) for i in range(3)], document, 0.5, 4, 1e-10)
@@ -139,7 +178,9 @@ def test_rows_that_may_read_fewer_keys_than_others_keep():
 
 def test_a_step_over_few_keys_does_without_blocks(monkeypatch):
     monkeypatch.setitem(
-        importlib.import_module("braingpt.kernels.sparse_attention.reference")._PATHS, "blocks", lambda *_: pytest.fail("blocks")
+        importlib.import_module("braingpt.kernels.sparse_attention.reference")._PATHS,
+        "blocks",
+        lambda *_: pytest.fail("blocks"),
     )
     q, k = torch.randn(1, 4, 1, 8), torch.randn(1, 4, 2048, 8)
     with torch.no_grad():

@@ -1,4 +1,6 @@
-"""Adaptive depth: exits that hold their rate, a dial, halted tokens that cost nothing deeper and leave no trace there."""
+"""Adaptive depth: exits that hold their rate, a dial, halted tokens that cost nothing deeper and leave no
+trace there.
+"""
 
 import math
 
@@ -32,7 +34,13 @@ def test_exits_begin_at_a_third():
 
 
 @pytest.mark.parametrize(
-    "depth", [{"share": 0.3}, {"share": 0.5, "exits": [4, 2]}, {"share": 0.9, "exits": [6]}, {"share": 0.9, "exits": [0]}]
+    "depth",
+    [
+        {"share": 0.3},
+        {"share": 0.5, "exits": [4, 2]},
+        {"share": 0.9, "exits": [6]},
+        {"share": 0.9, "exits": [0]},
+    ],
 )
 def test_a_depth_that_cannot_be_is_refused(depth):
     with pytest.raises(ValidationError, match=r"model\.depth"):
@@ -84,7 +92,8 @@ def test_a_halted_token_costs_no_deeper_work_and_changes_no_deeper_state():
     state = model.new_state(1)
     with torch.no_grad():
         model(ids, state=state)
-        for exit_ in model.exits:  # from now on every token halts at the first exit
+        # from now on every token halts at the first exit
+        for exit_ in model.exits:
             exit_.selector.levels.fill_(math.inf)
         before = [layer.hidden.clone() for layer in state.layers if hasattr(layer, "hidden")]
         used = int(state.used_B)
@@ -92,7 +101,8 @@ def test_a_halted_token_costs_no_deeper_work_and_changes_no_deeper_state():
             model.step(ids[:, 0], state)
     first = model.config.depth_exits[0]
     assert [layer.arrived for layer in layers] == [1] * first + [0] * (5 - first)
-    assert all(layer.flops == 0 for layer in layers[first + 1 :])  # the first exit's own score is counted where it stands
+    # the first exit's own score is counted where it stands
+    assert all(layer.flops == 0 for layer in layers[first + 1 :])
     assert int(state.used_B) - used == first
     after = [layer.hidden for layer in state.layers if hasattr(layer, "hidden")]
     assert not torch.equal(before[0], after[0]) and torch.equal(before[-1], after[-1])

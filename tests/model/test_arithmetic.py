@@ -28,43 +28,58 @@ def test_active_of_v2_by_hand():
     model = build(SMALL["v2"])
     d, v, n, inner, heads, columns, width, active, shared = 32, 97, 8, 32, 4, 8, 8, 2, 1
     mamba = d * (2 * inner + 2 * n + heads) + inner * d + (inner + 2 * n) * 4 + 3 * heads + inner
-    selective = d + round(0.3 * 3 * d * d)  # two of four heads for keys and values
+    # two of four heads for keys and values
+    selective = d + round(0.3 * 3 * d * d)
     mlp = d * columns + columns**2 + 2 * (active + shared) * width * d
     assert model.parameters_active() == v * d + 2 * mamba + selective + 3 * mlp
 
 
 @pytest.mark.parametrize("length", [1, 16, 32])
 def test_flops_agree_with_an_independent_counter(architecture, length, monkeypatch):
-    """torch counts the operations of every matrix product that is dispatched; ours come from closed forms and live counts."""
-    monkeypatch.setenv(
-        "BRAINGPT_KERNELS", "magnitude_attention=blocks"
-    )  # the counts' form; over so few keys a dense product takes less time
+    """torch counts the operations of every matrix product that is dispatched; ours come from closed forms and
+    live counts.
+    """
+    # the counts' form; over so few keys a dense product takes less time
+    monkeypatch.setenv("BRAINGPT_KERNELS", "magnitude_attention=blocks")
     model = awake(SMALL[architecture]).float().eval()
     ids = torch.randint(0, 97, (2, length), generator=torch.Generator().manual_seed(0))
     head = 2 * 97 * 32 * ids.numel()
     # torch's counter sees through SDPA only in its plain form.
-    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter, model.recording() as layers:
+    with (
+        torch.no_grad(),
+        sdpa_kernel(SDPBackend.MATH),
+        FlopCounterMode(display=False) as counter,
+        model.recording() as layers,
+    ):
         model(ids)
     ours, theirs = head + sum(layer.flops for layer in layers), counter.get_total_flops()
-    if architecture.startswith("dense"):  # the plain form computes the full square, of which causality needs half
+    # the plain form computes the full square, of which causality needs half
+    if architecture.startswith("dense"):
         theirs -= sum(4 * 2 * 32 * (length * length - length * (length + 1) // 2) for _ in layers)
-    if architecture.startswith(
-        "v1"
-    ):  # scores come in blocks, of which causality needs about half; values are read in one pass that torch does not count
-        theirs += sum(2 * 8 * layer.keys_kept - 2 * 2 * 32 * (length * length - length * (length + 1) // 2) for layer in layers)
-    if architecture == "v2-memory" and length > 1:  # torch does not count the triangular solves: 2 heads, chunks of 8, 6 + 10 channels
+    # scores come in blocks, of which causality needs about half; values are read in one pass that torch does
+    # not count
+    if architecture.startswith("v1"):
+        theirs += sum(
+            2 * 8 * layer.keys_kept - 2 * 2 * 32 * (length * length - length * (length + 1) // 2)
+            for layer in layers
+        )
+    # torch does not count the triangular solves: 2 heads, chunks of 8, 6 + 10 channels
+    if architecture == "v2-memory" and length > 1:
         theirs += 2 * ids.numel() * 8 * (6 + 10)
-    # Not matrix products to torch: the short convolution, a step's state, and the scores of selectors; hence the margin.
+    # Not matrix products to torch: the short convolution, a step's state, and the scores of selectors; hence
+    # the margin.
     assert ours == pytest.approx(theirs, rel=0.07)
 
 
 def test_recorded_flops_agree_with_the_closed_form(small, architecture):
-    length = 256 if "depth" in architecture else 32  # what goes on is packed into slots by sixteens
+    # what goes on is packed into slots by sixteens
+    length = 256 if "depth" in architecture else 32
     ids = torch.randint(0, 97, (2, length), generator=torch.Generator().manual_seed(0))
     with torch.no_grad(), small.eval().recording() as layers:
         small(ids)
     recorded = 2 * 97 * 32 + sum(layer.flops for layer in layers) / ids.numel()
-    rel = 0.15 if architecture.startswith("v2") else 1e-9  # an untrained selector is near its rate, not at it
+    # an untrained selector is near its rate, not at it
+    rel = 0.15 if architecture.startswith("v2") else 1e-9
     assert recorded == pytest.approx(small.flops_per_token(length), rel=rel)
 
 
@@ -72,8 +87,10 @@ def test_state_bytes_match_what_is_held(small, architecture):
     state = small.new_state(1)
     with torch.no_grad():
         small(torch.randint(0, 97, (1, 48)), state=state)
-    promised = 2 * small.state_bytes(48)  # promised in float32, held in float64 here
-    if architecture.startswith("v2"):  # the share of chosen tokens is only near its rate
+    # promised in float32, held in float64 here
+    promised = 2 * small.state_bytes(48)
+    # the share of chosen tokens is only near its rate
+    if architecture.startswith("v2"):
         assert 0.5 * promised < state.bytes() < 2 * promised
     else:
         assert state.bytes() == promised
@@ -114,7 +131,9 @@ def test_sizes_are_the_stated_ones(size):
         assert (config.layers, config.hidden, config.heads) == (layers, hidden, heads)
     for kind in ("v1", "v2", "dense"):
         assert built[kind].parameters_total() == pytest.approx(total, rel=0.02)
-    assert built["dense-active"].parameters_total() == pytest.approx(built["v2"].parameters_active(), rel=0.02)
+    assert built["dense-active"].parameters_total() == pytest.approx(
+        built["v2"].parameters_active(), rel=0.02
+    )
 
 
 def test_five_percent_of_830_million():
@@ -127,7 +146,8 @@ def test_five_percent_of_830_million():
     router, inhibition, won = 512 * 2060, 2 * 2060 * 8, (16 + 1) * 2 * 64 * 512
     assert model.blocks[0].mlp.parameters_active() == router + inhibition + won
     plan = build_plan(braingpt.load_recipe("small-v2-5pct"), None, autocast=True)
-    assert plan.memory_bytes < 15.5e9  # what is left of 24 GB is for activations and what the allocator wastes
+    # what is left of 24 GB is for activations and what the allocator wastes
+    assert plan.memory_bytes < 15.5e9
 
 
 def test_same_seed_same_weights(architecture):
@@ -142,7 +162,8 @@ def test_the_embedding_learns_from_both_its_uses(architecture, monkeypatch):
     for looked_up in (TiedEmbedding.forward, torch.nn.Embedding.forward):
         monkeypatch.setattr(TiedEmbedding, "forward", looked_up)
         model = awake(SMALL[architecture])
-        for _ in range(2):  # two pieces of a step
+        # two pieces of a step
+        for _ in range(2):
             model(ids[:, :-1], ids[:, 1:]).loss.backward()
         found.append(model.embedding.weight.grad)
     assert found[0].layout == torch.strided, "optimizers are given a dense gradient"

@@ -1,4 +1,6 @@
-"""The cache of chosen tokens: one row's entry at a time it holds what it holds for entries packed from a batch."""
+"""The cache of chosen tokens: one row's entry at a time it holds what it holds for entries packed from a
+batch.
+"""
 
 import torch
 from hypothesis import given, settings
@@ -24,4 +26,8 @@ def test_one_at_a_time_equals_packed_entries_over_growth(prompt, steps, early):
         for a, b in zip(found, wanted[:2], strict=True):
             torch.testing.assert_close(a, b, rtol=0, atol=0)
     torch.testing.assert_close(found, (k, v), rtol=0, atol=0)
-    assert (ones.longest, int(ones.count_B), ones.bytes()) == (packed.longest, int(packed.count_B), packed.bytes())
+    assert (ones.longest, int(ones.count_B), ones.bytes()) == (
+        packed.longest,
+        int(packed.count_B),
+        packed.bytes(),
+    )

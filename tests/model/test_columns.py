@@ -1,4 +1,6 @@
-"""Columns by the thousand: the same rules as for eight, every one in use, dead ones revived, tokens that are not there left out."""
+"""Columns by the thousand: the same rules as for eight, every one in use, dead ones revived, tokens that are
+not there left out.
+"""
 
 import pytest
 import torch
@@ -13,9 +15,13 @@ from braingpt.model.columns.competition import INTERNEURONS, PAIRWISE, REVIVE_AF
 from braingpt.model.config import ColumnsConfig, SharedColumnsConfig, SilencedColumnsConfig
 
 
-def layer(count: int = 200, width: int = 4, active: int = 3, hidden: int = 16, shared: int = 1, seed: int = 0) -> SparseColumns:
+def layer(
+    count: int = 200, width: int = 4, active: int = 3, hidden: int = 16, shared: int = 1, seed: int = 0
+) -> SparseColumns:
     torch.manual_seed(seed)
-    part = SparseColumns(hidden, SharedColumnsConfig(count=count, width=width, active=active, shared=shared)).double()
+    part = SparseColumns(
+        hidden, SharedColumnsConfig(count=count, width=width, active=active, shared=shared)
+    ).double()
     with torch.no_grad():
         for parameter in part.parameters():
             parameter += 0.2 * torch.randn_like(parameter)
@@ -34,7 +40,8 @@ def test_inhibition_is_never_negative_and_never_of_oneself(count):
     excited = torch.rand(5, count, dtype=torch.float64)
     torch.testing.assert_close(inhibited(excited, competition._positive())[0], excited @ strength)
     fresh = Competition(8, ColumnsConfig(count=count, active=2)).strength().sum(0)
-    assert fresh.min() > 0.05 and fresh.max() < 0.2  # about a tenth of a full column in all
+    # about a tenth of a full column in all
+    assert fresh.min() > 0.05 and fresh.max() < 0.2
 
 
 def test_interneurons_need_few_weights():
@@ -46,7 +53,10 @@ def test_interneurons_need_few_weights():
 @settings(max_examples=10, deadline=None)
 @given(st.sampled_from([6, 150]), st.integers(1, 3), st.integers(1, 30))
 def test_gradients_are_those_of_the_winners(count, active, tokens):
-    """The router learns through its winners; the inhibition from all. Against plain autograd over the same formula."""
+    """The router learns through its winners; the inhibition from all.
+
+    Against plain autograd over the same formula.
+    """
     part = layer(count, active=active).competition
     x = torch.randn(tokens, 16, dtype=torch.float64, requires_grad=True)
     winner, share, _ = part(x)
@@ -86,7 +96,8 @@ def test_balance_evens_the_load_of_hundreds():
     torch.manual_seed(0)
     competition = Competition(16, ColumnsConfig(count=300, active=4)).train()
     with torch.no_grad():
-        competition.router.weight[:20] += 0.4  # these would take almost every token
+        # these would take almost every token
+        competition.router.weight[:20] += 0.4
     spread, x = [], torch.randn(1024, 16) + 0.4
     for _ in range(200):
         competition(x)
@@ -113,8 +124,14 @@ def test_dead_columns_are_revived_as_variations_of_the_busiest():
         assert torch.equal(after[name][others], before[name][others]), name
         assert not torch.equal(after[name][~others], before[name][~others]), name
     assert torch.equal(after["competition.inhibition"], before["competition.inhibition"])
-    assert part.revived == 2 and (part.competition.idle[~others] == 0).all() and (part.weight[~others, 1] == 0).all()
-    likeness = F.cosine_similarity(part.competition.router.weight[[70, 150]], part.competition.router.weight[[0, 1]])
+    assert (
+        part.revived == 2
+        and (part.competition.idle[~others] == 0).all()
+        and (part.weight[~others, 1] == 0).all()
+    )
+    likeness = F.cosine_similarity(
+        part.competition.router.weight[[70, 150]], part.competition.router.weight[[0, 1]]
+    )
     assert (likeness > 0.6).all() and (likeness < 0.999).all()
 
 
@@ -126,26 +143,40 @@ def test_v1_revives_dead_columns_too_and_its_masks_follow():
             parameter += 0.2 * torch.randn_like(parameter)
     starve(part, [7, 20])
     before = {name: tensor.clone() for name, tensor in part.state_dict().items()}
-    for module in (part, part.up, part.down):  # in the model's order
+    # in the model's order
+    for module in (part, part.up, part.down):
         module.after_step()
-    up, down, old = part.up.weight.view(32, 8, 16), part.down.weight.view(16, 32, 8), before["up.weight"].view(32, 8, 16)
+    up, down, old = (
+        part.up.weight.view(32, 8, 16),
+        part.down.weight.view(16, 32, 8),
+        before["up.weight"].view(32, 8, 16),
+    )
     others = torch.ones(32, dtype=torch.bool)
     others[[7, 20]] = False
-    assert torch.equal(up[others], old[others]) and torch.equal(down[:, others], before["down.weight"].view(16, 32, 8)[:, others])
+    assert torch.equal(up[others], old[others]) and torch.equal(
+        down[:, others], before["down.weight"].view(16, 32, 8)[:, others]
+    )
     likeness = F.cosine_similarity(up[[7, 20]].flatten(1), old[[0, 1]].flatten(1))
     assert (likeness > 0.6).all() and (likeness < 0.999).all() and (down[:, ~others] == 0).all()
     assert part.revived == 2 and (part.competition.idle[~others] == 0).all()
-    assert torch.equal(part.up.mask, two_four_mask(part.up.weight)) and not torch.equal(part.up.mask, before["up.mask"])
+    assert torch.equal(part.up.mask, two_four_mask(part.up.weight)) and not torch.equal(
+        part.up.mask, before["up.mask"]
+    )
 
 
 def test_no_column_of_v1_stays_dead(monkeypatch):
-    """Five of 32 columns are hopeless at first; at the end each wins some of 2,048 tokens, and the layer has learned."""
+    """Five of 32 columns are hopeless at first; at the end each wins some of 2,048 tokens, and the layer has
+    learned.
+    """
     monkeypatch.setattr("braingpt.model.columns.competition.REVIVE_AFTER", 20)
     torch.manual_seed(0)
-    part = SilencedColumns(32, SilencedColumnsConfig(count=32, width=16, active=3, rounds=4), two_four=True).train()
+    part = SilencedColumns(
+        32, SilencedColumnsConfig(count=32, width=16, active=3, rounds=4), two_four=True
+    ).train()
     with torch.no_grad():
         part.competition.router.weight[:5, 0] = -20
-    one = F.one_hot(torch.tensor(0), 32)  # a channel that is always high: the balance alone would take thousands of steps
+    # a channel that is always high: the balance alone would take thousands of steps
+    one = F.one_hot(torch.tensor(0), 32)
     optimizer = torch.optim.AdamW(part.parameters(), lr=5e-3, fused=True)
     target, losses = torch.randn(32, 32) / 32**0.5, []
     for _ in range(80):
@@ -167,7 +198,8 @@ def test_tokens_that_do_not_meet_a_revived_column_notice_nothing():
     part = layer().eval()
     x = torch.randn(1, 400, 16, dtype=torch.float64)
     with torch.no_grad():
-        part.competition.inhibition.fill_(-1e9)  # else all hear of a new competitor
+        # else all hear of a new competitor
+        part.competition.inhibition.fill_(-1e9)
         starve(part, [70])
         clean, before = part(x, None), part.competition(x[0])[0]
         part.after_step()
@@ -186,11 +218,16 @@ def test_revival_depends_on_nothing_but_what_is_saved():
         part.after_step()
         starve(part, [8])
         part.after_step()
-    assert all(torch.equal(a, b) for a, b in zip(parts[0].state_dict().values(), parts[1].state_dict().values(), strict=True))
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(parts[0].state_dict().values(), parts[1].state_dict().values(), strict=True)
+    )
 
 
 def test_a_thousand_columns_learn_and_none_stays_dead(monkeypatch):
-    """A layer of 1,024 columns of 16, thirty of them hopeless at first, learns a map; at the end each column wins some of 8,192 tokens."""
+    """A layer of 1,024 columns of 16, thirty of them hopeless at first, learns a map; at the end each column
+    wins some of 8,192 tokens.
+    """
     monkeypatch.setattr("braingpt.model.columns.competition.REVIVE_AFTER", 25)
     torch.manual_seed(0)
     part = SparseColumns(32, SharedColumnsConfig(count=1024, width=16, active=4, shared=1)).train()

@@ -30,7 +30,8 @@ def test_causal_in_train_and_eval_mode(name, length, data, seed, train):
     cut = data.draw(st.integers(1, length - 1))
     ids, other = ids_of(seed, 2, length), ids_of(seed + 1, 2, length)
     changed = torch.cat([ids[:, :cut], other[:, cut:]], 1)
-    # In train mode gradients are on, so that controllers and straight-through paths run as they do in training.
+    # In train mode gradients are on, so that controllers and straight-through paths run as they do in
+    # training.
     with torch.set_grad_enabled(train):
         before, after = model(ids).logits.detach(), model(changed).logits.detach()
     torch.testing.assert_close(before[:, :cut], after[:, :cut], **EXACT)
@@ -42,7 +43,8 @@ def test_causality_test_can_fail(small):
     changed = ids.clone()
     changed[:, 10] = (changed[:, 10] + 1) % 97
     difference = (logits(small.eval(), ids) - logits(small, changed)).abs().amax(-1)[0]
-    assert difference[:10].max() < 1e-9 < difference[10:].min()  # the change reaches every later token
+    # the change reaches every later token
+    assert difference[:10].max() < 1e-9 < difference[10:].min()
 
 
 @few
@@ -96,7 +98,9 @@ def test_padding_is_inert(name, length, left, right, seed):
     padded = torch.cat([ids_of(seed + 1, 2, left), ids, ids_of(seed + 2, 2, right)], 1)
     segments = torch.full_like(padded, -1)
     segments[:, left : left + length] = 0
-    torch.testing.assert_close(logits(model, padded, segments_BL=segments)[:, left : left + length], logits(model, ids), **EXACT)
+    torch.testing.assert_close(
+        logits(model, padded, segments_BL=segments)[:, left : left + length], logits(model, ids), **EXACT
+    )
 
 
 @few

@@ -1,4 +1,6 @@
-"""Early exit: tokens that left agree in whole sequences and steps, dropped layers and the middle loss learn, drafts change nothing."""
+"""Early exit: tokens that left agree in whole sequences and steps, dropped layers and the middle loss learn,
+drafts change nothing.
+"""
 
 import pytest
 import torch
@@ -56,7 +58,10 @@ def test_rows_of_a_batch_leave_one_by_one(model):
     left = torch.zeros(4, 10, dtype=torch.long)
     left[1, :4] = -1
     parts, rows = [logits(model, ids[:, :10], state=state, segments_BL=left)], set()
-    hooks = [block.register_forward_hook(lambda _module, args, _out: rows.add(len(args[0]))) for block in model.blocks]
+    hooks = [
+        block.register_forward_hook(lambda _module, args, _out: rows.add(len(args[0])))
+        for block in model.blocks
+    ]
     with torch.no_grad():
         parts += [model.step(ids[:, t], state)[:, None] for t in range(10, 30)]
     for hook in hooks:
@@ -77,7 +82,9 @@ def test_the_four_promises_hold_with_exits(model):
     padded, segments = torch.cat([other[:, :5], ids, other[:, :3]], 1), torch.full((2, 32), -1)
     segments[:, 5:29] = 0
     torch.testing.assert_close(logits(model, padded, segments_BL=segments)[:, 5:29], whole, **EXACT)
-    packed = logits(model, torch.cat([other, ids], 1), segments_BL=torch.arange(2).repeat_interleave(24).expand(2, -1))
+    packed = logits(
+        model, torch.cat([other, ids], 1), segments_BL=torch.arange(2).repeat_interleave(24).expand(2, -1)
+    )
     torch.testing.assert_close(packed[:, 24:], whole, **EXACT)
     state, left = model.new_state(2), torch.zeros(2, 24, dtype=torch.long)
     left[1, :6] = -1
@@ -85,7 +92,9 @@ def test_the_four_promises_hold_with_exits(model):
     torch.testing.assert_close(first, logits(model, ids[1:, 6:])[0, -1], **EXACT)
     with torch.no_grad():
         then = model.step(other[:, 0], state)[1]
-    torch.testing.assert_close(then, logits(model, torch.cat([ids[1:, 6:], other[1:, :1]], 1))[0, -1], **EXACT)
+    torch.testing.assert_close(
+        then, logits(model, torch.cat([ids[1:, 6:], other[1:, :1]], 1))[0, -1], **EXACT
+    )
 
 
 def test_without_a_threshold_nothing_leaves(model):
@@ -94,7 +103,8 @@ def test_without_a_threshold_nothing_leaves(model):
     plain = logits(model, ids)
     model.set_exit_threshold(0.06)
     assert not torch.allclose(plain, logits(model, ids))
-    model.set_exit_threshold(1.0)  # no softmax reaches it here
+    # no softmax reaches it here
+    model.set_exit_threshold(1.0)
     torch.testing.assert_close(logits(model, ids), plain, **EXACT)
     model.set_exit_threshold(0.06)
     with pytest.raises(UserError, match="probability above 0"):
@@ -117,14 +127,18 @@ def test_the_middle_loss_teaches_and_does_not_count():
     x = rms_norm(x)
     for block in plain.blocks[:after]:
         x = block(x, layout)
-    middle = torch.nn.functional.cross_entropy(plain.embedding.logits(rms_norm(x)).flatten(0, 1), targets.flatten())
+    middle = torch.nn.functional.cross_entropy(
+        plain.embedding.logits(rms_norm(x)).flatten(0, 1), targets.flatten()
+    )
     (expected + 0.5 * middle).backward()
     for (name, one), other in zip(taught.named_parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(one.grad, other.grad, msg=name)
 
 
 def test_deeper_layers_are_dropped_more_often_and_for_whole_rows():
-    model = awake(EXITS.model_copy(update={"early_exit": EXITS.early_exit.model_copy(update={"dropout": 0.8})})).train()
+    model = awake(
+        EXITS.model_copy(update={"early_exit": EXITS.early_exit.model_copy(update={"dropout": 0.8})})
+    ).train()
     rates = model.early.dropped
     assert rates[0] == 0 and rates[-1] == pytest.approx(0.8) and rates == sorted(rates)
     ids, layout = ids_of(6, 3, 10), model._layout(ids_of(6, 3, 10), None, None)
@@ -132,7 +146,9 @@ def test_deeper_layers_are_dropped_more_often_and_for_whole_rows():
     with torch.enable_grad():
         got = model.early.learn(model.blocks, model.embedding(ids), layout)
     draws = torch.Generator().manual_seed(1)
-    kept = torch.stack([torch.ones(3, dtype=torch.bool), *(torch.rand(3, generator=draws) >= rate for rate in rates[1:])])
+    kept = torch.stack(
+        [torch.ones(3, dtype=torch.bool), *(torch.rand(3, generator=draws) >= rate for rate in rates[1:])]
+    )
     assert 0 < kept.sum() < kept.numel()
     for row in range(3):
         x = model.embedding(ids[row : row + 1])
@@ -158,7 +174,11 @@ def test_a_draft_that_is_right_saves_passes():
     model = build(SMALL["dense"]).double().eval()
     decoder = SpeculativeDecoder(model, 1, ahead=3)
     list(stream(model, [5], 17, temperature=0.0, decoder=decoder))
-    assert decoder.passes == 4 and decoder.followed == decoder.drafted == 12 and decoder.depth() == pytest.approx(1.0)
+    assert (
+        decoder.passes == 4
+        and decoder.followed == decoder.drafted == 12
+        and decoder.depth() == pytest.approx(1.0)
+    )
 
 
 def test_what_cannot_draft_is_refused():
@@ -179,4 +199,8 @@ def test_calibration_scores_each_threshold_and_keeps_to_the_budget(model):
     assert [setting.threshold for setting in found] == [None, *THRESHOLDS] and model.early.threshold == 0.06
     assert found[0].layers_used == 1 == found[1].layers_used and found[0].perplexity_cost == 0
     rows = [Setting(None, 1.0, 3.0, 0.0), Setting(0.9, 0.8, 3.0, 0.005), Setting(0.5, 0.4, 3.1, 0.02)]
-    assert best(rows, 0.01).threshold == 0.9 and best(rows, 0.05).threshold == 0.5 and best(rows, 0).threshold is None
+    assert (
+        best(rows, 0.01).threshold == 0.9
+        and best(rows, 0.05).threshold == 0.5
+        and best(rows, 0).threshold is None
+    )

@@ -1,4 +1,6 @@
-"""On a GPU each architecture computes what it computes on a CPU, by other kernels: logits, gradients, and token after token."""
+"""On a GPU each architecture computes what it computes on a CPU, by other kernels: logits, gradients, and
+token after token.
+"""
 
 import pytest
 import torch
@@ -14,12 +16,16 @@ BATCH, LENGTH = 3, 48
 def both(architecture):
     """The same float32 model on a CPU and on a GPU, and ids for it."""
     models = [awake(SMALL[architecture]).float().to(device) for device in ("cpu", "cuda")]
-    ids_BL = torch.randint(1, SMALL[architecture].vocab, (BATCH, LENGTH + 1), generator=torch.Generator().manual_seed(3))
+    ids_BL = torch.randint(
+        1, SMALL[architecture].vocab, (BATCH, LENGTH + 1), generator=torch.Generator().manual_seed(3)
+    )
     return *models, ids_BL
 
 
 def alike(one: Tensor, other: Tensor) -> float:
-    """Share of rows (last dimension) that agree to a thousandth of the largest entry: a choice that rounding flips costs a row, not the test."""
+    """Share of rows (last dimension) that agree to a thousandth of the largest entry: a choice that rounding
+    flips costs a row, not the test.
+    """
     one, other = one.detach().cpu().double(), other.detach().cpu().double()
     return ((one - other).abs().amax(-1) < 1e-3 * other.abs().max().clamp(min=1e-6)).double().mean().item()
 

@@ -36,12 +36,15 @@ def test_growing_changes_nothing_and_then_learns(name, optimizer):
     assert kept.keys() == whole.keys() and all(torch.equal(value, whole[key]) for key, value in kept.items())
     grown.train()
     before = {key: value.clone() for key, value in grown.state_dict().items()}
-    for _ in range(2):  # the first step moves the output maps off zero, the second what lies before them
+    # the first step moves the output maps off zero, the second what lies before them
+    for _ in range(2):
         grown(IDS[:, :-1], IDS[:, 1:]).loss.backward()
         after.step()
         after.zero_grad()
     moved = {key for key, value in grown.state_dict().items() if not torch.equal(value, before[key])}
-    new = {key for key, _ in grown.named_parameters() if key.startswith("blocks.3.") and key.endswith("weight")}
+    new = {
+        key for key, _ in grown.named_parameters() if key.startswith("blocks.3.") and key.endswith("weight")
+    }
     assert new and new <= moved
 
 
@@ -61,9 +64,13 @@ def test_what_cannot_grow_is_refused():
 
 
 def test_settings_of_layers_that_are_not_there_yet_wait():
-    v2 = SMALL["v2"].model_copy(update={"layers": 6, "attention": SMALL["v2"].attention.model_copy(update={"layers": (1, 4)})})
+    v2 = SMALL["v2"].model_copy(
+        update={"layers": 6, "attention": SMALL["v2"].attention.model_copy(update={"layers": (1, 4)})}
+    )
     assert stage_config(v2, 3).attention.layers == (1,) and stage_config(v2, 6) == v2
-    v1 = SMALL["v1"].model_copy(update={"layers": 6, "early_exit": EarlyExitConfig(places=(1, 3), threshold=0.5)})
+    v1 = SMALL["v1"].model_copy(
+        update={"layers": 6, "early_exit": EarlyExitConfig(places=(1, 3), threshold=0.5)}
+    )
     assert stage_config(v1, 3).early_exit.places == (1,) and stage_config(v1, 1).early_exit.places == ()
     for stage in (stage_config(v2, 3), stage_config(v1, 3), stage_config(v1, 1)):
         assert type(stage).model_validate(stage.model_dump()) == stage, "a stage is a model in its own right"

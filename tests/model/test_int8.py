@@ -31,7 +31,10 @@ def test_a_weight_of_zeros_stays_zero():
 
 
 def test_the_int8_model_predicts_nearly_the_same(small, architecture):
-    model, ids = small.float().eval(), torch.randint(0, 97, (2, 24), generator=torch.Generator().manual_seed(0))
+    model, ids = (
+        small.float().eval(),
+        torch.randint(0, 97, (2, 24), generator=torch.Generator().manual_seed(0)),
+    )
     with torch.no_grad():
         expected = model(ids).logits
         model.to_int8()
@@ -50,7 +53,8 @@ def test_a_quarter_of_the_bytes_and_the_same_arithmetic():
     total, active = model.parameters_total(), model.parameters_active()
     model.to_int8()
     held = sum(t.numel() * t.element_size() for t in (*model.parameters(), *model.buffers()) if not t.is_meta)
-    assert held < 0.4 * 4 * total  # of such short rows the scales are a tenth
+    # of such short rows the scales are a tenth
+    assert held < 0.4 * 4 * total
     assert (model.parameters_total(), model.parameters_active()) == (total, active)
 
 

@@ -38,7 +38,8 @@ def test_winners_alone_equal_silencing_the_losers():
     torch.testing.assert_close(*outputs)
     upstream = torch.randn_like(outputs[0])
     grads = [
-        torch.autograd.grad(out, (x, part.competition.router.weight), upstream) for out, part in zip(outputs, (packed, dense), strict=True)
+        torch.autograd.grad(out, (x, part.competition.router.weight), upstream)
+        for out, part in zip(outputs, (packed, dense), strict=True)
     ]
     for a, b in zip(*grads, strict=True):
         torch.testing.assert_close(a, b)
@@ -50,7 +51,12 @@ def test_winners_alone_equal_silencing_the_losers():
 
 @pytest.mark.parametrize("name", ["nano-v1", "tiny-v1", "small-v1"])
 @settings(max_examples=8, deadline=None)
-@given(seed=st.integers(0, 2**32 - 1), scale=st.sampled_from([0.01, 1.0, 30.0]), lift=st.sampled_from([0.0, 2.0]), rounded=st.booleans())
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    scale=st.sampled_from([0.01, 1.0, 30.0]),
+    lift=st.sampled_from([0.0, 2.0]),
+    rounded=st.booleans(),
+)
 def test_at_most_a_twentieth_of_the_neurons_fires_for_any_token(name, seed, scale, lift, rounded):
     """Whatever the weights and the token; rounded to few values, many neurons are equally strong."""
     recipe, generator = load_recipe(name), torch.Generator().manual_seed(seed)
@@ -59,9 +65,8 @@ def test_at_most_a_twentieth_of_the_neurons_fires_for_any_token(name, seed, scal
     layer.down.register_forward_pre_hook(lambda _module, args: fired.append((args[0] > 0).sum(-1)))
     with torch.no_grad():
         x = torch.randn(1, 24, recipe.model.hidden, generator=generator)
-        weight = (
-            torch.randn(layer.up.weight.shape, generator=generator) + lift * x[0, 0]
-        )  # lifted, nearly all neurons of the first token fire
+        # lifted, nearly all neurons of the first token fire
+        weight = torch.randn(layer.up.weight.shape, generator=generator) + lift * x[0, 0]
         layer.up.weight.copy_(weight.sign() if rounded else scale * weight)
         layer(x.sign() if rounded else x, None)
     neurons = layer.up.out_features
@@ -73,7 +78,9 @@ def test_at_most_a_twentieth_of_the_neurons_fires_for_any_token(name, seed, scal
 
 def test_those_that_fire_are_the_strongest_of_the_winners():
     torch.manual_seed(0)
-    layer = SilencedColumns(16, SilencedColumnsConfig(count=8, width=8, active=3, firing=0.1), two_four=False).double()
+    layer = SilencedColumns(
+        16, SilencedColumnsConfig(count=8, width=8, active=3, firing=0.1), two_four=False
+    ).double()
     x, seen = torch.randn(1, 50, 16, dtype=torch.float64), []
     layer.down.register_forward_pre_hook(lambda _module, args: seen.append(args[0]))
     layer(x, None).sum().backward()
@@ -93,7 +100,8 @@ def test_every_recipe_of_v1_fires_a_twentieth_at_most():
         neurons = model.columns.count * model.columns.width
         assert 0.045 * neurons < model.columns.most_firing <= 0.05 * neurons
     with pytest.raises(
-        UserError, match=r"model\.columns\.firing \(0\.001\) of 32 columns of 16 neurons is less than one neuron; it takes 0\.002"
+        UserError,
+        match=r"model\.columns\.firing \(0\.001\) of 32 columns of 16 neurons is less than one neuron; it takes 0\.002",
     ):
         load_recipe("nano-v1", ["model.columns.firing=0.001"])
 
@@ -107,7 +115,8 @@ def test_losing_columns_are_never_read():
         clean = packed(x, None)
         for loser in set(range(8)) - set(winners[0].tolist()):
             packed.weight[loser] = float("nan")
-            dense.down.weight.view(32, 8, 8)[:, loser] = float("nan")  # multiplied with their silence
+            # multiplied with their silence
+            dense.down.weight.view(32, 8, 8)[:, loser] = float("nan")
         assert torch.equal(packed(x, None), clean)
         assert dense(x, None).isnan().any()
 
@@ -136,7 +145,8 @@ def test_inhibition_keeps_a_rival_from_winning():
     with torch.no_grad():
         before = competition(x)[0]
         busiest = int(torch.bincount(before.flatten(), minlength=8).argmax())
-        competition.inhibition[:, busiest] = 8.0  # everyone inhibits the busiest
+        # everyone inhibits the busiest
+        competition.inhibition[:, busiest] = 8.0
         after = competition(x)[0]
     assert competition.strength().diagonal().abs().max() == 0 and (competition.strength() >= 0).all()
     assert (before == busiest).any() and not (after == busiest).any()
@@ -144,7 +154,10 @@ def test_inhibition_keeps_a_rival_from_winning():
 
 @pytest.mark.parametrize("together", [0.5, 4.0])
 def test_rounds_bring_the_competition_to_rest(together, monkeypatch):
-    """`together` is what all others inhibit a column by. The inhibition received hardly changes after four rounds, and does after one."""
+    """`together` is what all others inhibit a column by.
+
+    The inhibition received hardly changes after four rounds, and does after one.
+    """
     received, winners, inhibited = {}, {}, kernel.inhibited
     for rounds in (1, 4, 100):
         torch.manual_seed(0)
@@ -155,7 +168,8 @@ def test_rounds_bring_the_competition_to_rest(together, monkeypatch):
                 kernel,
                 "inhibited",
                 lambda excited, strength, key=rounds: (
-                    received.setdefault(key, []).append(inhibited(excited, strength)[0]) or (received[key][-1], excited)
+                    received.setdefault(key, []).append(inhibited(excited, strength)[0])
+                    or (received[key][-1], excited)
                 ),
             )
             winners[rounds] = competition(torch.randn(300, 32))[0].sort().values
@@ -169,7 +183,8 @@ def test_balance_evens_the_load():
     torch.manual_seed(0)
     competition = SparseColumns(32, SharedColumnsConfig(count=8, width=8, active=2)).competition
     with torch.no_grad():
-        competition.router.weight[0] += 0.5  # column 0 would take almost every token
+        # column 0 would take almost every token
+        competition.router.weight[0] += 0.5
     x = torch.randn(512, 32) + 0.5
     spread = []
     for _ in range(400):
@@ -190,7 +205,8 @@ def test_balance_is_frozen_within_a_step():
 def test_threshold_finds_the_rate(rate):
     torch.manual_seed(0)
     selector = Selector(32, rate).train()
-    x = torch.randn(4, 500, 32) * 2 + 0.3  # not the unit variance the start assumes
+    # not the unit variance the start assumes
+    x = torch.randn(4, 500, 32) * 2 + 0.3
     for _ in range(60):
         selector(x, None)
         selector.after_step()
@@ -229,12 +245,16 @@ def test_two_four_weights_stay_two_of_four():
         optimizer.zero_grad()
         model.after_step()
     groups = (up.effective_weight() != 0).view(up.weight.shape[0], -1, 4).sum(-1)
-    assert (groups == 2).all() and (up.mask != before).any()  # the form holds, and the choice follows the weights
+    # the form holds, and the choice follows the weights
+    assert (groups == 2).all() and (up.mask != before).any()
     assert torch.equal(up.mask, two_four_mask(up.weight)) and 0 < up.flip_rate < 1
     maps = [part for block in model.blocks for part in (block.mlp.up, block.mlp.down)]
-    assert model.flip_rate() == pytest.approx(float(sum(part.flip_rate for part in maps)) / 4), "all maps are equally large here"
+    assert model.flip_rate() == pytest.approx(float(sum(part.flip_rate for part in maps)) / 4), (
+        "all maps are equally large here"
+    )
     model.after_step()
-    assert up.flip_rate == model.flip_rate() == 0  # nothing moved since
+    # nothing moved since
+    assert up.flip_rate == model.flip_rate() == 0
     assert awake(SMALL["v2"]).flip_rate() is None
     with torch.no_grad():
         assert torch.equal(up.effective_weight(), up.weight * up.mask)
@@ -255,22 +275,28 @@ def test_closed_dendrites_pass_nothing_and_can_reopen():
     model = awake(SMALL["v1"]).train()
     attention = model.blocks[0].mixer
     with torch.no_grad():
-        attention.gate.bias.fill_(-20)  # all closed
+        # all closed
+        attention.gate.bias.fill_(-20)
     ids = torch.randint(0, 97, (1, 12))
     with model.recording() as layers:
         loss = model(ids, ids).loss
     assert layers[0].dendrites_open == 0 and layers[0].dendrites == 12 * 4
     assert attention.out.weight.grad is None
     loss.backward()
-    assert attention.out.weight.grad.abs().max() == 0  # nothing passed
+    # nothing passed
+    assert attention.out.weight.grad.abs().max() == 0
     with torch.no_grad():
-        attention.gate.bias.fill_(-3)  # still below the threshold of 0.1
+        # still below the threshold of 0.1
+        attention.gate.bias.fill_(-3)
     model(ids, ids).loss.backward()
-    assert attention.gate.bias.grad.abs().max() > 0  # and yet the gates feel the gradient
+    # and yet the gates feel the gradient
+    assert attention.gate.bias.grad.abs().max() > 0
 
 
 def test_closed_dendrites_are_not_computed_in_generation():
-    """Poison in what only closed dendrites multiply with leaves a step as it is; with gradients they are computed, and it spreads."""
+    """Poison in what only closed dendrites multiply with leaves a step as it is; with gradients they are
+    computed, and it spreads.
+    """
     model = awake(SMALL["v1"]).eval()
     with torch.no_grad():
         for block in model.blocks:
@@ -283,14 +309,14 @@ def test_closed_dendrites_are_not_computed_in_generation():
         state.seen_B = state.seen_B - 1
         for block in model.blocks:
             for closed in (slice(8, 16), slice(24, 32)):
-                block.mixer.qkv.weight[closed] = float("nan")  # its queries
+                # its queries
+                block.mixer.qkv.weight[closed] = float("nan")
                 block.mixer.out.weight[:, closed] = float("nan")
         with model.recording() as layers:
             assert torch.equal(model.step(ids[:, 0], state), clean)
     assert layers[0].dendrites_open == 2 and layers[0].keys_kept == 2 * 4
-    left_out = (
-        2 * 2 * 32 * 16 + 2 * 8 * 2 * 21 + 2 * 8 * (4 * 21 - 2 * 4)
-    )  # two query and two output maps, two heads' scores, values not read
+    # two query and two output maps, two heads' scores, values not read
+    left_out = 2 * 2 * 32 * 16 + 2 * 8 * 2 * 21 + 2 * 8 * (4 * 21 - 2 * 4)
     assert layers[0].flops_dense - layers[0].flops == left_out
     assert model(ids).logits.isnan().all()
 
@@ -310,7 +336,8 @@ def test_each_query_keeps_its_share_of_keys():
     model = awake(SMALL["v1"]).eval()
     with torch.no_grad(), model.recording() as layers:
         model(torch.randint(0, 97, (1, 200)))
-    expected = sum(min(t, max(4, -(-t * 5 // 100))) for t in range(1, 201)) * 4  # heads
+    # heads
+    expected = sum(min(t, max(4, -(-t * 5 // 100))) for t in range(1, 201)) * 4
     assert layers[0].keys_kept == expected
     assert layers[0].keys_possible == 4 * 200 * 201 // 2
 
@@ -326,9 +353,13 @@ def test_recording_stops_with_its_block(small):
 
 
 def test_the_choice_of_tokens_that_attend_learns():
-    """The score takes part in the loss through the tokens that were chosen; without it the selector would stay as it was drawn."""
+    """The score takes part in the loss through the tokens that were chosen; without it the selector would
+    stay as it was drawn.
+    """
     model = awake(SMALL["v2"]).train()
     ids = torch.randint(0, 97, (4, 33), generator=torch.Generator().manual_seed(4))
     model(ids[:, :-1], ids[:, 1:]).loss.backward()
     selectors = [layer.selector for layer in model.modules() if isinstance(layer, SelectiveAttention)]
-    assert selectors and all(selector.weight.grad is not None and selector.weight.grad.abs().sum() > 0 for selector in selectors)
+    assert selectors and all(
+        selector.weight.grad is not None and selector.weight.grad.abs().sum() > 0 for selector in selectors
+    )

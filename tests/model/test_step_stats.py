@@ -20,10 +20,17 @@ def test_the_step_tells_what_recording_counts(architecture, overrides, padded):
     seen = {name: float(value) for name, value in step_stats(model).items()}
     counted = inside(records)
     assert seen.keys() - {"active"} == counted.keys() & seen.keys() - {"active"}
-    # Recording counts padding, and the slots that tokens are packed into behind an exit; controllers count tokens.
-    for name in {"attended"} & seen.keys() if padded else seen.keys() - {"active"} - ({"columns"} if model.exits else set()):
+    # Recording counts padding, and the slots that tokens are packed into behind an exit; controllers count
+    # tokens.
+    for name in (
+        {"attended"} & seen.keys()
+        if padded
+        else seen.keys() - {"active"} - ({"columns"} if model.exits else set())
+    ):
         assert seen[name] == pytest.approx(counted[name], rel=1e-5), name
     share = model.parameters_active() / model.parameters_total()
     assert seen["active"] == pytest.approx(share, rel=1e-6 if not model.exits else 0.3)
     model.after_step()
-    assert not any(float(selector.counted.sum()) for selector in model.modules() if hasattr(selector, "counted"))
+    assert not any(
+        float(selector.counted.sum()) for selector in model.modules() if hasattr(selector, "counted")
+    )

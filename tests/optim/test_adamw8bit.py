@@ -16,7 +16,13 @@ from braingpt.train.plan.plan import build_plan
 from braingpt.train.run.folder import read_metrics
 from tests.train.conftest import tiny
 
-EIGHT = ("train.optimizer=adamw8bit", "train.steps=6", "train.save_every=3", "train.eval_every=6", "train.warmup=1")
+EIGHT = (
+    "train.optimizer=adamw8bit",
+    "train.steps=6",
+    "train.save_every=3",
+    "train.eval_every=6",
+    "train.warmup=1",
+)
 
 
 def losses(run: Path) -> list[float]:
@@ -48,8 +54,13 @@ def test_it_learns_like_adamw_and_goes_on_exactly(tmp_path, data, eager, archite
     train(tiny(architecture, *EIGHT), run, [data], device="cpu")
     listing.remove(run / "checkpoints" / "step-0000006")
     train(recipe, run, [data], resume="auto", device="cpu")
-    first, second = (load_file(path / "checkpoints/step-0000006/optimizer.safetensors") for path in (tmp_path / "whole", run))
-    assert losses(run) == losses(tmp_path / "whole") and all(torch.equal(first[name], second[name]) for name in first)
+    first, second = (
+        load_file(path / "checkpoints/step-0000006/optimizer.safetensors")
+        for path in (tmp_path / "whole", run)
+    )
+    assert losses(run) == losses(tmp_path / "whole") and all(
+        torch.equal(first[name], second[name]) for name in first
+    )
 
 
 def test_spread_moments_are_saved_in_full_and_rounded_again(tmp_path, data, eager):
@@ -59,9 +70,13 @@ def test_spread_moments_are_saved_in_full_and_rounded_again(tmp_path, data, eage
     whole = losses(tmp_path / "run")
     listing.remove(tmp_path / "run" / "checkpoints" / "step-0000006")
     shapes = sharded.shapes(tmp_path / "run/checkpoints/step-0000003/optimizer")
-    assert not any("codes" in name for name in shapes) and any(name.startswith("exp_avg_sq.blocks") for name in shapes)
+    assert not any("codes" in name for name in shapes) and any(
+        name.startswith("exp_avg_sq.blocks") for name in shapes
+    )
     train(spread, tmp_path / "run", [data], resume="auto", device="cpu")
-    assert losses(tmp_path / "run")[:4] == whole[:4] and losses(tmp_path / "run") == pytest.approx(whole, rel=2e-3)
+    assert losses(tmp_path / "run")[:4] == whole[:4] and losses(tmp_path / "run") == pytest.approx(
+        whole, rel=2e-3
+    )
 
 
 def test_moments_take_a_quarter_as_planned(eager):
@@ -71,16 +86,26 @@ def test_moments_take_a_quarter_as_planned(eager):
     for parameter in model.parameters():
         parameter.grad = torch.randn_like(parameter)
     optimizer.step()
-    taken = sum(t.numel() * t.element_size() for name, t in pack_state(model, optimizer).items() if not name.startswith("step."))
+    taken = sum(
+        t.numel() * t.element_size()
+        for name, t in pack_state(model, optimizer).items()
+        if not name.startswith("step.")
+    )
     assert taken == build_plan(recipe, None).optimizer_bytes
-    full = build_plan(tiny("dense", "model.hidden=128", "train.optimizer=adamw"), None).optimizer_bytes - 8 * model.embedding.weight.numel()
+    full = (
+        build_plan(tiny("dense", "model.hidden=128", "train.optimizer=adamw"), None).optimizer_bytes
+        - 8 * model.embedding.weight.numel()
+    )
     assert taken - 8 * model.embedding.weight.numel() == pytest.approx(full / 4, rel=0.02)
 
 
 def test_moments_change_between_8_and_32_bits(eager):
     recipe = tiny("dense", *EIGHT)
     model = build(recipe)
-    small, large = (build_optimizer(model, tiny("dense", *EIGHT, *extra).train) for extra in ((), ("train.optimizer=adamw",)))
+    small, large = (
+        build_optimizer(model, tiny("dense", *EIGHT, *extra).train)
+        for extra in ((), ("train.optimizer=adamw",))
+    )
     for parameter in model.parameters():
         parameter.grad = torch.randn_like(parameter)
     small.step()

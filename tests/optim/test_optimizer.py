@@ -23,7 +23,12 @@ class Model(nn.Module):
 
     def loss(self) -> torch.Tensor:
         x = self.embedding.weight * self.norm
-        return self.up(x).square().sum() + (x @ self.columns).sum() + self.inhibition.square().sum() + self.head(x).sum()
+        return (
+            self.up(x).square().sum()
+            + (x @ self.columns).sum()
+            + self.inhibition.square().sum()
+            + self.head(x).sum()
+        )
 
 
 def step(model, optimizer):
@@ -34,7 +39,11 @@ def step(model, optimizer):
 
 def test_only_matrices_decay():
     model = Model()
-    assert {name for name, p in model.named_parameters() if decays(name, p)} == {"up.weight", "columns", "unused"}
+    assert {name for name, p in model.named_parameters() if decays(name, p)} == {
+        "up.weight",
+        "columns",
+        "unused",
+    }
     groups = build_optimizer(model, TrainConfig(weight_decay=0.3)).param_groups
     assert {group["weight_decay"] for group in groups} == {0.3, 0.0}
     assert sum(len(group["params"]) for group in groups) == len(list(model.parameters()))
@@ -46,7 +55,10 @@ def test_the_embedding_has_a_rate_of_its_own(kind):
     optimizer = build_optimizer(model, TrainConfig(optimizer=kind, embedding_rate=4))
     set_learning_rate(optimizer, 1e-3)
     rates = {parameter: group["lr"] for group in optimizer.param_groups for parameter in group["params"]}
-    assert all(rate == pytest.approx(4e-3 if parameter is model.embedding.weight else 1e-3) for parameter, rate in rates.items())
+    assert all(
+        rate == pytest.approx(4e-3 if parameter is model.embedding.weight else 1e-3)
+        for parameter, rate in rates.items()
+    )
     assert len(rates) == len(list(model.parameters()))
 
 
@@ -58,7 +70,9 @@ def test_state_goes_there_and_back_and_training_goes_on_alike(kind):
     first = build_optimizer(one, config)
     step(one, first)
     packed = {name: tensor.clone() for name, tensor in pack_state(one, first).items()}
-    assert {"adamw": "exp_avg.up.weight", "muon": "momentum.up.weight"}[kind] in packed and "step.norm" in packed
+    assert {"adamw": "exp_avg.up.weight", "muon": "momentum.up.weight"}[
+        kind
+    ] in packed and "step.norm" in packed
     assert not [name for name in packed if "unused" in name], "no gradient, no state"
     two = Model()
     two.load_state_dict(one.state_dict())
@@ -67,7 +81,9 @@ def test_state_goes_there_and_back_and_training_goes_on_alike(kind):
     step(one, first)
     step(two, second)
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))
-    assert all(torch.equal(value, pack_state(two, second)[name]) for name, value in pack_state(one, first).items())
+    assert all(
+        torch.equal(value, pack_state(two, second)[name]) for name, value in pack_state(one, first).items()
+    )
 
 
 @pytest.mark.parametrize("kind", ["adamw", "muon"])
@@ -93,7 +109,9 @@ def test_a_step_can_be_left_out_by_a_tensor():
     assert all(torch.equal(value, pack_state(model, optimizer)[name]) for name, value in state.items())
     optimizer.step(torch.tensor(0.0))
     assert not any(
-        torch.equal(a, b) for name, a, b in zip(dict(model.named_parameters()), before, model.parameters(), strict=True) if name != "unused"
+        torch.equal(a, b)
+        for name, a, b in zip(dict(model.named_parameters()), before, model.parameters(), strict=True)
+        if name != "unused"
     )
 
 
@@ -106,12 +124,23 @@ def test_foreign_state_is_refused():
         unpack_state(model, optimizer, {"exp_avg.norm": torch.zeros(5)})
 
 
-@given(rows=st.integers(2, 40), columns=st.integers(2, 40), stack=st.integers(1, 3), scale=st.sampled_from([1e-4, 1.0, 1e4]))
+@given(
+    rows=st.integers(2, 40),
+    columns=st.integers(2, 40),
+    stack=st.integers(1, 3),
+    scale=st.sampled_from([1e-4, 1.0, 1e4]),
+)
 @settings(max_examples=25, deadline=None)
 def test_orthogonalised_directions_are_alike(rows, columns, stack, scale):
-    matrix = torch.randn(stack, rows, columns, generator=torch.Generator().manual_seed(rows * columns), dtype=torch.float64) * scale
+    matrix = (
+        torch.randn(
+            stack, rows, columns, generator=torch.Generator().manual_seed(rows * columns), dtype=torch.float64
+        )
+        * scale
+    )
     u, _, vh = torch.linalg.svd(matrix, full_matrices=False)
-    spread = torch.linspace(1, 2, min(rows, columns), dtype=torch.float64)  # far from singular, as the iteration assumes
+    # far from singular, as the iteration assumes
+    spread = torch.linspace(1, 2, min(rows, columns), dtype=torch.float64)
     matrix = u * spread * scale @ vh
     values = torch.linalg.svdvals(orthogonalised(matrix))
     assert values.min() > 0.6 and values.max() < 1.3
@@ -124,7 +153,9 @@ def test_iterating_on_the_gram_matrix_is_the_same(shape):
     matrix = torch.randn(shape, generator=torch.Generator().manual_seed(sum(shape)), dtype=torch.float64)
     wide = (matrix.mT if shape[-2] > shape[-1] else matrix).reshape(-1, min(shape[-2:]), max(shape[-2:]))
     expected = _iterated(wide / wide.norm(dim=(-2, -1), keepdim=True))
-    torch.testing.assert_close(orthogonalised(matrix), (expected.mT if shape[-2] > shape[-1] else expected).reshape(shape))
+    torch.testing.assert_close(
+        orthogonalised(matrix), (expected.mT if shape[-2] > shape[-1] else expected).reshape(shape)
+    )
 
 
 def test_the_steps_are_those_of_the_library():
@@ -139,7 +170,8 @@ def test_the_steps_are_those_of_the_library():
         other.grad = matrix.grad.clone()
         ours.step()
         theirs.step()
-    assert (matrix - other).norm() < 0.02 * (matrix - start).norm()  # the library's is in bfloat16
+    # the library's is in bfloat16
+    assert (matrix - other).norm() < 0.02 * (matrix - start).norm()
 
 
 def test_a_joint_projection_is_stepped_as_its_parts():

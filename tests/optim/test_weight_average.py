@@ -33,7 +33,11 @@ def test_it_is_the_mean_with_falling_weights_and_swaps_exactly(decay, steps):
     with torch.no_grad():
         other.weight.copy_(average.values["weight"])
     again.restore({"weight": trained}, average.count)
-    assert torch.equal(other.weight, trained) and torch.equal(again.values["weight"], average.values["weight"]) and again.count == steps
+    assert (
+        torch.equal(other.weight, trained)
+        and torch.equal(again.values["weight"], average.values["weight"])
+        and again.count == steps
+    )
 
 
 def test_the_checkpoint_holds_the_average_and_training_goes_on_from_the_weights(tmp_path, data):
@@ -44,6 +48,10 @@ def test_the_checkpoint_holds_the_average_and_training_goes_on_from_the_weights(
     folders = [tmp_path / name / "checkpoints/step-0000006" for name in ("plain", "averaged")]
     raw, shown = load_file(folders[0] / "model.safetensors"), load_file(folders[1] / "model.safetensors")
     trained = load_file(folders[1] / "optimizer.safetensors")
-    assert all(torch.equal(raw[name], trained[f"trained.{name}"]) for name, _ in load(folders[1])[0].named_parameters() if name in raw)
+    assert all(
+        torch.equal(raw[name], trained[f"trained.{name}"])
+        for name, _ in load(folders[1])[0].named_parameters()
+        if name in raw
+    )
     assert not torch.equal(raw["embedding.weight"], shown["embedding.weight"])
     assert torch.equal(load(folders[1])[0].embedding.weight, shown["embedding.weight"])

@@ -15,7 +15,11 @@ TOKENIZER = Tokenizer.default()
 
 @pytest.fixture(scope="module")
 def url():
-    model = awake(V2Config(layers=1, hidden=32, heads=4, mamba={"state": 8, "head": 8}, columns={"count": 4, "width": 8})).float()
+    model = awake(
+        V2Config(
+            layers=1, hidden=32, heads=4, mamba={"state": 8, "head": 8}, columns={"count": 4, "width": 8}
+        )
+    ).float()
     server = Server(("127.0.0.1", 0), model, TOKENIZER, "test-model")
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
@@ -41,21 +45,35 @@ def test_health(url):
 
 
 def test_a_completion_and_its_stream_are_the_same_text(url):
-    asked = {"prompt": "안녕하세요", "max_tokens": 12, "temperature": 0.9, "top_p": 0.95, "top_k": 500, "seed": 5, "language": "ko"}
+    asked = {
+        "prompt": "안녕하세요",
+        "max_tokens": 12,
+        "temperature": 0.9,
+        "top_p": 0.95,
+        "top_k": 500,
+        "seed": 5,
+        "language": "ko",
+    }
     status, text = post(url, asked)
     answer = json.loads(text)
     choice = answer["choices"][0]
     assert status == 200 and answer["object"] == "text_completion" and answer["model"] == "test-model"
     prompt = len(TOKENIZER.encode("안녕하세요", language="ko"))
     new = answer["usage"]["completion_tokens"]
-    assert answer["usage"] == {"prompt_tokens": prompt, "completion_tokens": new, "total_tokens": prompt + new}
+    assert answer["usage"] == {
+        "prompt_tokens": prompt,
+        "completion_tokens": new,
+        "total_tokens": prompt + new,
+    }
     assert (new == 12) == (choice["finish_reason"] == "length")
     status, stream = post(url, {**asked, "stream": True})
     events = [line.removeprefix("data: ") for line in stream.split("\n\n") if line]
     assert status == 200 and events[-1] == "[DONE]"
     chunks = [json.loads(event)["choices"][0] for event in events[:-1]]
     assert "".join(chunk["text"] for chunk in chunks) == choice["text"]
-    assert chunks[-1]["finish_reason"] == choice["finish_reason"] and {c["finish_reason"] for c in chunks[:-1]} == {None}
+    assert chunks[-1]["finish_reason"] == choice["finish_reason"] and {
+        c["finish_reason"] for c in chunks[:-1]
+    } == {None}
 
 
 @pytest.mark.parametrize(

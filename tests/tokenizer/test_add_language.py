@@ -11,15 +11,23 @@ from braingpt.tokenizer import Tokenizer
 from braingpt.tokenizer.add_language import add_language
 from braingpt.tokenizer.training import train
 
-PORTUGUESE = [f"O tempo está muito bom esta manhã, e amanhã também não vai chover em Lisboa {n}. Não é?" for n in range(60)]
-JAPANESE = [f"今日はとてもいい天気です。明日も東京は雨が降らないでしょう。{n}番目の文章です。" for n in range(60)]
+PORTUGUESE = [
+    f"O tempo está muito bom esta manhã, e amanhã também não vai chover em Lisboa {n}. Não é?"
+    for n in range(60)
+]
+JAPANESE = [
+    f"今日はとてもいい天気です。明日も東京は雨が降らないでしょう。{n}番目の文章です。" for n in range(60)
+]
 OLD = Tokenizer.default()
 PT = add_language(OLD, "pt", PORTUGUESE, 10)
 BOTH = add_language(PT.tokenizer, "ja", JAPANESE, 12)
 GROWN = BOTH.tokenizer
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=60) | st.lists(
-    st.sampled_from([*PORTUGUESE[0].split(" "), "天気です", "明日", " não", "안녕", "the ", "hã também", "é", "\n"]), max_size=12
+    st.sampled_from(
+        [*PORTUGUESE[0].split(" "), "天気です", "明日", " não", "안녕", "the ", "hã também", "é", "\n"]
+    ),
+    max_size=12,
 ).map("".join)
 
 
@@ -45,12 +53,18 @@ def test_every_way_to_encode_comes_back_exactly(text, language):
 
 
 def test_old_ids_keep_their_meaning():
-    assert [GROWN.token(token, specials=True) for token in range(OLD.vocab_size) if token not in (16_394, 16_395)] == [
-        OLD.token(token, specials=True) for token in range(OLD.vocab_size) if token not in (16_394, 16_395)
-    ]
-    assert OLD.token(16_394, specials=True) == b"<|reserved_0|>" and GROWN.token(16_394, specials=True) == b"<|pt|>"
+    assert [
+        GROWN.token(token, specials=True) for token in range(OLD.vocab_size) if token not in (16_394, 16_395)
+    ] == [OLD.token(token, specials=True) for token in range(OLD.vocab_size) if token not in (16_394, 16_395)]
+    assert (
+        OLD.token(16_394, specials=True) == b"<|reserved_0|>"
+        and GROWN.token(16_394, specials=True) == b"<|pt|>"
+    )
     assert GROWN.markers == OLD.markers | {"pt": 16_394, "ja": 16_395} and GROWN.eot == OLD.eot
-    assert GROWN.vocab_size == OLD.vocab_size + len(GROWN.added) and len(GROWN.added) == len(set(GROWN.added)) == 22
+    assert (
+        GROWN.vocab_size == OLD.vocab_size + len(GROWN.added)
+        and len(GROWN.added) == len(set(GROWN.added)) == 22
+    )
     assert not set(GROWN.added) & set(GROWN.entries)
     assert GROWN.added[:10] == PT.tokenizer.added, "a second language leaves the first one's ids alone"
     assert GROWN.token_bytes()[[16_394, OLD.vocab_size]].tolist() == [0, len(GROWN.added[0])]
@@ -69,7 +83,9 @@ def test_detection_markers_and_splitting_know_the_new_languages():
     assert OLD.encode(PORTUGUESE[0], "auto") == OLD.encode(PORTUGUESE[0])
     assert GROWN.encode("今日はとてもいい天気です。", "auto")[0] == GROWN.markers["ja"]
     ids = GROWN.encode("그는 웃으며 말했다. 今日はとてもいい天気ですね。 I will see you tomorrow.", "split")
-    assert [token for token in ids if token in GROWN.markers.values()] == [GROWN.markers[code] for code in ("ko", "ja", "en")]
+    assert [token for token in ids if token in GROWN.markers.values()] == [
+        GROWN.markers[code] for code in ("ko", "ja", "en")
+    ]
 
 
 def test_saved_loaded_and_pickled_are_the_same(tmp_path):

@@ -1,4 +1,6 @@
-"""The encoding's promises: exact round trip, text is only text, streams equal whole decodes, a damaged folder is refused in one line."""
+"""The encoding's promises: exact round trip, text is only text, streams equal whole decodes, a damaged folder
+is refused in one line.
+"""
 
 import json
 import pickle
@@ -20,7 +22,8 @@ TOKENIZER = Tokenizer.default()
 HARD = [
     "",
     "\0\x07\x1b[31m\x7f\u0085",
-    "e\u0301 \u1112\u1161\u11ab\u1100\u1173\u11af",  # NFD, Latin and Hangul: must not be normalised
+    # NFD, Latin and Hangul: must not be normalised
+    "e\u0301 \u1112\u1161\u11ab\u1100\u1173\u11af",
     "👩‍👩‍👧‍👦🏳️‍🌈🇰🇷👍🏽",
     "שלום עולם \u202eabc\u202c مرحبا",
     "a\u200bb\u200c\u200d\ufeffc\u2060",
@@ -38,7 +41,10 @@ def test_hard_texts_come_back_exactly(text):
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.text(st.characters(exclude_categories=["Cs"]), max_size=60), st.sampled_from([None, "en", "auto", "split"]))
+@given(
+    st.text(st.characters(exclude_categories=["Cs"]), max_size=60),
+    st.sampled_from([None, "en", "auto", "split"]),
+)
 def test_any_text_comes_back_exactly(text, language):
     ids = TOKENIZER.encode(text, language)
     assert TOKENIZER.decode(ids) == text
@@ -51,7 +57,11 @@ PLAIN = tiktoken.Encoding("plain", pat_str=PATTERN, mergeable_ranks=TOKENIZER.ra
 @settings(max_examples=500, deadline=None)
 @given(
     st.text(
-        st.one_of(st.sampled_from("aZ가1 .'sLl\r\n\t\u3000\u00a0/é\u0301İß漢😀"), st.characters(exclude_categories=["Cs"])), max_size=60
+        st.one_of(
+            st.sampled_from("aZ가1 .'sLl\r\n\t\u3000\u00a0/é\u0301İß漢😀"),
+            st.characters(exclude_categories=["Cs"]),
+        ),
+        max_size=60,
     )
 )
 def test_the_grouped_pattern_cuts_as_the_plain_one_does(text):
@@ -92,7 +102,12 @@ def test_stream_ends_a_broken_character_visibly_and_starts_afresh():
 
 def test_layout():
     assert TOKENIZER.vocab_size == 16_448
-    assert [TOKENIZER.eot, TOKENIZER.pad, TOKENIZER.user, TOKENIZER.assistant] == [16_384, 16_385, 16_386, 16_387]
+    assert [TOKENIZER.eot, TOKENIZER.pad, TOKENIZER.user, TOKENIZER.assistant] == [
+        16_384,
+        16_385,
+        16_386,
+        16_387,
+    ]
     assert TOKENIZER.markers == {code: 16_388 + index for index, code in enumerate(LANGUAGES)}
     assert TOKENIZER.specials[-1] == "<|reserved_53|>" and len(TOKENIZER.specials) == 64
     sizes = TOKENIZER.token_bytes()
@@ -117,10 +132,15 @@ def test_specials_in_ids_are_dropped_or_spelled_out():
 def test_languages():
     plain = TOKENIZER.encode("Wie geht es dir heute, mein Freund?")
     assert TOKENIZER.encode("Wie geht es dir heute, mein Freund?", "de") == [TOKENIZER.markers["de"], *plain]
-    assert TOKENIZER.encode("Wie geht es dir heute, mein Freund?", "auto") == [TOKENIZER.markers["de"], *plain]
+    assert TOKENIZER.encode("Wie geht es dir heute, mein Freund?", "auto") == [
+        TOKENIZER.markers["de"],
+        *plain,
+    ]
     assert TOKENIZER.encode("123", "auto") == TOKENIZER.encode("123")
     ids = TOKENIZER.encode("그는 웃으며 말했다. I will see you tomorrow. 그리고 떠났다.", "split")
-    assert [token for token in ids if token >= 16_384] == [TOKENIZER.markers[code] for code in ("ko", "en", "ko")]
+    assert [token for token in ids if token >= 16_384] == [
+        TOKENIZER.markers[code] for code in ("ko", "en", "ko")
+    ]
     with pytest.raises(UserError, match=r"'kr'; did you mean 'ko'\?"):
         TOKENIZER.encode("안녕", "kr")
 
@@ -132,7 +152,9 @@ def test_no_token_holds_hangul_and_latin():
     assert ids == TOKENIZER.encode("한글") + TOKENIZER.encode("abc") + TOKENIZER.encode("한글")
 
 
-@pytest.mark.parametrize("method", [TOKENIZER.encode, TOKENIZER.encode_array, lambda text: TOKENIZER.encode_batch(["a", text])])
+@pytest.mark.parametrize(
+    "method", [TOKENIZER.encode, TOKENIZER.encode_array, lambda text: TOKENIZER.encode_batch(["a", text])]
+)
 def test_lone_surrogate_is_refused_with_its_place(method):
     with pytest.raises(UserError, match=r"lone surrogate \(U\+D800\) at character 2"):
         method("가나\ud800다")
@@ -153,7 +175,8 @@ def test_saved_loaded_and_pickled_are_the_same(tmp_path):
     TOKENIZER.save(tmp_path / "deep" / "folder")
     loaded = Tokenizer.load(tmp_path / "deep" / "folder")
     assert sorted(path.name for path in (tmp_path / "deep" / "folder").iterdir()) == [RANKS, DESCRIPTION]
-    assert pickle.loads(pickle.dumps(TOKENIZER)) is TOKENIZER and len(pickle.dumps(TOKENIZER)) < 1000  # fits a pipe
+    # fits a pipe
+    assert pickle.loads(pickle.dumps(TOKENIZER)) is TOKENIZER and len(pickle.dumps(TOKENIZER)) < 1000
     for other in (loaded, pickle.loads(pickle.dumps(loaded))):
         assert other.fingerprint == TOKENIZER.fingerprint and other.markers == TOKENIZER.markers
         assert [other.encode(text) for text in HARD] == [TOKENIZER.encode(text) for text in HARD]
@@ -163,7 +186,11 @@ def test_fingerprint_covers_entries_pattern_and_specials():
     entries = [bytes([value]) for value in range(256)]
     one = Tokenizer(entries)
     assert re.fullmatch("[0-9a-f]{64}", one.fingerprint)
-    others = [Tokenizer([*entries, b"ab"]), Tokenizer(entries, pattern=r"\S+|\s+"), Tokenizer(entries, marked=("ko", "en"))]
+    others = [
+        Tokenizer([*entries, b"ab"]),
+        Tokenizer(entries, pattern=r"\S+|\s+"),
+        Tokenizer(entries, marked=("ko", "en")),
+    ]
     assert len({one.fingerprint, *(other.fingerprint for other in others)}) == 4
 
 
@@ -189,7 +216,17 @@ def damage(folder, how):
 
 @pytest.mark.parametrize(
     "how",
-    ["cut", "flipped", "garbage", "no ranks", "not json", "not utf-8", {"pattern": "x"}, {"specials": None}, {"languages": ["xx"]}],
+    [
+        "cut",
+        "flipped",
+        "garbage",
+        "no ranks",
+        "not json",
+        "not utf-8",
+        {"pattern": "x"},
+        {"specials": None},
+        {"languages": ["xx"]},
+    ],
     ids=str,
 )
 def test_damaged_folder_is_refused_in_one_line(tmp_path, how):

@@ -19,11 +19,31 @@ SENTENCES = {
         "서울",
         "\u1109\u1165\u110b\u116e\u11af",
     ],
-    "en": ["The weather is lovely this morning.", "How do I install the new version on Windows?", "She would rather have stayed at home."],
-    "de": ["Das Wetter ist heute Morgen wunderschön.", "Wir müssen noch über den Preis sprechen.", "Ich weiß nicht, was du meinst."],
-    "fr": ["Il fait très beau ce matin à Paris.", "Nous devons encore parler du prix.", "Je ne sais pas ce que tu veux dire."],
-    "es": ["Esta mañana hace muy buen tiempo.", "Todavía tenemos que hablar del precio.", "No sé qué quieres decir con eso."],
-    "it": ["Stamattina il tempo è bellissimo.", "Dobbiamo ancora parlare del prezzo.", "Non so che cosa vuoi dire con questo."],
+    "en": [
+        "The weather is lovely this morning.",
+        "How do I install the new version on Windows?",
+        "She would rather have stayed at home.",
+    ],
+    "de": [
+        "Das Wetter ist heute Morgen wunderschön.",
+        "Wir müssen noch über den Preis sprechen.",
+        "Ich weiß nicht, was du meinst.",
+    ],
+    "fr": [
+        "Il fait très beau ce matin à Paris.",
+        "Nous devons encore parler du prix.",
+        "Je ne sais pas ce que tu veux dire.",
+    ],
+    "es": [
+        "Esta mañana hace muy buen tiempo.",
+        "Todavía tenemos que hablar del precio.",
+        "No sé qué quieres decir con eso.",
+    ],
+    "it": [
+        "Stamattina il tempo è bellissimo.",
+        "Dobbiamo ancora parlare del prezzo.",
+        "Non so che cosa vuoi dire con questo.",
+    ],
 }
 CASES = [(code, text) for code, texts in SENTENCES.items() for text in texts]
 OTHERS = [
@@ -94,7 +114,8 @@ def test_what_is_no_letter_stays_with_the_piece_before():
 
 
 @pytest.mark.parametrize(
-    ("text", "code"), [(OTHERS[0], "pt"), (OTHERS[1], "nl"), (OTHERS[2], "ru"), (OTHERS[3], "ja"), ("Está bom, não é?", "pt")]
+    ("text", "code"),
+    [(OTHERS[0], "pt"), (OTHERS[1], "nl"), (OTHERS[2], "ru"), (OTHERS[3], "ja"), ("Está bom, não é?", "pt")],
 )
 def test_more_languages_by_their_code(text, code):
     more = (*language.LANGUAGES, "pt", "nl", "ru", "ja")
@@ -113,7 +134,9 @@ def cuts_sentence_by_sentence(text: str) -> list[str]:
     """The scripts that `split` finds, by its definition: every sentence by itself."""
     found = []
     for sentence in re.split(r"(?<=[.!?…。])(?=\s)(?<!\s)|(?<=\n)", text):
-        letters, hangul = (sum(map(len, re.findall(kind, sentence))) for kind in (r"[^\W\d_]", f"[{HANGUL_LETTERS}]"))
+        letters, hangul = (
+            sum(map(len, re.findall(kind, sentence))) for kind in (r"[^\W\d_]", f"[{HANGUL_LETTERS}]")
+        )
         for match in re.finditer(f"[{HANGUL_LETTERS}][^A-Za-zé]*|[A-Za-zé][^{HANGUL_LETTERS}]*", sentence):
             words = sum(bool(re.search("[A-Za-zé]", word)) for word in match.group().split())
             ko = match.group()[0] in "가나ㅋ" or (hangul and hangul >= 0.3 * letters and words <= 2)
@@ -125,7 +148,10 @@ def cuts_sentence_by_sentence(text: str) -> list[str]:
 @settings(max_examples=300, deadline=None)
 @given(
     st.lists(
-        st.sampled_from(["가", "나ㅋ ", "API ", "the cat ", "é", "漢字", "1_", ". ", ".", "! ", "\n", " ", "don't "]), max_size=30
+        st.sampled_from(
+            ["가", "나ㅋ ", "API ", "the cat ", "é", "漢字", "1_", ". ", ".", "! ", "\n", " ", "don't "]
+        ),
+        max_size=30,
     ).map("".join)
 )
 def test_counting_all_sentences_at_once_cuts_as_looking_at_each_does(text):
@@ -145,7 +171,9 @@ def test_pieces_join_to_the_text_and_none_is_empty(text):
 
 
 @pytest.mark.parametrize(
-    "text", ["!안a " * 50_000, "." * 200_000 + "a", ".a" * 100_000, "안a" * 100_000, "\n" * 200_000], ids=lambda text: text[:4]
+    "text",
+    ["!안a " * 50_000, "." * 200_000 + "a", ".a" * 100_000, "안a" * 100_000, "\n" * 200_000],
+    ids=lambda text: text[:4],
 )
 @pytest.mark.timeout(10)
 def test_long_degenerate_text_takes_linear_time(text):

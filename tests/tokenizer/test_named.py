@@ -36,11 +36,15 @@ def test_layout(pair, tmp_path):
     assert ours.pattern == theirs._pat_str
     assert ours.eot == theirs.n_vocab and ours.vocab_size == theirs.n_vocab + 64
     assert ours.markers["ko"] == theirs.n_vocab + 4
-    assert ours.decode([ours.eot, theirs.eot_token], specials=True) == "<|endoftext|>", "their own specials stay unused"
+    assert ours.decode([ours.eot, theirs.eot_token], specials=True) == "<|endoftext|>", (
+        "their own specials stay unused"
+    )
     assert ours.encode("<|endoftext|>")[0] < theirs.eot_token
     ours.save(tmp_path)
     loaded = Tokenizer.load(tmp_path)
-    assert loaded.fingerprint == ours.fingerprint and loaded.encode("안녕 hi", "ko") == ours.encode("안녕 hi", "ko")
+    assert loaded.fingerprint == ours.fingerprint and loaded.encode("안녕 hi", "ko") == ours.encode(
+        "안녕 hi", "ko"
+    )
     assert ours.token_bytes()[theirs.n_vocab - 1 :].sum() == 0
 
 

@@ -1,4 +1,6 @@
-"""Training: exact size, the same result every time, NFC; and what the shipped vocabulary promises on real text."""
+"""Training: exact size, the same result every time, NFC; and what the shipped vocabulary promises on real
+text.
+"""
 
 import json
 import unicodedata
@@ -17,7 +19,10 @@ from braingpt.tokenizer.encoding import PATTERN
 from braingpt.tokenizer.report import as_json, hangul_alone, measure
 from braingpt.tokenizer.training import train
 
-TEXTS = ["대한민국의 수도는 서울이다. 서울의 인구는 약 천만 명이다. " * 20, "the cat sat on the mat, and the dog sat on the cat. " * 20]
+TEXTS = [
+    "대한민국의 수도는 서울이다. 서울의 인구는 약 천만 명이다. " * 20,
+    "the cat sat on the mat, and the dog sat on the cat. " * 20,
+]
 CORPORA = Path("../shared/corpora")
 RANKS = Path("../shared/tiktoken-cache")
 
@@ -48,7 +53,10 @@ def test_too_little_text_or_too_small_a_vocabulary_is_refused():
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.text(st.characters(exclude_categories=["Cs"]), max_size=80) | st.text("대한민국 서울의 the cat.\n1é", max_size=80))
+@given(
+    st.text(st.characters(exclude_categories=["Cs"]), max_size=80)
+    | st.text("대한민국 서울의 the cat.\n1é", max_size=80)
+)
 def test_the_trainer_and_tiktoken_give_the_same_ids(text):
     trainer, tokenizer = _both()
     assert trainer.encode(text) == tokenizer.encode(text)
@@ -65,10 +73,17 @@ def _both():
 def test_report_counts(monkeypatch, tmp_path):
     monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(tmp_path))
     text = "오늘은 날씨가 참 좋네요. 뷁"
-    rows, absent = measure([("a", text), ("a", text), ("b", "The weather is lovely this morning.")], Tokenizer.default())
+    rows, absent = measure(
+        [("a", text), ("a", text), ("b", "The weather is lovely this morning.")], Tokenizer.default()
+    )
     assert absent == ["gpt2", "cl100k_base", "o200k_base"]
     assert [(row.name, row.language, row.texts) for row in rows] == [("a", "ko", 2), ("b", "en", 1)]
-    assert (rows[0].characters, rows[0].bytes, rows[0].words, rows[0].syllables) == (2 * len(text), 2 * len(text.encode()), 10, 22)
+    assert (rows[0].characters, rows[0].bytes, rows[0].words, rows[0].syllables) == (
+        2 * len(text),
+        2 * len(text.encode()),
+        10,
+        22,
+    )
     tokens = 2 * len(Tokenizer.default().encode(text))
     figures = rows[0].figures("braingpt")
     assert (figures["tokens"], figures["tokens_per_word"]) == (tokens, tokens / 10)
@@ -96,7 +111,10 @@ def test_hangul_alone_counts_syllables():
     assert hangul_alone(with_one) == {"all": 1 / 11_172, "common": 1 / 2_350}
 
 
-@pytest.mark.skipif(not (CORPORA.is_dir() and RANKS.is_dir()), reason="needs the development corpora and tiktoken's rank files")
+@pytest.mark.skipif(
+    not (CORPORA.is_dir() and RANKS.is_dir()),
+    reason="needs the development corpora and tiktoken's rank files",
+)
 @pytest.mark.parametrize(
     ("file", "column"),
     [

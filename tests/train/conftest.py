@@ -25,11 +25,19 @@ def prepared(out: Path, count: int = 60) -> Path:
         for language in ("ko", "en"):
             for number, text in enumerate(documents(language, count)):
                 ids = [tokenizer.markers[language], *tokenizer.encode(text), tokenizer.eot]
-                writer.add("validation" if number % 6 == 0 else "train", language, "test", ids, len(text.encode()))
+                writer.add(
+                    "validation" if number % 6 == 0 else "train", language, "test", ids, len(text.encode())
+                )
         streams = writer.close()
         tokenizer.save(writer.root / "tokenizer")
         facts = TokenizerFacts(fingerprint=tokenizer.fingerprint, vocab_size=tokenizer.vocab_size)
-        about = {"name": "sample", "braingpt": __version__, "created": "2026-01-01T00:00:00+00:00", "parameters": {}, "filters": {}}
+        about = {
+            "name": "sample",
+            "braingpt": __version__,
+            "created": "2026-01-01T00:00:00+00:00",
+            "parameters": {},
+            "filters": {},
+        }
         writer.publish(Manifest(**about, tokenizer=facts, dtype="uint16", streams=streams))
     return out
 

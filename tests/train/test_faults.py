@@ -22,12 +22,16 @@ def test_killed_again_and_again_it_ends_alike(data, tmp_path):
     spec = importlib.util.spec_from_file_location("faults", path)
     faults = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(faults)
-    assert faults.kill_again_and_again(tiny("v2", "train.save_every=2", "train.steps=12"), data, tmp_path, kills=3)["equal"]
+    assert faults.kill_again_and_again(
+        tiny("v2", "train.save_every=2", "train.steps=12"), data, tmp_path, kills=3
+    )["equal"]
 
 
 @pytest.mark.parametrize("beside", ["false", "true"])
 def test_a_full_disk_is_waited_for_and_leaves_no_trace(tmp_path, data, monkeypatch, beside):
-    recipe = tiny("dense", "train.steps=8", "train.save_every=2", "train.eval_every=4", f"train.async_save={beside}")
+    recipe = tiny(
+        "dense", "train.steps=8", "train.save_every=2", "train.eval_every=4", f"train.async_save={beside}"
+    )
     whole = train(recipe, tmp_path / "whole", [data], device="cpu")
     full = {"save_file": 3}
     save_file = checkpoint.save_file
@@ -43,8 +47,12 @@ def test_a_full_disk_is_waited_for_and_leaves_no_trace(tmp_path, data, monkeypat
     listener = StopAt(-1)
     done = train(recipe, tmp_path / "run", [data], reporter=listener, device="cpu")
     assert listener.notes == ["the disk is full at here; waiting for room, nothing is lost"]
-    assert same_tensors(Path(whole.checkpoint) / "optimizer.safetensors", Path(done.checkpoint) / "optimizer.safetensors")
-    assert history(tmp_path / "whole") == history(tmp_path / "run") and not list((tmp_path / "run/checkpoints").glob(".*"))
+    assert same_tensors(
+        Path(whole.checkpoint) / "optimizer.safetensors", Path(done.checkpoint) / "optimizer.safetensors"
+    )
+    assert history(tmp_path / "whole") == history(tmp_path / "run") and not list(
+        (tmp_path / "run/checkpoints").glob(".*")
+    )
 
 
 def test_a_line_of_metrics_is_there_or_not(tmp_path):
@@ -77,7 +85,9 @@ def test_waiting_ends_with_a_stop_and_other_errors_come_through():
         checkpoint_writer.PAUSE = saving_pause
     assert len(notes) == 1
     with pytest.raises(PermissionError):
-        retry_while_disk_full(lambda: (_ for _ in ()).throw(PermissionError(errno.EACCES, "no")), notes.append, StopRequest())
+        retry_while_disk_full(
+            lambda: (_ for _ in ()).throw(PermissionError(errno.EACCES, "no")), notes.append, StopRequest()
+        )
 
 
 def test_what_fails_beside_the_training_is_raised_at_the_next_save():
@@ -91,8 +101,12 @@ def test_what_fails_beside_the_training_is_raised_at_the_next_save():
 def test_checkpoints_beside_the_training_are_of_their_step(tmp_path, data):
     small = ("train.steps=8", "train.save_every=2", "train.eval_every=4")
     whole = train(tiny("v2", *small), tmp_path / "whole", [data], device="cpu")
-    beside = train(tiny("v2", *small, "train.async_save=true", "train.keep=9"), tmp_path / "beside", [data], device="cpu")
-    assert [path.name for path in listing.list_checkpoints(tmp_path / "beside")] == [listing.name_of(step) for step in (2, 4, 6, 8)]
+    beside = train(
+        tiny("v2", *small, "train.async_save=true", "train.keep=9"), tmp_path / "beside", [data], device="cpu"
+    )
+    assert [path.name for path in listing.list_checkpoints(tmp_path / "beside")] == [
+        listing.name_of(step) for step in (2, 4, 6, 8)
+    ]
     for path in listing.list_checkpoints(tmp_path / "whole"):
         for name in ("model.safetensors", "optimizer.safetensors"):
             assert same_tensors(path / name, tmp_path / "beside/checkpoints" / path.name / name)
@@ -100,7 +114,8 @@ def test_checkpoints_beside_the_training_are_of_their_step(tmp_path, data):
 
 
 def test_a_closed_terminal_stops_it_well_and_nohup_does_not():
-    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests themselves may run under nohup
+    # the tests themselves may run under nohup
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     try:
         with stop_on_signals() as stop:
             signal.raise_signal(signal.SIGHUP)

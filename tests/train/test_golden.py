@@ -1,4 +1,5 @@
-"""Five steps from a fixed seed over fixed text: any change to model, batches, optimizer or schedule shows here first.
+"""Five steps from a fixed seed over fixed text: any change to model, batches, optimizer or schedule shows
+here first.
 
 A change that means to alter the numbers alters these too, and says why.
 """

@@ -28,12 +28,18 @@ def test_every_number_is_handed_on(tmp_path, data, monkeypatch):
     board = types.ModuleType("torch.utils.tensorboard")
     scalars = []
     board.SummaryWriter = lambda folder: types.SimpleNamespace(
-        add_scalar=lambda name, value, step: scalars.append((name, value, step)), close=lambda: ended.append("board")
+        add_scalar=lambda name, value, step: scalars.append((name, value, step)),
+        close=lambda: ended.append("board"),
     )
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", board)
     result = train(
-        tiny("dense", "train.steps=2", "train.eval_every=2", "train.loggers=[tensorboard, wandb]"), tmp_path / "run", [data], device="cpu"
+        tiny("dense", "train.steps=2", "train.eval_every=2", "train.loggers=[tensorboard, wandb]"),
+        tmp_path / "run",
+        [data],
+        device="cpu",
     )
     assert [step for step, _ in told] == [1, 2, 2] and ended == ["board", "nano-dense"]
     assert told[1][1]["train/loss"] == result.loss and told[2][1]["validation/by_language/ko/loss"] > 0
-    assert ("train/loss", result.loss, 2) in scalars and all(isinstance(value, float) for _, value, _ in scalars)
+    assert ("train/loss", result.loss, 2) in scalars and all(
+        isinstance(value, float) for _, value, _ in scalars
+    )

@@ -35,7 +35,9 @@ class StopAt(Reporter):
 
 
 def history(run: Path) -> list[dict]:
-    return [{key: value for key, value in record.items() if key not in TIMING} for record in read_metrics(run)]
+    return [
+        {key: value for key, value in record.items() if key not in TIMING} for record in read_metrics(run)
+    ]
 
 
 def same_tensors(one: Path, two: Path) -> bool:
@@ -44,32 +46,43 @@ def same_tensors(one: Path, two: Path) -> bool:
 
 
 @pytest.mark.parametrize("architecture", ["dense", "v1", "v2"])
-@pytest.mark.parametrize(("at", "optimizer"), [(7, "muon"), (10, "adamw")])  # between two saves; where a save and a validation are due
+# between two saves; where a save and a validation are due
+@pytest.mark.parametrize(("at", "optimizer"), [(7, "muon"), (10, "adamw")])
 def test_stopped_and_resumed_equals_never_stopped(tmp_path, data, architecture, at, optimizer):
     recipe = tiny(architecture, f"train.optimizer={optimizer}")
     whole = train(recipe, tmp_path / "whole", [data], device="cpu")
     assert (whole.step, whole.tokens, whole.interrupted) == (20, 20 * 4 * 32, False)
     half = train(recipe, tmp_path / "halves", [data], device="cpu", reporter=StopAt(at, signal.SIGTERM))
-    assert half.interrupted and half.step == at and listing.newest(tmp_path / "halves").name == f"step-{at:07d}"
+    assert (
+        half.interrupted and half.step == at and listing.newest(tmp_path / "halves").name == f"step-{at:07d}"
+    )
     torch.manual_seed(99)
     done = train(recipe, tmp_path / "halves", resume="auto", device="cpu")
     assert done.step == 20 and done.tokens == whole.tokens and done.best == whole.best
     for name in ("model.safetensors", "optimizer.safetensors"):
         assert same_tensors(Path(whole.checkpoint) / name, Path(done.checkpoint) / name)
     assert history(tmp_path / "whole") == history(tmp_path / "halves")
-    assert [record["step"] for record in history(tmp_path / "whole") if record["kind"] == "validation"] == [10, 20]
+    assert [record["step"] for record in history(tmp_path / "whole") if record["kind"] == "validation"] == [
+        10,
+        20,
+    ]
 
 
 def test_resuming_repeats_the_revival_of_columns(tmp_path, data, monkeypatch):
     monkeypatch.setattr("braingpt.model.columns.competition.REVIVE_AFTER", 3)
-    recipe = tiny("v2", "train.steps=10", "model.columns.count=200", "model.columns.width=4", "train.eval_every=10")
+    recipe = tiny(
+        "v2", "train.steps=10", "model.columns.count=200", "model.columns.width=4", "train.eval_every=10"
+    )
     whole = train(recipe, tmp_path / "whole", [data], device="cpu")
     train(recipe, tmp_path / "halves", [data], device="cpu", reporter=StopAt(6, signal.SIGTERM))
     torch.manual_seed(99)
     done = train(recipe, tmp_path / "halves", resume="auto", device="cpu")
     for name in ("model.safetensors", "optimizer.safetensors"):
         assert same_tensors(Path(whole.checkpoint) / name, Path(done.checkpoint) / name)
-    revived = [load_file(path / "model.safetensors")["blocks.0.mlp.revived"] for path in listing.list_checkpoints(tmp_path / "halves")]
+    revived = [
+        load_file(path / "model.safetensors")["blocks.0.mlp.revived"]
+        for path in listing.list_checkpoints(tmp_path / "halves")
+    ]
     assert len(revived) > 1 and all(int(count) > 0 for count in revived) and revived[0] != revived[-1]
 
 
@@ -79,19 +92,32 @@ def test_it_learns_and_the_result_loads(tmp_path, data):
     losses = [record["loss"] for record in records if record["kind"] == "train"]
     assert len(losses) == 60 and losses[0] == pytest.approx(math.log(16448), abs=0.2) and losses[-1] < 5
     last = records[-1]
-    assert last["kind"] == "validation" and last["bits_per_byte"] > 0 and set(last["by_language"]) == {"ko", "en"}
+    assert (
+        last["kind"] == "validation"
+        and last["bits_per_byte"] > 0
+        and set(last["by_language"]) == {"ko", "en"}
+    )
     assert set(records[0]) == {
         "kind", "step", "loss", "lr", "grad_norm", "tokens", "tokens_per_second", "seconds", "data_seconds", "memory_bytes", "inside"
     }  # fmt: skip
-    assert 0.05 < last["inside"]["attended"] < 0.5 and last["inside"]["columns"] == 3 / 17 and last["inside"]["imbalance"] >= 1
+    assert (
+        0.05 < last["inside"]["attended"] < 0.5
+        and last["inside"]["columns"] == 3 / 17
+        and last["inside"]["imbalance"] >= 1
+    )
     assert result.peak_memory_bytes > 1e6 and result.loss == losses[-1]
     model, tokenizer = load(tmp_path / "run")
-    assert not model.training and len(model.generate(tokenizer.encode("아침", language="ko"), max_new_tokens=4)) == 4
+    assert (
+        not model.training
+        and len(model.generate(tokenizer.encode("아침", language="ko"), max_new_tokens=4)) == 4
+    )
 
 
 @pytest.mark.parametrize("architecture", ["v1", "v2"])
 def test_validation_sees_the_weights_of_its_step(tmp_path, data, architecture):
-    """What a model makes of its weights and keeps while nothing trains must not outlive a step: validated twice, or only once at the end."""
+    """What a model makes of its weights and keeps while nothing trains must not outlive a step: validated
+    twice, or only once at the end.
+    """
     small = ("train.steps=4", "train.optimizer=adamw", "train.lr=0.05", "train.save_every=9")
     often = train(tiny(architecture, *small, "train.eval_every=2"), tmp_path / "often", [data], device="cpu")
     once = train(tiny(architecture, *small, "train.eval_every=4"), tmp_path / "once", [data], device="cpu")
@@ -116,13 +142,21 @@ def test_an_existing_run_is_never_overwritten(tmp_path, data):
     with pytest.raises(UserError, match=r"exists; --resume auto goes on, --out starts elsewhere"):
         train(recipe, tmp_path / "run", [data], device="cpu")
     with pytest.raises(UserError, match=r"trained with model\.mlp = 512, the recipe asks for 99"):
-        train(tiny("dense", "train.steps=4", "model.mlp=99"), tmp_path / "run", [data], resume="auto", device="cpu")
+        train(
+            tiny("dense", "train.steps=4", "model.mlp=99"),
+            tmp_path / "run",
+            [data],
+            resume="auto",
+            device="cpu",
+        )
     with pytest.raises(UserError, match=r"model\.architecture = dense, the recipe asks for v2"):
         train(tiny("v2"), tmp_path / "run", [data], resume="auto", device="cpu")
     with pytest.raises(UserError, match=r"train\.lr"):
         train(tiny("dense", "train.lr=1"), tmp_path / "run", [data], resume="auto", device="cpu")
     assert train(tiny("dense", "train.steps=4"), tmp_path / "run", resume="auto", device="cpu").step == 4
-    assert train(tiny("dense", "train.steps=4"), tmp_path / "run", resume="auto", device="cpu").loss is None, "no step left"
+    assert (
+        train(tiny("dense", "train.steps=4"), tmp_path / "run", resume="auto", device="cpu").loss is None
+    ), "no step left"
 
 
 def test_a_given_checkpoint_is_branched_off_elsewhere(tmp_path, data):
@@ -133,7 +167,9 @@ def test_a_given_checkpoint_is_branched_off_elsewhere(tmp_path, data):
         train(recipe, tmp_path / "run", resume=str(tenth), device="cpu")
     branch = train(recipe, tmp_path / "branch", resume=str(tenth), device="cpu")
     assert history(tmp_path / "branch") == history(tmp_path / "run")
-    assert same_tensors(Path(first.checkpoint) / "model.safetensors", Path(branch.checkpoint) / "model.safetensors")
+    assert same_tensors(
+        Path(first.checkpoint) / "model.safetensors", Path(branch.checkpoint) / "model.safetensors"
+    )
     with pytest.raises(UserError, match="is another run than"):
         train(recipe, tmp_path / "branch", resume=str(tenth), device="cpu")
 
@@ -150,9 +186,15 @@ def test_a_damaged_checkpoint_is_set_aside_and_nothing_wrong_is_loaded(tmp_path,
         train(recipe, tmp_path / "run", resume=done.checkpoint, device="cpu")
     listener = StopAt(-1)
     again = train(recipe, tmp_path / "run", resume="auto", reporter=listener, device="cpu")
-    assert any("kept as" in note for note in listener.notes) and any("after step 4" in note for note in listener.notes)
-    assert same_tensors(Path(whole.checkpoint) / "optimizer.safetensors", Path(again.checkpoint) / "optimizer.safetensors")
-    assert (tmp_path / "run/checkpoints/damaged-step-0000006").is_dir() and history(tmp_path / "whole") == history(tmp_path / "run")
+    assert any("kept as" in note for note in listener.notes) and any(
+        "after step 4" in note for note in listener.notes
+    )
+    assert same_tensors(
+        Path(whole.checkpoint) / "optimizer.safetensors", Path(again.checkpoint) / "optimizer.safetensors"
+    )
+    assert (tmp_path / "run/checkpoints/damaged-step-0000006").is_dir() and history(
+        tmp_path / "whole"
+    ) == history(tmp_path / "run")
     for folder in listing.list_checkpoints(tmp_path / "run"):
         (folder / "model.safetensors").write_bytes(b"")
     with pytest.raises(Failure, match=r"no checkpoint in .* is whole"):
@@ -167,7 +209,13 @@ def test_two_writers_are_one_too_many(tmp_path, data):
 
 def test_the_best_checkpoint_outlives_the_newest_three(tmp_path, data):
     recipe = tiny(
-        "dense", "train.steps=12", "train.save_every=2", "train.eval_every=3", "train.lr=3.0", "train.clip=1e9", "train.final_lr=1"
+        "dense",
+        "train.steps=12",
+        "train.save_every=2",
+        "train.eval_every=3",
+        "train.lr=3.0",
+        "train.clip=1e9",
+        "train.final_lr=1",
     )
     result = train(recipe, tmp_path / "run", [data], device="cpu")
     kept = [int(path.name[5:]) for path in listing.list_checkpoints(tmp_path / "run")]
@@ -198,21 +246,42 @@ def test_changed_data_are_mentioned(tmp_path, data):
     train(tiny("dense", "train.steps=2"), tmp_path / "run", [data], device="cpu")
     other = prepared(tmp_path / "sample", count=50)
     listener = StopAt(-1)
-    train(tiny("dense", "train.steps=4"), tmp_path / "run", [other], resume="auto", reporter=listener, device="cpu")
+    train(
+        tiny("dense", "train.steps=4"),
+        tmp_path / "run",
+        [other],
+        resume="auto",
+        reporter=listener,
+        device="cpu",
+    )
     assert any("data differ" in note for note in listener.notes)
 
 
 def test_bfloat16_on_a_cpu_is_possible_and_warned_of(tmp_path, data):
     listener = StopAt(-1)
-    result = train(tiny("dense", "train.steps=1", "train.dtype=bfloat16"), tmp_path / "run", [data], reporter=listener, device="cpu")
-    assert result.loss == pytest.approx(math.log(16448), abs=0.3) and any("bfloat16 is slow" in note for note in listener.notes)
+    result = train(
+        tiny("dense", "train.steps=1", "train.dtype=bfloat16"),
+        tmp_path / "run",
+        [data],
+        reporter=listener,
+        device="cpu",
+    )
+    assert result.loss == pytest.approx(math.log(16448), abs=0.3) and any(
+        "bfloat16 is slow" in note for note in listener.notes
+    )
     assert load(tmp_path / "run")[0].embedding.weight.dtype == torch.float32
 
 
-def test_a_run_that_resets_at_documents_resumes_bit_for_bit_and_differs_from_one_that_does_not(data, tmp_path):
+def test_a_run_that_resets_at_documents_resumes_bit_for_bit_and_differs_from_one_that_does_not(
+    data, tmp_path
+):
     recipe = tiny("v2", "train.steps=4", "data.reset_at_documents=true", "train.micro_batch=2")
     whole = train(recipe, tmp_path / "whole", [data])
-    train(tiny("v2", "train.steps=2", "data.reset_at_documents=true", "train.micro_batch=2"), tmp_path / "parts", [data])
+    train(
+        tiny("v2", "train.steps=2", "data.reset_at_documents=true", "train.micro_batch=2"),
+        tmp_path / "parts",
+        [data],
+    )
     parts = train(recipe, tmp_path / "parts", [data], resume="auto")
     assert parts.loss == whole.loss and parts.validation["loss"] == whole.validation["loss"]
     plain = train(tiny("v2", "train.steps=4", "train.micro_batch=2"), tmp_path / "plain", [data])

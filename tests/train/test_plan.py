@@ -17,7 +17,9 @@ def test_figures_are_those_of_the_real_model(architecture):
     count = sum(p.numel() for p in model.parameters())
     assert plan.parameters_total == count == model.parameters_total()
     assert plan.gradients_bytes == 4 * count and plan.optimizer_bytes == 8 * count
-    assert plan.weights_bytes == sum(t.numel() * t.element_size() for t in [*model.parameters(), *model.buffers()])
+    assert plan.weights_bytes == sum(
+        t.numel() * t.element_size() for t in [*model.parameters(), *model.buffers()]
+    )
     assert plan.memory_bytes == plan.weights_bytes + 12 * count
     assert (plan.tokens_per_step, plan.tokens, plan.epochs) == (8 * 32, 50 * 8 * 32, 4.0)
     assert plan.training_flops == pytest.approx(3 * model.flops_per_token(32) * plan.tokens)
@@ -44,10 +46,16 @@ def test_every_shipped_recipe_can_be_planned_without_memory(name):
 
 @pytest.mark.parametrize("name", [name for name in shipped() if name.endswith("-3090")])
 def test_presets_leave_half_of_a_3090_to_activations(name):
-    """Weights, gradients, moments and bfloat16 copies; the micro-batch is open, so that what is left is filled by measure."""
+    """Weights, gradients, moments and bfloat16 copies; the micro-batch is open, so that what is left is
+    filled by measure.
+    """
     recipe, base = load_recipe(name), load_recipe(name.removesuffix("-3090"))
     plan = build_plan(recipe, None, autocast=True)
-    assert recipe.model == base.model and recipe.train.micro_batch is None and recipe.train.batch == base.train.batch
+    assert (
+        recipe.model == base.model
+        and recipe.train.micro_batch is None
+        and recipe.train.batch == base.train.batch
+    )
     assert plan.memory_bytes < 12e9 and plan.host_bytes < 42e9
 
 
@@ -58,7 +66,9 @@ def test_figures_for_people():
 
 def test_no_step_is_planned_faster_than_matrix_products(monkeypatch):
     """Timings of a few layers differ by nothing, or less, where other programs disturb them."""
-    monkeypatch.setattr("braingpt.train.plan.plan.measure_step_cost", lambda recipe, device: StepCost(0, 0, 0, 0, 0))
+    monkeypatch.setattr(
+        "braingpt.train.plan.plan.measure_step_cost", lambda recipe, device: StepCost(0, 0, 0, 0, 0)
+    )
     monkeypatch.setattr("braingpt.train.plan.plan.matmul_flops", lambda device, dtype: 1e9)
     plan, _ = plan_run(tiny("dense"), torch.device("cpu"), None, thorough=True)
     assert plan.seconds == pytest.approx(plan.training_flops / 1e9)
@@ -72,7 +82,9 @@ def test_epochs_by_language_are_what_the_mixture_draws(data):
     batches = batches_of(recipe, shards, tokenizer)
     epochs = batches.epochs(recipe.train.steps)
     drawn = [language for step in range(recipe.train.steps) for language in batches.batch(step).language]
-    assert epochs == {language: drawn.count(language) / batches.windows[language] for language in ("ko", "en")}
+    assert epochs == {
+        language: drawn.count(language) / batches.windows[language] for language in ("ko", "en")
+    }
     plan = build_plan(recipe, 3200, epochs_by_language=epochs)
     assert f"(ko {epochs['ko']:.2g}, en {epochs['en']:.2g})" in plan.summary()
     assert plan.as_dict()["epochs_by_language"] == epochs

@@ -40,8 +40,14 @@ def test_plain_lines_first_and_last_step_and_what_matters():
     tell(PlainReporter(Console(file=out, width=60)))
     lines = out.getvalue().splitlines()
     assert lines[0] == "nano: 2.7M parameters"
-    assert [line.split()[1] for line in lines if line.startswith("step") and "tokens/s" in line] == ["1/3", "3/3"]
-    assert "step 2  validation loss 4.000, 1.500 bits/byte (ko 1.500, en -); columns 18 %, imbalance 1.3" in lines
+    assert [line.split()[1] for line in lines if line.startswith("step") and "tokens/s" in line] == [
+        "1/3",
+        "3/3",
+    ]
+    assert (
+        "step 2  validation loss 4.000, 1.500 bits/byte (ko 1.500, en -); columns 18 %, imbalance 1.3"
+        in lines
+    )
     assert "1,234 tokens/s (40% of the peak)  1.5 GB" in out.getvalue()
     assert lines[-1] == "a note [with brackets]"
     assert "\x1b" not in out.getvalue()
@@ -50,11 +56,18 @@ def test_plain_lines_first_and_last_step_and_what_matters():
 def test_live_on_a_terminal_only():
     out = io.StringIO()
     console = Console(file=out, force_terminal=True, width=110)
-    assert isinstance(reporter_for(console), LiveReporter) and type(reporter_for(Console(file=io.StringIO()))) is PlainReporter
+    assert (
+        isinstance(reporter_for(console), LiveReporter)
+        and type(reporter_for(Console(file=io.StringIO()))) is PlainReporter
+    )
     tell(reporter_for(console))
     assert "3/3" in out.getvalue() and "1.500 bits/byte" in out.getvalue() and "tokens/s" in out.getvalue()
-    assert "1,234 tokens/s (40% of the peak), 1.5 GB, columns 18 %, imbalance 1.2\n" in out.getvalue().replace("\r", "")
-    LiveReporter(console).end()  # a run that fails before it begins
+    assert (
+        "1,234 tokens/s (40% of the peak), 1.5 GB, columns 18 %, imbalance 1.2\n"
+        in out.getvalue().replace("\r", "")
+    )
+    # a run that fails before it begins
+    LiveReporter(console).end()
 
 
 def test_durations():

@@ -22,7 +22,8 @@ def test_bytes_alive_are_followed():
         one = torch.zeros(100, dtype=torch.float64)
         view = one[:50]
         del one
-        two = torch.zeros(25) + 1  # two tensors of 100 bytes, one of which goes
+        # two tensors of 100 bytes, one of which goes
+        two = torch.zeros(25) + 1
         assert alive.now == 800 + 100 and alive.peak == 800 + 200
         del view, two
     assert alive.now == 0
@@ -33,7 +34,12 @@ def grads_of(recipe, recompute=False):
     model = build(recipe).train()
     if recompute:
         recomputing(model)
-    ids = torch.randint(0, recipe.model.vocab, (recipe.train.batch, recipe.train.context), generator=torch.Generator().manual_seed(0))
+    ids = torch.randint(
+        0,
+        recipe.model.vocab,
+        (recipe.train.batch, recipe.train.context),
+        generator=torch.Generator().manual_seed(0),
+    )
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)
     with Alive([*model.parameters(), *(p.grad for p in model.parameters()), *model.buffers(), ids]) as alive:
@@ -54,7 +60,9 @@ def test_a_few_layers_tell_what_all_take(architecture):
 def test_layers_keep_their_kind():
     model = tiny("v2", "model.layers=4", "model.attention.layers=[1]", "model.memory.layers=[3]").model
     assert layer_kinds(model) == ["mamba", "selective", "mamba", "memory"]
-    assert layer_kinds(with_layers(model, ["memory", "selective"])) == ["memory", "selective"] and build(with_layers(model, ["memory"]))
+    assert layer_kinds(with_layers(model, ["memory", "selective"])) == ["memory", "selective"] and build(
+        with_layers(model, ["memory"])
+    )
 
 
 @pytest.mark.parametrize("architecture", ["dense", "v1", "v2"])
@@ -65,7 +73,9 @@ def test_recomputed_blocks_take_less_and_give_the_same(tmp_path, data, architect
     torch.testing.assert_close(micro_batches, expected)
     small = ("train.steps=3", "train.eval_every=9", "train.save_every=9")
     one = train(tiny(architecture, *small), tmp_path / "plain", [data], device="cpu")
-    two = train(tiny(architecture, *small, "train.recompute=true"), tmp_path / "recomputed", [data], device="cpu")
+    two = train(
+        tiny(architecture, *small, "train.recompute=true"), tmp_path / "recomputed", [data], device="cpu"
+    )
     assert two.loss == pytest.approx(one.loss, rel=1e-5)
 
 
@@ -73,12 +83,20 @@ def test_the_largest_micro_batch_that_fits_is_taken():
     recipe = tiny("dense", "train.batch=12")
     plan, tried = build_plan(recipe, None), measure_step_cost(recipe, CPU)
     room = plan.tried(tried, 12, 4).peak_bytes
-    assert fitting(plan, tried, 12, room) == 4 and fitting(plan, tried, 12, 10**12) == 12 and fitting(plan, tried, 12, 10) is None
-    assert plan_run(recipe, CPU, None)[0].micro_batch == 12 and plan_run(recipe, CPU, None, micro_batch=3)[0].micro_batch == 3
+    assert (
+        fitting(plan, tried, 12, room) == 4
+        and fitting(plan, tried, 12, 10**12) == 12
+        and fitting(plan, tried, 12, 10) is None
+    )
+    assert (
+        plan_run(recipe, CPU, None)[0].micro_batch == 12
+        and plan_run(recipe, CPU, None, micro_batch=3)[0].micro_batch == 3
+    )
     assert 0 < free_memory(CPU) < 10**14
     single, many = plan.tried(tried, 12, 12), plan.tried(tried, 12, 6)
     assert (
-        single.peak_bytes - single.memory_bytes < single.activations_bytes and many.peak_bytes == many.memory_bytes + many.activations_bytes
+        single.peak_bytes - single.memory_bytes < single.activations_bytes
+        and many.peak_bytes == many.memory_bytes + many.activations_bytes
     )
 
 
@@ -89,7 +107,8 @@ def test_out_of_memory_halves_the_pieces_and_goes_on(tmp_path, data, monkeypatch
 
     def short(self):
         if self.micro > 1:
-            self.model(*self.feed.micro_batches(self.step, self.micro)[0][:2])  # counts into the buffers before it fails
+            # counts into the buffers before it fails
+            self.model(*self.feed.micro_batches(self.step, self.micro)[0][:2])
             raise torch.OutOfMemoryError("CUDA out of memory")
         return plenty(self)
 
@@ -105,7 +124,9 @@ def test_out_of_memory_halves_the_pieces_and_goes_on(tmp_path, data, monkeypatch
     assert done.loss == whole.loss and history(tmp_path / "run") == history(tmp_path / "whole")
 
     def never(self):
-        raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.")
+        raise RuntimeError(
+            "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."
+        )
 
     monkeypatch.setattr(micro_batches, "gradients", never)
     with pytest.raises(Failure, match="one window of 32 tokens does not fit into memory"):
@@ -113,7 +134,9 @@ def test_out_of_memory_halves_the_pieces_and_goes_on(tmp_path, data, monkeypatch
 
 
 def test_recomputed_layers_of_several_kinds_are_planned_as_they_are():
-    """The block whose recomputation peaks is not always the last: differences between one and two layers would miss the inputs of the others."""
+    """The block whose recomputation peaks is not always the last: differences between one and two layers
+    would miss the inputs of the others.
+    """
     small = ("train.recompute=true", "train.context=64", "model.layers=6", "model.attention.layers=[2,5]")
     recipe = tiny("v2", *small)
     planned = measure_step_cost(recipe, CPU).activations(16)

@@ -21,6 +21,9 @@ def documents(language: str, count: int) -> list[str]:
     chance = random.Random(f"{language} documents")
     made = []
     for _ in range(count):
-        parts = [[chance.choice(options) for options in (KO if language == "ko" else EN)] for _ in range(chance.randint(4, 9))]
+        parts = [
+            [chance.choice(options) for options in (KO if language == "ko" else EN)]
+            for _ in range(chance.randint(4, 9))
+        ]
         made.append(" ".join(" ".join(part) + "." for part in parts))
     return made

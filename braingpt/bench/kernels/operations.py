@@ -1,10 +1,13 @@
-"""The operations a benchmark of kernels times: each with its reference, its dense counterpart, its operations and the bytes it cannot avoid.
+"""The operations a benchmark of kernels times: each with its reference, its dense counterpart, its operations
+and the bytes it cannot avoid.
 
-Shapes are those of a size's `v1` and `v2` recipes; inputs are random and of the type the trained model hands over (its own weights stay in float32,
-products run under autocast). Bytes are compulsory traffic: every input read once forward and once backward, every output and gradient written once. So
-nothing can be faster than its limit, and most of what torch does between two operations is not in it.
+Shapes are those of a size's `v1` and `v2` recipes; inputs are random and of the type the trained model hands
+over (its own weights stay in float32, products run under autocast). Bytes are compulsory traffic: every input
+read once forward and once backward, every output and gradient written once. So nothing can be faster than its
+limit, and most of what torch does between two operations is not in it.
 
-Legend: B batch, L tokens, N = B x L, H heads, K channels a head, D hidden, E columns, A winners, W neurons a column, V vocabulary.
+Legend: B batch, L tokens, N = B x L, H heads, K channels a head, D hidden, E columns, A winners, W neurons a
+column, V vocabulary.
 """
 
 from collections.abc import Callable, Sequence
@@ -27,12 +30,16 @@ from braingpt.model.mixers.attention import Attention
 from braingpt.model.mixers.selective_attention import SelectiveAttention
 from braingpt.model.sequence_layout import Layout
 
-BACKWARD = 3  # a forward pass's products, and twice as many backward
+# a forward pass's products, and twice as many backward
+BACKWARD = 3
 
 
 @dataclass(frozen=True)
 class Operation:
-    """What is called, and what it is held against. `reference` None: the operation is its own; `dense` None: it has no dense counterpart."""
+    """What is called, and what it is held against.
+
+    `reference` None: the operation is its own; `dense` None: it has no dense counterpart.
+    """
 
     path: str
     work: Work
@@ -41,7 +48,8 @@ class Operation:
     reference: Work | None = None
     dense: Work | None = None
     dense_is: str = ""
-    float32: bool = False  # whatever the type of training is
+    # whatever the type of training is
+    float32: bool = False
 
 
 @dataclass(frozen=True)
@@ -60,12 +68,18 @@ class Shapes:
         """N."""
         return self.batch * self.context
 
-    def random(self, *shape: int, scale: float = 1.0, dtype: torch.dtype | None = None, learn: bool = True) -> Tensor:
+    def random(
+        self, *shape: int, scale: float = 1.0, dtype: torch.dtype | None = None, learn: bool = True
+    ) -> Tensor:
         """Normal numbers; a leaf that takes a gradient unless told otherwise."""
-        return (scale * torch.randn(*shape, device=self.device, dtype=dtype or self.dtype)).requires_grad_(learn)
+        return (scale * torch.randn(*shape, device=self.device, dtype=dtype or self.dtype)).requires_grad_(
+            learn
+        )
 
     def learning(self, function: Callable[..., Tensor], inputs: Sequence[Tensor]) -> Work:
-        """Forward and backward, for the gradients of all leaves among the inputs, products in the type of training."""
+        """Forward and backward, for the gradients of all leaves among the inputs, products in the type of
+        training.
+        """
         leaves, upstream = [t for t in inputs if t.requires_grad], []
 
         def call() -> None:
@@ -80,7 +94,9 @@ class Shapes:
     def attention(self, heads: int, channels: int) -> Work:
         """torch's causal attention over the same tokens, forward and backward."""
         q, k, v = (self.random(self.batch, heads, self.context, channels) for _ in range(3))
-        return self.learning(lambda q, k, v: F.scaled_dot_product_attention(q, k, v, is_causal=True), (q, k, v))
+        return self.learning(
+            lambda q, k, v: F.scaled_dot_product_attention(q, k, v, is_causal=True), (q, k, v)
+        )
 
 
 def _plain(function: Callable[..., object], inputs: Sequence[object]) -> Work:
@@ -98,7 +114,9 @@ def _bytes(*tensors: Tensor) -> int:
 
 
 def _moved(inputs: Sequence[Tensor], output: int) -> int:
-    """Bytes forward and backward: inputs read twice, the output (so many bytes) written and its gradient read, the leaves' gradients written."""
+    """Bytes forward and backward: inputs read twice, the output (so many bytes) written and its gradient
+    read, the leaves' gradients written.
+    """
     return 2 * _bytes(*inputs) + 2 * output + _bytes(*(t for t in inputs if t.requires_grad))
 
 
@@ -132,7 +150,10 @@ def scan_step(s: Shapes) -> Operation:
     """One token of the recurrence, against attention of one query over the context's keys."""
     x, dt, a, b, c, state = (t.detach().float() for t in _scan_inputs(s, 1))
     heads, channels = x.shape[2:]
-    q, k, v = (s.random(s.batch, heads, n, channels, dtype=torch.float32, learn=False) for n in (1, s.context, s.context))
+    q, k, v = (
+        s.random(s.batch, heads, n, channels, dtype=torch.float32, learn=False)
+        for n in (1, s.context, s.context)
+    )
     return Operation(
         path="torch",
         work=_plain(scan.step, (x[:, 0], dt[:, 0], a, b[:, 0], c[:, 0], state)),
@@ -160,17 +181,27 @@ def _columns(s: Shapes, tokens: int, learn: bool) -> Operation:
     x = s.random(tokens, hidden, dtype=dtype, learn=learn)
     weight = s.random(config.count, 2, config.width, hidden, scale=0.03, dtype=torch.float32, learn=learn)
     winner = torch.rand(tokens, config.count, device=s.device).topk(config.active).indices
-    share = torch.full((tokens, config.active), 1 / config.active, device=s.device, dtype=dtype).requires_grad_(learn)
+    share = torch.full(
+        (tokens, config.active), 1 / config.active, device=s.device, dtype=dtype
+    ).requires_grad_(learn)
     neurons = config.count * config.width
-    up, down = (s.random(*shape, scale=0.03, dtype=dtype, learn=learn) for shape in ((neurons, hidden), (hidden, neurons)))
+    up, down = (
+        s.random(*shape, scale=0.03, dtype=dtype, learn=learn)
+        for shape in ((neurons, hidden), (hidden, neurons))
+    )
     run = s.learning if learn else _plain
-    weights = len(winner.unique()) / config.count * _bytes(weight)  # what no token chooses is not read
+    # what no token chooses is not read
+    weights = len(winner.unique()) / config.count * _bytes(weight)
     return Operation(
-        path="vectors" if not learn and winner.numel() <= columns_kernel.FEW else dispatch.select("columns", x),
+        path="vectors"
+        if not learn and winner.numel() <= columns_kernel.FEW
+        else dispatch.select("columns", x),
         work=run(lambda x, w, p: columns_kernel.columns(x, w, winner, p)[0], (x, weight, share)),
         flops=(BACKWARD if learn else 1) * 4 * winner.numel() * config.width * hidden,
         bytes=_moved((x, share), _bytes(x)) + 3 * weights if learn else weights + 2 * _bytes(x),
-        reference=run(lambda x, w, p: columns_kernel.reference(x, w.to(x.dtype), winner, p)[0], (x, weight, share)),
+        reference=run(
+            lambda x, w, p: columns_kernel.reference(x, w.to(x.dtype), winner, p)[0], (x, weight, share)
+        ),
         dense=run(lambda x, up, down: F.linear(pointwise.squared_relu(F.linear(x, up)), down), (x, up, down)),
         dense_is=f"an MLP of {neurons:,} neurons",
         float32=not learn,
@@ -228,7 +259,10 @@ def delta_training(s: Shapes) -> Operation:
     return Operation(
         path=dispatch.select("delta rule"),
         work=s.learning(lambda *t: delta_rule.delta(*t, chunk=config.chunk)[0], inputs),
-        flops=BACKWARD * s.tokens * config.heads * delta_rule.flops(config.key, config.value, min(config.chunk, s.context)),
+        flops=BACKWARD
+        * s.tokens
+        * config.heads
+        * delta_rule.flops(config.key, config.value, min(config.chunk, s.context)),
         bytes=_moved(inputs, _bytes(v)),
         reference=s.learning(lambda *t: delta_rule.recurrent(*t)[0], inputs),
         dense=s.attention(config.heads, config.value),
@@ -269,7 +303,9 @@ def int8_row(s: Shapes) -> Operation:
 
 
 def two_four_product(s: Shapes) -> Operation:
-    """V1's MLP product with 2:4 weights where nothing learns; compressed where the machine's own timing says it pays, else dense with zeros."""
+    """V1's MLP product with 2:4 weights where nothing learns; compressed where the machine's own timing says
+    it pays, else dense with zeros.
+    """
     inputs, outputs = s.v1.hidden, s.v1.columns.count * s.v1.columns.width
     layer = TwoFourLinear(inputs, outputs).to(s.device, s.dtype)
     x, weight = s.random(s.tokens, inputs, learn=False), layer.weight.detach()
@@ -278,7 +314,8 @@ def two_four_product(s: Shapes) -> Operation:
     return Operation(
         path="sparse tensor cores" if sparse else "dense with zeros",
         work=_plain(layer, (x,)),
-        flops=s.tokens * weight.numel(),  # half of the dense product's
+        # half of the dense product's
+        flops=s.tokens * weight.numel(),
         bytes=_bytes(x) + _bytes(weight) // 2 + s.tokens * outputs * x.element_size(),
         reference=_plain(F.linear, (x, masked)),
         dense=_plain(F.linear, (x, weight)),
@@ -290,7 +327,9 @@ def norm_training(s: Shapes) -> Operation:
     """RMSNorm over the width."""
     x = s.random(s.tokens, s.v2.hidden)
     path = "short backward" if pointwise.is_short(x) else "torch"
-    return Operation(path, s.learning(pointwise.rms_norm, (x,)), 0, _moved((x,), _bytes(x)), s.learning(_torch_norm, (x,)))
+    return Operation(
+        path, s.learning(pointwise.rms_norm, (x,)), 0, _moved((x,), _bytes(x)), s.learning(_torch_norm, (x,))
+    )
 
 
 def _torch_norm(x: Tensor) -> Tensor:
@@ -302,7 +341,11 @@ def relu_training(s: Shapes) -> Operation:
     x = s.random(s.tokens, s.v1.columns.count * s.v1.columns.width)
     path = "short backward" if pointwise._learning(x) else "torch"
     return Operation(
-        path, s.learning(pointwise.squared_relu, (x,)), 0, _moved((x,), _bytes(x)), s.learning(lambda x: F.relu(x).square(), (x,))
+        path,
+        s.learning(pointwise.squared_relu, (x,)),
+        0,
+        _moved((x,), _bytes(x)),
+        s.learning(lambda x: F.relu(x).square(), (x,)),
     )
 
 
@@ -317,7 +360,11 @@ def conv_training(s: Shapes) -> Operation:
 
     flops = BACKWARD * 2 * x.numel() * config.conv
     return Operation(
-        "shifted products", s.learning(conv.silu_conv, (x, weight)), flops, _moved((x,), _bytes(x)), s.learning(depthwise, (x, weight))
+        "shifted products",
+        s.learning(conv.silu_conv, (x, weight)),
+        flops,
+        _moved((x,), _bytes(x)),
+        s.learning(depthwise, (x, weight)),
     )
 
 

@@ -1,9 +1,10 @@
-"""Each operation on its own: against its reference, its dense counterpart, and what the machine could do at most.
+"""Each operation on its own: against its reference, its dense counterpart, and what the machine could do at
+most.
 
     python -m braingpt.bench.kernels.runner < request.json      # the settings; a line of JSON for every row
 
-Rows are measured in a process of their own, one after the other. A row that fails tells why and the next one is measured; where it took the process or
-the GPU's context with it, a fresh process goes on.
+Rows are measured in a process of their own, one after the other. A row that fails tells why and the next one
+is measured; where it took the process or the GPU's context with it, a fresh process goes on.
 """
 
 import json
@@ -26,12 +27,15 @@ from braingpt.recipes import load_recipe, shipped
 
 CPU_BATCH, GPU_BATCH = 1, 16
 DTYPES = ("float32", "bfloat16")
-GO_ON = 3  # exit code of a worker whose GPU context is broken: the rows that are left want a fresh one
+# exit code of a worker whose GPU context is broken: the rows that are left want a fresh one
+GO_ON = 3
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What is measured: `operations` by name, in the shapes of the `size` recipes, over `batch` x `context` tokens."""
+    """What is measured: `operations` by name, in the shapes of the `size` recipes, over `batch` x `context`
+    tokens.
+    """
 
     operations: tuple[str, ...]
     size: str
@@ -54,7 +58,10 @@ def settle(
     threads: int | None = None,
     rounds: int = 5,
 ) -> Settings:
-    """Checked settings: all operations by default, bfloat16 on a GPU that has it. UserError for a name there is not."""
+    """Checked settings: all operations by default, bfloat16 on a GPU that has it.
+
+    UserError for a name there is not.
+    """
     from braingpt.bench.kernels.operations import OPERATIONS
 
     if wrong := next((name for name in operations if name not in OPERATIONS), None):
@@ -69,11 +76,18 @@ def settle(
     dtype = ("bfloat16" if native else "float32") if dtype == "auto" else dtype
     batch = batch or (GPU_BATCH if place.type == "cuda" else CPU_BATCH)
     threads = threads or torch.get_num_threads()
-    return Settings(tuple(operations) or tuple(OPERATIONS), size, batch, context, str(place), dtype, threads, rounds)
+    return Settings(
+        tuple(operations) or tuple(OPERATIONS), size, batch, context, str(place), dtype, threads, rounds
+    )
 
 
-def run_kernels(settings: Settings, progress: Callable[[float, str], None] = lambda share, what: None) -> dict[str, Any]:
-    """Measure; returns {"settings", "machine", "limits", "rows"}, JSON-ready. A row holds figures, or {"error": why there are none}."""
+def run_kernels(
+    settings: Settings, progress: Callable[[float, str], None] = lambda share, what: None
+) -> dict[str, Any]:
+    """Measure; returns {"settings", "machine", "limits", "rows"}, JSON-ready.
+
+    A row holds figures, or {"error": why there are none}.
+    """
     rows: list[dict[str, Any]] = []
     found: dict[str, Any] = {}
     left = list(settings.operations)
@@ -94,15 +108,23 @@ def run_kernels(settings: Settings, progress: Callable[[float, str], None] = lam
             last = (complaints.read().strip().splitlines() or [""])[-1]
         if process.wait() == 2:
             raise UserError(last)
-        if left and process.returncode != GO_ON:  # the row took the process with it
-            rows.append({"operation": left.pop(0), "error": f"the process ended with {process.returncode}{': ' if last else ''}{last}"})
+        # the row took the process with it
+        if left and process.returncode != GO_ON:
+            rows.append(
+                {
+                    "operation": left.pop(0),
+                    "error": f"the process ended with {process.returncode}{': ' if last else ''}{last}",
+                }
+            )
     return {"kind": "kernels", "settings": asdict(settings), **found, "rows": rows}
 
 
 def _process(settings: Settings, operations: Sequence[str], complaints: IO[str]) -> subprocess.Popen[str]:
     """A worker for these operations, its request sent."""
     command = [sys.executable, "-m", "braingpt.bench.kernels.runner"]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=complaints, text=True)
+    process = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=complaints, text=True
+    )
     process.stdin.write(json.dumps({**asdict(settings), "operations": list(operations)}))
     process.stdin.close()
     return process
@@ -118,11 +140,16 @@ def _record(line: str) -> dict[str, Any]:
 
 
 def measured(settings: Settings) -> Iterator[dict[str, Any]]:
-    """In this process: the machine with its limits, then a row for each operation. Raises `_Broken` where no further row can be measured."""
+    """In this process: the machine with its limits, then a row for each operation.
+
+    Raises `_Broken` where no further row can be measured.
+    """
     from braingpt.bench.kernels.operations import Shapes
 
     device, dtype = pick_device(settings.device), getattr(torch, settings.dtype)
-    most = {name: limits(device, kind) for name, kind in (("float32", torch.float32), (settings.dtype, dtype))}
+    most = {
+        name: limits(device, kind) for name, kind in (("float32", torch.float32), (settings.dtype, dtype))
+    }
     yield {"machine": machine(), "limits": most}
     clock = ColdClock(device)
     v1, v2 = (load_recipe(f"{settings.size}-{name}").model for name in ("v1", "v2"))
@@ -131,7 +158,8 @@ def measured(settings: Settings) -> Iterator[dict[str, Any]]:
         torch.manual_seed(0)
         try:
             figures = _row(name, shapes, settings.rounds, clock, most)
-        except Exception as error:  # whatever it is, the other rows are wanted
+        except Exception as error:
+            # whatever it is, the other rows are wanted
             figures = {"error": _reason(error)}
         yield {"operation": name, **figures}
         if device.type == "cuda":
@@ -146,7 +174,9 @@ class _Broken(Exception):
     """The GPU's context is lost to this process."""
 
 
-def _row(name: str, shapes: Any, rounds: int, clock: ColdClock, most: dict[str, dict[str, float]]) -> dict[str, Any]:
+def _row(
+    name: str, shapes: Any, rounds: int, clock: ColdClock, most: dict[str, dict[str, float]]
+) -> dict[str, Any]:
     """An operation's figures. A reference or counterpart that fails is left out, with the reason."""
     from braingpt.bench.kernels.operations import OPERATIONS
 
@@ -164,7 +194,10 @@ def _row(name: str, shapes: Any, rounds: int, clock: ColdClock, most: dict[str, 
             failed[other] = _reason(error)
     found = in_turns(works, rounds, clock)
     dtype = "float32" if operation.float32 else str(shapes.dtype).removeprefix("torch.")
-    limit = {"bytes": operation.bytes / most[dtype]["bytes_per_second"], "operations": operation.flops / most[dtype]["flops"]}
+    limit = {
+        "bytes": operation.bytes / most[dtype]["bytes_per_second"],
+        "operations": operation.flops / most[dtype]["flops"],
+    }
     binds = max(limit, key=limit.__getitem__)
     return {
         "path": operation.path, "dtype": dtype, "bytes": round(operation.bytes), "flops": round(operation.flops),

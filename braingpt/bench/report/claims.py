@@ -1,6 +1,8 @@
-"""What the earlier work of this name claimed, beside what this run measured: reached, not reached, or not measured here.
+"""What the earlier work of this name claimed, beside what this run measured: reached, not reached, or not
+measured here.
 
-The earlier numbers came without data, tokenizer or machine, so those of perplexity and memory by size cannot be repeated, only set beside ours.
+The earlier numbers came without data, tokenizer or machine, so those of perplexity and memory by size cannot
+be repeated, only set beside ours.
 """
 
 from collections.abc import Callable
@@ -9,14 +11,18 @@ from typing import Any
 from braingpt.utils.formatting import byte_size as bytes_in_words
 from braingpt.utils.formatting import percent
 
-Verdict = tuple[bool | None, str]  # reached (None: it cannot be said), what was measured and on what
+# reached (None: it cannot be said), what was measured and on what
+Verdict = tuple[bool | None, str]
 
 PERPLEXITIES = {"small": 32.4, "medium": 24.7, "large": 19.8}
 MEMORY_GB = {"small": 0.5, "medium": 2.8, "large": 6.2, "xlarge": 24.0}
 
 
 def claims(report: dict[str, Any]) -> list[dict[str, Any]]:
-    """[{"claim", "reached", "measured"}] in the order they were made. `reached` None: not measured here, or not comparable; `measured` says which."""
+    """[{"claim", "reached", "measured"}] in the order they were made.
+
+    `reached` None: not measured here, or not comparable; `measured` says which.
+    """
     size = report["settings"]["size"]
     table: list[tuple[str, Callable[[dict[str, Any]], Verdict]]] = [
         ("v2 trains 3 to 5 times as fast as v1", _training),
@@ -34,7 +40,11 @@ def claims(report: dict[str, Any]) -> list[dict[str, Any]]:
         table.append((f"perplexity {PERPLEXITIES[size]} at size {size}", _perplexity))
     if size in MEMORY_GB:
         table.append((f"{MEMORY_GB[size]} GB of memory at size {size}", _memory_by_size))
-    return [{"claim": claim, "reached": reached, "measured": words} for claim, judge in table for reached, words in [judge(report)]]
+    return [
+        {"claim": claim, "reached": reached, "measured": words}
+        for claim, judge in table
+        for reached, words in [judge(report)]
+    ]
 
 
 def _missing(*names: str) -> Verdict:
@@ -87,7 +97,9 @@ def _generated(report: dict[str, Any], base: str, least: float) -> Verdict:
     if point is None:
         return _missing("v2", base, "one row")
     ratio = _over(*(point["results"][name]["tokens_per_second"] for name in ("v2", base)))
-    return ratio["median"] >= least, f"{_range(ratio)}, batch 1 after {point['context']:,} tokens, {_how(report)}"
+    return ratio[
+        "median"
+    ] >= least, f"{_range(ratio)}, batch 1 after {point['context']:,} tokens, {_how(report)}"
 
 
 def _how(report: dict[str, Any]) -> str:
@@ -124,26 +136,32 @@ def _stability(report: dict[str, Any]) -> Verdict:
     if not runs["v2"] or not others:
         return _missing("v2", "v1 or dense")
     spikes = {name: sum(run["stability"]["spikes"] for run in runs[name]) for name in ("v2", *others)}
-    words = ", ".join(f"{name} {count} in {sum(run['steps'] for run in runs[name]):,} steps" for name, count in spikes.items())
+    words = ", ".join(
+        f"{name} {count} in {sum(run['steps'] for run in runs[name]):,} steps"
+        for name, count in spikes.items()
+    )
     return spikes["v2"] <= min(spikes[name] for name in others), f"spikes: {words}"
 
 
 def _few_shot(report: dict[str, Any], name: str) -> Verdict:
-    """Whether most facts come back that were told in the context, or taught once to the memory beside the model."""
+    """Whether most facts come back that were told in the context, or taught once to the memory beside the
+    model.
+    """
     found = (report.get("few_shot") or {}).get(name, {})
     if "facts_in_context" not in found:
         return _missing(name)
     most = max(found["facts_in_context"], found["facts_in_memory"] or 0)
     told = f"facts recalled: never told {percent(found['facts_never_told'])}, told in the context {percent(found['facts_in_context'])}"
-    taught = (
-        f"taught to its memory {percent(found['facts_in_memory'])} (behind another sentence {percent(found['facts_in_memory_behind'])})"
-    )
+    taught = f"taught to its memory {percent(found['facts_in_memory'])} (behind another sentence {percent(found['facts_in_memory_behind'])})"
     return most >= 0.5, f"{told}, {taught}"
 
 
 def _not_few_shot(report: dict[str, Any]) -> Verdict:
     reached, words = _few_shot(report, "v1")
-    return None if reached is None else not reached, words if reached is None else f"{words}: the memory works beside any architecture"
+    return (
+        None if reached is None else not reached,
+        words if reached is None else f"{words}: the memory works beside any architecture",
+    )
 
 
 def _active(report: dict[str, Any]) -> Verdict:
@@ -151,13 +169,18 @@ def _active(report: dict[str, Any]) -> Verdict:
         (
             v
             for v in report.get("views") or []
-            if v["parameters"] == "total" and v["budget"] == "tokens" and {"v2", "dense"} <= set(v["contenders"])
+            if v["parameters"] == "total"
+            and v["budget"] == "tokens"
+            and {"v2", "dense"} <= set(v["contenders"])
         ),
         None,
     )
     if view is None:
         return _missing("v2", "dense of equal total")
-    fewer = 1 - report["contenders"]["v2"]["parameters_active"] / report["contenders"]["dense"]["parameters_active"]
+    fewer = (
+        1
+        - report["contenders"]["v2"]["parameters_active"] / report["contenders"]["dense"]["parameters_active"]
+    )
     v2, dense = (view["contenders"][name]["bits_per_byte"] for name in ("v2", "dense"))
     if v2 is None or dense is None:
         return None, "the loss was not finite"
@@ -176,7 +199,10 @@ def _edge(report: dict[str, Any]) -> Verdict:
     if not points:
         return _missing("v2", "dense", "one row")
     point = max(points, key=lambda point: point["context"])
-    held = {n: 4 * report["contenders"][n]["parameters_total"] + point["results"][n]["state_bytes"] for n in ("v2", "dense")}
+    held = {
+        n: 4 * report["contenders"][n]["parameters_total"] + point["results"][n]["state_bytes"]
+        for n in ("v2", "dense")
+    }
     state = point["results"]["dense"]["state_bytes"] / point["results"]["v2"]["state_bytes"]
     words = f"{held['dense'] / held['v2']:.2f} times less with the weights (float32), {state:.1f} times less state, after {point['context']:,} tokens"
     return held["dense"] / held["v2"] >= 5, words
@@ -203,4 +229,6 @@ def _memory_by_size(report: dict[str, Any]) -> Verdict:
         return _missing("v1 or v2")
     words = ", ".join(f"{name} {value / 1e9:.2f} GB" for name, value in found.items())
     s = report["settings"]
-    return min(found.values()) <= 1e9 * MEMORY_GB[s["size"]], f"{words}: training's peak with {s['batch']} x {s['context']:,} tokens a step"
+    return min(found.values()) <= 1e9 * MEMORY_GB[
+        s["size"]
+    ], f"{words}: training's peak with {s['batch']} x {s['context']:,} tokens a step"

@@ -1,6 +1,8 @@
-"""The same results, seen by what is equal: equal total or equal active parameters, after equal tokens or after equal time.
+"""The same results, seen by what is equal: equal total or equal active parameters, after equal tokens or
+after equal time.
 
-A comparison means something only within a view. Contenders of which too few are alike are named, with what would make one.
+A comparison means something only within a view. Contenders of which too few are alike are named, with what
+would make one.
 """
 
 import statistics
@@ -8,15 +10,17 @@ from typing import Any
 
 from braingpt.utils.formatting import short_count
 
-TOLERANCE = {"total": 0.02, "active": 0.05}  # parameters that differ by no more count as equal
+# parameters that differ by no more count as equal
+TOLERANCE = {"total": 0.02, "active": 0.05}
 BUDGETS = {"tokens": "equal tokens", "time": "equal wall-clock"}
 
 
 def views(report: dict[str, Any]) -> list[dict[str, Any]]:
-    """[{"matching", "parameters", "budget", "contenders": {name: figures}, "spread", "words"}]: of the four matchings those that were measured.
+    """[{"matching", "parameters", "budget", "contenders": {name: figures}, "spread", "words"}]: of the four
+    matchings those that were measured.
 
-    A matching comes once for each group of contenders that are alike, and once without contenders where no two are. Groups of equal active
-    parameters that have equal totals as well are not seen twice.
+    A matching comes once for each group of contenders that are alike, and once without contenders where no
+    two are. Groups of equal active parameters that have equal totals as well are not seen twice.
     """
     found = []
     for budget in BUDGETS:
@@ -27,7 +31,9 @@ def views(report: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def groups(counts: dict[str, int], tolerance: float) -> list[list[str]]:
-    """Names whose counts lie within `tolerance` of their group's smallest, each name in one group, groups of two or more, in the names' order."""
+    """Names whose counts lie within `tolerance` of their group's smallest, each name in one group, groups of
+    two or more, in the names' order.
+    """
     clusters: list[list[str]] = []
     for name in sorted(counts, key=counts.__getitem__):
         if clusters and counts[name] <= counts[clusters[-1][0]] * (1 + tolerance):
@@ -35,24 +41,40 @@ def groups(counts: dict[str, int], tolerance: float) -> list[list[str]]:
         else:
             clusters.append([name])
     order = list(counts)
-    return sorted((sorted(group, key=order.index) for group in clusters if len(group) > 1), key=lambda group: order.index(group[0]))
+    return sorted(
+        (sorted(group, key=order.index) for group in clusters if len(group) > 1),
+        key=lambda group: order.index(group[0]),
+    )
 
 
 def _views(report: dict[str, Any], kind: str, budget: str) -> list[dict[str, Any]]:
     runs = {name: found for name, found in report[budget]["runs"].items() if found}
     counts = {name: report["contenders"][name][f"parameters_{kind}"] for name in runs}
     view = {"matching": f"equal {kind} parameters, {BUDGETS[budget]}", "parameters": kind, "budget": budget}
-    amount = f"{report['tokens']['tokens']:,} tokens each" if budget == "tokens" else f"{report['time']['seconds']:,.0f} s of training each"
-    found, total = [], groups({name: report["contenders"][name]["parameters_total"] for name in runs}, TOLERANCE["total"])
+    amount = (
+        f"{report['tokens']['tokens']:,} tokens each"
+        if budget == "tokens"
+        else f"{report['time']['seconds']:,.0f} s of training each"
+    )
+    found, total = (
+        [],
+        groups({name: report["contenders"][name]["parameters_total"] for name in runs}, TOLERANCE["total"]),
+    )
     for group in groups(counts, TOLERANCE[kind]):
         if kind == "active" and any(set(group) <= set(other) for other in total):
-            continue  # seen already
+            # seen already
+            continue
         spread = max(counts[name] for name in group) / min(counts[name] for name in group) - 1
         figures = {name: _figures(runs[name]) for name in group}
-        found.append(view | {"spread": spread, "words": f"within {100 * spread:.1f} %, {amount}", "contenders": figures})
+        found.append(
+            view
+            | {"spread": spread, "words": f"within {100 * spread:.1f} %, {amount}", "contenders": figures}
+        )
     if not found:
         hint = (
-            "; dense-active has as many active ones as v2" if kind == "active" and "v2" in counts and "dense-active" not in counts else ""
+            "; dense-active has as many active ones as v2"
+            if kind == "active" and "v2" in counts and "dense-active" not in counts
+            else ""
         )
         told = ", ".join(f"{name} {short_count(count)}" for name, count in counts.items())
         found = [
@@ -67,9 +89,13 @@ def _views(report: dict[str, Any], kind: str, budget: str) -> list[dict[str, Any
 
 
 def _figures(runs: list[dict[str, Any]]) -> dict[str, Any]:
-    """Of all seeds: the last validation, tokens and seconds; medians, and the extremes where there are several."""
+    """Of all seeds: the last validation, tokens and seconds; medians, and the extremes where there are
+    several.
+    """
     last = [run["validations"][-1] for run in runs]
-    losses, bits = ([score[key] for score in last if score[key] is not None] for key in ("loss", "bits_per_byte"))
+    losses, bits = (
+        [score[key] for score in last if score[key] is not None] for key in ("loss", "bits_per_byte")
+    )
     return {
         "seeds": len(runs),
         "tokens": statistics.median(run["tokens"] for run in runs),
@@ -78,7 +104,9 @@ def _figures(runs: list[dict[str, Any]]) -> dict[str, Any]:
         "bits_per_byte": statistics.median(bits) if bits else None,
         "bits_per_byte_low": min(bits, default=None),
         "bits_per_byte_high": max(bits, default=None),
-        "by_language": {language: score["bits_per_byte"] for language, score in last[0]["by_language"].items()},
+        "by_language": {
+            language: score["bits_per_byte"] for language, score in last[0]["by_language"].items()
+        },
         "spikes": sum(run["stability"]["spikes"] for run in runs),
         "norm_tail": _most(run["stability"]["norm_tail"] for run in runs),
     }

@@ -9,7 +9,11 @@ from braingpt.utils.formatting import number, percent
 def where(report: dict[str, Any]) -> str:
     """The machine in a line."""
     facts = report["machine"]
-    place = facts["gpu"] if report["settings"]["device"].startswith("cuda") else f"{facts['cpu']}, {facts['threads']} threads"
+    place = (
+        facts["gpu"]
+        if report["settings"]["device"].startswith("cuda")
+        else f"{facts['cpu']}, {facts['threads']} threads"
+    )
     return f"{place}, torch {facts['torch']}"
 
 
@@ -43,9 +47,13 @@ def kernel_limits(report: dict[str, Any]) -> str:
 
 
 def kernel_row(row: dict[str, Any]) -> dict[str, tuple[str, str]]:
-    """An operation's figures in words, and below each its spread: name (and what ran), ms, reference, dense, limit (share, and ms), bound by."""
+    """An operation's figures in words, and below each its spread: name (and what ran), ms, reference, dense,
+    limit (share, and ms), bound by.
+    """
     if "error" in row:
-        return {"name": (row["operation"], "failed")} | dict.fromkeys(("ms", "reference", "dense", "limit", "by"), ("-", ""))
+        return {"name": (row["operation"], "failed")} | dict.fromkeys(
+            ("ms", "reference", "dense", "limit", "by"), ("-", "")
+        )
     reference, dense, seconds = row["reference_over_it"], row["dense_over_it"], row["seconds"]
     return {
         "name": (row["operation"], row["path"]),
@@ -62,5 +70,7 @@ def kernel_failures(report: dict[str, Any]) -> list[str]:
     found = []
     for row in report["rows"]:
         failed = {"": row["error"]} if "error" in row else row["failed"]
-        found += [f"{row['operation']}{f', {part}' if part else ''}: {reason}" for part, reason in failed.items()]
+        found += [
+            f"{row['operation']}{f', {part}' if part else ''}: {reason}" for part, reason in failed.items()
+        ]
     return found

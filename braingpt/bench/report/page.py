@@ -17,7 +17,11 @@ def kernels_page(report: dict[str, Any]) -> str:
     settings, measured = report["settings"], [row for row in report["rows"] if "error" not in row]
     heads = ["operation", "ran", "ms", "reference / it", "dense / it", "of limit", "bound by", "dense is"]
     rows = [
-        (*words["name"], *("\n".join(words[key]) for key in ("ms", "reference", "dense", "limit", "by")), row.get("dense_is") or "-")
+        (
+            *words["name"],
+            *("\n".join(words[key]) for key in ("ms", "reference", "dense", "limit", "by")),
+            row.get("dense_is") or "-",
+        )
         for row in report["rows"]
         for words in [kernel_row(row)]
     ]
@@ -36,7 +40,10 @@ def kernels_page(report: dict[str, Any]) -> str:
         table(heads, rows, words=2),
         paragraphs(*(f"failed: {line}" for line in kernel_failures(report))),
         "<h2>Share of the limit</h2>",
-        paragraphs("The limit is the longer of compulsory bytes over measured bandwidth and operations over measured peak.", quiet=True),
+        paragraphs(
+            "The limit is the longer of compulsory bytes over measured bandwidth and operations over measured peak.",
+            quiet=True,
+        ),
         svg.bars(share, "share of the limit"),
         "<h2>Times as fast as the reference</h2>",
         _ratios(against, "times as fast as the reference"),
@@ -75,13 +82,19 @@ def _claims(report: dict[str, Any]) -> str:
 
 
 def _section(section: Section) -> str:
-    head = f"<h3>{escape(section.title)}</h3>" + (paragraphs(section.note, quiet=True) if section.note else "")
+    head = f"<h3>{escape(section.title)}</h3>" + (
+        paragraphs(section.note, quiet=True) if section.note else ""
+    )
     if not section.names:
         return head
     rows: list[list[str]] = []
     for label, cells, below in section.rows:
-        if below:  # into the cells of the row above
-            rows[-1] = [f"{upper}\n{lower}" if lower else upper for upper, lower in zip(rows[-1], [label, *cells], strict=True)]
+        # into the cells of the row above
+        if below:
+            rows[-1] = [
+                f"{upper}\n{lower}" if lower else upper
+                for upper, lower in zip(rows[-1], [label, *cells], strict=True)
+            ]
         else:
             rows.append([label, *cells])
     return head + table(["", *section.names], rows)
@@ -97,7 +110,14 @@ def _learning(report: dict[str, Any]) -> list[str]:
     ]
     if report["time"]:
         plots.append(_validation(report["time"]["runs"], "seconds"))
-    plots.append(svg.lines(_curves(first, "tokens", "grad_norm"), "gradient norm before clipping, equal tokens", "tokens", log_y=True))
+    plots.append(
+        svg.lines(
+            _curves(first, "tokens", "grad_norm"),
+            "gradient norm before clipping, equal tokens",
+            "tokens",
+            log_y=True,
+        )
+    )
     return plots
 
 
@@ -111,17 +131,29 @@ def _validation(runs: dict[str, list[dict[str, Any]]], x: str) -> str:
         middles[name] = [(x, statistics.median(values)) for x, values in bits]
         bands[name] = [(x, min(values), max(values)) for x, values in bits]
     title = f"validation, bits a byte, {BUDGETS['tokens' if x == 'tokens' else 'time']}"
-    return svg.lines(middles, title + (": median, lowest and highest of the seeds" if several else ""), x, bands=bands if several else None)
+    return svg.lines(
+        middles,
+        title + (": median, lowest and highest of the seeds" if several else ""),
+        x,
+        bands=bands if several else None,
+    )
 
 
 def _curves(runs: dict[str, dict[str, Any]], x: str, y: str) -> dict[str, list[tuple[float, float]]]:
     curves = {name: run["curve"] for name, run in runs.items()}
-    return {name: [(a, b) for a, b in zip(curve[x], curve[y], strict=True) if b is not None] for name, curve in curves.items()}
+    return {
+        name: [(a, b) for a, b in zip(curve[x], curve[y], strict=True) if b is not None]
+        for name, curve in curves.items()
+    }
 
 
 def _scores(runs: dict[Any, dict[str, Any]], x: str) -> dict[Any, list[tuple[float, float]]]:
     return {
-        name: [(score[x], score["bits_per_byte"]) for score in run["validations"] if score["bits_per_byte"] is not None]
+        name: [
+            (score[x], score["bits_per_byte"])
+            for score in run["validations"]
+            if score["bits_per_byte"] is not None
+        ]
         for name, run in runs.items()
     }
 
@@ -132,7 +164,11 @@ def _training(report: dict[str, Any]) -> list[str]:
     memory = [(name, value / 1e6, f"{value / 1e6:,.0f} MB") for name, value in report["memory"].items()]
     return [
         "<h3>Tokens a second, whole steps</h3>",
-        svg.bars(bars, "training, tokens a second", spread=[(series["min"], series["max"]) for series in steps.values()]),
+        svg.bars(
+            bars,
+            "training, tokens a second",
+            spread=[(series["min"], series["max"]) for series in steps.values()],
+        ),
         "<h3>Peak memory of training</h3>",
         svg.bars(memory, "peak memory of training, MB"),
     ]
@@ -146,13 +182,41 @@ def _generation(report: dict[str, Any]) -> list[str]:
         series = _by_context(points, "tokens_per_second")
         bands = {name: [(x, one["min"], one["max"]) for x, one in found] for name, found in series.items()}
         middles = {name: [(x, one["median"]) for x, one in found] for name, found in series.items()}
-        plots.append(svg.lines(middles, f"tokens a second, {rows} at once", "tokens before", log_x=True, log_y=True, bands=bands))
+        plots.append(
+            svg.lines(
+                middles,
+                f"tokens a second, {rows} at once",
+                "tokens before",
+                log_x=True,
+                log_y=True,
+                bands=bands,
+            )
+        )
     points = [point for point in report["generation"] if point["rows"] == report["settings"]["batches"][0]]
-    first = {name: [(x, one["median"]) for x, one in found] for name, found in _by_context(points, "first_token_seconds").items()}
+    first = {
+        name: [(x, one["median"]) for x, one in found]
+        for name, found in _by_context(points, "first_token_seconds").items()
+    }
     plots.append(svg.lines(first, "seconds to the first token", "tokens before", log_x=True, log_y=True))
-    return [*plots, svg.lines(_by_context(points, "state_bytes"), "bytes of state a row", "tokens before", log_x=True, log_y=True)]
+    return [
+        *plots,
+        svg.lines(
+            _by_context(points, "state_bytes"),
+            "bytes of state a row",
+            "tokens before",
+            log_x=True,
+            log_y=True,
+        ),
+    ]
 
 
 def _by_context(points: list[dict[str, Any]], key: str) -> dict[str, list[tuple[int, Any]]]:
     names = points[0]["results"] if points else {}
-    return {name: [(point["context"], point["results"][name][key]) for point in points if key in point["results"][name]] for name in names}
+    return {
+        name: [
+            (point["context"], point["results"][name][key])
+            for point in points
+            if key in point["results"][name]
+        ]
+        for name in names
+    }

@@ -12,7 +12,9 @@ MEASURED = ("forward", "backward", "step")
 
 @dataclass
 class Section:
-    """A table with a column for each of `names`; a row is its label, a cell each, and whether it only adds to the row above."""
+    """A table with a column for each of `names`; a row is its label, a cell each, and whether it only adds to
+    the row above.
+    """
 
     title: str
     names: list[str] = field(default_factory=list)
@@ -24,7 +26,12 @@ class Section:
         self.rows.append((label, ["-" if value is None else write(value) for value in values], False))
 
     def timed(
-        self, label: str, series: list[dict[str, Any] | None], over: list[dict[str, Any] | None], base: str, unit: float = 1.0
+        self,
+        label: str,
+        series: list[dict[str, Any] | None],
+        over: list[dict[str, Any] | None],
+        base: str,
+        unit: float = 1.0,
     ) -> None:
         """Medians, and below each its ratio to `base` with the lowest and highest round."""
         self.rows.append((label, [median(one, unit=unit) for one in series], False))
@@ -89,17 +96,27 @@ def _sizes(report: dict[str, Any]) -> Section:
     memory = [report["memory"].get(name) for name in section.names]
     section.row("training peak MB", [value and value / 1e6 for value in memory])
     if len(memory) > 1 and memory[0]:
-        section.rows.append((f"times {section.names[0]}", ["", *(ratio(value and value / memory[0]) for value in memory[1:])], True))
+        section.rows.append(
+            (
+                f"times {section.names[0]}",
+                ["", *(ratio(value and value / memory[0]) for value in memory[1:])],
+                True,
+            )
+        )
     return section
 
 
 def _speed(report: dict[str, Any]) -> Section:
     speed = report["speed"]
-    section = Section("Training, tokens a second", list(speed), "the gradient of our head is computed in the forward pass")
+    section = Section(
+        "Training, tokens a second", list(speed), "the gradient of our head is computed in the forward pass"
+    )
     base = section.names[0]
     for part in MEASURED:
         over = [one["over"][part] for one in speed.values()]
-        section.timed(part if part != "step" else "whole step", [one[part] for one in speed.values()], over, base)
+        section.timed(
+            part if part != "step" else "whole step", [one[part] for one in speed.values()], over, base
+        )
     return section
 
 
@@ -111,7 +128,12 @@ def _view(view: dict[str, Any]) -> Section:
     every = list(figures.values())
     section.row("bits per byte", [one["bits_per_byte"] for one in every])
     if every[0]["seeds"] > 1:
-        spans = [{"min": one["bits_per_byte_low"], "max": one["bits_per_byte_high"]} if one["bits_per_byte"] else None for one in every]
+        spans = [
+            {"min": one["bits_per_byte_low"], "max": one["bits_per_byte_high"]}
+            if one["bits_per_byte"]
+            else None
+            for one in every
+        ]
         section.rows.append((f"of {every[0]['seeds']} seeds", [spread(one) for one in spans], True))
     section.row("validation loss", [one["loss"] for one in every])
     section.row("tokens trained", [round(one["tokens"]) for one in every])
@@ -120,7 +142,11 @@ def _view(view: dict[str, Any]) -> Section:
 
 
 def _languages(report: dict[str, Any]) -> Section:
-    last = {name: runs[0]["validations"][-1]["by_language"] for name, runs in report["tokens"]["runs"].items() if runs}
+    last = {
+        name: runs[0]["validations"][-1]["by_language"]
+        for name, runs in report["tokens"]["runs"].items()
+        if runs
+    }
     section = Section("Bits per byte by language, equal tokens", list(last))
     for language in next(iter(last.values())):
         section.row(language, [scores[language]["bits_per_byte"] for scores in last.values()])
@@ -130,7 +156,9 @@ def _languages(report: dict[str, Any]) -> Section:
 def _stability(report: dict[str, Any]) -> Section:
     runs = {name: found for name, found in report["tokens"]["runs"].items() if found}
     section = Section(
-        "Stability, equal tokens", list(runs), "norm tail: the 99th of a hundred gradient norms over the median, the largest of all seeds"
+        "Stability, equal tokens",
+        list(runs),
+        "norm tail: the 99th of a hundred gradient norms over the median, the largest of all seeds",
     )
     stable = [[run["stability"] for run in found] for found in runs.values()]
     section.row("loss spikes", [sum(one["spikes"] for one in found) for found in stable])
@@ -138,11 +166,16 @@ def _stability(report: dict[str, Any]) -> Section:
     if any(lost):
         section.row("runs lost", [len(found) for found in lost])
     section.row("not finite", [sum(one["not_finite"] for one in found) for found in stable])
-    section.row("norm tail", [max((one["norm_tail"] for one in found if one["norm_tail"]), default=None) for found in stable])
+    section.row(
+        "norm tail",
+        [max((one["norm_tail"] for one in found if one["norm_tail"]), default=None) for found in stable],
+    )
     bits = [[run["validations"][-1]["bits_per_byte"] for run in found] for found in runs.values()]
     if report["tokens"]["seeds"] > 1:
         section.row(
-            "seeds' bits per byte", [max(one) - min(one) if None not in one else None for one in bits], lambda value: f"+-{value / 2:.4f}"
+            "seeds' bits per byte",
+            [max(one) - min(one) if None not in one else None for one in bits],
+            lambda value: f"+-{value / 2:.4f}",
         )
     return section
 
@@ -150,15 +183,27 @@ def _stability(report: dict[str, Any]) -> Section:
 def _generation(point: dict[str, Any], report: dict[str, Any]) -> Section:
     rows = point["rows"]
     section = Section(
-        f"Generation after {point['context']:,} tokens, {'batch 1' if rows == 1 else f'{rows} rows at once'}", list(point["results"])
+        f"Generation after {point['context']:,} tokens, {'batch 1' if rows == 1 else f'{rows} rows at once'}",
+        list(point["results"]),
     )
     every = list(point["results"].values())
     base = next((one["over"] for one in every if "over" in one), "")
-    section.timed("tokens/s", [one.get("tokens_per_second") for one in every], [one.get("speed_over") for one in every], base)
     section.timed(
-        "first token ms", [one.get("first_token_seconds") for one in every], [one.get("first_token_over") for one in every], base, 1e3
+        "tokens/s",
+        [one.get("tokens_per_second") for one in every],
+        [one.get("speed_over") for one in every],
+        base,
     )
-    section.row("state kB a row", [one["state_bytes"] / 1e3 if "state_bytes" in one else None for one in every])
+    section.timed(
+        "first token ms",
+        [one.get("first_token_seconds") for one in every],
+        [one.get("first_token_over") for one in every],
+        base,
+        1e3,
+    )
+    section.row(
+        "state kB a row", [one["state_bytes"] / 1e3 if "state_bytes" in one else None for one in every]
+    )
     if rows == 1:
         section.row("of the bandwidth", [one.get("share_of_bandwidth") for one in every], percent)
     return section

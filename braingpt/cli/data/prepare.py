@@ -14,45 +14,92 @@ if TYPE_CHECKING:
     from braingpt.data.prepare.pipeline import Prepared, Request
     from braingpt.data.shards.manifest import Manifest
 
-app = typer.Typer(help="Prepare corpora; list, show, verify them.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(
+    help="Prepare corpora; list, show, verify them.", no_args_is_help=True, rich_markup_mode=None
+)
 app.command()(view.sample)
 app.command()(view.report)
 
-PREPARED = Path("data")  # where `prepare` writes and `list` looks
-HIDDEN = ("inputs", "quality", "quality_files", "corpus", "tokenizer")  # parameters that are stamps, long, or said elsewhere
-LOG_SECONDS = 30  # between progress lines where there is no terminal to draw a bar on
-Folder = Annotated[Path, typer.Argument(metavar="DIR", help="A prepared folder, such as data/korean.", show_default=False)]
+# where `prepare` writes and `list` looks
+PREPARED = Path("data")
+# parameters that are stamps, long, or said elsewhere
+HIDDEN = ("inputs", "quality", "quality_files", "corpus", "tokenizer")
+# between progress lines where there is no terminal to draw a bar on
+LOG_SECONDS = 30
+Folder = Annotated[
+    Path, typer.Argument(metavar="DIR", help="A prepared folder, such as data/korean.", show_default=False)
+]
 
 
 @app.command()
 def prepare(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="The corpus; `braingpt data list` shows all. 'text' takes your own files.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME", help="The corpus; `braingpt data list` shows all. 'text' takes your own files."
+        ),
+    ],
     paths: Annotated[
-        list[Path] | None, typer.Argument(metavar="[PATH]...", help="Files and folders of 'text'; the ID of 'hub'.", show_default=False)
+        list[Path] | None,
+        typer.Argument(
+            metavar="[PATH]...", help="Files and folders of 'text'; the ID of 'hub'.", show_default=False
+        ),
     ] = None,
-    source: Annotated[Path | None, typer.Option(metavar="DIR", help="Read copies in the hub's layout below DIR, not the hub.")] = None,
-    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Where to write; data/NAME if not given.")] = None,
+    source: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Read copies in the hub's layout below DIR, not the hub."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where to write; data/NAME if not given.")
+    ] = None,
     languages: Annotated[str | None, typer.Option(metavar="ko,en", help="Only these languages.")] = None,
-    max_samples: Annotated[int | None, typer.Option(metavar="N", help="At most N documents of each source and language.")] = None,
+    max_samples: Annotated[
+        int | None, typer.Option(metavar="N", help="At most N documents of each source and language.")
+    ] = None,
     max_tokens: Annotated[
-        str | None, typer.Option(metavar="N", help="At most N tokens of each source and language; 500k, 20M and 1B will do.")
+        str | None,
+        typer.Option(
+            metavar="N", help="At most N tokens of each source and language; 500k, 20M and 1B will do."
+        ),
     ] = None,
     column: Annotated[
-        str | None, typer.Option(metavar="NAME", help="The text column of your tables or of 'hub'; found by name if not given.")
+        str | None,
+        typer.Option(
+            metavar="NAME", help="The text column of your tables or of 'hub'; found by name if not given."
+        ),
     ] = None,
-    revision: Annotated[str | None, typer.Option(metavar="REV", help="Branch, tag or commit on the hub; main if not given.")] = None,
-    config: Annotated[str | None, typer.Option(metavar="NAME", help="Configuration of a hub dataset.")] = None,
-    split: Annotated[str | None, typer.Option(metavar="NAME", help="Split of 'hub'; train if not given.")] = None,
-    validation: Annotated[float | None, typer.Option(metavar="F", help="Share held out: 0.01, or 0.05 of small corpora.")] = None,
+    revision: Annotated[
+        str | None, typer.Option(metavar="REV", help="Branch, tag or commit on the hub; main if not given.")
+    ] = None,
+    config: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Configuration of a hub dataset.")
+    ] = None,
+    split: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Split of 'hub'; train if not given.")
+    ] = None,
+    validation: Annotated[
+        float | None, typer.Option(metavar="F", help="Share held out: 0.01, or 0.05 of small corpora.")
+    ] = None,
     quality: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Quality rules that differ from the defaults (YAML, see the data guide).")
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Quality rules that differ from the defaults (YAML, see the data guide)."
+        ),
     ] = None,
     part: Annotated[
-        str | None, typer.Option(metavar="2/8", help="Only the second of eight parts of the files, on a machine of its own.")
+        str | None,
+        typer.Option(
+            metavar="2/8", help="Only the second of eight parts of the files, on a machine of its own."
+        ),
     ] = None,
-    workers: Annotated[int | None, typer.Option(metavar="N", help="Processes at work; as many as processors if not given.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(metavar="N", help="Processes at work; as many as processors if not given.")
+    ] = None,
     tokenizer: Annotated[
-        str | None, typer.Option(metavar="NAME", help="A tokenizer's folder, gpt2, cl100k_base or o200k_base; ours if not given.")
+        str | None,
+        typer.Option(
+            metavar="NAME", help="A tokenizer's folder, gpt2, cl100k_base or o200k_base; ours if not given."
+        ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace what is prepared there already.")] = False,
     json_output: Json = False,
@@ -66,7 +113,9 @@ def prepare(
         out=out or PREPARED / ("-".join(paths[0].parts).lower() if name == "hub" and paths else name),
         paths=paths or [],
         source=source,
-        languages=[language.strip() for language in languages.split(",") if language.strip()] if languages is not None else None,
+        languages=[language.strip() for language in languages.split(",") if language.strip()]
+        if languages is not None
+        else None,
         max_samples=max_samples,
         max_tokens=_number(max_tokens) if max_tokens else None,
         column=column,
@@ -81,22 +130,35 @@ def prepare(
     )
     done = _with_progress(request, open_tokenizer(tokenizer), json_output)
     if json_output:
-        facts = {"folder": str(request.out), "fresh": done.fresh, "seconds": round(done.seconds, 2), "notes": done.notes}
+        facts = {
+            "folder": str(request.out),
+            "fresh": done.fresh,
+            "seconds": round(done.seconds, 2),
+            "notes": done.notes,
+        }
         print_json({**facts, **done.manifest.model_dump()})
         return
     terminal = console()
     if not done.fresh:
-        _say(terminal, f"{request.out} is prepared already with the same parameters; --force prepares it again")
+        _say(
+            terminal, f"{request.out} is prepared already with the same parameters; --force prepares it again"
+        )
     _show_manifest(terminal, request.out, done.manifest)
     if done.fresh:
         size = sum(stream.bytes for stream in done.manifest.streams)
-        _say(terminal, f"{size / 1e6:.1f} MB of text in {done.seconds:.1f} s ({size / 1e6 / max(done.seconds, 1e-9):.1f} MB/s)")
+        _say(
+            terminal,
+            f"{size / 1e6:.1f} MB of text in {done.seconds:.1f} s ({size / 1e6 / max(done.seconds, 1e-9):.1f} MB/s)",
+        )
 
 
 @app.command()
 def join(
     folders: Annotated[
-        list[Path], typer.Argument(metavar="DIR...", help="All parts of one preparation (`prepare --part`).", show_default=False)
+        list[Path],
+        typer.Argument(
+            metavar="DIR...", help="All parts of one preparation (`prepare --part`).", show_default=False
+        ),
     ],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where to write.", show_default=False)],
     force: Annotated[bool, typer.Option("--force", help="Replace what is prepared there already.")] = False,
@@ -144,7 +206,13 @@ def list_(json_output: Json = False) -> None:
         print_json({"corpora": corpora, "prepared": prepared})
         return
     terminal = console()
-    table = Table(title="Corpora (braingpt data prepare NAME)", title_justify="left", box=None, show_header=False, padding=(0, 2, 0, 0))
+    table = Table(
+        title="Corpora (braingpt data prepare NAME)",
+        title_justify="left",
+        box=None,
+        show_header=False,
+        padding=(0, 2, 0, 0),
+    )
     for corpus in corpora:
         licences, sizes = ("; ".join(dict.fromkeys(corpus[key])) for key in ("licences", "sizes"))
         known = ("each its own licence",) if corpus["name"] == "all" else (sizes, licences)
@@ -153,7 +221,8 @@ def list_(json_output: Json = False) -> None:
     terminal.print(table)
     if not prepared:
         terminal.print(
-            f"Nothing is prepared under {PREPARED}/ yet; 'braingpt data prepare sample' takes seconds and needs no network.", markup=False
+            f"Nothing is prepared under {PREPARED}/ yet; 'braingpt data prepare sample' takes seconds and needs no network.",
+            markup=False,
         )
         return
     table = Table(title=f"Prepared under {PREPARED}/", title_justify="left")
@@ -166,13 +235,23 @@ def list_(json_output: Json = False) -> None:
             table.add_row(facts["folder"], "damaged", "-", "-", "-", "-")
         else:
             tokens, held = f"{facts['train_tokens']:,}", f"{facts['validation_tokens']:,}"
-            table.add_row(facts["folder"], facts["name"], " ".join(facts["languages"]), tokens, held, facts["created"][:10])
+            table.add_row(
+                facts["folder"],
+                facts["name"],
+                " ".join(facts["languages"]),
+                tokens,
+                held,
+                facts["created"][:10],
+            )
     terminal.print(table)
 
 
 @app.command()
 def info(folder: Folder, json_output: Json = False) -> None:
-    """Show what a prepared folder holds. Documents, tokens, bytes by language and source; what was dropped by which rule."""
+    """Show what a prepared folder holds.
+
+    Documents, tokens, bytes by language and source; what was dropped by which rule.
+    """
     from braingpt.data.shards.manifest import check_sizes, read_manifest
 
     manifest = read_manifest(folder)
@@ -183,19 +262,27 @@ def info(folder: Folder, json_output: Json = False) -> None:
     terminal = console()
     _show_manifest(terminal, folder, manifest)
     _show_filters(terminal, manifest)
-    given = {key: value for key, value in manifest.parameters.items() if value not in (None, [], False) and key not in HIDDEN}
+    given = {
+        key: value
+        for key, value in manifest.parameters.items()
+        if value not in (None, [], False) and key not in HIDDEN
+    }
     _say(
         terminal,
         f"prepared {manifest.created} by braingpt {manifest.braingpt}; {', '.join(f'{key} {_value(value)}' for key, value in given.items())}",
     )
     _say(
-        terminal, f"tokenizer {manifest.tokenizer.fingerprint[:12]} of {manifest.tokenizer.vocab_size:,} tokens, stored as {manifest.dtype}"
+        terminal,
+        f"tokenizer {manifest.tokenizer.fingerprint[:12]} of {manifest.tokenizer.vocab_size:,} tokens, stored as {manifest.dtype}",
     )
 
 
 @app.command()
 def verify(folder: Folder, json_output: Json = False) -> None:
-    """Check every file of a prepared folder. Hashes, token ids against the tokenizer, files too many; exit code 1 for a problem."""
+    """Check every file of a prepared folder.
+
+    Hashes, token ids against the tokenizer, files too many; exit code 1 for a problem.
+    """
     from braingpt.data.shards.documents import DocumentReader
     from braingpt.data.shards.manifest import read_manifest
     from braingpt.data.shards.manifest import verify as problems_of
@@ -214,7 +301,9 @@ def verify(folder: Folder, json_output: Json = False) -> None:
     elif not problems:
         _say(console(), f"{folder}: {files} files are as they were written")
     if problems:
-        raise Failure(f"{folder}: {len(problems)} {'problem' if len(problems) == 1 else 'problems'}: {'; '.join(problems)}")
+        raise Failure(
+            f"{folder}: {len(problems)} {'problem' if len(problems) == 1 else 'problems'}: {'; '.join(problems)}"
+        )
 
 
 def _with_progress(request: "Request", tokenizer: Any, json_output: bool) -> "Prepared":
@@ -233,8 +322,10 @@ def _with_progress(request: "Request", tokenizer: Any, json_output: bool) -> "Pr
     )
     with Progress(*columns, console=terminal, transient=True, disable=not terminal.is_terminal) as bar:
         task = bar.add_task(request.name, total=None, facts="")
-        last = [0.0]  # when a line was last logged
-        before: list[int] = []  # bytes that were there when this process began
+        # when a line was last logged
+        last = [0.0]
+        # bytes that were there when this process began
+        before: list[int] = []
 
         def advance(progress: Any) -> None:
             seconds = bar.tasks[0].elapsed or 1e-9
@@ -245,7 +336,13 @@ def _with_progress(request: "Request", tokenizer: Any, json_output: bool) -> "Pr
             if not terminal.is_terminal and seconds - last[0] > LOG_SECONDS:
                 last[0] = seconds
                 _say(terminal, f"{progress.source}: {facts}")
-            bar.update(task, description=progress.source, facts=facts, completed=done or 0, total=None if done is None else 1)
+            bar.update(
+                task,
+                description=progress.source,
+                facts=facts,
+                completed=done or 0,
+                total=None if done is None else 1,
+            )
 
         return run(request, tokenizer, note=lambda line: _say(terminal, f"note: {line}"), progress=advance)
 
@@ -257,7 +354,10 @@ def _number(words: str) -> int:
     match = re.fullmatch(r"([\d.,_]+)([kMBTmb]?)", words.strip())
     try:
         assert match
-        return round(float(match[1].replace(",", "").replace("_", "")) * {"": 1, "k": 1e3, "m": 1e6, "b": 1e9, "t": 1e12}[match[2].lower()])
+        return round(
+            float(match[1].replace(",", "").replace("_", ""))
+            * {"": 1, "k": 1e3, "m": 1e6, "b": 1e9, "t": 1e12}[match[2].lower()]
+        )
     except (AssertionError, ValueError):
         raise UserError(f"--max-tokens is a number such as 500k, 20M or 1B, not '{words}'") from None
 
@@ -290,7 +390,11 @@ def _show_manifest(terminal: Any, folder: Path, manifest: "Manifest") -> None:
     for column in ("documents", "train tokens", "validation", "MB", "bytes/token"):
         table.add_column(column, justify="right", no_wrap=True)
     for language, source in dict.fromkeys((stream.language, stream.source) for stream in manifest.streams):
-        streams = {stream.split: stream for stream in manifest.streams if (stream.language, stream.source) == (language, source)}
+        streams = {
+            stream.split: stream
+            for stream in manifest.streams
+            if (stream.language, stream.source) == (language, source)
+        }
         tokens = {split: stream.tokens for split, stream in streams.items()}
         size = sum(stream.bytes for stream in streams.values())
         documents = sum(stream.documents for stream in streams.values())
@@ -301,7 +405,9 @@ def _show_manifest(terminal: Any, folder: Path, manifest: "Manifest") -> None:
     for report in manifest.filters.values():
         for rule, facts in report["dropped"].items():
             dropped[rule] = dropped.get(rule, 0) + facts["documents"]
-    rules = ", ".join(f"{rule} {count:,}" for rule, count in sorted(dropped.items(), key=lambda item: -item[1]))
+    rules = ", ".join(
+        f"{rule} {count:,}" for rule, count in sorted(dropped.items(), key=lambda item: -item[1])
+    )
     terminal.print(f"dropped: {rules or 'nothing'}", markup=False)
 
 

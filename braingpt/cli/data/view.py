@@ -1,4 +1,6 @@
-"""`braingpt data sample` and `braingpt data report`: look at what was prepared, document by document and as a whole."""
+"""`braingpt data sample` and `braingpt data report`: look at what was prepared, document by document and as a
+whole.
+"""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,19 +15,29 @@ if TYPE_CHECKING:
     from braingpt.data.shards.documents import StoredDocument
     from braingpt.tokenizer import Tokenizer
 
-Folder = Annotated[Path, typer.Argument(metavar="DIR", help="A prepared folder, such as data/korean.", show_default=False)]
-COLOURS = tuple(f"black on color({number})" for number in (153, 194, 224, 229))  # of neighbouring tokens, in turn
-BOUNDARY = "│"  # between tokens where there is no colour
+Folder = Annotated[
+    Path, typer.Argument(metavar="DIR", help="A prepared folder, such as data/korean.", show_default=False)
+]
+# of neighbouring tokens, in turn
+COLOURS = tuple(f"black on color({number})" for number in (153, 194, 224, 229))
+# between tokens where there is no colour
+BOUNDARY = "│"
 
 
 def sample(
     folder: Folder,
     count: Annotated[int, typer.Option("--count", "-n", min=1, help="How many documents.")] = 3,
     language: Annotated[str | None, typer.Option(metavar="ko", help="Only of this language.")] = None,
-    source: Annotated[str | None, typer.Option(metavar="NAME", help="Only from this source; `data info` shows them.")] = None,
-    split: Annotated[str | None, typer.Option(metavar="NAME", help="train or validation; both if not given.")] = None,
+    source: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Only from this source; `data info` shows them.")
+    ] = None,
+    split: Annotated[
+        str | None, typer.Option(metavar="NAME", help="train or validation; both if not given.")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Another seed draws other documents.")] = 0,
-    tokens: Annotated[int, typer.Option(min=0, metavar="N", help="At most N tokens of each document; 0 for all.")] = 400,
+    tokens: Annotated[
+        int, typer.Option(min=0, metavar="N", help="At most N tokens of each document; 0 for all.")
+    ] = 400,
     json_output: Json = False,
 ) -> None:
     """Show documents drawn at random. Decoded, each token in a colour of its own or with a line between."""
@@ -44,15 +56,23 @@ def sample(
         cut = "" if document.whole else ", cut"
         where = f"{document.language}  {document.source}  {document.file} from token {document.start:,}: {facts}{cut}"
         terminal.print(("\n" if number else "") + where, soft_wrap=True, markup=False, style="bold")
-        terminal.print(_shown(document, stored.tokenizer, tokens, colours), soft_wrap=not terminal.is_terminal)
+        terminal.print(
+            _shown(document, stored.tokenizer, tokens, colours), soft_wrap=not terminal.is_terminal
+        )
 
 
 def report(
     folder: Folder,
-    out: Annotated[Path | None, typer.Option(metavar="FILE", help="The page to write; DIR-report.html beside DIR if not given.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="The page to write; DIR-report.html beside DIR if not given."),
+    ] = None,
     json_output: Json = False,
 ) -> None:
-    """Write one HTML page about a prepared folder. Counts, languages, lengths, what was dropped, tokens per character, documents."""
+    """Write one HTML page about a prepared folder.
+
+    Counts, languages, lengths, what was dropped, tokens per character, documents.
+    """
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
     from braingpt.cli.options import check_target
@@ -92,7 +112,10 @@ def _as_json(document: "StoredDocument", tokenizer: "Tokenizer", limit: int) -> 
 
 
 def _shown(document: "StoredDocument", tokenizer: "Tokenizer", limit: int, colours: bool) -> "Text":
-    """The document, its tokens in alternating colours, or with a line between them. A character of several tokens says how many."""
+    """The document, its tokens in alternating colours, or with a line between them.
+
+    A character of several tokens says how many.
+    """
     from rich.text import Text
 
     from braingpt.tokenizer.pieces import escaped, pieces
@@ -106,7 +129,14 @@ def _shown(document: "StoredDocument", tokenizer: "Tokenizer", limit: int, colou
             shown.append(text.replace("\n", "↵\n"), style)
             shown.append(several, "dim")
         else:
-            shown.append((BOUNDARY if number and not shown.plain.endswith("\n") else "") + text.replace("\n", "↵\n") + several)
+            shown.append(
+                (BOUNDARY if number and not shown.plain.endswith("\n") else "")
+                + text.replace("\n", "↵\n")
+                + several
+            )
     if limit and len(document.ids) > limit:
-        shown.append(f"\n... {len(document.ids) - limit:,} tokens more (--tokens 0 shows all)", "dim" if colours else "")
+        shown.append(
+            f"\n... {len(document.ids) - limit:,} tokens more (--tokens 0 shows all)",
+            "dim" if colours else "",
+        )
     return shown

@@ -1,16 +1,19 @@
-"""Shards to batches. A batch is a pure function of (seed, step, rank, world size): nothing is remembered between calls.
+"""Shards to batches. A batch is a pure function of (seed, step, rank, world size): nothing is remembered
+between calls.
 
-Which language stands in which row: global row g (step * rows + row) lies in a phase of the mixture, and there in a block of BLOCK rows. Every
-block of a phase holds the same number of rows of a language, as the weights ask, each language spread evenly over the block from an offset
-drawn per block. So the n-th draw of a language up to any row is counted in closed form, without walking through the steps before; a
-schedule's later phases go on counting where the former ended.
+Which language stands in which row: global row g (step * rows + row) lies in a phase of the mixture, and there
+in a block of BLOCK rows. Every block of a phase holds the same number of rows of a language, as the weights
+ask, each language spread evenly over the block from an offset drawn per block. So the n-th draw of a language
+up to any row is counted in closed form, without walking through the steps before; a schedule's later phases
+go on counting where the former ended.
 
-Which window the n-th draw is: n // windows is the language's epoch, and n % windows goes through a permutation keyed by seed, language and
-epoch (a Feistel network with cycle walking: Black and Rogaway, "Ciphers with arbitrary finite domains", 2002). Each window is visited once
-per epoch, and no permutation is ever stored.
+Which window the n-th draw is: n // windows is the language's epoch, and n % windows goes through a
+permutation keyed by seed, language and epoch (a Feistel network with cycle walking: Black and Rogaway,
+"Ciphers with arbitrary finite domains", 2002). Each window is visited once per epoch, and no permutation is
+ever stored.
 
-A window is cut from the language's tokens regardless of where documents end. With `reset_at`, the end-of-text id, a batch also says which
-tokens belong to one document, so that a model starts afresh at each.
+A window is cut from the language's tokens regardless of where documents end. With `reset_at`, the end-of-text
+id, a batch also says which tokens belong to one document, so that a model starts afresh at each.
 
 Shapes: B rows, L positions.
 """
@@ -27,7 +30,8 @@ from braingpt.data.batches.mixture import Phase, phases
 from braingpt.data.shards.reader import ShardSet
 from braingpt.errors import UserError
 
-BLOCK = 4096  # rows; weights are kept to 1 / BLOCK
+# rows; weights are kept to 1 / BLOCK
+BLOCK = 4096
 _ROUNDS = 6
 _MASK = (1 << 64) - 1
 
@@ -35,8 +39,9 @@ _MASK = (1 << 64) - 1
 class Batch(NamedTuple):
     """`ids_BL` and `targets_BL` (the ids one position later), int64 on the CPU, and each row's language.
 
-    `segments_BL` numbers the documents of each row from 0 (None where nothing resets): the end of text belongs to the document it ends,
-    and its target, the first token of another document, is -100, which counts for nothing.
+    `segments_BL` numbers the documents of each row from 0 (None where nothing resets): the end of text
+    belongs to the document it ends, and its target, the first token of another document, is -100, which
+    counts for nothing.
     """
 
     ids_BL: Tensor
@@ -48,9 +53,10 @@ class Batch(NamedTuple):
 class Batches:
     """Batches of `rows` windows of `context` tokens from one split.
 
-    `mixture`: as in `braingpt.data.batches.mixture`; a schedule is laid over `steps` and its last phase goes on beyond them. `reset_at`: the
-    end-of-text id where models are to start afresh at documents. Languages with less than one window are left out and named in `skipped`.
-    Raises UserError when none is left, and for a mixture that is none or names a language the data lacks.
+    `mixture`: as in `braingpt.data.batches.mixture`; a schedule is laid over `steps` and its last phase goes
+        on beyond them. `reset_at`: the end-of-text id where models are to start afresh at documents.
+        Languages with less than one window are left out and named in `skipped`. Raises UserError when none is
+        left, and for a mixture that is none or names a language the data lacks.
     """
 
     def __init__(
@@ -65,21 +71,35 @@ class Batches:
         steps: int | None = None,
         reset_at: int | None = None,
     ) -> None:
-        self.shards, self.split, self.rows, self.context, self.seed, self.reset_at = shards, split, rows, context, seed, reset_at
-        present = {language: shards.windows(split, language, context + 1) for language in shards.languages(split)}
+        self.shards, self.split, self.rows, self.context, self.seed, self.reset_at = (
+            shards,
+            split,
+            rows,
+            context,
+            seed,
+            reset_at,
+        )
+        present = {
+            language: shards.windows(split, language, context + 1) for language in shards.languages(split)
+        }
         windows = {language: count for language, count in present.items() if count}
         self.skipped = [language for language in present if language not in windows]
         if not windows:
-            raise UserError(f"the {split} data holds no window of {context} tokens; take a smaller train.context or prepare more data")
+            raise UserError(
+                f"the {split} data holds no window of {context} tokens; take a smaller train.context or prepare more data"
+            )
         self.phases = phases(mixture, windows, self.skipped, steps)
         self.languages = list(dict.fromkeys(language for phase in self.phases for language in phase.weights))
         self.windows = {language: windows[language] for language in self.languages}
         self._quotas = [self._quota(phase) for phase in self.phases]
         self._windows = np.array(list(self.windows.values()), dtype=np.uint64)
         self._keys = np.array([_key(seed, language) for language in self.languages], dtype=np.uint64)
-        self._blocks: dict[tuple[int, int], tuple[np.ndarray, np.ndarray]] = {}  # the last few; recomputed at need, so no hidden state
-        self._starts = [0, *(phase.end * rows for phase in self.phases[:-1])]  # each phase's first row
-        self._before = [np.zeros(len(self.languages), dtype=np.int64)]  # each language's draws before the phase
+        # the last few; recomputed at need, so no hidden state
+        self._blocks: dict[tuple[int, int], tuple[np.ndarray, np.ndarray]] = {}
+        # each phase's first row
+        self._starts = [0, *(phase.end * rows for phase in self.phases[:-1])]
+        # each language's draws before the phase
+        self._before = [np.zeros(len(self.languages), dtype=np.int64)]
         for number, start in enumerate(self._starts[1:]):
             self._before.append(self._drawn(number, start))
 
@@ -88,13 +108,19 @@ class Batches:
         row = step * self.rows
         phase = int(np.searchsorted(self._starts, row, side="right")) - 1
         return {
-            language: int(drawn) / self.windows[language] for language, drawn in zip(self.languages, self._drawn(phase, row), strict=True)
+            language: int(drawn) / self.windows[language]
+            for language, drawn in zip(self.languages, self._drawn(phase, row), strict=True)
         }
 
     def batch(self, step: int, rank: int = 0, world: int = 1) -> Batch:
-        """The rows of `step` that belong to `rank`: a contiguous 1/world of them. Together, the ranks see the same rows for any `world`."""
+        """The rows of `step` that belong to `rank`: a contiguous 1/world of them.
+
+        Together, the ranks see the same rows for any `world`.
+        """
         if self.rows % world:
-            raise UserError(f"train.batch ({self.rows}) must be a multiple of the number of processes ({world})")
+            raise UserError(
+                f"train.batch ({self.rows}) must be a multiple of the number of processes ({world})"
+            )
         share = self.rows // world
         language_B, window_B = self.draws(step * self.rows + rank * share, share)
         ids = np.empty((share, self.context + 1), dtype=np.int64)
@@ -123,17 +149,25 @@ class Batches:
     def _quota(self, phase: Phase) -> np.ndarray:
         """Rows of each language in a block of the phase; 0 for those it leaves out."""
         quota = np.zeros(len(self.languages), dtype=np.int64)
-        quota[[self.languages.index(language) for language in phase.weights]] = _quotas(np.array(list(phase.weights.values())))
+        quota[[self.languages.index(language) for language in phase.weights]] = _quotas(
+            np.array(list(phase.weights.values()))
+        )
         return quota
 
     def _drawn(self, phase: int, row: int) -> np.ndarray:
         """Draws of each language before `row`, which lies in the phase or at its end."""
         block, place = divmod(row - self._starts[phase], BLOCK)
         order, _ = self._block(phase, block)
-        return self._before[phase] + block * self._quotas[phase] + np.bincount(order[:place], minlength=len(self.languages))
+        return (
+            self._before[phase]
+            + block * self._quotas[phase]
+            + np.bincount(order[:place], minlength=len(self.languages))
+        )
 
     def _block(self, phase: int, block: int) -> tuple[np.ndarray, np.ndarray]:
-        """Of each row of a block: its language, and how many rows of that language come before it in the block."""
+        """Of each row of a block: its language, and how many rows of that language come before it in the
+        block.
+        """
         if (phase, block) not in self._blocks:
             name = f"block {block}" if phase == 0 else f"phase {phase} block {block}"
             quotas = self._quotas[phase]
@@ -150,10 +184,11 @@ class Batches:
 def validation_windows(
     shards: ShardSet, language: str, context: int, rows: int, limit: int, reset_at: int | None = None
 ) -> Iterator[Batch]:
-    """At most `limit` windows of the language's validation tokens in batches of up to `rows`, the same ones in the same order every time.
+    """At most `limit` windows of the language's validation tokens in batches of up to `rows`, the same ones
+    in the same order every time.
 
-    They do not overlap, and are spread evenly over the sequence so that every source is heard. None where there is no whole window.
-    `reset_at` as in `Batches`.
+    They do not overlap, and are spread evenly over the sequence so that every source is heard. None where
+    there is no whole window. `reset_at` as in `Batches`.
     """
     total = shards.windows("validation", language, context + 1)
     count = min(total, limit)
@@ -168,7 +203,8 @@ def validation_windows(
 def permuted(index_B: np.ndarray, size_B: np.ndarray, key_B: np.ndarray) -> np.ndarray:
     """Images of `index_B` under keyed permutations of range(size_B), element by element. All uint64.
 
-    A Feistel network on the smallest grid a x b that holds `size` and is nearly square; an image beyond `size` is permuted again.
+    A Feistel network on the smallest grid a x b that holds `size` and is nearly square; an image beyond
+    `size` is permuted again.
     """
     a_B = np.ceil(np.sqrt(size_B.astype(np.float64))).astype(np.uint64)
     b_B = (size_B + a_B - np.uint64(1)) // a_B
@@ -194,7 +230,9 @@ def _mix(x: np.ndarray) -> np.ndarray:
 
 def _key(seed: int, name: str) -> int:
     """A 64-bit key from the seed and a name, the same on every machine."""
-    return int.from_bytes(hashlib.blake2b(f"{seed}/{name}".encode(), digest_size=8).digest(), "little") & _MASK
+    return (
+        int.from_bytes(hashlib.blake2b(f"{seed}/{name}".encode(), digest_size=8).digest(), "little") & _MASK
+    )
 
 
 def _quotas(weights: np.ndarray) -> np.ndarray:
@@ -216,5 +254,6 @@ def _batch(ids: np.ndarray, language: list[str], reset_at: int | None) -> Batch:
     if reset_at is None:
         return Batch(ids_BL, targets_BL, language)
     ends_BL = (ids_BL == reset_at).long()
-    targets_BL = targets_BL.masked_fill(ends_BL.bool(), -100)  # not in place: ids and targets of a single row share memory
+    # not in place: ids and targets of a single row share memory
+    targets_BL = targets_BL.masked_fill(ends_BL.bool(), -100)
     return Batch(ids_BL, targets_BL, language, ends_BL.cumsum(1) - ends_BL)

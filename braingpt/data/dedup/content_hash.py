@@ -1,6 +1,7 @@
 """The content of a document, whatever its case and white space, as one number: 64 bits of BLAKE2b.
 
-Among 100 million documents, the chance that any two different ones share a hash is about 3 in 10,000, and would cost one document.
+Among 100 million documents, the chance that any two different ones share a hash is about 3 in 10,000, and
+would cost one document.
 """
 
 import hashlib

@@ -1,11 +1,13 @@
-"""The memory of deduplication: for every kept document its keys and where its tokens lie, on the disk, whatever the corpus' size.
+"""The memory of deduplication: for every kept document its keys and where its tokens lie, on the disk,
+whatever the corpus' size.
 
-Two files in the work folder. The log has one record a document, in order, and is all that counts: after an interruption it is cut back to
-the length the journal names. The table finds the first document with a key: open addressing with linear probing in a memory-mapped file,
-8 bytes a slot (document number + 1, and 32 bits of the key; a match is checked against the log, so what is found depends on the log
-alone). It is made anew from the log when it must grow or the process begins. The table is gone through in order, a section at a time, whose
-pages are handed back to the system's cache behind it; the log is read in batches, and mapped only to look at single records. So resident memory
-follows neither.
+Two files in the work folder. The log has one record a document, in order, and is all that counts: after an
+interruption it is cut back to the length the journal names. The table finds the first document with a key:
+open addressing with linear probing in a memory-mapped file, 8 bytes a slot (document number + 1, and 32 bits
+of the key; a match is checked against the log, so what is found depends on the log alone). It is made anew
+from the log when it must grow or the process begins. The table is gone through in order, a section at a time,
+whose pages are handed back to the system's cache behind it; the log is read in batches, and mapped only to
+look at single records. So resident memory follows neither.
 """
 
 import mmap
@@ -17,18 +19,27 @@ import numpy as np
 
 from braingpt.data.dedup.minhash import BANDS
 
-KEYS = 1 + BANDS  # the content hash, then the bands
-RECORD = np.dtype([("keys", "<u8", KEYS), ("at", "<u8"), ("length", "<u4"), ("stream", "<u2"), ("file", "<u2")])
+# the content hash, then the bands
+KEYS = 1 + BANDS
+RECORD = np.dtype(
+    [("keys", "<u8", KEYS), ("at", "<u8"), ("length", "<u4"), ("stream", "<u2"), ("file", "<u2")]
+)
 LOG = "documents.log"
 FIRST_SLOTS = 1 << 16
-LOAD = 0.6  # slots in use at most; a table that is fuller grows to twice its size
-SECTION = 1 << 23  # slots looked at before their pages are handed back: 64 MB
-REPLAY = 1 << 15  # records taken from the log at once
+# slots in use at most; a table that is fuller grows to twice its size
+LOAD = 0.6
+# slots looked at before their pages are handed back: 64 MB
+SECTION = 1 << 23
+# records taken from the log at once
+REPLAY = 1 << 15
 _LOW, _32 = np.uint64(0xFFFFFFFF), np.uint64(32)
 
 
 class Index:
-    """Keys and places of the kept documents in `folder`, which is made by others. Numbers count documents from 0."""
+    """Keys and places of the kept documents in `folder`, which is made by others.
+
+    Numbers count documents from 0.
+    """
 
     def __init__(self, folder: Path, count: int = 0) -> None:
         """Begin with the first `count` records of the log, which must be there."""
@@ -63,7 +74,9 @@ class Index:
                 self._fill(lambda: [(before, records)])
 
     def batches(self) -> Iterator[tuple[int, np.ndarray]]:
-        """All records, REPLAY at a time, each with the number of its first: read and not mapped, since mapped pages stay resident."""
+        """All records, REPLAY at a time, each with the number of its first: read and not mapped, since mapped
+        pages stay resident.
+        """
         self._log.flush()
         for begin in range(0, self.count, REPLAY):
             count = min(REPLAY, self.count - begin)
@@ -93,9 +106,11 @@ class Index:
         return self._mapped
 
     def _make_table(self, slots: int) -> None:
-        self._slots = np.empty(0)  # the former map is let go before its file is
+        # the former map is let go before its file is
+        self._slots = np.empty(0)
         with self._table_path.open("w+b") as file:
-            if hasattr(os, "posix_fallocate"):  # a full disk is an error here, and would be a SIGBUS at the first touch of a hole
+            # a full disk is an error here, and would be a SIGBUS at the first touch of a hole
+            if hasattr(os, "posix_fallocate"):
                 os.posix_fallocate(file.fileno(), 0, slots * 8)
             else:
                 file.truncate(slots * 8)
@@ -104,13 +119,19 @@ class Index:
         self._shift = np.uint64(64 - (slots.bit_length() - 1))
 
     def _home(self, keys: np.ndarray) -> np.ndarray:
-        """The slots where looking for keys begins: their upper bits, so that sorted keys go through the table in order."""
+        """The slots where looking for keys begins: their upper bits, so that sorted keys go through the table
+        in order.
+        """
         return (keys >> self._shift).astype(np.int64)
 
     def _sections(self, flat: np.ndarray) -> Iterator[np.ndarray]:
-        """Indices of the keys, sorted, a section of the table at a time: all pages touched in between are resident at once."""
+        """Indices of the keys, sorted, a section of the table at a time: all pages touched in between are
+        resident at once.
+        """
         order = np.argsort(flat)
-        ends = np.searchsorted(self._home(flat[order]), np.arange(SECTION, len(self._slots) + SECTION, SECTION))
+        ends = np.searchsorted(
+            self._home(flat[order]), np.arange(SECTION, len(self._slots) + SECTION, SECTION)
+        )
         yield from (inside for inside in np.split(order, ends) if len(inside))
 
     def _find(self, flat: np.ndarray, left: np.ndarray, found: np.ndarray) -> None:
@@ -138,12 +159,14 @@ class Index:
                 flat = records["keys"].reshape(-1)
                 home = self._home(flat)
                 self._insert(begin, flat, np.flatnonzero((home >= first) & (home < first + SECTION)))
-                self._mapped = np.empty(0, dtype=RECORD)  # the records that equal keys were compared with
+                # the records that equal keys were compared with
+                self._mapped = np.empty(0, dtype=RECORD)
             self._rest()
 
     def _insert(self, begin: int, keys: np.ndarray, inside: np.ndarray) -> None:
         """Those of the keys of documents from `begin` on."""
-        flat, earliest = np.unique(keys[inside], return_index=True)  # of documents with the same key the first
+        # of documents with the same key the first
+        flat, earliest = np.unique(keys[inside], return_index=True)
         at = inside[earliest]
         value = (flat & _LOW) << _32 | (begin + at // KEYS + 1).astype(np.uint64)
         left = np.arange(len(flat))
@@ -151,7 +174,8 @@ class Index:
         while len(left):
             entry = self._slots[slot[left]]
             empty = np.flatnonzero(entry == 0)
-            won = empty[np.unique(slot[left[empty]], return_index=True)[1]]  # of several keys for an empty slot one gets it
+            # of several keys for an empty slot one gets it
+            won = empty[np.unique(slot[left[empty]], return_index=True)[1]]
             self._slots[slot[left[won]]] = value[left[won]]
             done = np.zeros(len(left), dtype=bool)
             done[won] = True

@@ -1,12 +1,15 @@
-"""MinHash signatures of texts, cut into bands: texts that share a band's key are candidates for near duplicates.
+"""MinHash signatures of texts, cut into bands: texts that share a band's key are candidates for near
+duplicates.
 
-A text is the set of its shingles: all runs of 5 characters after white space is taken out and ASCII is lowered. Without spaces, because
-Korean is spaced as one likes; characters, because words of Korean carry their particles. Of pairs with 2, 5 and 10 % of their words
-replaced, this finds 100, 98 and 73 % in Korean and 100, 100 and 89 % in English (benchmarks/near_duplicates.py).
+A text is the set of its shingles: all runs of 5 characters after white space is taken out and ASCII is
+lowered. Without spaces, because Korean is spaced as one likes; characters, because words of Korean carry
+their particles. Of pairs with 2, 5 and 10 % of their words replaced, this finds 100, 98 and 73 % in Korean
+and 100, 100 and 89 % in English (benchmarks/near_duplicates.py).
 
-Broder, "On the resemblance and containment of documents" (1997); banding: Leskovec, Rajaraman, Ullman, "Mining of Massive Datasets", 3.4.
-The minima are taken by rensa; the shingles are hashed here, in numpy, because cutting them as Python strings cost ten times the minima; and
-those of many texts at once, because a call of numpy costs as much as a thousand characters.
+Broder, "On the resemblance and containment of documents" (1997); banding: Leskovec, Rajaraman, Ullman,
+"Mining of Massive Datasets", 3.4. The minima are taken by rensa; the shingles are hashed here, in numpy,
+because cutting them as Python strings cost ten times the minima; and those of many texts at once, because a
+call of numpy costs as much as a thousand characters.
 """
 
 from itertools import pairwise
@@ -14,17 +17,24 @@ from itertools import pairwise
 import numpy as np
 import rensa
 
-SHINGLE = 5  # UTF-16 units: characters, but for the rare ones beyond the basic plane
+# UTF-16 units: characters, but for the rare ones beyond the basic plane
+SHINGLE = 5
 BANDS = 16
-ROWS = 6  # pairs of Jaccard similarity s are found with probability 1 - (1 - s^ROWS)^BANDS: half of them at 0.58, 95 % at 0.75
+# pairs of Jaccard similarity s are found with probability 1 - (1 - s^ROWS)^BANDS: half of them at 0.58, 95 %
+# at 0.75
+ROWS = 6
 SEED = 42
 
-_A, _B = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xD6E8FEB86659FD93)  # odd constants of splitmix64 and of rrmxmx
+# odd constants of splitmix64 and of rrmxmx
+_A, _B = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xD6E8FEB86659FD93)
 _32, _29 = np.uint64(32), np.uint64(29)
 
 
 def band_keys(texts: list[str]) -> np.ndarray:
-    """64-bit keys, uint64 (len(texts), BANDS). Each key knows its band, so all bands can live in one table."""
+    """64-bit keys, uint64 (len(texts), BANDS).
+
+    Each key knows its band, so all bands can live in one table.
+    """
     if not texts:
         return np.empty((0, BANDS), dtype=np.uint64)
     hashes, counts = shingles(texts)
@@ -38,18 +48,26 @@ def band_keys(texts: list[str]) -> np.ndarray:
 
 
 def shingles(texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
-    """64-bit hashes of the shingles of the texts, with repetitions, uint64, and how many are each text's: at least one, however short it is."""
+    """64-bit hashes of the shingles of the texts, with repetitions, uint64, and how many are each text's: at
+    least one, however short it is.
+    """
     joined = "".join(texts)
     units = np.frombuffer(joined.encode("utf-16-le", "surrogatepass"), dtype="<u2")
-    sizes = [len(text) if len(units) == len(joined) else len(text.encode("utf-16-le", "surrogatepass")) // 2 for text in texts]
+    sizes = [
+        len(text) if len(units) == len(joined) else len(text.encode("utf-16-le", "surrogatepass")) // 2
+        for text in texts
+    ]
     visible = units > 32
-    counts = np.array([np.count_nonzero(visible[start:end]) for start, end in pairwise(np.cumsum([0, *sizes]).tolist())])
+    counts = np.array(
+        [np.count_nonzero(visible[start:end]) for start, end in pairwise(np.cumsum([0, *sizes]).tolist())]
+    )
     units = units[visible]
     missing = np.maximum(0, SHINGLE - counts)
     if missing.any():
         units, counts = np.insert(units, np.repeat(np.cumsum(counts), missing), 0), counts + missing
     units += (units - np.uint16(ord("A")) < 26) * np.uint16(32)
-    windows = np.empty(len(units) - 3, dtype=np.uint64)  # four units each
+    # four units each
+    windows = np.empty(len(units) - 3, dtype=np.uint64)
     for phase in range(4):
         windows[phase::4] = units[phase : phase + (len(units) - phase) // 4 * 4].copy().view("<u8")
     hashes = windows[1:] * _B
@@ -57,7 +75,8 @@ def shingles(texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
     hashes += windows[:-1]
     del windows
     _mixed(hashes)
-    if len(texts) > 1:  # the last units of a text begin no shingle
+    # the last units of a text begin no shingle
+    if len(texts) > 1:
         begins = np.ones(len(units), dtype=bool)
         for back in range(1, SHINGLE):
             begins[np.cumsum(counts) - back] = False
@@ -66,8 +85,9 @@ def shingles(texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _mixed(values: np.ndarray) -> np.ndarray:
-    """Every bit of the input in every bit of the output, nearly (two rounds of multiply and shift); in place, since a document of 32 MB has
-    as many values as letters."""
+    """Every bit of the input in every bit of the output, nearly (two rounds of multiply and shift); in place,
+    since a document of 32 MB has as many values as letters.
+    """
     values ^= values >> _32
     values *= _A
     values ^= values >> _29

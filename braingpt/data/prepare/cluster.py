@@ -1,12 +1,16 @@
-"""A preparation on many machines: datatrove's executors run `braingpt data prepare --part N/COUNT` for every part, and know which are done.
+"""A preparation on many machines: datatrove's executors run `braingpt data prepare --part N/COUNT` for every
+part, and know which are done.
 
-    python -m braingpt.data.cluster --engine local --parts 2 --jobs 2 --out data/web -- fineweb2 --languages ko
-    python -m braingpt.data.cluster --engine slurm --parts 1000 --jobs 200 --cpus 16 --partition cpu --time 20:00:00 --out /shared/web -- fineweb2
+    python -m braingpt.data.cluster --engine local --parts 2 --jobs 2 --out data/web -- fineweb2 --languages
+    ko
+    python -m braingpt.data.cluster --engine slurm --parts 1000 --jobs 200 --cpus 16 --partition cpu --time
+    20:00:00 --out /shared/web -- fineweb2
     python -m braingpt.data.cluster --engine ray --parts 64 --jobs 16 --cpus 8 --out /shared/web -- fineweb
 
-What follows `--` is given to `braingpt data prepare`. The parts are folders of their own, DIR/part-00001-of-01000: train on them as they are
-(`--data` takes many), or make them one with `braingpt data join`. The command can be repeated: finished parts are skipped, interrupted ones
-go on. It needs `pip install "braingpt[cluster]"`; parts must lie where all machines see them.
+What follows `--` is given to `braingpt data prepare`. The parts are folders of their own,
+DIR/part-00001-of-01000: train on them as they are (`--data` takes many), or make them one with `braingpt data
+join`. The command can be repeated: finished parts are skipped, interrupted ones go on. It needs `pip install
+"braingpt[cluster]"`; parts must lie where all machines see them.
 """
 
 import argparse
@@ -30,7 +34,10 @@ class PreparePart:
         self.out, self.arguments = out, arguments
 
     def __call__(self, data: Any, rank: int = 0, world_size: int = 1) -> Any:
-        """Prepare part `rank` + 1 of `world_size`. Failure with the command's own line when it fails; the engine counts the task as failed."""
+        """Prepare part `rank` + 1 of `world_size`.
+
+        Failure with the command's own line when it fails; the engine counts the task as failed.
+        """
         folder = part_folder(self.out, rank + 1, world_size)
         command = [
             sys.executable,
@@ -58,7 +65,12 @@ def executor(options: argparse.Namespace, arguments: list[str]) -> Any:
     except ImportError:
         raise UserError('many machines need datatrove: pip install "braingpt[cluster]"') from None
     out = options.out.resolve()
-    shared = {"pipeline": [PreparePart(out, arguments)], "tasks": options.parts, "workers": options.jobs, "logging_dir": str(out / "log")}
+    shared = {
+        "pipeline": [PreparePart(out, arguments)],
+        "tasks": options.parts,
+        "workers": options.jobs,
+        "logging_dir": str(out / "log"),
+    }
     if options.engine == "local":
         return LocalPipelineExecutor(**shared)
     if options.engine == "ray":
@@ -66,7 +78,11 @@ def executor(options: argparse.Namespace, arguments: list[str]) -> Any:
     if not options.partition or not options.time:
         raise UserError("slurm needs --partition NAME and --time HH:MM:SS")
     return SlurmPipelineExecutor(
-        **shared, partition=options.partition, time=options.time, cpus_per_task=options.cpus, mem_per_cpu_gb=options.gb_per_cpu
+        **shared,
+        partition=options.partition,
+        time=options.time,
+        cpus_per_task=options.cpus,
+        mem_per_cpu_gb=options.gb_per_cpu,
     )
 
 
@@ -76,12 +92,18 @@ def main(words: list[str] | None = None) -> int:
     cut = words.index("--") if "--" in words else len(words)
     own, arguments = words[:cut], words[cut + 1 :]
     parser = argparse.ArgumentParser(
-        prog="python -m braingpt.data.cluster", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m braingpt.data.cluster",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--engine", choices=["local", "slurm", "ray"], default="local")
     parser.add_argument("--parts", type=int, required=True, help="as many as there are files, at most")
-    parser.add_argument("--jobs", type=int, default=-1, help="parts at work at the same time; all if not given")
-    parser.add_argument("--cpus", type=int, default=1, help="of a part; give --workers the same number behind --")
+    parser.add_argument(
+        "--jobs", type=int, default=-1, help="parts at work at the same time; all if not given"
+    )
+    parser.add_argument(
+        "--cpus", type=int, default=1, help="of a part; give --workers the same number behind --"
+    )
     parser.add_argument("--gb-per-cpu", type=int, default=2)
     parser.add_argument("--partition", help="of slurm")
     parser.add_argument("--time", help="of slurm, for a part: HH:MM:SS")
@@ -96,7 +118,8 @@ def main(words: list[str] | None = None) -> int:
     except (UserError, Failure) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2 if isinstance(error, UserError) else 1
-    except RuntimeError as error:  # the local engine's, of a part that failed
+    except RuntimeError as error:
+        # the local engine's, of a part that failed
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0

@@ -1,16 +1,22 @@
-"""What happened to the documents of a source: read, kept, and dropped by which rule, with the beginnings of a few that were dropped."""
+"""What happened to the documents of a source: read, kept, and dropped by which rule, with the beginnings of a
+few that were dropped.
+"""
 
 from collections import Counter
 from typing import Any
 
 from braingpt.tokenizer.pieces import escaped
 
-SAMPLES = 3  # dropped documents shown per rule
-SAMPLE_LENGTH = 80  # characters of each
+# dropped documents shown per rule
+SAMPLES = 3
+# characters of each
+SAMPLE_LENGTH = 80
 
 
 def shown(text: str) -> str:
-    """The beginning of `text` on one line, fit for JSON and for a terminal: controls and marks of direction are escaped."""
+    """The beginning of `text` on one line, fit for JSON and for a terminal: controls and marks of direction
+    are escaped.
+    """
     return escaped(" ".join(text[: 4 * SAMPLE_LENGTH].split())[:SAMPLE_LENGTH])
 
 
@@ -59,12 +65,16 @@ class DropCounts:
     def report(self) -> dict[str, Any]:
         """`read`, `kept`, and `dropped` by rule, the most frequent first."""
         rules = sorted(self._documents.items(), key=lambda item: (-item[1], item[0]))
-        dropped = {rule: {"documents": documents, "samples": self._samples[rule]} for rule, documents in rules}
+        dropped = {
+            rule: {"documents": documents, "samples": self._samples[rule]} for rule, documents in rules
+        }
         return {"read": self.read, "kept": self.kept, "dropped": dropped}
 
 
 def nothing_kept(name: str, reports: list[dict[str, Any]]) -> str:
-    """The message for the preparation of `name` that would be empty: which rule dropped how much, and one example."""
+    """The message for the preparation of `name` that would be empty: which rule dropped how much, and one
+    example.
+    """
     dropped: Counter[str] = Counter()
     samples: dict[str, str] = {}
     for report in reports:

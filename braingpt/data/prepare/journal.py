@@ -1,7 +1,8 @@
-"""How far a preparation is, in one small file that always tells of whole chunks: after a kill, work goes on from there.
+"""How far a preparation is, in one small file that always tells of whole chunks: after a kill, work goes on
+from there.
 
-Everything the journal names (token files, the index' log) is on the disk before the journal is, and all of it only ever grew: cutting it
-back to the sizes in the journal is the state at that moment.
+Everything the journal names (token files, the index' log) is on the disk before the journal is, and all of it
+only ever grew: cutting it back to the sizes in the journal is the state at that moment.
 """
 
 import json
@@ -14,7 +15,8 @@ from braingpt import __version__
 from braingpt.data.prepare.request import difference
 from braingpt.data.shards.writer import JOURNAL, sync_folder
 
-SECONDS = 5  # of work that a kill costs, at most
+# of work that a kill costs, at most
+SECONDS = 5
 
 
 class Journal:
@@ -56,8 +58,10 @@ def read(work: Path) -> dict[str, Any] | None:
 
 
 def changed(state: dict[str, Any], parameters: dict[str, Any]) -> str | None:
-    """Why work of the state cannot be gone on with, in words; None when it can. A rule may have changed from one version of braingpt to the
-    next, and no folder should be of two kinds."""
+    """Why work of the state cannot be gone on with, in words; None when it can.
+
+    A rule may have changed from one version of braingpt to the next, and no folder should be of two kinds.
+    """
     parameter = difference(state["parameters"], parameters)
     if parameter:
         return f"with other parameters ({parameter})"

@@ -1,22 +1,34 @@
-"""How many documents and tokens there are of each source in each language, and when there are enough: `--max-samples` and `--max-tokens`."""
+"""How many documents and tokens there are of each source in each language, and when there are enough:
+`--max-samples` and `--max-tokens`.
+"""
 
 from collections import Counter
 from typing import Any
 
 
 class Limits:
-    """Counts what is kept against `samples` documents and `tokens` tokens of each source and language; None: as many as there are."""
+    """Counts what is kept against `samples` documents and `tokens` tokens of each source and language; None:
+    as many as there are.
+    """
 
     def __init__(self, samples: int | None, tokens: int | None) -> None:
         self._most_samples, self._most_tokens = samples, tokens
         self._kept: Counter[tuple[str, str]] = Counter()
         self._tokens: Counter[tuple[str, str]] = Counter()
-        self._full: dict[tuple[str, str], str] = {}  # and the rule that names the cap
+        # and the rule that names the cap
+        self._full: dict[tuple[str, str], str] = {}
 
     def rule(self, source: str, language: str, tokens: int) -> str | None:
-        """What drops a document of so many tokens. From the first one on that is beyond the cap, there is no room for others either."""
+        """What drops a document of so many tokens.
+
+        From the first one on that is beyond the cap, there is no room for others either.
+        """
         key = source, language
-        if key not in self._full and self._most_tokens is not None and self._tokens[key] + tokens > self._most_tokens:
+        if (
+            key not in self._full
+            and self._most_tokens is not None
+            and self._tokens[key] + tokens > self._most_tokens
+        ):
             self._full[key] = "beyond --max-tokens"
         return self._full.get(key)
 
@@ -48,5 +60,8 @@ class Limits:
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from a state."""
-        kept, tokens, full = ({(source, language): value for source, language, value in state[name]} for name in ("kept", "tokens", "full"))
+        kept, tokens, full = (
+            {(source, language): value for source, language, value in state[name]}
+            for name in ("kept", "tokens", "full")
+        )
         self._kept, self._tokens, self._full = Counter(kept), Counter(tokens), full

@@ -4,9 +4,9 @@
        ^ position                                            |
        +------------------------- journal <------------------+
 
-The main process reads, and takes the workers' outcomes in the order of reading; all that depends on former documents (duplicates, caps)
-is decided there. Memory is bounded by a few chunks. The result is a pure function of the inputs and the parameters: the number of workers
-and interruptions leave no trace in it.
+The main process reads, and takes the workers' outcomes in the order of reading; all that depends on former
+documents (duplicates, caps) is decided there. Memory is bounded by a few chunks. The result is a pure
+function of the inputs and the parameters: the number of workers and interruptions leave no trace in it.
 """
 
 import shutil
@@ -36,9 +36,12 @@ from braingpt.data.sources.catalog import DATASETS, preparation
 from braingpt.data.sources.open_streams import check_found, open_streams
 from braingpt.errors import UserError
 
-CHUNK = 500_000  # characters given to a worker at once
-MANY = 5_000  # documents, however short
-SMALL = 0.05  # share held out of the sample corpus and of the user's own files, as of the small corpora in the table
+# characters given to a worker at once
+CHUNK = 500_000
+# documents, however short
+MANY = 5_000
+# share held out of the sample corpus and of the user's own files, as of the small corpora in the table
+SMALL = 0.05
 
 
 @dataclass
@@ -46,11 +49,14 @@ class Progress:
     """How far a preparation is, as told to the callback: once at its beginning, then behind every chunk."""
 
     source: str
-    read: int  # documents
+    # documents
+    read: int
     kept: int
-    bytes: int  # of kept text
+    # of kept text
+    bytes: int
     tokens: int
-    done: float | None  # share of the work, where it is known
+    # share of the work, where it is known
+    done: float | None
 
 
 @dataclass
@@ -70,11 +76,13 @@ def prepare(
     note: Callable[[str], None] = lambda line: None,
     progress: Callable[[Progress], None] = lambda progress: None,
 ) -> Prepared:
-    """Prepare `request.out`, or report it as it is when it was prepared with the same parameters; go on where an interrupted one stopped.
+    """Prepare `request.out`, or report it as it is when it was prepared with the same parameters; go on where
+    an interrupted one stopped.
 
-    Raises UserError for anything wrong with the request, nothing found or nothing kept, and an existing folder with other parameters;
-    Failure when the hub or a file cannot be read; OSError when the disk is full. `request.out` is whole or as it was, whatever is raised;
-    what an interruption or a failure leaves for the next time lies in `.NAME.partial` beside it.
+    Raises UserError for anything wrong with the request, nothing found or nothing kept, and an existing
+    folder with other parameters; Failure when the hub or a file cannot be read; OSError when the disk is
+    full. `request.out` is whole or as it was, whatever is raised; what an interruption or a failure leaves
+    for the next time lies in `.NAME.partial` beside it.
     """
     start = time.monotonic()
     checked = check(request, tokenizer)
@@ -99,23 +107,42 @@ def prepare(
 class _Run:
     """The state of one preparation while it runs."""
 
-    def __init__(self, request: Request, checked: Checked, tokenizer: Any, writer: FolderWriter, note: Any, progress: Any) -> None:
-        self.request, self.checked, self.tokenizer, self.writer, self.progress = request, checked, tokenizer, writer, progress
+    def __init__(
+        self,
+        request: Request,
+        checked: Checked,
+        tokenizer: Any,
+        writer: FolderWriter,
+        note: Any,
+        progress: Any,
+    ) -> None:
+        self.request, self.checked, self.tokenizer, self.writer, self.progress = (
+            request,
+            checked,
+            tokenizer,
+            writer,
+            progress,
+        )
         self.counts: dict[str, DropCounts] = {}
         self.notes: list[str] = []
         self._note = note
-        self._broken: list[tuple[str, str, str]] = []  # rows read since the last document
+        # rows read since the last document
+        self._broken: list[tuple[str, str, str]] = []
         self._caps = Limits(checked.max_samples, request.max_tokens)
-        self._current = 0  # stream
+        # stream
+        self._current = 0
         self._bytes = 0
-        self._held = False  # the splits are settled
+        # the splits are settled
+        self._held = False
         self._settings = (checked.quality, checked.languages, tokenizer)
         self._worker = Worker(*self._settings)
         for line in self._worker.judge.notes:
             self.note(line)
         missing = missing_scores(request.name, checked.quality)
         if missing:
-            self.note(f"'{request.name}' gives no {' or '.join(missing)}, which educational.scores asks for; it drops nothing")
+            self.note(
+                f"'{request.name}' gives no {' or '.join(missing)}, which educational.scores asks for; it drops nothing"
+            )
         self.streams = open_streams(
             request.name, checked.languages, note=self.note, broken=lambda *row: self._broken.append(row), paths=request.paths,
             part=request.part, **request.reading(),
@@ -133,7 +160,9 @@ class _Run:
         if self._held:
             return
         self._tell(None)
-        with closing(outcomes(self._chunks(), self._worker, self._settings, self.request.workers, self._done)) as results:
+        with closing(
+            outcomes(self._chunks(), self._worker, self._settings, self.request.workers, self._done)
+        ) as results:
             for chunk, outcome in results:
                 self._take(chunk, outcome)
                 if self._journal.due():
@@ -151,8 +180,11 @@ class _Run:
         self.writer.restore(self.writer.state())
         streams = self.writer.close()
         if not streams and not self.request.part:
-            self.writer.keep = False  # it would be the same again
-            raise UserError(nothing_kept(self.request.name, [counts.report() for counts in self.counts.values()]))
+            # it would be the same again
+            self.writer.keep = False
+            raise UserError(
+                nothing_kept(self.request.name, [counts.report() for counts in self.counts.values()])
+            )
         shutil.rmtree(self.writer.root / "tokenizer", ignore_errors=True)
         self.tokenizer.save(self.writer.root / "tokenizer")
         if self.request.part:
@@ -163,7 +195,9 @@ class _Run:
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             parameters=self.checked.parameters,
             revisions=self._revisions(),
-            tokenizer=TokenizerFacts(fingerprint=self.tokenizer.fingerprint, vocab_size=self.tokenizer.vocab_size),
+            tokenizer=TokenizerFacts(
+                fingerprint=self.tokenizer.fingerprint, vocab_size=self.tokenizer.vocab_size
+            ),
             dtype=self.writer.dtype,
             streams=streams,
             filters={source: counts.report() for source, counts in self.counts.items()},
@@ -172,7 +206,9 @@ class _Run:
         return manifest
 
     def _revisions(self) -> dict[str, str]:
-        """The commit of every stream of which something was taken, however far reading was ahead when a cap was met."""
+        """The commit of every stream of which something was taken, however far reading was ahead when a cap
+        was met.
+        """
         taken = zip(self.streams, self._positions, strict=True)
         return {stream.label: at["revision"] for stream, at in taken if at and at.get("revision")}
 
@@ -183,10 +219,13 @@ class _Run:
     def _restore(self) -> None:
         """The state of the journal, where one was left with the same parameters."""
         self._journal = Journal(self.writer.work)
-        state = self._journal.state if self.writer.root.exists() else None  # it was published, and the process killed at once
+        # it was published, and the process killed at once
+        state = self._journal.state if self.writer.root.exists() else None
         why = changed(state, self.checked.parameters) if state else None
         if why and not self.request.force:
-            raise UserError(f"{self.writer.work} holds an interrupted preparation {why}; --force discards it, --out DIR writes elsewhere")
+            raise UserError(
+                f"{self.writer.work} holds an interrupted preparation {why}; --force discards it, --out DIR writes elsewhere"
+            )
         if state is None or why:
             self._journal.remove()
             self.writer.restore([])
@@ -196,11 +235,18 @@ class _Run:
         self._open_index(state["documents"])
         self.counts = {source: DropCounts(report) for source, report in state["counts"].items()}
         self._caps.restore(state["caps"])
-        self._positions, self._current, self._bytes, self._held = state["positions"], state["current"], state["bytes"], state["held"]
+        self._positions, self._current, self._bytes, self._held = (
+            state["positions"],
+            state["current"],
+            state["bytes"],
+            state["held"],
+        )
         for stream, position in zip(self.streams, self._positions, strict=True):
             if position:
                 stream.resume(position)
-        self.note(f"going on with an interrupted preparation, behind {sum(one.read for one in self.counts.values()):,} documents")
+        self.note(
+            f"going on with an interrupted preparation, behind {sum(one.read for one in self.counts.values()):,} documents"
+        )
 
     def _commit(self) -> None:
         """Everything so far on the disk, and the journal that tells of it."""
@@ -246,7 +292,8 @@ class _Run:
                                 break
                             yield self._chunk(number, documents)
                             documents, size = [], 0
-            except Exception:  # what was read before is not lost
+            except Exception:
+                # what was read before is not lost
                 yield self._chunk(number, documents)
                 raise
             yield self._chunk(number, documents)
@@ -258,7 +305,8 @@ class _Run:
 
     def _take(self, chunk: Chunk, outcome: Outcome) -> None:
         """Write what is to be kept of a chunk, and count the rest."""
-        if self._is_full(chunk.stream):  # it was read before that was known
+        # it was read before that was known
+        if self._is_full(chunk.stream):
             return
         source = self.streams[chunk.stream].source
         counts = self.counts.setdefault(source, DropCounts())
@@ -266,7 +314,8 @@ class _Run:
             counts.drop(rule, shown(sample))
         ids = np.split(outcome.ids, np.cumsum(outcome.lengths)[:-1]) if len(outcome.lengths) else []
         self._duplicates.begin(outcome.keys, ids)
-        good = -1  # number among those the worker found good
+        # number among those the worker found good
+        good = -1
         for document, rule, language in zip(chunk.documents, outcome.rules, outcome.languages, strict=True):
             if self._is_full(chunk.stream):
                 break
@@ -277,7 +326,11 @@ class _Run:
                 counts.keep()
                 self._write(source, language, good, ids[good], outcome)
             else:
-                named = f"[{language or 'unknown'}] {document.text[:400]}" if rule == "language" else document.text
+                named = (
+                    f"[{language or 'unknown'}] {document.text[:400]}"
+                    if rule == "language"
+                    else document.text
+                )
                 counts.drop(rule, shown(named) if counts.wants(rule) else "")
         self._duplicates.end()
         self._current, self._positions[chunk.stream] = chunk.stream, chunk.after
@@ -294,7 +347,10 @@ class _Run:
         """Whether no document of this stream can be wanted any more."""
         stream = self.streams[number]
         named = stream.language if self.checked.quality.language.trust_source else None
-        return all(self._caps.full(stream.source, language) for language in ([named] if named else self.checked.languages))
+        return all(
+            self._caps.full(stream.source, language)
+            for language in ([named] if named else self.checked.languages)
+        )
 
     def _share(self, source: str) -> float:
         if self.request.validation is not None:
@@ -302,7 +358,9 @@ class _Run:
         return DATASETS[source].validation if source in DATASETS else SMALL
 
     def _tell(self, chunk: Chunk | None) -> None:
-        read, kept = (sum(getattr(counts, name) for counts in self.counts.values()) for name in ("read", "kept"))
+        read, kept = (
+            sum(getattr(counts, name) for counts in self.counts.values()) for name in ("read", "kept")
+        )
         source = self.streams[self._current].source
         self.progress(Progress(source, read, kept, self._bytes, self._caps.tokens(), self._done(chunk)))
 
@@ -310,5 +368,7 @@ class _Run:
         """Share of the work: of the streams, or of the caps, whichever is further on."""
         shares = [(chunk.stream + chunk.done) / len(self.streams)] if chunk and chunk.done is not None else []
         datasets = preparation(self.request.name).datasets
-        pairs = sum(DATASETS[dataset].offers(language) for dataset in datasets for language in self.checked.languages)
+        pairs = sum(
+            DATASETS[dataset].offers(language) for dataset in datasets for language in self.checked.languages
+        )
         return max([*shares, *self._caps.done(pairs)], default=None)

@@ -1,6 +1,8 @@
-"""What `braingpt data prepare` is asked for: checked, and turned into the parameters by which a preparation is known again.
+"""What `braingpt data prepare` is asked for: checked, and turned into the parameters by which a preparation
+is known again.
 
-Parameters go into the manifest and the journal. The same parameters mean the same bytes: how many workers were at it is none of them.
+Parameters go into the manifest and the journal. The same parameters mean the same bytes: how many workers
+were at it is none of them.
 """
 
 from dataclasses import dataclass, field
@@ -22,20 +24,28 @@ class Request:
 
     name: str
     out: Path
-    paths: list[Path] = field(default_factory=list)  # of `text`; of `hub` the id
+    # of `text`; of `hub` the id
+    paths: list[Path] = field(default_factory=list)
     source: Path | None = None
     languages: list[str] | None = None
-    max_samples: int | None = None  # kept documents, per source and language
-    max_tokens: int | None = None  # of kept documents, per source and language
+    # kept documents, per source and language
+    max_samples: int | None = None
+    # of kept documents, per source and language
+    max_tokens: int | None = None
     column: str | None = None
-    revision: str | None = None  # of hub datasets
+    # of hub datasets
+    revision: str | None = None
     config: str | None = None
     split: str | None = None
-    validation: float | None = None  # share of the documents
-    quality: Path | None = None  # YAML over the default rules
-    part: tuple[int, int] | None = None  # (2, 8): the second of eight parts of the files
+    # share of the documents
+    validation: float | None = None
+    # YAML over the default rules
+    quality: Path | None = None
+    # (2, 8): the second of eight parts of the files
+    part: tuple[int, int] | None = None
     force: bool = False
-    workers: int = 1  # processes that judge and tokenize; 1: this process
+    # processes that judge and tokenize; 1: this process
+    workers: int = 1
 
     def reading(self) -> dict[str, Any]:
         """What of a request is about reading."""
@@ -56,7 +66,11 @@ def check(request: Request, tokenizer: Any) -> Checked:
     """The request with its defaults filled in. UserError for anything wrong with it."""
     entry = preparation(request.name)
     check_options(request.name, request.paths, **request.reading())
-    for option, value in (("--max-samples", request.max_samples), ("--max-tokens", request.max_tokens), ("--workers", request.workers)):
+    for option, value in (
+        ("--max-samples", request.max_samples),
+        ("--max-tokens", request.max_tokens),
+        ("--workers", request.workers),
+    ):
         if value is not None and value < 1:
             raise UserError(f"{option} must be at least 1, not {value}")
     if request.validation is not None and not 0 <= request.validation <= 0.5:
@@ -65,7 +79,8 @@ def check(request: Request, tokenizer: Any) -> Checked:
         _check_part(request)
     if request.languages is not None and not request.languages:
         raise UserError("--languages names none; it takes codes such as ko,en")
-    anything = request.name in ("text", "hub")  # whatever the tokenizer can mark
+    # whatever the tokenizer can mark
+    anything = request.name in ("text", "hub")
     languages = list(dict.fromkeys(request.languages or (tokenizer.marked if anything else entry.languages)))
     check_languages(request.name, languages, tokenizer.markers)
     quality = load_quality(request.quality)
@@ -93,7 +108,9 @@ def check(request: Request, tokenizer: Any) -> Checked:
 
 
 def existing(request: Request, parameters: dict[str, Any]) -> Manifest | None:
-    """The manifest of a whole folder prepared with the same parameters; UserError for any other folder, unless it may be replaced."""
+    """The manifest of a whole folder prepared with the same parameters; UserError for any other folder,
+    unless it may be replaced.
+    """
     out = request.out
     if not out.exists() and not out.is_symlink():
         return None
@@ -101,12 +118,16 @@ def existing(request: Request, parameters: dict[str, Any]) -> Manifest | None:
     if request.force or not any(out.iterdir()):
         return None
     if not (out / NAME).is_file():
-        raise UserError(f"{out} is there already and has no manifest; --force replaces it, --out DIR writes elsewhere")
+        raise UserError(
+            f"{out} is there already and has no manifest; --force replaces it, --out DIR writes elsewhere"
+        )
     manifest = read_manifest(out)
     check_sizes(out, manifest)
     changed = difference(manifest.parameters, parameters)
     if changed:
-        raise UserError(f"{out} was prepared with other parameters ({changed}); --force replaces it, --out DIR writes elsewhere")
+        raise UserError(
+            f"{out} was prepared with other parameters ({changed}); --force replaces it, --out DIR writes elsewhere"
+        )
     return manifest
 
 
@@ -125,17 +146,29 @@ def difference(before: dict[str, Any], now: dict[str, Any], path: str = "") -> s
 
 
 def missing_scores(name: str, quality: QualityConfig) -> list[str]:
-    """Scores that a rule asks for and no dataset gives, so that a slip of the pen is no silent pass; files of signals may hold any."""
+    """Scores that a rule asks for and no dataset gives, so that a slip of the pen is no silent pass; files of
+    signals may hold any.
+    """
     datasets = [DATASETS[dataset] for dataset in preparation(name).datasets]
     if quality.educational is None or any(dataset.signals for dataset in datasets):
         return []
-    return [score for score in quality.educational.scores if not any(score in dataset.scores for dataset in datasets)]
+    return [
+        score
+        for score in quality.educational.scores
+        if not any(score in dataset.scores for dataset in datasets)
+    ]
 
 
 def _show(value: Any) -> str:
     if isinstance(value, dict):
         return "other settings"
-    return "the default" if value is None else ",".join(map(str, value)) if isinstance(value, list) else str(value)
+    return (
+        "the default"
+        if value is None
+        else ",".join(map(str, value))
+        if isinstance(value, list)
+        else str(value)
+    )
 
 
 def _check_part(request: Request) -> None:
@@ -145,14 +178,20 @@ def _check_part(request: Request) -> None:
     if request.name == "sample":
         raise UserError("'sample' is made in seconds and has no parts")
     if request.max_samples or request.max_tokens or preparation(request.name).max_samples:
-        raise UserError("--part takes its part of all files; it does not go with --max-samples, --max-tokens or a corpus that has a cap")
+        raise UserError(
+            "--part takes its part of all files; it does not go with --max-samples, --max-tokens or a corpus that has a cap"
+        )
 
 
 def _quality_files(quality: QualityConfig) -> str | None:
     """A stamp of the user's models and evaluation sets that the rules read."""
     rules = (quality.perplexity, quality.educational)
-    paths = [rule.model for rule in rules if rule and rule.model] + (quality.contamination.files if quality.contamination else [])
+    paths = [rule.model for rule in rules if rule and rule.model] + (
+        quality.contamination.files if quality.contamination else []
+    )
     try:
         return local_files.stamp([Path(path) for path in paths]) if paths else None
     except OSError as error:
-        raise UserError(f"the quality settings name {error.filename}, which cannot be read: {error.strerror}") from None
+        raise UserError(
+            f"the quality settings name {error.filename}, which cannot be read: {error.strerror}"
+        ) from None

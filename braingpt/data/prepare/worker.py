@@ -1,7 +1,8 @@
 """What is done with a chunk of documents, in as many processes as wanted: clean, judge, tokenize, hash.
 
-A pure function of the chunk, so that the result does not depend on how many processes there are; chunks come back in their order. Each
-process builds its judge and tokenizer once. Processes are spawned, not forked: the reader's libraries have threads.
+A pure function of the chunk, so that the result does not depend on how many processes there are; chunks come
+back in their order. Each process builds its judge and tokenizer once. Processes are spawned, not forked: the
+reader's libraries have threads.
 """
 
 import math
@@ -26,14 +27,19 @@ from braingpt.data.document import Document
 from braingpt.data.quality import Judge, QualityConfig
 from braingpt.errors import Failure
 
-WORTH = 3  # seconds of work: processes take one or two to begin, each, and are not begun for less
-AHEAD = 2  # chunks under way per process, so that none waits for the reader
+# seconds of work: processes take one or two to begin, each, and are not begun for less
+WORTH = 3
+# chunks under way per process, so that none waits for the reader
+AHEAD = 2
 
 
 class Chunk(NamedTuple):
-    """Documents of one stream that follow each other. `broken`: (source, rule, sample) of rows among them that are none.
+    """Documents of one stream that follow each other.
 
-    `after`: the stream's position behind the last of them. `done`: share of the stream read by then, where known.
+    `broken`: (source, rule, sample) of rows among them that are none.
+
+    `after`: the stream's position behind the last of them. `done`: share of the stream read by then, where
+        known.
     """
 
     stream: int
@@ -44,9 +50,11 @@ class Chunk(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """Of each of the N documents the rule that drops it and its language; of the K that no rule drops, in order: the rest.
+    """Of each of the N documents the rule that drops it and its language; of the K that no rule drops, in
+    order: the rest.
 
-    `keys`: uint64 (K, KEYS), see `index.py`. `ids`: their tokens, one after the other, `lengths` (K,) of each. `bytes`: (K,) of text.
+    `keys`: uint64 (K, KEYS), see `index.py`. `ids`: their tokens, one after the other, `lengths` (K,) of
+        each. `bytes`: (K,) of text.
     """
 
     rules: list[str | None]
@@ -69,13 +77,18 @@ class Worker:
         """Everything about these documents that can be said without knowing the others."""
         judged = [self.judge.text(document) for document in documents]
         rules = [one.rule for one in judged]
-        whole: list[np.ndarray] = []  # with markers and the end of text
+        # with markers and the end of text
+        whole: list[np.ndarray] = []
         plain: list[np.ndarray] = []
         good = [number for number, rule in enumerate(rules) if rule is None]
         for number in good:
-            for tokens, found in zip((whole, plain), self._encode(judged[number].segments, judged[number].language), strict=True):
+            for tokens, found in zip(
+                (whole, plain), self._encode(judged[number].segments, judged[number].language), strict=True
+            ):
                 tokens.append(found)
-        late = self.judge.tokens_of([judged[n].language for n in good], plain, [documents[n].scores for n in good])
+        late = self.judge.tokens_of(
+            [judged[n].language for n in good], plain, [documents[n].scores for n in good]
+        )
         for number, rule in zip(good, late, strict=True):
             rules[number] = rule
         texts = [one.text for one, rule in zip(judged, rules, strict=True) if rule is None]
@@ -94,7 +107,9 @@ class Worker:
         )
 
     def _encode(self, segments: list[tuple[str | None, str]], language: str) -> tuple[np.ndarray, np.ndarray]:
-        """Tokens with the document's marker before it, a marker at each switch of language and the end of text behind; and without them."""
+        """Tokens with the document's marker before it, a marker at each switch of language and the end of
+        text behind; and without them.
+        """
         markers, encode = self._tokenizer.markers, self._tokenizer.encode_array
         if len(segments) == 1:
             encoded = encode(segments[0][1])
@@ -114,13 +129,19 @@ class Worker:
 
 
 def outcomes(
-    chunks: Iterable[Chunk], worker: Worker, settings: tuple[Any, ...], workers: int, whole: Callable[[Chunk], float | None]
+    chunks: Iterable[Chunk],
+    worker: Worker,
+    settings: tuple[Any, ...],
+    workers: int,
+    whole: Callable[[Chunk], float | None],
 ) -> Iterator[tuple[Chunk, Outcome]]:
-    """Each chunk with its outcome, in order. One worker: `worker`, here; more: processes that make their own from `settings`.
+    """Each chunk with its outcome, in order.
 
-    They are begun when enough work is left to be worth it, as far as can be told; `whole`: the share of all work that is done behind a
-    chunk. When reading fails, what was read before comes first. Failure when a process is gone, as one does that the system ends for
-    its memory.
+    One worker: `worker`, here; more: processes that make their own from `settings`.
+
+    They are begun when enough work is left to be worth it, as far as can be told; `whole`: the share of all
+    work that is done behind a chunk. When reading fails, what was read before comes first. Failure when a
+    process is gone, as one does that the system ends for its memory.
     """
     reading, begin = iter(chunks), time.monotonic()
     begin_of_stream, stream = begin, 0
@@ -139,7 +160,9 @@ def _left(seconds: float, done: float | None) -> float:
     return seconds * (1 - done) / done if done else math.inf
 
 
-def _together(reading: Iterator[Chunk], worker: Worker, settings: tuple[Any, ...], workers: int) -> Iterator[tuple[Chunk, Outcome]]:
+def _together(
+    reading: Iterator[Chunk], worker: Worker, settings: tuple[Any, ...], workers: int
+) -> Iterator[tuple[Chunk, Outcome]]:
     """`outcomes` of what is left to read, by processes; until one of them has begun, `worker` goes on here."""
     others = set(multiprocessing.active_children())
     pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _begin, settings)
@@ -149,7 +172,8 @@ def _together(reading: Iterator[Chunk], worker: Worker, settings: tuple[Any, ...
 
     def end() -> None:
         for process in set(multiprocessing.active_children()) - others:
-            process.terminate()  # one that is still beginning would find this process gone, and say so in a traceback
+            # one that is still beginning would find this process gone, and say so in a traceback
+            process.terminate()
 
     try:
         with _undisturbed():
@@ -164,7 +188,8 @@ def _together(reading: Iterator[Chunk], worker: Worker, settings: tuple[Any, ...
                 yield chunk, worker(chunk.documents)
                 continue
             if chunk is not None:
-                with _undisturbed():  # it may begin a process
+                # it may begin a process
+                with _undisturbed():
                     waiting.append((chunk, pool.submit(_work, chunk.documents)))
             if waiting and (chunk is None or len(waiting) > AHEAD * workers):
                 first, future = waiting.popleft()
@@ -174,7 +199,9 @@ def _together(reading: Iterator[Chunk], worker: Worker, settings: tuple[Any, ...
         if not begun:
             end()
     except BrokenProcessPool:
-        raise Failure("a worker process has ended by itself, perhaps for want of memory; --workers takes a smaller number") from None
+        raise Failure(
+            "a worker process has ended by itself, perhaps for want of memory; --workers takes a smaller number"
+        ) from None
     except BaseException:
         end()
         raise
@@ -188,8 +215,9 @@ def _together(reading: Iterator[Chunk], worker: Worker, settings: tuple[Any, ...
 def _undisturbed() -> Iterator[None]:
     """Ctrl-C waits for the end of the block, so that no process is left half begun.
 
-    A terminal sends it to all processes, and it is the main one's to handle: what is blocked here stays blocked in a process begun meanwhile,
-    from its first moment on. The handler is set aside as well, since another thread of this process may take the signal.
+    A terminal sends it to all processes, and it is the main one's to handle: what is blocked here stays
+    blocked in a process begun meanwhile, from its first moment on. The handler is set aside as well, since
+    another thread of this process may take the signal.
     """
     main, came = threading.current_thread() is threading.main_thread(), []
     former = signal.signal(signal.SIGINT, lambda *given: came.append(given)) if main else None
@@ -204,13 +232,15 @@ def _undisturbed() -> Iterator[None]:
         signal.raise_signal(signal.SIGINT)
 
 
-_worker: Worker | None = None  # of this process
+# of this process
+_worker: Worker | None = None
 
 
 def _begin(*settings: Any) -> None:
     """Of a process: when the main one is gone, however it went, so is this one."""
     global _worker
-    os.environ["RAYON_NUM_THREADS"] = "1"  # of the signatures; there are as many of us as are wanted
+    # of the signatures; there are as many of us as are wanted
+    os.environ["RAYON_NUM_THREADS"] = "1"
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()

@@ -1,7 +1,8 @@
-"""Lines that belong to a web page and not to its text: cookie notices, copyright lines, navigation (C4: Raffel et al. 2020, section 2.2).
+"""Lines that belong to a web page and not to its text: cookie notices, copyright lines, navigation (C4:
+Raffel et al. 2020, section 2.2).
 
-Short lines that hold one of the phrases are cut out. Looking for each phrase by itself in the whole text is fast (`in` searches at more than
-1 GB/s), and lines are looked at only where one was found.
+Short lines that hold one of the phrases are cut out. Looking for each phrase by itself in the whole text is
+fast (`in` searches at more than 1 GB/s), and lines are looked at only where one was found.
 """
 
 from functools import cache
@@ -19,18 +20,28 @@ class Boilerplate:
 
         @cache
         def phrases(language: str) -> list[str]:
-            return [phrase.lower() for key in dict.fromkeys(("default", language)) for phrase in values.phrases.get(key, [])]
+            return [
+                phrase.lower()
+                for key in dict.fromkeys(("default", language))
+                for phrase in values.phrases.get(key, [])
+            ]
 
         self._phrases = phrases
 
     def cut(self, text: str, shape: Shape, language: str) -> tuple[str, float]:
-        """(the text without such lines, the share of the characters of its lines that they made). A longer text than EXAMINED is left whole."""
+        """(the text without such lines, the share of the characters of its lines that they made).
+
+        A longer text than EXAMINED is left whole.
+        """
         lowered = shape.lowered
         found = [phrase for phrase in self._phrases(language) if phrase in lowered]
         if not found or len(text) > EXAMINED:
             return text, 0.0
         lines = text.split("\n")
-        bad = [len(line) <= self._characters and any(phrase in line.lower() for phrase in found) for line in lines]
+        bad = [
+            len(line) <= self._characters and any(phrase in line.lower() for phrase in found)
+            for line in lines
+        ]
         cut = sum(len(line.strip()) for line, one in zip(lines, bad, strict=True) if one)
         if not cut:
             return text, 0.0

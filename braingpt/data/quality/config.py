@@ -1,10 +1,12 @@
-"""The settings of the quality rules: YAML to checked values, laid over the defaults that come with the package.
+"""The settings of the quality rules: YAML to checked values, laid over the defaults that come with the
+package.
 
     load_quality()                       # default.yaml
     load_quality("mine.yaml")            # what the file says, the defaults for the rest
 
-A rule that is `false` is off; a mapping tunes it. Every bound is a number, or a mapping of languages to numbers with `default` for the others,
-so that a new language needs no code. Unknown keys are refused with the nearest known name.
+A rule that is `false` is off; a mapping tunes it. Every bound is a number, or a mapping of languages to
+numbers with `default` for the others, so that a new language needs no code. Unknown keys are refused with the
+nearest known name.
 """
 
 import re
@@ -24,7 +26,9 @@ def _by_language(value: Any) -> Any:
     if isinstance(value, dict):
         for key in value:
             if not isinstance(key, str) or not re.fullmatch("default|[a-z]{2,3}", key):
-                raise ValueError(f"{key!r} is no language code such as ko; one that YAML reads as something else needs quotes")
+                raise ValueError(
+                    f"{key!r} is no language code such as ko; one that YAML reads as something else needs quotes"
+                )
         if "default" not in value:
             raise ValueError("a bound by language needs 'default' for the languages it does not name")
         return value
@@ -79,21 +83,27 @@ class WordLength(Settings):
 
 
 class Symbols(Settings):
-    """The greatest share of symbols, neither letter, digit nor ordinary punctuation; and of `#hashtags` and ellipses per word."""
+    """The greatest share of symbols, neither letter, digit nor ordinary punctuation; and of `#hashtags` and
+    ellipses per word.
+    """
 
     share: Share
     per_word: Share
 
 
 class StopWords(Settings):
-    """At least this share of the words are in the language's `stop_word_lists`; of texts of so many `words`; languages without a list pass."""
+    """At least this share of the words are in the language's `stop_word_lists`; of texts of so many `words`;
+    languages without a list pass.
+    """
 
     share: Share
     words: Count
 
 
 class Endings(Settings):
-    """At least this share of the stretches of Hangul end in a particle or ending, by their last syllable; of texts of so many `stretches`."""
+    """At least this share of the stretches of Hangul end in a particle or ending, by their last syllable; of
+    texts of so many `stretches`.
+    """
 
     share: Share
     stretches: Count
@@ -114,7 +124,9 @@ class ShortLines(Lines):
 
 
 class Ngrams(Settings):
-    """Greatest shares of the words that stand in runs of 5 and of 10 words which occurred before (Gopher; there shares of characters)."""
+    """Greatest shares of the words that stand in runs of 5 and of 10 words which occurred before (Gopher;
+    there shares of characters).
+    """
 
     five: Share
     ten: Share
@@ -122,14 +134,18 @@ class Ngrams(Settings):
 
 
 class TopNgram(Settings):
-    """The greatest share of the words that the most frequent pair of words takes (Gopher; there of characters)."""
+    """The greatest share of the words that the most frequent pair of words takes (Gopher; there of
+    characters).
+    """
 
     share: Share
     words: Count
 
 
 class Boilerplate(Settings):
-    """Lines of up to `characters` that hold one of the `phrases` (by language, case aside) are removed; greatest share of them in a document."""
+    """Lines of up to `characters` that hold one of the `phrases` (by language, case aside) are removed;
+    greatest share of them in a document.
+    """
 
     share: Share
     characters: int = Field(ge=1)
@@ -143,9 +159,12 @@ class Placeholder(Settings):
 
 
 class Perplexity(Settings):
-    """Documents less likely than this `percentile` of clean text of their language, by the shipped model or one of `scripts/train_perplexity.py`.
+    """Documents less likely than this `percentile` of clean text of their language, by the shipped model or
+    one of `scripts/train_perplexity.py`.
 
-    `margin`: so much of the way from there to gibberish (shuffled characters) is still allowed; 0 cuts at the percentile itself. At most `tokens` of a document are scored, in stretches spread over it; documents of fewer than `least` tokens pass.
+    `margin`: so much of the way from there to gibberish (shuffled characters) is still allowed; 0 cuts at the
+        percentile itself. At most `tokens` of a document are scored, in stretches spread over it; documents
+        of fewer than `least` tokens pass.
     """
 
     percentile: Annotated[dict[str, Annotated[float, Field(gt=50, lt=100)]], BeforeValidator(_by_language)]
@@ -158,29 +177,36 @@ class Perplexity(Settings):
 class Educational(Settings):
     """The least educational value, from 0 to 1.
 
-    `scores`: least values of scores that come with the source, by their name there; a document without them is asked of the classifier, where
-    `classifier` is not false: at least this score, by the shipped `model` or one of `scripts/train_educational.py`.
+    `scores`: least values of scores that come with the source, by their name there; a document without them
+        is asked of the classifier, where `classifier` is not false: at least this score, by the shipped
+        `model` or one of `scripts/train_educational.py`.
     """
 
     scores: dict[str, float] = Field(default_factory=dict)
-    classifier: Annotated[Share | None, BeforeValidator(lambda value: None if value is False else value)] = None
+    classifier: Annotated[Share | None, BeforeValidator(lambda value: None if value is False else value)] = (
+        None
+    )
     model: str | None = None
 
 
 class Contamination(Settings):
     """Documents that share a stretch of so many letters and digits with an evaluation set are dropped.
 
-    `files`: the sets (txt, jsonl, parquet, also .gz), or lists that `prepare_list` wrote (.npy). `characters`: for Korean (`ko`) and the others.
+    `files`: the sets (txt, jsonl, parquet, also .gz), or lists that `prepare_list` wrote (.npy).
+        `characters`: for Korean (`ko`) and the others.
     """
 
     files: list[str] = Field(default_factory=list)
-    characters: Annotated[dict[str, Annotated[int, Field(ge=8, le=500)]], BeforeValidator(_by_language)] = Field(
-        default_factory=lambda: {"default": 40, "ko": 20}
+    characters: Annotated[dict[str, Annotated[int, Field(ge=8, le=500)]], BeforeValidator(_by_language)] = (
+        Field(default_factory=lambda: {"default": 40, "ko": 20})
     )
 
 
 class NearDuplicates(Settings):
-    """Of documents whose token trigrams have at least this Jaccard similarity, only the first is kept. The same texts are always one."""
+    """Of documents whose token trigrams have at least this Jaccard similarity, only the first is kept.
+
+    The same texts are always one.
+    """
 
     similarity: float = Field(gt=0, le=1)
 
@@ -194,7 +220,8 @@ class QualityConfig(Settings):
 
     normalise: Normalise
     language: Language
-    stop_word_lists: dict[str, str]  # the most frequent words by language, for the rule and for finding switches of language
+    # the most frequent words by language, for the rule and for finding switches of language
+    stop_word_lists: dict[str, str]
     short: _rule(Short)
     few_letters: _rule(Least)
     other_script: _rule(Least)
@@ -227,7 +254,10 @@ def at(bound: dict[str, Any], language: str) -> Any:
 
 
 def load_quality(path: str | Path | None = None) -> QualityConfig:
-    """The settings of a YAML file over the package's defaults. UserError for a file that cannot be read, an unknown key, a bad value."""
+    """The settings of a YAML file over the package's defaults.
+
+    UserError for a file that cannot be read, an unknown key, a bad value.
+    """
     tree = _read(DEFAULT)
     if path is not None:
         tree = _merge(tree, _read(Path(path)))
@@ -253,7 +283,10 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    """`over` laid over `base`. A number over a bound by language replaces it; `true` keeps the settings there are."""
+    """`over` laid over `base`.
+
+    A number over a bound by language replaces it; `true` keeps the settings there are.
+    """
     merged = dict(base)
     for key, value in over.items():
         before = base.get(key)
@@ -274,13 +307,17 @@ def _explain(error: dict[str, Any]) -> str:
     if error["type"] == "model_type":
         off = "" if key in ("normalise", "language") else ", or false to be off"
         return f"quality setting {key} takes {', '.join(_siblings(path))} by name{off}, not {error.get('input')!r}"
-    return f"quality setting {key}: {error['msg'].removeprefix('Value error, ')} (it is {error.get('input')!r})"
+    return (
+        f"quality setting {key}: {error['msg'].removeprefix('Value error, ')} (it is {error.get('input')!r})"
+    )
 
 
 def _siblings(path: list[str]) -> list[str]:
     """Known keys of the group at `path`."""
     group: Any = QualityConfig
     for part in path:
-        options = getattr(group.model_fields[part].annotation, "__args__", (group.model_fields[part].annotation,))
+        options = getattr(
+            group.model_fields[part].annotation, "__args__", (group.model_fields[part].annotation,)
+        )
         group = next(option for option in options if option is not type(None))
     return list(group.model_fields)

@@ -1,9 +1,11 @@
 """Decontamination: documents that hold a stretch of an evaluation set are dropped.
 
-GPT-3 (Brown et al. 2020, appendix C) compares runs of 13 words. Korean words change their particles and their spacing from copy to copy, so here
-stretches of characters are compared, with only the letters and digits kept and case ignored: 20 characters of Korean, 40 of other text, about 8
-words of English (docs/results/quality-filters.md has the measurements). Hashes of all stretches of a set are held as one sorted array, eight
-bytes a character; a document's are computed for all positions at once from prefix sums of a polynomial hash.
+GPT-3 (Brown et al. 2020, appendix C) compares runs of 13 words. Korean words change their particles and their
+spacing from copy to copy, so here stretches of characters are compared, with only the letters and digits kept
+and case ignored: 20 characters of Korean, 40 of other text, about 8 words of English
+(docs/results/quality-filters.md has the measurements). Hashes of all stretches of a set are held as one
+sorted array, eight bytes a character; a document's are computed for all positions at once from prefix sums of
+a polynomial hash.
 """
 
 import gzip
@@ -19,9 +21,11 @@ from braingpt.data.quality import config as settings
 from braingpt.data.quality.text_stats import DIGIT, EXAMINED, HANGUL, LATIN, Shape
 from braingpt.errors import UserError
 
-_P = np.uint64(0x9E3779B97F4A7C15)  # odd: powers of it never vanish modulo 2 ** 64
+# odd: powers of it never vanish modulo 2 ** 64
+_P = np.uint64(0x9E3779B97F4A7C15)
 _FILTER_BITS = 24
-KOREAN = 0.3  # share of Hangul from which a text's stretches are the Korean ones
+# share of Hangul from which a text's stretches are the Korean ones
+KOREAN = 0.3
 
 
 class Contamination:
@@ -32,13 +36,20 @@ class Contamination:
             raise UserError("quality setting contamination.files names no evaluation sets")
         self._lengths = _lengths(values)
         grams = [
-            _read_list(Path(file), self._lengths) if file.endswith(".npy") else _of_texts(texts_of(Path(file)), self._lengths)
+            _read_list(Path(file), self._lengths)
+            if file.endswith(".npy")
+            else _of_texts(texts_of(Path(file)), self._lengths)
             for file in values.files
         ]
         for file, found in zip(values.files, grams, strict=True):
-            if not any(map(len, found.values())):  # a filter that can find nothing would be taken for a clean corpus
-                raise UserError(f"the evaluation set {file} holds no text of {self._lengths[0]} letters and digits or more")
-        self._grams = {length: np.unique(np.concatenate([one[length] for one in grams])) for length in self._lengths}
+            # a filter that can find nothing would be taken for a clean corpus
+            if not any(map(len, found.values())):
+                raise UserError(
+                    f"the evaluation set {file} holds no text of {self._lengths[0]} letters and digits or more"
+                )
+        self._grams = {
+            length: np.unique(np.concatenate([one[length] for one in grams])) for length in self._lengths
+        }
         self._filters = {length: _bits(found) for length, found in self._grams.items()}
 
     def drops(self, shape: Shape) -> bool:
@@ -55,8 +66,12 @@ class Contamination:
         return False
 
 
-def prepare_list(files: Iterable[Path], out: Path, values: settings.Contamination | None = None) -> dict[int, int]:
-    """Write the hashes of the files' texts to `out` (.npy), so that a large set is read once; returns their number by length."""
+def prepare_list(
+    files: Iterable[Path], out: Path, values: settings.Contamination | None = None
+) -> dict[int, int]:
+    """Write the hashes of the files' texts to `out` (.npy), so that a large set is read once; returns their
+    number by length.
+    """
     lengths = _lengths(values or settings.Contamination())
     found = [_of_texts(texts_of(file), lengths) for file in files]
     grams = {length: np.unique(np.concatenate([one[length] for one in found])) for length in lengths}
@@ -66,7 +81,10 @@ def prepare_list(files: Iterable[Path], out: Path, values: settings.Contaminatio
 
 
 def texts_of(path: Path) -> Iterator[str]:
-    """The texts of an evaluation set: every line of txt, every string of jsonl and parquet. UserError when it cannot be read."""
+    """The texts of an evaluation set: every line of txt, every string of jsonl and parquet.
+
+    UserError when it cannot be read.
+    """
     try:
         if path.suffix == ".parquet":
             import pyarrow.parquet
@@ -102,7 +120,10 @@ def _lengths(values: settings.Contamination) -> list[int]:
 
 
 def _of_texts(texts: Iterable[str], lengths: list[int]) -> dict[int, np.ndarray]:
-    """Hashes of all stretches of the texts, by length. The shortest length serves Korean text, the longest the rest."""
+    """Hashes of all stretches of the texts, by length.
+
+    The shortest length serves Korean text, the longest the rest.
+    """
     found: dict[int, list[np.ndarray]] = {length: [np.empty(0, np.uint64)] for length in lengths}
     for text in texts:
         shape = Shape(text)
@@ -126,20 +147,30 @@ def _read_list(path: Path, lengths: list[int]) -> dict[int, np.ndarray]:
 def _letters(shape: Shape) -> np.ndarray:
     """uint32: the letters and digits of a text, in lower case where one letter stays one letter."""
     lowered = shape.lowered
-    if len(lowered) != len(shape.text):  # a letter that becomes two, such as İ: leave the text as it is
+    # a letter that becomes two, such as İ: leave the text as it is
+    if len(lowered) != len(shape.text):
         lowered = shape.text
     codes_N = np.frombuffer(lowered.encode("utf-32-le"), np.uint32)
     return codes_N[(shape.kinds_N >= LATIN) & (shape.kinds_N <= DIGIT)]
 
 
 def _hashes(codes_N: np.ndarray, length: int) -> np.ndarray:
-    """uint64: the hash of the stretch at every position; of c[0] .. c[n-1] it is the sum of c[i] P^(n-i), then mixed."""
+    """uint64: the hash of the stretch at every position; of c[0] ..
+
+    c[n-1] it is the sum of c[i] P^(n-i), then mixed.
+    """
     count = len(codes_N) - length + 1
     if count <= 0:
         return np.empty(0, np.uint64)
     powers, inverse = _powers()
-    sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum((codes_N.astype(np.uint64) + np.uint64(1)) * inverse[: len(codes_N)])])
-    # a difference holds the sum of c[j] P^-(j+1) for j in i .. i+n-1; times P^(i+n) the exponents count from the stretch's own end
+    sums = np.concatenate(
+        [
+            np.zeros(1, np.uint64),
+            np.cumsum((codes_N.astype(np.uint64) + np.uint64(1)) * inverse[: len(codes_N)]),
+        ]
+    )
+    # a difference holds the sum of c[j] P^-(j+1) for j in i .. i+n-1; times P^(i+n) the exponents count from
+    # the stretch's own end
     hashed = (sums[length:] - sums[:-length]) * powers[length - 1 :][:count]
     hashed ^= hashed >> np.uint64(31)
     return hashed * np.uint64(0xD6E8FEB86659FD93)
@@ -148,7 +179,9 @@ def _hashes(codes_N: np.ndarray, length: int) -> np.ndarray:
 @cache
 def _powers() -> tuple[np.ndarray, np.ndarray]:
     """P^1, P^2, ... and P^-1, P^-2, ... modulo 2 ** 64, for the longest text looked at."""
-    return np.cumprod(np.full(EXAMINED, _P)), np.cumprod(np.full(EXAMINED, np.uint64(pow(int(_P), -1, 1 << 64))))
+    return np.cumprod(np.full(EXAMINED, _P)), np.cumprod(
+        np.full(EXAMINED, np.uint64(pow(int(_P), -1, 1 << 64)))
+    )
 
 
 def _bits(grams: np.ndarray) -> np.ndarray:

@@ -1,8 +1,9 @@
 """Educational value: scores that come with the source where there are any, else a small classifier's.
 
-The classifier is linear: the mean over a document's tokens of a weight per token, then a sigmoid; 1 is like the educational side of what it was
-trained on. The shipped one knows Korean alone and tells encyclopedia and manuals from film reviews (docs/results/quality-filters.md), which is why
-the rule is off unless asked for. `scripts/train_educational.py` trains one on text of your own.
+The classifier is linear: the mean over a document's tokens of a weight per token, then a sigmoid; 1 is like
+the educational side of what it was trained on. The shipped one knows Korean alone and tells encyclopedia and
+manuals from film reviews (docs/results/quality-filters.md), which is why the rule is off unless asked for.
+`scripts/train_educational.py` trains one on text of your own.
 """
 
 from collections.abc import Sequence
@@ -24,7 +25,9 @@ class Classifier:
         try:
             with np.load(path, allow_pickle=False) as file:
                 self.fingerprint = str(file["fingerprint"])
-                self._weights = {key: file[key].astype(np.float32) for key in file.files if key not in ("fingerprint",)}
+                self._weights = {
+                    key: file[key].astype(np.float32) for key in file.files if key not in ("fingerprint",)
+                }
         except (OSError, KeyError, ValueError, EOFError) as error:
             raise UserError(f"{path} is no classifier of scripts/train_educational.py: {error}") from None
 
@@ -45,15 +48,24 @@ class Classifier:
 
 
 class Educational:
-    """The rule: scores of the source below their least value drop a document; without any, the classifier decides where it is on."""
+    """The rule: scores of the source below their least value drop a document; without any, the classifier
+    decides where it is on.
+    """
 
     def __init__(self, values: settings.Educational) -> None:
         self._values = values
-        self.classifier = Classifier(Path(values.model) if values.model else SHIPPED) if values.classifier else None
+        self.classifier = (
+            Classifier(Path(values.model) if values.model else SHIPPED) if values.classifier else None
+        )
 
     def drops(self, language: str, ids: Sequence[int], scores: dict[str, float] | None) -> bool:
         """Whether the document is of too little value. Languages the classifier does not know pass."""
-        if not self.classifier or not len(ids) or language not in self.classifier.languages() or self._known(scores):
+        if (
+            not self.classifier
+            or not len(ids)
+            or language not in self.classifier.languages()
+            or self._known(scores)
+        ):
             return False
         return self.classifier.score(language, ids) < at(self._values.classifier, language)
 

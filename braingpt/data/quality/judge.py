@@ -1,4 +1,5 @@
-"""One judge per worker: a document in, its cleaned text, language and segments out, or the name of the rule that drops it.
+"""One judge per worker: a document in, its cleaned text, language and segments out, or the name of the rule
+that drops it.
 
     judge = Judge(load_quality(), ["ko", "en"], tokenizer.fingerprint)
     judged = judge.text(document)                     # cleaned, language found, rules on the text
@@ -26,7 +27,10 @@ _OTHER_VOCABULARY = "the {rule} model was trained on another tokenizer's ids and
 
 
 class Judged(NamedTuple):
-    """`text`: cleaned. `segments`: (language or None, piece) of code-switched text; joined they are `text`. `rule`: what dropped it, or None."""
+    """`text`: cleaned. `segments`: (language or None, piece) of code-switched text; joined they are `text`.
+
+    `rule`: what dropped it, or None.
+    """
 
     text: str
     language: str | None
@@ -35,18 +39,27 @@ class Judged(NamedTuple):
 
 
 class Judge:
-    """Cleans and judges. `languages`: the ones wanted, of those the tokenizer has `marked`. `fingerprint`: of the tokenizer whose ids `tokens`
-    will see; the models are bound to it.
+    """Cleans and judges. `languages`: the ones wanted, of those the tokenizer has `marked`.
+
+    `fingerprint`: of the tokenizer whose ids `tokens` will see; the models are bound to it.
 
     `notes` says in a line each what is left out. UserError for a model or evaluation set that cannot be read.
     """
 
-    def __init__(self, config: QualityConfig, languages: Collection[str], fingerprint: str, marked: Collection[str] = LANGUAGES) -> None:
+    def __init__(
+        self,
+        config: QualityConfig,
+        languages: Collection[str],
+        fingerprint: str,
+        marked: Collection[str] = LANGUAGES,
+    ) -> None:
         self.config = config
         self._marked = tuple(marked)
         self.languages = frozenset(languages)
         self.notes: list[str] = []
-        self._rules: dict[str, list[tuple[str, Rule]]] = {language: rules_of(config, language) for language in languages}
+        self._rules: dict[str, list[tuple[str, Rule]]] = {
+            language: rules_of(config, language) for language in languages
+        }
         self._segmenter = Segmenter(config.stop_word_lists, self._marked)
         self._boilerplate = Boilerplate(config.boilerplate) if config.boilerplate else None
         self._contamination = Contamination(config.contamination) if config.contamination else None
@@ -55,13 +68,19 @@ class Judge:
         if self._perplexity and self._perplexity.fingerprint != fingerprint:
             self._perplexity = None
             self.notes.append(_OTHER_VOCABULARY.format(rule="perplexity"))
-        if self._educational and self._educational.classifier and self._educational.classifier.fingerprint != fingerprint:
+        if (
+            self._educational
+            and self._educational.classifier
+            and self._educational.classifier.fingerprint != fingerprint
+        ):
             self._educational.classifier = None
             self.notes.append(_OTHER_VOCABULARY.format(rule="educational"))
         if self._educational and self._educational.classifier:
             known = self._educational.classifier.languages()
             if unknown := [language for language in languages if language not in known]:
-                self.notes.append(f"the educational classifier knows {', '.join(known)}; documents in {', '.join(unknown)} pass it")
+                self.notes.append(
+                    f"the educational classifier knows {', '.join(known)}; documents in {', '.join(unknown)} pass it"
+                )
 
     def text(self, document: Document) -> Judged:
         """The document cleaned, its language found, and the rules on its text asked."""
@@ -70,7 +89,13 @@ class Judge:
             return Judged(text, document.language, [], "empty")
         language = document.language if self.config.language.trust_source else None
         if language is None:
-            language = decide(shape.text, shape.letters, shape.counts[HANGUL] + shape.counts[JAMO], shape.counts[LATIN], self._marked)
+            language = decide(
+                shape.text,
+                shape.letters,
+                shape.counts[HANGUL] + shape.counts[JAMO],
+                shape.counts[LATIN],
+                self._marked,
+            )
         if language not in self.languages:
             return Judged(text, language, [], "language")
         if self._boilerplate:
@@ -89,11 +114,17 @@ class Judge:
         return Judged(text, language, self._segmenter.cut(text, shape, language), None)
 
     def tokens(self, language: str, ids: Sequence[int], scores: dict[str, float] | None = None) -> str | None:
-        """The rule that the tokens of a text break, or None. `scores`: those of the source, as in the document."""
+        """The rule that the tokens of a text break, or None.
+
+        `scores`: those of the source, as in the document.
+        """
         return self.tokens_of([language], [ids], [scores])[0]
 
     def tokens_of(
-        self, languages: Sequence[str], ids: Sequence[Sequence[int]], scores: Sequence[dict[str, float] | None]
+        self,
+        languages: Sequence[str],
+        ids: Sequence[Sequence[int]],
+        scores: Sequence[dict[str, float] | None],
     ) -> list[str | None]:
         """`tokens` of many texts, faster."""
         rules: list[str | None] = [None] * len(ids)
@@ -108,11 +139,15 @@ class Judge:
 
 
 def _cleaned(text: str) -> tuple[str, Shape]:
-    """`clean(text)` and its shape. Most texts are clean, and counting characters tells so faster than searching for those to remove."""
+    """`clean(text)` and its shape.
+
+    Most texts are clean, and counting characters tells so faster than searching for those to remove.
+    """
     text = text.strip()
     try:
         shape = Shape(text)
-    except UnicodeEncodeError:  # a lone surrogate
+    except UnicodeEncodeError:
+        # a lone surrogate
         shape = None
     dirty = shape is None or len(text) > EXAMINED or shape.counts[UNCLEAN]
     tidied = clean(text) if dirty else tidy(text)

@@ -1,8 +1,10 @@
-"""Where a document really changes language: the pieces of `tokenizer.language.split`, without those that are only names, terms and code.
+"""Where a document really changes language: the pieces of `tokenizer.language.split`, without those that are
+only names, terms and code.
 
-Korean manuals are full of Latin identifiers, and a detector calls them French or Italian at random. So a Latin piece is a switch of language only
-when it reads like a sentence: a few words, and enough of the detected language's most frequent ones among them. A Hangul piece is one from three
-words. Everything else stays with the text before it. Most documents are known to have no switch before `split` is asked.
+Korean manuals are full of Latin identifiers, and a detector calls them French or Italian at random. So a
+Latin piece is a switch of language only when it reads like a sentence: a few words, and enough of the
+detected language's most frequent ones among them. A Hangul piece is one from three words. Everything else
+stays with the text before it. Most documents are known to have no switch before `split` is asked.
 """
 
 import re
@@ -13,14 +15,18 @@ import numpy as np
 from braingpt.data.quality.text_stats import HANGUL, JAMO, LATIN, Shape
 from braingpt.tokenizer.language import INSERTED_WORDS, LANGUAGES, split
 
-WORDS = 4  # a Latin piece of fewer is an insertion
-STOP_WORDS = 0.15  # of its words, at least
+# a Latin piece of fewer is an insertion
+WORDS = 4
+# of its words, at least
+STOP_WORDS = 0.15
 _latin = re.compile("[A-Za-z\u00aa-\u02af\u1e00-\u1eff]")
 _hangul_word = re.compile("[\uac00-\ud7a3]+")
 
 
 class Segmenter:
-    """Cuts code-switched documents. `lists`: stop words by language; in a language without a list, any piece of some words counts.
+    """Cuts code-switched documents.
+
+    `lists`: stop words by language; in a language without a list, any piece of some words counts.
 
     `marked`: the languages that can be told apart.
     """
@@ -54,10 +60,14 @@ class Segmenter:
             return hangul > INSERTED_WORDS
         if not self._stop:
             return True
-        return not self._any_stop.isdisjoint(shape.words) and any(map(self._may_be_sentence, _latin_stretches(shape)))
+        return not self._any_stop.isdisjoint(shape.words) and any(
+            map(self._may_be_sentence, _latin_stretches(shape))
+        )
 
     def _may_be_sentence(self, stretch: str) -> bool:
-        """Whether a piece that `_is_switch` would take can lie in this stretch without Hangul: so many words, and a stop word among them."""
+        """Whether a piece that `_is_switch` would take can lie in this stretch without Hangul: so many words,
+        and a stop word among them.
+        """
         words = stretch.lower().split()
         return len(words) >= WORDS and not self._any_stop.isdisjoint(words)
 
@@ -68,11 +78,15 @@ class Segmenter:
             return len(_hangul_word.findall(piece)) > INSERTED_WORDS
         words = piece.lower().split()
         stop = self._stop.get(code)
-        return len(words) >= WORDS and (stop is None or sum(map(stop.__contains__, words)) >= STOP_WORDS * len(words))
+        return len(words) >= WORDS and (
+            stop is None or sum(map(stop.__contains__, words)) >= STOP_WORDS * len(words)
+        )
 
 
 def _latin_stretches(shape: Shape) -> Iterator[str]:
-    """The stretches without Hangul of a text that has some, where they may hold a few words: each from its first Latin letter on."""
+    """The stretches without Hangul of a text that has some, where they may hold a few words: each from its
+    first Latin letter on.
+    """
     of_hangul = np.flatnonzero((shape.kinds_N == HANGUL) | (shape.kinds_N == JAMO))
     befores = np.concatenate([[-1], of_hangul])
     gaps = np.diff(befores, append=len(shape.text))

@@ -1,11 +1,14 @@
-"""Perplexity filter: how likely a document's tokens are to a small trigram model of clean text in its language.
+"""Perplexity filter: how likely a document's tokens are to a small trigram model of clean text in its
+language.
 
-The model works on the project's own token ids, so nothing is tokenized twice. Per language it holds the counts of single tokens and two hashed
-tables, of the most frequent pairs and triples; a slot of 16 bits keeps 11 bits of the key's hash, which make a false hit rare (1 in 2,048), and the
-count in half steps of its logarithm. p(c | a, b) = .05 p(c) + .35 n(bc)/n(b) + .60 n(abc)/n(ab).
+The model works on the project's own token ids, so nothing is tokenized twice. Per language it holds the
+counts of single tokens and two hashed tables, of the most frequent pairs and triples; a slot of 16 bits keeps
+11 bits of the key's hash, which make a false hit rare (1 in 2,048), and the count in half steps of its
+logarithm. p(c | a, b) = .05 p(c) + .35 n(bc)/n(b) + .60 n(abc)/n(ab).
 
-The score is bits / (tokens^(1-x) bytes^x), x = BYTES: per token, text with its words shuffled stands out and text with its characters shuffled
-does not, since its many short tokens are each quite frequent; per byte it is the other way round (docs/results/quality-filters.md).
+The score is bits / (tokens^(1-x) bytes^x), x = BYTES: per token, text with its words shuffled stands out and
+text with its characters shuffled does not, since its many short tokens are each quite frequent; per byte it
+is the other way round (docs/results/quality-filters.md).
 """
 
 from collections.abc import Sequence
@@ -18,22 +21,34 @@ from braingpt.data.quality.config import at
 from braingpt.errors import UserError
 
 SHIPPED = Path(__file__).parent.parent.parent / "assets" / "perplexity.npz"
-WEIGHTS = (0.05, 0.35, 0.60)  # of one, two and three tokens
-BITS = 18  # slots of a table: 2 ** BITS
+# of one, two and three tokens
+WEIGHTS = (0.05, 0.35, 0.60)
+# slots of a table: 2 ** BITS
+BITS = 18
 BYTES = 0.5
-BLOCK = 1 << 14  # tokens looked up together: what is computed of them stays in the processor's cache
-STRETCHES = 4  # a long document is scored in so many, spread evenly
-PERCENTILES = np.concatenate([np.arange(50, 99, 1.0), np.arange(99, 100, 0.05)])  # whose scores the model keeps
+# tokens looked up together: what is computed of them stays in the processor's cache
+BLOCK = 1 << 14
+# a long document is scored in so many, spread evenly
+STRETCHES = 4
+# whose scores the model keeps
+PERCENTILES = np.concatenate([np.arange(50, 99, 1.0), np.arange(99, 100, 0.05)])
 
-_CHECK = 2047  # 11 bits of the hash
-_COUNTS = np.concatenate([[0.0], 2 ** (np.arange(31) / 2)]).astype(np.float32)  # what the other five stand for
+# 11 bits of the hash
+_CHECK = 2047
+# what the other five stand for
+_COUNTS = np.concatenate([[0.0], 2 ** (np.arange(31) / 2)]).astype(np.float32)
 
 
 class Trigrams:
     """The model of one language. Built by `fit`; `score` gives the score of a sequence of ids."""
 
-    def __init__(self, ones_V: np.ndarray, twos_S: np.ndarray, threes_S: np.ndarray, bytes_V: np.ndarray) -> None:
-        """`ones_V`: counts of tokens, float32. `twos_S`, `threes_S`: uint16 tables. `bytes_V`: bytes of each token."""
+    def __init__(
+        self, ones_V: np.ndarray, twos_S: np.ndarray, threes_S: np.ndarray, bytes_V: np.ndarray
+    ) -> None:
+        """`ones_V`: counts of tokens, float32.
+
+        `twos_S`, `threes_S`: uint16 tables. `bytes_V`: bytes of each token.
+        """
         self.vocab = len(ones_V)
         self.twos_S, self.threes_S, self.bytes_V = twos_S, threes_S, bytes_V.astype(np.int32)
         self.ones_V = ones_V
@@ -65,7 +80,8 @@ class Trigrams:
             for end in (ends[first:last] - before - 2).tolist():
                 bits, size = float(bits_N[start:end].sum()), int(size_N[start:end].sum())
                 found.append(bits / (max(1, size) ** BYTES * (end - start) ** (1 - BYTES)))
-                start = end + 2  # the first two of the next text have no two before them
+                # the first two of the next text have no two before them
+                start = end + 2
         return found
 
     def _bits(self, ids_N: np.ndarray) -> np.ndarray:
@@ -84,10 +100,12 @@ class Trigrams:
 
 
 class Perplexity:
-    """The rule: a document is dropped whose score lies above the percentile of clean text of its language, and a margin.
+    """The rule: a document is dropped whose score lies above the percentile of clean text of its language,
+    and a margin.
 
-    The margin is a share of the way from there to the score that 99 of 100 texts of shuffled characters exceed. Without one, a model whose clean
-    text is narrow (here manuals, in four of the languages) drops ordinary prose.
+    The margin is a share of the way from there to the score that 99 of 100 texts of shuffled characters
+    exceed. Without one, a model whose clean text is narrow (here manuals, in four of the languages) drops
+    ordinary prose.
     """
 
     def __init__(self, values: settings.Perplexity) -> None:
@@ -97,8 +115,10 @@ class Perplexity:
         self._limits: dict[str, float] = {}
 
     def drops(self, languages: Sequence[str], ids: Sequence[Sequence[int]]) -> list[bool]:
-        """Of each document, given by its language and ids, whether it is too unlikely. Languages without a model pass, and documents too
-        short to tell."""
+        """Of each document, given by its language and ids, whether it is too unlikely.
+
+        Languages without a model pass, and documents too short to tell.
+        """
         dropped = [False] * len(ids)
         for language in dict.fromkeys(languages):
             if language not in self._scores:
@@ -110,7 +130,9 @@ class Perplexity:
             ]
             limit = self._limit(language)
             for number, score in zip(
-                numbers, self._models(language).scores([sample(ids[n], self._values.tokens) for n in numbers]), strict=True
+                numbers,
+                self._models(language).scores([sample(ids[n], self._values.tokens) for n in numbers]),
+                strict=True,
             ):
                 dropped[number] = score > limit
         return dropped
@@ -119,12 +141,16 @@ class Perplexity:
         if language not in self._limits:
             scores = self._scores[language]
             clean = float(np.interp(at(self._values.percentile, language), PERCENTILES, scores[:-1]))
-            self._limits[language] = clean + at(self._values.margin, language) * max(0.0, float(scores[-1]) - clean)
+            self._limits[language] = clean + at(self._values.margin, language) * max(
+                0.0, float(scores[-1]) - clean
+            )
         return self._limits[language]
 
 
 def sample(ids: Sequence[int], tokens: int) -> np.ndarray:
-    """At most `tokens` of the ids: all of a short document, else STRETCHES stretches spread evenly over it, the same every time."""
+    """At most `tokens` of the ids: all of a short document, else STRETCHES stretches spread evenly over it,
+    the same every time.
+    """
     if len(ids) <= tokens:
         return np.asarray(ids)
     size = tokens // STRETCHES
@@ -143,11 +169,14 @@ def _hash(keys_N: np.ndarray) -> np.ndarray:
 def _table(keys_N: np.ndarray, entries: int) -> np.ndarray:
     """uint16 (2 ** BITS,) of the most frequent keys; where two share a slot, the more frequent one stays."""
     keys, counts = np.unique(keys_N, return_counts=True)
-    most = np.argsort(counts, kind="stable")[-entries:]  # rising: the last one written to a slot is the most frequent
+    # rising: the last one written to a slot is the most frequent
+    most = np.argsort(counts, kind="stable")[-entries:]
     hashed = _hash(keys[most].astype(np.uint64))
     steps = np.clip(np.round(np.log2(counts[most]) * 2) + 1, 1, 31).astype(np.uint64)
     table_S = np.zeros(1 << BITS, np.uint16)
-    table_S[hashed >> np.uint64(64 - BITS)] = ((hashed >> np.uint64(20)) & np.uint64(_CHECK)) << np.uint64(5) | steps
+    table_S[hashed >> np.uint64(64 - BITS)] = ((hashed >> np.uint64(20)) & np.uint64(_CHECK)) << np.uint64(
+        5
+    ) | steps
     return table_S
 
 
@@ -164,9 +193,13 @@ def _look(table_S: np.ndarray, keys_N: np.ndarray) -> np.ndarray:
 
 
 def save(path: Path, fingerprint: str, models: dict[str, Trigrams], scores: dict[str, np.ndarray]) -> None:
-    """Write models for the tokenizer of `fingerprint` and, by language, the scores of clean text at PERCENTILES, and the first percentile of
-    shuffled text after them."""
-    arrays = {"fingerprint": np.array(fingerprint), "bytes": next(iter(models.values())).bytes_V.astype(np.uint16)}
+    """Write models for the tokenizer of `fingerprint` and, by language, the scores of clean text at
+    PERCENTILES, and the first percentile of shuffled text after them.
+    """
+    arrays = {
+        "fingerprint": np.array(fingerprint),
+        "bytes": next(iter(models.values())).bytes_V.astype(np.uint16),
+    }
     for language, model in models.items():
         steps = np.where(model.ones_V > 0, np.round(np.log2(np.maximum(model.ones_V, 1)) * 8) + 1, 0)
         arrays |= {
@@ -179,7 +212,10 @@ def save(path: Path, fingerprint: str, models: dict[str, Trigrams], scores: dict
 
 
 def load(path: Path):
-    """(fingerprint, a function from language to model, scores by language). Models are read from the file when first asked for."""
+    """(fingerprint, a function from language to model, scores by language).
+
+    Models are read from the file when first asked for.
+    """
     try:
         with np.load(path, allow_pickle=False) as file:
             fingerprint, bytes_V = str(file["fingerprint"]), file["bytes"]
@@ -193,7 +229,9 @@ def load(path: Path):
             with np.load(path, allow_pickle=False) as file:
                 steps = file[f"{language}-ones"]
                 ones = np.where(steps > 0, 2 ** ((steps.astype(np.float32) - 1) / 8), 0).astype(np.float32)
-                models[language] = Trigrams(ones, file[f"{language}-twos"], file[f"{language}-threes"], bytes_V)
+                models[language] = Trigrams(
+                    ones, file[f"{language}-twos"], file[f"{language}-threes"], bytes_V
+                )
         return models[language]
 
     return fingerprint, model, scores

@@ -1,8 +1,10 @@
-"""The rules on a document's shape: each takes a `Shape` and the bounds of one language and says whether the document breaks it.
+"""The rules on a document's shape: each takes a `Shape` and the bounds of one language and says whether the
+document breaks it.
 
-Sources: word length, symbols, bullets, ellipses, stop words and repetition from Gopher (Rae et al. 2021, appendix A); placeholders and
-boilerplate lines from C4 (Raffel et al. 2020, section 2.2); short and unfinished lines from FineWeb (Penedo et al. 2024, section 3.6). Script,
-jamo and Korean endings are ours. All bounds come from the settings; a text too short for a rule to mean anything passes it.
+Sources: word length, symbols, bullets, ellipses, stop words and repetition from Gopher (Rae et al. 2021,
+appendix A); placeholders and boilerplate lines from C4 (Raffel et al. 2020, section 2.2); short and
+unfinished lines from FineWeb (Penedo et al. 2024, section 3.6). Script, jamo and Korean endings are ours. All
+bounds come from the settings; a text too short for a rule to mean anything passes it.
 """
 
 import re
@@ -16,10 +18,12 @@ from braingpt.data.quality.clean import MOJIBAKE
 from braingpt.data.quality.config import QualityConfig, at
 from braingpt.data.quality.text_stats import DIGIT, HANGUL, JAMO, LATIN, SYMBOL, Shape
 
-Rule = Callable[[Shape], bool]  # True: the document breaks it
+# True: the document breaks it
+Rule = Callable[[Shape], bool]
 
 _BULLETS = ("•", "●", "○", "■", "▪", "►", "▶", "‣", "◦", "- ", "* ", "·", "※", "ㆍ")
-_HASHTAG = re.compile(r"#\w")  # not a heading
+# not a heading
+_HASHTAG = re.compile(r"#\w")
 _P = np.uint64(0x9E3779B97F4A7C15)
 _ELLIPSES = ("...", "…", "[...]", "(...)")
 _ENDS = tuple(".!?…。\"'”’»)]:;")
@@ -49,7 +53,9 @@ def _few_letters(values: settings.Least, language: str) -> Rule:
 
 def _other_script(values: settings.Least, language: str) -> Rule:
     least, kind = at(values.share, language), HANGUL if language == "ko" else LATIN
-    return lambda shape: shape.counts[kind] + (shape.counts[JAMO] if kind == HANGUL else 0) < least * shape.letters
+    return lambda shape: (
+        shape.counts[kind] + (shape.counts[JAMO] if kind == HANGUL else 0) < least * shape.letters
+    )
 
 
 def _damage(values: settings.Most, language: str) -> Rule:
@@ -65,7 +71,9 @@ def _damage(values: settings.Most, language: str) -> Rule:
 
 
 def _may_be_mojibake(codes_N: np.ndarray) -> bool:
-    """Whether a letter that MOJIBAKE begins with stands before anything but ASCII and letters of Latin-1: so for hardly any text without it."""
+    """Whether a letter that MOJIBAKE begins with stands before anything but ASCII and letters of Latin-1: so
+    for hardly any text without it.
+    """
     after_M = codes_N[1:][codes_N[:-1] - np.uint32(0xC2) <= 0xF4 - 0xC2]
     return bool(((after_M >= 0x80) & (after_M - np.uint32(0xC0) > 0xFF - 0xC0)).any())
 
@@ -103,11 +111,13 @@ def _repeated_letters(values: settings.Most, language: str) -> Rule:
     def rule(shape: Shape) -> bool:
         same_N = shape.codes_N[1:] == shape.codes_N[:-1]
         third_N = same_N[1:] & same_N[:-1]
-        allowed = max(2, most * shape.visible)  # one 하하하 in a short line is none too many
+        # one 하하하 in a short line is none too many
+        allowed = max(2, most * shape.visible)
         if np.count_nonzero(third_N) <= allowed:
             return False
         kinds = shape.kinds_N[:-2][third_N]
-        return int(((kinds >= LATIN) & (kinds < DIGIT) & (kinds != JAMO)).sum()) > allowed  # 1999 and 1,000 are no letters
+        # 1999 and 1,000 are no letters
+        return int(((kinds >= LATIN) & (kinds < DIGIT) & (kinds != JAMO)).sum()) > allowed
 
     return rule
 
@@ -173,7 +183,10 @@ def _repeated_paragraphs(values: settings.Most, language: str) -> Rule:
 
 
 def _repeats(parts: list[str], most: float) -> bool:
-    """Whether more than this share of the characters stand in parts that occurred before. Parts of a few characters do not count."""
+    """Whether more than this share of the characters stand in parts that occurred before.
+
+    Parts of a few characters do not count.
+    """
     parts = [part for part in parts if len(part) >= 8]
     once = set(parts)
     if len(once) == len(parts):
@@ -190,8 +203,10 @@ def _top_ngram(values: settings.TopNgram, language: str) -> Rule:
             return False
         pairs = _ngrams(shape.word_hashes_W, 2)
         pairs.sort()
-        most = int(share * len(shape.words) / 2)  # occurrences that are still allowed
-        return bool((pairs[most:] == pairs[: len(pairs) - most]).any())  # a run of most + 1 equal pairs
+        # occurrences that are still allowed
+        most = int(share * len(shape.words) / 2)
+        # a run of most + 1 equal pairs
+        return bool((pairs[most:] == pairs[: len(pairs) - most]).any())
 
     return rule
 
@@ -220,13 +235,17 @@ def _ngrams(hashes_W: np.ndarray, n: int) -> np.ndarray:
 
 
 def _repeated_share(hashes_W: np.ndarray, n: int, least: float) -> float:
-    """The share of the words that belong to a run of `n` words which occurred before; each counted once. 0 where it cannot reach `least`."""
+    """The share of the words that belong to a run of `n` words which occurred before; each counted once.
+
+    0 where it cannot reach `least`.
+    """
     keys_G = _ngrams(hashes_W, n)
     sorted_G = np.sort(keys_G)
     if n * np.count_nonzero(sorted_G[1:] == sorted_G[:-1]) <= least * len(hashes_W):
         return 0.0
     order_G = np.argsort(keys_G, kind="stable")
-    again_G = order_G[1:][sorted_G[1:] == sorted_G[:-1]]  # stable: every occurrence but the first
+    # stable: every occurrence but the first
+    again_G = order_G[1:][sorted_G[1:] == sorted_G[:-1]]
     starts_W = np.zeros(len(hashes_W), bool)
     starts_W[again_G] = True
     covered_W = np.zeros(len(hashes_W), bool)

@@ -1,8 +1,8 @@
 """What the rules look at, computed once per document: characters by class, words, lines.
 
-Counting goes through one table from code point to class and numpy's bincount (130-180 MB/s), not through regular expressions or loops over
-characters (8-15 MB/s for the same counts). Only the first EXAMINED characters of a document are looked at, so that a document of any length
-costs bounded memory.
+Counting goes through one table from code point to class and numpy's bincount (130-180 MB/s), not through
+regular expressions or loops over characters (8-15 MB/s for the same counts). Only the first EXAMINED
+characters of a document are looked at, so that a document of any length costs bounded memory.
 """
 
 import re
@@ -12,7 +12,8 @@ import numpy as np
 
 from braingpt.data.quality.clean import REMOVED
 
-EXAMINED = 500_000  # characters of a document that are looked at
+# characters of a document that are looked at
+EXAMINED = 500_000
 
 # Classes of characters.
 SYMBOL, SPACE, NEWLINE, LATIN, HANGUL, JAMO, LETTER, DIGIT, PUNCTUATION, UNCLEAN = range(10)
@@ -33,21 +34,30 @@ _RANGES = {
 def _table() -> np.ndarray:
     """uint8 (0x110000,): the class of every code point."""
     table_C = np.full(0x110000, SYMBOL, np.uint8)
-    every = "".join(map(chr, [*range(0xD800), *range(0xE000, 0x30000)]))  # no letter of a modern script lies beyond
+    # no letter of a modern script lies beyond
+    every = "".join(map(chr, [*range(0xD800), *range(0xE000, 0x30000)]))
     codes_N = np.frombuffer(every.encode("utf-32-le"), np.uint32)
-    for kind, members in [(LETTER, r"[^\W\d_]+"), (DIGIT, r"\d+"), *((kind, f"[{members}]+") for kind, members in _RANGES.items())]:
+    for kind, members in [
+        (LETTER, r"[^\W\d_]+"),
+        (DIGIT, r"\d+"),
+        *((kind, f"[{members}]+") for kind, members in _RANGES.items()),
+    ]:
         for match in re.finditer(members, every):
             table_C[codes_N[match.start() : match.end()]] = kind
     return table_C
 
 
 class Shape:
-    """A cleaned text as the rules see it. Shares are of its visible characters: all that are not white space."""
+    """A cleaned text as the rules see it.
+
+    Shares are of its visible characters: all that are not white space.
+    """
 
     def __init__(self, text: str) -> None:
         self.text = text = text[:EXAMINED]
         self.codes_N = np.frombuffer(text.encode("utf-32-le"), np.uint32)
-        self.kinds_N = _table().take(self.codes_N, mode="clip")  # no code lies outside; "clip" spares a pass that would check it
+        # no code lies outside; "clip" spares a pass that would check it
+        self.kinds_N = _table().take(self.codes_N, mode="clip")
         self.counts = np.bincount(self.kinds_N, minlength=UNCLEAN + 1).tolist()
         self.visible = len(text) - self.counts[SPACE] - self.counts[NEWLINE]
         self.letters = self.counts[LATIN] + self.counts[HANGUL] + self.counts[JAMO] + self.counts[LETTER]
@@ -68,11 +78,16 @@ class Shape:
 
     @cached_property
     def word_hashes_W(self) -> np.ndarray:
-        """uint64: equal for equal words. Python's own hashes differ from process to process; whether two agree does not."""
+        """uint64: equal for equal words.
+
+        Python's own hashes differ from process to process; whether two agree does not.
+        """
         return np.fromiter(map(hash, self.words), np.int64, len(self.words)).view(np.uint64)
 
     def final_syllables(self) -> np.ndarray:
-        """Code points of the last syllable of every stretch of two Hangul syllables and more: where particles and endings stand."""
+        """Code points of the last syllable of every stretch of two Hangul syllables and more: where particles
+        and endings stand.
+        """
         hangul_N = self.kinds_N == HANGUL
         before_M, last_M = hangul_N[:-1], hangul_N[1:]
         ends_M = before_M & last_M

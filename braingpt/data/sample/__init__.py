@@ -1,7 +1,9 @@
-"""The built-in sample corpus: short stories, dialogues and facts in six languages, written by the grammars of this package.
+"""The built-in sample corpus: short stories, dialogues and facts in six languages, written by the grammars of
+this package.
 
-It needs no download and carries no licence but the project's own, so tests, the quickstart and a first training run start from it. The
-same seed gives the same bytes on every platform and Python version. What it gives up: its world is small and its sentences are simple.
+It needs no download and carries no licence but the project's own, so tests, the quickstart and a first
+training run start from it. The same seed gives the same bytes on every platform and Python version. What it
+gives up: its world is small and its sentences are simple.
 """
 
 import hashlib
@@ -13,7 +15,8 @@ from braingpt.data.sample.grammar import Draw
 
 DEFAULT_BYTES = 4_000_000
 
-# language, module, function, share of the bytes in percent; the second Korean stream is code-switched with English
+# language, module, function, share of the bytes in percent; the second Korean stream is code-switched with
+# English
 _STREAMS = (
     ("ko", "korean", "document", 37.5),
     ("ko", "korean", "mixed_document", 2.5),
@@ -28,8 +31,8 @@ _STREAMS = (
 def documents(seed: int = 0, size_bytes: int = DEFAULT_BYTES) -> Iterator[Document]:
     """The corpus as a stream with the languages interleaved in their shares, no text twice.
 
-    `size_bytes`: UTF-8 bytes of all texts together; the last document goes over it by less than its own length, and a smaller corpus is
-    the beginning of a larger one with the same seed.
+    `size_bytes`: UTF-8 bytes of all texts together; the last document goes over it by less than its own
+        length, and a smaller corpus is the beginning of a larger one with the same seed.
     """
     write = [getattr(import_module(f"{__name__}.{module}"), function) for _, module, function, _ in _STREAMS]
     draws = [Draw(seed * len(_STREAMS) + i) for i in range(len(_STREAMS))]
@@ -51,7 +54,9 @@ def documents(seed: int = 0, size_bytes: int = DEFAULT_BYTES) -> Iterator[Docume
 
 
 class SampleStream:
-    """The corpus as the pipeline reads it (`data/sources/document_stream.py`): resumed by making it anew up to the position."""
+    """The corpus as the pipeline reads it (`data/sources/document_stream.py`): resumed by making it anew up
+    to the position.
+    """
 
     source, language, label, found, reason = "sample", None, "sample", True, ""
 

@@ -1,4 +1,6 @@
-"""English: stories, dialogues, diaries, letters and notices, with one cast of words per document so that characters and things come back."""
+"""English: stories, dialogues, diaries, letters and notices, with one cast of words per document so that
+characters and things come back.
+"""
 
 from typing import Any
 
@@ -18,11 +20,15 @@ def people(draw: Draw, count: int) -> list[English]:
 
 
 def _weather(draw: Draw, season: str, fair: bool) -> list[str]:
-    return draw.choice([row for row in table("en", "weather") if row[0] == season and (not fair or row[3] == "f")])
+    return draw.choice(
+        [row for row in table("en", "weather") if row[0] == season and (not fair or row[3] == "f")]
+    )
 
 
 def cast(draw: Draw) -> dict[str, Any]:
-    """Everything an English template may name, drawn so that it fits together: season and weather, trip and souvenir, dish and steps."""
+    """Everything an English template may name, drawn so that it fits together: season and weather, trip and
+    souvenir, dish and steps.
+    """
     lists = words("en")
     season = draw.choice(list(_SEASONS))
     following = list(_SEASONS)[(list(_SEASONS).index(season) + 1) % 4]
@@ -70,14 +76,35 @@ def cast(draw: Draw) -> dict[str, Any]:
 
     time = draw.choice(lists["times"])
     weather, fair = _weather(draw, season, False), _weather(draw, season, True)
-    found |= {"opening": f"One {season} {time}, {weather[1]}", "morning": f"One {season} morning, {weather[1]}"}
-    found |= {"fair": f"One {season} {time}, {fair[1]}", "fairsentence": capital(fair[1]), "weather": English(weather[1])}
-    found |= {"later": LATER, "fairlater": LATER, "weather_later": weather[2], "fair_later": fair[2], "time": time}
+    found |= {
+        "opening": f"One {season} {time}, {weather[1]}",
+        "morning": f"One {season} morning, {weather[1]}",
+    }
+    found |= {
+        "fair": f"One {season} {time}, {fair[1]}",
+        "fairsentence": capital(fair[1]),
+        "weather": English(weather[1]),
+    }
+    found |= {
+        "later": LATER,
+        "fairlater": LATER,
+        "weather_later": weather[2],
+        "fair_later": fair[2],
+        "time": time,
+    }
     found |= {"month_name": lists["months"][draw.choice(_SEASONS[season]) - 1], "day": draw.between(1, 28)}
 
-    place, rides, seen, done, souvenir, _ = draw.choice([row for row in table("en", "trips") if row[5] == "y" or season != "winter"])
+    place, rides, seen, done, souvenir, _ = draw.choice(
+        [row for row in table("en", "trips") if row[5] == "y" or season != "winter"]
+    )
     sights, doings = draw.several(items(seen), 2), draw.several(items(done), 2)
-    found |= {"place": place, "ride": draw.choice(items(rides)), "seen": sights[0], "seen2": sights[1], "souvenir": souvenir}
+    found |= {
+        "place": place,
+        "ride": draw.choice(items(rides)),
+        "seen": sights[0],
+        "seen2": sights[1],
+        "souvenir": souvenir,
+    }
     found |= {"done": English(doings[0]), "done2": English(doings[1])}
     dish, ingredients, steps, taste = draw.choice(table("en", "dishes"))
     found |= {"dish": English(dish), "ingredients": ingredients, "taste": taste}
@@ -85,7 +112,13 @@ def cast(draw: Draw) -> dict[str, Any]:
     thing, fault, mend, tool = draw.choice(table("en", "broken"))
     found |= {"broken": thing, "fault": fault, "mend": English(mend), "tool": tool}
     job, job_place, task, event, result = draw.choice(table("en", "jobs"))
-    found |= {"job": English(job), "job_place": job_place, "task": task, "work_event": event, "work_result": result}
+    found |= {
+        "job": English(job),
+        "job_place": job_place,
+        "task": task,
+        "work_event": event,
+        "work_result": result,
+    }
     return found | {"skill": draw.choice(table("en", "skills"))[0]}
 
 
@@ -146,7 +179,13 @@ def _talk(draw: Draw) -> str:
     told = stories("en", "talk")
     found = cast(draw)
     sky = draw.choice(table("en", "sky"))
-    found |= {"a": found["hero"], "b": found["friend"], "sky": sky[0], "sky2": sky[1], "bring": sky[2]} | _money(draw)
+    found |= {
+        "a": found["hero"],
+        "b": found["friend"],
+        "sky": sky[0],
+        "sky2": sky[1],
+        "bring": sky[2],
+    } | _money(draw)
     found["people"] = words("en")["numbers"][draw.between(2, 6)]
     speakers = {"A": found["a"], "B": found["b"]}
     lines = turns(told[draw.choice(list(told))], draw, found)

@@ -1,4 +1,6 @@
-"""True statements in English: capitals, animals, sizes, arithmetic, the calendar, everyday knowledge; also riddles and word problems."""
+"""True statements in English: capitals, animals, sizes, arithmetic, the calendar, everyday knowledge; also
+riddles and word problems.
+"""
 
 from braingpt.data.sample.english_grammar import English, article, plural
 from braingpt.data.sample.grammar import Draw, capital
@@ -40,7 +42,11 @@ def _animals(draw: Draw) -> list[str]:
 
 def _riddle(draw: Draw) -> list[str]:
     animal, food, home, legs, trait = draw.choice(table("en", "animals"))
-    hints = [f"We live {home}.", f"We eat {food}.", f"We {trait.replace('their', 'our').replace('each other', 'one another')}."]
+    hints = [
+        f"We live {home}.",
+        f"We eat {food}.",
+        f"We {trait.replace('their', 'our').replace('each other', 'one another')}.",
+    ]
     if legs != "0":
         hints.append(f"Each of us has {_word(int(legs))} legs.")
     lists = words("en")
@@ -58,7 +64,9 @@ def _sizes(draw: Draw) -> list[str]:
         for _ in range(2):
             low = draw.below(len(ladder) - 1)
             small, large = English(ladder[low]), English(ladder[draw.between(low + 1, len(ladder) - 1)])
-            lines.append(draw.choice((f"{large:A} is bigger than {small:a}.", f"{small:A} is smaller than {large:a}.")))
+            lines.append(
+                draw.choice((f"{large:A} is bigger than {small:a}.", f"{small:A} is smaller than {large:a}."))
+            )
     return list(dict.fromkeys(lines))
 
 
@@ -86,7 +94,11 @@ def _calendar(draw: Draw) -> list[str]:
     lines = []
     for _ in range(draw.between(4, 7)):
         day, month = draw.below(7), draw.below(12)
-        length = f"{months[month]} has {_DAYS[month]} days." if month != 1 else "February usually has 28 days, but 29 in a leap year."
+        length = (
+            f"{months[month]} has {_DAYS[month]} days."
+            if month != 1
+            else "February usually has 28 days, but 29 in a leap year."
+        )
         forms = (
             f"The day after {days[day]} is {days[(day + 1) % 7]}.",
             f"The day before {days[day]} is {days[day - 1]}.",
@@ -119,19 +131,39 @@ def _problem(draw: Draw) -> list[str]:
 
     if draw.chance(50) or other >= have:
         left = have + other
-        change = draw.choice((f"{friend} gives {hero:him} {_word(other)} more.", f"Then {hero:he} buys {some(other)}."))
+        change = draw.choice(
+            (f"{friend} gives {hero:him} {_word(other)} more.", f"Then {hero:he} buys {some(other)}.")
+        )
         working = f"{have} + {other} = {left}"
     else:
         left = have - other
-        change = draw.choice((f"{hero:He} gives {some(other)} to {friend}.", f"Then {hero:he} loses {_word(other)} of them."))
+        change = draw.choice(
+            (f"{hero:He} gives {some(other)} to {friend}.", f"Then {hero:he} loses {_word(other)} of them.")
+        )
         working = f"{have} - {other} = {left}"
-    answer = draw.choice((f"{hero:He} has {some(left)} now.", f"{working}, so {hero:he} has {some(left)} now."))
+    answer = draw.choice(
+        (f"{hero:He} has {some(left)} now.", f"{working}, so {hero:he} has {some(left)} now.")
+    )
     return [f"{hero} has {some(have)}.", change, f"How many {plural(toy)} does {hero} have now?", answer]
 
 
 def facts(draw: Draw) -> str:
     """A document of facts on one subject."""
     topic = draw.choice(
-        (_capitals, _capitals, _animals, _animals, _sums, _sums, _problem, _problem, _calendar, _common, _common, _sizes, _riddle)
+        (
+            _capitals,
+            _capitals,
+            _animals,
+            _animals,
+            _sums,
+            _sums,
+            _problem,
+            _problem,
+            _calendar,
+            _common,
+            _common,
+            _sizes,
+            _riddle,
+        )
     )
     return draw.choice((" ", "\n")).join(topic(draw))

@@ -58,7 +58,8 @@ _PAST = dict(
     ]
 )
 _PRONOUNS = {"he": "she", "him": "her", "his": "her", "himself": "herself"}
-_DOUBLED = re.compile(r"[^aeiou][aeiou][bdgmnpt]$")  # stop: stopped, skip: skipping
+# stop: stopped, skip: skipping
+_DOUBLED = re.compile(r"[^aeiou][aeiou][bdgmnpt]$")
 
 
 def article(word: str) -> str:
@@ -100,7 +101,9 @@ def verb(phrase: str, form: str) -> str:
 
 
 class English(Noun):
-    """A word or phrase. Specs: `a`, `A` (with the article), `s` (plural), `ed`, `ing` (verbs), `Cap`, and he/him/his for persons."""
+    """A word or phrase. Specs: `a`, `A` (with the article), `s` (plural), `ed`, `ing` (verbs), `Cap`, and
+    he/him/his for persons.
+    """
 
     def form(self, spec: str) -> str:
         if spec in ("a", "A"):

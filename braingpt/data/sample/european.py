@@ -1,7 +1,8 @@
 """What German, French, Spanish and Italian share: the cast of a document, its kinds, and the facts.
 
-A language adds its word forms (`Forms`) and its texts. Nouns stand in `words.txt` with their gender: `m Ball | f Lampe | n Buch`; a second
-form after a slash is what the language needs (German: the other cases; Italian: the plural). Activities stand as `infinitive = past`.
+A language adds its word forms (`Forms`) and its texts. Nouns stand in `words.txt` with their gender: `m Ball
+| f Lampe | n Buch`; a second form after a slash is what the language needs (German: the other cases; Italian:
+the plural). Activities stand as `infinitive = past`.
 """
 
 from collections.abc import Callable
@@ -13,23 +14,31 @@ from braingpt.data.sample.texts import items, stories, table, words
 
 
 class Gendered(Noun):
-    """A noun that can carry an adjective, its colour (`*` at the end of a spec sets it in) and the gender of its owner, for his and her."""
+    """A noun that can carry an adjective, its colour (`*` at the end of a spec sets it in) and the gender of
+    its owner, for his and her.
+    """
 
-    def __init__(self, text: str, gender: str = "m", other: str = "", color: str = "", owner: str = "m") -> None:
+    def __init__(
+        self, text: str, gender: str = "m", other: str = "", color: str = "", owner: str = "m"
+    ) -> None:
         super().__init__(text, gender)
         self.other, self.color, self.owner = other or text, color, owner
 
 
 @dataclass(frozen=True)
 class Forms:
-    """One language: its code, its noun class, how a country takes "of", how a turn of a dialogue is told and written, and where the world table has it."""
+    """One language: its code, its noun class, how a country takes "of", how a turn of a dialogue is told and
+    written, and where the world table has it.
+    """
 
     language: str
     noun: type[Gendered]
     country: Callable[[str], Noun]
     said: Callable[[Draw, Noun, str, bool], str]
-    script: Callable[[Noun, str], str]  # the same as in the text of a play
-    column: int  # of the country in world/capitals; its capital stands right of it
+    # the same as in the text of a play
+    script: Callable[[Noun, str], str]
+    # of the country in world/capitals; its capital stands right of it
+    column: int
     genders: str = "mf"
 
 
@@ -61,7 +70,19 @@ def cast(forms: Forms, draw: Draw) -> dict[str, Any]:
     for key, entry, trait in zip(("animal", "animal2"), draw.several(lists["fable"], 2), traits, strict=True):
         found[key] = parse(forms, entry, color=trait)
     found["pet"] = parse(forms, draw.choice(lists["pets"]), owner=hero.gender)
-    for key in ("petname", "fable food", "weekday", "snack", "drink", "shop", "spot", "landmark", "book", "hour", "neutral"):
+    for key in (
+        "petname",
+        "fable food",
+        "weekday",
+        "snack",
+        "drink",
+        "shop",
+        "spot",
+        "landmark",
+        "book",
+        "hour",
+        "neutral",
+    ):
         found[key.replace(" ", "_")] = draw.choice(lists[key])
     found["Weekday"] = capital(found["weekday"])
     found["schoolday"] = draw.choice(lists["weekday"][:5])
@@ -72,27 +93,47 @@ def cast(forms: Forms, draw: Draw) -> dict[str, Any]:
     for key, pair in zip(("play", "play2"), draw.several(lists["play"], 2), strict=True):
         found[key], found[f"{key}ed"] = (part.strip() for part in pair.split("="))
 
-    for key, others in (("both", friend), ("family", found["elder"])):  # they: of two genders it is masculine
+    # they: of two genders it is masculine
+    for key, others in (("both", friend), ("family", found["elder"])):
         found[key] = forms.noun("", "f" if hero.gender == others.gender == "f" else "m")
-    found["animals"] = forms.noun("", "f" if found["animal"].gender == found["animal2"].gender == "f" else "m")
+    found["animals"] = forms.noun(
+        "", "f" if found["animal"].gender == found["animal2"].gender == "f" else "m"
+    )
 
     rows = table(code, "weather")
     weather = draw.choice(rows)
     cold = "c" in weather[3]
     fair = draw.choice([row for row in rows if "f" in row[3] and ("c" in row[3]) == cold])
-    found |= {"weather": weather[1], "weather_later": weather[2], "fairsentence": fair[1], "fair_later": fair[2]}
+    found |= {
+        "weather": weather[1],
+        "weather_later": weather[2],
+        "fairsentence": fair[1],
+        "fair_later": fair[2],
+    }
     found |= {"opening": f"{weather[0]} {weather[1]}", "fair": f"{fair[0]} {fair[1]}", "later": LATER}
 
-    to, at, ride, seen, done, souvenir, _ = draw.choice([row for row in table(code, "trips") if row[6] == "y" or not cold])
+    to, at, ride, seen, done, souvenir, _ = draw.choice(
+        [row for row in table(code, "trips") if row[6] == "y" or not cold]
+    )
     found |= {"to": to, "at": at, "ride": draw.choice(items(ride)), "souvenir": souvenir}
     found |= dict(zip(("seen", "seen2"), draw.several(items(seen), 2), strict=True))
     found |= dict(zip(("done", "done2"), draw.several(items(done), 2), strict=True))
     dish, ingredients, steps, taste = draw.choice(table(code, "dishes"))
-    found |= {"dish": dish, "ingredients": ingredients, "taste": taste} | {f"step{i}": step for i, step in enumerate(items(steps), 1)}
+    found |= {"dish": dish, "ingredients": ingredients, "taste": taste} | {
+        f"step{i}": step for i, step in enumerate(items(steps), 1)
+    }
     found["fruit"] = parse(forms, draw.choice(lists["fruits"]))
     price, count = 10 * draw.between(3, 9), draw.between(2, 9)
-    found |= {"price": price, "count": lists["numbers"][count], "total": f"{price * count // 100},{price * count % 100:02}"}
-    return found | {"change": f"{(1000 - price * count) // 100},{(1000 - price * count) % 100:02}", "a": hero, "b": friend}
+    found |= {
+        "price": price,
+        "count": lists["numbers"][count],
+        "total": f"{price * count // 100},{price * count % 100:02}",
+    }
+    return found | {
+        "change": f"{(1000 - price * count) // 100},{(1000 - price * count) % 100:02}",
+        "a": hero,
+        "b": friend,
+    }
 
 
 def _story(forms: Forms, draw: Draw) -> str:
@@ -116,10 +157,25 @@ def _talk(forms: Forms, draw: Draw) -> str:
 
 
 def _facts(forms: Forms, draw: Draw) -> str:
-    """A document of true statements on one subject; the wording stands in `facts.txt`, a beat for each kind of statement."""
+    """A document of true statements on one subject; the wording stands in `facts.txt`, a beat for each kind
+    of statement.
+    """
     code = forms.language
     lists, told = words(code), stories(code, "facts")
-    topic = draw.choice(("capital", "capital", "animal", "animal", "sum", "calendar", "common", "common", "opposite", "problem"))
+    topic = draw.choice(
+        (
+            "capital",
+            "capital",
+            "animal",
+            "animal",
+            "sum",
+            "calendar",
+            "common",
+            "common",
+            "opposite",
+            "problem",
+        )
+    )
     lines: list[str] = []
     if topic == "common":
         lines = draw.several(told[topic][0], draw.between(4, 7))
@@ -142,7 +198,13 @@ def _facts(forms: Forms, draw: Draw) -> str:
         beat = draw.below(2)
         have, left = (have, have + more) if beat == 0 else (have + more, have)
         numbers = lists["numbers"]
-        found = {"hero": hero, "friend": friend, "toys": draw.choice(lists["toys"]), "have": numbers[have], "more": numbers[more]}
+        found = {
+            "hero": hero,
+            "friend": friend,
+            "toys": draw.choice(lists["toys"]),
+            "have": numbers[have],
+            "more": numbers[more],
+        }
         lines = [fill(draw.choice(told[topic][beat]), draw, found | {"left": numbers[left]})]
     else:
         for _ in range(draw.between(4, 7)):

@@ -1,12 +1,25 @@
 """French: articles with elision and contraction, possessives, and agreement.
 
-A spec is the masculine form: `{ballon:le}` is le, la or l', `{lieu:du}` is du, de la or de l', `{hero:de}` is de or d'; a `*` adds the colour.
+A spec is the masculine form: `{ballon:le}` is le, la or l', `{lieu:du}` is du, de la or de l', `{hero:de}` is
+de or d'; a `*` adds the colour.
 """
 
 from braingpt.data.sample.european import Forms, Gendered, agree, write
 from braingpt.data.sample.grammar import Draw, Noun, capital
 
-_ASPIRATED = ("hibou", "hérisson", "hamster", "hache", "haricot", "héron", "Hongrie", "harpe", "hublot", "handball", "Hugo")
+_ASPIRATED = (
+    "hibou",
+    "hérisson",
+    "hamster",
+    "hache",
+    "haricot",
+    "héron",
+    "Hongrie",
+    "harpe",
+    "hublot",
+    "handball",
+    "Hugo",
+)
 # spec -> masculine, feminine, before a vowel
 _ARTICLES = {
     "le": ("le ", "la ", "l'"),

@@ -1,12 +1,14 @@
 """German: articles, possessives and adjectives by case and gender.
 
-A spec is the masculine form: `{ball:den}` is den, die or das in the accusative, `{ball:einem*}` is einem roten Ball with the ball's colour.
+A spec is the masculine form: `{ball:den}` is den, die or das in the accusative, `{ball:einem*}` is einem
+roten Ball with the ball's colour.
 """
 
 from braingpt.data.sample.european import Forms, Gendered, write
 from braingpt.data.sample.grammar import Draw, Noun, capital
 
-# masculine form -> (kind, masculine, feminine, neuter); the kind decides the adjective: w(eak) after der, m(ixed) after ein and sein
+# masculine form -> (kind, masculine, feminine, neuter); the kind decides the adjective: w(eak) after der,
+# m(ixed) after ein and sein
 _DETERMINERS = {
     "der": ("nom", "w", "der", "die", "das"),
     "den": ("acc", "w", "den", "die", "das"),

@@ -1,11 +1,13 @@
 """The machinery shared by every language: stable chance, templates, and nouns that inflect inside a template.
 
-A template is the sentence itself. `[a|b|c]` stands for one of the alternatives (it nests, and an alternative may be empty), and
-`{hero:spec}` asks the word bound to `hero` for the form `spec`. A spec is spelled like the form of an example word: `{hero:은}` becomes
-은 or 는, `{ball:einen}` becomes einen, eine or ein. `a/b` or `a/b/c` in a spec picks by gender: `{hero:content/contente}`.
+A template is the sentence itself. `[a|b|c]` stands for one of the alternatives (it nests, and an alternative
+may be empty), and `{hero:spec}` asks the word bound to `hero` for the form `spec`. A spec is spelled like the
+form of an example word: `{hero:은}` becomes 은 or 는, `{ball:einen}` becomes einen, eine or ein. `a/b` or
+`a/b/c` in a spec picks by gender: `{hero:content/contente}`.
 
-The alternatives of one place are drawn without regard to those of another, unless marks tie them, so that an answer goes with its question:
-`(name)` before an alternative leaves a mark, `(?name)` asks for one left before, `(!name)` for its absence.
+The alternatives of one place are drawn without regard to those of another, unless marks tie them, so that an
+answer goes with its question: `(name)` before an alternative leaves a mark, `(?name)` asks for one left
+before, `(!name)` for its absence.
 """
 
 import random
@@ -14,9 +16,11 @@ from collections.abc import Mapping, Sequence, Set
 from typing import Any, TypeVar
 
 T = TypeVar("T")
-Beat = str | tuple[str, ...]  # one sentence of a story: its alternatives; a plain string is the only alternative
+# one sentence of a story: its alternatives; a plain string is the only alternative
+Beat = str | tuple[str, ...]
 
-LATER = "<later>"  # stands for a sentence that depends on what the text said before
+# stands for a sentence that depends on what the text said before
+LATER = "<later>"
 _CHOICE = re.compile(r"\[([^\[\]]*)\]")
 _SPACES = re.compile(r"\s*\n\s*|[ ]{2,}")
 _MARK = re.compile(r"\(([?!]?)(\w+)\) *")
@@ -99,7 +103,10 @@ def choose(beat: Beat, draw: Draw, left: set[str]) -> str:
 
 
 def tell(beats: Sequence[Beat], draw: Draw, words: Mapping[str, Any]) -> str:
-    """A text of beats in order, one alternative each. `"\\n"` starts a paragraph; an empty alternative leaves the beat out."""
+    """A text of beats in order, one alternative each.
+
+    `"\\n"` starts a paragraph; an empty alternative leaves the beat out.
+    """
     left: set[str] = set()
     chosen = [choose(beat, draw, left) for beat in beats]
     text = " ".join(part if part == "\n" else fill(part, draw, words) for part in chosen if part)
@@ -119,5 +126,7 @@ def turns(beats: Sequence[Beat], draw: Draw, words: Mapping[str, Any]) -> list[t
 
 
 def settle(text: str, told: str, outcome: str, otherwise: str) -> str:
-    """Sets the sentence for `LATER`: `outcome`, what became of the weather, where the text told of it, else a neutral one."""
+    """Sets the sentence for `LATER`: `outcome`, what became of the weather, where the text told of it, else a
+    neutral one.
+    """
     return text.replace(LATER, outcome if told in text else otherwise)

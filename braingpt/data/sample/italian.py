@@ -1,6 +1,8 @@
-"""Italian: articles (il, lo, l', la, i, gli, le), prepositions joined to them (del, dello, nell', sulla), agreement.
+"""Italian: articles (il, lo, l', la, i, gli, le), prepositions joined to them (del, dello, nell', sulla),
+agreement.
 
-A spec is the form before a plain masculine noun: `{zaino:il}` is lo zaino, `{isola:nel}` is nell'isola; a `*` adds the colour.
+A spec is the form before a plain masculine noun: `{zaino:il}` is lo zaino, `{isola:nel}` is nell'isola; a `*`
+adds the colour.
 """
 
 import re
@@ -9,7 +11,8 @@ from braingpt.data.sample.european import Forms, Gendered, agree, write
 from braingpt.data.sample.grammar import Draw, Noun, capital
 
 _VOWEL = re.compile(r"h?[aeiouàèéìòù]", re.IGNORECASE)
-_LO = re.compile(r"(s[^aeiouàèéìòù]|z|gn|ps|pn|x|y|i[aeou])", re.IGNORECASE)  # impure s and its company
+# impure s and its company
+_LO = re.compile(r"(s[^aeiouàèéìòù]|z|gn|ps|pn|x|y|i[aeou])", re.IGNORECASE)
 # preposition or article -> its forms as (il, lo, la, l')
 _JOINED = {
     "il": ("il ", "lo ", "la ", "l'"),
@@ -21,8 +24,17 @@ _JOINED = {
     "quel": ("quel ", "quello ", "quella ", "quell'"),
 }
 _MANY = {"i": ("i ", "gli ", "le "), "dei": ("dei ", "degli ", "delle "), "ai": ("ai ", "agli ", "alle ")}
-_OWNED = {"il suo": ("il suo ", "la sua "), "suo": ("suo ", "sua "), "il mio": ("il mio ", "la mia "), "mio": ("mio ", "mia ")}
-_OWNED |= {"il tuo": ("il tuo ", "la tua "), "del suo": ("del suo ", "della sua "), "nuovo": ("nuovo ", "nuova ")}
+_OWNED = {
+    "il suo": ("il suo ", "la sua "),
+    "suo": ("suo ", "sua "),
+    "il mio": ("il mio ", "la mia "),
+    "mio": ("mio ", "mia "),
+}
+_OWNED |= {
+    "il tuo": ("il tuo ", "la tua "),
+    "del suo": ("del suo ", "della sua "),
+    "nuovo": ("nuovo ", "nuova "),
+}
 
 
 def article(spec: str, word: str, gender: str) -> str:
@@ -42,7 +54,8 @@ class Italian(Gendered):
 
     def form(self, spec: str) -> str:
         wanted = spec.rstrip("*").lower()
-        if wanted in ("e", "a"):  # ed Elena, ad Anna: before the same vowel
+        # ed Elena, ad Anna: before the same vowel
+        if wanted in ("e", "a"):
             joined = spec + "d" if self.text[0].lower() == wanted else spec
             return f"{joined} {self.text}"
         if wanted != "un" and wanted not in _JOINED | _MANY | _OWNED:
@@ -61,7 +74,11 @@ class Country(Noun):
             first, _, name = self.text.partition(" ")
             if self.text.startswith("l'"):
                 return "dell'" + self.text[2:]
-            return f"{ {'il': 'del', 'la': 'della'}[first] } {name}" if first in ("il", "la") else f"di {self.text}"
+            return (
+                f"{ {'il': 'del', 'la': 'della'}[first] } {name}"
+                if first in ("il", "la")
+                else f"di {self.text}"
+            )
         return capital(self.text) if spec == "Nom" else super().form(spec)
 
 

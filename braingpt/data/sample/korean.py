@@ -1,4 +1,6 @@
-"""Korean: stories, dialogues, diaries, letters and notices, with one cast of words per document so that characters and things come back."""
+"""Korean: stories, dialogues, diaries, letters and notices, with one cast of words per document so that
+characters and things come back.
+"""
 
 from typing import Any
 
@@ -9,8 +11,10 @@ from braingpt.data.sample.texts import items, stories, table, words
 
 _MONTHS = {"봄": (3, 4, 5), "여름": (6, 7, 8), "가을": (9, 10, 11), "겨울": (12, 1, 2)}
 _SEASONS = tuple(_MONTHS)
-_FAIR = ("맑음", "바람")  # weather that lets people play outside
-_CLOSED_SS = 20  # index of the final consonant ㅆ
+# weather that lets people play outside
+_FAIR = ("맑음", "바람")
+# index of the final consonant ㅆ
+_CLOSED_SS = 20
 
 
 def polite(text: str, ending: str) -> str:
@@ -25,16 +29,23 @@ def polite(text: str, ending: str) -> str:
 
 
 def _weather(draw: Draw, season: str, fair: bool) -> list[str]:
-    return draw.choice([row for row in table("ko", "weather") if row[0] == season and (not fair or row[3] in _FAIR)])
+    return draw.choice(
+        [row for row in table("ko", "weather") if row[0] == season and (not fair or row[3] in _FAIR)]
+    )
 
 
 def cast(draw: Draw) -> dict[str, Any]:
-    """Everything a Korean template may name, drawn so that it fits together: season and weather, trip and souvenir, dish and steps."""
+    """Everything a Korean template may name, drawn so that it fits together: season and weather, trip and
+    souvenir, dish and steps.
+    """
     lists = words("ko")
     familiar = draw.chance(60)
     season = draw.choice(_SEASONS)
     following = _SEASONS[(_SEASONS.index(season) + 1) % 4]
-    found: dict[str, Any] = {"color": draw.choice(lists["colors"]), "weekday": Word(draw.choice(lists["weekdays"]))}
+    found: dict[str, Any] = {
+        "color": draw.choice(lists["colors"]),
+        "weekday": Word(draw.choice(lists["weekdays"])),
+    }
     found["schoolday"] = Word(draw.choice(lists["weekdays"][:5]))
 
     def nouns(key: str, *names: str) -> None:
@@ -45,8 +56,13 @@ def cast(draw: Draw) -> dict[str, Any]:
 
     hero, friend = draw.several(lists["names"], 2)
     found |= {"hero": Person(hero, familiar), "friend": Person(friend, familiar)}
-    found |= {"worker": Person(hero, False), "colleague": Person(friend, False)}  # adults are called by their plain names
-    found |= {"season": Word(season), "next_season": Word(following), "next_play": Verb(draw.choice(lists[f"play in {following}"]))}
+    # adults are called by their plain names
+    found |= {"worker": Person(hero, False), "colleague": Person(friend, False)}
+    found |= {
+        "season": Word(season),
+        "next_season": Word(following),
+        "next_play": Verb(draw.choice(lists[f"play in {following}"])),
+    }
     nouns("elders", "elder")
     nouns("pet_kinds", "pet")
     nouns("roaming pets", "roamer")
@@ -82,7 +98,11 @@ def cast(draw: Draw) -> dict[str, Any]:
 
     time = draw.choice(lists["times"])
     any_weather, fair = _weather(draw, season, False), _weather(draw, season, True)
-    found |= {"opening": f"어느 {season}날 {time}, {any_weather[1]}", "weather": any_weather[1], "weather_later": any_weather[2]}
+    found |= {
+        "opening": f"어느 {season}날 {time}, {any_weather[1]}",
+        "weather": any_weather[1],
+        "weather_later": any_weather[2],
+    }
     found |= {"morning": f"어느 {season}날 아침, {any_weather[1]}", "sky": any_weather[3]}
     found |= {
         "fair": f"어느 {season}날 {time}, {fair[1]}",
@@ -91,23 +111,47 @@ def cast(draw: Draw) -> dict[str, Any]:
         "fair_later": fair[2],
         "time": time,
     }
-    found |= {"later": LATER, "fairlater": LATER, "month": draw.choice(_MONTHS[season]), "day": draw.between(1, 28)}
+    found |= {
+        "later": LATER,
+        "fairlater": LATER,
+        "month": draw.choice(_MONTHS[season]),
+        "day": draw.between(1, 28),
+    }
 
-    place, rides, seen, done, souvenir, _ = draw.choice([row for row in table("ko", "trips") if row[5] == "y" or season != "겨울"])
+    place, rides, seen, done, souvenir, _ = draw.choice(
+        [row for row in table("ko", "trips") if row[5] == "y" or season != "겨울"]
+    )
     sights, doings = draw.several(items(seen), 2), draw.several(items(done), 2)
-    found |= {"place": Word(place), "ride": Word(draw.choice(items(rides))), "seen": sights[0], "seen2": sights[1]}
+    found |= {
+        "place": Word(place),
+        "ride": Word(draw.choice(items(rides))),
+        "seen": sights[0],
+        "seen2": sights[1],
+    }
     found |= {"done": Verb(doings[0]), "done2": Verb(doings[1]), "souvenir": Word(souvenir)}
 
     dish, other = draw.several(table("ko", "dishes"), 2)
     ingredients = items(dish[1])
     found |= {f"step{i}": step for i, step in enumerate(items(dish[2]), 1)}
-    found |= {"dish": Word(dish[0]), "taste": dish[3], "dish2": Word(other[0]), "taste2": other[3], "ingredient": Word(ingredients[-1])}
+    found |= {
+        "dish": Word(dish[0]),
+        "taste": dish[3],
+        "dish2": Word(other[0]),
+        "taste2": other[3],
+        "ingredient": Word(ingredients[-1]),
+    }
     found |= {"ingredients": Word(", ".join(ingredients)), "shopping": Word(", ".join(ingredients[1:]))}
 
     thing, fault, mend, tool = draw.choice(table("ko", "broken"))
     found |= {"broken": Word(thing), "fault": fault, "mend": Verb(mend), "tool": Word(tool)}
     job, job_place, task, event, result = draw.choice(table("ko", "jobs"))
-    found |= {"job": Word(job), "job_place": Word(job_place), "task": Verb(task), "work_event": event, "work_result": result}
+    found |= {
+        "job": Word(job),
+        "job_place": Word(job_place),
+        "task": Verb(task),
+        "work_event": event,
+        "work_result": result,
+    }
     skill, do_skill = draw.choice(table("ko", "skills"))
     return found | {"skill": Word(skill), "do_skill": Verb(do_skill)}
 
@@ -117,7 +161,9 @@ def _story(draw: Draw) -> str:
     told = {**stories("ko", "stories"), **stories("ko", "tales")}
     text = tell(told[draw.choice(list(told))], draw, found)
     outcome, weather = (
-        (found["weather_later"], found["weather"]) if found["weather"] in text else (found["fair_later"], found["fairsentence"])
+        (found["weather_later"], found["weather"])
+        if found["weather"] in text
+        else (found["fair_later"], found["fairsentence"])
     )
     text = settle(text, weather, outcome, draw.choice(words("ko")["neutral"]))
     return polite(text, draw.choice(("다", "다", "어요", "어요", "습니다")))
@@ -144,7 +190,11 @@ def _speech(draw: Draw, told: list[tuple[str, str]], found: dict[str, Any]) -> s
     lines, asked = [], False
     for who, text in told:
         elder = not isinstance(speakers[who], Person)
-        verb = ("물으셨다" if elder else "물었다") if text[-1] == "?" else ("말씀하셨다" if elder else "대답했다" if asked else "말했다")
+        verb = (
+            ("물으셨다" if elder else "물었다")
+            if text[-1] == "?"
+            else ("말씀하셨다" if elder else "대답했다" if asked else "말했다")
+        )
         lines.append(f'"{text}" {speakers[who]:이} {verb}.')
         asked = text[-1] == "?"
     return polite("\n".join(lines), draw.choice(("다", "어요", "습니다")))
@@ -155,12 +205,26 @@ def _talk(draw: Draw) -> str:
     topic = draw.choice(list(told))
     found = cast(draw)
     sky = draw.choice(table("ko", "sky"))
-    third = draw.choice([name for name in words("ko")["names"] if name not in (found["hero"].text, found["friend"].text)])
+    third = draw.choice(
+        [name for name in words("ko")["names"] if name not in (found["hero"].text, found["friend"].text)]
+    )
     found |= {"weather_talk": sky[0], "weather_talk2": sky[1], "bring": Word(sky[2])} | _money(draw)
-    found |= {"fruit": Word(draw.choice(words("ko")["fruits"])), "people": native(draw.between(2, 6)), "food": found["outing_food"]}
-    found |= {"fable": found["animal"], "fable2": found["animal2"], "elder2": Word(draw.choice(("엄마", "아빠")))}
+    found |= {
+        "fruit": Word(draw.choice(words("ko")["fruits"])),
+        "people": native(draw.between(2, 6)),
+        "food": found["outing_food"],
+    }
+    found |= {
+        "fable": found["animal"],
+        "fable2": found["animal2"],
+        "elder2": Word(draw.choice(("엄마", "아빠"))),
+    }
     elders = {"phone call to grandmother": Word("할머니"), "getting up": found["elder"]}
-    found |= {"a": found["hero"], "b": elders.get(topic, found["friend"]), "friend2": Person(third, found["hero"].familiar)}
+    found |= {
+        "a": found["hero"],
+        "b": elders.get(topic, found["friend"]),
+        "friend2": Person(third, found["hero"].familiar),
+    }
     return _speech(draw, turns(told[topic], draw, found), found)
 
 
@@ -177,7 +241,12 @@ def mixed_document(draw: Draw) -> str:
         pairs = draw.several(table("ko", "terms"), draw.between(4, 8))
         quoted = [(Word(korean), Word(f'"{english}"', sound)) for korean, english, sound in pairs]
         form = draw.choice(
-            ("{0:은} 영어로 {1:이라고} 한다.", "{0:은} 영어로 {1:이에요}.", "{0} - {1}", "{1:은} 한국어로 {0:이라고} 합니다.")
+            (
+                "{0:은} 영어로 {1:이라고} 한다.",
+                "{0:은} 영어로 {1:이에요}.",
+                "{0} - {1}",
+                "{1:은} 한국어로 {0:이라고} 합니다.",
+            )
         )
         return "\n".join(form.format(*pair) for pair in quoted)
     told = stories("ko", "mixed_talk")

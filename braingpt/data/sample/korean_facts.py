@@ -1,4 +1,6 @@
-"""True statements in Korean: capitals, animals, sizes, arithmetic, the calendar, everyday knowledge; also riddles and word problems."""
+"""True statements in Korean: capitals, animals, sizes, arithmetic, the calendar, everyday knowledge; also
+riddles and word problems.
+"""
 
 from braingpt.data.sample.grammar import Draw, Noun
 from braingpt.data.sample.korean_grammar import Person, Word, conjugate, number
@@ -17,7 +19,9 @@ def native(n: int) -> str:
 
 
 def predicate(word: Noun | str, kind: str, style: str) -> str:
-    """A sentence's end: kind "=" (noun), "v" (verb) or "a" (adjective) in plain, polite (해요체) or formal style (합쇼체)."""
+    """A sentence's end: kind "=" (noun), "v" (verb) or "a" (adjective) in plain, polite (해요체) or formal style
+    (합쇼체).
+    """
     if kind == "=":
         noun = word if isinstance(word, Word) else Word(str(word), str(word).strip("'"))
         return noun.form({"plain": "이다", "polite": "이에요", "formal": "입니다"}[style])
@@ -41,7 +45,9 @@ def _capitals(draw: Draw, style: str) -> list[str]:
         elif form == 1:
             lines.append(f"{city:은} {country:의} {predicate('수도', '=', style)}.")
         elif form == 2 and style != "plain":
-            lines.append(f"{country:의} 수도는 어디{'예요' if style == 'polite' else '입니까'}? {predicate(city, '=', style)}.")
+            lines.append(
+                f"{country:의} 수도는 어디{'예요' if style == 'polite' else '입니까'}? {predicate(city, '=', style)}."
+            )
         else:
             lines.append(f"{country:의} 수도는 {predicate(city, '=', style)}.")
     return lines
@@ -64,13 +70,20 @@ def _animals(draw: Draw, style: str) -> list[str]:
 
 def _riddle(draw: Draw, style: str) -> list[str]:
     name, food, home, legs, trait = draw.choice(table("ko", "animals"))
-    hints = [f"나는 {home}에 살아요.", f"나는 {Word(food):을} 먹어요.", f"나는 {conjugate(_marked(trait)[0], '어요')}."]
+    hints = [
+        f"나는 {home}에 살아요.",
+        f"나는 {Word(food):을} 먹어요.",
+        f"나는 {conjugate(_marked(trait)[0], '어요')}.",
+    ]
     if legs != "-":
         hints.append(f"나는 다리가 {legs} 개예요.")
     solvers = draw.several(words("ko")["names"], 2)
     asker, solver = (Person(who, True) for who in solvers)
     hints = draw.several(hints, len(hints))
-    return [f'{asker:이} 수수께끼를 냈다. "{" ".join(hints)} 나는 누구일까요?"', f'{solver:이} 대답했다. "정답은 {Word(name):이에요}!"']
+    return [
+        f'{asker:이} 수수께끼를 냈다. "{" ".join(hints)} 나는 누구일까요?"',
+        f'{solver:이} 대답했다. "정답은 {Word(name):이에요}!"',
+    ]
 
 
 def _sizes(draw: Draw, style: str) -> list[str]:
@@ -140,10 +153,17 @@ def _problem(draw: Draw, style: str) -> list[str]:
     toy, have, more = Word(draw.choice(words("ko")["toys"])), draw.between(3, 20), draw.between(1, 20)
     past = {"plain": "다", "polite": "어요", "formal": "습니다"}[style]
     if draw.chance(50) or more >= have:
-        change = draw.choice((f"{friend:이} {native(more)} 개를 더 주었{past}.", f"{hero:은} {native(more)} 개를 더 샀{past}."))
+        change = draw.choice(
+            (f"{friend:이} {native(more)} 개를 더 주었{past}.", f"{hero:은} {native(more)} 개를 더 샀{past}.")
+        )
         left = have + more
     else:
-        change = draw.choice((f"{hero:은} {friend}에게 {native(more)} 개를 주었{past}.", f"{hero:은} {native(more)} 개를 잃어버렸{past}."))
+        change = draw.choice(
+            (
+                f"{hero:은} {friend}에게 {native(more)} 개를 주었{past}.",
+                f"{hero:은} {native(more)} 개를 잃어버렸{past}.",
+            )
+        )
         left = have - more
     question = {
         "plain": f"{hero:은} {toy:을} 몇 개 가지고 있을까?",
@@ -154,13 +174,32 @@ def _problem(draw: Draw, style: str) -> list[str]:
         question["formal"] = f"이제 {toy:은} 모두 몇 개입니까?"
     sum_told = f"{have} {'+' if left > have else '-'} {more} = {left}. " if draw.chance(40) else ""
     ending = {"plain": "개다", "polite": "개예요", "formal": "개입니다"}[style]
-    return [f"{hero:은} {toy:을} {native(have)} 개 가지고 있었{past}.", change, question[style], f"{sum_told}답은 {native(left)} {ending}."]
+    return [
+        f"{hero:은} {toy:을} {native(have)} 개 가지고 있었{past}.",
+        change,
+        question[style],
+        f"{sum_told}답은 {native(left)} {ending}.",
+    ]
 
 
 def facts(draw: Draw) -> str:
     """A document of facts on one subject, in one style."""
     style = draw.choice(_STYLES)
     topic = draw.choice(
-        (_capitals, _capitals, _animals, _animals, _sums, _sums, _problem, _problem, _calendar, _common, _common, _sizes, _riddle)
+        (
+            _capitals,
+            _capitals,
+            _animals,
+            _animals,
+            _sums,
+            _sums,
+            _problem,
+            _problem,
+            _calendar,
+            _common,
+            _common,
+            _sizes,
+            _riddle,
+        )
     )
     return draw.choice((" ", "\n")).join(topic(draw, style))

@@ -1,7 +1,8 @@
 """Korean particles and verb endings.
 
-Particles follow the last sound of the word: the final consonant of a Hangul syllable is `(code - 0xAC00) % 28`, 0 for none, 8 for ㄹ.
-Endings follow the rules of the standard orthography (한글 맞춤법, chapter 4): vowel harmony, contraction, and the irregular stems.
+Particles follow the last sound of the word: the final consonant of a Hangul syllable is `(code - 0xAC00) %
+28`, 0 for none, 8 for ㄹ. Endings follow the rules of the standard orthography (한글 맞춤법, chapter 4): vowel
+harmony, contraction, and the irregular stems.
 """
 
 from functools import cache
@@ -60,7 +61,10 @@ def read_number(n: int) -> str:
 
 
 def final(word: str) -> int:
-    """Index of the last syllable's final consonant: 0 none, 8 ㄹ. ValueError where the last character is no Hangul syllable."""
+    """Index of the last syllable's final consonant: 0 none, 8 ㄹ.
+
+    ValueError where the last character is no Hangul syllable.
+    """
     code = ord(word[-1])
     if not _FIRST <= code <= _LAST:
         raise ValueError(f"no Hangul syllable at the end of {word!r}: give its sound")
@@ -68,7 +72,10 @@ def final(word: str) -> int:
 
 
 def attach(word: str, particle: str, sound: str | None = None) -> str:
-    """`word` with the right form of `particle`. `sound`: how a word that is not written in Hangul is read ("API" -> "에이피아이")."""
+    """`word` with the right form of `particle`.
+
+    `sound`: how a word that is not written in Hangul is read ("API" -> "에이피아이").
+    """
     if particle not in PARTICLES:
         return word + particle
     last = final(sound or word)
@@ -88,7 +95,9 @@ class Word(Noun):
 
 
 class Person(Word):
-    """A given name. In familiar narration a name with a final consonant takes 이 before the particle: 지훈이가, but 지훈아!"""
+    """A given name. In familiar narration a name with a final consonant takes 이 before the particle: 지훈이가,
+    but 지훈아!
+    """
 
     def __init__(self, name: str, familiar: bool) -> None:
         super().__init__(name)
@@ -102,7 +111,8 @@ class Person(Word):
     def form(self, spec: str) -> str:
         if spec == "아":
             return attach(self.text, spec)
-        if spec in ("네", "이랑"):  # both take 이 in any style: 지훈이네, 지훈이랑
+        # both take 이 in any style: 지훈이네, 지훈이랑
+        if spec in ("네", "이랑"):
             return attach(self.called, spec)
         return attach(self.base, spec)
 
@@ -170,7 +180,17 @@ _IRREGULAR = {
 }
 _KIND = {stem: kind for kind, stems in _IRREGULAR.items() for stem in stems}
 _BRIGHT = "ㅏㅗㅑ"
-_MERGED = {"ㅏ": "ㅏ", "ㅓ": "ㅓ", "ㅗ": "ㅘ", "ㅜ": "ㅝ", "ㅣ": "ㅕ", "ㅐ": "ㅐ", "ㅔ": "ㅔ", "ㅕ": "ㅕ", "ㅚ": "ㅙ"}
+_MERGED = {
+    "ㅏ": "ㅏ",
+    "ㅓ": "ㅓ",
+    "ㅗ": "ㅘ",
+    "ㅜ": "ㅝ",
+    "ㅣ": "ㅕ",
+    "ㅐ": "ㅐ",
+    "ㅔ": "ㅔ",
+    "ㅕ": "ㅕ",
+    "ㅚ": "ㅙ",
+}
 
 
 def _apart(syllable: str) -> tuple[int, str, str]:
@@ -201,9 +221,13 @@ def _infinitive(stem: str, kind: str | None) -> str:
     if kind == "르":
         return _close(head, "ㄹ") + ("라" if _apart(head[-1])[1] in _BRIGHT else "러")
     if kind in ("ㄷ", "ㅅ"):
-        return head + _join(initial, vowel, "ㄹ" if kind == "ㄷ" else " ") + ("아" if vowel in _BRIGHT else "어")
+        return (
+            head + _join(initial, vowel, "ㄹ" if kind == "ㄷ" else " ") + ("아" if vowel in _BRIGHT else "어")
+        )
     if last == " " and vowel == "ㅡ":
-        return head + _join(initial, "ㅏ" if head and head[-1] != " " and _apart(head[-1])[1] in _BRIGHT else "ㅓ")
+        return head + _join(
+            initial, "ㅏ" if head and head[-1] != " " and _apart(head[-1])[1] in _BRIGHT else "ㅓ"
+        )
     if last == " " and vowel in _MERGED:
         return head + _join(initial, _MERGED[vowel])
     return stem + ("아" if vowel in _BRIGHT else "어")
@@ -211,10 +235,12 @@ def _infinitive(stem: str, kind: str | None) -> str:
 
 @cache
 def conjugate(verb: str, ending: str) -> str:
-    """`verb` in dictionary form (its last word decides: "그림을 그리다") with `ending`, spelled as after a closed dark stem.
+    """`verb` in dictionary form (its last word decides: "그림을 그리다") with `ending`, spelled as after a closed
+    dark stem.
 
-    Endings in 어 (어, 어서, 었다, 어요) take harmony and contraction; those in 으 (으면, 은, 을, 으러) lose it after a vowel or ㄹ;
-    는다 and 습니다 change after a vowel; the others (고, 지, 자, 는, 기) follow the stem as it is. ㄹ falls before ㄴ and ㅅ.
+    Endings in 어 (어, 어서, 었다, 어요) take harmony and contraction; those in 으 (으면, 은, 을, 으러) lose it after a vowel
+    or ㄹ; 는다 and 습니다 change after a vowel; the others (고, 지, 자, 는, 기) follow the stem as it is. ㄹ falls before
+    ㄴ and ㅅ.
     """
     stem = verb[:-1]
     kind = _KIND.get(stem.split(" ")[-1])
@@ -227,9 +253,11 @@ def conjugate(verb: str, ending: str) -> str:
         return (_close(joined, "ㅆ") if opened else joined) + closing
     soft = ending[0] in "으은을"
     if soft and kind in ("ㄷ", "ㅂ", "ㅅ"):
-        stem = {"ㄷ": head + _join(initial, vowel, "ㄹ"), "ㅂ": head + _join(initial, vowel) + "우", "ㅅ": head + _join(initial, vowel)}[
-            kind
-        ]
+        stem = {
+            "ㄷ": head + _join(initial, vowel, "ㄹ"),
+            "ㅂ": head + _join(initial, vowel) + "우",
+            "ㅅ": head + _join(initial, vowel),
+        }[kind]
         if kind in ("ㄷ", "ㅅ"):
             return stem + ending
     elif soft and kind == "ㅎ":

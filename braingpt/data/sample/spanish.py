@@ -1,6 +1,7 @@
 """Spanish: articles, contractions (al, del), agreement, and the conjunction e before the sound i.
 
-A spec is the masculine form: `{gorro:el}` is el or la, `{hero:y}` is "y Ana" or "e Inés"; a `*` adds the colour.
+A spec is the masculine form: `{gorro:el}` is el or la, `{hero:y}` is "y Ana" or "e Inés"; a `*` adds the
+colour.
 """
 
 import re
@@ -8,8 +9,15 @@ import re
 from braingpt.data.sample.european import Forms, Gendered, agree, write
 from braingpt.data.sample.grammar import Draw, Noun, capital
 
-_STRESSED_A = ("águila", "agua", "hacha", "alma", "aula", "ala", "hada")  # feminine, but el and un
-_ARTICLES = {"el": ("el", "la"), "un": ("un", "una"), "al": ("al", "a la"), "del": ("del", "de la"), "este": ("este", "esta")}
+# feminine, but el and un
+_STRESSED_A = ("águila", "agua", "hacha", "alma", "aula", "ala", "hada")
+_ARTICLES = {
+    "el": ("el", "la"),
+    "un": ("un", "una"),
+    "al": ("al", "a la"),
+    "del": ("del", "de la"),
+    "este": ("este", "esta"),
+}
 _SOUNDS_LIKE_I = re.compile(r"(i|hi(?!e|a))", re.IGNORECASE)
 
 
@@ -21,7 +29,8 @@ class Spanish(Gendered):
         if wanted == "y":
             return f"{'e' if _SOUNDS_LIKE_I.match(self.text) else 'y'} {self.text}"
         color = f" {agree(self.color, self.gender)}" if spec.endswith("*") else ""
-        if not wanted:  # `*` alone: the noun and its colour, as after mi and su
+        # `*` alone: the noun and its colour, as after mi and su
+        if not wanted:
             return self.text + color
         if wanted not in _ARTICLES:
             return super().form(spec)
@@ -46,7 +55,9 @@ def _said(draw: Draw, speaker: Noun, text: str, asked: bool) -> str:
     return f"«{text.removesuffix('.')}», {verb} {speaker}."
 
 
-FORMS = Forms("es", Spanish, Country, _said, lambda speaker, text: f"{speaker}: «{text.removesuffix('.')}».", 9)
+FORMS = Forms(
+    "es", Spanish, Country, _said, lambda speaker, text: f"{speaker}: «{text.removesuffix('.')}».", 9
+)
 
 
 def document(draw: Draw) -> str:

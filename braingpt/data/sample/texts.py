@@ -1,9 +1,11 @@
-"""Reads `texts/<language>/`: word lists, tables and stories, kept as plain text so that a native reader can check them without reading code.
+"""Reads `texts/<language>/`: word lists, tables and stories, kept as plain text so that a native reader can
+check them without reading code.
 
-`words.txt`: `key: item | item` a line. `<table>.txt`: one row a line, fields separated by `;`. `<stories>.txt`: `# name` opens a story; each
-block of lines is one beat (one place in the text), its lines are the alternatives, a lone `-` leaves the beat out, a lone `¶` starts a
-paragraph. `(name)`, `(?name)` and `(!name)` before an alternative tie it to those of other beats (`grammar.py`). Lines that open with `//`
-are remarks.
+`words.txt`: `key: item | item` a line. `<table>.txt`: one row a line, fields separated by `;`.
+    `<stories>.txt`: `# name` opens a story; each block of lines is one beat (one place in the text), its
+    lines are the alternatives, a lone `-` leaves the beat out, a lone `¶` starts a paragraph. `(name)`,
+    `(?name)` and `(!name)` before an alternative tie it to those of other beats (`grammar.py`). Lines that
+    open with `//` are remarks.
 """
 
 from functools import cache

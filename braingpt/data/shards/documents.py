@@ -1,7 +1,8 @@
-"""Documents read back from a prepared folder: where they begin and end (at the end-of-text token), a few drawn at random, all of them counted.
+"""Documents read back from a prepared folder: where they begin and end (at the end-of-text token), a few
+drawn at random, all of them counted.
 
-Token files are memory-mapped. Drawing reads only around the documents drawn, whatever the size of the folder; counting reads every token
-once, in pieces.
+Token files are memory-mapped. Drawing reads only around the documents drawn, whatever the size of the folder;
+counting reads every token once, in pieces.
 """
 
 from collections.abc import Callable, Iterator
@@ -11,40 +12,60 @@ from typing import NamedTuple
 
 import numpy as np
 
-from braingpt.data.shards.manifest import SPLITS, Manifest, TokenStream, check_sizes, command_for, read_manifest
+from braingpt.data.shards.manifest import (
+    SPLITS,
+    Manifest,
+    TokenStream,
+    check_sizes,
+    command_for,
+    read_manifest,
+)
 from braingpt.errors import UserError, did_you_mean
 from braingpt.tokenizer import Tokenizer
 
-PIECE = 1 << 20  # tokens looked at at once
-ATTEMPTS = 30  # draws for each document wanted, before documents are taken in their order
-PER_OCTAVE = 4  # bins of the histogram of lengths between a length and its double
+# tokens looked at at once
+PIECE = 1 << 20
+# draws for each document wanted, before documents are taken in their order
+ATTEMPTS = 30
+# bins of the histogram of lengths between a length and its double
+PER_OCTAVE = 4
 
 
 class StoredDocument(NamedTuple):
-    """One document: where it stands, and its token ids. `whole`: it ends with an end of text (a cut for validation may leave one that does not)."""
+    """One document: where it stands, and its token ids.
+
+    `whole`: it ends with an end of text (a cut for validation may leave one that does not).
+    """
 
     split: str
     language: str
     source: str
     file: str
-    start: int  # token in the file
+    # token in the file
+    start: int
     ids: np.ndarray
     whole: bool
 
 
 @dataclass
 class Counted:
-    """What one stream's tokens say. `documents` are those that end in it; `characters` and `bytes` are of their text."""
+    """What one stream's tokens say.
+
+    `documents` are those that end in it; `characters` and `bytes` are of their text.
+    """
 
     stream: TokenStream
     documents: int = 0
     tokens: int = 0
     characters: int = 0
     bytes: int = 0
-    broken: int = 0  # tokens that are no whole characters
-    shortest: int = 0  # tokens, markers and end of text included
+    # tokens that are no whole characters
+    broken: int = 0
+    # tokens, markers and end of text included
+    shortest: int = 0
     longest: int = 0
-    lengths: np.ndarray = field(default_factory=lambda: np.zeros(40 * PER_OCTAVE, dtype=np.int64))  # documents by length, see `bin_of`
+    # documents by length, see `bin_of`
+    lengths: np.ndarray = field(default_factory=lambda: np.zeros(40 * PER_OCTAVE, dtype=np.int64))
 
     def length(self, length_N: np.ndarray) -> None:
         """Count documents of these lengths."""
@@ -62,7 +83,10 @@ def bin_of(length_N: np.ndarray) -> np.ndarray:
 
 
 class DocumentReader:
-    """A prepared folder and the tokenizer in it. UserError when it is not one, is damaged, or holds another tokenizer than its tokens'."""
+    """A prepared folder and the tokenizer in it.
+
+    UserError when it is not one, is damaged, or holds another tokenizer than its tokens'.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -70,10 +94,17 @@ class DocumentReader:
         check_sizes(folder, self.manifest)
         self.tokenizer = Tokenizer.load(folder / "tokenizer")
         if self.tokenizer.fingerprint != self.manifest.tokenizer.fingerprint:
-            raise UserError(f"{folder / 'tokenizer'} is not the tokenizer of these tokens; prepare it again: {command_for(folder)} --force")
+            raise UserError(
+                f"{folder / 'tokenizer'} is not the tokenizer of these tokens; prepare it again: {command_for(folder)} --force"
+            )
 
-    def streams(self, language: str | None = None, source: str | None = None, split: str | None = None) -> list[TokenStream]:
-        """The streams that are asked for, None standing for any. UserError where a name is not there, or nothing goes together."""
+    def streams(
+        self, language: str | None = None, source: str | None = None, split: str | None = None
+    ) -> list[TokenStream]:
+        """The streams that are asked for, None standing for any.
+
+        UserError where a name is not there, or nothing goes together.
+        """
         every = self.manifest.streams
         for name, asked, there in (
             ("language", language, {stream.language for stream in every}),
@@ -82,15 +113,24 @@ class DocumentReader:
         ):
             if asked is not None and asked not in there:
                 raise UserError(f"{self.folder} has no {name} '{asked}'{did_you_mean(asked, there)}")
-        chosen = [one for one in every if language in (None, one.language) and source in (None, one.source) and split in (None, one.split)]
+        chosen = [
+            one
+            for one in every
+            if language in (None, one.language)
+            and source in (None, one.source)
+            and split in (None, one.split)
+        ]
         if not chosen:
-            raise UserError(f"{self.folder} holds no documents of language '{language}' from '{source}' in split '{split}'")
+            raise UserError(
+                f"{self.folder} holds no documents of language '{language}' from '{source}' in split '{split}'"
+            )
         return chosen
 
     def draw(self, streams: list[TokenStream], count: int, seed: int = 0) -> list[StoredDocument]:
         """`count` different documents (fewer where there are fewer), the same ones for the same seed.
 
-        Each is the document after a token drawn at random, so that long ones are not drawn more often than short ones.
+        Each is the document after a token drawn at random, so that long ones are not drawn more often than
+        short ones.
         """
         places = [(stream, file.path, self._ids(file.path)) for stream in streams for file in stream.files]
         ends = np.cumsum([len(ids) for _, _, ids in places])
@@ -103,12 +143,14 @@ class DocumentReader:
             number = int(np.searchsorted(ends, token, side="right"))
             stream, path, ids = places[number]
             start = self._next_end(ids, token - int(ends[number] - len(ids))) + 1
-            if start == len(ids):  # that was the last one: the next file's first
+            # that was the last one: the next file's first
+            if start == len(ids):
                 stream, path, ids = places[(number + 1) % len(places)]
                 start = 0
             if (path, start) not in drawn:
                 drawn[path, start] = self._document(stream, path, ids, start)
-        for stream, path, ids in places:  # nearly all are wanted
+        # nearly all are wanted
+        for stream, path, ids in places:
             start = 0
             while len(drawn) < count and start < len(ids):
                 document = drawn.get((path, start)) or self._document(stream, path, ids, start)
@@ -117,7 +159,10 @@ class DocumentReader:
         return list(drawn.values())
 
     def count(self, progress: Callable[[int], None] = lambda tokens: None) -> list[Counted]:
-        """Every stream's tokens, counted. `progress` is told how many tokens were read since it was last told."""
+        """Every stream's tokens, counted.
+
+        `progress` is told how many tokens were read since it was last told.
+        """
         entries = [self.tokenizer.token(token) for token in range(self.tokenizer.vocab_size)]
         bytes_V = np.array([len(entry) for entry in entries])
         characters_V = np.array([sum(byte & 0xC0 != 0x80 for byte in entry) for entry in entries])
@@ -127,7 +172,8 @@ class DocumentReader:
             counted = Counted(stream)
             used_V = np.zeros(len(entries), dtype=np.int64)
             for file in stream.files:
-                begun = 0  # tokens of a document that began in the piece before
+                # tokens of a document that began in the piece before
+                begun = 0
                 for ids in self._pieces(file.path):
                     used_V += np.bincount(ids, minlength=len(entries))[: len(entries)]
                     ends = np.flatnonzero(ids == self.tokenizer.eot) + 1
@@ -138,23 +184,35 @@ class DocumentReader:
                         begun += len(ids)
                     progress(len(ids))
             counted.tokens = int(used_V.sum())
-            counted.bytes, counted.characters, counted.broken = (int(used_V @ each) for each in (bytes_V, characters_V, broken_V))
+            counted.bytes, counted.characters, counted.broken = (
+                int(used_V @ each) for each in (bytes_V, characters_V, broken_V)
+            )
             found.append(counted)
         return found
 
     def problems(self) -> list[str]:
-        """What a hash cannot show: token ids that the tokenizer does not have, and files that the manifest does not name. One line each."""
+        """What a hash cannot show: token ids that the tokenizer does not have, and files that the manifest
+        does not name. One line each.
+        """
         named = {file.path for stream in self.manifest.streams for file in stream.files}
         lines = []
         for path in sorted(named):
             largest = max(int(ids.max()) for ids in self._pieces(path))
             if largest >= self.tokenizer.vocab_size:
-                lines.append(f"{self.folder / path} holds token {largest}, beyond the vocabulary of {self.tokenizer.vocab_size}")
-        there = {path.relative_to(self.folder).as_posix() for split in SPLITS for path in (self.folder / split).glob("*")}
+                lines.append(
+                    f"{self.folder / path} holds token {largest}, beyond the vocabulary of {self.tokenizer.vocab_size}"
+                )
+        there = {
+            path.relative_to(self.folder).as_posix()
+            for split in SPLITS
+            for path in (self.folder / split).glob("*")
+        }
         return lines + [f"{self.folder / path} is not in the manifest" for path in sorted(there - named)]
 
     def _ids(self, path: str) -> np.ndarray:
-        return np.memmap(self.folder / path, dtype=np.dtype(self.manifest.dtype).newbyteorder("<"), mode="r").view(np.ndarray)
+        return np.memmap(
+            self.folder / path, dtype=np.dtype(self.manifest.dtype).newbyteorder("<"), mode="r"
+        ).view(np.ndarray)
 
     def _pieces(self, path: str) -> Iterator[np.ndarray]:
         ids = self._ids(path)
@@ -174,7 +232,15 @@ class DocumentReader:
     def _document(self, stream: TokenStream, path: str, ids: np.ndarray, start: int) -> StoredDocument:
         end = self._next_end(ids, start)
         whole = int(ids[end]) == self.tokenizer.eot
-        return StoredDocument(stream.split, stream.language, stream.source, path, start, ids[start : end + 1].astype(np.int64), whole)
+        return StoredDocument(
+            stream.split,
+            stream.language,
+            stream.source,
+            path,
+            start,
+            ids[start : end + 1].astype(np.int64),
+            whole,
+        )
 
 
 def _whole(entry: bytes) -> bool:

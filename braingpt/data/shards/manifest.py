@@ -1,8 +1,10 @@
-"""`manifest.json` of a prepared folder: what was prepared, from what, with which tokenizer, and the size and hash of every file.
+"""`manifest.json` of a prepared folder: what was prepared, from what, with which tokenizer, and the size and
+hash of every file.
 
     DIR/manifest.json
     DIR/tokenizer/                      the tokenizer the tokens belong to
-    DIR/train/ko-klue-00000.bin         flat little-endian token ids: marker, text, end of text; marker, text, ...
+    DIR/train/ko-klue-00000.bin         flat little-endian token ids: marker, text, end of text; marker, text,
+    ...
     DIR/validation/ko-klue-00000.bin
 
 A stream is one language of one source in one split; its files follow each other.
@@ -62,7 +64,9 @@ class TokenizerFacts(_Record):
 
 
 class Manifest(_Record):
-    """The whole file. `filters`: per source, what was read, kept, and dropped by which rule. `parameters`: the command's.
+    """The whole file. `filters`: per source, what was read, kept, and dropped by which rule.
+
+    `parameters`: the command's.
 
     `revisions`: the commit of the hub that each configuration was read at.
     """
@@ -93,7 +97,10 @@ class Manifest(_Record):
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """The manifest of a prepared folder. Raises UserError for a missing folder or a manifest that cannot be read."""
+    """The manifest of a prepared folder.
+
+    Raises UserError for a missing folder or a manifest that cannot be read.
+    """
     path = folder / NAME
     if not path.is_file():
         reason = "is not a prepared data folder" if folder.exists() else "does not exist"
@@ -103,7 +110,9 @@ def read_manifest(folder: Path) -> Manifest:
     except ValidationError as error:
         first = error.errors()[0]
         reason = " ".join([".".join(map(str, first["loc"])), *first["msg"].split()])[:160].strip()
-        raise UserError(f"{path} is damaged ({reason}); prepare it again: {command_for(folder)} --force") from None
+        raise UserError(
+            f"{path} is damaged ({reason}); prepare it again: {command_for(folder)} --force"
+        ) from None
 
 
 def command_for(folder: Path) -> str:
@@ -123,7 +132,10 @@ def check_sizes(folder: Path, manifest: Manifest) -> None:
 
 
 def verify(folder: Path, manifest: Manifest) -> list[str]:
-    """One line for each file that is missing, of another size, or of another hash than the manifest says. Reads every byte."""
+    """One line for each file that is missing, of another size, or of another hash than the manifest says.
+
+    Reads every byte.
+    """
     problems = []
     for stream in manifest.streams:
         for file in stream.files:

@@ -1,7 +1,8 @@
 """Reading prepared folders: memory-mapped tokens of one or more folders, merged by language.
 
-The tokens of a language are one long sequence: its streams, folder after folder, source after source, file after file. A window is a slice
-of that sequence. Opening checks the manifest, the tokenizer's fingerprint and the files' sizes; `braingpt data verify` also checks hashes.
+The tokens of a language are one long sequence: its streams, folder after folder, source after source, file
+after file. A window is a slice of that sequence. Opening checks the manifest, the tokenizer's fingerprint and
+the files' sizes; `braingpt data verify` also checks hashes.
 """
 
 from collections.abc import Iterable
@@ -15,7 +16,10 @@ from braingpt.errors import UserError
 
 
 class ShardSet:
-    """Token sequences by (split, language). Open with `ShardSet.open`; splits are "train" and "validation"."""
+    """Token sequences by (split, language).
+
+    Open with `ShardSet.open`; splits are "train" and "validation".
+    """
 
     def __init__(self, folders: list[tuple[Path, Manifest]]) -> None:
         self.folders = [folder for folder, _ in folders]
@@ -33,8 +37,8 @@ class ShardSet:
     def open(cls, folders: Iterable[str | Path], tokenizer: Any) -> "ShardSet":
         """The prepared `folders`, for `tokenizer` (its `fingerprint` is read).
 
-        Raises UserError for no folder, a missing one (naming the command that makes it), another tokenizer's tokens, a damaged manifest,
-        a missing or truncated file.
+        Raises UserError for no folder, a missing one (naming the command that makes it), another tokenizer's
+        tokens, a damaged manifest, a missing or truncated file.
         """
         opened: list[tuple[Path, Manifest]] = []
         for folder in dict.fromkeys(map(Path, folders)):
@@ -70,7 +74,10 @@ class ShardSet:
         return ids
 
     def read_into(self, out: np.ndarray, split: str, language: str, start: int) -> None:
-        """Fill `out` with the language's tokens from `start` on, across files where need be. IndexError beyond the end."""
+        """Fill `out` with the language's tokens from `start` on, across files where need be.
+
+        IndexError beyond the end.
+        """
         files, starts = self._files[split, language], self._starts[split, language]
         end = start + len(out)
         if start < 0 or end > starts[-1]:

@@ -1,6 +1,8 @@
-"""One HTML page about a prepared folder: what is in it, how long its documents are, what was dropped and why, how some of them look.
+"""One HTML page about a prepared folder: what is in it, how long its documents are, what was dropped and why,
+how some of them look.
 
-The page is complete in itself: style and plots are inline, it loads nothing, and its content policy forbids that it ever does.
+The page is complete in itself: style and plots are inline, it loads nothing, and its content policy forbids
+that it ever does.
 """
 
 from collections.abc import Iterable, Sequence
@@ -17,7 +19,8 @@ from braingpt.html.svg import bars, histogram
 from braingpt.tokenizer import Tokenizer
 from braingpt.tokenizer.pieces import escaped, pieces
 
-SHOWN_DOCUMENTS, SHOWN_TOKENS = 3, 160  # of each language
+# of each language
+SHOWN_DOCUMENTS, SHOWN_TOKENS = 3, 160
 STYLE = """
 .doc { border: 1px solid var(--line); padding: .6rem; white-space: pre-wrap; margin: .2rem 0 1rem; line-height: 1.8 }
 .doc span { color: #111; border-radius: 2px } .t0 { background: #afd7ff } .t1 { background: #d7ffd7 } .t2 { background: #ffd7d7 } .t3 { background: #ffffaf }
@@ -26,16 +29,28 @@ STYLE = """
 
 
 def figures(stored: DocumentReader, counted: Sequence[Counted]) -> dict[str, Any]:
-    """The page's numbers as plain values: totals, and figures by language and by stream. Characters and bytes are of the text."""
+    """The page's numbers as plain values: totals, and figures by language and by stream.
+
+    Characters and bytes are of the text.
+    """
     languages = list(dict.fromkeys(one.stream.language for one in counted))
     return {
         "folder": str(stored.folder),
         "name": stored.manifest.name,
         "vocab_size": stored.manifest.tokenizer.vocab_size,
         **_sums(counted),
-        "by_language": {language: _sums([one for one in counted if one.stream.language == language]) for language in languages},
+        "by_language": {
+            language: _sums([one for one in counted if one.stream.language == language])
+            for language in languages
+        },
         "streams": [
-            {"split": one.stream.split, "language": one.stream.language, "source": one.stream.source, **_sums([one])} for one in counted
+            {
+                "split": one.stream.split,
+                "language": one.stream.language,
+                "source": one.stream.source,
+                **_sums([one]),
+            }
+            for one in counted
         ],
         "filters": stored.manifest.filters,
     }
@@ -91,7 +106,9 @@ def page(stored: DocumentReader, counted: Sequence[Counted], facts: dict[str, An
 
 
 def _summary(manifest: Manifest, facts: dict[str, Any]) -> str:
-    read, kept = (sum(int(report.get(key, 0)) for report in manifest.filters.values()) for key in ("read", "kept"))
+    read, kept = (
+        sum(int(report.get(key, 0)) for report in manifest.filters.values()) for key in ("read", "kept")
+    )
     lines = [
         f"{facts['documents']:,} documents, {facts['tokens']:,} tokens, {facts['bytes'] / 1e6:,.1f} MB of text",
         *([f"{read:,} documents read, {kept:,} kept ({100 * kept / read:.1f} %)"] if read else []),
@@ -99,20 +116,33 @@ def _summary(manifest: Manifest, facts: dict[str, Any]) -> str:
         f"prepared {manifest.created} by braingpt {manifest.braingpt}",
     ]
     given = {key: value for key, value in manifest.parameters.items() if value not in (None, [], False)}
-    lines += [f"{key}: {value}" for key, value in given.items() if not isinstance(value, dict) and key not in ("inputs", "quality_files")]
+    lines += [
+        f"{key}: {value}"
+        for key, value in given.items()
+        if not isinstance(value, dict) and key not in ("inputs", "quality_files")
+    ]
     return "<ul>" + "".join(f"<li>{escape(line)}</li>" for line in lines) + "</ul>"
 
 
 def _languages(facts: dict[str, Any]) -> str:
     found = facts["by_language"]
-    plot = bars([(language, one["tokens"], f"{one['tokens']:,}") for language, one in found.items()], "tokens by language")
-    cost = [(language, one["tokens_per_character"] or 0, f"{one['tokens_per_character'] or 0:.3f}") for language, one in found.items()]
+    plot = bars(
+        [(language, one["tokens"], f"{one['tokens']:,}") for language, one in found.items()],
+        "tokens by language",
+    )
+    cost = [
+        (language, one["tokens_per_character"] or 0, f"{one['tokens_per_character'] or 0:.3f}")
+        for language, one in found.items()
+    ]
     rows = [
         (language, one["documents"], one["tokens"], f"{one['bytes'] / 1e6:,.2f}", _decimal(one["tokens_per_character"], 3),
          _decimal(one["bytes_per_token"], 2), f"{100 * (one['byte_fallback'] or 0):.1f} %")
         for language, one in found.items()
     ]  # fmt: skip
-    shown = table(["language", "documents", "tokens", "MB", "tokens / character", "bytes / token", "byte fallback"], rows)
+    shown = table(
+        ["language", "documents", "tokens", "MB", "tokens / character", "bytes / token", "byte fallback"],
+        rows,
+    )
     return f"<h3>Tokens</h3>{plot}<h3>Tokens per character</h3>{bars(cost, 'tokens per character by language')}{shown}"
 
 
@@ -121,23 +151,41 @@ def _streams(facts: dict[str, Any]) -> str:
         (one["split"], one["language"], one["source"], one["documents"], one["tokens"], f"{one['bytes'] / 1e6:,.2f}", *one["document_tokens"].values())
         for one in facts["streams"]
     ]  # fmt: skip
-    return table(["split", "language", "source", "documents", "tokens", "MB", "shortest", "median", "90 %", "longest"], rows, words=3)
+    return table(
+        ["split", "language", "source", "documents", "tokens", "MB", "shortest", "median", "90 %", "longest"],
+        rows,
+        words=3,
+    )
 
 
 def _lengths(counted: Sequence[Counted], facts: dict[str, Any]) -> str:
     """A histogram for each language, over one logarithmic scale."""
-    lengths = {language: sum(one.lengths for one in counted if one.stream.language == language) for language in facts["by_language"]}
+    lengths = {
+        language: sum(one.lengths for one in counted if one.stream.language == language)
+        for language in facts["by_language"]
+    }
     used = np.flatnonzero(sum(lengths.values()))
     if not len(used):
         return "<p>No document ends here.</p>"
     first, last = int(used[0]) // PER_OCTAVE * PER_OCTAVE, int(used[-1]) + 1
-    edges = [f"{2 ** (place // PER_OCTAVE):,}" if place % (2 * PER_OCTAVE) == 0 else "" for place in range(first, last)]
-    parts = ['<p class="quiet">Documents by length in tokens, marker and end of text included; the scale is logarithmic.</p>']
+    edges = [
+        f"{2 ** (place // PER_OCTAVE):,}" if place % (2 * PER_OCTAVE) == 0 else ""
+        for place in range(first, last)
+    ]
+    parts = [
+        '<p class="quiet">Documents by length in tokens, marker and end of text included; the scale is logarithmic.</p>'
+    ]
     for language, one in lengths.items():
         median = facts["by_language"][language]["document_tokens"]["median"]
         if median:
             mark = np.log2(median) * PER_OCTAVE - first
-            plot = histogram(one[first:last].tolist(), edges, f"document lengths, {language}", float(mark), f"median {median:,}")
+            plot = histogram(
+                one[first:last].tolist(),
+                edges,
+                f"document lengths, {language}",
+                float(mark),
+                f"median {median:,}",
+            )
             parts.append(f"<h3>{escape(language)}</h3>{plot}")
     return "".join(parts)
 
@@ -150,10 +198,20 @@ def _drops(manifest: Manifest) -> str:
         parts.append(f"<h3>{escape(source)}: {read:,} read, {kept:,} kept</h3>")
         if dropped:
             parts.append(
-                bars([(rule, facts["documents"], f"{facts['documents']:,}") for rule, facts in dropped.items()], f"dropped from {source}")
+                bars(
+                    [
+                        (rule, facts["documents"], f"{facts['documents']:,}")
+                        for rule, facts in dropped.items()
+                    ],
+                    f"dropped from {source}",
+                )
             )
             parts.append(
-                table(["rule", "such as"], [(rule, "\n".join(facts.get("samples", []))) for rule, facts in dropped.items()], words=2)
+                table(
+                    ["rule", "such as"],
+                    [(rule, "\n".join(facts.get("samples", []))) for rule, facts in dropped.items()],
+                    words=2,
+                )
             )
     return "".join(parts) or "<p>Nothing is recorded.</p>"
 

@@ -1,12 +1,14 @@
-"""Writing a prepared folder: token streams in a work folder beside it, which give it its name only when everything is on the disk.
+"""Writing a prepared folder: token streams in a work folder beside it, which give it its name only when
+everything is on the disk.
 
     .korean.partial/folder/         what will become data/korean
-    .korean.partial/journal.json    how far the work is (`journal.py`), with what else the pipeline keeps for itself
+    .korean.partial/journal.json    how far the work is (`journal.py`), with what else the pipeline keeps for
+    itself
     .korean.partial/lock            held by the process at work
 
-A folder is there whole or not at all. Files only ever grow, and `restore` cuts them back to the sizes a journal names, so that work which
-was killed goes on from there; even the last step, which moves tokens between the splits, is done by writing first, naming the sizes in
-the journal, and cutting then.
+A folder is there whole or not at all. Files only ever grow, and `restore` cuts them back to the sizes a
+journal names, so that work which was killed goes on from there; even the last step, which moves tokens
+between the splits, is done by writing first, naming the sizes in the journal, and cutting then.
 """
 
 import contextlib
@@ -25,11 +27,14 @@ from braingpt.data.shards.manifest import NAME, SPLITS, Manifest, ShardFile, Tok
 from braingpt.errors import UserError
 
 JOURNAL = "journal.json"
-FILE_BYTES = 256 * 1024 * 1024  # a stream goes on in a new file beyond this
+# a stream goes on in a new file beyond this
+FILE_BYTES = 256 * 1024 * 1024
 
 
 class Place(NamedTuple):
-    """Where a document's tokens lie: the file's number within its stream, the first token's index in it, how many."""
+    """Where a document's tokens lie: the file's number within its stream, the first token's index in it, how
+    many.
+    """
 
     file: int
     at: int
@@ -39,14 +44,19 @@ class Place(NamedTuple):
 class StreamWriter:
     """One stream's files under `root`, appended to a document at a time."""
 
-    def __init__(self, root: Path, split: str, language: str, source: str, dtype: str, file_bytes: int = FILE_BYTES) -> None:
+    def __init__(
+        self, root: Path, split: str, language: str, source: str, dtype: str, file_bytes: int = FILE_BYTES
+    ) -> None:
         self.root, self.split, self.language, self.source = root, split, language, source
         self.dtype = np.dtype(dtype).newbyteorder("<")
-        self.limit = max(1, file_bytes // self.dtype.itemsize)  # tokens a file
+        # tokens a file
+        self.limit = max(1, file_bytes // self.dtype.itemsize)
         self.documents = self.tokens = self.bytes = 0
-        self._sizes: list[int] = []  # tokens in each file
+        # tokens in each file
+        self._sizes: list[int] = []
         self._file: IO[bytes] | None = None
-        self._changed: set[int] = set()  # files not yet synced
+        # files not yet synced
+        self._changed: set[int] = set()
 
     def path(self, number: int) -> Path:
         """The stream's file of that number."""
@@ -54,7 +64,8 @@ class StreamWriter:
 
     def add(self, ids: Sequence[int] | np.ndarray, text_bytes: int) -> Place:
         """Append one document's tokens. A document is never split over two files."""
-        if not self._sizes or not self._sizes[-1] or self._sizes[-1] + len(ids) > self.limit:  # 0: given away, but still there
+        # 0: given away, but still there
+        if not self._sizes or not self._sizes[-1] or self._sizes[-1] + len(ids) > self.limit:
             self._close()
             self._sizes.append(0)
         if self._file is None:
@@ -124,7 +135,9 @@ class StreamWriter:
                 self.path(number).unlink(missing_ok=True)
 
     def give_all(self, other: "StreamWriter") -> None:
-        """Write all documents to the end of `other`, and be empty from now on; the files stay until the state is restored."""
+        """Write all documents to the end of `other`, and be empty from now on; the files stay until the state
+        is restored.
+        """
         self.flush()
         for number, size in enumerate(self._sizes):
             other.add(self.read(Place(number, 0, size)), 0)
@@ -134,14 +147,18 @@ class StreamWriter:
         self._sizes = [0] * len(self._sizes)
 
     def give_tail(self, other: "StreamWriter", share: float, token_bytes_V: np.ndarray) -> None:
-        """Write the last `share` of the last file to `other`: at least one token and never all. Counts leave the tokens out from now on."""
+        """Write the last `share` of the last file to `other`: at least one token and never all.
+
+        Counts leave the tokens out from now on.
+        """
         self.flush()
         size = self._sizes[-1]
         cut = min(max(1, round(share * size)), size - 1)
         tail = self.read(Place(len(self._sizes) - 1, size - cut, cut))
         text_bytes = int(token_bytes_V[tail].sum())
         other.add(tail, text_bytes)
-        other.documents -= 1  # the end of a document that is counted where it begins
+        # the end of a document that is counted where it begins
+        other.documents -= 1
         self._sizes[-1] -= cut
         self.tokens -= cut
         self.bytes -= text_bytes
@@ -149,18 +166,26 @@ class StreamWriter:
     def record(self) -> TokenStream:
         """The closed stream's entry in the manifest."""
         files = [
-            ShardFile(path=str(self.path(n).relative_to(self.root).as_posix()), tokens=size, sha256=sha256_of(self.path(n)))
+            ShardFile(
+                path=str(self.path(n).relative_to(self.root).as_posix()),
+                tokens=size,
+                sha256=sha256_of(self.path(n)),
+            )
             for n, size in enumerate(self._sizes)
             if size
         ]
-        return TokenStream(**{key: value for key, value in self.state().items() if key != "sizes"}, files=files)
+        return TokenStream(
+            **{key: value for key, value in self.state().items() if key != "sizes"}, files=files
+        )
 
 
 class FolderWriter:
-    """The work folder of one preparation, and all its streams. A context manager: what is not published is removed, unless `keep` is set.
+    """The work folder of one preparation, and all its streams.
 
-    It is set from the first moment on where a journal lies there: the work of hours must not be lost to a second Ctrl-C, or to a file that
-    cannot be opened any more.
+    A context manager: what is not published is removed, unless `keep` is set.
+
+    It is set from the first moment on where a journal lies there: the work of hours must not be lost to a
+    second Ctrl-C, or to a file that cannot be opened any more.
     """
 
     def __init__(self, out: Path, dtype: str, file_bytes: int = FILE_BYTES) -> None:
@@ -170,25 +195,32 @@ class FolderWriter:
         self.streams: list[StreamWriter] = []
         self.keep = False
         self._by_key: dict[tuple[str, str, str], int] = {}
-        self._made: list[Path] = []  # folders made on the way, to be unmade
+        # folders made on the way, to be unmade
+        self._made: list[Path] = []
         self._lock: IO[bytes] | None = None
 
     def __enter__(self) -> "FolderWriter":
-        self._made = [parent for parent in self.out.parents if not parent.exists()]  # innermost first
+        # innermost first
+        self._made = [parent for parent in self.out.parents if not parent.exists()]
         try:
             self.work.mkdir(parents=True, exist_ok=True)
             self._lock = (self.work / "lock").open("ab")
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise
-            raise UserError(f"cannot write in {self.out.parent}: {error.strerror}; --out DIR writes elsewhere") from None
+            raise UserError(
+                f"cannot write in {self.out.parent}: {error.strerror}; --out DIR writes elsewhere"
+            ) from None
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if not os.fstat(self._lock.fileno()).st_nlink:  # its former holder has just removed it, and the work folder with it
+            # its former holder has just removed it, and the work folder with it
+            if not os.fstat(self._lock.fileno()).st_nlink:
                 raise BlockingIOError
         except OSError:
             self._lock.close()
-            raise UserError(f"{self.out} is being prepared by another process; wait for it, or choose another --out") from None
+            raise UserError(
+                f"{self.out} is being prepared by another process; wait for it, or choose another --out"
+            ) from None
         self.keep = (self.work / JOURNAL).is_file()
         return self
 
@@ -200,10 +232,13 @@ class FolderWriter:
         if self._lock:
             self._lock.close()
         for parent in self._made:
-            with contextlib.suppress(OSError):  # holds what was published or kept
+            # holds what was published or kept
+            with contextlib.suppress(OSError):
                 parent.rmdir()
 
-    def add(self, split: str, language: str, source: str, ids: Sequence[int] | np.ndarray, text_bytes: int) -> tuple[int, Place]:
+    def add(
+        self, split: str, language: str, source: str, ids: Sequence[int] | np.ndarray, text_bytes: int
+    ) -> tuple[int, Place]:
         """Append a document's tokens to its stream; the stream's number, and where they lie in it."""
         number = self._number(split, language, source)
         return number, self.streams[number].add(ids, text_bytes)
@@ -240,16 +275,20 @@ class FolderWriter:
         self.streams, self._by_key = [], {}
         for state in states:
             self.streams[self._number(state["split"], state["language"], state["source"])].restore(state)
-        known = {stream.path(number) for stream in self.streams for number in range(len(stream.state()["sizes"]))}
+        known = {
+            stream.path(number) for stream in self.streams for number in range(len(stream.state()["sizes"]))
+        }
         for path in sorted(self.root.rglob("*")) if self.root.exists() else []:
             if path.is_file() and path not in known:
                 path.unlink()
 
     def hold_out(self, share: float, token_bytes_V: np.ndarray) -> None:
-        """Give every language both splits, which content hashes alone cannot promise when its documents are few.
+        """Give every language both splits, which content hashes alone cannot promise when its documents are
+        few.
 
-        A language with nothing to train on gets its validation documents back; one with nothing held out gives the last `share` of the
-        tokens of its last stream, be it the end of its only document. Files are only written to: `restore(state())` cuts what was given.
+        A language with nothing to train on gets its validation documents back; one with nothing held out
+        gives the last `share` of the tokens of its last stream, be it the end of its only document. Files are
+        only written to: `restore(state())` cuts what was given.
         """
         if not share:
             return
@@ -262,13 +301,21 @@ class FolderWriter:
                 train, validation = self._holding("train", language), []
             if not validation:
                 last = train[-1]
-                last.give_tail(self.streams[self._number("validation", language, last.source)], share, token_bytes_V)
+                last.give_tail(
+                    self.streams[self._number("validation", language, last.source)], share, token_bytes_V
+                )
 
     def _holding(self, split: str, language: str) -> list[StreamWriter]:
-        return [stream for stream in self.streams if (stream.split, stream.language) == (split, language) and stream.tokens]
+        return [
+            stream
+            for stream in self.streams
+            if (stream.split, stream.language) == (split, language) and stream.tokens
+        ]
 
     def close(self) -> list[TokenStream]:
-        """Sync all streams; their entries for the manifest, in the order of splits, languages and sources met."""
+        """Sync all streams; their entries for the manifest, in the order of splits, languages and sources
+        met.
+        """
         for stream in self.streams:
             stream.close()
         held = [stream for stream in self.streams if stream.tokens]
@@ -298,10 +345,13 @@ class FolderWriter:
 
 
 def clear_up(out: Path) -> None:
-    """Remove the work folder of a process that was killed between giving `out` its name and removing it: a former `out` may lie in it."""
+    """Remove the work folder of a process that was killed between giving `out` its name and removing it: a
+    former `out` may lie in it.
+    """
     writer = FolderWriter(out, "uint16")
     if writer.work.is_dir() and not writer.root.exists():
-        with contextlib.suppress(UserError), writer:  # at work by another process: that one's to remove
+        # at work by another process: that one's to remove
+        with contextlib.suppress(UserError), writer:
             writer.keep = False
 
 
@@ -310,7 +360,9 @@ def check_replaceable(out: Path) -> None:
     if out.is_symlink() or (out.exists() and not out.is_dir()):
         raise UserError(f"{out} is not a folder of its own; choose another --out")
     known = (NAME, "tokenizer", LOG, *SPLITS)
-    strangers = sorted(entry.name for entry in out.iterdir() if entry.name not in known) if out.exists() else []
+    strangers = (
+        sorted(entry.name for entry in out.iterdir() if entry.name not in known) if out.exists() else []
+    )
     if strangers:
         raise UserError(f"{out} holds other things ({', '.join(strangers[:3])}); choose another --out")
 

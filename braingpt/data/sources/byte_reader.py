@@ -1,8 +1,9 @@
-"""Bytes of a file, wherever it is and however it is packed: local or on the hub, plain or compressed, UTF-8 or UTF-16.
+"""Bytes of a file, wherever it is and however it is packed: local or on the hub, plain or compressed, UTF-8
+or UTF-16.
 
-Hub files are read in blocks by HTTP range requests, each retried with growing pauses by `huggingface_hub` itself; nothing is stored on
-the disk. Compressed files go through pyarrow's decompressors, which know gzip, bzip2 and zstd and notice a file that ends too early.
-Memory is a block of the file, whatever its size.
+Hub files are read in blocks by HTTP range requests, each retried with growing pauses by `huggingface_hub`
+itself; nothing is stored on the disk. Compressed files go through pyarrow's decompressors, which know gzip,
+bzip2 and zstd and notice a file that ends too early. Memory is a block of the file, whatever its size.
 """
 
 import codecs
@@ -12,13 +13,18 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 COMPRESSION = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2"}
-BLOCK = 16 << 20  # bytes of one request to the hub
-BUFFER = 1 << 18  # bytes read from a local or decompressed file at once
-LINE = 32 << 20  # bytes: a longer line is skipped and counted, so that memory stays bounded
+# bytes of one request to the hub
+BLOCK = 16 << 20
+# bytes read from a local or decompressed file at once
+BUFFER = 1 << 18
+# bytes: a longer line is skipped and counted, so that memory stays bounded
+LINE = 32 << 20
 
 
 class File(NamedTuple):
-    """One file to read: a local path or an `hf://` address, its name within its folder or repository, and its bytes where known."""
+    """One file to read: a local path or an `hf://` address, its name within its folder or repository, and its
+    bytes where known.
+    """
 
     path: str
     name: str
@@ -31,7 +37,9 @@ class File(NamedTuple):
 
 
 def kind(name: str) -> str:
-    """The suffix that tells the format, in lower case: the one before `.gz`, `.zst` or `.bz2` for a compressed file."""
+    """The suffix that tells the format, in lower case: the one before `.gz`, `.zst` or `.bz2` for a
+    compressed file.
+    """
     suffixes = [suffix.lower() for suffix in Path(name).suffixes]
     if suffixes[-1:] and suffixes[-1] in COMPRESSION:
         return suffixes[-2] if len(suffixes) > 1 and suffixes[-2] != ".parquet" else ""
@@ -39,7 +47,10 @@ def kind(name: str) -> str:
 
 
 def open_raw(file: File) -> Any:
-    """The file's own bytes, seekable (a pipe excepted). Raises OSError, and the HTTP library's errors for a file on the hub."""
+    """The file's own bytes, seekable (a pipe excepted).
+
+    Raises OSError, and the HTTP library's errors for a file on the hub.
+    """
     if file.remote:
         import huggingface_hub
 
@@ -49,10 +60,11 @@ def open_raw(file: File) -> Any:
 
 
 class Bytes:
-    """A file's text as UTF-8 bytes from `start` on: decompressed, and transcoded where a byte-order mark says UTF-16.
+    """A file's text as UTF-8 bytes from `start` on: decompressed, and transcoded where a byte-order mark says
+    UTF-16.
 
-    `read1` and `readline` come from `io.BufferedReader`; `share()` is how much of the file as stored has been read, or None.
-    Raises OSError where decompression fails, UnicodeError where UTF-16 is broken.
+    `read1` and `readline` come from `io.BufferedReader`; `share()` is how much of the file as stored has been
+    read, or None. Raises OSError where decompression fails, UnicodeError where UTF-16 is broken.
     """
 
     def __init__(self, file: File, start: int = 0) -> None:
@@ -61,7 +73,8 @@ class Bytes:
             self._size = file.size if file.size is not None else getattr(raw, "size", None)
             packed = COMPRESSION.get(Path(file.name).suffix.lower())
             reader = io.BufferedReader(_Decompressed(raw, packed), BUFFER) if packed else raw
-            if not hasattr(reader, "peek"):  # a file of the hub
+            # a file of the hub
+            if not hasattr(reader, "peek"):
                 reader = io.BufferedReader(raw, BUFFER)
             if reader.peek(2)[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
                 reader, packed = io.BufferedReader(_Transcoded(reader), BUFFER), "utf-16"
@@ -84,7 +97,8 @@ class Bytes:
         """Part of the stored file that has been read, 0 to 1; None for a pipe."""
         try:
             return min(1.0, self._raw.tell() / self._size) if self._size else None
-        except (OSError, ValueError):  # a pipe has no place, a closed file neither
+        except (OSError, ValueError):
+            # a pipe has no place, a closed file neither
             return None
 
 

@@ -1,4 +1,6 @@
-"""The corpora that `braingpt data prepare` knows. They are lines of `catalog.yaml`; this file gives them types and checks them.
+"""The corpora that `braingpt data prepare` knows.
+
+They are lines of `catalog.yaml`; this file gives them types and checks them.
 
 Nothing here reads a corpus; `streams.py` does.
 """
@@ -13,7 +15,10 @@ from braingpt.errors import UserError, did_you_mean
 
 
 class DatasetConfig(NamedTuple):
-    """One configuration of a dataset, and the columns of it that hold text. Of `columns`, those a row has become documents of their own."""
+    """One configuration of a dataset, and the columns of it that hold text.
+
+    Of `columns`, those a row has become documents of their own.
+    """
 
     config: str | None
     columns: tuple[str, ...]
@@ -30,7 +35,8 @@ class Dataset(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     id: str
-    languages: dict[str, str]  # language -> the dataset's own code
+    # language -> the dataset's own code
+    languages: dict[str, str]
     licence: str
     size: str
     others: bool = False
@@ -69,7 +75,9 @@ class Dataset(BaseModel):
 
 
 class Preparation(BaseModel):
-    """What `braingpt data prepare NAME` reads: datasets, languages taken when none are asked for, and a cap of its own."""
+    """What `braingpt data prepare NAME` reads: datasets, languages taken when none are asked for, and a cap
+    of its own.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     datasets: tuple[str, ...] = ()
@@ -84,7 +92,9 @@ class _Table(BaseModel):
     preparations: dict[str, Preparation]
 
 
-_TABLE = _Table.model_validate(yaml.safe_load(Path(__file__).with_name("catalog.yaml").read_text(encoding="utf-8")))
+_TABLE = _Table.model_validate(
+    yaml.safe_load(Path(__file__).with_name("catalog.yaml").read_text(encoding="utf-8"))
+)
 DATASETS = _TABLE.datasets
 PREPARATIONS = _TABLE.preparations
 
@@ -107,7 +117,9 @@ def languages_of(name: str) -> list[str]:
 
 
 def check_languages(name: str, languages: list[str], markers: dict[str, int]) -> None:
-    """UserError for a language that no dataset of the preparation offers, or that the tokenizer (its `markers`) cannot mark."""
+    """UserError for a language that no dataset of the preparation offers, or that the tokenizer (its
+    `markers`) cannot mark.
+    """
     entry = preparation(name)
     for language in languages:
         offered = languages_of(name)

@@ -1,8 +1,9 @@
-"""A stream of documents with positions: where reading goes on after an interruption, or after a network that failed for a while.
+"""A stream of documents with positions: where reading goes on after an interruption, or after a network that
+failed for a while.
 
-`position()` after a document is the place behind it, small and JSON-able; `resume(position)` begins there, at the same commit of a hub
-dataset. A file that cannot be read on for want of a network is opened again at the position, with growing pauses; only then the preparation
-stops, with one line.
+`position()` after a document is the place behind it, small and JSON-able; `resume(position)` begins there, at
+the same commit of a hub dataset. A file that cannot be read on for want of a network is opened again at the
+position, with growing pauses; only then the preparation stops, with one line.
 """
 
 import errno
@@ -17,11 +18,15 @@ from braingpt.data.sources.quality_signals import Signals
 from braingpt.data.sources.row_reader import Damaged, Reader, Row, choose, encoding_hint, require
 from braingpt.errors import Failure, UserError
 
-PAUSES = (2, 5, 15, 30, 60, 60)  # seconds between openings of a file that cannot be read on; each opening has retries of its own within
+# seconds between openings of a file that cannot be read on; each opening has retries of its own within
+PAUSES = (2, 5, 15, 30, 60, 60)
 
-OnNote = Callable[[str], None]  # one line for the user
-OnBroken = Callable[[str, str, str], None]  # (source, rule, sample): counts what cannot become a document
-ListFiles = Callable[[str | None], hub.Listing]  # the files, at a commit or at the newest one
+# one line for the user
+OnNote = Callable[[str], None]
+# (source, rule, sample): counts what cannot become a document
+OnBroken = Callable[[str, str, str], None]
+# the files, at a commit or at the newest one
+ListFiles = Callable[[str | None], hub.Listing]
 
 
 class DocumentStream:
@@ -44,14 +49,25 @@ class DocumentStream:
         revision: str | None = None,
         part: tuple[int, int] | None = None,
     ) -> None:
-        """`columns`: of these the ones a row has; None finds one in each file. `absent`: told why there is nothing, or None when there is.
+        """`columns`: of these the ones a row has; None finds one in each file.
+
+        `absent`: told why there is nothing, or None when there is.
 
         `part`: (2, 8) takes the second, tenth, ... of the files.
         """
         self.source, self.language, self.label = source, language, label
-        self.found: bool | None = None  # unknown until it was opened
-        self.reason = ""  # why nothing was found
-        self._list, self._note, self._broken, self._absent, self._id, self._asked = list_files, note, broken, absent, id, revision
+        # unknown until it was opened
+        self.found: bool | None = None
+        # why nothing was found
+        self.reason = ""
+        self._list, self._note, self._broken, self._absent, self._id, self._asked = (
+            list_files,
+            note,
+            broken,
+            absent,
+            id,
+            revision,
+        )
         self._columns, self._scores, self._signals = columns, scores, signals
         self._part = part
         self._listing: hub.Listing | None = None
@@ -64,7 +80,9 @@ class DocumentStream:
         return {"revision": None, "file": 0, "next": 0, "row": 0, "skip": 0, "column": None}
 
     def position(self) -> dict[str, Any]:
-        """The place behind the last document, for `resume`: commit, file, place in it, count of rows, columns of the next row given already."""
+        """The place behind the last document, for `resume`: commit, file, place in it, count of rows, columns
+        of the next row given already.
+        """
         return dict(self._at)
 
     def resume(self, position: dict[str, Any]) -> None:
@@ -73,7 +91,9 @@ class DocumentStream:
         self._listing = None
 
     def done(self) -> float | None:
-        """Share of the stream read so far, 0 to 1: of the bytes of local files, of the number of files on the hub; None where unknown."""
+        """Share of the stream read so far, 0 to 1: of the bytes of local files, of the number of files on the
+        hub; None where unknown.
+        """
         if self._listing is None or not self._listing.files:
             return None
         weights = [1 if file.size is None else file.size for file in self._listing.files]
@@ -81,7 +101,9 @@ class DocumentStream:
         current = (self._reader.share() if self._reader else 0.0) if now < len(weights) else 0.0
         if current is None:
             return None
-        return (sum(weights[:now]) + (weights[now] * current if now < len(weights) else 0)) / (sum(weights) or 1)
+        return (sum(weights[:now]) + (weights[now] * current if now < len(weights) else 0)) / (
+            sum(weights) or 1
+        )
 
     def __iter__(self) -> Iterator[Document]:
         """Documents from the position on. Nothing, and a note, where the configuration or split is not there.
@@ -97,7 +119,8 @@ class DocumentStream:
                 yield from self._file(file)
                 self._next_file()
                 tries = 0
-            except Exception as error:  # the hub's libraries have no common type
+            except Exception as error:
+                # the hub's libraries have no common type
                 tries = tries + 1 if before == self._at else 1
                 shown = self._after(error, file, tries)
                 if shown is error:
@@ -108,7 +131,9 @@ class DocumentStream:
             self._reader = None
 
     def _after(self, error: Exception, file: File, tries: int) -> Exception | None:
-        """What to raise after an error within a file; None to go on: with the same file after a pause, or with the next one."""
+        """What to raise after an error within a file; None to go on: with the same file after a pause, or
+        with the next one.
+        """
         if isinstance(error, UserError | Failure):
             return error
         label = f"{self.label}: {file.name}" if self.label else file.name
@@ -121,15 +146,23 @@ class DocumentStream:
         if file.remote and (isinstance(error, Damaged) or hub.passing(error)):
             if tries <= len(PAUSES):
                 if tries == 2:
-                    self._note(f"{label}: {' '.join(str(error).split())[:120]}; trying again for some minutes")
+                    self._note(
+                        f"{label}: {' '.join(str(error).split())[:120]}; trying again for some minutes"
+                    )
                 hub.forget()
                 time.sleep(PAUSES[tries - 1])
                 return None
             if isinstance(error, Damaged):
-                return Failure(f"{label} is damaged ({error}) and came so {tries} times; what is finished is kept")
+                return Failure(
+                    f"{label} is damaged ({error}) and came so {tries} times; what is finished is kept"
+                )
         if not file.remote:
             known = isinstance(error, OSError) and error.errno not in (errno.ENOSPC, errno.EDQUOT)
-            return Failure(f"cannot read {file.path}: {error.strerror or error}; what is finished is kept") if known else error
+            return (
+                Failure(f"cannot read {file.path}: {error.strerror or error}; what is finished is kept")
+                if known
+                else error
+            )
         return hub.explain(error, self._id, label, self._asked)
 
     def _next_file(self) -> None:
@@ -197,14 +230,20 @@ class DocumentStream:
             self._signals_noted = True
             self._note(line)
 
-    def _documents(self, file: File, row: Row, columns: tuple[str, ...], signals: Signals | None) -> Iterator[Document]:
+    def _documents(
+        self, file: File, row: Row, columns: tuple[str, ...], signals: Signals | None
+    ) -> Iterator[Document]:
         """A document for every text column of a row that has one."""
         values = row.values or {}
         present = [column for column in columns if column in values]
         if not present:
             self._pass(row)
             names = ", ".join(map(str, values))[:80]
-            self._broken(self.source, "broken row", f"{file.name} row {row.number} has no column {' or '.join(columns)}; it has {names}")
+            self._broken(
+                self.source,
+                "broken row",
+                f"{file.name} row {row.number} has no column {' or '.join(columns)}; it has {names}",
+            )
             return
         scores = self._scores_of(values, row, signals)
         skip = self._at["skip"]
@@ -226,13 +265,17 @@ class DocumentStream:
     def _pass(self, row: Row) -> None:
         self._at.update(next=row.next, row=row.number, skip=0)
 
-    def _scores_of(self, values: dict[str, Any], row: Row, signals: Signals | None) -> dict[str, float] | None:
+    def _scores_of(
+        self, values: dict[str, Any], row: Row, signals: Signals | None
+    ) -> dict[str, float] | None:
         numbers = {name: values[name] for name in self._scores if isinstance(values.get(name), int | float)}
         return {**numbers, **(signals.of(row.number) if signals else {})} or None
 
 
 def _text(value: Any) -> tuple[str, str | None]:
-    """A column's text, or the rule that counts it: a string, a list of characters (KLUE ner), or turns of a dialogue (KLUE wos)."""
+    """A column's text, or the rule that counts it: a string, a list of characters (KLUE ner), or turns of a
+    dialogue (KLUE wos).
+    """
     if isinstance(value, list) and all(isinstance(item, str) for item in value):
         value = "".join(value)
     elif isinstance(value, list) and all(isinstance(turn, dict) for turn in value):
@@ -242,8 +285,10 @@ def _text(value: Any) -> tuple[str, str | None]:
         return "", "empty" if value is None else "broken row"
     try:
         size = len(value.encode())
-    except UnicodeEncodeError:  # bytes that were not UTF-8, or half of a surrogate pair in a JSON escape
+    except UnicodeEncodeError:
+        # bytes that were not UTF-8, or half of a surrogate pair in a JSON escape
         return value.encode("utf-8", "surrogatepass").decode("utf-8", "surrogateescape"), "not UTF-8"
-    if size > byte_reader.LINE:  # a parquet file has no lines that a reader could end
+    # a parquet file has no lines that a reader could end
+    if size > byte_reader.LINE:
         return "", "line too long"
     return value, None if value.strip() else "empty"

@@ -1,8 +1,10 @@
-"""Datasets of the Hugging Face hub, or copies of them in a folder: which files a configuration and split consist of.
+"""Datasets of the Hugging Face hub, or copies of them in a folder: which files a configuration and split
+consist of.
 
-`datasets` resolves them exactly as `load_dataset` would (the card's configurations, else the file names), for the hub and for a folder
-alike; no loading script is ever run. The files are then read by `rows.py` as the user's own are: a broken row costs a row and not the
-file, and reading goes on at any place after an interruption. Every error of the hub becomes one line that says what to do.
+`datasets` resolves them exactly as `load_dataset` would (the card's configurations, else the file names), for
+the hub and for a folder alike; no loading script is ever run. The files are then read by `rows.py` as the
+user's own are: a broken row costs a row and not the file, and reading goes on at any place after an
+interruption. Every error of the hub becomes one line that says what to do.
 """
 
 import errno
@@ -17,11 +19,15 @@ from braingpt.data.sources.byte_reader import File, kind, local
 from braingpt.data.sources.row_reader import SUFFIXES
 from braingpt.errors import Failure, UserError, did_you_mean
 
-CONVERTED = "refs/convert/parquet"  # where the hub keeps its own parquet copy of most datasets
+# where the hub keeps its own parquet copy of most datasets
+CONVERTED = "refs/convert/parquet"
 
 
 class Absent(Exception):
-    """There is no such configuration, split or dataset. `short`: its name, where the dataset is there; `known`: what there is instead."""
+    """There is no such configuration, split or dataset.
+
+    `short`: its name, where the dataset is there; `known`: what there is instead.
+    """
 
     def __init__(self, reason: str, short: str = "", known: list[str] | None = None) -> None:
         super().__init__(reason)
@@ -29,7 +35,9 @@ class Absent(Exception):
 
 
 class Listing(NamedTuple):
-    """Files of one configuration and split, in reading order, and the commit they belong to (None for a local copy)."""
+    """Files of one configuration and split, in reading order, and the commit they belong to (None for a local
+    copy).
+    """
 
     files: list[File]
     revision: str | None
@@ -38,7 +46,8 @@ class Listing(NamedTuple):
 def list_files(id: str, config: str | None, split: str, revision: str | None, source: Path | None) -> Listing:
     """The files of a configuration and split. `source`: folder with local copies, or None for the hub.
 
-    Raises Absent, UserError for a configuration that must be named or a format without text, and the hub's own errors.
+    Raises Absent, UserError for a configuration that must be named or a format without text, and the hub's
+    own errors.
     """
     splits, commit = _resolve(id, config, revision, str(source) if source else None)
     if split not in splits:
@@ -47,13 +56,20 @@ def list_files(id: str, config: str | None, split: str, revision: str | None, so
     names = splits[split]
     other = sorted({kind(name) or name for name in names} - set(SUFFIXES))
     if other:
-        convert = "" if revision == CONVERTED or source else f"; the hub's own copy may do: --revision {CONVERTED}"
-        raise UserError(f"{id} consists of {', '.join(other)} files, which hold no text braingpt reads{convert}")
+        convert = (
+            "" if revision == CONVERTED or source else f"; the hub's own copy may do: --revision {CONVERTED}"
+        )
+        raise UserError(
+            f"{id} consists of {', '.join(other)} files, which hold no text braingpt reads{convert}"
+        )
     return Listing([_file(name, id, source) for name in names], commit)
 
 
 def glob_files(id: str, pattern: str, revision: str | None, source: Path | None) -> Listing:
-    """Files by their names, sorted, for a dataset without configurations. Raises Absent, and the hub's own errors."""
+    """Files by their names, sorted, for a dataset without configurations.
+
+    Raises Absent, and the hub's own errors.
+    """
     if source is not None:
         home = (source / id).resolve()
         listing = Listing([local(path, home) for path in sorted(home.glob(pattern))], None)
@@ -64,17 +80,27 @@ def glob_files(id: str, pattern: str, revision: str | None, source: Path | None)
         system = huggingface_hub.HfFileSystem(endpoint=huggingface_hub.constants.ENDPOINT)
         home_of_it = f"datasets/{id}@{commit}"
         names = sorted(system.glob(f"{home_of_it}/{pattern}"))
-        listing = Listing([File(f"hf://{name}", name.removeprefix(f"{home_of_it}/")) for name in names], commit)
+        listing = Listing(
+            [File(f"hf://{name}", name.removeprefix(f"{home_of_it}/")) for name in names], commit
+        )
     if not listing.files:
         raise Absent(f"{id} has no {pattern}", pattern)
     return listing
 
 
 def _commit(id: str, revision: str | None) -> str:
-    """The commit a branch stands for now. Raises the hub's own errors, which `load_dataset_builder` would turn into one without a cause."""
+    """The commit a branch stands for now.
+
+    Raises the hub's own errors, which `load_dataset_builder` would turn into one without a cause.
+    """
     import huggingface_hub
 
-    return huggingface_hub.HfApi(endpoint=huggingface_hub.constants.ENDPOINT).dataset_info(id, revision=revision, timeout=30).sha or "main"
+    return (
+        huggingface_hub.HfApi(endpoint=huggingface_hub.constants.ENDPOINT)
+        .dataset_info(id, revision=revision, timeout=30)
+        .sha
+        or "main"
+    )
 
 
 def _file(name: str, id: str, source: Path | None) -> File:
@@ -84,7 +110,9 @@ def _file(name: str, id: str, source: Path | None) -> File:
 
 
 @lru_cache(maxsize=32)
-def _resolve(id: str, config: str | None, revision: str | None, source: str | None) -> tuple[dict[str, list[str]], str | None]:
+def _resolve(
+    id: str, config: str | None, revision: str | None, source: str | None
+) -> tuple[dict[str, list[str]], str | None]:
     """File names of every split of a configuration, and the commit."""
     import datasets
 
@@ -94,7 +122,8 @@ def _resolve(id: str, config: str | None, revision: str | None, source: str | No
     commit = None if source else _commit(id, revision)
     try:
         builder = datasets.load_dataset_builder(base, config, revision=commit)
-    except ValueError as error:  # `datasets` has no narrower type
+    except ValueError as error:
+        # `datasets` has no narrower type
         reason = str(error)
         known = _between(reason, "Available: [", "]") or _between(reason, "available configs: [", "]")
         if reason.startswith("BuilderConfig"):
@@ -105,7 +134,9 @@ def _resolve(id: str, config: str | None, revision: str | None, source: str | No
         raise
     except RuntimeError as error:
         if "scripts are no longer supported" in str(error):
-            raise UserError(f"{id} is a loading script, which is never run; the hub's own copy may do: --revision {CONVERTED}") from error
+            raise UserError(
+                f"{id} is a loading script, which is never run; the hub's own copy may do: --revision {CONVERTED}"
+            ) from error
         raise
     except (FileNotFoundError, datasets.exceptions.DatasetNotFoundError) as error:
         if source:
@@ -124,40 +155,64 @@ def _between(text: str, start: str, end: str) -> list[str]:
 
 def absent(id: str, error: Absent) -> UserError:
     """The error for a dataset the user named that is not there."""
-    known = did_you_mean(error.reason.rsplit("'", 2)[-2], error.known) if error.known and "'" in error.reason else ""
+    known = (
+        did_you_mean(error.reason.rsplit("'", 2)[-2], error.known)
+        if error.known and "'" in error.reason
+        else ""
+    )
     return UserError(f"{error.reason}{known}")
 
 
 def passing(error: BaseException) -> bool:
-    """Whether reading may succeed a little later: no answer, a broken connection, an overloaded or failing server."""
+    """Whether reading may succeed a little later: no answer, a broken connection, an overloaded or failing
+    server.
+    """
     from huggingface_hub import errors
 
     chain = _chain(error)
-    if isinstance(error, UserError | Failure) or any(isinstance(one, errors.OfflineModeIsEnabled) for one in chain):
+    if isinstance(error, UserError | Failure) or any(
+        isinstance(one, errors.OfflineModeIsEnabled) for one in chain
+    ):
         return False
     for one in chain:
         status = getattr(getattr(one, "response", None), "status_code", None)
         if status in (408, 429) or (status or 0) >= 500:
             return True
-        if isinstance(one, ConnectionError | TimeoutError | json.JSONDecodeError) or (_is_http(one) and status is None):
+        if isinstance(one, ConnectionError | TimeoutError | json.JSONDecodeError) or (
+            _is_http(one) and status is None
+        ):
             return True
-        if isinstance(one, OSError) and "Consistency check failed" in str(one):  # fewer bytes came than were announced
+        # fewer bytes came than were announced
+        if isinstance(one, OSError) and "Consistency check failed" in str(one):
             return True
     return False
 
 
 def _is_http(error: BaseException) -> bool:
     """An error of the HTTP library, which has changed between releases of `huggingface_hub`."""
-    return type(error).__module__.split(".")[0] in ("httpx", "httpx2", "httpcore", "httpcore2", "requests", "urllib3", "aiohttp")
+    return type(error).__module__.split(".")[0] in (
+        "httpx",
+        "httpx2",
+        "httpcore",
+        "httpcore2",
+        "requests",
+        "urllib3",
+        "aiohttp",
+    )
 
 
 def explain(error: BaseException, id: str, label: str, revision: str | None) -> Exception:
-    """The error to show for one that came out of listing or reading a file. A full disk and our own errors stay what they are."""
+    """The error to show for one that came out of listing or reading a file.
+
+    A full disk and our own errors stay what they are.
+    """
     import datasets
     import huggingface_hub
     from huggingface_hub import errors
 
-    if isinstance(error, UserError | Failure) or (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)):
+    if isinstance(error, UserError | Failure) or (
+        isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    ):
         return error
     if isinstance(error, Absent):
         return absent(id, error)
@@ -168,14 +223,20 @@ def explain(error: BaseException, id: str, label: str, revision: str | None) -> 
     if any(isinstance(one, errors.RevisionNotFoundError) for one in chain):
         return UserError(f"{id} has no revision '{revision}'; {page}/tree/main shows what there is")
     if any(isinstance(one, errors.RepositoryNotFoundError | errors.HFValidationError) for one in chain):
-        return UserError(f"no dataset {id} on the hub, or it is private: check the spelling, or 'hf auth login'")
+        return UserError(
+            f"no dataset {id} on the hub, or it is private: check the spelling, or 'hf auth login'"
+        )
     if any(getattr(getattr(one, "response", None), "status_code", None) in (401, 403) for one in chain):
-        return UserError(f"the hub refuses {id} to this account: 'hf auth login' or set HF_TOKEN; {page} says who may read it")
+        return UserError(
+            f"the hub refuses {id} to this account: 'hf auth login' or set HF_TOKEN; {page} says who may read it"
+        )
     if passing(error) or any(isinstance(one, errors.OfflineModeIsEnabled) for one in chain):
         return no_hub(f"{label}: {_reason(error)}")
     empty = (datasets.exceptions.DataFilesNotFoundError, datasets.data_files.EmptyDatasetError)
     if any(isinstance(one, empty) for one in chain):
-        return UserError(f"{id} has no data files" + ("" if revision else f" on main; perhaps --revision {CONVERTED}"))
+        return UserError(
+            f"{id} has no data files" + ("" if revision else f" on main; perhaps --revision {CONVERTED}")
+        )
     if any(isinstance(one, errors.EntryNotFoundError | FileNotFoundError) for one in chain):
         return Failure(f"{label} is gone from where it was listed ({_reason(error)})")
     return Failure(f"cannot read {label}: {_reason(error)}")
@@ -208,12 +269,16 @@ def quiet_hub() -> None:
 
 
 def reach_hub() -> None:
-    """Ask the hub for a sign of life before the long retries of work under way. Raises Failure without an answer in ten seconds."""
+    """Ask the hub for a sign of life before the long retries of work under way.
+
+    Raises Failure without an answer in ten seconds.
+    """
     import huggingface_hub
 
     try:
         huggingface_hub.get_session().head(huggingface_hub.constants.ENDPOINT, timeout=10)
-    except Exception as error:  # the HTTP library behind the session changed between releases, and with it the exceptions
+    except Exception as error:
+        # the HTTP library behind the session changed between releases, and with it the exceptions
         raise no_hub(str(error)) from error
 
 

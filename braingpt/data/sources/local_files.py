@@ -1,7 +1,8 @@
 """The user's own files: which ones a path names, and whether the preparation can begin with them.
 
-What can be seen at the start is an error at the start: a path that is not there, a kind of file nobody reads, a table without a text
-column. What shows only later (a broken row, an archive that was cut short) is counted while the work goes on.
+What can be seen at the start is an error at the start: a path that is not there, a kind of file nobody reads,
+a table without a text column. What shows only later (a broken row, an archive that was cut short) is counted
+while the work goes on.
 """
 
 import hashlib
@@ -17,19 +18,24 @@ from braingpt.data.sources.row_reader import JSON, PLAIN, SUFFIXES, Damaged, Rea
 from braingpt.errors import UserError
 
 SOURCE = "text"
-LOOK = 50  # rows of a file looked at before the preparation begins
+# rows of a file looked at before the preparation begins
+LOOK = 50
 
 
 def find(paths: Iterable[Path]) -> list[Path]:
-    """The readable files named by `paths` or below folders among them, sorted within each folder; every file once.
+    """The readable files named by `paths` or below folders among them, sorted within each folder; every file
+    once.
 
-    Raises UserError for a path that is not there, a named file of another kind, and when nothing readable is found.
+    Raises UserError for a path that is not there, a named file of another kind, and when nothing readable is
+    found.
     """
     found: list[Path] = []
     for path in paths:
         if path.is_dir():
             inside = (p for p in path.rglob("*") if p.is_file() and kind(p.name) in SUFFIXES)
-            found += sorted(p for p in inside if not any(part.startswith(".") for part in p.relative_to(path).parts))
+            found += sorted(
+                p for p in inside if not any(part.startswith(".") for part in p.relative_to(path).parts)
+            )
         elif not path.exists():
             raise UserError(f"no file or folder {path}")
         elif kind(path.name) not in SUFFIXES:
@@ -45,7 +51,9 @@ def find(paths: Iterable[Path]) -> list[Path]:
 
 
 def left_out(paths: Iterable[Path]) -> str | None:
-    """Which files below the folders among `paths` nobody reads, counted by kind, in a line for the user: what is missing should not surprise."""
+    """Which files below the folders among `paths` nobody reads, counted by kind, in a line for the user: what
+    is missing should not surprise.
+    """
     kinds: Counter[str] = Counter()
     for path in filter(Path.is_dir, paths):
         for file in path.rglob("*"):
@@ -57,23 +65,31 @@ def left_out(paths: Iterable[Path]) -> str | None:
                 kinds[file.suffix.lower() or "without a suffix"] += 1
     if not kinds:
         return None
-    told = ", ".join(f"{count:,} {name}" for name, count in kinds.most_common(5)) + (" and others" if len(kinds) > 5 else "")
+    told = ", ".join(f"{count:,} {name}" for name, count in kinds.most_common(5)) + (
+        " and others" if len(kinds) > 5 else ""
+    )
     return f"files of kinds that hold no text braingpt reads are left out: {told}"
 
 
 def stamp(files: Iterable[Path]) -> str:
-    """A hash over the files' paths, sizes and modification times: changes when the inputs of a preparation do."""
+    """A hash over the files' paths, sizes and modification times: changes when the inputs of a preparation
+    do.
+    """
     facts = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
 
 def check(paths: Iterable[Path], column: str | None) -> list[File]:
-    """The files, after a look at the beginning of each. Raises UserError for one that is not what its name says or lacks the column."""
+    """The files, after a look at the beginning of each.
+
+    Raises UserError for one that is not what its name says or lacks the column.
+    """
     files = []
     for path in paths:
         file = local(path)
         files.append(file)
-        if not path.is_file():  # a pipe can be read once only
+        # a pipe can be read once only
+        if not path.is_file():
             continue
         row = None
         try:
@@ -90,13 +106,20 @@ def check(paths: Iterable[Path], column: str | None) -> list[File]:
             continue
         if column is None:
             choose(str(path), row)
-        elif suffix not in JSON:  # the rows of a json file may differ
+        elif suffix not in JSON:
+            # the rows of a json file may differ
             require(str(path), column, row)
     return files
 
 
 def read(path: Path, column: str | None, broken: Callable[[str, str], None]) -> Iterator[Document]:
-    """Documents of one file. `broken`: told the rule and a sample of what cannot become a document. Raises as `check`."""
-    from braingpt.data.sources.open_streams import own_files  # streams are made of files
+    """Documents of one file.
 
-    return iter(own_files([path], column, note=lambda line: None, broken=lambda _, rule, sample: broken(rule, sample)))
+    `broken`: told the rule and a sample of what cannot become a document. Raises as `check`.
+    """
+    # streams are made of files
+    from braingpt.data.sources.open_streams import own_files
+
+    return iter(
+        own_files([path], column, note=lambda line: None, broken=lambda _, rule, sample: broken(rule, sample))
+    )

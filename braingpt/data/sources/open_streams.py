@@ -31,14 +31,19 @@ def open_streams(
     split: str | None = None,
     part: tuple[int, int] | None = None,
 ) -> Sequence[DocumentStream | SampleStream]:
-    """The streams of a preparation, in an order that depends on the arguments only. Nothing is fetched before the first is read.
+    """The streams of a preparation, in an order that depends on the arguments only.
+
+    Nothing is fetched before the first is read.
 
     name: of the table, or "text" with `paths` to files and folders, or "hub" with one path, a dataset's id.
-    source: folder with local copies in the hub's layout, in place of the hub. column, revision, config, split: in place of the table's.
-    part: (2, 8) for the second of eight parts of every stream's files.
-    Raises UserError for options that do not go together, own files that cannot be read, and --source without any of the datasets.
+    source: folder with local copies in the hub's layout, in place of the hub. column, revision, config,
+        split: in place of the table's.
+    part: (2, 8) for the second of eight parts of every stream's files. Raises UserError for options that do
+        not go together, own files that cannot be read, and --source without any of the datasets.
     """
-    check_options(name, paths or [], source=source, column=column, revision=revision, config=config, split=split)
+    check_options(
+        name, paths or [], source=source, column=column, revision=revision, config=config, split=split
+    )
     if name == "sample":
         return [SampleStream(languages)]
     if name == "text":
@@ -76,17 +81,34 @@ def open_streams(
         ]
     streams: list[DocumentStream] = []
     for key in preparation(name).datasets:
-        streams += _of_dataset(key, DATASETS[key], languages, source, revision, config, note, broken, first, part)
+        streams += _of_dataset(
+            key, DATASETS[key], languages, source, revision, config, note, broken, first, part
+        )
     return streams
 
 
 def own_files(
-    paths: list[Path], column: str | None, *, note: OnNote, broken: OnBroken, part: tuple[int, int] | None = None
+    paths: list[Path],
+    column: str | None,
+    *,
+    note: OnNote,
+    broken: OnBroken,
+    part: tuple[int, int] | None = None,
 ) -> DocumentStream:
-    """The stream of the user's own files. Raises UserError for one that is not what its name says, or lacks the column."""
+    """The stream of the user's own files.
+
+    Raises UserError for one that is not what its name says, or lacks the column.
+    """
     listing = hub.Listing(local_files.check(paths, column), None)
     return DocumentStream(
-        local_files.SOURCE, None, "", lambda commit: listing, note, broken, columns=(column,) if column else None, part=part
+        local_files.SOURCE,
+        None,
+        "",
+        lambda commit: listing,
+        note,
+        broken,
+        columns=(column,) if column else None,
+        part=part,
     )
 
 
@@ -118,7 +140,9 @@ def _of_dataset(
 
         def listed(commit: str | None) -> hub.Listing:
             if dataset.files:
-                return hub.glob_files(dataset.id, dataset.files.format(config=part.config), commit or rev, source)
+                return hub.glob_files(
+                    dataset.id, dataset.files.format(config=part.config), commit or rev, source
+                )
             return hub.list_files(dataset.id, part.config, split, commit or rev, source)
 
         def absent(reason: str | None) -> None:
@@ -126,7 +150,11 @@ def _of_dataset(
             if reason:
                 known = f"{dataset.id} has no"
                 missing.append(
-                    (part.config or split) if reason.startswith(f"{known} config") else label if reason.startswith(known) else reason
+                    (part.config or split)
+                    if reason.startswith(f"{known} config")
+                    else label
+                    if reason.startswith(known)
+                    else reason
                 )
             if missing and not left[0]:
                 note(f"{dataset.id}: not there and skipped: {'; '.join(dict.fromkeys(missing))}")
@@ -150,7 +178,9 @@ def _of_dataset(
     return [stream(*one) for one in wanted]
 
 
-def check_options(name: str, paths: list[Path], *, source: Path | None, column: str | None, **others: str | None) -> None:
+def check_options(
+    name: str, paths: list[Path], *, source: Path | None, column: str | None, **others: str | None
+) -> None:
     """UserError for options of `open_streams` that do not go together."""
     entry = preparation(name)
     if paths and name not in ("text", "hub"):
@@ -174,15 +204,21 @@ def check_options(name: str, paths: list[Path], *, source: Path | None, column: 
             raise UserError("--revision is for the hub; --source DIR holds one copy only")
         if name != "hub" and (option == "split" or len(entry.datasets) > 1):
             raise UserError(
-                f"--{option} goes with 'hub' and with corpora of one dataset" if option != "split" else "--split goes with 'hub'"
+                f"--{option} goes with 'hub' and with corpora of one dataset"
+                if option != "split"
+                else "--split goes with 'hub'"
             )
         if option == "config" and name != "hub":
             dataset = DATASETS[entry.datasets[0]]
             if not dataset.config or "{" in dataset.config:
-                raise UserError(f"the configurations of '{name}' follow from --languages; --config is for others")
+                raise UserError(
+                    f"the configurations of '{name}' follow from --languages; --config is for others"
+                )
 
 
-def check_found(streams: Sequence[DocumentStream | SampleStream], name: str, languages: list[str], source: Path | None) -> None:
+def check_found(
+    streams: Sequence[DocumentStream | SampleStream], name: str, languages: list[str], source: Path | None
+) -> None:
     """UserError when every stream was opened and none of them is there, with the reasons."""
     if streams and any(stream.found is not False for stream in streams):
         return
@@ -190,5 +226,6 @@ def check_found(streams: Sequence[DocumentStream | SampleStream], name: str, lan
     wanted = ", ".join(DATASETS[dataset].id for dataset in preparation(name).datasets)
     reasons = "; ".join(dict.fromkeys(stream.reason for stream in streams if stream.reason))
     raise UserError(
-        f"nothing of '{name}' in {', '.join(languages)} {where}; looked for {wanted}" + (f" ({reasons[:300]})" if reasons else "")
+        f"nothing of '{name}' in {', '.join(languages)} {where}; looked for {wanted}"
+        + (f" ({reasons[:300]})" if reasons else "")
     )

@@ -1,7 +1,9 @@
-"""Quality signals that lie beside the documents in files of their own, line for line, as RedPajama-V2 keeps them.
+"""Quality signals that lie beside the documents in files of their own, line for line, as RedPajama-V2 keeps
+them.
 
-A line is `{"id": "2023-06/0000/en_head.json.gz/17", "quality_signals": {name: [[start, end, value], ...]}}` (RedPajama: an Open Dataset for
-Training Large Language Models, arXiv 2411.12372, appendix B). A signal with one span is about the document; those by line are left out.
+A line is `{"id": "2023-06/0000/en_head.json.gz/17", "quality_signals": {name: [[start, end, value], ...]}}`
+(RedPajama: an Open Dataset for Training Large Language Models, arXiv 2411.12372, appendix B). A signal with
+one span is about the document; those by line are left out.
 """
 
 from collections.abc import Callable, Iterator
@@ -14,17 +16,27 @@ from braingpt.data.sources.row_reader import Damaged, Reader
 class Signals:
     """Signals of the documents of one file, asked for in rising order."""
 
-    def __init__(self, documents: File, rename: tuple[str, str, str, str], note: Callable[[str], None]) -> None:
-        """`rename`: (a, b, c, d), the signals' file is called as the documents' with the last a as b and the ending c as d."""
+    def __init__(
+        self, documents: File, rename: tuple[str, str, str, str], note: Callable[[str], None]
+    ) -> None:
+        """`rename`: (a, b, c, d), the signals' file is called as the documents' with the last a as b and the
+        ending c as d.
+        """
         folder, folder_of_signals, ending, ending_of_signals = rename
-        path, name = (_swap(text, folder, folder_of_signals, ending, ending_of_signals) for text in (documents.path, documents.name))
+        path, name = (
+            _swap(text, folder, folder_of_signals, ending, ending_of_signals)
+            for text in (documents.path, documents.name)
+        )
         self._file, self._note = File(path, name), note
         self._rows: Iterator[Any] | None = None
         self._at = 0
         self._missing = False
 
     def of(self, number: int) -> dict[str, float]:
-        """Signals of row `number`, counted from 1; empty where there are none. Raises the HTTP library's errors for a file on the hub."""
+        """Signals of row `number`, counted from 1; empty where there are none.
+
+        Raises the HTTP library's errors for a file on the hub.
+        """
         if self._missing:
             return {}
         try:
@@ -50,7 +62,9 @@ def _swap(text: str, folder: str, other: str, ending: str, other_ending: str) ->
 
 
 def _numbers(values: dict[str, Any], number: int) -> dict[str, float]:
-    """The signals about the whole document, and nothing where the line belongs to another one (ids count from 0)."""
+    """The signals about the whole document, and nothing where the line belongs to another one (ids count from
+    0).
+    """
     import json
 
     place = str(values.get("id", "")).rpartition("/")[2]
@@ -61,6 +75,11 @@ def _numbers(values: dict[str, Any], number: int) -> dict[str, float]:
         signals = json.loads(signals)
     found = {}
     for name, spans in signals.items() if isinstance(signals, dict) else ():
-        if isinstance(spans, list) and len(spans) == 1 and len(spans[0]) == 3 and isinstance(spans[0][2], int | float):
+        if (
+            isinstance(spans, list)
+            and len(spans) == 1
+            and len(spans[0]) == 3
+            and isinstance(spans[0][2], int | float)
+        ):
             found[name] = float(spans[0][2])
     return found

@@ -1,8 +1,9 @@
 """Rows of one file, with the place of each: txt, md, jsonl, json, csv, tsv and parquet, local or on the hub.
 
-`rows` yields whole rows and broken ones alike, each with the place after it, so that reading can stop anywhere, go on there, and count
-every loss once. Memory is one block and one row of at most `opening.LINE` bytes. What is broken inside a readable file is a `Row` with a
-reason; a file that cannot be read on (cut short, not the format its name says) raises Damaged.
+`rows` yields whole rows and broken ones alike, each with the place after it, so that reading can stop
+anywhere, go on there, and count every loss once. Memory is one block and one row of at most `opening.LINE`
+bytes. What is broken inside a readable file is a `Row` with a reason; a file that cannot be read on (cut
+short, not the format its name says) raises Damaged.
 """
 
 import codecs
@@ -17,9 +18,22 @@ from braingpt.data.sources import byte_reader
 from braingpt.data.sources.byte_reader import Bytes, File, kind, open_raw
 from braingpt.errors import UserError, did_you_mean
 
-PIECE = 64 * 1024  # bytes: a longer text file is cut into documents near this size, at an empty line where there is one
-BATCH = 8 << 20  # bytes of a parquet file decoded at once
-TEXT_COLUMNS = ("text", "content", "raw_content", "document", "body", "article", "sentence", "context", "본문", "내용")
+# bytes: a longer text file is cut into documents near this size, at an empty line where there is one
+PIECE = 64 * 1024
+# bytes of a parquet file decoded at once
+BATCH = 8 << 20
+TEXT_COLUMNS = (
+    "text",
+    "content",
+    "raw_content",
+    "document",
+    "body",
+    "article",
+    "sentence",
+    "context",
+    "본문",
+    "내용",
+)
 PLAIN = (".txt", ".md")
 JSON = (".jsonl", ".json", ".ndjson")
 TABLES = (".csv", ".tsv")
@@ -31,9 +45,11 @@ class Damaged(Exception):
 
 
 class Row(NamedTuple):
-    """A row's number, counted from 1, its values by column, and where the next begins (bytes of decompressed text; rows of a parquet file).
+    """A row's number, counted from 1, its values by column, and where the next begins (bytes of decompressed
+    text; rows of a parquet file).
 
-    `broken`: instead of values, the rule that counts the row ("broken row", "not UTF-8", "line too long") and what is wrong with it.
+    `broken`: instead of values, the rule that counts the row ("broken row", "not UTF-8", "line too long") and
+        what is wrong with it.
     """
 
     number: int
@@ -80,7 +96,8 @@ class Reader:
         except UnicodeError as error:
             raise Damaged(f"not the UTF-16 its first bytes announce: {error}") from error
         except OSError as error:
-            if type(error) is OSError and error.errno is None:  # as pyarrow's decompressors raise
+            # as pyarrow's decompressors raise
+            if type(error) is OSError and error.errno is None:
                 raise Damaged(str(error)) from error
             raise
 
@@ -91,7 +108,10 @@ class Reader:
         if delimiter == "," and "," not in header_line and ";" in header_line:
             delimiter = ";"
         try:
-            header = [name.strip() for name in next(csv.reader(itertools.chain([header_line], lines), delimiter=delimiter), [])]
+            header = [
+                name.strip()
+                for name in next(csv.reader(itertools.chain([header_line], lines), delimiter=delimiter), [])
+            ]
         except csv.Error as error:
             raise Damaged(f"not a readable table: {error}") from error
         if start:
@@ -105,16 +125,31 @@ class Reader:
                 return
             except csv.Error as error:
                 number += 1
-                yield Row(number, lines.at, None, ("broken row", f"{lines.count - began} lines from row {number} on: {error}"))
+                yield Row(
+                    number,
+                    lines.at,
+                    None,
+                    ("broken row", f"{lines.count - began} lines from row {number} on: {error}"),
+                )
                 continue
             number += 1
             if lines.too_long:
                 lines.too_long = False
-                yield Row(number, lines.at, None, ("line too long", f"row {number} is longer than {byte_reader.LINE >> 20} MB"))
+                yield Row(
+                    number,
+                    lines.at,
+                    None,
+                    ("line too long", f"row {number} is longer than {byte_reader.LINE >> 20} MB"),
+                )
             elif not row:
                 number -= 1
             elif len(row) > len(header) and any(map(str.strip, row[len(header) :])):
-                yield Row(number, lines.at, None, ("broken row", f"row {number} has {len(row)} columns, not {len(header)}"))
+                yield Row(
+                    number,
+                    lines.at,
+                    None,
+                    ("broken row", f"row {number} has {len(row)} columns, not {len(header)}"),
+                )
             else:
                 yield Row(number, lines.at, dict(itertools.zip_longest(header, row[: len(header)])))
 
@@ -130,7 +165,9 @@ class Reader:
                     facts = table.metadata.row_group(group)
                     if before + facts.num_rows > start:
                         size = facts.total_byte_size // max(1, facts.num_rows) + 1
-                        batches = table.iter_batches(max(1, min(1024, BATCH // size)), row_groups=[group], columns=self._present(table))
+                        batches = table.iter_batches(
+                            max(1, min(1024, BATCH // size)), row_groups=[group], columns=self._present(table)
+                        )
                         for row in _batches(batches, before, start):
                             self._parquet_rows = row.next, table.metadata.num_rows
                             yield row
@@ -143,7 +180,9 @@ class Reader:
             raise
 
     def _present(self, table: Any) -> list[str] | None:
-        """Of the columns wanted those the file has; all of them when it has none, so that a message can name them."""
+        """Of the columns wanted those the file has; all of them when it has none, so that a message can name
+        them.
+        """
         names = table.schema_arrow.names
         return [name for name in names if name in self.columns] or None if self.columns else None
 
@@ -171,11 +210,14 @@ def _values(batch: Any, at: int) -> dict[str, Any] | None:
 
 
 def _pieces(reader: io.BufferedReader, at: int, number: int) -> Iterator[Row]:
-    """A text in pieces of at most twice PIECE bytes, cut after an empty line, else a line, else a space, else a whole character."""
+    """A text in pieces of at most twice PIECE bytes, cut after an empty line, else a line, else a space, else
+    a whole character.
+    """
     rest = b""
     ended = False
     while not ended:
-        block = reader.read1(PIECE)  # what is there now: a slow pipe stays interruptible
+        # what is there now: a slow pipe stays interruptible
+        block = reader.read1(PIECE)
         rest, ended = rest + block, not block
         while len(rest) >= 2 * PIECE or (ended and rest):
             cut = _cut(rest) if len(rest) >= 2 * PIECE else len(rest)
@@ -194,7 +236,8 @@ def _cut(data: bytes) -> int:
         if at >= 0:
             return at + len(mark)
     at = 2 * PIECE - 4
-    while at > PIECE and data[at] & 0xC0 == 0x80:  # a continuation byte of UTF-8
+    # a continuation byte of UTF-8
+    while at > PIECE and data[at] & 0xC0 == 0x80:
         at -= 1
     return at
 
@@ -207,7 +250,12 @@ def _lines_of_json(reader: io.BufferedReader, at: int, number: int) -> Iterator[
         at += size
         number += 1
         if not whole:
-            yield Row(number, at, None, ("line too long", f"line {number} has {size >> 20} MB, more than {byte_reader.LINE >> 20}"))
+            yield Row(
+                number,
+                at,
+                None,
+                ("line too long", f"line {number} has {size >> 20} MB, more than {byte_reader.LINE >> 20}"),
+            )
         elif line.strip():
             yield Row(number, at, *_json(line, number))
 
@@ -223,7 +271,8 @@ def _json(line: bytes, number: int) -> tuple[dict[str, Any] | None, tuple[str, s
 
 
 def _object(row: Any, place: str) -> tuple[dict[str, Any] | None, tuple[str, str] | None]:
-    if isinstance(row, str):  # a list of plain texts
+    # a list of plain texts
+    if isinstance(row, str):
         return {"text": row}, None
     return (row, None) if isinstance(row, dict) else (None, ("broken row", f"{place} is not an object"))
 
@@ -258,15 +307,19 @@ def _array(reader: io.BufferedReader, at: int, number: int) -> Iterator[Row]:
             return
         try:
             row, end = decoder.raw_decode(body)
-            if end == len(body) and not ended:  # a number may go on in the next block
+            # a number may go on in the next block
+            if end == len(body) and not ended:
                 raise ValueError
         except (ValueError, RecursionError) as error:
             if ended or len(text) > byte_reader.LINE:
                 where = f"element {number + 1} of its list"
                 raise Damaged(
-                    f"{where} is longer than {byte_reader.LINE >> 20} MB" if not ended else f"{where} is broken: {error}"
+                    f"{where} is longer than {byte_reader.LINE >> 20} MB"
+                    if not ended
+                    else f"{where} is broken: {error}"
                 ) from error
-            block = reader.read(max(byte_reader.BUFFER, len(text)))  # doubling keeps re-reading a long element linear
+            # doubling keeps re-reading a long element linear
+            block = reader.read(max(byte_reader.BUFFER, len(text)))
             text, ended = text + decode(block, final=not block), not block
             continue
         at += _size(body[:end])
@@ -280,8 +333,10 @@ def _size(text: str) -> int:
 
 
 class _Lines(Iterator[str]):
-    """Lines of a table for the csv reader, and how far into the file they go. Bytes that are not UTF-8 become surrogates (PEP 383),
-    so that one bad cell costs a document and not the file; whoever takes a text checks it.
+    """Lines of a table for the csv reader, and how far into the file they go.
+
+    Bytes that are not UTF-8 become surrogates (PEP 383), so that one bad cell costs a document and not the
+    file; whoever takes a text checks it.
     """
 
     def __init__(self, reader: io.BufferedReader) -> None:
@@ -311,9 +366,14 @@ class _Lines(Iterator[str]):
 
 
 def encoding_hint(raw: bytes) -> str:
-    """What to do with bytes that are not UTF-8 when they read as the older Korean encoding, and what they look like."""
+    """What to do with bytes that are not UTF-8 when they read as the older Korean encoding, and what they
+    look like.
+    """
     try:
-        korean = any("가" <= character <= "힣" for character in raw[:4096].decode("cp949", "strict" if len(raw) < 4096 else "ignore"))
+        korean = any(
+            "가" <= character <= "힣"
+            for character in raw[:4096].decode("cp949", "strict" if len(raw) < 4096 else "ignore")
+        )
     except UnicodeDecodeError:
         korean = False
     shown = raw[:60].decode("cp949" if korean else "utf-8", "replace")
@@ -321,7 +381,10 @@ def encoding_hint(raw: bytes) -> str:
 
 
 def choose(label: str, row: dict[str, Any]) -> str:
-    """The column that holds the text: one with a usual name, or the only one with text in it. UserError where it cannot be told."""
+    """The column that holds the text: one with a usual name, or the only one with text in it.
+
+    UserError where it cannot be told.
+    """
     by_name = {name.lower(): name for name in reversed(list(row))}
     for usual in TEXT_COLUMNS:
         if usual in by_name:
@@ -332,7 +395,9 @@ def choose(label: str, row: dict[str, Any]) -> str:
     columns = ", ".join(map(str, row))
     if not any(isinstance(value, str) for value in row.values()):
         raise UserError(f"{label} has no text column; its columns are {columns}")
-    raise UserError(f"cannot tell which column of {label} is the text; name it with --column, one of {columns}")
+    raise UserError(
+        f"cannot tell which column of {label} is the text; name it with --column, one of {columns}"
+    )
 
 
 def require(label: str, column: str, row: dict[str, Any]) -> None:

@@ -12,7 +12,23 @@ from braingpt.inference.engine import generate_batch
 from braingpt.inference.text_stream import prompt_ids
 
 PEOPLE = {
-    "ko": ("수진", "민호", "지우", "하늘", "영수", "은정", "태양", "서연", "도윤", "보라", "경민", "가람", "나래", "다솜", "라온"),
+    "ko": (
+        "수진",
+        "민호",
+        "지우",
+        "하늘",
+        "영수",
+        "은정",
+        "태양",
+        "서연",
+        "도윤",
+        "보라",
+        "경민",
+        "가람",
+        "나래",
+        "다솜",
+        "라온",
+    ),
     "en": (
         "Anna",
         "Peter",
@@ -31,7 +47,8 @@ PEOPLE = {
         "Olive",
     ),
 }
-FACTS = {  # beginning, end, values
+# beginning, end, values
+FACTS = {
     "ko": (
         ("{}의 고양이 이름은", " {}예요.", ("두부", "까미", "보리", "나비", "호두", "우유", "모카", "자두", "후추", "가지", "고추", "하루")),
         ("{}의 고향은", " {}이다.", ("부산", "강릉", "목포", "안동", "춘천", "군산", "남원", "울산", "통영", "속초", "포항", "순천")),
@@ -48,30 +65,44 @@ FACTS = {  # beginning, end, values
     ),
 }  # fmt: skip
 
-BEHIND = {"ko": "오늘은 비가 왔다. ", "en": "It was raining today. "}  # another sentence before the question
+# another sentence before the question
+BEHIND = {"ko": "오늘은 비가 왔다. ", "en": "It was raining today. "}
 
 
-def facts(language: str, taught: int, seed: int = 0) -> tuple[list[tuple[str, str]], list[tuple[str, tuple[str, ...]]]]:
-    """Facts as (beginning, end), and beginnings about persons of whom nothing like it was taught, with all values that would be false."""
+def facts(
+    language: str, taught: int, seed: int = 0
+) -> tuple[list[tuple[str, str]], list[tuple[str, tuple[str, ...]]]]:
+    """Facts as (beginning, end), and beginnings about persons of whom nothing like it was taught, with all
+    values that would be false.
+    """
     draw = random.Random(seed)
     cases = [(person, fact) for person, fact in itertools.product(PEOPLE[language], FACTS[language])]
     draw.shuffle(cases)
-    known = [(fact[0].format(person), fact[1].format(draw.choice(fact[2]))) for person, fact in cases[:taught]]
+    known = [
+        (fact[0].format(person), fact[1].format(draw.choice(fact[2]))) for person, fact in cases[:taught]
+    ]
     return known, [(fact[0].format(person), fact[2]) for person, fact in cases[taught:]]
 
 
 def continued(model: Any, tokenizer: Any, prompts: list[str], language: str) -> list[str]:
-    """What is written after each prompt, greedily, a dozen tokens of it. Prompts of equal length are read together, so that none is padded."""
+    """What is written after each prompt, greedily, a dozen tokens of it.
+
+    Prompts of equal length are read together, so that none is padded.
+    """
     ids = [prompt_ids(tokenizer, prompt, language) for prompt in prompts]
     written: dict[int, str] = {}
-    for _, group in itertools.groupby(sorted(range(len(ids)), key=lambda n: len(ids[n])), key=lambda n: len(ids[n])):
+    for _, group in itertools.groupby(
+        sorted(range(len(ids)), key=lambda n: len(ids[n])), key=lambda n: len(ids[n])
+    ):
         numbers = list(group)
         new = generate_batch(model, [ids[n] for n in numbers], 12, temperature=0, stop=[tokenizer.eot])
         written |= {n: tokenizer.decode(tokens) for n, tokens in zip(numbers, new, strict=True)}
     return [written[n] for n in range(len(ids))]
 
 
-def share_recalled(model: Any, tokenizer: Any, known: list[tuple[str, str]], language: str, before: str = "") -> float:
+def share_recalled(
+    model: Any, tokenizer: Any, known: list[tuple[str, str]], language: str, before: str = ""
+) -> float:
     """Share of the facts whose beginning, behind the text `before`, the model goes on with to the letter."""
     written = continued(model, tokenizer, [before + start for start, _ in known], language)
     return statistics.mean(text.startswith(end) for text, (_, end) in zip(written, known, strict=True))

@@ -1,15 +1,21 @@
-"""Tasks made here, in Korean and English: what can a model take from its context alone? No file is read, and the same items come every time.
+"""Tasks made here, in Korean and English: what can a model take from its context alone?
 
-- *binding*: new words are given a meaning each, in one sentence each, and one of them is asked back. Every answer offered stands in the
-  context, each word is as often right as the others, so that knowing the language gives nothing: chance is one in four.
+No file is read, and the same items come every time.
+
+- *binding*: new words are given a meaning each, in one sentence each, and one of them is asked back. Every
+    answer offered stands in the
+  context, each word is as often right as the others, so that knowing the language gives nothing: chance is
+  one in four.
 
       The word dax means bread. The word wug means horse. ... The word dax means -> bread
 
-- *classify*: words with the kind of thing they are, two of each of four kinds, and a word more (48 words a language).
+- *classify*: words with the kind of thing they are, two of each of four kinds, and a word more (48 words a
+    language).
 
       dog: animal / bread: food / ... / horse: -> animal
 
-- *classify-new*: the same with new words for the kinds, others in each item: what remains is what the examples teach.
+- *classify-new*: the same with new words for the kinds, others in each item: what remains is what the
+    examples teach.
 
 The answer is the option that the model finds likeliest after the text, by the sum over its tokens.
 """
@@ -26,7 +32,8 @@ from braingpt.evaluation.likelihood import encode_pair, likelihoods
 from braingpt.evaluation.tasks.vocabulary import KINDS, NEW
 from braingpt.evaluation.uncertainty import Figure
 
-ITEMS, BOUND, SHOTS = 400, 4, 2  # items a task and language; words bound in one; examples of a kind
+# items a task and language; words bound in one; examples of a kind
+ITEMS, BOUND, SHOTS = 400, 4, 2
 SENTENCES = {"ko": ("{}의 뜻은", " {}이다."), "en": ("The word {} means", " {}.")}
 
 
@@ -46,9 +53,17 @@ def binding(language: str, count: int = ITEMS) -> list[Item]:
     items = []
     for number in range(count):
         new, meanings = draw.several(NEW[language], BOUND), draw.several(nouns, BOUND)
-        bound = [said.format(word) + meant.format(meaning) for word, meaning in zip(new, meanings, strict=True)]
+        bound = [
+            said.format(word) + meant.format(meaning) for word, meaning in zip(new, meanings, strict=True)
+        ]
         answer = number % BOUND
-        items.append(Item(" ".join([*bound, said.format(new[answer])]), tuple(f" {meaning}" for meaning in meanings), answer))
+        items.append(
+            Item(
+                " ".join([*bound, said.format(new[answer])]),
+                tuple(f" {meaning}" for meaning in meanings),
+                answer,
+            )
+        )
     return items
 
 
@@ -67,20 +82,34 @@ def _classified(language: str, count: int, named: Callable[[Draw], list[str]]) -
     items = []
     for number in range(count):
         answer, names = number % len(kinds), named(draw)
-        words = [draw.several(kind, SHOTS + 1) for kind in kinds]  # the last of each kind might be asked for
-        shown = [f"{word}: {name}" for name, drawn in zip(names, words, strict=True) for word in drawn[:SHOTS]]
+        # the last of each kind might be asked for
+        words = [draw.several(kind, SHOTS + 1) for kind in kinds]
+        shown = [
+            f"{word}: {name}" for name, drawn in zip(names, words, strict=True) for word in drawn[:SHOTS]
+        ]
         lines = [*draw.several(shown, len(shown)), f"{words[answer][-1]}:"]
         items.append(Item("\n".join(lines), tuple(f" {name}" for name in names), answer))
     return items
 
 
-ITEM_TASKS: dict[str, Callable[..., list[Item]]] = {"binding": binding, "classify": classify, "classify-new": classify_new}
+ITEM_TASKS: dict[str, Callable[..., list[Item]]] = {
+    "binding": binding,
+    "classify": classify,
+    "classify-new": classify_new,
+}
 
 
-def measure(model: nn.Module, tokenizer: Any, task: str, language: str, context: int, count: int = ITEMS) -> Figure:
-    """The share of the task's items answered rightly; the units are items. `context`: tokens the model reads at most."""
+def measure(
+    model: nn.Module, tokenizer: Any, task: str, language: str, context: int, count: int = ITEMS
+) -> Figure:
+    """The share of the task's items answered rightly; the units are items.
+
+    `context`: tokens the model reads at most.
+    """
     items = ITEM_TASKS[task](language, count)
-    pairs = [encode_pair(tokenizer, item.context, option, language) for item in items for option in item.options]
+    pairs = [
+        encode_pair(tokenizer, item.context, option, language) for item in items for option in item.options
+    ]
     score_X, cut = np.empty(len(pairs)), 0
     for found in likelihoods(model, pairs, context):
         score_X[found.index] = found.nats
@@ -88,4 +117,6 @@ def measure(model: nn.Module, tokenizer: Any, task: str, language: str, context:
     options = len(items[0].options)
     right = score_X.reshape(-1, options).argmax(1) == [item.answer for item in items]
     about = {"longest_tokens": max(len(pair.context) + len(pair.continuation) for pair in pairs), "cut": cut}
-    return Figure(task, language, "accuracy", right.astype(float), np.ones(len(items)), chance=1 / options, about=about)
+    return Figure(
+        task, language, "accuracy", right.astype(float), np.ones(len(items)), chance=1 / options, about=about
+    )

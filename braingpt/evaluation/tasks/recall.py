@@ -1,9 +1,13 @@
-"""Multi-query associative recall (Arora et al. 2023, "Zoology", section 4): what was bound to this key, earlier in the same sequence?
+"""Multi-query associative recall (Arora et al.
 
-    k1 v1 k2 v2 ... | . . k7 . . . k2 . k1 . . .        at each key of the second part its value is to be predicted
+2023, "Zoology", section 4): what was bound to this key, earlier in the same sequence?
 
-Keys, values and the tokens between the queries come from three equal ranges of the vocabulary. Zoology draws the latter from all 8,192 entries; in a vocabulary
-of a few hundred those would bind keys anew. Queries stand at distances that follow a power law, as theirs. A batch is a function of its arguments alone.
+    k1 v1 k2 v2 ... | . . k7 . . . k2 . k1 . . .        at each key of the second part its value is to be
+    predicted
+
+Keys, values and the tokens between the queries come from three equal ranges of the vocabulary. Zoology draws
+the latter from all 8,192 entries; in a vocabulary of a few hundred those would bind keys anew. Queries stand
+at distances that follow a power law, as theirs. A batch is a function of its arguments alone.
 
 Legend: B rows, L tokens, P pairs, V vocabulary.
 """
@@ -16,26 +20,35 @@ from braingpt.device.eval_mode import eval_mode
 from braingpt.errors import UserError
 from braingpt.evaluation.uncertainty import Figure
 
-LEVELS = ((4, 32), (8, 64), (16, 128))  # pairs, and tokens of a row
-UNSEEN = 10**6  # a seed that no training should use
-POWER = 0.01  # of the law of distances: the smaller, the more queries stand near the pairs
+# pairs, and tokens of a row
+LEVELS = ((4, 32), (8, 64), (16, 128))
+# a seed that no training should use
+UNSEEN = 10**6
+# of the law of distances: the smaller, the more queries stand near the pairs
+POWER = 0.01
 
 
-def recall_batch(seed: int, step: int, rows: int, length: int, pairs: int, vocab: int) -> tuple[Tensor, Tensor]:
+def recall_batch(
+    seed: int, step: int, rows: int, length: int, pairs: int, vocab: int
+) -> tuple[Tensor, Tensor]:
     """Ids and targets, (B, L) each; targets are -100 but at the P queries of a row.
 
-    Raises UserError when the pairs and their queries do not fit the length, or the keys not a third of the vocabulary.
+    Raises UserError when the pairs and their queries do not fit the length, or the keys not a third of the
+    vocabulary.
     """
     third, slots = vocab // 3, (length - 2 * pairs) // 2
     if not 1 <= pairs <= slots:
-        raise UserError(f"{pairs} pairs and as many queries need sequences of at least {4 * pairs} tokens, not {length}")
+        raise UserError(
+            f"{pairs} pairs and as many queries need sequences of at least {4 * pairs} tokens, not {length}"
+        )
     if pairs > third:
         raise UserError(f"{pairs} keys do not fit a third of a vocabulary of {vocab}")
     draw = np.random.default_rng([seed, step, length, pairs])
     keys_BP = draw.random((rows, third)).argsort(1)[:, :pairs]
     values_BP = third + draw.random((rows, third)).argsort(1)[:, :pairs]
     weight = np.arange(1, slots + 1) ** (POWER - 1.0)
-    gumbel = np.log(weight) - np.log(-np.log(draw.random((rows, slots))))  # the P largest are drawn by weight, without replacement
+    # the P largest are drawn by weight, without replacement
+    gumbel = np.log(weight) - np.log(-np.log(draw.random((rows, slots))))
     places_BP = 2 * pairs + 2 * draw.permuted((-gumbel).argsort(1)[:, :pairs], axis=1)
     ids_BL = draw.integers(2 * third, 3 * third, (rows, length))
     ids_BL[:, 0 : 2 * pairs : 2], ids_BL[:, 1 : 2 * pairs : 2] = keys_BP, values_BP
@@ -45,7 +58,9 @@ def recall_batch(seed: int, step: int, rows: int, length: int, pairs: int, vocab
     return torch.from_numpy(ids_BL), torch.from_numpy(targets_BL)
 
 
-def recall_accuracy(model: torch.nn.Module, length: int, pairs: int, *, rows: int = 16, batches: int = 4, seed: int = UNSEEN) -> float:
+def recall_accuracy(
+    model: torch.nn.Module, length: int, pairs: int, *, rows: int = 16, batches: int = 4, seed: int = UNSEEN
+) -> float:
     """Share of queries at which the likeliest of all V tokens is the value."""
     exact, _ = recall_figures(model, length, pairs, rows=rows, batches=batches, seed=seed)
     return exact.value
@@ -54,21 +69,34 @@ def recall_accuracy(model: torch.nn.Module, length: int, pairs: int, *, rows: in
 def recall_figures(
     model: torch.nn.Module, length: int, pairs: int, *, rows: int = 16, batches: int = 4, seed: int = UNSEEN
 ) -> tuple[Figure, Figure]:
-    """Shares of queries at which the value is the likeliest of all V tokens, and of the P values bound in the row; the units are rows.
+    """Shares of queries at which the value is the likeliest of all V tokens, and of the P values bound in the
+    row; the units are rows.
 
-    The second has a chance of one in P, which shows first signs of recall in a model that was trained on text alone.
+    The second has a chance of one in P, which shows first signs of recall in a model that was trained on text
+    alone.
     """
     device, exact, bound = model.device, [], []
     with eval_mode(model):
         for step in range(batches):
-            ids_BL, targets_BL = (t.to(device) for t in recall_batch(seed, step, rows, length, pairs, model.config.vocab))
+            ids_BL, targets_BL = (
+                t.to(device) for t in recall_batch(seed, step, rows, length, pairs, model.config.vocab)
+            )
             asked_BL = targets_BL >= 0
-            value_BP, logits_BPV = targets_BL[asked_BL].view(rows, pairs), model(ids_BL, at_BL=asked_BL).logits.unflatten(0, (rows, pairs))
+            value_BP, logits_BPV = (
+                targets_BL[asked_BL].view(rows, pairs),
+                model(ids_BL, at_BL=asked_BL).logits.unflatten(0, (rows, pairs)),
+            )
             offered_BPP = logits_BPV.gather(2, value_BP[:, None].expand(-1, pairs, -1))
             exact += (logits_BPV.argmax(-1) == value_BP).sum(1).tolist()
             bound += (offered_BPP.argmax(-1) == torch.arange(pairs, device=device)).sum(1).tolist()
-    weight, task, about = np.full(len(exact), float(pairs)), f"recall {pairs} in {length}", {"pairs": pairs, "length": length}
+    weight, task, about = (
+        np.full(len(exact), float(pairs)),
+        f"recall {pairs} in {length}",
+        {"pairs": pairs, "length": length},
+    )
     return (
-        Figure(task, "-", "accuracy", np.array(exact, float), weight, chance=1 / model.config.vocab, about=about),
+        Figure(
+            task, "-", "accuracy", np.array(exact, float), weight, chance=1 / model.config.vocab, about=about
+        ),
         Figure(task, "-", "among bound", np.array(bound, float), weight, chance=1 / pairs, about=about),
     )

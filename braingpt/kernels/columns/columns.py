@@ -1,10 +1,13 @@
-"""The work of columns, done only where they win: gather, up, squared ReLU x share, down, sum over the winners of a token.
+"""The work of columns, done only where they win: gather, up, squared ReLU x share, down, sum over the winners
+of a token.
 
-(Token, winner) pairs are sorted by column, so that each column multiplies consecutive rows with its own two matrices; a column without
-rows is never read, forward or backward. Every sum has a fixed order, so a run repeats bit for bit.
+(Token, winner) pairs are sorted by column, so that each column multiplies consecutive rows with its own two
+matrices; a column without rows is never read, forward or backward. Every sum has a fixed order, so a run
+repeats bit for bit.
 
-Legend: N tokens, E columns, A winners a token, P = N x A pairs sorted by column, W neurons a column, D hidden.
-`weight` (E, 2, W, D) holds each column in one piece: its neurons' input weights, then their output weights.
+Legend: N tokens, E columns, A winners a token, P = N x A pairs sorted by column, W neurons a column, D
+hidden. `weight` (E, 2, W, D) holds each column in one piece: its neurons' input weights, then their output
+weights.
 """
 
 from typing import NamedTuple
@@ -15,11 +18,15 @@ from torch import Tensor
 
 from braingpt.kernels import dispatch
 
-FEW = 32  # pairs up to which vectors are multiplied one by one, without sorting: decoding
+# pairs up to which vectors are multiplied one by one, without sorting: decoding
+FEW = 32
 
 
 class Pairs(NamedTuple):
-    """token: (P,) whose pair it is.  order: (P,) its place in the flattened (N, A).  place: (N, A) its row in P.  start: (E + 1,) first row."""
+    """token: (P,) whose pair it is.
+
+    order: (P,) its place in the flattened (N, A).  place: (N, A) its row in P.  start: (E + 1,) first row.
+    """
 
     token: Tensor
     order: Tensor
@@ -29,14 +36,21 @@ class Pairs(NamedTuple):
     @classmethod
     def of(cls, winner_NA: Tensor, columns: int) -> "Pairs":
         """The pairs of `winner` sorted by column, those of one column in the order of their tokens."""
-        narrow = winner_NA.to(torch.int16) if columns < 2**15 else winner_NA  # a third of the time: fewer digits to sort by
+        # a third of the time: fewer digits to sort by
+        narrow = winner_NA.to(torch.int16) if columns < 2**15 else winner_NA
         column_P, order_P = narrow.flatten().sort(stable=True)
-        place_P = torch.empty_like(order_P).scatter_(0, order_P, torch.arange(len(order_P), device=order_P.device))
-        start_E1 = torch.searchsorted(column_P, torch.arange(columns + 1, dtype=column_P.dtype, device=column_P.device))
+        place_P = torch.empty_like(order_P).scatter_(
+            0, order_P, torch.arange(len(order_P), device=order_P.device)
+        )
+        start_E1 = torch.searchsorted(
+            column_P, torch.arange(columns + 1, dtype=column_P.dtype, device=column_P.device)
+        )
         return cls(order_P // winner_NA.shape[1], order_P, place_P.view_as(winner_NA), start_E1)
 
 
-def reference(x_ND: Tensor, weight_E2WD: Tensor, winner_NA: Tensor, share_NA: Tensor) -> tuple[Tensor, Tensor]:
+def reference(
+    x_ND: Tensor, weight_E2WD: Tensor, winner_NA: Tensor, share_NA: Tensor
+) -> tuple[Tensor, Tensor]:
     """What `columns` computes, by a plain loop over all columns; autograd does the rest."""
     pairs = Pairs.of(winner_NA, len(weight_E2WD))
     rows = x_ND[pairs.token].split(pairs.start.diff().tolist())
@@ -46,11 +60,15 @@ def reference(x_ND: Tensor, weight_E2WD: Tensor, winner_NA: Tensor, share_NA: Te
     return y_PD[pairs.place].sum(1), act_PW.detach()
 
 
-def columns(x_ND: Tensor, weight_E2WD: Tensor, winner_NA: Tensor, share_NA: Tensor, pairs: Pairs | None = None) -> tuple[Tensor, Tensor]:
-    """(N, D) sum over each token's winners of share x column(x), and (P, W) the rectified neurons, without gradient.
+def columns(
+    x_ND: Tensor, weight_E2WD: Tensor, winner_NA: Tensor, share_NA: Tensor, pairs: Pairs | None = None
+) -> tuple[Tensor, Tensor]:
+    """(N, D) sum over each token's winners of share x column(x), and (P, W) the rectified neurons, without
+    gradient.
 
-    Products run in x's dtype and sum in float32 at least. `pairs` spares sorting again what the caller has sorted. For at most `FEW`
-    pairs without gradient the rows of the second result stand in the order of the tokens.
+    Products run in x's dtype and sum in float32 at least. `pairs` spares sorting again what the caller has
+    sorted. For at most `FEW` pairs without gradient the rows of the second result stand in the order of the
+    tokens.
     """
     share_NA = share_NA.to(x_ND.dtype)
     if dispatch.forced_by_env("columns") == "torch":
@@ -59,14 +77,23 @@ def columns(x_ND: Tensor, weight_E2WD: Tensor, winner_NA: Tensor, share_NA: Tens
     if winner_NA.numel() <= FEW and not learning:
         return (_few_fused if compiling or x_ND.is_cuda else _few)(x_ND, weight_E2WD, winner_NA, share_NA)
     pairs = pairs or Pairs.of(winner_NA, len(weight_E2WD))
-    # Without gradient the operator is left out: its products then stay visible to torch's own counter of operations.
+    # Without gradient the operator is left out: its products then stay visible to torch's own counter of
+    # operations.
     return (_columns if learning or compiling else _forward)(x_ND, weight_E2WD, share_NA, *pairs)
 
 
 def summed(y_PD: Tensor, place_NA: Tensor, weight_NA: Tensor | None = None) -> Tensor:
-    """(N, D) the sum over a of `y[place[n, a]]` (times `weight[n, a]`), in a fixed order and without a gathered copy."""
+    """(N, D) the sum over a of `y[place[n, a]]` (times `weight[n, a]`), in a fixed order and without a
+    gathered copy.
+    """
     if _takes_triton(y_PD) and dispatch.select("columns", y_PD) == "triton":
-        return _segment_sum(y_PD, place_NA.flatten(), None, place_NA.shape[1], None if weight_NA is None else weight_NA.flatten())
+        return _segment_sum(
+            y_PD,
+            place_NA.flatten(),
+            None,
+            place_NA.shape[1],
+            None if weight_NA is None else weight_NA.flatten(),
+        )
     return F.embedding_bag(place_NA, y_PD, mode="sum", per_sample_weights=weight_NA)
 
 
@@ -93,8 +120,12 @@ def _few(x_ND: Tensor, weight_E2WD: Tensor, winner_NA: Tensor, share_NA: Tensor)
     return y_ND, act_PW
 
 
-def _few_fused(x_ND: Tensor, weight_E2WD: Tensor, winner_NA: Tensor, share_NA: Tensor) -> tuple[Tensor, Tensor]:
-    """The same for a compiler, which makes two loops of it that read the winners' weights where they lie, and for a GPU, which counts launches."""
+def _few_fused(
+    x_ND: Tensor, weight_E2WD: Tensor, winner_NA: Tensor, share_NA: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The same for a compiler, which makes two loops of it that read the winners' weights where they lie, and
+    for a GPU, which counts launches.
+    """
     up_NAWD, down_NAWD = weight_E2WD[winner_NA].to(x_ND.dtype).unbind(2)
     act_NAW = F.relu((up_NAWD * x_ND[:, None, None]).sum(-1))
     z_NAW = act_NAW * act_NAW * share_NA[..., None]
@@ -102,7 +133,13 @@ def _few_fused(x_ND: Tensor, weight_E2WD: Tensor, winner_NA: Tensor, share_NA: T
 
 
 def _forward(
-    x_ND: Tensor, weight_E2WD: Tensor, share_NA: Tensor, token_P: Tensor, order_P: Tensor, place_NA: Tensor, start_E1: Tensor
+    x_ND: Tensor,
+    weight_E2WD: Tensor,
+    share_NA: Tensor,
+    token_P: Tensor,
+    order_P: Tensor,
+    place_NA: Tensor,
+    start_E1: Tensor,
 ) -> tuple[Tensor, Tensor]:
     path, share_P = _path(x_ND, weight_E2WD), share_NA.flatten()[order_P]
     if path == "triton":
@@ -127,17 +164,23 @@ def _backward(
     place_NA: Tensor,
     start_E1: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of x, weight and share. The gathered rows are gathered again rather than kept: P x D against the P x W that are."""
+    """Gradients of x, weight and share.
+
+    The gathered rows are gathered again rather than kept: P x D against the P x W that are.
+    """
     path, share_P = _path(x_ND, weight_E2WD), share_NA.flatten()[order_P]
     if path == "triton":
         from braingpt.kernels.columns import triton_kernels
 
-        grad_x_PD, grad_weight, grad_share_P = triton_kernels.backward(grad_ND, x_ND, weight_E2WD, act_PW, share_P, token_P, start_E1)
+        grad_x_PD, grad_weight, grad_share_P = triton_kernels.backward(
+            grad_ND, x_ND, weight_E2WD, act_PW, share_P, token_P, start_E1
+        )
         return summed(grad_x_PD, place_NA), grad_weight, grad_share_P[place_NA]
     rows, (up_EWD, down_EWD) = _PRODUCTS[path](start_E1), weight_E2WD.to(x_ND.dtype).unbind(1)
     grad_PD = grad_ND.index_select(0, token_P)
     grad_z_PW = rows.times(grad_PD, down_EWD.mT)
-    square_PW = act_PW * act_PW  # `square` would be done in float32 under autocast
+    # `square` would be done in float32 under autocast
+    square_PW = act_PW * act_PW
     grad_share_P = (grad_z_PW * square_PW).sum(-1)
     z_PW = square_PW.mul_(share_P[:, None])
     grad_act_PW = grad_z_PW.mul_(act_PW).mul_(2 * share_P[:, None])
@@ -149,8 +192,11 @@ def _backward(
 
 
 class _PerColumn:
-    """A loop over the columns that have rows. On a CPU a library's product of 8 rows with 64 x 512 weights takes 46 us; padding groups of like
-    size to one batched product takes 35 us for 8 rows and 55 us for 16, which is what 8 on average become: nothing is won by it.
+    """A loop over the columns that have rows.
+
+    On a CPU a library's product of 8 rows with 64 x 512 weights takes 46 us; padding groups of like size to
+    one batched product takes 35 us for 8 rows and 55 us for 16, which is what 8 on average become: nothing is
+    won by it.
     """
 
     def __init__(self, start_E1: Tensor) -> None:
@@ -159,14 +205,18 @@ class _PerColumn:
     def times(self, x_PK: Tensor, matrix_EKF: Tensor) -> Tensor:
         """(P, F) each column's rows times its matrix."""
         y_PF = x_PK.new_empty(len(x_PK), matrix_EKF.shape[2])
-        for size, x, matrix, y in zip(self.sizes, x_PK.split(self.sizes), matrix_EKF.unbind(0), y_PF.split(self.sizes), strict=True):
+        for size, x, matrix, y in zip(
+            self.sizes, x_PK.split(self.sizes), matrix_EKF.unbind(0), y_PF.split(self.sizes), strict=True
+        ):
             if size:
                 torch.mm(x, matrix, out=y)
         return y_PF
 
     def outer(self, a_PK: Tensor, b_PF: Tensor, out_EKF: Tensor) -> None:
         """Each column's rows of `a`, transposed, times its rows of `b`; zero for a column without rows."""
-        for size, a, b, out in zip(self.sizes, a_PK.split(self.sizes), b_PF.split(self.sizes), out_EKF.unbind(0), strict=True):
+        for size, a, b, out in zip(
+            self.sizes, a_PK.split(self.sizes), b_PF.split(self.sizes), out_EKF.unbind(0), strict=True
+        ):
             if size:
                 torch.mm(a.T, b, out=out)
             else:
@@ -192,7 +242,9 @@ _PRODUCTS = {"torch.grouped_mm": _GroupedMM, "per column": _PerColumn}
 
 
 def _path(x_ND: Tensor, weight_E2WD: Tensor) -> str:
-    """The path for these tensors: the machine's best for their device and type, unless their columns are of a width it has no kernel for."""
+    """The path for these tensors: the machine's best for their device and type, unless their columns are of a
+    width it has no kernel for.
+    """
     name = dispatch.select("columns", x_ND)
     if name == "triton" and weight_E2WD.shape[2] not in TRITON_WIDTHS:
         return "torch.grouped_mm" if _takes_grouped_mm(x_ND) else "per column"
@@ -234,7 +286,9 @@ dispatch.register(
 
 
 @torch.library.custom_op("braingpt::segment_sum", mutates_args=())
-def _segment_sum(source_RD: Tensor, index_P: Tensor, start_S1: Tensor | None, length: int, weight_P: Tensor | None) -> Tensor:
+def _segment_sum(
+    source_RD: Tensor, index_P: Tensor, start_S1: Tensor | None, length: int, weight_P: Tensor | None
+) -> Tensor:
     from braingpt.kernels.columns import triton_kernels
 
     return triton_kernels.segment_sum(source_RD, index_P, start_S1, length, weight_P)
@@ -242,7 +296,9 @@ def _segment_sum(source_RD: Tensor, index_P: Tensor, start_S1: Tensor | None, le
 
 @_segment_sum.register_fake
 def _(source_RD, index_P, start_S1, length, weight_P):
-    return source_RD.new_empty(index_P.shape[0] // length if start_S1 is None else start_S1.shape[0] - 1, source_RD.shape[1])
+    return source_RD.new_empty(
+        index_P.shape[0] // length if start_S1 is None else start_S1.shape[0] - 1, source_RD.shape[1]
+    )
 
 
 # Opaque to torch.compile, which so accepts loops over counts it cannot know.

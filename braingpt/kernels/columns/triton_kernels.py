@@ -1,15 +1,21 @@
-"""Columns on a GPU: Triton kernels over pairs sorted by column, as `kernels/columns/columns.py` describes them.
+"""Columns on a GPU: Triton kernels over pairs sorted by column, as `kernels/columns/columns.py` describes
+them.
 
-`_forward`: gather rows, up product, squared ReLU x share, down product, in one pass; the P x W neurons never leave the chip between.
-`_backward_rows`: the same way back, from the gathered gradient to that of each row.  `_backward_weights`: one program for each column and
-slice of the hidden width adds up that column's rows in their order. `_sum_segments`: sums of gathered rows, those of a token's winners or those of a
-column's tokens, where torch's embedding_bag reached a sixth of an H100's bandwidth. No atomics: sums have one order, so runs repeat bit for bit.
+`_forward`: gather rows, up product, squared ReLU x share, down product, in one pass; the P x W neurons never
+    leave the chip between.
+`_backward_rows`: the same way back, from the gathered gradient to that of each row.  `_backward_weights`: one
+    program for each column and slice of the hidden width adds up that column's rows in their order.
+    `_sum_segments`: sums of gathered rows, those of a token's winners or those of a column's tokens, where
+    torch's embedding_bag reached a sixth of an H100's bandwidth. No atomics: sums have one order, so runs
+    repeat bit for bit.
 
-Weights are read in the dtype they are stored in and cast on the chip, unless a column has rows for several tiles, each of which reads its weights again: then a copy
-in x's dtype halves what is read. Products sum in float32.
-Rows are cut into tiles of one column each; how many there are is bounded on the host (P / rows + E) and looked up on the device, so nothing waits for a count.
+Weights are read in the dtype they are stored in and cast on the chip, unless a column has rows for several
+tiles, each of which reads its weights again: then a copy in x's dtype halves what is read. Products sum in
+float32. Rows are cut into tiles of one column each; how many there are is bounded on the host (P / rows + E)
+and looked up on the device, so nothing waits for a count.
 
-Legend: N tokens, E columns, P pairs sorted by column, T tiles, W neurons a column, D hidden; M, K: rows and hidden channels of one block.
+Legend: N tokens, E columns, P pairs sorted by column, T tiles, W neurons a column, D hidden; M, K: rows and
+hidden channels of one block.
 """
 
 from collections.abc import Callable
@@ -22,11 +28,17 @@ from torch import Tensor
 
 from braingpt.kernels.launch import held, launch
 
-COPY_FROM = 512  # rows a column: a copy moves 6 bytes a weight, and each tile of 128 rows then reads 2 fewer, out of a cache twice as fast (H100: 254 rows lose, 1,638 win)
-SLICE = 64  # hidden channels a block; half of it, and half the rows, in float32, or an RTX 3090's 99 KB of shared memory would not hold 128 neurons
+# rows a column: a copy moves 6 bytes a weight, and each tile of 128 rows then reads 2 fewer, out of a cache
+# twice as fast (H100: 254 rows lose, 1,638 win)
+COPY_FROM = 512
+# hidden channels a block; half of it, and half the rows, in float32, or an RTX 3090's 99 KB of shared memory
+# would not hold 128 neurons
+SLICE = 64
 
 
-def forward(x_ND: Tensor, weight_E2WD: Tensor, share_P: Tensor, token_P: Tensor, start_E1: Tensor) -> tuple[Tensor, Tensor]:
+def forward(
+    x_ND: Tensor, weight_E2WD: Tensor, share_P: Tensor, token_P: Tensor, start_E1: Tensor
+) -> tuple[Tensor, Tensor]:
     """(P, D) share x column(x) of each pair, and (P, W) the rectified neurons."""
     (pairs,), (_, _, width, hidden) = token_P.shape, weight_E2WD.shape
     shape, (weight, beyond) = _shape(x_ND, weight_E2WD, pairs), _for_tiles(x_ND, weight_E2WD, start_E1, pairs)
@@ -41,18 +53,29 @@ def forward(x_ND: Tensor, weight_E2WD: Tensor, share_P: Tensor, token_P: Tensor,
 
 
 def backward(
-    grad_ND: Tensor, x_ND: Tensor, weight_E2WD: Tensor, act_PW: Tensor, share_P: Tensor, token_P: Tensor, start_E1: Tensor
+    grad_ND: Tensor,
+    x_ND: Tensor,
+    weight_E2WD: Tensor,
+    act_PW: Tensor,
+    share_P: Tensor,
+    token_P: Tensor,
+    start_E1: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of each pair's row (P, D), of the weights, and of the shares (P,)."""
     (pairs,), (columns, _, width, hidden) = token_P.shape, weight_E2WD.shape
     shape, (weight, beyond) = _shape(x_ND, weight_E2WD, pairs), _for_tiles(x_ND, weight_E2WD, start_E1, pairs)
     column_T, first_T = _tiles(start_E1, pairs, shape["M"])
-    grad_x_PD, grad_act_PW, grad_share_P = x_ND.new_empty(pairs, hidden), torch.empty_like(act_PW), torch.empty_like(share_P)
+    grad_x_PD, grad_act_PW, grad_share_P = (
+        x_ND.new_empty(pairs, hidden),
+        torch.empty_like(act_PW),
+        torch.empty_like(share_P),
+    )
     launch(
         _backward_rows, (len(column_T),), grad_ND, weight, act_PW, share_P, token_P, start_E1, column_T, first_T,
         grad_x_PD, grad_act_PW, grad_share_P, beyond=beyond, **shape,
     )  # fmt: skip
-    if shape["M"] > 64:  # here a tile is a column's neurons by channels, which rows add to
+    # here a tile is a column's neurons by channels, which rows add to
+    if shape["M"] > 64:
         shape |= {"M": 64, "K": 2 * SLICE, "num_warps": 8 if width > 64 else 4, "num_stages": 3}
     grad_weight = torch.empty_like(weight_E2WD)
     launch(
@@ -62,12 +85,21 @@ def backward(
     return grad_x_PD, grad_weight, grad_share_P
 
 
-def segment_sum(source_RD: Tensor, index_P: Tensor, start_S1: Tensor | None, length: int = 0, weight_P: Tensor | None = None) -> Tensor:
-    """(S, D) the sum over p of segment s of `weight[p] source[index[p]]`: segments from `start`, or all of `length`. Sums are float32."""
+def segment_sum(
+    source_RD: Tensor,
+    index_P: Tensor,
+    start_S1: Tensor | None,
+    length: int = 0,
+    weight_P: Tensor | None = None,
+) -> Tensor:
+    """(S, D) the sum over p of segment s of `weight[p] source[index[p]]`: segments from `start`, or all of
+    `length`. Sums are float32.
+    """
     (pairs,), (_, hidden) = index_P.shape, source_RD.shape
     segments = pairs // length if start_S1 is None else len(start_S1) - 1
-    # A short segment is one block of rows and many channels; of a long one each program takes few channels, so that there are programs enough.
-    # The warps of a program share its channels, 16 bytes a thread: where they share rows, sums go through shared memory, three times as slow on an H100.
+    # A short segment is one block of rows and many channels; of a long one each program takes few channels,
+    # so that there are programs enough. The warps of a program share its channels, 16 bytes a thread: where
+    # they share rows, sums go through shared memory, three times as slow on an H100.
     rows = triton.next_power_of_2(length) if length else 32
     channels = min(triton.next_power_of_2(hidden), 8192 // max(rows, 8) if length else 64)
     warps = max(1, channels * source_RD.element_size() // (256 if rows > 8 else 512)) if length else 4
@@ -90,8 +122,12 @@ def segment_sum(source_RD: Tensor, index_P: Tensor, start_S1: Tensor | None, len
     return out_SD
 
 
-def _for_tiles(x_ND: Tensor, weight_E2WD: Tensor, start_E1: Tensor, pairs: int) -> tuple[Tensor, Callable[[], int]]:
-    """The weights as tiles read them, and the bytes moved beyond each tensor once: a copy, less the columns without rows, which are not read."""
+def _for_tiles(
+    x_ND: Tensor, weight_E2WD: Tensor, start_E1: Tensor, pairs: int
+) -> tuple[Tensor, Callable[[], int]]:
+    """The weights as tiles read them, and the bytes moved beyond each tensor once: a copy, less the columns
+    without rows, which are not read.
+    """
     copies = weight_E2WD.dtype.itemsize > x_ND.dtype.itemsize and pairs >= COPY_FROM * len(weight_E2WD)
     weight = weight_E2WD.to(x_ND.dtype) if copies else weight_E2WD
     made = held(weight_E2WD) + held(weight) if copies else 0
@@ -101,10 +137,11 @@ def _for_tiles(x_ND: Tensor, weight_E2WD: Tensor, start_E1: Tensor, pairs: int) 
 def _shape(x_ND: Tensor, weight_E2WD: Tensor, pairs: int) -> dict[str, Any]:
     """What the kernels are specialised on. TF32 only where the process asked for it; bfloat16 does not care.
 
-    Rows a tile: as many as a column has on average, within what tensor cores take at least and the chip holds at most.
+    Rows a tile: as many as a column has on average, within what tensor cores take at least and the chip holds
+    at most.
 
-    Triton's interpreter multiplies the bit patterns of bfloat16 operands (triton-lang/triton#11584), so it is given float32 ones; loads, stores and
-    roundings between are still bfloat16's there.
+    Triton's interpreter multiplies the bit patterns of bfloat16 operands (triton-lang/triton#11584), so it is
+    given float32 ones; loads, stores and roundings between are still bfloat16's there.
     """
     columns, _, width, hidden = weight_E2WD.shape
     dtype = x_ND.dtype
@@ -115,7 +152,9 @@ def _shape(x_ND: Tensor, weight_E2WD: Tensor, pairs: int) -> dict[str, Any]:
         "W": width,
         "M": rows,
         "K": SLICE * 2 // dtype.itemsize,
-        "OPERAND": tl.float32 if triton.knobs.runtime.interpret else getattr(tl, str(dtype).removeprefix("torch.")),
+        "OPERAND": tl.float32
+        if triton.knobs.runtime.interpret
+        else getattr(tl, str(dtype).removeprefix("torch.")),
         "PRECISION": "ieee" if torch.get_float32_matmul_precision() == "highest" else "tf32",
         "num_warps": 8 if width > 64 or rows > 64 else 4,
         "num_stages": 4 if rows > 64 else 3,
@@ -123,7 +162,9 @@ def _shape(x_ND: Tensor, weight_E2WD: Tensor, pairs: int) -> dict[str, Any]:
 
 
 def _on_hopper(x_ND: Tensor) -> bool:
-    """Whether the chip holds twice the tile: the registers and shared memory of an H100, which a consumer's card of the same or a later generation lacks."""
+    """Whether the chip holds twice the tile: the registers and shared memory of an H100, which a consumer's
+    card of the same or a later generation lacks.
+    """
     if not x_ND.is_cuda:
         return False
     chip = torch.cuda.get_device_properties(x_ND.device)
@@ -155,8 +196,12 @@ def _forward(
         sum_MW = tl.zeros((M, W), tl.float32)
         for d in range(0, D, K):
             inside = d + channel < D
-            x_MK = tl.load(x + source[:, None] * D + d + channel, mask=real[:, None] & inside, other=0.0).to(OPERAND)
-            up_WK = tl.load(up + neuron[:, None] * D + d + channel, mask=inside[None, :], other=0.0).to(OPERAND)
+            x_MK = tl.load(x + source[:, None] * D + d + channel, mask=real[:, None] & inside, other=0.0).to(
+                OPERAND
+            )
+            up_WK = tl.load(up + neuron[:, None] * D + d + channel, mask=inside[None, :], other=0.0).to(
+                OPERAND
+            )
             sum_MW = tl.dot(x_MK, tl.trans(up_WK), sum_MW, input_precision=PRECISION)
         act_MW = tl.maximum(sum_MW, 0.0)
         tl.store(act + row[:, None] * W + neuron, act_MW.to(act.dtype.element_ty), mask=real[:, None])
@@ -165,9 +210,13 @@ def _forward(
         down = up + W * D
         for d in range(0, D, K):
             inside = d + channel < D
-            down_WK = tl.load(down + neuron[:, None] * D + d + channel, mask=inside[None, :], other=0.0).to(OPERAND)
+            down_WK = tl.load(down + neuron[:, None] * D + d + channel, mask=inside[None, :], other=0.0).to(
+                OPERAND
+            )
             y_MK = tl.dot(z_MW, down_WK, input_precision=PRECISION)
-            tl.store(y + row[:, None] * D + d + channel, y_MK.to(y.dtype.element_ty), mask=real[:, None] & inside)
+            tl.store(
+                y + row[:, None] * D + d + channel, y_MK.to(y.dtype.element_ty), mask=real[:, None] & inside
+            )
 
 
 @triton.jit
@@ -186,8 +235,12 @@ def _backward_rows(
         grad_z_MW = tl.zeros((M, W), tl.float32)
         for d in range(0, D, K):
             inside = d + channel < D
-            grad_MK = tl.load(grad + source[:, None] * D + d + channel, mask=real[:, None] & inside, other=0.0).to(OPERAND)
-            down_WK = tl.load(down + neuron[:, None] * D + d + channel, mask=inside[None, :], other=0.0).to(OPERAND)
+            grad_MK = tl.load(
+                grad + source[:, None] * D + d + channel, mask=real[:, None] & inside, other=0.0
+            ).to(OPERAND)
+            down_WK = tl.load(down + neuron[:, None] * D + d + channel, mask=inside[None, :], other=0.0).to(
+                OPERAND
+            )
             grad_z_MW = tl.dot(grad_MK, tl.trans(down_WK), grad_z_MW, input_precision=PRECISION)
         act_MW = tl.load(act + row[:, None] * W + neuron, mask=real[:, None], other=0.0).to(tl.float32)
         share_M = tl.load(share + row, mask=real, other=0.0).to(tl.float32)
@@ -197,9 +250,15 @@ def _backward_rows(
         tl.store(grad_act + row[:, None] * W + neuron, grad_act_MW, mask=real[:, None])
         for d in range(0, D, K):
             inside = d + channel < D
-            up_WK = tl.load(up + neuron[:, None] * D + d + channel, mask=inside[None, :], other=0.0).to(OPERAND)
+            up_WK = tl.load(up + neuron[:, None] * D + d + channel, mask=inside[None, :], other=0.0).to(
+                OPERAND
+            )
             grad_x_MK = tl.dot(grad_act_MW.to(OPERAND), up_WK, input_precision=PRECISION)
-            tl.store(grad_x + row[:, None] * D + d + channel, grad_x_MK.to(grad_x.dtype.element_ty), mask=real[:, None] & inside)
+            tl.store(
+                grad_x + row[:, None] * D + d + channel,
+                grad_x_MK.to(grad_x.dtype.element_ty),
+                mask=real[:, None] & inside,
+            )
 
 
 @triton.jit
@@ -218,7 +277,9 @@ def _backward_weights(
         real = row < end
         source = tl.load(token + row, mask=real, other=0)
         x_MK = tl.load(x + source[:, None] * D + channel, mask=real[:, None] & inside, other=0.0).to(OPERAND)
-        grad_MK = tl.load(grad + source[:, None] * D + channel, mask=real[:, None] & inside, other=0.0).to(OPERAND)
+        grad_MK = tl.load(grad + source[:, None] * D + channel, mask=real[:, None] & inside, other=0.0).to(
+            OPERAND
+        )
         act_MW = tl.load(act + row[:, None] * W + neuron, mask=real[:, None], other=0.0).to(tl.float32)
         grad_act_MW = tl.load(grad_act + row[:, None] * W + neuron, mask=real[:, None], other=0.0).to(OPERAND)
         share_M = tl.load(share + row, mask=real, other=0.0).to(tl.float32)
@@ -246,7 +307,9 @@ def _sum_segments(
         row = begin + tl.arange(0, M)
         real = row < end
         at = tl.load(index + row, mask=real, other=0)
-        source_MK = tl.load(source + at[:, None] * D + channel, mask=real[:, None] & (channel < D), other=0.0).to(tl.float32)
+        source_MK = tl.load(
+            source + at[:, None] * D + channel, mask=real[:, None] & (channel < D), other=0.0
+        ).to(tl.float32)
         if WEIGHTED:
             source_MK *= tl.load(weight + row, mask=real, other=0.0).to(tl.float32)[:, None]
         sum_K += tl.sum(source_MK, 0)

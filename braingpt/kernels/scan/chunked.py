@@ -1,14 +1,19 @@
-"""The state-space scan in chunks, in plain torch: the path of CPUs, and of GPUs where nothing better is there.
+"""The state-space scan in chunks, in plain torch: the path of CPUs, and of GPUs where nothing better is
+there.
 
-Inside a chunk the recurrence is matrix products, between chunks it is a short loop (Dao & Gu 2024, section 6). Written as one autograd function
-because on a CPU the time goes to memory, not to arithmetic: a few rows of one chunk at a time stay in the cache, buffers are used again, heads
-share every product that only reads b and c, and the backward pass makes the decays anew instead of keeping (B, H, C, Q, Q) of them.
+Inside a chunk the recurrence is matrix products, between chunks it is a short loop (Dao & Gu 2024, section
+6). Written as one autograd function because on a CPU the time goes to memory, not to arithmetic: a few rows
+of one chunk at a time stay in the cache, buffers are used again, heads share every product that only reads b
+and c, and the backward pass makes the decays anew instead of keeping (B, H, C, Q, Q) of them.
 
-With s the running sum of dt a inside a chunk, u = dt x, and w_ij = exp(s_i - s_j) for j <= i in the same document:
+With s the running sum of dt a inside a chunk, u = dt x, and w_ij = exp(s_i - s_j) for j <= i in the same
+document:
 
-    y_i = sum over j of w_ij (c_i . b_j) u_j + exp(s_i) c_i . before        after = exp(s_Q) before + sum over j of exp(s_Q - s_j) b_j u_j'
+    y_i = sum over j of w_ij (c_i . b_j) u_j + exp(s_i) c_i . before        after = exp(s_Q) before + sum over
+    j of exp(s_Q - s_j) b_j u_j'
 
-Legend: B batch, L tokens, H heads, P channels a head, N state, C chunks, R rows at a time, Q tokens of this chunk. D = H x P.
+Legend: B batch, L tokens, H heads, P channels a head, N state, C chunks, R rows at a time, Q tokens of this
+chunk. D = H x P.
 """
 
 from collections.abc import Iterator
@@ -17,7 +22,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-ROWS = 4  # rows of the batch at a time: fewer pay more for each call, more leave the cache
+# rows of the batch at a time: fewer pay more for each call, more leave the cache
+ROWS = 4
 
 
 class _Workspace:
@@ -33,16 +39,21 @@ class _Workspace:
 
 
 class _Decays(NamedTuple):
-    """What is left of token j's writing at token i, at the chunk's end, and what is left of the state before it at its tokens and its end."""
+    """What is left of token j's writing at token i, at the chunk's end, and what is left of the state before
+    it at its tokens and its end.
+    """
 
-    inside_RHQQ: Tensor  # for j > i meaningless: `allowed` masks it, once for all heads
+    # for j > i meaningless: `allowed` masks it, once for all heads
+    inside_RHQQ: Tensor
     allowed_RQQ: Tensor
     to_end_RQH1: Tensor
     from_start_RQH1: Tensor
     survives_R1H1: Tensor
 
 
-def _decays(dt_RQH: Tensor, a_H: Tensor, run_RQ: Tensor | None, before_R: Tensor | None, workspace: _Workspace) -> _Decays:
+def _decays(
+    dt_RQH: Tensor, a_H: Tensor, run_RQ: Tensor | None, before_R: Tensor | None, workspace: _Workspace
+) -> _Decays:
     log_RQH = torch.cumsum(dt_RQH * a_H, 1)
     log_RHQ = log_RQH.transpose(1, 2)
     inside = workspace("inside", *log_RHQ.shape, log_RHQ.shape[2])
@@ -67,7 +78,9 @@ def _pieces(batch: int, length: int, chunk: int) -> Iterator[tuple[slice, int, s
 
 
 def _by_row(left_RHAB: Tensor, right_RHBC: Tensor, out_RHAC: Tensor) -> Tensor:
-    """Batched product over heads, row by row: `torch.matmul` over both would first copy what is not contiguous."""
+    """Batched product over heads, row by row: `torch.matmul` over both would first copy what is not
+    contiguous.
+    """
     for left, right, out in zip(left_RHAB, right_RHBC, out_RHAC, strict=True):
         torch.bmm(left, right, out=out)
     return out_RHAC
@@ -75,10 +88,13 @@ def _by_row(left_RHAB: Tensor, right_RHBC: Tensor, out_RHAC: Tensor) -> Tensor:
 
 class _Chunked(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x_BLHP, dt_BLH, a_H, b_BLN, c_BLN, state_BHNP, run_BL, chunk: int, keep: bool) -> tuple[Tensor, Tensor]:
+    def forward(
+        ctx, x_BLHP, dt_BLH, a_H, b_BLN, c_BLN, state_BHNP, run_BL, chunk: int, keep: bool
+    ) -> tuple[Tensor, Tensor]:
         batch, length, heads, width = x_BLHP.shape
         chunks = -(-length // chunk)
-        slots = chunks + 1 if keep else 2  # states before each chunk and after the last; only the backward pass needs them all
+        # states before each chunk and after the last; only the backward pass needs them all
+        slots = chunks + 1 if keep else 2
         states_CBNHP = state_BHNP.new_empty(slots, batch, b_BLN.shape[2], heads, width)
         states_CBNHP[0] = state_BHNP.transpose(1, 2)
         y_BLHP = x_BLHP.new_empty(x_BLHP.shape)
@@ -109,21 +125,31 @@ class _Chunked(torch.autograd.Function):
         x_BLHP, dt_BLH, a_H, b_BLN, c_BLN, run_BL, states_CBNHP, y_BLHP = ctx.saved_tensors
         batch, length = dt_BLH.shape[:2]
         grad_BLHP = grad_BLHP.contiguous()
-        grad_state_BNHP = grad_BHNP.transpose(1, 2).clone(memory_format=torch.contiguous_format)  # of the state at the chunk's end
+        # of the state at the chunk's end
+        grad_state_BNHP = grad_BHNP.transpose(1, 2).clone(memory_format=torch.contiguous_format)
         grad_x, grad_dt, grad_b, grad_c = (t.new_empty(t.shape) for t in (x_BLHP, dt_BLH, b_BLN, c_BLN))
         grad_a_H = torch.zeros_like(a_H)
         workspace = _Workspace(x_BLHP)
         for rows, i, span in reversed(list(_pieces(batch, length, ctx.chunk))):
-            x_RQHP, dt_RQH, b_RQN, c_RQN, y_RQHP, g_RQHP = (t[rows, span] for t in (x_BLHP, dt_BLH, b_BLN, c_BLN, y_BLHP, grad_BLHP))
+            x_RQHP, dt_RQH, b_RQN, c_RQN, y_RQHP, g_RQHP = (
+                t[rows, span] for t in (x_BLHP, dt_BLH, b_BLN, c_BLN, y_BLHP, grad_BLHP)
+            )
             decays = _decays(dt_RQH, a_H, *_documents(run_BL, rows, span), workspace)
-            before_RND, after_RNHP, grad_after_RNHP = states_CBNHP[i, rows].flatten(2), states_CBNHP[i + 1, rows], grad_state_BNHP[rows]
+            before_RND, after_RNHP, grad_after_RNHP = (
+                states_CBNHP[i, rows].flatten(2),
+                states_CBNHP[i + 1, rows],
+                grad_state_BNHP[rows],
+            )
             grad_after_RND = grad_after_RNHP.flatten(2)
             u_RQHP = torch.mul(x_RQHP, dt_RQH[..., None], out=workspace("u", *x_RQHP.shape))
             g_RHQP = g_RQHP.transpose(1, 2)
 
-            # Of w_ij (c_i . b_j), which all heads share but for w: summed over the heads before b and c are multiplied.
+            # Of w_ij (c_i . b_j), which all heads share but for w: summed over the heads before b and c are
+            # multiplied.
             weight_RHQQ = decays.inside_RHQQ
-            score_RHQQ = _by_row(g_RHQP, u_RQHP.permute(0, 2, 3, 1), workspace("score", *weight_RHQQ.shape)).mul_(weight_RHQQ)
+            score_RHQQ = _by_row(
+                g_RHQP, u_RQHP.permute(0, 2, 3, 1), workspace("score", *weight_RHQQ.shape)
+            ).mul_(weight_RHQQ)
             score_RQQ = score_RHQQ.sum(1).mul_(decays.allowed_RQQ)
             weight_RHQQ *= (torch.bmm(c_RQN, b_RQN.mT) * decays.allowed_RQQ)[:, None]
 
@@ -135,10 +161,13 @@ class _Chunked(torch.autograd.Function):
             grad_u_RQHP.addcmul_(product_RQHP, decays.to_end_RQH1)
             torch.mul(grad_u_RQHP, dt_RQH[..., None], out=grad_x[rows, span])
 
-            # s_i multiplies all that y_i read and divides all that others read of u_i; what reaches the state after the chunk grows with s_Q.
+            # s_i multiplies all that y_i read and divides all that others read of u_i; what reaches the state
+            # after the chunk grows with s_Q.
             direct_RQH = torch.mul(grad_u_RQHP, x_RQHP, out=product_RQHP).sum(3)
             of_log_RQH = torch.mul(g_RQHP, y_RQHP, out=product_RQHP).sum(3) - dt_RQH * direct_RQH
-            of_log_RQH[:, -1] += torch.mul(after_RNHP, grad_after_RNHP, out=workspace("state", *after_RNHP.shape)).sum((1, 3))
+            of_log_RQH[:, -1] += torch.mul(
+                after_RNHP, grad_after_RNHP, out=workspace("state", *after_RNHP.shape)
+            ).sum((1, 3))
             of_step_RQH = of_log_RQH.flip(1).cumsum(1).flip(1)
             torch.addcmul(direct_RQH, of_step_RQH, a_H, out=grad_dt[rows, span])
             grad_a_H += (of_step_RQH * dt_RQH).sum((0, 1))
@@ -155,13 +184,16 @@ class _Chunked(torch.autograd.Function):
 
 
 def _documents(run_BL: Tensor | None, rows: slice, span: slice) -> tuple[Tensor | None, Tensor | None]:
-    """The documents of a chunk's tokens and of the state before it; a state handed in belongs to the first document."""
+    """The documents of a chunk's tokens and of the state before it; a state handed in belongs to the first
+    document.
+    """
     if run_BL is None:
         return None, None
     return run_BL[rows, span], run_BL[rows, max(span.start - 1, 0)]
 
 
-@torch.compiler.disable  # a loop of large products: compiling would only unroll it
+# a loop of large products: compiling would only unroll it
+@torch.compiler.disable
 def chunked(
     x_BLHP: Tensor,
     dt_BLH: Tensor,
@@ -172,7 +204,9 @@ def chunked(
     run_BL: Tensor | None = None,
     chunk: int = 64,
 ) -> tuple[Tensor, Tensor]:
-    """As `scan.recurrent`: outputs (B, L, H, P) in x's type and the last state (B, H, N, P). Computes in float32, or float64 for float64.
+    """As `scan.recurrent`: outputs (B, L, H, P) in x's type and the last state (B, H, N, P).
+
+    Computes in float32, or float64 for float64.
 
     Differentiable once in all tensors. `a` must not be positive; `chunk` is a matter of speed only.
     """

@@ -2,8 +2,9 @@
 
     h_t = exp(dt_t a) h_{t-1} + dt_t b_t x_t'        y_t = c_t h_t
 
-`recurrent` is the definition, one token at a time; the other paths compute the same with matrix products inside chunks and a short recurrence
-between them. Decays and states are float32 (or float64). A document's first token starts from a zero state: `run_BL` numbers the documents.
+`recurrent` is the definition, one token at a time; the other paths compute the same with matrix products
+inside chunks and a short recurrence between them. Decays and states are float32 (or float64). A document's
+first token starts from a zero state: `run_BL` numbers the documents.
 
 Legend: B batch, L tokens, H heads, P channels a head, N state.
 """
@@ -17,7 +18,13 @@ from braingpt.kernels.scan.chunked import chunked
 
 
 def recurrent(
-    x_BLHP: Tensor, dt_BLH: Tensor, a_H: Tensor, b_BLN: Tensor, c_BLN: Tensor, state_BHNP: Tensor, run_BL: Tensor | None = None
+    x_BLHP: Tensor,
+    dt_BLH: Tensor,
+    a_H: Tensor,
+    b_BLN: Tensor,
+    c_BLN: Tensor,
+    state_BHNP: Tensor,
+    run_BL: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Outputs (B, L, H, P) and the state after the last token (B, H, N, P), one token at a time.
 
@@ -32,7 +39,9 @@ def recurrent(
     return torch.stack(outputs, 1), state
 
 
-def step(x_BHP: Tensor, dt_BH: Tensor, a_H: Tensor, b_BN: Tensor, c_BN: Tensor, state_BHNP: Tensor) -> tuple[Tensor, Tensor]:
+def step(
+    x_BHP: Tensor, dt_BH: Tensor, a_H: Tensor, b_BN: Tensor, c_BN: Tensor, state_BHNP: Tensor
+) -> tuple[Tensor, Tensor]:
     """One token: output (B, H, P) and the new state (B, H, N, P)."""
     decay_BH = torch.exp(dt_BH * a_H)
     written = b_BN[:, None, :, None] * (dt_BH[..., None] * x_BHP)[:, :, None, :]
@@ -51,7 +60,9 @@ def scan(
     run_BL: Tensor | None = None,
     chunk: int = 64,
 ) -> tuple[Tensor, Tensor]:
-    """The scan by the fastest path that runs on x's device; arguments as `recurrent`, `chunk` tokens a chunk (a matter of speed only)."""
+    """The scan by the fastest path that runs on x's device; arguments as `recurrent`, `chunk` tokens a chunk
+    (a matter of speed only).
+    """
     run = _PATHS[dispatch.select("scan", x_BLHP)]
     return run(x_BLHP, dt_BLH, a_H, b_BLN, c_BLN, state_BHNP, run_BL, chunk)
 

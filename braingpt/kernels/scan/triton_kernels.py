@@ -1,15 +1,20 @@
-"""The Triton kernels of the state-space scan; `scan_triton` launches them (Dao & Gu 2024, section 6 and figure 5).
+"""The Triton kernels of the state-space scan; `scan_triton` launches them (Dao & Gu 2024, section 6 and
+figure 5).
 
-Forward: `states` (the recurrence over chunks, the only sequential part), `outputs`. Backward: the first again, since the states were not kept; the
-same from the end with c and y's gradient in the place of b and x, which gives the gradient of each state; then `grad_inputs` and `grad_shared`. A
-program has one chunk of one head (`grad_shared`: of a group of heads; `states`: all chunks of one block of a state). Products take their operands
-in type DOT and add in float32; decays and states are float32.
+Forward: `states` (the recurrence over chunks, the only sequential part), `outputs`. Backward: the first
+again, since the states were not kept; the same from the end with c and y's gradient in the place of b and x,
+which gives the gradient of each state; then `grad_inputs` and `grad_shared`. A program has one chunk of one
+head (`grad_shared`: of a group of heads; `states`: all chunks of one block of a state). Products take their
+operands in type DOT and add in float32; decays and states are float32.
 
-With s the running sum of dt a in a chunk, u = dt x, and w_ij = exp(s_i - s_j) for j <= i in the same document (0 otherwise):
+With s the running sum of dt a in a chunk, u = dt x, and w_ij = exp(s_i - s_j) for j <= i in the same document
+(0 otherwise):
 
-    y_i = sum over j of w_ij (c_i . b_j) u_j + exp(s_i) c_i . before        after = exp(s_Q) before + sum over j of exp(s_Q - s_j) b_j u_j'
+    y_i = sum over j of w_ij (c_i . b_j) u_j + exp(s_i) c_i . before        after = exp(s_Q) before + sum over
+    j of exp(s_Q - s_j) b_j u_j'
 
-Legend: B batch, L tokens, H heads, P channels a head (or a block of them), N state (or a block), C chunks, Q tokens a chunk.
+Legend: B batch, L tokens, H heads, P channels a head (or a block of them), N state (or a block), C chunks, Q
+tokens a chunk.
 """
 
 import triton
@@ -18,7 +23,8 @@ import triton.language as tl
 
 @triton.jit
 def _chunk_of(dt_ptr, a, run_ptr, batch, head, chunk, length, heads, Q: tl.constexpr, HAS_RUN: tl.constexpr):
-    """Of a chunk: token numbers, which are real, dt, s, and what of them survives: tokens to the end, before to tokens, before to the end.
+    """Of a chunk: token numbers, which are real, dt, s, and what of them survives: tokens to the end, before
+    to tokens, before to the end.
 
     Tokens past the sequence's end have dt = 0: they change no state.
     """
@@ -30,7 +36,8 @@ def _chunk_of(dt_ptr, a, run_ptr, batch, head, chunk, length, heads, Q: tl.const
     end = tl.sum(tl.where(tl.arange(0, Q) == Q - 1, log_Q, 0.0), 0)
     to_end_Q, from_start_Q, survives = tl.exp(end - log_Q), tl.exp(log_Q), tl.exp(end)
     run_Q = token_Q * 0
-    if HAS_RUN:  # a state handed in belongs to the first document
+    # a state handed in belongs to the first document
+    if HAS_RUN:
         run_Q = tl.load(run_ptr + batch * length + token_Q, mask=real_Q, other=0)
         last = tl.sum(tl.where(token_Q == tl.minimum(start + Q, length) - 1, run_Q, 0), 0)
         before = tl.load(run_ptr + batch * length + tl.maximum(start - 1, 0))
@@ -54,7 +61,11 @@ def _inside(log_Q, run_Q, HAS_RUN: tl.constexpr, Q: tl.constexpr):
 def _tile(ptr, row, row_ok, row_stride, first, WIDTH: tl.constexpr, BLOCK: tl.constexpr):
     """Rows of a matrix with unit column stride, columns first to first + BLOCK; zero outside."""
     column = first + tl.arange(0, BLOCK)
-    return tl.load(ptr + row[:, None] * row_stride + column[None, :], mask=row_ok[:, None] & (column < WIDTH)[None, :], other=0.0)
+    return tl.load(
+        ptr + row[:, None] * row_stride + column[None, :],
+        mask=row_ok[:, None] & (column < WIDTH)[None, :],
+        other=0.0,
+    )
 
 
 @triton.jit
@@ -70,10 +81,12 @@ def states(
     N: tl.constexpr, P: tl.constexpr, Q: tl.constexpr, BN: tl.constexpr, BP: tl.constexpr,
     HAS_RUN: tl.constexpr, FORWARD: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """The recurrence over chunks of one block of a state, which stays in registers; each chunk adds the sum over its tokens of left' (weight x right).
+    """The recurrence over chunks of one block of a state, which stays in registers; each chunk adds the sum
+    over its tokens of left' (weight x right).
 
-    Forward: b, x, what reaches the chunk's end; stores the state before each chunk. Else from the end: c, y's gradient, what comes from the chunk's
-    start; stores the gradient of the state after each chunk. The loop is pipelined: a chunk's tiles load while the one before is multiplied.
+    Forward: b, x, what reaches the chunk's end; stores the state before each chunk. Else from the end: c, y's
+    gradient, what comes from the chunk's start; stores the gradient of the state after each chunk. The loop
+    is pipelined: a chunk's tiles load while the one before is multiplied.
     """
     of, block = tl.program_id(1).to(tl.int64), tl.program_id(0)
     batch, head = of // heads, of % heads
@@ -91,7 +104,9 @@ def states(
         right_QP = _tile(right_ptr + batch * right_b + head * right_h, token_Q, real_Q, right_l, p, P, BP)
         weighted_QP = right_QP.to(tl.float32) * (to_end_Q * dt_Q if FORWARD else from_start_Q)[:, None]
         _put(states_ptr + (of * chunks + chunk) * N * P, state_NP, row, row < N, P, p, P, BP)
-        state_NP = tl.dot(left_NQ.to(DOT), weighted_QP.to(DOT), state_NP * survives, input_precision=PRECISION)
+        state_NP = tl.dot(
+            left_NQ.to(DOT), weighted_QP.to(DOT), state_NP * survives, input_precision=PRECISION
+        )
     _put(last_ptr + of * N * P, state_NP, row, row < N, P, p, P, BP)
 
 
@@ -117,8 +132,12 @@ def outputs(
         score_QQ = tl.dot(c_QN, tl.trans(b_QN), score_QQ, input_precision=PRECISION)
         carried_QP = tl.dot(c_QN, before_NP, carried_QP, input_precision=PRECISION)
     weight_QQ = score_QQ * _inside(log_Q, run_Q, HAS_RUN, Q)
-    u_QP = _tile(x_ptr + batch * x_b + head * x_h, token_Q, real_Q, x_l, p, P, BP).to(tl.float32) * dt_Q[:, None]
-    y_QP = tl.dot(weight_QQ.to(DOT), u_QP.to(DOT), carried_QP * from_start_Q[:, None], input_precision=PRECISION)
+    u_QP = (
+        _tile(x_ptr + batch * x_b + head * x_h, token_Q, real_Q, x_l, p, P, BP).to(tl.float32) * dt_Q[:, None]
+    )
+    y_QP = tl.dot(
+        weight_QQ.to(DOT), u_QP.to(DOT), carried_QP * from_start_Q[:, None], input_precision=PRECISION
+    )
     _put(y_ptr + (batch * length * heads + head) * P, y_QP, token_Q, real_Q, heads * P, p, P, BP)
 
 
@@ -129,11 +148,12 @@ def grad_inputs(
     N: tl.constexpr, P: tl.constexpr, Q: tl.constexpr, BN: tl.constexpr, BP: tl.constexpr,
     HAS_RUN: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Gradient of x; dt's through u = dt x, and each token's log decay's through w and through what earlier tokens write to the chunk's end.
+    """Gradient of x; dt's through u = dt x, and each token's log decay's through w and through what earlier
+    tokens write to the chunk's end.
 
-    The latter two are linear in the products over P, so each block of channels writes its share (P blocks, B, L, H). Through w it is the sum over
-    pairs j < k <= i that span the token k: rows minus columns, summed from the end. The pairs i = j are left out, since they cancel in the sum but
-    not in rounding.
+    The latter two are linear in the products over P, so each block of channels writes its share (P blocks, B,
+    L, H). Through w it is the sum over pairs j < k <= i that span the token k: rows minus columns, summed
+    from the end. The pairs i = j are left out, since they cancel in the sum but not in rounding.
     """
     of, block = tl.program_id(1).to(tl.int64), tl.program_id(2)
     batch, head, p = of // heads, of % heads, block * BP
@@ -165,7 +185,16 @@ def grad_inputs(
     writes_Q = tl.sum(carried_QP * x_QP, 1) * dt_Q
     step_Q += tl.cumsum(writes_Q, 0) - writes_Q
     grad_u_QP = tl.dot(tl.trans(weight_QQ.to(DOT)), g_QP, carried_QP, input_precision=PRECISION)
-    _put(grad_x_ptr + (batch * length * heads + head) * P, grad_u_QP * dt_Q[:, None], token_Q, real_Q, heads * P, p, P, BP)
+    _put(
+        grad_x_ptr + (batch * length * heads + head) * P,
+        grad_u_QP * dt_Q[:, None],
+        token_Q,
+        real_Q,
+        heads * P,
+        p,
+        P,
+        BP,
+    )
     place_Q = ((block * (tl.num_programs(1) // heads) + batch) * length + token_Q) * heads + head
     tl.store(direct_ptr + place_Q, tl.sum(grad_u_QP * x_QP, 1), mask=real_Q)
     tl.store(step_ptr + place_Q, step_Q, mask=real_Q)
@@ -178,7 +207,8 @@ def grad_shared(
     N: tl.constexpr, P: tl.constexpr, Q: tl.constexpr, BN: tl.constexpr, BP: tl.constexpr,
     HAS_RUN: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Gradients of b and c, summed over a group of heads (groups, B, L, N), and the rest of each token's log decay's: through the state before.
+    """Gradients of b and c, summed over a group of heads (groups, B, L, N), and the rest of each token's log
+    decay's: through the state before.
 
     The latter is linear in the products over N, so each block of N writes its share (N blocks, B, L, H).
     """
@@ -198,8 +228,8 @@ def grad_shared(
             dt_ptr, tl.load(a_ptr + head), run_ptr, batch, head, tl.program_id(0), length, heads, Q, HAS_RUN
         )
         place = ((batch * heads + head) * chunks + tl.program_id(0)) * N * P
-        # One product is finished before the next begins: registers are what this kernel runs out of. Where P is one block the compiler loads each
-        # tile once, as long as no store comes between.
+        # One product is finished before the next begins: registers are what this kernel runs out of. Where P
+        # is one block the compiler loads each tile once, as long as no store comes between.
         passed_N = tl.zeros((BN,), tl.float32)
         read_QN = tl.zeros((Q, BN), tl.float32)
         for p in range(0, P, BP):
@@ -209,19 +239,29 @@ def grad_shared(
             passed_N += tl.sum(before_NP * _tile(grad_states_ptr + place, row, row < N, P, p, P, BP), 1)
         read_QN *= from_start_Q[:, None]
         grad_c_QN += read_QN
-        step_Q = tl.cumsum(tl.sum(read_QN * c_QN.to(tl.float32), 1), 0, reverse=True) + survives * tl.sum(passed_N, 0)
+        step_Q = tl.cumsum(tl.sum(read_QN * c_QN.to(tl.float32), 1), 0, reverse=True) + survives * tl.sum(
+            passed_N, 0
+        )
 
         written_QN = tl.zeros((Q, BN), tl.float32)
         for p in range(0, P, BP):
-            u_QP = _tile(x_ptr + batch * x_b + head * x_h, token_Q, real_Q, x_l, p, P, BP).to(tl.float32) * dt_Q[:, None]
+            u_QP = (
+                _tile(x_ptr + batch * x_b + head * x_h, token_Q, real_Q, x_l, p, P, BP).to(tl.float32)
+                * dt_Q[:, None]
+            )
             grad_after_NP = _tile(grad_states_ptr + place, row, row < N, P, p, P, BP)
-            written_QN = tl.dot(u_QP.to(DOT), tl.trans(grad_after_NP.to(DOT)), written_QN, input_precision=PRECISION)
+            written_QN = tl.dot(
+                u_QP.to(DOT), tl.trans(grad_after_NP.to(DOT)), written_QN, input_precision=PRECISION
+            )
         grad_b_QN += written_QN * to_end_Q[:, None]
 
         kept_QQ = tl.zeros((Q, Q), tl.float32)
         for p in range(0, P, BP):
             g_QP = _tile(g_ptr + batch * g_b + head * g_h, token_Q, real_Q, g_l, p, P, BP).to(DOT)
-            u_QP = _tile(x_ptr + batch * x_b + head * x_h, token_Q, real_Q, x_l, p, P, BP).to(tl.float32) * dt_Q[:, None]
+            u_QP = (
+                _tile(x_ptr + batch * x_b + head * x_h, token_Q, real_Q, x_l, p, P, BP).to(tl.float32)
+                * dt_Q[:, None]
+            )
             kept_QQ = tl.dot(g_QP, tl.trans(u_QP.to(DOT)), kept_QQ, input_precision=PRECISION)
         grad_score_QQ += kept_QQ * _inside(log_Q, run_Q, HAS_RUN, Q)
         at_Q = (block * batches + batch) * length + token_Q

@@ -1,6 +1,8 @@
-"""The state-space scan on NVIDIA GPUs (Ampere and later): launches the kernels of `scan_triton_kernels` as one operator that torch.compile keeps whole.
+"""The state-space scan on NVIDIA GPUs (Ampere and later): launches the kernels of `scan_triton_kernels` as
+one operator that torch.compile keeps whole.
 
-Under TRITON_INTERPRET=1, set before triton is imported, the same kernels run on CPU tensors, slowly: for tests.
+Under TRITON_INTERPRET=1, set before triton is imported, the same kernels run on CPU tensors, slowly: for
+tests.
 
 Legend: B batch, L tokens, H heads, P channels a head, N state, G groups of heads.
 """
@@ -13,10 +15,14 @@ from torch import Tensor
 from braingpt.kernels.launch import launch
 from braingpt.kernels.scan import triton_kernels as kernels
 
-BLOCK = {2: 64, 4: 32}  # by bytes a number: tokens, channels and states of a program at most, for what registers and shared memory hold
-# Not tuned: to measure six choices took 25 s at the start of every run. Loops over blocks are of one or two rounds, with nothing to pipeline.
+# by bytes a number: tokens, channels and states of a program at most, for what registers and shared memory
+# hold
+BLOCK = {2: 64, 4: 32}
+# Not tuned: to measure six choices took 25 s at the start of every run. Loops over blocks are of one or two
+# rounds, with nothing to pipeline.
 LAUNCH = {"num_warps": 4, "num_stages": 1}
-OVER_CHUNKS = 3  # stages: while one chunk's tiles are multiplied, those of the next two are on their way
+# stages: while one chunk's tiles are multiplied, those of the next two are on their way
+OVER_CHUNKS = 3
 TYPES = {torch.float32: tl.float32, torch.bfloat16: tl.bfloat16, torch.float16: tl.float16}
 
 
@@ -30,42 +36,69 @@ def triton_scan(
     run_BL: Tensor | None = None,
     chunk: int = 64,
 ) -> tuple[Tensor, Tensor]:
-    """As `scan.recurrent`, for float32, bfloat16 and float16; the state is float32. Chunks are a power of two of at least 16."""
+    """As `scan.recurrent`, for float32, bfloat16 and float16; the state is float32.
+
+    Chunks are a power of two of at least 16.
+    """
     if x_BLHP.dtype not in TYPES:
         raise ValueError(f"the Triton scan computes in float32, bfloat16 and float16, not in {x_BLHP.dtype}")
     size = _block(min(chunk, x_BLHP.shape[1]), x_BLHP)
     run_BL = None if run_BL is None else run_BL.to(torch.int32).contiguous()
-    dt_BLH, a_H, state_BHNP = dt_BLH.float().contiguous(), a_H.float().contiguous(), state_BHNP.float().contiguous()
-    return _scan(x_BLHP, dt_BLH, a_H, b_BLN.to(x_BLHP.dtype), c_BLN.to(x_BLHP.dtype), state_BHNP, run_BL, size)
+    dt_BLH, a_H, state_BHNP = (
+        dt_BLH.float().contiguous(),
+        a_H.float().contiguous(),
+        state_BHNP.float().contiguous(),
+    )
+    return _scan(
+        x_BLHP, dt_BLH, a_H, b_BLN.to(x_BLHP.dtype), c_BLN.to(x_BLHP.dtype), state_BHNP, run_BL, size
+    )
 
 
 class _Launch:
     """What all launches of one call share."""
 
-    def __init__(self, x_BLHP: Tensor, dt_BLH: Tensor, a_H: Tensor, run_BL: Tensor | None, state: int, size: int) -> None:
+    def __init__(
+        self, x_BLHP: Tensor, dt_BLH: Tensor, a_H: Tensor, run_BL: Tensor | None, state: int, size: int
+    ) -> None:
         self.batch, self.length, self.heads, self.width = x_BLHP.shape
         self.state, self.x = state, x_BLHP
         self.chunks = triton.cdiv(self.length, size)
-        # Channels are always a whole block: products 16 wide came out wrong on an H100 (4 warps, state 64, Triton 3.6), which blocks of 64 did not.
+        # Channels are always a whole block: products 16 wide came out wrong on an H100 (4 warps, state 64,
+        # Triton 3.6), which blocks of 64 did not.
         self.n, self.p = _block(state, x_BLHP), BLOCK[x_BLHP.element_size()]
         self.n_blocks, self.p_blocks = triton.cdiv(state, self.n), triton.cdiv(self.width, self.p)
-        self.processors = torch.cuda.get_device_properties(x_BLHP.device).multi_processor_count if x_BLHP.is_cuda else 2
+        self.processors = (
+            torch.cuda.get_device_properties(x_BLHP.device).multi_processor_count if x_BLHP.is_cuda else 2
+        )
         self.decay = (dt_BLH, a_H, run_BL)
         self.sizes = (self.length, self.heads, self.chunks)
-        # The interpreter multiplies the bits of bfloat16. On a GPU, float32 keeps its precision (three TF32 products) unless torch may drop it.
+        # The interpreter multiplies the bits of bfloat16. On a GPU, float32 keeps its precision (three TF32
+        # products) unless torch may drop it.
         wide = triton.knobs.runtime.interpret and x_BLHP.dtype == torch.bfloat16
         precision = "tf32" if torch.backends.cuda.matmul.allow_tf32 else "tf32x3"
-        self.meta = {"N": state, "P": self.width, "Q": size, "BN": self.n, "BP": self.p, "HAS_RUN": run_BL is not None}
+        self.meta = {
+            "N": state,
+            "P": self.width,
+            "Q": size,
+            "BN": self.n,
+            "BP": self.p,
+            "HAS_RUN": run_BL is not None,
+        }
         self.meta |= {"DOT": tl.float32 if wide else TYPES[x_BLHP.dtype], "PRECISION": precision, **LAUNCH}
 
     def empty(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
         return torch.empty(shape, dtype=dtype, device=self.x.device)
 
-    def states(self, left_BLN: Tensor, right_BLHP: Tensor, first_BHNP: Tensor, forward: bool) -> tuple[Tensor, Tensor]:
-        """(B, H, C, N, P) the state before each chunk, and the last; or (not forward) gradients of the state after each, and of the first."""
+    def states(
+        self, left_BLN: Tensor, right_BLHP: Tensor, first_BHNP: Tensor, forward: bool
+    ) -> tuple[Tensor, Tensor]:
+        """(B, H, C, N, P) the state before each chunk, and the last; or (not forward) gradients of the state
+        after each, and of the first.
+        """
         states = self.empty(self.batch, self.heads, self.chunks, self.state, self.width)
         last_BHNP = torch.empty_like(first_BHNP)
-        # Chunks come one after the other, so states are cut finer than elsewhere: into 16 where 32 would not fill the GPU twice.
+        # Chunks come one after the other, so states are cut finer than elsewhere: into 16 where 32 would not
+        # fill the GPU twice.
         n = min(self.n, 32)
         if self.batch * self.heads * triton.cdiv(self.state, n) * self.p_blocks < 2 * self.processors:
             n = 16
@@ -97,11 +130,19 @@ def _unit(tensor: Tensor) -> Tensor:
 
 @torch.library.custom_op("braingpt::scan", mutates_args=())
 def _scan(
-    x_BLHP: Tensor, dt_BLH: Tensor, a_H: Tensor, b_BLN: Tensor, c_BLN: Tensor, state_BHNP: Tensor, run_BL: Tensor | None, size: int
+    x_BLHP: Tensor,
+    dt_BLH: Tensor,
+    a_H: Tensor,
+    b_BLN: Tensor,
+    c_BLN: Tensor,
+    state_BHNP: Tensor,
+    run_BL: Tensor | None,
+    size: int,
 ) -> tuple[Tensor, Tensor]:
     x_BLHP, b_BLN, c_BLN = _unit(x_BLHP), _unit(b_BLN), _unit(c_BLN)
     shape = _Launch(x_BLHP, dt_BLH, a_H, run_BL, b_BLN.shape[2], size)
-    with torch.cuda.device_of(x_BLHP):  # Triton launches on the current device
+    # Triton launches on the current device
+    with torch.cuda.device_of(x_BLHP):
         states, last_BHNP = shape.states(b_BLN, x_BLHP, state_BHNP, forward=True)
         y_BLHP = shape.empty(*x_BLHP.shape, dtype=x_BLHP.dtype)
         launch(
@@ -131,10 +172,19 @@ def _scan_backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     x_BLHP, b_BLN, c_BLN, grad_BLHP = _unit(x_BLHP), _unit(b_BLN), _unit(c_BLN), _unit(grad_BLHP)
     shape = _Launch(x_BLHP, dt_BLH, a_H, run_BL, b_BLN.shape[2], size)
-    with torch.cuda.device_of(x_BLHP):  # Triton launches on the current device
+    # Triton launches on the current device
+    with torch.cuda.device_of(x_BLHP):
         states, _ = shape.states(b_BLN, x_BLHP, state_BHNP, forward=True)
         grad_states, grad_state_BHNP = shape.states(c_BLN, grad_BLHP, grad_BHNP.contiguous(), forward=False)
-        inputs = (*_strided(grad_BLHP), *_strided(x_BLHP), dt_BLH, a_H, *_strided(b_BLN), *_strided(c_BLN), run_BL)
+        inputs = (
+            *_strided(grad_BLHP),
+            *_strided(x_BLHP),
+            dt_BLH,
+            a_H,
+            *_strided(b_BLN),
+            *_strided(c_BLN),
+            run_BL,
+        )
 
         grad_x_BLHP = shape.empty(*x_BLHP.shape, dtype=x_BLHP.dtype)
         direct = shape.empty(shape.p_blocks, *dt_BLH.shape)
@@ -152,7 +202,14 @@ def _scan_backward(
     step_BLH = step.sum(0)
     grad_dt_BLH = torch.addcmul(direct.sum(0), step_BLH, a_H)
     grad_a_H = (step_BLH * dt_BLH).sum((0, 1))
-    return grad_x_BLHP, grad_dt_BLH, grad_a_H, grad_b.sum(0).to(b_BLN.dtype), grad_c.sum(0).to(c_BLN.dtype), grad_state_BHNP
+    return (
+        grad_x_BLHP,
+        grad_dt_BLH,
+        grad_a_H,
+        grad_b.sum(0).to(b_BLN.dtype),
+        grad_c.sum(0).to(c_BLN.dtype),
+        grad_state_BHNP,
+    )
 
 
 @_scan_backward.register_fake

@@ -1,12 +1,16 @@
-"""Magnitude attention in blocks of query rows that stay in the cache: nothing of L x T is ever held, forward or backward.
+"""Magnitude attention in blocks of query rows that stay in the cache: nothing of L x T is ever held, forward
+or backward.
 
-Of each block only the scores are computed densely, for no one knows the largest without them. Then partial sorting names each row's
-survivors, and softmax, values and the queries' gradient are a matter of these few. The backward pass scores and chooses each block again.
+Of each block only the scores are computed densely, for no one knows the largest without them. Then partial
+sorting names each row's survivors, and softmax, values and the queries' gradient are a matter of these few.
+The backward pass scores and chooses each block again.
 
-Survivors are chosen by the bits of |score|, integers in the order of the floats that are not negative (the others below), which NumPy partially sorts
-with vector instructions: with the search for who reaches the bar 0.5 ms, where `torch.topk` takes 2.7 (256 rows of 1,024 scores, one core, AVX2).
+Survivors are chosen by the bits of |score|, integers in the order of the floats that are not negative (the
+others below), which NumPy partially sorts with vector instructions: with the search for who reaches the bar
+0.5 ms, where `torch.topk` takes 2.7 (256 rows of 1,024 scores, one core, AVX2).
 
-Legend: X rows of the batch x heads, R query rows of a block, N keys up to its last query, A survivors a row, K channels a head.
+Legend: X rows of the batch x heads, R query rows of a block, N keys up to its last query, A survivors a row,
+K channels a head.
 """
 
 import math
@@ -21,8 +25,10 @@ from torch.autograd.function import once_differentiable
 
 from braingpt.kernels.sparse_attention.reference import quotas, reach
 
-ROWS = 64  # query rows of a block
-NUMBERS = 2**18  # scores of a block, about
+# query rows of a block
+ROWS = 64
+# scores of a block, about
+NUMBERS = 2**18
 
 
 class _Workspace:
@@ -62,21 +68,33 @@ class _Problem(NamedTuple):
             for x in range(0, count, together):
                 yield slice(x, min(x + together, count)), slice(start, end), past + end
 
-    def survivors(self, x: slice, queries: slice, keys: int, workspace: _Workspace) -> tuple[Tensor, Tensor, Tensor]:
-        """(X, R, A) the keys each query of the block keeps, their weights, and which places are past its quota, with weight zero."""
+    def survivors(
+        self, x: slice, queries: slice, keys: int, workspace: _Workspace
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """(X, R, A) the keys each query of the block keeps, their weights, and which places are past its
+        quota, with weight zero.
+        """
         q_XRK = self.q[x, queries]
         score_XRN = torch.bmm(q_XRK, self.k[x, :keys].mT, out=workspace("score", *q_XRK.shape[:2], keys))
         quota_XR = self.quota[x if len(self.quota) > 1 else slice(None), queries].expand(len(q_XRK), -1)
         document_XN = None if self.document is None else self.document[x, :keys]
         index_XRA, dropped_XRA = _largest(score_XRN, document_XN, quota_XR[..., None], workspace)
-        kept_XRA = score_XRN.gather(-1, index_XRA).mul_(1 / math.sqrt(q_XRK.shape[2])).masked_fill_(dropped_XRA, -math.inf)
+        kept_XRA = (
+            score_XRN.gather(-1, index_XRA)
+            .mul_(1 / math.sqrt(q_XRK.shape[2]))
+            .masked_fill_(dropped_XRA, -math.inf)
+        )
         return index_XRA, kept_XRA.softmax(-1), dropped_XRA
 
 
-def _largest(score_XRN: Tensor, document_XN: Tensor | None, quota_XR1: Tensor, workspace: _Workspace) -> tuple[Tensor, Tensor]:
-    """(X, R, A) where the largest scores of each row stand, in no order, and which of these its own quota drops.
+def _largest(
+    score_XRN: Tensor, document_XN: Tensor | None, quota_XR1: Tensor, workspace: _Workspace
+) -> tuple[Tensor, Tensor]:
+    """(X, R, A) where the largest scores of each row stand, in no order, and which of these its own quota
+    drops.
 
-    A is the largest quota, or more where magnitudes tie at that bar: what ties with the last that a row keeps is kept.
+    A is the largest quota, or more where magnitudes tie at that bar: what ties with the last that a row keeps
+    is kept.
     """
     rows, keys, most = score_XRN.shape[:2], score_XRN.shape[2], int(quota_XR1.max())
     size_XRN = _magnitudes(score_XRN, document_XN, workspace)
@@ -87,7 +105,8 @@ def _largest(score_XRN: Tensor, document_XN: Tensor | None, quota_XR1: Tensor, w
         largest_XRA = torch.from_numpy(largest).view(size_XRN.dtype)
         size_XRN = _magnitudes(score_XRN, document_XN, workspace)
         reaches_XRN = workspace("reaches", *size_XRN.shape, dtype=torch.bool)
-        # By their bits again: what may not be read is negative, and negative floats stand in another order. So each row has `most` or more.
+        # By their bits again: what may not be read is negative, and negative floats stand in another order.
+        # So each row has `most` or more.
         np.greater_equal(size_XRN.numpy().view(bits.dtype), largest[..., :1], out=reaches_XRN.numpy())
         place = torch.from_numpy(np.flatnonzero(reaches_XRN.numpy()))
     else:
@@ -98,7 +117,9 @@ def _largest(score_XRN: Tensor, document_XN: Tensor | None, quota_XR1: Tensor, w
     if len(place) == rows.numel() * most:
         index_XRA = place.view(*rows, most)
         index_XRA -= torch.arange(0, size_XRN.numel(), keys, device=place.device).view(*rows, 1)
-    else:  # a tie, in about one row of 100,000; and in the first block, whose first rows have fewer keys than the others keep
+    else:
+        # a tie, in about one row of 100,000; and in the first block, whose first rows have fewer keys than
+        # the others keep
         index_XRA = size_XRN.topk(int(reaches_XRN.sum(-1).max()), sorted=False).indices
     return index_XRA, size_XRN.gather(-1, index_XRA) < bar_XR1
 
@@ -109,24 +130,38 @@ def _magnitudes(score_XRN: Tensor, document_XN: Tensor | None, workspace: _Works
     size_XRN = torch.abs(score_XRN, out=workspace("size", *score_XRN.shape))
     if count > 1:
         size_XRN[..., keys - count :].masked_fill_(workspace.later(count), -1.0)
-    if document_XN is not None:  # each at a place of its own: were these alike, rows with few keys would end in a tie
+    # each at a place of its own: were these alike, rows with few keys would end in a tie
+    if document_XN is not None:
         below_N = torch.arange(-1, -1 - keys, -1, dtype=size_XRN.dtype, device=size_XRN.device)
-        torch.where(document_XN[:, keys - count :, None] != document_XN[:, None], below_N, size_XRN, out=size_XRN)
+        torch.where(
+            document_XN[:, keys - count :, None] != document_XN[:, None], below_N, size_XRN, out=size_XRN
+        )
     return size_XRN
 
 
 def _weighted(value_XTK: Tensor, index_XRA: Tensor, weight_XRA: Tensor) -> Tensor:
-    """(X, R, K) sums of the rows named, times their weights: read where they lie, without a gathered copy. Rows as `_as_table` leaves them."""
+    """(X, R, K) sums of the rows named, times their weights: read where they lie, without a gathered copy.
+
+    Rows as `_as_table` leaves them.
+    """
     count, keys, channels = value_XTK.shape
     apart = value_XTK.stride(0) // channels
     table = value_XTK.as_strided(((count - 1) * apart + keys, channels), (channels, 1))
-    place_XRA = index_XRA + torch.arange(0, count * apart, apart, device=index_XRA.device)[:, None, None] if count > 1 else index_XRA
-    sums = F.embedding_bag(place_XRA.flatten(0, 1), table, mode="sum", per_sample_weights=weight_XRA.flatten(0, 1))
+    place_XRA = (
+        index_XRA + torch.arange(0, count * apart, apart, device=index_XRA.device)[:, None, None]
+        if count > 1
+        else index_XRA
+    )
+    sums = F.embedding_bag(
+        place_XRA.flatten(0, 1), table, mode="sum", per_sample_weights=weight_XRA.flatten(0, 1)
+    )
     return sums.view(*index_XRA.shape[:2], channels)
 
 
 def _as_table(value_XTK: Tensor) -> Tensor:
-    """The same with the rows of each x one behind the other, as a cache has them; parts of a wider tensor are copied."""
+    """The same with the rows of each x one behind the other, as a cache has them; parts of a wider tensor are
+    copied.
+    """
     channels = value_XTK.shape[2]
     in_place = value_XTK.stride()[1:] == (channels, 1) and value_XTK.stride(0) % channels == 0
     return value_XTK if in_place else value_XTK.contiguous()
@@ -157,23 +192,34 @@ class _Blocks(torch.autograd.Function):
     def backward(ctx: Any, grad_XLK: Tensor, _: Any) -> tuple[Tensor | None, ...]:
         problem = _Problem(*ctx.saved_tensors)
         grad_q = torch.empty(problem.q.shape, dtype=grad_XLK.dtype, device=grad_XLK.device)
-        grad_k, grad_v = (torch.zeros(problem.k.shape, dtype=grad_XLK.dtype, device=grad_XLK.device) for _ in range(2))
+        grad_k, grad_v = (
+            torch.zeros(problem.k.shape, dtype=grad_XLK.dtype, device=grad_XLK.device) for _ in range(2)
+        )
         workspace = _Workspace(grad_XLK)
         for x, queries, keys in problem.blocks():
-            q_XRK, g_XRK, k_XNK, v_XNK = problem.q[x, queries], grad_XLK[x, queries], problem.k[x, :keys], problem.v[x, :keys]
+            q_XRK, g_XRK, k_XNK, v_XNK = (
+                problem.q[x, queries],
+                grad_XLK[x, queries],
+                problem.k[x, :keys],
+                problem.v[x, :keys],
+            )
             index_XRA, weight_XRA, _ = problem.survivors(x, queries, keys, workspace)
             dense_XRN = torch.bmm(g_XRK, v_XNK.mT, out=workspace("score", *g_XRK.shape[:2], keys))
             of_weight_XRA = dense_XRN.gather(-1, index_XRA)
-            of_score_XRA = (of_weight_XRA - (of_weight_XRA * weight_XRA).sum(-1, keepdim=True)).mul_(weight_XRA)
+            of_score_XRA = (of_weight_XRA - (of_weight_XRA * weight_XRA).sum(-1, keepdim=True)).mul_(
+                weight_XRA
+            )
             of_score_XRA /= math.sqrt(q_XRK.shape[-1])
             grad_q[x, queries] = _weighted(k_XNK, index_XRA, of_score_XRA)
-            # Back to the keys, which many queries share: a product of mostly zeros is faster on a CPU than adding row by row.
+            # Back to the keys, which many queries share: a product of mostly zeros is faster on a CPU than
+            # adding row by row.
             grad_k[x, :keys].baddbmm_(dense_XRN.zero_().scatter_(-1, index_XRA, of_score_XRA).mT, q_XRK)
             grad_v[x, :keys].baddbmm_(dense_XRN.scatter_(-1, index_XRA, weight_XRA).mT, g_XRK)
         return grad_q, grad_k, grad_v, None, None
 
 
-@torch.compiler.disable  # a loop whose shapes depend on the data
+# a loop whose shapes depend on the data
+@torch.compiler.disable
 def magnitude_blocks(
     q_BHLK: Tensor, k_BHTK: Tensor, v_BHTK: Tensor, document_BT: Tensor | None, keep: float, floor: int
 ) -> tuple[Tensor, Tensor]:
@@ -185,7 +231,9 @@ def magnitude_blocks(
     if document_BT is None:
         problem = _Problem(q_XLK, k_XTK, v_XTK, None, quota_BL)
     else:
-        problem = _Problem(q_XLK, k_XTK, v_XTK, *(t.repeat_interleave(rows[1], 0) for t in (document_BT, quota_BL)))
+        problem = _Problem(
+            q_XLK, k_XTK, v_XTK, *(t.repeat_interleave(rows[1], 0) for t in (document_BT, quota_BL))
+        )
     learning = torch.is_grad_enabled() and any(t.requires_grad for t in (q_XLK, k_XTK, v_XTK))
     y_XLK, kept_XL = _Blocks.apply(*problem) if learning else _forward(problem)
     return y_XLK.unflatten(0, rows).to(q_BHLK.dtype), kept_XL.unflatten(0, rows)

@@ -1,13 +1,17 @@
-"""Magnitude attention on NVIDIA GPUs (Ampere and later): one kernel forward, two backward, none of which holds more than a block of scores.
+"""Magnitude attention on NVIDIA GPUs (Ampere and later): one kernel forward, two backward, none of which
+holds more than a block of scores.
 
-A row's bar, the quota-th largest |score|, is found bit by bit: the bits of floats that are not negative lie in their order, so each pass over the
-keys scores them again, counts who reaches three candidates, and settles two bits. A block stops as soon as the count of each of its rows is its quota,
-mostly some passes before the 16th. Softmax and values then are one more pass (Dao et al. 2022), and the backward pass knows the bars.
-All kernels score in the same blocks by the same product, so that what is kept is the same to the bit.
+A row's bar, the quota-th largest |score|, is found bit by bit: the bits of floats that are not negative lie
+in their order, so each pass over the keys scores them again, counts who reaches three candidates, and settles
+two bits. A block stops as soon as the count of each of its rows is its quota, mostly some passes before the
+16th. Softmax and values then are one more pass (Dao et al. 2022), and the backward pass knows the bars. All
+kernels score in the same blocks by the same product, so that what is kept is the same to the bit.
 
-Under TRITON_INTERPRET=1, set before triton is imported, the same kernels run on CPU tensors, slowly: for tests.
+Under TRITON_INTERPRET=1, set before triton is imported, the same kernels run on CPU tensors, slowly: for
+tests.
 
-Legend: B batch, H heads, L queries, T keys, K channels a head; in kernels M query rows and N keys of a block, C channels rounded up.
+Legend: B batch, H heads, L queries, T keys, K channels a head; in kernels M query rows and N keys of a block,
+C channels rounded up.
 """
 
 from typing import Any
@@ -20,27 +24,43 @@ from torch import Tensor
 from braingpt.kernels.launch import launch
 from braingpt.kernels.sparse_attention.reference import quotas, reach
 
-BLOCK = {2: 64, 4: 32}  # query rows and keys of a block, by bytes a number: what registers and shared memory hold
+# query rows and keys of a block, by bytes a number: what registers and shared memory hold
+BLOCK = {2: 64, 4: 32}
 TYPES = {torch.float32: tl.float32, torch.bfloat16: tl.bfloat16, torch.float16: tl.float16}
 
 
 def magnitude_triton(
     q_BHLK: Tensor, k_BHTK: Tensor, v_BHTK: Tensor, document_BT: Tensor | None, keep: float, floor: int
 ) -> tuple[Tensor, Tensor]:
-    """As `magnitude_attention.magnitude_attention`, for float32, bfloat16 and float16. Scores and sums are float32."""
+    """As `magnitude_attention.magnitude_attention`, for float32, bfloat16 and float16.
+
+    Scores and sums are float32.
+    """
     if q_BHLK.dtype not in TYPES:
-        raise ValueError(f"the Triton kernel computes in float32, bfloat16 and float16, not in {q_BHLK.dtype}")
+        raise ValueError(
+            f"the Triton kernel computes in float32, bfloat16 and float16, not in {q_BHLK.dtype}"
+        )
     batch, _, length, _ = q_BHLK.shape
-    quota_BL = quotas(reach(document_BT, length, k_BHTK.shape[2], q_BHLK.device), keep, floor).int().expand(batch, -1).contiguous()
+    quota_BL = (
+        quotas(reach(document_BT, length, k_BHTK.shape[2], q_BHLK.device), keep, floor)
+        .int()
+        .expand(batch, -1)
+        .contiguous()
+    )
     document_BT = None if document_BT is None else document_BT.int().contiguous()
-    y_BHLK, kept_BHL, _, _ = _attend(q_BHLK, k_BHTK.to(q_BHLK.dtype), v_BHTK.to(q_BHLK.dtype), document_BT, quota_BL)
+    y_BHLK, kept_BHL, _, _ = _attend(
+        q_BHLK, k_BHTK.to(q_BHLK.dtype), v_BHTK.to(q_BHLK.dtype), document_BT, quota_BL
+    )
     return y_BHLK, kept_BHL
 
 
-def _launch(q_BHLK: Tensor, k_BHTK: Tensor, document_BT: Tensor | None) -> tuple[tuple[int, ...], dict[str, Any]]:
+def _launch(
+    q_BHLK: Tensor, k_BHTK: Tensor, document_BT: Tensor | None
+) -> tuple[tuple[int, ...], dict[str, Any]]:
     """Sizes, and what the kernels are specialised on."""
     channels, interpreted = q_BHLK.shape[3], triton.knobs.runtime.interpret
-    # The interpreter multiplies the bits of bfloat16. On a GPU, float32 keeps its precision (three TF32 products) unless torch may drop it.
+    # The interpreter multiplies the bits of bfloat16. On a GPU, float32 keeps its precision (three TF32
+    # products) unless torch may drop it.
     wide = interpreted and q_BHLK.dtype == torch.bfloat16
     meta = {
         "K": channels,
@@ -67,9 +87,12 @@ def _attend(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     sizes, meta = _launch(q_BHLK, k_BHTK, document_BT)
     y_BHLK = torch.empty(q_BHLK.shape, dtype=q_BHLK.dtype, device=q_BHLK.device)
-    kept_BHL, bar_BHL = (torch.empty(q_BHLK.shape[:3], dtype=torch.int32, device=q_BHLK.device) for _ in range(2))
+    kept_BHL, bar_BHL = (
+        torch.empty(q_BHLK.shape[:3], dtype=torch.int32, device=q_BHLK.device) for _ in range(2)
+    )
     log_BHL = torch.empty(q_BHLK.shape[:3], dtype=torch.float32, device=q_BHLK.device)
-    with torch.cuda.device_of(q_BHLK):  # Triton launches on the current device
+    # Triton launches on the current device
+    with torch.cuda.device_of(q_BHLK):
         launch(
             _forward, (triton.cdiv(sizes[1], meta["M"]), q_BHLK.shape[0] * sizes[0]),
             *_strided(q_BHLK), *_strided(k_BHTK), *_strided(v_BHTK), document_BT, quota_BL, *_strided(y_BHLK), kept_BHL, bar_BHL, log_BHL, *sizes, **meta,
@@ -91,11 +114,35 @@ def _attend_backward(
     sizes, meta = _launch(q_BHLK, k_BHTK, document_BT)
     grads = [torch.empty(t.shape, dtype=t.dtype, device=t.device) for t in (q_BHLK, k_BHTK, v_BHTK)]
     along_BHL = (grad_BHLK.float() * y_BHLK.float()).sum(-1)
-    inputs = (*_strided(q_BHLK), *_strided(k_BHTK), *_strided(v_BHTK), document_BT, *_strided(grad_BHLK), bar_BHL, log_BHL, along_BHL)
+    inputs = (
+        *_strided(q_BHLK),
+        *_strided(k_BHTK),
+        *_strided(v_BHTK),
+        document_BT,
+        *_strided(grad_BHLK),
+        bar_BHL,
+        log_BHL,
+        along_BHL,
+    )
     programs = q_BHLK.shape[0] * sizes[0]
     with torch.cuda.device_of(q_BHLK):
-        launch(_grad_queries, (triton.cdiv(sizes[1], meta["M"]), programs), *inputs, *_strided(grads[0]), *sizes, **meta)
-        launch(_grad_keys, (triton.cdiv(sizes[2], meta["N"]), programs), *inputs, *_strided(grads[1]), *_strided(grads[2]), *sizes, **meta)
+        launch(
+            _grad_queries,
+            (triton.cdiv(sizes[1], meta["M"]), programs),
+            *inputs,
+            *_strided(grads[0]),
+            *sizes,
+            **meta,
+        )
+        launch(
+            _grad_keys,
+            (triton.cdiv(sizes[2], meta["N"]), programs),
+            *inputs,
+            *_strided(grads[1]),
+            *_strided(grads[2]),
+            *sizes,
+            **meta,
+        )
     return tuple(grads)
 
 
@@ -134,7 +181,9 @@ def _store(x, row, count, step, value, K: tl.constexpr, C: tl.constexpr):
 
 
 @triton.jit
-def _scored(q_MC, k_NC, row_M, key_N, length, keys, document, DOCUMENTS: tl.constexpr, PRECISION: tl.constexpr):
+def _scored(
+    q_MC, k_NC, row_M, key_N, length, keys, document, DOCUMENTS: tl.constexpr, PRECISION: tl.constexpr
+):
     """(M, N) scores before scaling, and whether each query may read each key."""
     score_MN = tl.dot(q_MC, tl.trans(k_NC), input_precision=PRECISION)
     place_M = row_M + keys - length
@@ -179,14 +228,26 @@ def _forward(
         for first in range(0, end, N):
             key_N = first + tl.arange(0, N)
             k_NC = _load(k, key_N, keys, k_l, K, C, DOT)
-            score_MN, allowed_MN = _scored(q_MC, k_NC, row_M, key_N, length, keys, document, DOCUMENTS, PRECISION)
-            bits_MN = tl.where(allowed_MN, _bits(score_MN), 0)  # no candidate is zero
+            score_MN, allowed_MN = _scored(
+                q_MC, k_NC, row_M, key_N, length, keys, document, DOCUMENTS, PRECISION
+            )
+            # no candidate is zero
+            bits_MN = tl.where(allowed_MN, _bits(score_MN), 0)
             ones_M += tl.sum((bits_MN >= one_M[:, None]).to(tl.int32), 1)
             twos_M += tl.sum((bits_MN >= two_M[:, None]).to(tl.int32), 1)
             threes_M += tl.sum((bits_MN >= three_M[:, None]).to(tl.int32), 1)
-        # The largest candidate that enough keys reach; with the last bits the bar is the quota-th largest itself.
-        bar_M = tl.where(threes_M >= quota_M, three_M, tl.where(twos_M >= quota_M, two_M, tl.where(ones_M >= quota_M, one_M, bar_M)))
-        count_M = tl.where(threes_M >= quota_M, threes_M, tl.where(twos_M >= quota_M, twos_M, tl.where(ones_M >= quota_M, ones_M, count_M)))
+        # The largest candidate that enough keys reach; with the last bits the bar is the quota-th largest
+        # itself.
+        bar_M = tl.where(
+            threes_M >= quota_M,
+            three_M,
+            tl.where(twos_M >= quota_M, two_M, tl.where(ones_M >= quota_M, one_M, bar_M)),
+        )
+        count_M = tl.where(
+            threes_M >= quota_M,
+            threes_M,
+            tl.where(twos_M >= quota_M, twos_M, tl.where(ones_M >= quota_M, ones_M, count_M)),
+        )
         shift -= 2
 
     most_M = tl.full((M,), float("-inf"), tl.float32)
@@ -200,7 +261,8 @@ def _forward(
         kept_MN = allowed_MN & (_bits(score_MN) >= bar_M[:, None])
         score_MN = tl.where(kept_MN, score_MN * SCALE, float("-inf"))
         new_M = tl.maximum(most_M, tl.max(score_MN, 1))
-        base_M = tl.where(new_M == float("-inf"), 0.0, new_M)  # a row none of whose keys came yet
+        # a row none of whose keys came yet
+        base_M = tl.where(new_M == float("-inf"), 0.0, new_M)
         weight_MN = tl.exp(score_MN - base_M[:, None])
         fade_M = tl.exp(most_M - base_M)
         sum_M = sum_M * fade_M + tl.sum(weight_MN, 1)
@@ -239,7 +301,9 @@ def _grad_queries(
         key_N = first + tl.arange(0, N)
         k_NC, v_NC = _load(k, key_N, keys, k_l, K, C, DOT), _load(v, key_N, keys, v_l, K, C, DOT)
         score_MN, allowed_MN = _scored(q_MC, k_NC, row_M, key_N, length, keys, document, DOCUMENTS, PRECISION)
-        weight_MN = tl.where(allowed_MN & (_bits(score_MN) >= bar_M[:, None]), tl.exp(score_MN * SCALE - log_M[:, None]), 0.0)
+        weight_MN = tl.where(
+            allowed_MN & (_bits(score_MN) >= bar_M[:, None]), tl.exp(score_MN * SCALE - log_M[:, None]), 0.0
+        )
         of_weight_MN = tl.dot(g_MC, tl.trans(v_NC), input_precision=PRECISION)
         of_score_MN = weight_MN * (of_weight_MN - along_M[:, None]) * SCALE
         grad_MC = tl.dot(of_score_MN.to(DOT), k_NC, grad_MC, input_precision=PRECISION)
@@ -262,7 +326,8 @@ def _grad_keys(
     v_NC = _load(v + b * v_b + h * v_h, key_N, keys, v_l, K, C, DOT)
     grad_k_NC = tl.zeros((N, C), tl.float32)
     grad_v_NC = tl.zeros((N, C), tl.float32)
-    begin = tl.maximum(0, tl.program_id(0) * N - (keys - length)) // M * M  # no earlier query sees these keys
+    # no earlier query sees these keys
+    begin = tl.maximum(0, tl.program_id(0) * N - (keys - length)) // M * M
     for first in range(begin, length, M):
         row_M = first + tl.arange(0, M)
         q_MC, g_MC = _load(q, row_M, length, q_l, K, C, DOT), _load(grad, row_M, length, g_l, K, C, DOT)
@@ -271,7 +336,9 @@ def _grad_keys(
         log_M = tl.load(log + of_row, mask=row_M < length, other=0.0)
         along_M = tl.load(along + of_row, mask=row_M < length, other=0.0)
         score_MN, allowed_MN = _scored(q_MC, k_NC, row_M, key_N, length, keys, document, DOCUMENTS, PRECISION)
-        weight_MN = tl.where(allowed_MN & (_bits(score_MN) >= bar_M[:, None]), tl.exp(score_MN * SCALE - log_M[:, None]), 0.0)
+        weight_MN = tl.where(
+            allowed_MN & (_bits(score_MN) >= bar_M[:, None]), tl.exp(score_MN * SCALE - log_M[:, None]), 0.0
+        )
         of_weight_MN = tl.dot(g_MC, tl.trans(v_NC), input_precision=PRECISION)
         of_score_MN = weight_MN * (of_weight_MN - along_M[:, None]) * SCALE
         grad_v_NC = tl.dot(tl.trans(weight_MN.to(DOT)), g_MC, grad_v_NC, input_precision=PRECISION)

@@ -1,6 +1,7 @@
 """2:4 weights as they are stored for inference: the kept half, and where it stood.
 
-Loading makes ordinary weights of them again, so a stored form is all this is; how they are multiplied is `kernels/two_four.py`'s matter.
+Loading makes ordinary weights of them again, so a stored form is all this is; how they are multiplied is
+`kernels/two_four.py`'s matter.
 """
 
 from torch import Tensor, nn
@@ -8,11 +9,15 @@ from torch import Tensor, nn
 from braingpt.kernels.two_four import compress, expand
 from braingpt.model.columns.columns import TwoFourLinear
 
-VALUES, PLACES = "two_four.values", "two_four.places"  # in place of a module's "weight" and "mask"
+# in place of a module's "weight" and "mask"
+VALUES, PLACES = "two_four.values", "two_four.places"
 
 
 def packed_two_four(model: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A state dictionary of the model with each 2:4 weight in compressed form, in place of weight and mask. What was pruned is lost."""
+    """A state dictionary of the model with each 2:4 weight in compressed form, in place of weight and mask.
+
+    What was pruned is lost.
+    """
     packed = dict(state)
     for name, module in model.named_modules():
         if isinstance(module, TwoFourLinear):

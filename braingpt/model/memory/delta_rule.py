@@ -1,9 +1,12 @@
-"""The fast tier of episodic memory: a mixer whose state is an associative memory, written by the gated delta rule (Yang et al. 2024, section 3.4).
+"""The fast tier of episodic memory: a mixer whose state is an associative memory, written by the gated delta
+rule (Yang et al. 2024, section 3.4).
 
-Each head keeps a matrix that maps keys to values. A token reads it with its query and binds its value to its key, in one shot and only by the
-difference to what the key recalled before, so a new binding replaces the old one instead of adding to it. Constant memory per sequence.
+Each head keeps a matrix that maps keys to values. A token reads it with its query and binds its value to its
+key, in one shot and only by the difference to what the key recalled before, so a new binding replaces the old
+one instead of adding to it. Constant memory per sequence.
 
-Legend: B batch, L tokens, D hidden, H heads, K channels of a key, V of a value, E convolved channels, H (2K + V).
+Legend: B batch, L tokens, D hidden, H heads, K channels of a key, V of a value, E convolved channels, H (2K +
+V).
 """
 
 import math
@@ -19,12 +22,16 @@ from braingpt.model.config import MemoryConfig
 from braingpt.model.layers import Linear, rms_norm
 from braingpt.model.sequence_layout import Layout
 
-SHORTEST, LONGEST = 100.0, 10_000.0  # tokens a fresh head remembers for; it is a memory, where Mamba's heads start at 1 to 1,000
+# tokens a fresh head remembers for; it is a memory, where Mamba's heads start at 1 to 1,000
+SHORTEST, LONGEST = 100.0, 10_000.0
 
 
 @dataclass
 class MemoryState:
-    """past: the last convolution inputs (B, taps - 1, E).  bound: what the heads remember (B, H, K, V), float32 or wider."""
+    """past: the last convolution inputs (B, taps - 1, E).
+
+    bound: what the heads remember (B, H, K, V), float32 or wider.
+    """
 
     past: Tensor
     bound: Tensor
@@ -35,7 +42,9 @@ class MemoryState:
 
 
 class DeltaMemory(nn.Module):
-    """Short convolution, normalised keys and queries, the gated delta rule, a gated norm; one token takes one step of the recurrence."""
+    """Short convolution, normalised keys and queries, the gated delta rule, a gated norm; one token takes one
+    step of the recurrence.
+    """
 
     kind = "memory"
 
@@ -45,12 +54,14 @@ class DeltaMemory(nn.Module):
         self.convolved, self.inner = heads * (2 * config.key + config.value), heads * config.value
         self.into = Linear(hidden, self.convolved + self.inner + 2 * heads)
         self.conv = nn.Parameter(torch.empty(self.convolved, config.conv).uniform_(0, 2) / config.conv)
-        with torch.no_grad():  # queries start as keys do: what is alike finds itself, wherever it stands under the taps
+        # queries start as keys do: what is alike finds itself, wherever it stands under the taps
+        with torch.no_grad():
             for rows in (self.into.weight, self.conv):
                 rows[heads * config.key : 2 * heads * config.key] = rows[: heads * config.key]
         self.decay_log = nn.Parameter(torch.zeros(heads))
         rate = torch.exp(torch.empty(heads).uniform_(math.log(1 / LONGEST), math.log(1 / SHORTEST)))
-        self.decay_bias = nn.Parameter(rate + torch.log(-torch.expm1(-rate)))  # softplus gives the rate back
+        # softplus gives the rate back
+        self.decay_bias = nn.Parameter(rate + torch.log(-torch.expm1(-rate)))
         self.scale = nn.Parameter(torch.ones(self.inner))
         self.out = Linear(self.inner, hidden, out=True)
         self.record = None
@@ -59,33 +70,45 @@ class DeltaMemory(nn.Module):
         """A memory that holds nothing."""
         config, wide = self.config, torch.promote_types(dtype, torch.float32)
         past = torch.zeros(batch, config.conv - 1, self.convolved, device=device, dtype=dtype)
-        return MemoryState(past, torch.zeros(batch, config.heads, config.key, config.value, device=device, dtype=wide))
+        return MemoryState(
+            past, torch.zeros(batch, config.heads, config.key, config.value, device=device, dtype=wide)
+        )
 
     def forward(self, x_BLD: Tensor, layout: Layout, state: MemoryState | None = None) -> Tensor:
         batch, length, _ = x_BLD.shape
         config, heads = self.config, self.config.heads
         wide = torch.promote_types(x_BLD.dtype, torch.float32)
-        u_BLE, z_BLI, beta_BLH, rate_BLH = self.into(x_BLD).split([self.convolved, self.inner, heads, heads], -1)
+        u_BLE, z_BLI, beta_BLH, rate_BLH = self.into(x_BLD).split(
+            [self.convolved, self.inner, heads, heads], -1
+        )
         beta_BLH = torch.sigmoid(beta_BLH.to(wide))
         decay_BLH = -torch.exp(self.decay_log.to(wide)) * F.softplus(rate_BLH.to(wide) + self.decay_bias)
-        if layout.valid is not None:  # padding is not convolved, writes nothing and does not decay the state
+        # padding is not convolved, writes nothing and does not decay the state
+        if layout.valid is not None:
             u_BLE, beta_BLH, decay_BLH = (t * layout.valid[..., None] for t in (u_BLE, beta_BLH, decay_BLH))
-        conv_BLE = silu_conv(u_BLE, self.conv.to(u_BLE.dtype), None if state is None else state.past, layout.run)
+        conv_BLE = silu_conv(
+            u_BLE, self.conv.to(u_BLE.dtype), None if state is None else state.past, layout.run
+        )
         q, k, v = conv_BLE.split([heads * config.key, heads * config.key, self.inner], -1)
         q, k, v = (t.unflatten(-1, (heads, -1)) for t in (q, k, v))
-        q, k = rms_norm(q) * config.key**-0.5, rms_norm(k) * config.key**-0.5  # of length 1
+        # of length 1
+        q, k = rms_norm(q) * config.key**-0.5, rms_norm(k) * config.key**-0.5
         before = (state or self.new_state(batch, x_BLD.device, x_BLD.dtype)).bound
         if length == 1:
             y_BHV, after = delta_rule.step(*(t[:, 0] for t in (q, k, v, beta_BLH, decay_BLH)), before)
             y_BLHV = y_BHV[:, None]
         else:
-            y_BLHV, after = delta_rule.delta(q, k, v, beta_BLH, decay_BLH, before, layout.run, chunk=config.chunk)
+            y_BLHV, after = delta_rule.delta(
+                q, k, v, beta_BLH, decay_BLH, before, layout.run, chunk=config.chunk
+            )
         if state is not None:
             state.bound = after
             state.past = carried(state.past, u_BLE, layout.valid)
         if self.record is not None:
             done, arrived = self._products(batch, length), layout.tokens(batch)
-            self.record.count(attended=arrived, memory_reads=arrived * heads, memory_writes=int((beta_BLH > 0.5).sum()))
+            self.record.count(
+                attended=arrived, memory_reads=arrived * heads, memory_writes=int((beta_BLH > 0.5).sum())
+            )
             self.record.products(done, round(done * arrived / (batch * length)))
         y_BLI = rms_norm(y_BLHV).flatten(2) * self.scale.to(x_BLD.dtype) * F.silu(z_BLI)
         return self.out(y_BLI.to(x_BLD.dtype))
@@ -99,14 +122,18 @@ class DeltaMemory(nn.Module):
         return self.into.weight.numel() + self.out.weight.numel() + self.conv.numel()
 
     def _rule(self, context: int) -> int:
-        return self.config.heads * delta_rule.flops(self.config.key, self.config.value, min(self.config.chunk, context))
+        return self.config.heads * delta_rule.flops(
+            self.config.key, self.config.value, min(self.config.chunk, context)
+        )
 
     def parameters_active(self) -> int:
         """Weights one token multiplies with."""
         return sum(p.numel() for p in self.parameters())
 
     def flops(self, context: int) -> float:
-        """Forward operations a token in a window of `context` tokens: projections, and the delta rule in chunks."""
+        """Forward operations a token in a window of `context` tokens: projections, and the delta rule in
+        chunks.
+        """
         return 2 * self._weights() + self._rule(context)
 
     def state_bytes(self, length: int) -> int:

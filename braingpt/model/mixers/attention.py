@@ -49,7 +49,9 @@ class Attention(nn.Module):
         batch, length, hidden = x_BLD.shape
         pairs = self.heads * sum(batch * (keys - length + i + 1) for i in range(length))
         self.record.count(attended=batch * length, keys_kept=pairs, keys_possible=pairs)
-        self.record.products(2 * batch * length * self.parameters_active() + 4 * pairs * (hidden // self.heads))
+        self.record.products(
+            2 * batch * length * self.parameters_active() + 4 * pairs * (hidden // self.heads)
+        )
 
     def parameters_active(self) -> int:
         """Weights one token multiplies with."""

@@ -1,7 +1,8 @@
-"""Dendritic attention: each dendrite attends with heads of its own, a gate that depends on the token lets it pass, the soma sums.
+"""Dendritic attention: each dendrite attends with heads of its own, a gate that depends on the token lets it
+pass, the soma sums.
 
-Where nothing learns, dendrites that no token of the call opens are not computed: in generation, the token's closed ones. Only their keys and
-values are made, for later tokens.
+Where nothing learns, dendrites that no token of the call opens are not computed: in generation, the token's
+closed ones. Only their keys and values are made, for later tokens.
 
 Legend: B batch, H heads, L tokens, T keys, K channels a head, R dendrites, D hidden.
 """
@@ -18,7 +19,9 @@ from braingpt.model.sequence_layout import Layout, documents
 
 
 class DendriticAttention(nn.Module):
-    """Heads in groups, one group a dendrite; each query keeps its largest-magnitude scores; gates below a threshold close."""
+    """Heads in groups, one group a dendrite; each query keeps its largest-magnitude scores; gates below a
+    threshold close.
+    """
 
     kind = "dendritic"
 
@@ -28,7 +31,8 @@ class DendriticAttention(nn.Module):
         self.qkv = Linear(hidden, 3 * hidden)
         self.gate = nn.Linear(hidden, config.dendrites)
         nn.init.zeros_(self.gate.bias)
-        self.out = Linear(hidden, hidden, out=True)  # every dendrite's own map to the soma, side by side: one product sums them
+        # every dendrite's own map to the soma, side by side: one product sums them
+        self.out = Linear(hidden, hidden, out=True)
         self.record = None
 
     def new_state(self, batch: int, device, dtype) -> KVCache:
@@ -38,12 +42,16 @@ class DendriticAttention(nn.Module):
     def forward(self, x_BLD: Tensor, layout: Layout, state: KVCache | None = None) -> Tensor:
         gate_BLR = torch.sigmoid(self.gate(x_BLD))
         open_BLR = gate_BLR > self.config.gate_threshold
-        # A closed dendrite passes nothing, but its gate still feels the gradient and can open again (straight through).
+        # A closed dendrite passes nothing, but its gate still feels the gradient and can open again (straight
+        # through).
         passed_BLR = gate_BLR - (gate_BLR * ~open_BLR).detach()
         spans = self._needed(open_BLR)
         channels = x_BLD.shape[-1] // self.heads
         # Not `split_heads`: where all dendrites are closed there is no head to query.
-        q, k, v = (part.unflatten(-1, (part.shape[-1] // channels, channels)).transpose(1, 2) for part in self._projected(x_BLD, spans))
+        q, k, v = (
+            part.unflatten(-1, (part.shape[-1] // channels, channels)).transpose(1, 2)
+            for part in self._projected(x_BLD, spans)
+        )
         cos_sin = layout.rotary(k.shape[-1], self.rope_base, k.dtype)
         q, k = rotate(rms_norm(q), cos_sin), rotate(rms_norm(k), cos_sin)
         if state is None:
@@ -55,8 +63,12 @@ class DendriticAttention(nn.Module):
         for span in spans:
             heads, columns = self._of(span, self.heads), self._of(span, x_BLD.shape[-1])
             q_part = q[:, first : first + heads.stop - heads.start]
-            y_BHLK, kept_BHL = magnitude_attention(q_part, k[:, heads], v[:, heads], document_BT, self.config.keep, self.config.floor)
-            y_BLRK = merge_heads(y_BHLK).unflatten(-1, (span.stop - span.start, -1)) * passed_BLR[..., span, None]
+            y_BHLK, kept_BHL = magnitude_attention(
+                q_part, k[:, heads], v[:, heads], document_BT, self.config.keep, self.config.floor
+            )
+            y_BLRK = (
+                merge_heads(y_BHLK).unflatten(-1, (span.stop - span.start, -1)) * passed_BLR[..., span, None]
+            )
             first += heads.stop - heads.start
             if span.stop - span.start == self.config.dendrites:
                 soma_BLD = self.out(y_BLRK.flatten(2))
@@ -75,10 +87,13 @@ class DendriticAttention(nn.Module):
         else:
             k_BLD, v_BLD = self.qkv(x_BLD).chunk(3, -1)[1:]
         k, v = split_heads(k_BLD, self.heads), split_heads(v_BLD, self.heads)
-        state.append(rotate(rms_norm(k), layout.rotary(k.shape[-1], self.rope_base, k.dtype)), v, layout.valid)
+        state.append(
+            rotate(rms_norm(k), layout.rotary(k.shape[-1], self.rope_base, k.dtype)), v, layout.valid
+        )
 
     def _needed(self, open_BLR: Tensor) -> list[slice]:
-        """Dendrites to compute, neighbours together: all while learning, else those that any of these tokens opens.
+        """Dendrites to compute, neighbours together: all while learning, else those that any of these tokens
+        opens.
 
         On a GPU all: the choice would wait for it. In int8 all: the packed weights are not cut.
         """
@@ -104,7 +119,15 @@ class DendriticAttention(nn.Module):
         q_BLD = torch.cat(queries, -1) if queries else x_BLD[..., :0]
         return q_BLD, *F.linear(x_BLD, weight[hidden:]).chunk(2, -1)
 
-    def _count(self, x_BLD: Tensor, kept: int, document_BT: Tensor | None, keys: int, open_BLR: Tensor, spans: list[slice]) -> None:
+    def _count(
+        self,
+        x_BLD: Tensor,
+        kept: int,
+        document_BT: Tensor | None,
+        keys: int,
+        open_BLR: Tensor,
+        spans: list[slice],
+    ) -> None:
         batch, length, hidden = x_BLD.shape
         tokens, channels = batch * length, hidden // self.heads
         possible = self.heads * int(reach(document_BT, length, keys, x_BLD.device).expand(batch, -1).sum())
@@ -115,18 +138,24 @@ class DendriticAttention(nn.Module):
             dendrites_open=int(open_BLR.sum()),
             dendrites=open_BLR.numel(),
         )
-        # Every key is scored, since the largest are not known before; only those kept are read. A skipped dendrite's keys and values are still made.
+        # Every key is scored, since the largest are not known before; only those kept are read. A skipped
+        # dendrite's keys and values are still made.
         needed = sum(span.stop - span.start for span in spans) / self.config.dendrites
         whole = 2 * tokens * self.parameters_active()
         maps = whole - round((1 - needed) * 4 * tokens * hidden**2)
-        self.record.products(maps + round(2 * channels * possible * needed) + 2 * channels * kept, whole + 4 * channels * possible)
+        self.record.products(
+            maps + round(2 * channels * possible * needed) + 2 * channels * kept,
+            whole + 4 * channels * possible,
+        )
 
     def parameters_active(self) -> int:
         """Weights one token multiplies with."""
         return self.qkv.weight.numel() + self.gate.weight.numel() + self.out.weight.numel()
 
     def flops(self, context: int) -> float:
-        """Forward operations a token, averaged over a window of `context` tokens: all keys up to its own are scored, those kept are read."""
+        """Forward operations a token, averaged over a window of `context` tokens: all keys up to its own are
+        scored, those kept are read.
+        """
         reach_1L = reach(None, int(context), int(context), torch.device("cpu"))
         kept = quotas(reach_1L, self.config.keep, self.config.floor).double().mean().item()
         return 2 * self.parameters_active() + 2 * self.out.in_features * ((context + 1) / 2 + kept)

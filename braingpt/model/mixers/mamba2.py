@@ -1,6 +1,9 @@
-"""The Mamba-2 mixer (Dao & Gu 2024, section 7): short convolution, selective state-space scan, gated norm. Constant memory per sequence.
+"""The Mamba-2 mixer (Dao & Gu 2024, section 7): short convolution, selective state-space scan, gated norm.
 
-Legend: B batch, L tokens, D hidden, I inner width, H heads, P channels a head, N state, E convolved channels (I + 2N).
+Constant memory per sequence.
+
+Legend: B batch, L tokens, D hidden, I inner width, H heads, P channels a head, N state, E convolved channels
+(I + 2N).
 """
 
 import math
@@ -31,7 +34,9 @@ class MambaState:
 
 
 class Mamba2(nn.Module):
-    """Reads a sequence with a recurrent state; `forward` scans in chunks, one token with a state takes one step of the recurrence."""
+    """Reads a sequence with a recurrent state; `forward` scans in chunks, one token with a state takes one
+    step of the recurrence.
+    """
 
     kind = "mamba"
 
@@ -41,10 +46,13 @@ class Mamba2(nn.Module):
         self.inner = round(hidden * config.expand)
         self.heads = self.inner // config.head
         self.into = Linear(hidden, 2 * self.inner + 2 * config.state + self.heads)
-        self.conv = nn.Parameter(torch.empty(self.inner + 2 * config.state, config.conv).uniform_(-1, 1) / math.sqrt(config.conv))
+        self.conv = nn.Parameter(
+            torch.empty(self.inner + 2 * config.state, config.conv).uniform_(-1, 1) / math.sqrt(config.conv)
+        )
         self.decay_log = nn.Parameter(torch.empty(self.heads).uniform_(1, 16).log())
         dt = torch.exp(torch.empty(self.heads).uniform_(math.log(1e-3), math.log(1e-1)))
-        self.dt_bias = nn.Parameter(dt + torch.log(-torch.expm1(-dt)))  # softplus gives dt back
+        # softplus gives dt back
+        self.dt_bias = nn.Parameter(dt + torch.log(-torch.expm1(-dt)))
         self.skip = nn.Parameter(torch.ones(self.heads))
         self.scale = nn.Parameter(torch.ones(self.inner))
         self.out = Linear(self.inner, hidden, out=True)
@@ -52,9 +60,14 @@ class Mamba2(nn.Module):
 
     def new_state(self, batch: int, device, dtype) -> MambaState:
         """A state that has read nothing."""
-        past = torch.zeros(batch, self.config.conv - 1, self.inner + 2 * self.config.state, device=device, dtype=dtype)
+        past = torch.zeros(
+            batch, self.config.conv - 1, self.inner + 2 * self.config.state, device=device, dtype=dtype
+        )
         wide = torch.promote_types(dtype, torch.float32)
-        return MambaState(past, torch.zeros(batch, self.heads, self.config.state, self.config.head, device=device, dtype=wide))
+        return MambaState(
+            past,
+            torch.zeros(batch, self.heads, self.config.state, self.config.head, device=device, dtype=wide),
+        )
 
     def forward(self, x_BLD: Tensor, layout: Layout, state: MambaState | None = None) -> Tensor:
         batch, length, _ = x_BLD.shape
@@ -62,7 +75,8 @@ class Mamba2(nn.Module):
         z_BLI, u_BLE, dt_BLH = self.into(x_BLD).split([self.inner, self.inner + 2 * n, self.heads], -1)
         wide = torch.promote_types(x_BLD.dtype, torch.float32)
         dt_BLH = F.softplus(dt_BLH.to(wide) + self.dt_bias)
-        if layout.valid is not None:  # padding is not convolved, writes nothing and does not decay the state
+        # padding is not convolved, writes nothing and does not decay the state
+        if layout.valid is not None:
             u_BLE = u_BLE * layout.valid[..., None]
             dt_BLH = dt_BLH * layout.valid[..., None]
         past = None if state is None else state.past
@@ -71,11 +85,17 @@ class Mamba2(nn.Module):
         x_BLHP = x_BLI.unflatten(-1, (self.heads, -1))
         a_H = -torch.exp(self.decay_log.to(wide))
         if state is not None and length == 1:
-            y_BHP, state.hidden = step(x_BLHP[:, 0], dt_BLH[:, 0], a_H, b_BLN[:, 0], c_BLN[:, 0], state.hidden)
+            y_BHP, state.hidden = step(
+                x_BLHP[:, 0], dt_BLH[:, 0], a_H, b_BLN[:, 0], c_BLN[:, 0], state.hidden
+            )
             y_BLHP = y_BHP[:, None]
         else:
-            before = state.hidden if state is not None else self.new_state(batch, x_BLD.device, x_BLD.dtype).hidden
-            y_BLHP, after = scan(x_BLHP, dt_BLH, a_H, b_BLN, c_BLN, before, layout.run, chunk=self.config.chunk)
+            before = (
+                state.hidden if state is not None else self.new_state(batch, x_BLD.device, x_BLD.dtype).hidden
+            )
+            y_BLHP, after = scan(
+                x_BLHP, dt_BLH, a_H, b_BLN, c_BLN, before, layout.run, chunk=self.config.chunk
+            )
             if state is not None:
                 state.hidden = after
         if state is not None:
@@ -90,14 +110,18 @@ class Mamba2(nn.Module):
     def _products(self, batch: int, length: int) -> int:
         """Operations of a forward pass; the last chunk may be a short one."""
         whole, rest = divmod(length, self.config.chunk)
-        return round(batch * (whole * self.config.chunk * self.flops(self.config.chunk) + rest * self.flops(rest)))
+        return round(
+            batch * (whole * self.config.chunk * self.flops(self.config.chunk) + rest * self.flops(rest))
+        )
 
     def parameters_active(self) -> int:
         """Weights one token multiplies with."""
         return sum(p.numel() for p in self.parameters())
 
     def flops(self, context: int) -> float:
-        """Forward operations a token in a window of `context` tokens: projections, and the matrix products of the scan."""
+        """Forward operations a token in a window of `context` tokens: projections, and the matrix products of
+        the scan.
+        """
         n, weights = self.config.state, self.into.weight.numel() + self.out.weight.numel() + self.conv.numel()
         if context == 1:
             return 2 * weights + 4 * n * self.inner
@@ -106,4 +130,6 @@ class Mamba2(nn.Module):
 
     def state_bytes(self, length: int) -> int:
         """Bytes the state takes for one sequence in float32, whatever its length."""
-        return 4 * ((self.config.conv - 1) * (self.inner + 2 * self.config.state) + self.config.state * self.inner)
+        return 4 * (
+            (self.config.conv - 1) * (self.inner + 2 * self.config.state) + self.config.state * self.inner
+        )

@@ -1,4 +1,6 @@
-"""Selective attention: about a tenth of the tokens query, and they alone are the keys; the rest pass by. The cache holds only them.
+"""Selective attention: about a tenth of the tokens query, and they alone are the keys; the rest pass by.
+
+The cache holds only them.
 
 Legend: B batch, H heads, L tokens, C chosen tokens, T cached ones, K channels a head, D hidden.
 """
@@ -17,7 +19,9 @@ class SelectiveAttention(nn.Module):
 
     kind = "selective"
 
-    def __init__(self, hidden: int, heads: int, rope_base: float, rate: float, kv_heads: int | None = None) -> None:
+    def __init__(
+        self, hidden: int, heads: int, rope_base: float, rate: float, kv_heads: int | None = None
+    ) -> None:
         super().__init__()
         self.heads, self.kv_heads, self.rope_base = heads, kv_heads or heads, rope_base
         self.selector = Selector(hidden, rate)
@@ -31,9 +35,11 @@ class SelectiveAttention(nn.Module):
 
     def forward(self, x_BLD: Tensor, layout: Layout, state: PackedCache | None = None) -> Tensor:
         score_BL, chosen_BL = self.selector(x_BLD, layout.valid)
-        if x_BLD.shape[1] == 1 and self.record is None and not torch.is_grad_enabled():  # a step of generation
+        # a step of generation
+        if x_BLD.shape[1] == 1 and self.record is None and not torch.is_grad_enabled():
             if not chosen_BL.any():
-                return torch.zeros_like(x_BLD)  # nine out of ten
+                # nine out of ten
+                return torch.zeros_like(x_BLD)
             if len(x_BLD) == 1 and state is not None:
                 return self.chosen(x_BLD, score_BL, layout, state)
         packed = Selection.of(chosen_BL, least=int(torch.is_grad_enabled()))
@@ -44,7 +50,8 @@ class SelectiveAttention(nn.Module):
             return torch.zeros_like(x_BLD)
         inside = layout.packed(packed)
         q, k, v = self._placed(packed.pack(x_BLD), inside)
-        mask_BCT = None  # unused slots stand at the end: no chosen token reads them, and what they read is dropped
+        # unused slots stand at the end: no chosen token reads them, and what they read is dropped
+        mask_BCT = None
         if state is not None:
             k, v, slot_BC = state.append(k, v, packed.count)
             mask_BCT = torch.arange(k.shape[2], device=q.device) <= slot_BC[..., None]
@@ -61,7 +68,9 @@ class SelectiveAttention(nn.Module):
         return self.out(merge_heads(y_BHLK)) * score_BL[..., None]
 
     def make_ready(self, x_BLD: Tensor, layout: Layout, state: PackedCache) -> None:
-        """Do what `chosen`, compiled, would need forms of its own for: a store that grows, angles not known yet."""
+        """Do what `chosen`, compiled, would need forms of its own for: a store that grows, angles not known
+        yet.
+        """
         state.make_room()
         layout.rotary(self.qkv.channels, self.rope_base, x_BLD.dtype)
 
@@ -77,7 +86,8 @@ class SelectiveAttention(nn.Module):
         pairs = self.heads * int((chosen * before + chosen * (chosen + 1) // 2).sum())
         arrived, possible = layout.tokens(batch), self.heads * layout.pairs(batch)
         weights = self.qkv.weight.numel() + self.out.weight.numel()
-        work = batch * packed.index.shape[1]  # slots computed, unused ones included; their attention is a masked rectangle
+        # slots computed, unused ones included; their attention is a masked rectangle
+        work = batch * packed.index.shape[1]
         reach = packed.index.shape[1] + (0 if state is None else state.longest)
         self.record.count(attended=int(chosen.sum()), keys_kept=pairs, keys_possible=possible)
         self.record.products(

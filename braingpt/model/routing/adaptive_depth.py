@@ -1,10 +1,12 @@
-"""Adaptive depth: easy tokens halt, and the layers behind an exit never see them - in training, in evaluation and in generation alike.
+"""Adaptive depth: easy tokens halt, and the layers behind an exit never see them - in training, in evaluation
+and in generation alike.
 
-At an exit each token's score decides by a threshold (`selection.py`), so the choice is causal and knows no neighbours. Those that go on are
-packed, and the layers behind run on the packed tokens alone. What the layers up to the next exit change is multiplied by the score, so
-that the choice learns (as in mixture-of-depths, Raposo et al. 2024, section 3.4); each layer by the score of one exit, not by those of all
-before it, whose product would leave the last layers nothing to say. A halted token leaves the recurrent states and caches of the deeper
-layers as they were.
+At an exit each token's score decides by a threshold (`selection.py`), so the choice is causal and knows no
+neighbours. Those that go on are packed, and the layers behind run on the packed tokens alone. What the layers
+up to the next exit change is multiplied by the score, so that the choice learns (as in mixture-of-depths,
+Raposo et al. 2024, section 3.4); each layer by the score of one exit, not by those of all before it, whose
+product would leave the last layers nothing to say. A halted token leaves the recurrent states and caches of
+the deeper layers as they were.
 
 Legend: B batch, L tokens, D hidden.
 """
@@ -30,7 +32,8 @@ class Exit(nn.Module):
         self.record = None
 
     def forward(self, x_BLD: Tensor, layout: Layout, near: Layers, far: Layers) -> tuple[Tensor, Tensor]:
-        """The tokens (B, L, D), those that go on after `near` and `far` have run on them, and how many of each row these are (B,).
+        """The tokens (B, L, D), those that go on after `near` and `far` have run on them, and how many of
+        each row these are (B,).
 
         `near`: the layers up to the next exit; `far`: that exit and all behind it.
         """
@@ -53,7 +56,8 @@ class Exit(nn.Module):
 def continuing(share: float, exits: Sequence[int], layers: int) -> float:
     """The rate c at which tokens go on at each exit, so that a token uses `share` of the `layers` on average.
 
-    After the j-th exit c^j of the tokens are left: the sum over exits of c^j times the layers up to the next exit is what `share` leaves.
+    After the j-th exit c^j of the tokens are left: the sum over exits of c^j times the layers up to the next
+    exit is what `share` leaves.
     """
     if share >= 1:
         return 1.0

@@ -1,8 +1,9 @@
 """Select, pack, compute, unpack: the primitive of sparsity over tokens.
 
-A token is chosen when its own score passes a threshold that stays fixed within a step, so the choice is causal and knows no neighbours.
-A slow controller moves the threshold toward the quantile that gives the wanted rate. Chosen tokens are packed to the front of each row,
-computed densely there, and scattered back; their results are multiplied by the score, so that the choice learns.
+A token is chosen when its own score passes a threshold that stays fixed within a step, so the choice is
+causal and knows no neighbours. A slow controller moves the threshold toward the quantile that gives the
+wanted rate. Chosen tokens are packed to the front of each row, computed densely there, and scattered back;
+their results are multiplied by the score, so that the choice learns.
 
 Legend: B batch, L tokens, C packed slots, D channels.
 """
@@ -12,12 +13,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-DIAL = (0.02, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.98)  # rates a dial can be set between
+# rates a dial can be set between
+DIAL = (0.02, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.98)
 
 
 @dataclass
 class Selection:
-    """index: (B, C) place of each packed token in its row.  valid: (B, C) false in unused slots.  count: (B,) tokens chosen in each row."""
+    """index: (B, C) place of each packed token in its row.
+
+    valid: (B, C) false in unused slots.  count: (B,) tokens chosen in each row.
+    """
 
     index: Tensor
     valid: Tensor
@@ -25,10 +30,11 @@ class Selection:
 
     @classmethod
     def of(cls, chosen_BL: Tensor, least: int = 0) -> "Selection":
-        """The chosen tokens of each row in their order; C is the largest count, rounded up to 16 for whole sequences to keep shapes few.
+        """The chosen tokens of each row in their order; C is the largest count, rounded up to 16 for whole
+        sequences to keep shapes few.
 
-        `least`: of C. While learning it is 1, so that a step without a choice still has a (zero) gradient for every weight, and processes
-        that share weights go through the same layers.
+        `least`: of C. While learning it is 1, so that a step without a choice still has a (zero) gradient for
+            every weight, and processes that share weights go through the same layers.
         """
         batch, length = chosen_BL.shape
         count = chosen_BL.sum(1)
@@ -36,7 +42,9 @@ class Selection:
         slots = min(length, -(-most // 16) * 16) if length > 1 else most
         rank = torch.where(chosen_BL, chosen_BL.cumsum(1) - 1, slots)
         places = torch.arange(length, device=chosen_BL.device).expand(batch, -1)
-        index = torch.zeros(batch, slots + 1, dtype=torch.long, device=chosen_BL.device).scatter_(1, rank, places)[:, :slots]
+        index = torch.zeros(batch, slots + 1, dtype=torch.long, device=chosen_BL.device).scatter_(
+            1, rank, places
+        )[:, :slots]
         return cls(index, torch.arange(slots, device=chosen_BL.device) < count[:, None], count)
 
     def pack(self, x_BLD: Tensor) -> Tensor:
@@ -54,7 +62,8 @@ class Selection:
 class Selector(nn.Module):
     """Scores tokens and chooses about `rate` of them.
 
-    With `dial` it also follows the thresholds of other rates, so that `set_rate` can ask for more or fewer later.
+    With `dial` it also follows the thresholds of other rates, so that `set_rate` can ask for more or fewer
+    later.
     """
 
     def __init__(self, hidden: int, rate: float, dial: bool = False) -> None:
@@ -63,10 +72,13 @@ class Selector(nn.Module):
         self.weight = nn.Parameter(torch.randn(hidden) * hidden**-0.5)
         rates = torch.tensor([rate, *(DIAL if dial else ())], dtype=torch.float64)
         self.register_buffer("rates", rates.float(), persistent=False)
-        # Logits of a fresh model on normalised input are about standard normal: start at the quantiles that give the rates.
-        self.register_buffer("levels", torch.special.ndtri(1 - rates).float())  # the threshold of each rate
-        self.register_buffer("observed", torch.zeros(len(rates) + 2), persistent=False)  # sums: wanted levels, deviation of logits, one
-        self.register_buffer("counted", torch.zeros(2), persistent=False)  # tokens chosen, and tokens, since the last step
+        # Logits of a fresh model on normalised input are about standard normal: start at the quantiles that
+        # give the rates. the threshold of each rate
+        self.register_buffer("levels", torch.special.ndtri(1 - rates).float())
+        # sums: wanted levels, deviation of logits, one
+        self.register_buffer("observed", torch.zeros(len(rates) + 2), persistent=False)
+        # tokens chosen, and tokens, since the last step
+        self.register_buffer("counted", torch.zeros(2), persistent=False)
         self.register_buffer("threshold", self.levels[0].clone(), persistent=False)
         self._asked: float | None = None
 
@@ -78,7 +90,9 @@ class Selector(nn.Module):
             if real.numel():
                 some = real.flatten()[:100_000].float()
                 wanted = torch.quantile(some, 1 - self.rates.float())
-                self.observed += torch.cat([wanted, torch.stack([some.std(correction=0), torch.ones_like(some[0])])])
+                self.observed += torch.cat(
+                    [wanted, torch.stack([some.std(correction=0), torch.ones_like(some[0])])]
+                )
         chosen_BL = logit_BL > (self.levels[0] if self._asked is None else self.threshold)
         chosen_BL = chosen_BL if valid_BL is None else chosen_BL & valid_BL
         if self.training and torch.is_grad_enabled():
@@ -87,7 +101,10 @@ class Selector(nn.Module):
         return torch.sigmoid(logit_BL), chosen_BL
 
     def set_rate(self, rate: float | None) -> None:
-        """Choose about `rate` of the tokens from now on, or the trained share again (None). Needs a selector made with `dial`."""
+        """Choose about `rate` of the tokens from now on, or the trained share again (None).
+
+        Needs a selector made with `dial`.
+        """
         self._asked = rate
         if rate is not None:
             self.threshold.copy_(self._level(rate))
@@ -104,8 +121,10 @@ class Selector(nn.Module):
 
     @torch.no_grad()
     def after_step(self) -> None:
-        """Move the thresholds toward where this step's tokens would have met the rates: a tenth of the way, which averages over steps,
-        or, where that is more, half of the deviations that they are off, as they are while scores grow at the start of training."""
+        """Move the thresholds toward where this step's tokens would have met the rates: a tenth of the way,
+        which averages over steps, or, where that is more, half of the deviations that they are off, as
+        they are while scores grow at the start of training.
+        """
         if self.rate < 1 and self.observed[-1] > 0:
             mean = self.observed / self.observed[-1]
             gap, deviation = mean[:-2] - self.levels, mean[-2]

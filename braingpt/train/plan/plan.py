@@ -1,12 +1,16 @@
-"""What a run will take, before it begins: parameters, arithmetic, memory by part, time, tokens, disk. Read off the model itself, on the meta
-device; activations and time are tried on a layer or two (`step_cost.measure_step_cost`), where that is asked for.
+"""What a run will take, before it begins: parameters, arithmetic, memory by part, time, tokens, disk.
 
-Memory is what is alive at once at the peak: weights, the optimizer's moments, and gradients beside the activations of one micro-batch. With a
-single micro-batch a step gradients come into being as activations go, so that only the larger of the two counts. Where the model grows, memory is
-that of the last stage, time and arithmetic those of all stages together.
+Read off the model itself, on the meta device; activations and time are tried on a layer or two
+(`step_cost.measure_step_cost`), where that is asked for.
 
-Of several processes all figures of memory are one's. Where weights are spread over them (`train.parallel: fsdp`) a process holds its share of
-weights, gradients and moments, and beside them what is whole for a while (`gathered_bytes`). With `train.offload` the shares rest on the host.
+Memory is what is alive at once at the peak: weights, the optimizer's moments, and gradients beside the
+activations of one micro-batch. With a single micro-batch a step gradients come into being as activations go,
+so that only the larger of the two counts. Where the model grows, memory is that of the last stage, time and
+arithmetic those of all stages together.
+
+Of several processes all figures of memory are one's. Where weights are spread over them (`train.parallel:
+fsdp`) a process holds its share of weights, gradients and moments, and beside them what is whole for a while
+(`gathered_bytes`). With `train.offload` the shares rest on the host.
 """
 
 from dataclasses import asdict, dataclass, replace
@@ -23,12 +27,16 @@ from braingpt.recipes import Recipe
 from braingpt.train.plan.step_cost import StepCost, measure_step_cost
 from braingpt.utils.formatting import byte_size, planned_duration, short_count
 
-ROOM = 0.9  # share of the free memory that is planned with
-# What a process on a CPU takes beside tensors: interpreter, torch and libraries; and the C library's heap, which holds tensors of many sizes
-# with holes between them: 1.36 to 1.44 times the most that are alive (docs/results/plan.md).
+# share of the free memory that is planned with
+ROOM = 0.9
+# What a process on a CPU takes beside tensors: interpreter, torch and libraries; and the C library's heap,
+# which holds tensors of many sizes with holes between them: 1.36 to 1.44 times the most that are alive
+# (docs/results/plan.md).
 PROCESS, HEAP = 460e6, 1.4
-LONG = 1e15  # floating-point operations of a run for which its duration is tried beforehand
-BACKWARD = 2  # a backward pass computes two products for each of the forward pass
+# floating-point operations of a run for which its duration is tried beforehand
+LONG = 1e15
+# a backward pass computes two products for each of the forward pass
+BACKWARD = 2
 
 
 @dataclass(frozen=True)
@@ -38,15 +46,20 @@ class Plan:
     name: str
     parameters_total: int
     parameters_active: int
-    flops_per_token: float  # forward, averaged over a window
-    training_flops: float  # forward and backward, over the whole run, each stage of growth by its own layers
-    weights_bytes: int  # buffers included; on the device
+    # forward, averaged over a window
+    flops_per_token: float
+    # forward and backward, over the whole run, each stage of growth by its own layers
+    training_flops: float
+    # buffers included; on the device
+    weights_bytes: int
     gradients_bytes: int
     optimizer_bytes: int
     autocast_bytes: int
     average_bytes: int
-    gathered_bytes: int  # weights and gradients that are whole while they are computed with, where they are spread
-    host_bytes: int  # weights, gradients and moments that rest in the host's memory
+    # weights and gradients that are whole while they are computed with, where they are spread
+    gathered_bytes: int
+    # weights, gradients and moments that rest in the host's memory
+    host_bytes: int
     micro_batch: int
     steps: int
     context: int
@@ -54,11 +67,16 @@ class Plan:
     tokens: int
     data_tokens: int | None
     checkpoint_bytes: int
-    disk_bytes: int  # all checkpoints that are kept, and the one being written
-    stages: tuple[tuple[int, int], ...]  # layers and steps of each stage of growth; a single one without
-    epochs_by_language: dict[str, float] | None = None  # passes over each language's windows, as the mixture draws them
-    activations_bytes: int | None = None  # of a micro-batch, logits included; None where nothing was tried
-    step_seconds: float | None = None  # the mean of all steps, of shallower stages too
+    # all checkpoints that are kept, and the one being written
+    disk_bytes: int
+    # layers and steps of each stage of growth; a single one without
+    stages: tuple[tuple[int, int], ...]
+    # passes over each language's windows, as the mixture draws them
+    epochs_by_language: dict[str, float] | None = None
+    # of a micro-batch, logits included; None where nothing was tried
+    activations_bytes: int | None = None
+    # the mean of all steps, of shallower stages too
+    step_seconds: float | None = None
 
     @property
     def memory_bytes(self) -> int:
@@ -72,13 +90,19 @@ class Plan:
         if self.activations_bytes is None:
             return None
         single = self.micro_batch * self.context == self.tokens_per_step and not self.gathered_bytes
-        passing = max(self.gradients_bytes, self.activations_bytes) if single else self.gradients_bytes + self.activations_bytes
+        passing = (
+            max(self.gradients_bytes, self.activations_bytes)
+            if single
+            else self.gradients_bytes + self.activations_bytes
+        )
         return self.weights_bytes + self.optimizer_bytes + self.average_bytes + self.gathered_bytes + passing
 
     @property
     def resident_bytes(self) -> int | None:
         """The whole process at its peak where it computes on a CPU; None where activations were not tried."""
-        return None if self.peak_bytes is None else round(PROCESS + HEAP * (self.peak_bytes + self.host_bytes))
+        return (
+            None if self.peak_bytes is None else round(PROCESS + HEAP * (self.peak_bytes + self.host_bytes))
+        )
 
     @property
     def seconds(self) -> float | None:
@@ -111,7 +135,9 @@ class Plan:
         if self.epochs_by_language and len(self.epochs_by_language) > 1:
             epochs += f" ({', '.join(f'{language} {count:.2g}' for language, count in self.epochs_by_language.items())})"
         memory = (
-            f"{byte_size(self.memory_bytes)} before activations" if self.peak_bytes is None else f"{byte_size(self.peak_bytes)} at the peak"
+            f"{byte_size(self.memory_bytes)} before activations"
+            if self.peak_bytes is None
+            else f"{byte_size(self.peak_bytes)} at the peak"
         )
         memory += f" and {byte_size(self.host_bytes)} on the host" if self.host_bytes else ""
         time = "" if self.seconds is None else f", about {planned_duration(self.seconds)}"
@@ -137,20 +163,30 @@ def build_plan(
     config = recipe.train
     spread = config.parallel == "fsdp"
     shares = processes if spread else 1
-    state = sum(state_bytes(config.optimizer, name, parameter, shares) for name, parameter in trainable(model))
+    state = sum(
+        state_bytes(config.optimizer, name, parameter, shares) for name, parameter in trainable(model)
+    )
     learning = sum(p.numel() for p in model.parameters() if p.requires_grad)
     buffers = sum(t.numel() * t.element_size() for t in model.buffers())
     stored = {id(t): t.numel() * t.element_size() for t in model.state_dict(keep_vars=True).values()}
     average = 4 * learning if config.average else 0
-    kept = "adamw" if spread and config.optimizer == "adamw8bit" else config.optimizer  # of parts, moments are stored in float32
-    checkpoint = sum(stored.values()) + average + sum(state_bytes(kept, name, parameter) for name, parameter in trainable(model))
+    # of parts, moments are stored in float32
+    kept = "adamw" if spread and config.optimizer == "adamw8bit" else config.optimizer
+    checkpoint = (
+        sum(stored.values())
+        + average
+        + sum(state_bytes(kept, name, parameter) for name, parameter in trainable(model))
+    )
     blocks = [sum(p.numel() for p in block.parameters()) for block in model.blocks]
     weights, gradients = 4 * sum(p.numel() for p in model.parameters()) // shares, 4 * learning // shares
     here = 0 if config.offload else 1
-    cast = autocast and not spread  # where weights come and go, so do their copies
+    # where weights come and go, so do their copies
+    cast = autocast and not spread
     tokens_per_step = config.batch * config.context
     flops = model.flops_per_token(config.context)
-    stage_flops = [(_flops_with(recipe, stage.layers, flops), stage.end - stage.begin) for stage in recipe.growth_stages]
+    stage_flops = [
+        (_flops_with(recipe, stage.layers, flops), stage.end - stage.begin) for stage in recipe.growth_stages
+    ]
     return Plan(
         name=recipe.name,
         parameters_total=model.parameters_total(),
@@ -162,7 +198,8 @@ def build_plan(
         optimizer_bytes=here * state,
         autocast_bytes=2 * sum(p.numel() for p in model.parameters() if p.ndim >= 2) if cast else 0,
         average_bytes=here * average // shares,
-        # Weights and gradients of what belongs to no block, all the time; of blocks two at a time, and gradients once more as they are sent.
+        # Weights and gradients of what belongs to no block, all the time; of blocks two at a time, and
+        # gradients once more as they are sent.
         gathered_bytes=4 * (2 * (learning - sum(blocks)) + 4 * max(blocks)) if spread else 0,
         host_bytes=(1 - here) * (weights + gradients + state + average // shares),
         micro_batch=config.micro_batch or config.batch,
@@ -199,23 +236,34 @@ def plan_run(
     processes: int = 1,
     most: int | None = None,
 ) -> tuple[Plan, int]:
-    """(plan, bytes of memory to be used) of a run on this device. Where the recipe leaves the micro-batch open it is the largest that fits.
+    """(plan, bytes of memory to be used) of a run on this device.
 
-    `micro_batch`: what a run to be resumed has; `held`: bytes of its model that lie there already; `most`: windows at a time that it may take. A few layers are tried when the micro-batch
-    is open and memory may be short, when the run is long, and when `thorough`.
+    Where the recipe leaves the micro-batch open it is the largest that fits.
+
+    `micro_batch`: what a run to be resumed has; `held`: bytes of its model that lie there already; `most`:
+        windows at a time that it may take. A few layers are tried when the micro-batch is open and memory may
+        be short, when the run is long, and when `thorough`.
     """
-    config, room = recipe.train, round(ROOM * (free_memory(device) + held) / (HEAP if device.type == "cpu" else 1))
-    rows = config.batch // processes  # of each process
+    config, room = (
+        recipe.train,
+        round(ROOM * (free_memory(device) + held) / (HEAP if device.type == "cpu" else 1)),
+    )
+    # of each process
+    rows = config.batch // processes
     micro_batch, most = config.micro_batch or micro_batch, min(rows, most or rows)
-    plan = build_plan(recipe, data_tokens, autocast_dtype(config.dtype, device) is not None, epochs_by_language, processes)
+    plan = build_plan(
+        recipe, data_tokens, autocast_dtype(config.dtype, device) is not None, epochs_by_language, processes
+    )
     tight = micro_batch is None and (device.type == "cuda" or not small_beside(recipe, plan, room))
     if not (tight or thorough or plan.training_flops > LONG):
         return replace(plan, micro_batch=min(micro_batch or most, most)), room
     tried = measure_step_cost(recipe, device)
-    if device.type == "cpu":  # where device and host are one
+    # where device and host are one
+    if device.type == "cpu":
         room = max(0, room - plan.host_bytes)
     plan = plan.tried(tried, rows, min(micro_batch or fitting(plan, tried, rows, room) or 1, most))
-    # Differences of short timings may come to nothing on a busy machine; faster than its matrix products no step is.
+    # Differences of short timings may come to nothing on a busy machine; faster than its matrix products no
+    # step is.
     least = (
         plan.training_flops
         / plan.steps
@@ -226,7 +274,9 @@ def plan_run(
 
 
 def shortfall(plan: Plan, room: int, device: torch.device, held: int = 0) -> str | None:
-    """Which memory the plan goes beyond, in words: the device's `room`, or the host's, in which `held` bytes lie already."""
+    """Which memory the plan goes beyond, in words: the device's `room`, or the host's, in which `held` bytes
+    lie already.
+    """
     host = round(ROOM * (free_memory(torch.device("cpu")) + held))
     if plan.peak_bytes and plan.peak_bytes > room:
         return f"{byte_size(plan.peak_bytes)} at the peak, {byte_size(room)} of memory to be used"
@@ -236,7 +286,9 @@ def shortfall(plan: Plan, room: int, device: torch.device, held: int = 0) -> str
 
 
 def fitting(plan: Plan, cost: StepCost, batch: int, room: int) -> int | None:
-    """The largest micro-batch whose peak stays within `room` bytes, a divisor of the batch; None where not even one window does."""
+    """The largest micro-batch whose peak stays within `room` bytes, a divisor of the batch; None where not
+    even one window does.
+    """
     divisors = (rows for rows in range(batch, 0, -1) if batch % rows == 0)
     return next((rows for rows in divisors if plan.tried(cost, batch, rows).peak_bytes <= room), None)
 
@@ -252,13 +304,19 @@ def state_bytes(optimizer: str, name: str, parameter: torch.Tensor, shares: int 
 
 
 def small_beside(recipe: Recipe, plan: Plan, room: int) -> bool:
-    """Whether the whole batch fits into a quarter of `room` by a generous count, so that nothing need be tried."""
+    """Whether the whole batch fits into a quarter of `room` by a generous count, so that nothing need be
+    tried.
+    """
     model, config = recipe.model, recipe.train
     columns = getattr(model, "columns", None)
     neurons = (
-        model.mlp if columns is None else columns.width * (columns.count if model.architecture == "v1" else columns.active + columns.shared)
+        model.mlp
+        if columns is None
+        else columns.width
+        * (columns.count if model.architecture == "v1" else columns.active + columns.shared)
     )
-    floats = model.layers * (40 * model.hidden + 8 * neurons) + 8 * model.hidden  # a token
+    # a token
+    floats = model.layers * (40 * model.hidden + 8 * neurons) + 8 * model.hidden
     if model.architecture == "v1":
         floats += model.layers * 8 * model.heads * config.context
     return 4 * config.batch * config.context * floats + plan.memory_bytes < room / 4

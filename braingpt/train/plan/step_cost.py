@@ -1,10 +1,13 @@
-"""What a step's activations take and how long it lasts, before there is a run: tried on one or two layers, extrapolated to all.
+"""What a step's activations take and how long it lasts, before there is a run: tried on one or two layers,
+extrapolated to all.
 
-A model of one layer, and one of two for each kind of layer, in the recipe's own width, learn from two small batches of random tokens.
-What a further layer and a further window add is what the recipe's layers and windows will add; embedding and head are in the one layer's
-figures. So a model of billions is planned with the memory of two of its layers. Windows are cut to 512 tokens where memory grows with tokens
-alone (not in `v1`, whose scores grow with their square). On a GPU the allocator's peak is read; on a CPU the bytes of all tensors alive are
-followed operation by operation. Adaptive depth is not counted: every token is taken to go through every layer.
+A model of one layer, and one of two for each kind of layer, in the recipe's own width, learn from two small
+batches of random tokens. What a further layer and a further window add is what the recipe's layers and
+windows will add; embedding and head are in the one layer's figures. So a model of billions is planned with
+the memory of two of its layers. Windows are cut to 512 tokens where memory grows with tokens alone (not in
+`v1`, whose scores grow with their square). On a GPU the allocator's peak is read; on a CPU the bytes of all
+tensors alive are followed operation by operation. Adaptive depth is not counted: every token is taken to go
+through every layer.
 """
 
 import time
@@ -24,24 +27,34 @@ from braingpt.optim.optimizer import build_optimizer
 from braingpt.recipes import Recipe
 from braingpt.train.recompute import recomputing
 
-LENGTH = 512  # tokens of a window tried
-LEAST = {"cpu": 1024, "cuda": 4096}  # tokens tried: chunks of the cross-entropy, whose memory grows with the tokens up to there
+# tokens of a window tried
+LENGTH = 512
+# tokens tried: chunks of the cross-entropy, whose memory grows with the tokens up to there
+LEAST = {"cpu": 1024, "cuda": 4096}
 
 
 class Alive(TorchDispatchMode):
-    """Follows the bytes of tensors made inside and still alive; `peak` is the most there were at once. Made for CPU tensors."""
+    """Follows the bytes of tensors made inside and still alive; `peak` is the most there were at once.
+
+    Made for CPU tensors.
+    """
 
     def __init__(self, known: list[torch.Tensor]) -> None:
         super().__init__()
         self.now = self.peak = 0
         self.followed = {tensor.untyped_storage()._cdata for tensor in known}
-        self.known = known  # kept, so that no new storage takes their place
+        # kept, so that no new storage takes their place
+        self.known = known
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
         for tensor in tree_leaves(out):
             # A sparse gradient has no storage of its own: its values are those of another tensor.
-            if not isinstance(tensor, torch.Tensor) or tensor.layout != torch.strided or tensor.untyped_storage()._cdata in self.followed:
+            if (
+                not isinstance(tensor, torch.Tensor)
+                or tensor.layout != torch.strided
+                or tensor.untyped_storage()._cdata in self.followed
+            ):
                 continue
             storage = tensor.untyped_storage()
             self.followed.add(storage._cdata)
@@ -57,7 +70,9 @@ class Alive(TorchDispatchMode):
 
 @dataclass(frozen=True)
 class StepCost:
-    """What a micro-batch takes beside weights, gradients and optimizer, and how long it and an optimizer step last."""
+    """What a micro-batch takes beside weights, gradients and optimizer, and how long it and an optimizer step
+    last.
+    """
 
     bytes_fixed: float
     bytes_per_row: float
@@ -79,27 +94,40 @@ def measure_step_cost(recipe: Recipe, device: torch.device) -> StepCost:
     kinds = layer_kinds(recipe.model)
     first = kinds[0]
     length = recipe.train.context if recipe.model.architecture == "v1" else min(recipe.train.context, LENGTH)
-    learners = [_Learner(recipe, [first], device), *(_Learner(recipe, [first, kind], device) for kind in dict.fromkeys(kinds[1:]))]
+    learners = [
+        _Learner(recipe, [first], device),
+        *(_Learner(recipe, [first, kind], device) for kind in dict.fromkeys(kinds[1:])),
+    ]
     further = list(dict.fromkeys(kinds[1:]))
     counts = [kinds[1:].count(kind) for kind in further]
-    spans = [(kinds[1 : stage.layers], (stage.end - stage.begin) / recipe.train.steps) for stage in recipe.growth_stages]
-    mean_counts = [sum(there.count(kind) * share for there, share in spans) for kind in further]  # over the steps of all stages
+    spans = [
+        (kinds[1 : stage.layers], (stage.end - stage.begin) / recipe.train.steps)
+        for stage in recipe.growth_stages
+    ]
+    # over the steps of all stages
+    mean_counts = [sum(there.count(kind) * share for there, share in spans) for kind in further]
 
     def all_layers(figure: Callable[["_Learner"], float], counts: list[float] = counts) -> float:
         one, *more = map(figure, learners)
         return one + sum(count * (two - one) for count, two in zip(counts, more, strict=True))
 
     for learner in learners:
-        learner.learn(1, min(length, 64))  # what is loaded at first use is not counted
+        # what is loaded at first use is not counted
+        learner.learn(1, min(length, 64))
     rows = -(-LEAST[device.type] // length)
     tried = [{learner: learner.tried(count, length) for learner in learners} for count in (rows, 2 * rows)]
     peaks = [{learner: here[learner][0] for learner in learners} for here in tried]
     if recipe.train.recompute:
         inputs = 4 * recipe.model.hidden * length * rows
-        bytes_1, bytes_2 = (_with_inputs(here, len(kinds), size) for here, size in zip(peaks, (inputs, 2 * inputs), strict=True))
+        bytes_1, bytes_2 = (
+            _with_inputs(here, len(kinds), size)
+            for here, size in zip(peaks, (inputs, 2 * inputs), strict=True)
+        )
     else:
         bytes_1, bytes_2 = (all_layers(here.__getitem__) for here in peaks)
-    seconds_1, seconds_2 = (all_layers(lambda learner, here=here: here[learner][1], mean_counts) for here in tried)
+    seconds_1, seconds_2 = (
+        all_layers(lambda learner, here=here: here[learner][1], mean_counts) for here in tried
+    )
     more_bytes, more_seconds = max(0.0, bytes_2 - bytes_1), max(0.0, seconds_2 - seconds_1)
     optimizer_seconds = max(0.0, all_layers(_Learner.step, mean_counts))
     for held in (learners, tried, peaks):
@@ -116,9 +144,11 @@ def measure_step_cost(recipe: Recipe, device: torch.device) -> StepCost:
 
 
 def _with_inputs(peaks: dict["_Learner", int], layers: int, inputs: int) -> int:
-    """The peak of all layers where blocks are recomputed: what the greediest block takes, and the float32 input of each further layer.
+    """The peak of all layers where blocks are recomputed: what the greediest block takes, and the float32
+    input of each further layer.
 
-    Differences between models of one and two layers would not do: which block is recomputed at the peak depends on their order.
+    Differences between models of one and two layers would not do: which block is recomputed at the peak
+    depends on their order.
     """
     return max(peak + (layers - len(learner.model.blocks)) * inputs for learner, peak in peaks.items())
 
@@ -127,14 +157,19 @@ def layer_kinds(model: ModelConfig) -> list[str]:
     """The mixer of each layer."""
     if model.architecture != "v2":
         return [model.architecture] * model.layers
-    return ["selective" if i in model.attention.layers else "memory" if i in model.memory.layers else "mamba" for i in range(model.layers)]
+    return [
+        "selective" if i in model.attention.layers else "memory" if i in model.memory.layers else "mamba"
+        for i in range(model.layers)
+    ]
 
 
 def with_layers(model: ModelConfig, kinds: list[str]) -> ModelConfig:
     """The same model with these layers only, and without exits."""
     if model.architecture != "v2":
         return model.model_copy(update={"layers": len(kinds)})
-    places = {kind: tuple(i for i, here in enumerate(kinds) if here == kind) for kind in ("selective", "memory")}
+    places = {
+        kind: tuple(i for i, here in enumerate(kinds) if here == kind) for kind in ("selective", "memory")
+    }
     return model.model_copy(
         update={
             "layers": len(kinds), "depth": DepthConfig(),
@@ -150,7 +185,11 @@ class _Learner:
     def __init__(self, recipe: Recipe, kinds: list[str], device: torch.device) -> None:
         from braingpt.model.lm import build
 
-        self.vocab, self.device, self.dtype = recipe.model.vocab, device, autocast_dtype(recipe.train.dtype, device)
+        self.vocab, self.device, self.dtype = (
+            recipe.model.vocab,
+            device,
+            autocast_dtype(recipe.train.dtype, device),
+        )
         self.model = build(with_layers(recipe.model, kinds)).to(device).train()
         if recipe.train.recompute:
             recomputing(self.model)
@@ -160,7 +199,9 @@ class _Learner:
 
     def learn(self, rows: int, length: int) -> None:
         """Forward and backward."""
-        ids_BL = torch.randint(0, self.vocab, (rows, length), generator=torch.Generator().manual_seed(0)).to(self.device)
+        ids_BL = torch.randint(0, self.vocab, (rows, length), generator=torch.Generator().manual_seed(0)).to(
+            self.device
+        )
         with autocast(self.device, self.dtype):
             loss = self.model(ids_BL, ids_BL).loss
         loss.backward()
@@ -177,7 +218,9 @@ class _Learner:
         with alive:
             self.learn(rows, length)
         seconds = time.perf_counter() - began
-        return (alive.peak if self.device.type == "cpu" else torch.cuda.max_memory_allocated(self.device) - before), seconds
+        return (
+            alive.peak if self.device.type == "cpu" else torch.cuda.max_memory_allocated(self.device) - before
+        ), seconds
 
     def step(self) -> float:
         """Seconds of an optimizer step; the first, which makes the state, is not counted."""

@@ -12,7 +12,8 @@ from braingpt.train.loop import Trainer
 from braingpt.train.run.folder import RunFolder
 from braingpt.train.run.progress import Reporter
 
-STEPS = 6  # the first two warm caches and allocator, and are not counted
+# the first two warm caches and allocator, and are not counted
+STEPS = 6
 
 
 def step_seconds(recipe: Recipe, folders: Sequence[Path], device: str | None = None) -> float:

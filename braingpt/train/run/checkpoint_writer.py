@@ -1,4 +1,6 @@
-"""Writing that cannot be lost: on a full disk the run waits for room, and checkpoints may be written beside the training."""
+"""Writing that cannot be lost: on a full disk the run waits for room, and checkpoints may be written beside
+the training.
+"""
 
 import errno
 import time
@@ -10,13 +12,17 @@ from braingpt.distributed.world import World
 from braingpt.train.run.signals import StopRequest
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
-PAUSE = 2.0  # seconds between two attempts
+# seconds between two attempts
+PAUSE = 2.0
 
 T = TypeVar("T")
 
 
-def retry_while_disk_full(write: Callable[[], T], note: Callable[[str], None], stop: StopRequest, world: World | None = None) -> T:
-    """`write()`, again and again while the disk is full; everything else is raised, and so is the full disk once a stop is asked for.
+def retry_while_disk_full(
+    write: Callable[[], T], note: Callable[[str], None], stop: StopRequest, world: World | None = None
+) -> T:
+    """`write()`, again and again while the disk is full; everything else is raised, and so is the full disk
+    once a stop is asked for.
 
     `world`: the processes that write together, fail together, and wait or give up together.
     """
@@ -28,7 +34,9 @@ def retry_while_disk_full(write: Callable[[], T], note: Callable[[str], None], s
             if error.errno not in FULL or any((world or World()).all_gather(stop.asked)):
                 raise
             if not told:
-                note(f"the disk is full{f' at {error.filename}' if error.filename else ''}; waiting for room, nothing is lost")
+                note(
+                    f"the disk is full{f' at {error.filename}' if error.filename else ''}; waiting for room, nothing is lost"
+                )
             told = True
             time.sleep(PAUSE)
 

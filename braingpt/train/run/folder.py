@@ -2,12 +2,15 @@
 
 runs/NAME/
   recipe.yaml     the resolved recipe
-  metrics.jsonl   one JSON object a line: {"kind": "train", ...} every step, {"kind": "validation", ...} every evaluation, {"kind": "incident", ...}
+  metrics.jsonl   one JSON object a line: {"kind": "train", ...} every step, {"kind": "validation", ...} every
+  evaluation, {"kind": "incident", ...}
                   for a bad batch, {"kind": "rewind", ...}
   best.json       step, loss and folder of the checkpoint with the lowest validation loss
   checkpoints/    step-0000250/ ...
-  micro_batch     how many windows at a time the next start may take at most, where one of several processes ran out of memory
-  report.md       what became of it, with curves.svg and curves.png (extra `png`), once the command line has finished it
+  micro_batch     how many windows at a time the next start may take at most, where one of several processes
+  ran out of memory
+  report.md       what became of it, with curves.svg and curves.png (extra `png`), once the command line has
+  finished it
 """
 
 import errno
@@ -31,7 +34,9 @@ METRICS, RECIPE, BEST, LOCK, LIMIT = "metrics.jsonl", "recipe.yaml", "best.json"
 
 @contextmanager
 def locked(path: Path) -> Iterator["RunFolder"]:
-    """The run folder at `path`, created if need be, for this process alone. Left without content, it is removed again, with the folders made for it.
+    """The run folder at `path`, created if need be, for this process alone.
+
+    Left without content, it is removed again, with the folders made for it.
 
     Raises UserError when another process writes there, or when `path` is a file or a folder of other things.
     """
@@ -46,14 +51,17 @@ def locked(path: Path) -> Iterator["RunFolder"]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise UserError(f"another process is training in {path}; wait for it, or give --out another folder") from None
+            raise UserError(
+                f"another process is training in {path}; wait for it, or give --out another folder"
+            ) from None
         try:
             yield RunFolder(path)
         finally:
             if [entry.name for entry in path.iterdir()] == [LOCK]:
                 (path / LOCK).unlink()
                 path.rmdir()
-                with suppress(OSError):  # another run has moved in meanwhile
+                # another run has moved in meanwhile
+                with suppress(OSError):
                     for folder in made[1:]:
                         folder.rmdir()
 
@@ -62,7 +70,9 @@ def locked(path: Path) -> Iterator["RunFolder"]:
 def opened(path: Path, world: World) -> Iterator["RunFolder"]:
     """`locked` for the process that writes; the others of a run only look."""
     with ExitStack() as stack:
-        yield world.run_on_all(lambda: stack.enter_context(locked(path)) if world.is_rank0 else Watched(Path(path)))
+        yield world.run_on_all(
+            lambda: stack.enter_context(locked(path)) if world.is_rank0 else Watched(Path(path))
+        )
 
 
 def is_run(path: Path) -> bool:
@@ -103,7 +113,8 @@ class RunFolder:
         self.path = path
 
     def prepare(self, recipe: Recipe, step: int, history: Path | None = None) -> None:
-        """Make the folder ready to go on after `step`: recipe saved, half-written rests removed, later metrics dropped.
+        """Make the folder ready to go on after `step`: recipe saved, half-written rests removed, later
+        metrics dropped.
 
         `history`: the run whose metrics up to `step` lead here; this one by default.
         """
@@ -114,17 +125,23 @@ class RunFolder:
         os.replace(temporary, self.path / RECIPE)
 
     def _keep_metrics(self, records: list[dict[str, Any]], step: int) -> None:
-        lines = [json.dumps(record, ensure_ascii=False) + "\n" for record in records if record["step"] <= step]
+        lines = [
+            json.dumps(record, ensure_ascii=False) + "\n" for record in records if record["step"] <= step
+        ]
         write_whole(self.path / METRICS, "".join(lines))
 
     def log(self, record: dict[str, Any]) -> None:
-        """Append one record to metrics.jsonl. Raises OSError when the disk is full, and no part of the record is there then."""
+        """Append one record to metrics.jsonl.
+
+        Raises OSError when the disk is full, and no part of the record is there then.
+        """
         line = (json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n").encode()
         with open(self.path / METRICS, "ab", buffering=0) as file:
             before = file.tell()
             try:
                 written = file.write(line)
-                if written < len(line):  # the disk took a part
+                # the disk took a part
+                if written < len(line):
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path / METRICS))
             except OSError:
                 with suppress(OSError):
@@ -147,16 +164,22 @@ class RunFolder:
             raise UserError(f"{room}; --out takes a folder on another disk")
 
     def settle(self, best: dict[str, Any] | None, keep: int) -> None:
-        """Record which checkpoint is best and delete those that are neither among the `keep` newest, nor best, nor the last good one."""
+        """Record which checkpoint is best and delete those that are neither among the `keep` newest, nor
+        best, nor the last good one.
+        """
         folder = self.checkpoint(best["step"]) if best else None
         if folder and folder.is_dir():
-            write_whole(self.path / BEST, json.dumps({**best, "checkpoint": str(folder.relative_to(self.path))}) + "\n")
+            write_whole(
+                self.path / BEST,
+                json.dumps({**best, "checkpoint": str(folder.relative_to(self.path))}) + "\n",
+            )
         listing.prune(self.path, keep, [path for path in (folder, self.last_good()) if path])
 
     def last_good(self) -> Path | None:
         """The newest checkpoint that was not saved in the midst of trouble."""
         for path in reversed(listing.list_checkpoints(self.path)):
-            with suppress(Failure):  # a damaged one
+            # a damaged one
+            with suppress(Failure):
                 if checkpoint.read_state(path).get("calm", True):
                     return path
         return None

@@ -1,4 +1,6 @@
-"""TensorBoard and Weights & Biases beside metrics.jsonl, which is always written: `train.loggers=[tensorboard]`; both are extras."""
+"""TensorBoard and Weights & Biases beside metrics.jsonl, which is always written:
+`train.loggers=[tensorboard]`; both are extras.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -8,7 +10,10 @@ from braingpt.recipes import Recipe
 
 
 class Loggers:
-    """Hears every record of a run and hands its numbers on, named `kind/figure`, by step. Raises UserError for what is not installed."""
+    """Hears every record of a run and hands its numbers on, named `kind/figure`, by step.
+
+    Raises UserError for what is not installed.
+    """
 
     def __init__(self, names: tuple[str, ...], run: Path, recipe: Recipe) -> None:
         self.board = self.wandb = None
@@ -20,13 +25,21 @@ class Loggers:
             if "wandb" in names:
                 import wandb
 
-                self.wandb = wandb.init(project="braingpt", name=recipe.name, dir=str(run), config=recipe.model_dump(mode="json"))
+                self.wandb = wandb.init(
+                    project="braingpt", name=recipe.name, dir=str(run), config=recipe.model_dump(mode="json")
+                )
         except ImportError as error:
-            raise UserError(f"train.loggers={list(names)} needs {error.name}: pip install 'braingpt[log]'") from None
+            raise UserError(
+                f"train.loggers={list(names)} needs {error.name}: pip install 'braingpt[log]'"
+            ) from None
 
     def log(self, record: dict[str, Any]) -> None:
         """One record, as in metrics.jsonl."""
-        figures = dict(_numbers({key: value for key, value in record.items() if key not in ("kind", "step")}, record["kind"]))
+        figures = dict(
+            _numbers(
+                {key: value for key, value in record.items() if key not in ("kind", "step")}, record["kind"]
+            )
+        )
         if self.board is not None:
             for name, value in figures.items():
                 self.board.add_scalar(name, value, record["step"])
@@ -45,5 +58,6 @@ def _numbers(tree: dict[str, Any], prefix: str) -> Any:
     for key, value in tree.items():
         if isinstance(value, dict):
             yield from _numbers(value, f"{prefix}/{key}")
-        elif isinstance(value, int | float):  # flags count as 0 and 1
+        elif isinstance(value, int | float):
+            # flags count as 0 and 1
             yield f"{prefix}/{key}", float(value)

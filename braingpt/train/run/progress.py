@@ -1,4 +1,5 @@
-"""What a person sees while training runs: a live line in a terminal, a plain line every ten seconds elsewhere.
+"""What a person sees while training runs: a live line in a terminal, a plain line every ten seconds
+elsewhere.
 
 The loop tells a `Reporter` what happens; the base class says nothing, so a library call is silent.
 """
@@ -10,7 +11,8 @@ from typing import Any
 from braingpt.train.run.folder import LIMIT
 from braingpt.utils.formatting import duration
 
-PLAIN_SECONDS = 10.0  # between two plain lines
+# between two plain lines
+PLAIN_SECONDS = 10.0
 
 
 class Reporter:
@@ -42,7 +44,9 @@ class Reporter:
 
 
 class PlainReporter(Reporter):
-    """Lines on a console without a terminal: the first step, then one every ten seconds, every validation, the last step."""
+    """Lines on a console without a terminal: the first step, then one every ten seconds, every validation,
+    the last step.
+    """
 
     def __init__(self, console: Any) -> None:
         self.console = console
@@ -127,7 +131,9 @@ class LiveReporter(PlainReporter):
 
 
 def first_words(trainer: Any, start: Any, limit: int | None = None) -> Iterator[str]:
-    """What is worth a line before the first step: settings without effect, where the run goes on, what is slow, what is missing."""
+    """What is worth a line before the first step: settings without effect, where the run goes on, what is
+    slow, what is missing.
+    """
     yield from trainer.recipe.remarks()
     if trainer.config.growth:
         yield _stages(trainer.recipe.growth_stages)
@@ -150,7 +156,9 @@ def reporter_for(console: Any) -> Reporter:
 
 def validation_line(record: dict[str, Any]) -> str:
     """`step 100  validation loss 5.12, 2.01 bits/byte (ko 1.80, en 2.20); columns 17 %, imbalance 1.3`"""
-    languages = ", ".join(f"{name} {_number(score['bits_per_byte'])}" for name, score in record["by_language"].items())
+    languages = ", ".join(
+        f"{name} {_number(score['bits_per_byte'])}" for name, score in record["by_language"].items()
+    )
     shares = _shares(record)
     line = f"step {record['step']}  validation loss {_number(record['loss'])}, {_number(record['bits_per_byte'])} bits/byte ({languages})"
     return line + (f"; {', '.join(shares)}" if shares else "")
@@ -158,7 +166,11 @@ def validation_line(record: dict[str, Any]) -> str:
 
 def _shares(record: dict[str, Any]) -> list[str]:
     """What was left out, in words."""
-    return [_inside(name, value) for name, value in record.get("inside", {}).items() if name == "imbalance" or value < 1]
+    return [
+        _inside(name, value)
+        for name, value in record.get("inside", {}).items()
+        if name == "imbalance" or value < 1
+    ]
 
 
 def _inside(name: str, value: float) -> str:
@@ -181,12 +193,17 @@ def windows(count: int) -> str:
 def _stages(stages: Sequence[Any]) -> str:
     """`grows: 1 layer at first, 2 after step 67, 6 after step 467`"""
     first, *later = stages
-    words = [f"{_layers(first.layers)} at first", *(f"{stage.layers} after step {stage.begin}" for stage in later)]
+    words = [
+        f"{_layers(first.layers)} at first",
+        *(f"{stage.layers} after step {stage.begin}" for stage in later),
+    ]
     return f"grows: {', '.join(words)}"
 
 
 def _beside(record: dict[str, Any]) -> list[str]:
-    """What only some runs tell of a step: `stage 2, 4 layers` and `flips 0.31 %`, the share of the 2:4 masks that it changed."""
+    """What only some runs tell of a step: `stage 2, 4 layers` and `flips 0.31 %`, the share of the 2:4 masks
+    that it changed.
+    """
     stage = [f"stage {record['stage']}, {_layers(record['layers'])}"] if "stage" in record else []
     return stage + ([f"flips {record['flip_rate']:.2%}".replace("%", " %")] if "flip_rate" in record else [])
 

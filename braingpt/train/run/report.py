@@ -22,12 +22,17 @@ REPORT, CURVES, PIXELS = "report.md", "curves.svg", "curves.png"
 
 def find_runs(folder: Path) -> list[Path]:
     """The run folders in `folder`, youngest metrics last."""
-    found = [path for path in folder.glob("*") if path.is_dir() and is_run(path) and (path / RECIPE).is_file()]
+    found = [
+        path for path in folder.glob("*") if path.is_dir() and is_run(path) and (path / RECIPE).is_file()
+    ]
     return sorted(found, key=lambda path: (path / RECIPE).stat().st_mtime_ns)
 
 
 def open_summary(run: Path | str, runs: Path = Path("runs")) -> dict[str, Any]:
-    """`summary` of a run given by folder or by its name under `runs`. Raises UserError where there is none."""
+    """`summary` of a run given by folder or by its name under `runs`.
+
+    Raises UserError where there is none.
+    """
     for path in (Path(run), runs / run):
         if is_run(path) and (path / RECIPE).is_file():
             return summary(path)
@@ -35,7 +40,10 @@ def open_summary(run: Path | str, runs: Path = Path("runs")) -> dict[str, Any]:
 
 
 def summary(run: Path) -> dict[str, Any]:
-    """A run in figures, from its recipe, metrics and checkpoints. Losses in nats a token; None for what has not happened yet."""
+    """A run in figures, from its recipe, metrics and checkpoints.
+
+    Losses in nats a token; None for what has not happened yet.
+    """
     recipe, records = load_recipe(run / RECIPE), read_metrics(run)
     kinds: dict[str, list[dict[str, Any]]] = {}
     for record in records:
@@ -62,19 +70,29 @@ def differences(runs: list[Path]) -> dict[str, list[Any]]:
     """The recipe keys in which the runs differ, with each run's value."""
     trees = [dict(_flat(load_recipe(run / RECIPE).model_dump(mode="json"))) for run in runs]
     keys = dict.fromkeys(key for tree in trees for key in tree)
-    return {key: [tree.get(key) for tree in trees] for key in keys if len({json.dumps(tree.get(key)) for tree in trees}) > 1}
+    return {
+        key: [tree.get(key) for tree in trees]
+        for key in keys
+        if len({json.dumps(tree.get(key)) for tree in trees}) > 1
+    }
 
 
 def losses_at(run: Path, share: float) -> float | None:
     """The mean training loss around `share` of the run's steps so far: over a twentieth of them."""
-    values = [record["loss"] for record in read_metrics(run) if record["kind"] == "train" and record["loss"] is not None]
+    values = [
+        record["loss"]
+        for record in read_metrics(run)
+        if record["kind"] == "train" and record["loss"] is not None
+    ]
     width = max(1, len(values) // 20)
     end = max(width, round(share * len(values)))
     return sum(values[end - width : end]) / width if values else None
 
 
 def write_report(run: Path, samples: dict[str, str] | None = None) -> Path:
-    """Write report.md, curves.svg and, with the extra `png`, curves.png into `run`, replacing older ones; `samples`: texts the model wrote, by language."""
+    """Write report.md, curves.svg and, with the extra `png`, curves.png into `run`, replacing older ones;
+    `samples`: texts the model wrote, by language.
+    """
     figures, recipe, records = summary(run), load_recipe(run / RECIPE), read_metrics(run)
     steps = [record for record in records if record["kind"] == "train"]
     scores = [record for record in records if record["kind"] == "validation"]
@@ -95,16 +113,45 @@ def write_report(run: Path, samples: dict[str, str] | None = None) -> Path:
     if validation:
         lines += ["| language | loss | bits per byte |", "|---|---|---|"]
         rows = {**validation["by_language"], "all": validation}
-        lines += [f"| {name} | {_figure(score['loss'])} | {_figure(score['bits_per_byte'])} |" for name, score in rows.items()]
-        lines += ["", f"at step {validation['step']}" + (f"; best: loss {best['loss']:.4f} at step {best['step']}." if best else "."), ""]
+        lines += [
+            f"| {name} | {_figure(score['loss'])} | {_figure(score['bits_per_byte'])} |"
+            for name, score in rows.items()
+        ]
+        lines += [
+            "",
+            f"at step {validation['step']}"
+            + (f"; best: loss {best['loss']:.4f} at step {best['step']}." if best else "."),
+            "",
+        ]
         if validation.get("inside"):
-            lines += ["Inside, on the validation text: " + ", ".join(f"{k} {v:.3g}" for k, v in validation["inside"].items()) + ".", ""]
-    lines += [f"Gradients left out: {figures['skipped']}; loss spikes: {figures['spikes']}; gone back: {figures['rewinds']} times.", ""]
+            lines += [
+                "Inside, on the validation text: "
+                + ", ".join(f"{k} {v:.3g}" for k, v in validation["inside"].items())
+                + ".",
+                "",
+            ]
+    lines += [
+        f"Gradients left out: {figures['skipped']}; loss spikes: {figures['spikes']}; gone back: {figures['rewinds']} times.",
+        "",
+    ]
     for language, text in (samples or {}).items():
         lines += [f"**{language}**: {' '.join(text.split())}", ""]
-    command = f"braingpt train --recipe {shlex.quote(str(run / RECIPE))} {folders} --out NEW".replace("  ", " ")
+    command = f"braingpt train --recipe {shlex.quote(str(run / RECIPE))} {folders} --out NEW".replace(
+        "  ", " "
+    )
     lines += ["## To repeat it", "", "```", command, "```", "", f"braingpt revision: {revision()}", ""]
-    lines += ["## Data", "", *_data(recipe.data.folders), "", "## Recipe", "", "```yaml", recipe_text(recipe).rstrip(), "```", ""]
+    lines += [
+        "## Data",
+        "",
+        *_data(recipe.data.folders),
+        "",
+        "## Recipe",
+        "",
+        "```yaml",
+        recipe_text(recipe).rstrip(),
+        "```",
+        "",
+    ]
     write_whole(run / REPORT, "\n".join(lines))
     return run / REPORT
 
@@ -120,7 +167,9 @@ def revision() -> str:
     ]
     if found[0].returncode:
         return __version__
-    return f"{__version__}, git {found[0].stdout.strip()}" + (" with changes" if found[1].stdout.strip() else "")
+    return f"{__version__}, git {found[0].stdout.strip()}" + (
+        " with changes" if found[1].stdout.strip() else ""
+    )
 
 
 def _data(folders: tuple[str, ...]) -> list[str]:

@@ -10,18 +10,25 @@ import torch
 
 @dataclass(frozen=True)
 class Result:
-    """How a run ended. Sizes in bytes, losses in nats a token, seconds of training without validation and saving."""
+    """How a run ended. Sizes in bytes, losses in nats a token, seconds of training without validation and
+    saving.
+    """
 
     run: str
     checkpoint: str | None
     step: int
     steps: int
-    taken: int  # steps of this call
+    # steps of this call
+    taken: int
     tokens: int
-    loss: float | None  # of the last step taken now
-    validation: dict[str, Any] | None  # the run's last validation record
-    best: dict[str, Any] | None  # {"step", "loss"} of the best validation of the whole run
-    skipped: int  # steps whose gradient was left out
+    # of the last step taken now
+    loss: float | None
+    # the run's last validation record
+    validation: dict[str, Any] | None
+    # {"step", "loss"} of the best validation of the whole run
+    best: dict[str, Any] | None
+    # steps whose gradient was left out
+    skipped: int
     spikes: int
     rewinds: int
     seconds: float
@@ -31,7 +38,10 @@ class Result:
     @classmethod
     def of(cls, trainer: Any) -> "Result":
         """What has become of a `Trainer`'s run up to now."""
-        same = {name: getattr(trainer, name) for name in ("step", "taken", "tokens", "loss", "validation", "best", "rewinds", "seconds")}
+        same = {
+            name: getattr(trainer, name)
+            for name in ("step", "taken", "tokens", "loss", "validation", "best", "rewinds", "seconds")
+        }
         return cls(
             run=str(trainer.run.path), checkpoint=str(trainer.saved) if trainer.saved else None, steps=trainer.config.steps,
             skipped=trainer.guard.skipped, spikes=trainer.guard.spikes, peak_memory_bytes=peak_memory(trainer.device),

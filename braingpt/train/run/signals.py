@@ -1,6 +1,8 @@
-"""Ctrl-C, SIGTERM or a closed terminal while training: the step is finished and a checkpoint saved; a second Ctrl-C stops at once.
+"""Ctrl-C, SIGTERM or a closed terminal while training: the step is finished and a checkpoint saved; a second
+Ctrl-C stops at once.
 
-Only the main thread may set signal handlers; elsewhere training runs without them. A signal that is ignored (nohup) stays ignored.
+Only the main thread may set signal handlers; elsewhere training runs without them. A signal that is ignored
+(nohup) stays ignored.
 """
 
 import signal
