@@ -4,6 +4,7 @@ than two.
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ if not torch.cuda.is_available():
 
 from braingpt.model.config import DenseConfig, DepthConfig, SelectiveConfig, V1Config, V2Config
 from braingpt.model.lm import LanguageModel, build
+from tests.tiny_runs import prepared
 
 torch.set_num_threads(1)
 
@@ -91,3 +93,9 @@ def architecture(request) -> str:
 @pytest.fixture
 def small(architecture) -> LanguageModel:
     return awake(SMALL[architecture])
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The prepared folder."""
+    return prepared(tmp_path_factory.mktemp("data") / "sample")

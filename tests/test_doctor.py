@@ -5,7 +5,7 @@ from pathlib import Path
 from braingpt import doctor
 from braingpt.checkpoint import checkpoint
 from tests.conftest import awake
-from tests.train.conftest import prepared, tiny
+from tests.tiny_runs import prepared, tiny
 
 
 def by_topic(findings):

@@ -20,7 +20,7 @@ from braingpt.errors import UserError
 from braingpt.train.loop import train
 from braingpt.train.run.folder import read_metrics
 from braingpt.train.stability import Lost
-from tests.train.conftest import prepared
+from tests.tiny_runs import prepared
 
 SHORT = {
     "steps": 6,

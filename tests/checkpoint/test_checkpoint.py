@@ -11,7 +11,7 @@ from braingpt.errors import Failure, UserError
 from braingpt.model.lm import build
 from braingpt.optim.optimizer import build_optimizer
 from braingpt.tokenizer import Tokenizer
-from tests.train.conftest import tiny
+from tests.tiny_runs import tiny
 
 
 @pytest.fixture(scope="module")

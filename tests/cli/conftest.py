@@ -11,7 +11,9 @@ from braingpt.cli.console import guarded
 from braingpt.cli.main import app
 from braingpt.tokenizer import Tokenizer
 from tests.conftest import awake
-from tests.train.conftest import prepared, tiny
+from tests.episodic.conftest import calibrated as calibrated
+from tests.episodic.conftest import trained as trained
+from tests.tiny_runs import prepared, tiny
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,7 @@ import pytest
 
 from braingpt.train.loop import train
 from braingpt.train.run.report import write_report
-from tests.train.conftest import prepared, tiny
+from tests.tiny_runs import prepared, tiny
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import pytest
 from braingpt.checkpoint import checkpoint, listing
 from braingpt.cli.console import guarded
 from braingpt.cli.main import app
-from tests.train.conftest import TINY
+from tests.tiny_runs import TINY
 
 
 def braingpt(*arguments) -> int:

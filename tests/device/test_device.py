@@ -11,7 +11,7 @@ from braingpt.model.lm import build
 from braingpt.train import growth
 from braingpt.train.loop import train
 from braingpt.train.run.signals import Stopped, stop_on_signals
-from tests.train.conftest import tiny
+from tests.tiny_runs import tiny
 
 
 def test_devices():

@@ -6,7 +6,7 @@ import torch
 from braingpt.checkpoint import checkpoint, listing
 from braingpt.device import threads
 from braingpt.train import loop
-from tests.train.conftest import tiny
+from tests.tiny_runs import tiny
 
 CPU = torch.device("cpu")
 

@@ -20,7 +20,7 @@ from braingpt.errors import Failure, UserError
 from braingpt.train import micro_batches
 from braingpt.train.loop import train
 from braingpt.train.run import folder as run_folder
-from tests.train.conftest import tiny
+from tests.tiny_runs import tiny
 
 # As small as they may be with something of every kind; pieces of one window, which four processes have as
 # well.

@@ -30,7 +30,7 @@ from braingpt.train.plan.step_cost import Alive
 from braingpt.train.recompute import recomputing
 from braingpt.train.run.folder import read_metrics
 from tests.distributed.processes import RECIPES, sharded
-from tests.train.conftest import tiny
+from tests.tiny_runs import tiny
 from tests.train.test_step_cost import grads_of
 
 

@@ -14,7 +14,7 @@ from braingpt.train.batches import BatchLoader, open_data
 from braingpt.train.loop import Trainer, train
 from braingpt.train.run.folder import RunFolder, read_metrics
 from braingpt.train.run.progress import Reporter
-from tests.train.conftest import TINY, tiny
+from tests.tiny_runs import TINY, tiny
 
 CPU = torch.device("cpu")
 

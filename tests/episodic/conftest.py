@@ -6,7 +6,7 @@ from braingpt.checkpoint import checkpoint, listing
 from braingpt.checkpoint.checkpoint import weights_hash
 from braingpt.episodic.memory import EpisodicMemory
 from braingpt.train.loop import train
-from tests.train.conftest import prepared, tiny
+from tests.tiny_runs import prepared, tiny
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ import torch
 from braingpt.evaluation.tasks.in_context import ITEM_TASKS, measure
 from braingpt.model.lm import Output, build
 from braingpt.tokenizer import Tokenizer
-from tests.train.conftest import tiny
+from tests.tiny_runs import tiny
 
 T = Tokenizer.default()
 

@@ -13,7 +13,7 @@ from braingpt.evaluation.likelihood import Pair, likelihoods
 from braingpt.evaluation.runner import Wanted, check_tasks
 from braingpt.tokenizer import Tokenizer
 from tests.conftest import awake
-from tests.train.conftest import tiny
+from tests.tiny_runs import tiny
 
 T = Tokenizer.default()
 TASK = """

@@ -11,7 +11,7 @@ from braingpt.evaluation.perplexity import IGNORED, Score, evaluate, evaluate_te
 from braingpt.model.lm import build
 from braingpt.tokenizer import Tokenizer
 from tests.conftest import awake
-from tests.train.conftest import prepared, tiny
+from tests.tiny_runs import prepared, tiny
 
 T = Tokenizer.default()
 

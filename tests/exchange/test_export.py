@@ -10,7 +10,7 @@ from braingpt.exchange.export import export_checkpoint
 from braingpt.model.columns.columns import TwoFourLinear
 from braingpt.tokenizer import Tokenizer
 from tests.conftest import awake
-from tests.train.conftest import tiny
+from tests.tiny_runs import tiny
 
 IDS = torch.arange(40)[None]
 

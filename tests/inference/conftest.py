@@ -5,7 +5,7 @@ import pytest
 from braingpt.checkpoint import checkpoint
 from braingpt.tokenizer import Tokenizer
 from tests.conftest import awake
-from tests.train.conftest import tiny
+from tests.tiny_runs import tiny
 
 
 @pytest.fixture(scope="session", params=["dense", "v1", "v2"])

@@ -4,7 +4,7 @@ import torch
 from braingpt.model.lm import build
 from braingpt.model.step_stats import step_stats
 from braingpt.train.validation import inside
-from tests.train.conftest import tiny
+from tests.tiny_runs import tiny
 
 DEEP = ("model.layers=4", "model.depth.share=0.7", "model.depth.exits=[1,3]", "model.attention.layers=[0,2]")
 

@@ -14,7 +14,7 @@ from braingpt.optim.optimizer import build_optimizer, pack_state, unpack_state
 from braingpt.train.loop import train
 from braingpt.train.plan.plan import build_plan
 from braingpt.train.run.folder import read_metrics
-from tests.train.conftest import tiny
+from tests.tiny_runs import tiny
 
 EIGHT = (
     "train.optimizer=adamw8bit",

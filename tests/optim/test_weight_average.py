@@ -7,7 +7,7 @@ from torch import nn
 from braingpt.checkpoint.load import load
 from braingpt.optim.weight_average import Average
 from braingpt.train.loop import train
-from tests.train.conftest import tiny
+from tests.tiny_runs import tiny
 
 
 @given(decay=st.floats(0.01, 0.9999), steps=st.integers(1, 30))

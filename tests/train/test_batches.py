@@ -8,7 +8,7 @@ from braingpt.optim.schedule import length_at
 from braingpt.recipes import TrainConfig
 from braingpt.train.batches import BatchLoader, open_data
 from braingpt.train.loop import train
-from tests.train.conftest import tiny
+from tests.tiny_runs import tiny
 from tests.train.test_loop import StopAt, history, same_tensors
 
 CPU = torch.device("cpu")

@@ -13,7 +13,7 @@ from braingpt.train.loop import train
 from braingpt.train.run import checkpoint_writer
 from braingpt.train.run.checkpoint_writer import Saver, retry_while_disk_full
 from braingpt.train.run.signals import StopRequest, stop_on_signals
-from tests.train.conftest import tiny
+from tests.tiny_runs import tiny
 from tests.train.test_loop import StopAt, history, same_tensors
 
 

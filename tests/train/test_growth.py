@@ -20,7 +20,7 @@ from braingpt.train.plan.step_cost import measure_step_cost
 from braingpt.train.run.folder import RunFolder, read_metrics
 from braingpt.train.run.progress import Reporter
 from braingpt.train.run.report import open_summary
-from tests.train.conftest import tiny
+from tests.tiny_runs import tiny
 from tests.train.test_loop import StopAt, history, same_tensors
 from tests.train.test_stability import poisoned
 

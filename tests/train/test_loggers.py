@@ -6,7 +6,7 @@ import pytest
 from braingpt.errors import UserError
 from braingpt.train.loop import train
 from braingpt.train.run.loggers import Loggers
-from tests.train.conftest import tiny
+from tests.tiny_runs import tiny
 
 
 def test_what_is_not_installed_is_named(tmp_path, data, monkeypatch):

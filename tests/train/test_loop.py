@@ -15,7 +15,7 @@ from braingpt.train import micro_batches
 from braingpt.train.loop import Trainer, train
 from braingpt.train.run.folder import locked, read_metrics
 from braingpt.train.run.progress import Reporter
-from tests.train.conftest import tiny
+from tests.tiny_runs import tiny
 
 TIMING = ("tokens_per_second", "seconds", "data_seconds", "memory_bytes")
 
@@ -241,7 +241,7 @@ def test_unprepared_data_name_the_command(tmp_path, data, monkeypatch):
 
 
 def test_changed_data_are_mentioned(tmp_path, data):
-    from tests.train.conftest import prepared
+    from tests.tiny_runs import prepared
 
     train(tiny("dense", "train.steps=2"), tmp_path / "run", [data], device="cpu")
     other = prepared(tmp_path / "sample", count=50)

@@ -6,7 +6,7 @@ from braingpt.recipes import load_recipe, shipped
 from braingpt.train.plan.plan import build_plan, plan_run
 from braingpt.train.plan.step_cost import StepCost
 from braingpt.utils.formatting import byte_size, short_count
-from tests.train.conftest import tiny
+from tests.tiny_runs import tiny
 
 
 @pytest.mark.parametrize("architecture", ["dense", "v1", "v2"])

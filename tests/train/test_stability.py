@@ -12,7 +12,7 @@ from braingpt.train import micro_batches
 from braingpt.train.loop import Trainer, train
 from braingpt.train.run.folder import read_metrics
 from braingpt.train.stability import LEAST, MAX_BAD, MAX_FAR, SPIKE_WINDOW, Guard, Lost, is_spike
-from tests.train.conftest import tiny
+from tests.tiny_runs import tiny
 from tests.train.test_loop import StopAt, history, same_tensors
 
 CPU = torch.device("cpu")

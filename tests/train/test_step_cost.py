@@ -9,7 +9,7 @@ from braingpt.train.loop import train
 from braingpt.train.plan.plan import build_plan, fitting, plan_run
 from braingpt.train.plan.step_cost import Alive, _Learner, layer_kinds, measure_step_cost, with_layers
 from braingpt.train.recompute import recomputing
-from tests.train.conftest import tiny
+from tests.tiny_runs import tiny
 from tests.train.test_loop import StopAt, history
 
 CPU = torch.device("cpu")

@@ -2,10 +2,8 @@
 
 from pathlib import Path
 
-import pytest
-
 from braingpt.recipes import Recipe, load_recipe
-from tests.train.texts import documents
+from tests.fixed_texts import documents
 
 TINY = (
     "model.hidden=32", "model.layers=2", "train.batch=4", "train.context=32", "train.steps=20", "train.warmup=3",
@@ -40,12 +38,6 @@ def prepared(out: Path, count: int = 60) -> Path:
         }
         writer.publish(Manifest(**about, tokenizer=facts, dtype="uint16", streams=streams))
     return out
-
-
-@pytest.fixture(scope="session")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The prepared folder."""
-    return prepared(tmp_path_factory.mktemp("data") / "sample")
 
 
 def tiny(architecture: str = "dense", *overrides: str) -> Recipe:
