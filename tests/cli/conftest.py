@@ -12,6 +12,7 @@ from braingpt.cli.main import app
 from braingpt.tokenizer import Tokenizer
 from tests.conftest import awake
 from tests.episodic.conftest import calibrated as calibrated
+from tests.episodic.conftest import loaded as loaded
 from tests.episodic.conftest import trained as trained
 from tests.tiny_runs import prepared, tiny
 
