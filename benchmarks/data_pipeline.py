@@ -21,6 +21,7 @@ import os
 import random
 import shutil
 import statistics
+import sys
 import tempfile
 import threading
 import time
@@ -33,6 +34,9 @@ from braingpt.cli.console import guarded
 from braingpt.data.prepare.pipeline import Request, prepare
 from braingpt.data.sources.open_streams import open_streams
 from braingpt.tokenizer import Tokenizer
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))
+from clean_text import corpora_folder
 
 RESIDENT = ("VmRSS", "RssAnon", "RssFile")
 SETS = [
@@ -59,10 +63,11 @@ def main() -> None:
     for command in (one, two):
         command.add_argument("--source", type=Path, required=True)
     options = parser.parse_args()
+    source = corpora_folder(options.source)
     if options.command == "speed":
-        speed(options.source, options.rounds)
+        speed(source, options.rounds)
     else:
-        memory(options.folder, options.source, options.gigabytes, options.workers)
+        memory(options.folder, source, options.gigabytes, options.workers)
 
 
 def texts(name: str, languages: str, source: Path) -> Iterator[str]:

@@ -24,6 +24,9 @@ import pyarrow.parquet
 from braingpt.cli.console import guarded
 from braingpt.data.sources.open_streams import open_streams, own_files
 
+sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))
+from clean_text import corpora_folder
+
 SETS = {"c4": "en", "fineweb2": "ko", "wikipedia": "en", "fineweb-edu": "en"}
 
 
@@ -75,14 +78,14 @@ def peak() -> float:
 
 
 def main() -> None:
-    if sys.argv[1] == "--memory":
+    if sys.argv[1:2] == ["--memory"]:
         for path in generate(Path(sys.argv[2])):
             # a process for each: the highest memory is a process's own
             subprocess.run([sys.executable, __file__, "--read", path], check=True)
         return
-    if sys.argv[1] == "--read":
+    if sys.argv[1:2] == ["--read"]:
         return memory(Path(sys.argv[2]))
-    source = Path(sys.argv[1]).resolve()
+    source = corpora_folder(Path(*sys.argv[1:2])).resolve()
     for name, language in SETS.items():
         rates: dict[str, list[float]] = {"ours": [], "datasets": []}
         for _ in range(5):

@@ -12,6 +12,7 @@ from pathlib import Path
 import pyarrow.parquet
 
 from braingpt.data.quality.clean import clean
+from braingpt.errors import UserError
 
 # name of the set, language, file, columns
 SETS = [
@@ -33,8 +34,17 @@ SETS = [
 ]
 
 
+def corpora_folder(source: Path) -> Path:
+    """`source`, which must hold some of the corpora above; an unset variable arrives as the current folder."""
+    if not any((source / file).exists() for _, _, file, _ in SETS):
+        wanted = "set BRAINGPT_CORPORA to a folder with corpora in the layout of the Hugging Face hub"
+        raise UserError(f"no corpora in '{source}': {wanted}")
+    return source
+
+
 def raw_texts(source: Path) -> Iterator[tuple[str, str, str]]:
     """(set, language, text as it is) of every row below `source`."""
+    source = corpora_folder(source)
     for name, language, file, columns in SETS:
         path = source / file
         if path.suffix == ".gz":

@@ -22,7 +22,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow.parquet
+from clean_text import corpora_folder
 
+from braingpt.cli.console import guarded
 from braingpt.tokenizer import training
 from braingpt.tokenizer.language import LANGUAGES, detect, split
 
@@ -172,7 +174,7 @@ def main() -> None:
         help="print the accuracy of language detection on them and stop",
     )
     arguments = parser.parse_args()
-    sets = held_out(arguments.source)
+    sets = held_out(corpora_folder(arguments.source))
     if arguments.held_out:
         arguments.held_out.mkdir(parents=True, exist_ok=True)
         for name, texts in sets.items():
@@ -187,4 +189,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(guarded(main))

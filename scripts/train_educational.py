@@ -23,6 +23,7 @@ import pyarrow.parquet
 from clean_text import held_out, texts
 from train_perplexity import auc
 
+from braingpt.cli.console import guarded
 from braingpt.data.quality.clean import clean
 from braingpt.data.quality.educational import SHIPPED, Classifier
 from braingpt.tokenizer import Tokenizer
@@ -110,4 +111,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(guarded(main))

@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 from clean_text import held_out, texts
 
+from braingpt.cli.console import guarded
 from braingpt.data.quality.clean import clean
 from braingpt.data.quality.perplexity import PERCENTILES, SHIPPED, Trigrams, sample, save
 from braingpt.data.sample import documents
@@ -110,4 +111,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(guarded(main))
