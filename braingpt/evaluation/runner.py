@@ -57,7 +57,7 @@ class Measured:
     figures: list[Figure] = field(default_factory=list)
     scores: perplexity.Scores | None = None
     notes: list[str] = field(default_factory=list)
-    lm_eval: dict[str, Any] | None = None
+    harness: dict[str, Any] | None = None
 
 
 def check_tasks(wanted: Wanted) -> Any:
