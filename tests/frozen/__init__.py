@@ -1,0 +1,5 @@
+"""What must not change unnoticed: tensor names, the command line, JSON keys, and what earlier versions wrote to disk.
+
+`python -m tests.frozen.record` says how a wanted change is recorded. Of the package only `import braingpt` and `braingpt.cli.main`
+are used, so that modules can move.
+"""
