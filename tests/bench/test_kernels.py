@@ -15,6 +15,7 @@ from braingpt.bench.report.formatting import kernel_failures, kernel_row
 from braingpt.bench.report.page import kernels_page
 from braingpt.errors import UserError
 from braingpt.recipes import load_recipe
+from tests.frozen.keys import assert_keys
 
 
 @pytest.fixture
@@ -45,6 +46,7 @@ def test_every_operation_is_measured(small):
         if row["operation"] not in ("scan, one token", "selective attention")
     )
     report = {"kind": "kernels", "settings": vars(small), **first, "rows": rows}
+    assert_keys("bench kernels", {key: value for key, value in json.loads(json.dumps(report)).items() if key not in ("machine", "limits")})
     assert kernels_page(json.loads(json.dumps(report, allow_nan=False))).count("<svg") == 3
 
 

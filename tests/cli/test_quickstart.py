@@ -2,6 +2,8 @@
 
 import json
 
+from tests.frozen.keys import assert_keys
+
 
 def test_the_whole_path(tmp_path, monkeypatch, capsys, braingpt):
     monkeypatch.chdir(tmp_path)
@@ -9,6 +11,7 @@ def test_the_whole_path(tmp_path, monkeypatch, capsys, braingpt):
     assert braingpt("quickstart", "--minutes", "0.02", "--json") in (None, 0)
     captured = capsys.readouterr()
     found = json.loads(captured.out)
+    assert_keys("quickstart", found)
     # settings that the user did not choose are no concern of theirs
     assert "has no effect" not in captured.err
     assert found["training"]["steps"] >= 20

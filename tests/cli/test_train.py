@@ -11,6 +11,7 @@ import pytest
 from braingpt.checkpoint import checkpoint, listing
 from braingpt.cli.console import guarded
 from braingpt.cli.main import app
+from tests.frozen.keys import assert_keys
 from tests.tiny_runs import TINY
 
 
@@ -144,7 +145,9 @@ def test_ctrl_c_saves_and_names_the_command_that_goes_on(here, data):
 
 def test_recipes_are_listed_and_shown(here, capsys):
     assert braingpt("recipes", "--json") == 0
-    rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
+    listed = json.loads(capsys.readouterr().out)
+    assert_keys("recipes", listed)
+    rows = {row["name"]: row for row in listed}
     assert (
         rows["nano-v2"]["parameters_total"] > rows["nano-v2"]["parameters_active"] > 0
         and rows["small-v1"]["layers"] == 6

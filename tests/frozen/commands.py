@@ -7,7 +7,14 @@ import typer
 
 from braingpt.cli.main import app
 
-PLAIN = {"integer": "int", "integer range": "int", "float range": "float", "text": "str", "boolean": "bool", "path": "Path"}  # click's names
+PLAIN = {
+    "integer": "int",
+    "integer range": "int",
+    "float range": "float",
+    "text": "str",
+    "boolean": "bool",
+    "path": "Path",
+}  # click's names
 
 
 def walk() -> Iterator[tuple[tuple[str, ...], Any]]:

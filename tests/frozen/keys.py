@@ -109,7 +109,9 @@ def _files(root: Path) -> dict[str, list[str]]:
 
     memory = _header(root / "new.memory")
     content = json.loads(memory["__metadata__"].pop("content"))
-    names = {name: {"dtype": tensor["dtype"], "dimensions": len(tensor["shape"])} for name, tensor in memory.items() if name != "__metadata__"}
+    names = {
+        name: {"dtype": tensor["dtype"], "dimensions": len(tensor["shape"])} for name, tensor in memory.items() if name != "__metadata__"
+    }
     return {
         "manifest.json": read("data/sample/manifest.json"),
         "state.json": read("runs/new/checkpoints/*/state.json"),

@@ -1,6 +1,6 @@
 """Record anew what the tests of this folder compare with: after a change that was meant, and read as a diff before it is committed.
 
-    python -m tests.frozen.record commands keys       # or tensors, losses, written; `keys` takes some minutes
+python -m tests.frozen.record commands keys       # or tensors, losses, written; `keys` takes some minutes
 """
 
 import os
@@ -12,7 +12,13 @@ from tests.frozen.calls import DATA, RECORD
 TESTS = {
     "tensors": ["tests/frozen/test_tensors.py"],
     "commands": ["tests/frozen/test_commands.py"],
-    "keys": ["tests/frozen/test_keys.py", "tests/cli/test_quickstart.py", "tests/bench/test_suite.py", "tests/bench/test_kernels.py"],
+    "keys": [
+        "tests/frozen/test_keys.py",
+        "tests/cli/test_quickstart.py",
+        "tests/train/test_cli.py::test_recipes_are_listed_and_shown",
+        "tests/bench/test_suite.py::test_every_figure_is_measured",
+        "tests/bench/test_kernels.py::test_every_operation_is_measured",
+    ],
     "losses": ["tests/train/test_golden.py"],
     "written": ["tests/frozen/test_written.py"],
 }
