@@ -1,4 +1,4 @@
-"""Commands called in this process, a copy of the folders that an earlier version wrote, and what was recorded."""
+"""Commands called in this process, a copy of what an earlier version wrote, and what was recorded."""
 
 import contextlib
 import io

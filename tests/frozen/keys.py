@@ -16,7 +16,7 @@ SETTINGS = ("batch=2", "context=16", "steps=4", "warmup=1", "eval_windows=1", "e
 
 
 def all_keys(folder: Path) -> dict[str, list[str]]:
-    """By command, the keys of what `--json` prints; by file, the keys of what is kept. `folder`: a new one to work in.
+    """By command, the keys of what `--json` prints; by file, the keys of what is kept. Works in `folder`, a new one.
 
     Commands that take long are compared where they are tested, by `assert_keys`. `serve` never returns and is left out.
     """
@@ -56,7 +56,17 @@ def _data(root: Path) -> dict[str, Any]:
         "data report": call_json("data", "report", "data/sample", *JSON),
         "tokenizer train": call_json("tokenizer", "train", "texts.txt", "--out", "tables/t", "--vocab", 300, *JSON),
         "tokenizer add-language": call_json(
-            "tokenizer", "add-language", "pt", "texts.txt", "--out", "tables/a", "--entries", 8, "--tokenizer", "tokenizer", *JSON
+            "tokenizer",
+            "add-language",
+            "pt",
+            "texts.txt",
+            "--out",
+            "tables/a",
+            "--entries",
+            8,
+            "--tokenizer",
+            "tokenizer",
+            *JSON,
         ),
         "tokenizer report": call_json("tokenizer", "report", "texts.txt", "--tokenizer", "tokenizer", *JSON),
         "tokenizer encode": call_json("tokenizer", "encode", TEXT, "--tokenizer", "tokenizer", *JSON),
@@ -94,7 +104,16 @@ def _models() -> dict[str, Any]:
         "eval": call_json("eval", "runs/v2", *tasks, "--against", "runs/v2-memory", *CPU, *JSON_TO_STANDARD_OUTPUT),
         "calibrate": call_json("calibrate", "runs/v1", "--windows", 1, *CPU, *JSON_TO_STANDARD_OUTPUT),
         "inspect-sparsity": [
-            call_json("inspect-sparsity", f"runs/{run}", "--context", 16, "--rounds", 0, *CPU, *JSON_TO_STANDARD_OUTPUT)
+            call_json(
+                "inspect-sparsity",
+                f"runs/{run}",
+                "--context",
+                16,
+                "--rounds",
+                0,
+                *CPU,
+                *JSON_TO_STANDARD_OUTPUT,
+            )
             for run in ("v1", "v2", "v2-memory")
         ],
         "memory add": add,

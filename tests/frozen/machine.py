@@ -14,4 +14,8 @@ def this_machine() -> dict[str, str]:
             key, _, value = line.partition(":")
             facts[key.strip()] = value.strip()
     model = " ".join(facts.get(key, "") for key in ("vendor_id", "cpu family", "model", "model name")).strip()
-    return {"torch": torch.__version__, "cpu": model or platform.processor(), "capability": torch.backends.cpu.get_cpu_capability()}
+    return {
+        "torch": torch.__version__,
+        "cpu": model or platform.processor(),
+        "capability": torch.backends.cpu.get_cpu_capability(),
+    }

@@ -1,4 +1,4 @@
-"""Record anew what the tests of this folder compare with: after a change that was meant, and read as a diff before it is committed.
+"""Record again what the tests of this folder compare with: after a change that was meant, and read as a diff before it is committed.
 
 python -m tests.frozen.record commands keys       # or tensors, losses, written; `keys` takes some minutes
 """
@@ -33,7 +33,15 @@ def main() -> int:
     for name in names:
         if name != "written":  # of which only some may be recorded again
             (DATA / f"{name}.json").unlink(missing_ok=True)
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:xdist", *(test for name in names for test in TESTS[name])]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:xdist",
+        *(test for name in names for test in TESTS[name]),
+    ]
     return subprocess.run(command, env=os.environ | {RECORD: "1"}, cwd=DATA.parents[2], check=False).returncode
 
 

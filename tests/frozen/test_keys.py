@@ -28,7 +28,7 @@ def test_keys_are_those_recorded(found, name: str) -> None:
     assert_lines(name, found[name])
 
 
-def test_a_difference_is_told() -> None:
+def test_a_difference_is_reported() -> None:
     one = keys_of({"loss": 1.0, "best": None, "texts": [{"number": 1}]})
     assert one == ["best: null", "loss: number", "texts[].number: number"]
     assert differences(keys_of({"loss": 2, "best": {"step": 3}, "texts": []}), one) == []

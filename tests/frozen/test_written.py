@@ -1,4 +1,4 @@
-"""What an earlier version wrote (`data/README.md` says how): today's code reads it and goes on with it to the same numbers.
+"""What an earlier version wrote (`data/README.md` says how): today's code reads it and continues it to the same numbers.
 
 The values are those of that version and are never recorded again; only for a new processor or torch, where nothing else has changed:
 python -m tests.frozen.record written
@@ -57,7 +57,18 @@ def test_a_checkpoint_is_loaded_and_computes_the_same(here: Path, run: str) -> N
     with torch.no_grad():
         output = model(ids[:, :-1], ids[:, 1:])
         logits = model(ids).logits
-    text = call_json("generate", f"runs/{run}", "--prompt", PROMPT, "--temperature", 0, "--max-new-tokens", 4, *CPU, "--json")
+    text = call_json(
+        "generate",
+        f"runs/{run}",
+        "--prompt",
+        PROMPT,
+        "--temperature",
+        0,
+        "--max-new-tokens",
+        4,
+        *CPU,
+        "--json",
+    )
     agree(
         f"loaded, {run}",
         {
@@ -72,7 +83,7 @@ def test_a_checkpoint_is_loaded_and_computes_the_same(here: Path, run: str) -> N
 
 
 @pytest.mark.parametrize("run", RUNS)
-def test_a_run_goes_on_to_the_same_losses(here: Path, run: str) -> None:
+def test_a_run_continues_to_the_same_losses(here: Path, run: str) -> None:
     before = metrics(f"runs/{run}")
     call("train", "--resume", "auto", "--out", f"runs/{run}", *CPU)
     records = metrics(f"runs/{run}")
@@ -80,7 +91,10 @@ def test_a_run_goes_on_to_the_same_losses(here: Path, run: str) -> None:
     later = [record for record in records[len(before) :] if "loss" in record]
     agree(
         f"resumed, {run}",
-        {"what": [[record["kind"], record["step"]] for record in later], "losses": _hexes(record["loss"] for record in later)},
+        {
+            "what": [[record["kind"], record["step"]] for record in later],
+            "losses": _hexes(record["loss"] for record in later),
+        },
     )
     state = json.loads((here / f"runs/{run}/checkpoints/step-0000006/state.json").read_text("utf-8"))
     assert state["step"] == 6
@@ -90,7 +104,17 @@ def test_runs_are_listed_and_shown(here: Path) -> None:
     assert {run["name"] for run in call_json("runs", "list", "--json")} == set(RUNS)
     for run in RUNS:
         shown = call_json("runs", "show", f"runs/{run}", "--json")
-        steady = ("architecture", "best", "checkpoint", "checkpoints", "layers", "loss", "parameters_active", "parameters_total", "step")
+        steady = (
+            "architecture",
+            "best",
+            "checkpoint",
+            "checkpoints",
+            "layers",
+            "loss",
+            "parameters_active",
+            "parameters_total",
+            "step",
+        )
         assert {key: shown[key] for key in steady} == recorded("written", f"shown, {run}", {key: shown[key] for key in steady})
 
 
@@ -105,7 +129,18 @@ def test_prepared_data_are_read(here: Path) -> None:
 def test_a_memory_is_read_asked_and_added_to(here: Path) -> None:
     texts = ["고양이의 이름은 콩이예요.", "The cat is called Biscuit."]
     assert [text["text"] for text in call_json("memory", "list", "facts.memory", "--json")["texts"]] == texts
-    ask = ("generate", "runs/v2", "--prompt", PROMPT, "--temperature", 0, "--max-new-tokens", 12, *CPU, "--json")
+    ask = (
+        "generate",
+        "runs/v2",
+        "--prompt",
+        PROMPT,
+        "--temperature",
+        0,
+        "--max-new-tokens",
+        12,
+        *CPU,
+        "--json",
+    )
     plain, remembered = call_json(*ask), call_json(*ask, "--memory", "facts.memory")
     assert plain["tokens"] != remembered["tokens"]
     agree("remembered", {"tokens": remembered["tokens"], "text": remembered["text"]})
