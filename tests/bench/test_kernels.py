@@ -46,7 +46,14 @@ def test_every_operation_is_measured(small):
         if row["operation"] not in ("scan, one token", "selective attention")
     )
     report = {"kind": "kernels", "settings": vars(small), **first, "rows": rows}
-    assert_keys("bench kernels", {key: value for key, value in json.loads(json.dumps(report)).items() if key not in ("machine", "limits")})
+    assert_keys(
+        "bench kernels",
+        {
+            key: value
+            for key, value in json.loads(json.dumps(report)).items()
+            if key not in ("machine", "limits")
+        },
+    )
     assert kernels_page(json.loads(json.dumps(report, allow_nan=False))).count("<svg") == 3
 
 

@@ -20,8 +20,8 @@ from braingpt.errors import UserError
 from braingpt.train.loop import train
 from braingpt.train.run.folder import read_metrics
 from braingpt.train.stability import Lost
-from tests.tiny_runs import prepared
 from tests.frozen.keys import assert_keys
+from tests.tiny_runs import prepared
 
 SHORT = {
     "steps": 6,
@@ -95,7 +95,10 @@ def report(asked, folder):
 
 def test_every_figure_is_measured(report):
     assert list(report["contenders"]) == ["v2", "dense"] and not report["failed"]
-    assert_keys("bench compare", {key: value for key, value in json.loads(json.dumps(report)).items() if key != "machine"})
+    assert_keys(
+        "bench compare",
+        {key: value for key, value in json.loads(json.dumps(report)).items() if key != "machine"},
+    )
     for name, one in report["contenders"].items():
         total = one["parameters_total"]
         # float32 weights, gradients and the optimizer's two moments, and not a gigabyte of somebody else's

@@ -14,19 +14,23 @@ from braingpt.cli.main import app
 
 DATA = Path(__file__).parent / "data"
 WRITTEN = DATA / "written"
-RECORD = "BRAINGPT_FROZEN_RECORD"  # an environment variable
+# an environment variable
+RECORD = "BRAINGPT_FROZEN_RECORD"
 
 
 def recorded(file: str, name: str, found: Any) -> Any:
     """What data/FILE.json holds under `name`; None where it holds nothing.
 
-    `found` is what there is today: it is written to the file first where `python -m tests.frozen.record` asks for it.
+    `found` is what there is today: it is written to the file first where `python -m tests.frozen.record` asks
+    for it.
     """
     path = DATA / f"{file}.json"
     content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     if os.environ.get(RECORD):
         content[name] = found
-        path.write_text(json.dumps(content, indent=1, ensure_ascii=False, sort_keys=True) + "\n", encoding="utf-8")
+        path.write_text(
+            json.dumps(content, indent=1, ensure_ascii=False, sort_keys=True) + "\n", encoding="utf-8"
+        )
     return content.get(name)
 
 
@@ -34,7 +38,8 @@ def recorded(file: str, name: str, found: Any) -> Any:
 def place(folder: Path) -> Iterator[Path]:
     """A copy of what was written as the current folder."""
     shutil.copytree(WRITTEN, folder, dirs_exist_ok=True)
-    before = os.environ.pop("TIKTOKEN_CACHE_DIR", None)  # other vocabularies that may lie there
+    # other vocabularies that may lie there
+    before = os.environ.pop("TIKTOKEN_CACHE_DIR", None)
     try:
         with contextlib.chdir(folder):
             yield folder
@@ -63,4 +68,6 @@ def call_json(*arguments: Any, stdin: str = "") -> Any:
 
 def metrics(run: Path | str) -> list[dict[str, Any]]:
     """All records of a run."""
-    return [json.loads(line) for line in (Path(run) / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    return [
+        json.loads(line) for line in (Path(run) / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    ]

@@ -1,4 +1,6 @@
-"""The command tree: every command with its parameters, read from Typer's own objects rather than from rendered help."""
+"""The command tree: every command with its parameters, read from Typer's own objects rather than from
+rendered help.
+"""
 
 from collections.abc import Iterator
 from typing import Any, get_args
@@ -7,6 +9,7 @@ import typer
 
 from braingpt.cli.main import app
 
+# click's names
 PLAIN = {
     "integer": "int",
     "integer range": "int",
@@ -14,7 +17,7 @@ PLAIN = {
     "text": "str",
     "boolean": "bool",
     "path": "Path",
-}  # click's names
+}
 
 
 def walk() -> Iterator[tuple[tuple[str, ...], Any]]:
@@ -28,7 +31,10 @@ def walk() -> Iterator[tuple[tuple[str, ...], Any]]:
 
 def tree() -> dict[str, list[str]]:
     """By command, a line for each parameter."""
-    return {" ".join(("braingpt", *words)): [_line(parameter) for parameter in command.params] for words, command in walk()}
+    return {
+        " ".join(("braingpt", *words)): [_line(parameter) for parameter in command.params]
+        for words, command in walk()
+    }
 
 
 def _line(parameter: Any) -> str:
@@ -49,7 +55,8 @@ def _line(parameter: Any) -> str:
 
 
 def _type(parameter: Any) -> str:
-    if (descriptor := getattr(parameter, "type_descriptor", None)) is not None:  # Typer without click
+    # Typer without click
+    if (descriptor := getattr(parameter, "type_descriptor", None)) is not None:
         annotation = descriptor.annotation
         annotation = (get_args(annotation) or (annotation,))[0]
         return getattr(annotation, "__name__", str(annotation))

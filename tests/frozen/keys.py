@@ -11,14 +11,18 @@ from tests.frozen.shapes import differences, keys_of
 TEXT = "고양이의 이름은 콩이예요. The cat is called Biscuit."
 CPU = ("--device", "cpu")
 JSON = ("--json",)
-JSON_TO_STANDARD_OUTPUT = ("--json", "-")  # of commands whose option takes a file
+# of commands whose option takes a file
+JSON_TO_STANDARD_OUTPUT = ("--json", "-")
 SETTINGS = ("batch=2", "context=16", "steps=4", "warmup=1", "eval_windows=1", "eval_every=4", "save_every=2")
 
 
 def all_keys(folder: Path) -> dict[str, list[str]]:
-    """By command, the keys of what `--json` prints; by file, the keys of what is kept. Works in `folder`, a new one.
+    """By command, the keys of what `--json` prints; by file, the keys of what is kept.
 
-    Commands that take long are compared where they are tested, by `assert_keys`. `serve` never returns and is left out.
+    Works in `folder`, a new one.
+
+    Commands that take long are compared where they are tested, by `assert_keys`. `serve` never returns and is
+    left out.
     """
     with place(folder) as root:
         found: dict[str, Any] = {}
@@ -54,7 +58,9 @@ def _data(root: Path) -> dict[str, Any]:
         "data verify": call_json("data", "verify", "data/sample", *JSON),
         "data sample": documents,
         "data report": call_json("data", "report", "data/sample", *JSON),
-        "tokenizer train": call_json("tokenizer", "train", "texts.txt", "--out", "tables/t", "--vocab", 300, *JSON),
+        "tokenizer train": call_json(
+            "tokenizer", "train", "texts.txt", "--out", "tables/t", "--vocab", 300, *JSON
+        ),
         "tokenizer add-language": call_json(
             "tokenizer",
             "add-language",
@@ -86,9 +92,10 @@ def _runs() -> dict[str, Any]:
         "export": call_json("export", "runs/v1", "exported", *JSON),
         "doctor": call_json("doctor", *JSON),
     }
-    try:  # a learning rate that leaves no finite weight, so that the run goes back once and is given up
-        call(*run, "--out", "runs/lost", "--set", "train.lr=1e30", "--set", "train.growth=null", "--set", "train.steps=24", "--set",
-             "train.warmup=0", "--set", "train.rewinds=1", "--set", "train.save_every=1", "--set", "train.keep=1")  # fmt: skip
+    # A learning rate that leaves no finite weight, so that the run goes back once and is given up
+    try:
+        changes = ("lr=1e30", "growth=null", "steps=24", "warmup=0", "rewinds=1", "save_every=1", "keep=1")
+        call(*run, "--out", "runs/lost", *(f"--set=train.{change}" for change in changes))
     except Exception as error:
         assert "no usable gradient" in str(error), error
     return found
@@ -97,11 +104,15 @@ def _runs() -> dict[str, Any]:
 def _models() -> dict[str, Any]:
     tasks = ("--tasks", "perplexity,recall", "--limit", 2, "--windows", 1)
     talk = call("chat", "runs/dense", "--max-new-tokens", 2, *CPU, *JSON, stdin="The cat\n")
-    add = call_json("memory", "add", "new.memory", TEXT, "The dog is called Rex.", "--run", "runs/v2", *CPU, *JSON)
+    add = call_json(
+        "memory", "add", "new.memory", TEXT, "The dog is called Rex.", "--run", "runs/v2", *CPU, *JSON
+    )
     return {
         "generate": call_json("generate", "runs/v2", "--prompt", TEXT, "--max-new-tokens", 2, *CPU, *JSON),
         "chat": json.loads(talk.splitlines()[-1]),
-        "eval": call_json("eval", "runs/v2", *tasks, "--against", "runs/v2-memory", *CPU, *JSON_TO_STANDARD_OUTPUT),
+        "eval": call_json(
+            "eval", "runs/v2", *tasks, "--against", "runs/v2-memory", *CPU, *JSON_TO_STANDARD_OUTPUT
+        ),
         "calibrate": call_json("calibrate", "runs/v1", "--windows", 1, *CPU, *JSON_TO_STANDARD_OUTPUT),
         "inspect-sparsity": [
             call_json(
@@ -129,7 +140,9 @@ def _files(root: Path) -> dict[str, list[str]]:
     memory = _header(root / "new.memory")
     content = json.loads(memory["__metadata__"].pop("content"))
     names = {
-        name: {"dtype": tensor["dtype"], "dimensions": len(tensor["shape"])} for name, tensor in memory.items() if name != "__metadata__"
+        name: {"dtype": tensor["dtype"], "dimensions": len(tensor["shape"])}
+        for name, tensor in memory.items()
+        if name != "__metadata__"
     }
     return {
         "manifest.json": read("data/sample/manifest.json"),
@@ -137,7 +150,9 @@ def _files(root: Path) -> dict[str, list[str]]:
         "best.json": read("runs/new/best.json"),
         "tokenizer.json": read("tokenizer/tokenizer.json"),
         "memory file": keys_of({"metadata": memory["__metadata__"], "content": content, "tensors": names}),
-        "optimizer.safetensors, dense": sorted(_header(next(root.glob("runs/new/checkpoints/*4/optimizer.safetensors")))),
+        "optimizer.safetensors, dense": sorted(
+            _header(next(root.glob("runs/new/checkpoints/*4/optimizer.safetensors")))
+        ),
     }
 
 

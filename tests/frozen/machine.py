@@ -7,7 +7,10 @@ import torch
 
 
 def this_machine() -> dict[str, str]:
-    """What decides the order of additions in a product on a CPU. One thread is assumed (`tests/conftest.py`)."""
+    """What decides the order of additions in a product on a CPU.
+
+    One thread is assumed (`tests/conftest.py`).
+    """
     facts = {}
     if (file := Path("/proc/cpuinfo")).is_file():
         for line in file.read_text(encoding="utf-8").partition("\n\n")[0].splitlines():

@@ -1,4 +1,5 @@
-"""Record again what the tests of this folder compare with: after a change that was meant, and read as a diff before it is committed.
+"""Record again what the tests of this folder compare with: after a change that was meant, and read as a diff
+before it is committed.
 
 python -m tests.frozen.record commands keys       # or tensors, losses, written; `keys` takes some minutes
 """
@@ -31,7 +32,8 @@ def main() -> int:
         print(f"usage: python -m tests.frozen.record NAME..., of: {', '.join(TESTS)}", file=sys.stderr)
         return 2
     for name in names:
-        if name != "written":  # of which only some may be recorded again
+        # of which only some may be recorded again
+        if name != "written":
             (DATA / f"{name}.json").unlink(missing_ok=True)
     command = [
         sys.executable,
@@ -42,7 +44,9 @@ def main() -> int:
         "no:xdist",
         *(test for name in names for test in TESTS[name]),
     ]
-    return subprocess.run(command, env=os.environ | {RECORD: "1"}, cwd=DATA.parents[2], check=False).returncode
+    return subprocess.run(
+        command, env=os.environ | {RECORD: "1"}, cwd=DATA.parents[2], check=False
+    ).returncode
 
 
 if __name__ == "__main__":

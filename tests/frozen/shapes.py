@@ -2,7 +2,8 @@
 
 from typing import Any
 
-LANGUAGES = {"ko", "en", "de", "fr", "es", "it"}  # as keys they are data, not names
+# as keys they are data, not names
+LANGUAGES = {"ko", "en", "de", "fr", "es", "it"}
 EMPTY = {"null", "empty"}
 
 
@@ -15,7 +16,10 @@ def keys_of(*values: Any) -> list[str]:
 
 
 def differences(found: list[str], recorded: list[str]) -> list[str]:
-    """What was recorded and is gone, is new, or has another type. A value that is null or empty on one side agrees with any."""
+    """What was recorded and is gone, is new, or has another type.
+
+    A value that is null or empty on one side agrees with any.
+    """
     here, there = _parsed(found), _parsed(recorded)
     vague = {path for side in (here, there) for path, types in side.items() if types <= EMPTY}
     said = []

@@ -1,4 +1,7 @@
-"""Every command and its parameters; their help can be rendered. A wanted change: python -m tests.frozen.record commands"""
+"""Every command and its parameters; their help can be rendered.
+
+A wanted change: python -m tests.frozen.record commands
+"""
 
 import pytest
 

@@ -1,4 +1,7 @@
-"""Names, shapes and dtypes of the tensors of every shipped recipe. A wanted change: python -m tests.frozen.record tensors"""
+"""Names, shapes and dtypes of the tensors of every shipped recipe.
+
+A wanted change: python -m tests.frozen.record tensors
+"""
 
 import pytest
 

@@ -1,7 +1,8 @@
-"""What an earlier version wrote (`data/README.md` says how): today's code reads it and continues it to the same numbers.
+"""What an earlier version wrote (`data/README.md` says how): today's code reads it and continues it to the
+same numbers.
 
-The values are those of that version and are never recorded again; only for a new processor or torch, where nothing else has changed:
-python -m tests.frozen.record written
+The values are those of that version and are never recorded again; only for a new processor or torch, where
+nothing else has changed: python -m tests.frozen.record written
 """
 
 import json
@@ -27,7 +28,9 @@ def here(tmp_path):
 
 
 def agree(name: str, found: dict[str, Any]) -> None:
-    """Numbers are those recorded: bit for bit on the machine that recorded them, else nearly; anything else always."""
+    """Numbers are those recorded: bit for bit on the machine that recorded them, else nearly; anything else
+    always.
+    """
     found = {"machine": this_machine()} | found
     known = recorded("written", name, found)
     assert set(found) == set(known)
@@ -115,7 +118,9 @@ def test_runs_are_listed_and_shown(here: Path) -> None:
             "parameters_total",
             "step",
         )
-        assert {key: shown[key] for key in steady} == recorded("written", f"shown, {run}", {key: shown[key] for key in steady})
+        assert {key: shown[key] for key in steady} == recorded(
+            "written", f"shown, {run}", {key: shown[key] for key in steady}
+        )
 
 
 def test_prepared_data_are_read(here: Path) -> None:
@@ -150,6 +155,9 @@ def test_a_memory_is_read_asked_and_added_to(here: Path) -> None:
 
 def test_a_tokenizer_is_opened(here: Path) -> None:
     text = "고양이의 이름은 콩이예요. The number is 7."
-    ids = [token["id"] for token in call_json("tokenizer", "encode", text, "--tokenizer", "tokenizer", "--json")["tokens"]]
+    ids = [
+        token["id"]
+        for token in call_json("tokenizer", "encode", text, "--tokenizer", "tokenizer", "--json")["tokens"]
+    ]
     assert ids == recorded("written", "ids", ids)
     assert braingpt.Tokenizer.load("tokenizer").decode(ids) == text

@@ -9,13 +9,9 @@ import pytest
 
 from braingpt.recipes import load_recipe
 from braingpt.train.loop import train
-<<<<<<< HEAD
 from braingpt.train.run.folder import read_metrics
-=======
-from braingpt.train.run_folder import read_metrics
 from tests.frozen.calls import recorded
 from tests.frozen.machine import this_machine
->>>>>>> c0391f5 (JSON keys of the long commands are compared where they are tested; golden losses bit for bit where torch and processor are the same)
 
 SETTINGS = [
     "train.batch=4",
