@@ -9,12 +9,12 @@ from tests.frozen.keys import all_keys, assert_lines
 from tests.frozen.shapes import differences, keys_of
 
 NAMES = (
-    "data prepare", "data join", "data list", "data info", "data verify", "data sample", "data
-    report", "tokenizer train", "tokenizer add-language", "tokenizer report", "tokenizer encode",
-    "train --plan", "train", "recipes show", "runs list", "runs show", "runs compare", "export",
-    "doctor", "generate", "chat", "eval", "calibrate", "inspect-sparsity", "memory add", "memory
-    list", "memory forget", "manifest.json", "state.json", "best.json", "tokenizer.json", "memory
-    file", "optimizer.safetensors, dense", "metrics.jsonl, train", "metrics.jsonl, validation",
+    "data prepare", "data join", "data list", "data info", "data verify", "data sample", "data report",
+    "tokenizer train", "tokenizer add-language", "tokenizer report", "tokenizer encode", "train --plan",
+    "train", "recipes show", "runs list", "runs show", "runs compare", "export", "doctor", "generate",
+    "chat", "eval", "calibrate", "inspect-sparsity", "memory add", "memory list", "memory forget",
+    "manifest.json", "state.json", "best.json", "tokenizer.json", "memory file",
+    "optimizer.safetensors, dense", "metrics.jsonl, train", "metrics.jsonl, validation",
     "metrics.jsonl, growth", "metrics.jsonl, rewind", "metrics.jsonl, incident",
 )  # fmt: skip
 
