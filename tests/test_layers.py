@@ -132,7 +132,5 @@ def test_imports_inside_functions_are_for_commands_only() -> None:
 def test_the_check_finds_what_it_looks_for() -> None:
     assert circles({("a", "b"), ("b", "c"), ("c", "a"), ("d", "a")}) == ["a", "b", "c"]
     assert circles({("a", "b"), ("b", "c"), ("a", "c")}) == []
-    tree = ast.parse(
-        "if TYPE_CHECKING:\n    import braingpt.cli\ndef f():\n    from braingpt.model import lm"
-    )
+    source = "if TYPE_CHECKING:\n    import braingpt.cli\ndef f():\n    from braingpt.model import lm"
     assert list(imports("x", ast.parse(source))) == [("x", "braingpt.model.lm", True)]
