@@ -159,7 +159,7 @@ def test_killed_again_and_again(tmp_path: Path, own, undisturbed) -> None:
     process is left.
     """
     script = (
-        "import sys; from pathlib import Path; from braingpt.data import journal, pipeline; journal.SECONDS = 0; pipeline.CHUNK = 1500\n"
+        "import sys; from pathlib import Path; from braingpt.data.prepare import journal, pipeline; journal.SECONDS = 0; pipeline.CHUNK = 1500\n"
         "from tests.data.folders import ByteTokenizer\n"
         "if __name__ == '__main__':\n"
         "    request = pipeline.Request('text', Path(sys.argv[1]), [*map(Path, sys.argv[2:])], validation=0.2, workers=2)\n"
@@ -288,7 +288,7 @@ def test_ctrl_c_while_workers_begin_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text(
         "\n".join(json.dumps({"text": korean(number)}) for number in range(20_000))
     )
-    small_chunks = "from braingpt.data import pipeline, worker; pipeline.MANY = 20; worker.WORTH = -1; from braingpt.cli.main import run; run()"
+    small_chunks = "from braingpt.data.prepare import pipeline, worker; pipeline.MANY = 20; worker.WORTH = -1; from braingpt.cli.main import run; run()"
     command = [sys.executable, "-c", small_chunks, "data", "prepare", "text", "a.jsonl", "--workers", "3"]
     for number, wait in enumerate((0.0, 0.2, 0.5)):
         process = subprocess.Popen(
