@@ -1,10 +1,10 @@
 """Preparing data from end to end: MB/s per core beside tiktoken alone, what a second worker gives, and the
 memory a large corpus takes.
 
-    python benchmarks/data_pipeline.py speed --source ../shared/corpora          # a table in Markdown, as in
-    docs/results/data-pipeline.md
-    python benchmarks/data_pipeline.py memory FOLDER --source ../shared/corpora --gigabytes 5    # Linux;
-    generates the corpus in FOLDER
+    # a table in Markdown, as in docs/results/data-pipeline.md
+    python benchmarks/data_pipeline.py speed --source "$BRAINGPT_CORPORA"
+    # Linux; generates the corpus in FOLDER
+    python benchmarks/data_pipeline.py memory FOLDER --source "$BRAINGPT_CORPORA" --gigabytes 5
 
 Speed: one worker, which is one core (the main process reads, judges, tokenizes and writes), and two; and
 tiktoken's `encode_ordinary` over the same texts, one thread. Interleaved; MB are of the text that was read,

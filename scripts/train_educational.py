@@ -1,9 +1,9 @@
 """Train the classifier of educational value on text of two kinds and measure it.
 
-    python scripts/train_educational.py --source ../shared/corpora           # writes
-    braingpt/assets/educational.npz (Korean); seconds
+    # writes braingpt/assets/educational.npz (Korean); seconds
+    python scripts/train_educational.py --source "$BRAINGPT_CORPORA"
+    # your own text: a document a line
     python scripts/train_educational.py --good ko=good.txt --bad ko=bad.txt [--tokenizer DIR] --out mine.npz
-    # your own: a document a line
 
 With `--source`: Wikipedia, KorQuAD's paragraphs and web manuals against film reviews, Korean alone. There is
 no such pair for the other languages at hand: the English reviews are pre-tokenised in lower case, so a

@@ -1,9 +1,9 @@
 """Train the perplexity filter's trigram models on clean text and measure them on held-out text.
 
-    python scripts/train_perplexity.py --source ../shared/corpora                # writes
-    braingpt/assets/perplexity.npz; about a minute and a half
-    python scripts/train_perplexity.py --text ko=wiki.txt --tokenizer DIR --out mine.npz     # your own text
-    and tokenizer: a document a line
+    # writes braingpt/assets/perplexity.npz; about a minute and a half
+    python scripts/train_perplexity.py --source "$BRAINGPT_CORPORA"
+    # your own text and tokenizer: a document a line
+    python scripts/train_perplexity.py --text ko=wiki.txt --tokenizer DIR --out mine.npz
 
 `--source` is a folder in the layout of the hub's datasets. Nine texts in ten are trained on; the tenth gives
 the percentiles that the filter cuts at, and the figures: AUC of the score between held-out text and the same

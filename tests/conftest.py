@@ -15,6 +15,8 @@ if not torch.cuda.is_available():
 
 from braingpt.model.config import DenseConfig, DepthConfig, SelectiveConfig, V1Config, V2Config
 from braingpt.model.lm import LanguageModel, build
+from tests.corpora import corpora, generated  # noqa: F401
+from tests.ranks import ranks  # noqa: F401
 from tests.tiny_runs import prepared
 
 torch.set_num_threads(1)

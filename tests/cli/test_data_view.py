@@ -309,9 +309,7 @@ def test_verify_finds_strange_tokens_and_files(folder: Path) -> None:
         run("verify", odd)
 
 
-@pytest.mark.skipif(not Path("../shared/tiktoken-cache").is_dir(), reason="needs tiktoken's rank files")
-def test_data_of_another_vocabulary_is_prepared_and_shown(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setenv("TIKTOKEN_CACHE_DIR", "../shared/tiktoken-cache")
+def test_data_of_another_vocabulary_is_prepared_and_shown(ranks, tmp_path: Path) -> None:
     text = "오늘은 날씨가 참 좋네요. 내일도 맑겠습니다. 모레는 비가 온다고 합니다."
     (tmp_path / "a.jsonl").write_text(
         "".join(json.dumps({"text": f"{korean(number)} {text}"}) + "\n" for number in range(30)), "utf-8"

@@ -26,7 +26,6 @@ from braingpt.data.sources.open_streams import check_found, open_streams
 from braingpt.errors import Failure, UserError
 from tests.data.hub_server import Hub
 
-CORPORA = Path("../shared/corpora")
 ID = "org/some"
 TEXTS = [f"문서 {n}: this is the text with the number {n}, and nothing else." for n in range(60)]
 
@@ -126,11 +125,12 @@ def _texts(stream: DocumentStream) -> list[str]:
     return [document.text for document in stream]
 
 
-@pytest.mark.skipif(not CORPORA.is_dir(), reason="the development corpora are not here")
 @pytest.mark.parametrize("name", ["korean", "wikipedia", "c4", "fineweb-edu", "fineweb2", "redpajama"])
-def test_the_hub_and_a_folder_give_the_same(serve, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_the_hub_and_a_folder_give_the_same(
+    corpora: Path, serve, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
     monkeypatch.setattr(byte_reader, "BLOCK", 1 << 20)
-    hub = serve(CORPORA)
+    hub = serve(corpora)
     languages = list(PREPARATIONS[name].languages)
 
     def read(source: Path | None) -> tuple[list[Document], list[str], Counter]:
@@ -146,7 +146,7 @@ def test_the_hub_and_a_folder_give_the_same(serve, monkeypatch: pytest.MonkeyPat
         check_found(found, name, languages, source)
         return documents, notes, counts
 
-    local = read(CORPORA)
+    local = read(corpora)
     assert len(local[0]) >= 100
     asked = len(hub.requests)
     assert read(None) == local

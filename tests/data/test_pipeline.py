@@ -17,8 +17,6 @@ from braingpt.errors import Failure, UserError
 from tests.data.folders import ByteTokenizer
 from tests.data.texts import english, korean
 
-CORPORA = Path("../shared/corpora")
-
 
 def _own(tmp_path: Path, count: int = 40) -> Path:
     path = tmp_path / "own.jsonl"
@@ -229,12 +227,13 @@ def test_a_hub_out_of_reach_is_one_line(
         prepare(Request("korean", tmp_path / "out"), tokenizer)
 
 
-@pytest.mark.skipif(not CORPORA.is_dir(), reason="the development corpora are not here")
 @pytest.mark.parametrize(
     "name", [name for name in PREPARATIONS if name not in ("sample", "text", "hub", "korean-web")]
 )
-def test_every_corpus_of_the_table(tmp_path: Path, tokenizer: ByteTokenizer, name: str) -> None:
-    manifest = prepare(Request(name, tmp_path / "out", source=CORPORA, max_samples=20), tokenizer).manifest
+def test_every_corpus_of_the_table(
+    corpora: Path, tmp_path: Path, tokenizer: ByteTokenizer, name: str
+) -> None:
+    manifest = prepare(Request(name, tmp_path / "out", source=corpora, max_samples=20), tokenizer).manifest
     assert manifest.total("train", "documents") >= 19
     assert manifest.total("validation") > 0
     for stream in manifest.streams:

@@ -1,7 +1,5 @@
 """GPT's vocabularies by name: tiktoken's ids for text, our markers after them."""
 
-from pathlib import Path
-
 import pytest
 import tiktoken
 from hypothesis import given, settings
@@ -10,16 +8,11 @@ from hypothesis import strategies as st
 from braingpt.tokenizer import Tokenizer
 from braingpt.tokenizer.named import NAMED, open_tokenizer
 
-RANKS = Path("../shared/tiktoken-cache")
-pytestmark = pytest.mark.skipif(not RANKS.is_dir(), reason="needs tiktoken's rank files")
-
 
 @pytest.fixture(scope="module", params=NAMED)
-def pair(request):
+def pair(ranks, request):
     """(ours, tiktoken's)."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TIKTOKEN_CACHE_DIR", str(RANKS))
-        return open_tokenizer(request.param), tiktoken.get_encoding(NAMED[request.param])
+    return open_tokenizer(request.param), tiktoken.get_encoding(NAMED[request.param])
 
 
 @settings(max_examples=80, deadline=None)
@@ -54,8 +47,6 @@ def test_long_runs(pair, unit):
     assert pair[0].decode(pair[0].encode(text)) == text
 
 
-def test_a_name_gives_one_object(pair):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TIKTOKEN_CACHE_DIR", str(RANKS))
-        assert len({id(open_tokenizer("gpt2")) for _ in range(2)}) == 1
+def test_a_name_gives_one_object(ranks):
+    assert len({id(open_tokenizer("gpt2")) for _ in range(2)}) == 1
     assert open_tokenizer(None) is Tokenizer.default()

@@ -2,10 +2,10 @@
 text.
 """
 
+import hashlib
 import json
 import unicodedata
 from functools import cache
-from pathlib import Path
 
 import pytest
 import rustbpe
@@ -23,8 +23,6 @@ TEXTS = [
     "대한민국의 수도는 서울이다. 서울의 인구는 약 천만 명이다. " * 20,
     "the cat sat on the mat, and the dog sat on the cat. " * 20,
 ]
-CORPORA = Path("../shared/corpora")
-RANKS = Path("../shared/tiktoken-cache")
 
 
 def test_size_and_round_trip():
@@ -111,29 +109,40 @@ def test_hangul_alone_counts_syllables():
     assert hangul_alone(with_one) == {"all": 1 / 11_172, "common": 1 / 2_350}
 
 
-@pytest.mark.skipif(
-    not (CORPORA.is_dir() and RANKS.is_dir()),
-    reason="needs the development corpora and tiktoken's rank files",
-)
-@pytest.mark.parametrize(
-    ("file", "column"),
-    [
-        ("klue/klue/nli/validation-00000-of-00001.parquet", "premise"),
-        ("Moo/korean-parallel-corpora/data/validation-00000-of-00001.parquet", "ko"),
-        ("e9t/nsmc/data/validation-00000-of-00001.parquet", "text"),
-    ],
-)
-def test_korean_costs_no_more_than_in_o200k_and_far_less_than_in_cl100k(monkeypatch, file, column):
+NLI = "klue/klue/nli/validation-00000-of-00001.parquet"
+PARALLEL = "Moo/korean-parallel-corpora/data/validation-00000-of-00001.parquet"
+REVIEWS = "e9t/nsmc/data/validation-00000-of-00001.parquet"
+# Of the generated corpora: sha256 of the texts, and their tokens in cl100k_base and o200k_base, counted once with tiktoken.
+COUNTED = {
+    NLI: ("24d03ba25ff8f5c6", 6_394, 4_117),
+    PARALLEL: ("b7f6e30d66320126", 1_985, 1_278),
+    REVIEWS: ("4b1f4521b73617f7", 5_191, 3_345),
+}
+
+
+def _texts(folder, file, column):
     import pyarrow.parquet
 
-    monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(RANKS))
-    texts = pyarrow.parquet.read_table(CORPORA / file, columns=[column])[column].to_pylist()[:300]
-    ours, cl100k, o200k = (
-        sum(map(len, batch))
-        for batch in (
-            Tokenizer.default().encode_batch(texts),
-            tiktoken.get_encoding("cl100k_base").encode_ordinary_batch(texts),
-            tiktoken.get_encoding("o200k_base").encode_ordinary_batch(texts),
-        )
+    return pyarrow.parquet.read_table(folder / file, columns=[column])[column].to_pylist()[:300]
+
+
+def _tokens(encoding, texts):
+    return sum(map(len, tiktoken.get_encoding(encoding).encode_ordinary_batch(texts)))
+
+
+@pytest.mark.parametrize(("file", "column"), [(NLI, "premise"), (PARALLEL, "ko"), (REVIEWS, "text")])
+def test_korean_costs_no_more_than_in_o200k_and_far_less_than_in_cl100k(
+    ranks, corpora, generated, file, column
+):
+    texts = _texts(generated, file, column)
+    mark, cl100k, o200k = COUNTED[file]
+    assert hashlib.sha256("\n".join(texts).encode()).hexdigest()[:16] == mark, (
+        "other texts: count their tokens again"
     )
+    ours = sum(map(len, Tokenizer.default().encode_batch(texts)))
     assert ours < o200k and ours < 0.6 * cl100k
+    if ranks:
+        assert (_tokens("cl100k_base", texts), _tokens("o200k_base", texts)) == (cl100k, o200k)
+        texts = _texts(corpora, file, column)
+        ours = sum(map(len, Tokenizer.default().encode_batch(texts)))
+        assert ours < _tokens("o200k_base", texts) and ours < 0.6 * _tokens("cl100k_base", texts)
