@@ -1,8 +1,8 @@
 """The rank files of GPT's vocabularies: tiktoken's own where its cache holds them, else stand-ins made here.
 
-A stand-in has the pattern, the special tokens and the number of entries of the vocabulary it stands for; its merges are
-trained on the built-in corpus. So every rule of `open_tokenizer` is tested without a network; what a stand-in cannot show
-is how well the real vocabulary fits a text.
+A stand-in has the pattern, the special tokens and the number of entries of the vocabulary it stands for.
+Its merges are trained on the built-in corpus, so every rule of `open_tokenizer` is tested without a network.
+What a stand-in cannot show is how well the real vocabulary fits a text.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ def ranks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[bool]:
 
 
 def _stand_in(patch: pytest.MonkeyPatch, folder) -> None:
-    """Empty files under the names tiktoken's cache has, and merges from here wherever tiktoken would read them."""
+    """Put empty files where tiktoken's cache has rank files, and give tiktoken the merges made here."""
     from tiktoken_ext import openai_public
 
     learnt = training.train((document.text for document in documents(size_bytes=200_000)), 2_000).entries

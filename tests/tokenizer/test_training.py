@@ -112,7 +112,8 @@ def test_hangul_alone_counts_syllables():
 NLI = "klue/klue/nli/validation-00000-of-00001.parquet"
 PARALLEL = "Moo/korean-parallel-corpora/data/validation-00000-of-00001.parquet"
 REVIEWS = "e9t/nsmc/data/validation-00000-of-00001.parquet"
-# Of the generated corpora: sha256 of the texts, and their tokens in cl100k_base and o200k_base, counted once with tiktoken.
+# Of the generated corpora: sha256 of the texts, and their tokens in cl100k_base and o200k_base.
+# The tokens were counted with tiktoken and its real rank files.
 COUNTED = {
     NLI: ("24d03ba25ff8f5c6", 6_394, 4_117),
     PARALLEL: ("b7f6e30d66320126", 1_985, 1_278),
