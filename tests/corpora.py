@@ -20,7 +20,7 @@ import pytest
 from braingpt.data.sample import documents
 
 VARIABLE = "BRAINGPT_CORPORA"
-SIZE = 1_500_000  # bytes of text to draw from; enough for every dataset below
+SIZE = 1_700_000  # bytes of text to draw from; enough for every dataset below
 CODES = {"ko": ("kor", "Hang"), "de": ("deu", "Latn"), "fr": ("fra", "Latn"), "es": ("spa", "Latn"), "it": ("ita", "Latn")}
 ONE = "00000-of-00001"
 
@@ -55,13 +55,15 @@ def generate(root: Path) -> Path:
         return found
 
     _korean(root, take)
-    for language in ("ko", "en"):
-        articles = enumerate(take(language, 120))
+    for language, count in (("ko", 120), ("en", 120), ("de", 40)):
+        config, articles = f"20231101.{language}", enumerate(take(language, count))
         rows = [{"id": str(n), "url": "", "title": text.split()[0], "text": text} for n, text in articles]
-        _table(root / "wikimedia/wikipedia", f"20231101.{language}", "train", f"20231101.{language}/train-{ONE}.parquet", rows)
-    pages = [{"text": text, "timestamp": "2019-04-25T12:57:54Z", "url": ""} for text in take("en", 120)]
-    _lines(root / "allenai/c4/en/c4-train.00000-of-00001.json.gz", pages)
-    _card(root / "allenai/c4", "en", "train", "en/c4-train.*.json.gz")
+        _table(root / "wikimedia/wikipedia", config, "train", f"{config}/train-{ONE}.parquet", rows)
+    for language, count in (("en", 120), ("ko", 40), ("de", 40)):
+        about = {"timestamp": "2019-04-25T12:57:54Z", "url": ""}
+        file = f"{language}/c4-train.{ONE}.json.gz"
+        _lines(root / "allenai/c4" / file, [{"text": text, **about} for text in take(language, count)])
+        _card(root / "allenai/c4", language, "train", file)
     _web(root, take)
     return root
 
