@@ -46,7 +46,9 @@ else:
     from braingpt.data.sample import documents
 
     text = FOLDER / "stories.jsonl"
-    stories = [document.text for document in documents(size_bytes=800_000) if document.language in ("ko", "en")]
+    stories = [
+        document.text for document in documents(size_bytes=800_000) if document.language in ("ko", "en")
+    ]
     text.write_text("".join(json.dumps({"text": story}) + "\n" for story in stories), encoding="utf-8")
     prompt = prompt or " ".join(stories[0].split()[:3])
 print(f"{text}: {text.stat().st_size:,} bytes")
@@ -70,7 +72,7 @@ else:
 # %% [markdown]
 # ## Data
 #
-# `data prepare text` cleans the text, drops short, broken and duplicate documents, and writes shards of tokens.
+# `data prepare text` cleans the text, drops short, broken and duplicate documents, and writes tokens.
 # The table shows the documents, the tokens to train on and the tokens held out for validation.
 
 # %%
@@ -106,7 +108,9 @@ command("train", "--recipe", "nano-v2", "--data", data, "--out", run, "--device"
 
 # %%
 model, tokenizer = braingpt.load(run)
-print(f"{model.parameters_total():,} parameters, {model.parameters_active():,} of them active for one token\n")
+print(
+    f"{model.parameters_total():,} parameters, {model.parameters_active():,} of them active for one token\n"
+)
 ids = tokenizer.encode(prompt, language="auto")
 for temperature in (0.5, 0.9):
     written = model.generate(ids, max_new_tokens=60, temperature=temperature, seed=1)

@@ -21,7 +21,13 @@ from braingpt.data.sample import documents
 
 VARIABLE = "BRAINGPT_CORPORA"
 SIZE = 1_700_000  # bytes of text to draw from; enough for every dataset below
-CODES = {"ko": ("kor", "Hang"), "de": ("deu", "Latn"), "fr": ("fra", "Latn"), "es": ("spa", "Latn"), "it": ("ita", "Latn")}
+CODES = {
+    "ko": ("kor", "Hang"),
+    "de": ("deu", "Latn"),
+    "fr": ("fra", "Latn"),
+    "es": ("spa", "Latn"),
+    "it": ("ita", "Latn"),
+}
 ONE = "00000-of-00001"
 
 
@@ -75,30 +81,52 @@ def _korean(root: Path, take: Any) -> None:
     pairs = list(zip(sentences[:half], sentences[half : 2 * half], strict=True))
     names = {"nli": ("premise", "hypothesis"), "sts": ("sentence1", "sentence2")}
     for number, (config, (first, second)) in enumerate(names.items()):
-        rows = [{"guid": f"{config}-{n}", "source": "sample", first: a, second: b} for n, (a, b) in enumerate(pairs[number::2])]
+        rows = [
+            {"guid": f"{config}-{n}", "source": "sample", first: a, second: b}
+            for n, (a, b) in enumerate(pairs[number::2])
+        ]
         _table(root / "klue/klue", config, "validation", f"{config}/validation-{ONE}.parquet", rows)
     answers = {"text": ["-"], "answer_start": [0]}
     contexts = enumerate(take("ko", 120))
-    rows = [{"id": f"{n}", "title": "", "context": text, "question": "", "answers": answers} for n, text in contexts]
-    _table(root / "KorQuAD/squad_kor_v1", "squad_kor_v1", "validation", f"squad_kor_v1/validation-{ONE}.parquet", rows)
-    korean, english = ([line for text in take(language, 90) for line in text.split("\n")] for language in ("ko", "en"))
+    rows = [
+        {"id": f"{n}", "title": "", "context": text, "question": "", "answers": answers}
+        for n, text in contexts
+    ]
+    _table(
+        root / "KorQuAD/squad_kor_v1",
+        "squad_kor_v1",
+        "validation",
+        f"squad_kor_v1/validation-{ONE}.parquet",
+        rows,
+    )
+    korean, english = (
+        [line for text in take(language, 90) for line in text.split("\n")] for language in ("ko", "en")
+    )
     both = [{"ko": a, "en": b} for a, b in zip(korean, english, strict=False)]
     reviews = [{"id": f"raw/{n}.json", "text": text} for n, text in enumerate(take("ko", 240))]
     for dataset, rows in (("Moo/korean-parallel-corpora", both), ("e9t/nsmc", reviews)):
-        for split, part in (("train", rows[: len(rows) * 9 // 10]), ("validation", rows[len(rows) * 9 // 10 :])):
+        for split, part in (
+            ("train", rows[: len(rows) * 9 // 10]),
+            ("validation", rows[len(rows) * 9 // 10 :]),
+        ):
             _table(root / dataset, "default", split, f"data/{split}-{ONE}.parquet", part)
 
 
 def _web(root: Path, take: Any) -> None:
     """The FineWeb family, and RedPajama-V2, whose files lie in folders by crawl instead of configurations."""
     for name, more in (("fineweb", {}), ("fineweb-edu", {"score": 3.1, "int_score": 3})):
-        rows = [{**_page(text, n, "en"), "token_count": len(text) // 4, **more} for n, text in enumerate(take("en", 120))]
+        rows = [
+            {**_page(text, n, "en"), "token_count": len(text) // 4, **more}
+            for n, text in enumerate(take("en", 120))
+        ]
         _table(root / f"HuggingFaceFW/{name}", "sample-10BT", "train", "sample/10BT/000_00000.parquet", rows)
     for language, (code, script) in CODES.items():
         facts = {"language_script": script, "minhash_cluster_size": 1, "top_langs": "{}"}
         rows = [{**_page(text, n, code), **facts} for n, text in enumerate(take(language, 120))]
         config = f"{code}_{script}"
-        _table(root / "HuggingFaceFW/fineweb-2", config, "train", f"data/{config}/train/000_00000.parquet", rows)
+        _table(
+            root / "HuggingFaceFW/fineweb-2", config, "train", f"data/{config}/train/000_00000.parquet", rows
+        )
     for language in ("en", "de", "fr", "es", "it"):
         rows = [
             {
@@ -116,13 +144,23 @@ def _web(root: Path, take: Any) -> None:
             }
             for n, text in enumerate(take(language, 50))
         ]
-        _lines(root / f"togethercomputer/RedPajama-Data-V2/sample/documents/2023-06/0000/{language}_head.json.gz", rows)
+        _lines(
+            root
+            / f"togethercomputer/RedPajama-Data-V2/sample/documents/2023-06/0000/{language}_head.json.gz",
+            rows,
+        )
 
 
 def _page(text: str, number: int, language: str) -> dict[str, Any]:
     """The columns that all datasets of FineWeb have."""
     about = {"dump": "CC-MAIN-2024-10", "url": "", "date": "", "file_path": ""}
-    return {"text": text, "id": f"<urn:{language}{number}>", **about, "language": language, "language_score": 0.95}
+    return {
+        "text": text,
+        "id": f"<urn:{language}{number}>",
+        **about,
+        "language": language,
+        "language_score": 0.95,
+    }
 
 
 def _table(dataset: Path, config: str, split: str, file: str, rows: list[dict[str, Any]]) -> None:

@@ -39,7 +39,9 @@ def test_train_on_the_built_in_text(example, tmp_path: Path) -> None:
 
 def test_train_on_a_text_of_ones_own_with_the_built_in_vocabulary(example, tmp_path: Path) -> None:
     path = tmp_path / "book.txt"
-    stories = (document.text for document in documents(seed=3, size_bytes=60_000) if document.language == "en")
+    stories = (
+        document.text for document in documents(seed=3, size_bytes=60_000) if document.language == "en"
+    )
     path.write_text("\n\n".join(stories), encoding="utf-8")
     shown = example("train_on_your_text", TEXT=str(path), PROMPT="Once upon a time", VOCAB="0", STEPS="1")
     assert "tokenizer train" not in shown
@@ -48,7 +50,10 @@ def test_train_on_a_text_of_ones_own_with_the_built_in_vocabulary(example, tmp_p
 
 def test_look_inside(example, tmp_path: Path) -> None:
     shown = example("look_inside", STEPS="4", SAMPLES="60")
-    total, active = (int(figure.replace(",", "")) for figure in re.findall(r"([\d,]+) parameters, ([\d,]+) active", shown)[0])
+    total, active = (
+        int(figure.replace(",", ""))
+        for figure in re.findall(r"([\d,]+) parameters, ([\d,]+) active", shown)[0]
+    )
     assert 0 < active < total
     assert len(re.findall(r"^layer \d  (?:ko|en)  [ ░▒▓█]{16}$", shown, re.MULTILINE)) == 6
     assert len(re.findall(r"^ +most Korean: column \d+; most English: column \d+$", shown, re.MULTILINE)) == 3
