@@ -1,0 +1,1 @@
+"""The documents hold what they promise: commands, outputs, Python, links."""
