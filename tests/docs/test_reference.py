@@ -1,4 +1,4 @@
-"""docs/reference: the generated pages are what the generator writes, and every key and command stands in them."""
+"""docs/reference: the generated pages are up to date, and every key and command stands in them."""
 
 import importlib.util
 from pathlib import Path
