@@ -13,7 +13,7 @@ from braingpt.cli.console import guarded
 from braingpt.cli.main import app
 
 PAGE = (Path(__file__).parent.parent.parent / "docs" / "reference" / "json.md").read_text(encoding="utf-8")
-# Keys below these are names of languages, sources, rules, contenders or vocabularies; what they hold is described.
+# Keys below these are names of languages, sources, rules or vocabularies; what they hold is described.
 NAMED = {"by_language", "epochs_by_language", "filters", "dropped", "encodings", "hangul_alone", "loads"}
 # These hold whatever was asked for, or recipe keys.
 OPEN = {"parameters", "revisions", "settings", "training_loss", "train", "samples"}
@@ -71,11 +71,8 @@ def printed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("json")
     (folder / "notes").mkdir()
     for number in range(40):
-        text = (
-            f"오늘은 {number}번째 날이고, 나는 친구와 함께 강가를 천천히 걸었다. 바람은 {number * 7}도만큼 따뜻했다. "
-            * 4
-        )
-        (folder / "notes" / f"{number}.txt").write_text(text, encoding="utf-8")
+        sentence = f"오늘은 {number}번째 날이고, 나는 강가를 걸었다. 바람은 {number * 7}도만큼 따뜻했다. "
+        (folder / "notes" / f"{number}.txt").write_text(sentence * 4, encoding="utf-8")
     found = {}
     with contextlib.chdir(folder), pytest.MonkeyPatch.context() as patch:
         patch.setattr("sys.stdin", io.StringIO(""))
