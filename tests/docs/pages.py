@@ -1,0 +1,94 @@
+"""The pages that are executed, and what is read from them: commands with their promised output, and Python examples.
+
+To have another page executed, add its path to PAGES. A translation follows its original: `docs/ko/PAGE` of `docs/PAGE`.
+
+In a page, a fence of kind `console` holds commands after `$ ` and below each the output it prints; `...` leaves out lines, or the rest of a
+line. A fence of kind `python` is a program. A line `<!-- not run: REASON -->` right above a fence leaves the fence out.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent.parent
+
+PAGES = [
+    "README.md",
+    "README.ko.md",
+    "docs/getting-started.md",
+    "docs/ko/getting-started.md",
+]
+
+TRANSLATIONS = {
+    "README.ko.md": "README.md",
+    "docs/ko/getting-started.md": "docs/getting-started.md",
+}
+
+NOT_RUN = "<!-- not run: "
+
+
+@dataclass
+class Step:
+    """A command of a page and the lines that the page promises below it (none: any output will do)."""
+
+    command: str
+    promised: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Page:
+    """What one page asks to be executed, in its order."""
+
+    name: str
+    steps: list[Step]
+    programs: list[str]
+    left_out: list[str]  # commands in fences that are not executed
+
+    @property
+    def commands(self) -> tuple[str, ...]:
+        return tuple(step.command for step in self.steps)
+
+
+def read(name: str) -> Page:
+    """The page at `name`, a path below the repository's root."""
+    return parse(name, (ROOT / name).read_text(encoding="utf-8"))
+
+
+def parse(name: str, text: str) -> Page:
+    """The same from the page's text."""
+    page = Page(name, [], [], [])
+    for kind, body in _fences(text):
+        if kind == "python":
+            page.programs.append(body)
+        elif kind == "console":
+            page.steps += _steps(body)
+        else:
+            page.left_out += [line for line in body.splitlines() if re.match(r"(\$ )?braingpt ", line)]
+    return page
+
+
+def _fences(text: str) -> Iterator[tuple[str, str]]:
+    """Kind and content of each fence that is to be run; lines that end with a backslash are joined with the next."""
+    above, kind, body = "", None, []
+    for line in text.replace("\\\n", " ").splitlines(keepends=True):
+        if kind is None and line.startswith("```"):
+            kind, body = line.strip("`\n "), []
+        elif kind is not None and line.startswith("```"):
+            if not above.startswith(NOT_RUN):
+                yield kind, "".join(body)
+            kind = None
+        elif kind is not None:
+            body.append(line)
+        if kind is None and line.strip():
+            above = line
+
+
+def _steps(body: str) -> list[Step]:
+    steps: list[Step] = []
+    for line in body.splitlines():
+        if line.startswith("$ "):
+            steps.append(Step(" ".join(line[2:].split("  #")[0].split())))
+        elif steps and line.strip():
+            steps[-1].promised.append(line)
+    return [step for step in steps if "braingpt " in step.command]

@@ -1,0 +1,116 @@
+"""A place is a folder in which the commands of a page run one after the other, shortened to seconds.
+
+Two pages share a place where the commands of one are the first commands of the other, as in a page and its translation.
+"""
+
+import contextlib
+import io
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from unittest import mock
+
+from braingpt.cli.console import guarded
+from braingpt.cli.main import app
+
+WIDTH = "80"  # of the terminal in which the pages' outputs were printed
+TRAINING = ("steps=4", "warmup=1", "batch=2", "context=64", "eval_every=2", "eval_windows=2", "save_every=2")
+# What is appended to a command that would take minutes, by the command's first words. Options given twice take the last value.
+SHORT = {
+    "quickstart": ["--minutes", "0.02"],
+    "train": [f"--set=train.{item}" for item in TRAINING],
+    "eval": ["--windows", "2", "--context", "64"],
+    "generate": ["--max-new-tokens", "4"],
+    "chat": ["--max-new-tokens", "4"],
+    "calibrate": ["--windows", "2"],
+    "bench kernels": ["--rounds", "1"],
+    "bench": shlex.split("--steps 2 --batch 1 --context 32 --rounds 1 --contexts 8 --batches 1 --new-tokens 2 --minutes 0.001 --windows 2"),
+    "inspect-sparsity": ["--context", "64", "--rounds", "1"],
+}
+# Corpora that come without a network; all others are read from the small copies below $BRAINGPT_CORPORA.
+WITHOUT_NETWORK = ("sample", "text")
+# How much is taught to a memory before the first text, and what `bench` teaches: other tests measure these at their real size.
+SMALLER = {"memory.calibrate.TAUGHT": 16, "memory.calibrate.FOREIGN": 32, "bench.few_shot.TAUGHT": 2}
+
+
+@dataclass
+class Outcome:
+    """What a command left behind."""
+
+    code: int
+    printed: str
+
+
+class Place:
+    """A folder, and the outcomes of the commands that have run there."""
+
+    def __init__(self, folder: Path, corpora: Path, commands: tuple[str, ...]) -> None:
+        self.folder, self.corpora, self.commands = folder, corpora, commands
+        self.outcomes: list[Outcome] = []
+
+    def outcome(self, number: int) -> Outcome:
+        """Of command `number`, which runs first where it has not, after those before it."""
+        with self._inside():
+            while len(self.outcomes) <= number:
+                self.outcomes.append(run(self.commands[len(self.outcomes)]))
+        return self.outcomes[number]
+
+    def run_program(self, source: str, name: str) -> str:
+        """What a Python example printed, run after all commands."""
+        if self.commands:
+            self.outcome(len(self.commands) - 1)
+        with self._inside(), _captured() as screen:
+            exec(compile(re.sub(r"max_new_tokens=\d+", "max_new_tokens=3", source), name, "exec"), {"__name__": "__main__"})
+        return screen.getvalue()
+
+    @contextlib.contextmanager
+    def _inside(self) -> Iterator[None]:
+        environment = {"COLUMNS": WIDTH, "BRAINGPT_CORPORA": str(self.corpora)}
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(mock.patch.dict(os.environ, environment))
+            for name, value in SMALLER.items():
+                stack.enter_context(mock.patch(f"braingpt.{name}", value))
+            stack.enter_context(contextlib.chdir(self.folder))
+            yield
+
+
+def run(line: str) -> Outcome:
+    """One command of a page, shortened. `echo TEXT | braingpt ...` is given the text."""
+    *before, line = line.split(" | ")
+    typed = "\n".join(shlex.split(before[0])[1:]) + "\n" if before else ""
+    line = re.sub(r"^\w+=\S+ ", "", line)  # OMP_NUM_THREADS=1 braingpt ...
+    words = [os.path.expandvars(word) for word in shlex.split(line)[1:]]
+    words += next((extra for start, extra in SHORT.items() if line.startswith(f"braingpt {start}")), [])
+    if words[:2] == ["data", "prepare"] and words[2] not in WITHOUT_NETWORK and "--source" not in words:
+        words += ["--source", os.environ["BRAINGPT_CORPORA"]]
+    if words[0] == "serve":
+        return _serve(words)
+    with _captured(typed) as screen:
+        code = guarded(lambda: app(words, standalone_mode=False))
+    return Outcome(code, screen.getvalue())
+
+
+def _serve(words: list[str]) -> Outcome:
+    """A server is waited for and stopped; it ends its process, so it gets one."""
+    command = [sys.executable, "-m", "braingpt", *words, "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        assert process.stdout
+        lines = [process.stdout.readline()]
+        while "Ctrl-C stops" not in lines[-1] and lines[-1]:
+            lines.append(process.stdout.readline())
+        process.send_signal(signal.SIGINT)
+        return Outcome(process.wait(), "".join([*lines, process.stdout.read()]))
+
+
+@contextlib.contextmanager
+def _captured(typed: str = "") -> Iterator[io.StringIO]:
+    """Standard output and error as a reader sees them: together, in their order."""
+    screen = io.StringIO()
+    with contextlib.redirect_stdout(screen), contextlib.redirect_stderr(screen), mock.patch("sys.stdin", io.StringIO(typed)):
+        yield screen

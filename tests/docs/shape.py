@@ -1,0 +1,67 @@
+"""Whether a command's output has the shape that a page promises: the same words in the same order, whatever the numbers.
+
+Both are brought to a form in which every number is `#`, together with its unit of size or time, and so is a dash that stands for a number.
+Then each promised line must be found in the output, in the promised order; between two promised lines no other line may stand, nor behind
+the last one. A line `...` lets lines stand there, and `...` within a line stands for any words.
+"""
+
+import re
+import shlex
+
+DURATION = re.compile(r"(?<![\w.])(?:\d+h\d\dm|\d+m\d\ds|\d+s)\b")
+UNIT = r"(?: ?(?:[kMGT]?B|%|[kMGTx]|[mu]?s|min)(?![A-Za-z/]))?"
+NUMBER = re.compile(rf"(?<![A-Za-z_])[-+]?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?{UNIT}")
+RULE = re.compile(r"[-=─━]{3,}")
+DASH = re.compile(r"(?<!\S)-(?!\S)")
+LEFT_OUT = "..."
+
+WRITTEN_BY_A_MODEL = ("generate", "chat", "data sample")
+
+
+def form(line: str) -> str:
+    """`ko  5,538  4.39 MB  -` becomes `ko # # #`."""
+    line = NUMBER.sub("#", DURATION.sub("#", line))
+    return " ".join(DASH.sub("#", RULE.sub("---", line)).split())
+
+
+def difference(command: str, promised: list[str], printed: str) -> str | None:
+    """None where the output has the promised shape; else what was promised, and what was printed there.
+
+    Of text that a model wrote only two things are asked: it begins with the prompt, and a line of figures behind it has its shape.
+    """
+    lines = [line.rstrip() for line in printed.splitlines() if line.strip()]
+    if command.removeprefix("braingpt ").startswith(WRITTEN_BY_A_MODEL):
+        return _of_a_model(command, promised, lines)
+    forms, at, gap = [form(line) for line in lines], 0, False
+    for line in promised:
+        if line.strip() == LEFT_OUT:
+            gap = True
+            continue
+        pattern = _pattern(line)
+        places = range(at, len(forms)) if gap else range(at, min(at + 1, len(forms)))
+        found = next((place for place in places if pattern.fullmatch(forms[place])), None)
+        if found is None:
+            return _both(form(line), forms[at:])
+        at, gap = found + 1, False
+    if promised and not gap and at < len(forms):
+        return _both("(the end; a last line `...` would allow more)", forms[at:])
+    return None
+
+
+def _of_a_model(command: str, promised: list[str], lines: list[str]) -> str | None:
+    words = shlex.split(command)
+    prompt = words[words.index("--prompt") + 1] if "--prompt" in words else ""
+    text = "\n".join(lines)
+    if promised and prompt and not (promised[0].startswith(prompt) and prompt in text):
+        return _both(prompt, lines)
+    figures = [line for line in promised if re.match(r"\d+ tokens", line)]
+    missing = [line for line in figures if not any(_pattern(line).fullmatch(form(other)) for other in lines)]
+    return _both(form(missing[0]), lines) if missing else None
+
+
+def _pattern(line: str) -> re.Pattern[str]:
+    return re.compile(".*".join(re.escape(form(part)) for part in line.split(LEFT_OUT)).replace(".*", r"\s*.*\s*"))
+
+
+def _both(promised: str, printed: list[str]) -> str:
+    return f"promised: {promised}\nprinted:  " + "\n          ".join(printed[:12] or ["(nothing more)"])
