@@ -17,7 +17,9 @@ def cut(page: str, title: str) -> str:
     """The text of an SVG file with the first plot whose title begins with `title`."""
     style = re.search(r"^svg \{ font.*?(?=^svg \{ width|</style>)", page, re.MULTILINE | re.DOTALL)
     plots = re.findall(r"<svg .*?</svg>", page, re.DOTALL)
-    plot = next((plot for plot in plots if re.search(r"<title>(.*?)</title>", plot)[1].startswith(title)), None)
+    plot = next(
+        (plot for plot in plots if re.search(r"<title>(.*?)</title>", plot)[1].startswith(title)), None
+    )
     if plot is None or style is None:
         raise SystemExit(f"the page has no plot whose title begins with '{title}'")
     left, top, width, height = map(float, re.search(r'viewBox="([^"]+)"', plot)[1].split())

@@ -24,5 +24,3 @@ def place_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Page], Place
         return places[whole]
 
     return find
-
-

@@ -23,6 +23,8 @@ WIDTH = "80"  # of the terminal in which the pages' outputs were printed
 TRAINING = ("steps=4", "warmup=1", "batch=2", "context=64", "eval_every=2", "eval_windows=2", "save_every=2")
 # What is appended to a command that would take minutes, by the command's first words. Options given twice take the last value.
 SHORT = {
+    "data prepare sample": ["--workers", "1"],
+    "data prepare": ["--workers", "1", "--max-samples", "200"],
     "quickstart": ["--minutes", "0.02"],
     "train": [f"--set=train.{item}" for item in TRAINING],
     "eval": ["--windows", "2", "--context", "64"],
@@ -30,7 +32,9 @@ SHORT = {
     "chat": ["--max-new-tokens", "4"],
     "calibrate": ["--windows", "2"],
     "bench kernels": ["--rounds", "1"],
-    "bench": shlex.split("--steps 2 --batch 1 --context 32 --rounds 1 --contexts 8 --batches 1 --new-tokens 2 --minutes 0.001 --windows 2"),
+    "bench": shlex.split(
+        "--steps 2 --batch 1 --context 32 --rounds 1 --contexts 8 --batches 1 --new-tokens 2 --minutes 0.001 --windows 2"
+    ),
     "inspect-sparsity": ["--context", "64", "--rounds", "1"],
 }
 # Corpora that come without a network; all others are read from the small copies below $BRAINGPT_CORPORA.
@@ -44,7 +48,8 @@ class Outcome:
     """What a command left behind."""
 
     code: int
-    printed: str
+    printed: str  # standard output and error, in their order
+    errors: frozenset[str] = frozenset()  # the lines of standard error
 
 
 class Place:
@@ -65,8 +70,11 @@ class Place:
         """What a Python example printed, run after all commands."""
         if self.commands:
             self.outcome(len(self.commands) - 1)
-        with self._inside(), _captured() as screen:
-            exec(compile(re.sub(r"max_new_tokens=\d+", "max_new_tokens=3", source), name, "exec"), {"__name__": "__main__"})
+        with self._inside(), _captured() as (screen, _):
+            exec(
+                compile(re.sub(r"max_new_tokens=\d+", "max_new_tokens=3", source), name, "exec"),
+                {"__name__": "__main__"},
+            )
         return screen.getvalue()
 
     @contextlib.contextmanager
@@ -91,9 +99,11 @@ def run(line: str) -> Outcome:
         words += ["--source", os.environ["BRAINGPT_CORPORA"]]
     if words[0] == "serve":
         return _serve(words)
-    with _captured(typed) as screen:
+    with _captured(typed) as (screen, errors):
         code = guarded(lambda: app(words, standalone_mode=False))
-    return Outcome(code, screen.getvalue())
+    return Outcome(
+        code, screen.getvalue(), frozenset(line.rstrip() for line in errors.getvalue().splitlines())
+    )
 
 
 def _serve(words: list[str]) -> Outcome:
@@ -108,9 +118,26 @@ def _serve(words: list[str]) -> Outcome:
         return Outcome(process.wait(), "".join([*lines, process.stdout.read()]))
 
 
+class _Both(io.StringIO):
+    """Standard error that also appears on standard output."""
+
+    def __init__(self, screen: io.StringIO) -> None:
+        super().__init__()
+        self.screen = screen
+
+    def write(self, text: str) -> int:
+        self.screen.write(text)
+        return super().write(text)
+
+
 @contextlib.contextmanager
-def _captured(typed: str = "") -> Iterator[io.StringIO]:
-    """Standard output and error as a reader sees them: together, in their order."""
+def _captured(typed: str = "") -> Iterator[tuple[io.StringIO, io.StringIO]]:
+    """What a reader sees, standard output and error together, and standard error alone."""
     screen = io.StringIO()
-    with contextlib.redirect_stdout(screen), contextlib.redirect_stderr(screen), mock.patch("sys.stdin", io.StringIO(typed)):
-        yield screen
+    errors = _Both(screen)
+    with (
+        contextlib.redirect_stdout(screen),
+        contextlib.redirect_stderr(errors),
+        mock.patch("sys.stdin", io.StringIO(typed)),
+    ):
+        yield screen, errors

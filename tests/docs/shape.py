@@ -2,7 +2,8 @@
 
 Both are brought to a form in which every number is `#`, together with its unit of size or time, and so is a dash that stands for a number.
 Then each promised line must be found in the output, in the promised order; between two promised lines no other line may stand, nor behind
-the last one. A line `...` lets lines stand there, and `...` within a line stands for any words.
+the last one. A line `...` lets lines stand there, and `...` within a line stands for any words. A page need not promise what a command
+prints to standard error, nor what it prints only on a slow or busy machine.
 """
 
 import re
@@ -12,20 +13,28 @@ DURATION = re.compile(r"(?<![\w.])(?:\d+h\d\dm|\d+m\d\ds|\d+s)\b")
 UNIT = r"(?: ?(?:[kMGT]?B|%|[kMGTx]|[mu]?s|min)(?![A-Za-z/]))?"
 NUMBER = re.compile(rf"(?<![A-Za-z_])[-+]?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?{UNIT}")
 RULE = re.compile(r"[-=─━]{3,}")
+# Words that only a run of many steps prints.
+LONG_RUNS = re.compile(r" \(# of the peak\)")
 DASH = re.compile(r"(?<!\S)-(?!\S)")
 LEFT_OUT = "..."
 
+# Lines that the clock brings: progress of what takes long, and words about a busy machine. In the form of `form`.
+BY_THE_CLOCK = re.compile(r"step #/# .*|\S+: # of # documents kept.*|# programs share # processors.*")
 WRITTEN_BY_A_MODEL = ("generate", "chat", "data sample")
 
 
 def form(line: str) -> str:
     """`ko  5,538  4.39 MB  -` becomes `ko # # #`."""
-    line = NUMBER.sub("#", DURATION.sub("#", line))
+    line = LONG_RUNS.sub("", NUMBER.sub("#", DURATION.sub("#", line)))
     return " ".join(DASH.sub("#", RULE.sub("---", line)).split())
 
 
-def difference(command: str, promised: list[str], printed: str) -> str | None:
+def difference(
+    command: str, promised: list[str], printed: str, errors: frozenset[str] = frozenset()
+) -> str | None:
     """None where the output has the promised shape; else what was promised, and what was printed there.
+
+    `errors`: the lines that came from standard error.
 
     Of text that a model wrote only two things are asked: it begins with the prompt, and a line of figures behind it has its shape.
     """
@@ -33,17 +42,22 @@ def difference(command: str, promised: list[str], printed: str) -> str | None:
     if command.removeprefix("braingpt ").startswith(WRITTEN_BY_A_MODEL):
         return _of_a_model(command, promised, lines)
     forms, at, gap = [form(line) for line in lines], 0, False
+    free = [
+        line in errors or bool(BY_THE_CLOCK.fullmatch(shape))
+        for line, shape in zip(lines, forms, strict=True)
+    ]
     for line in promised:
         if line.strip() == LEFT_OUT:
             gap = True
             continue
         pattern = _pattern(line)
-        places = range(at, len(forms)) if gap else range(at, min(at + 1, len(forms)))
-        found = next((place for place in places if pattern.fullmatch(forms[place])), None)
+        found = next((place for place in range(at, len(forms)) if pattern.fullmatch(forms[place])), None)
+        if found is not None and not gap and not all(free[at:found]):
+            found = None
         if found is None:
             return _both(form(line), forms[at:])
         at, gap = found + 1, False
-    if promised and not gap and at < len(forms):
+    if promised and not gap and not all(free[at:]):
         return _both("(the end; a last line `...` would allow more)", forms[at:])
     return None
 
@@ -60,7 +74,9 @@ def _of_a_model(command: str, promised: list[str], lines: list[str]) -> str | No
 
 
 def _pattern(line: str) -> re.Pattern[str]:
-    return re.compile(".*".join(re.escape(form(part)) for part in line.split(LEFT_OUT)).replace(".*", r"\s*.*\s*"))
+    return re.compile(
+        ".*".join(re.escape(form(part)) for part in line.split(LEFT_OUT)).replace(".*", r"\s*.*\s*")
+    )
 
 
 def _both(promised: str, printed: list[str]) -> str:

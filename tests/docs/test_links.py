@@ -22,7 +22,12 @@ def files() -> list[Path]:
     """Markdown below the root, without hidden folders and what is built or downloaded."""
     found = []
     for folder, names, leaves in os.walk(ROOT):
-        names[:] = [name for name in names if (not name.startswith(".") or name == ".github") and not (folder == str(ROOT) and name in HIDDEN)]
+        names[:] = [
+            name
+            for name in names
+            if (not name.startswith(".") or name == ".github")
+            and not (folder == str(ROOT) and name in HIDDEN)
+        ]
         found += [Path(folder, leaf) for leaf in leaves if leaf.endswith(".md")]
     return sorted(found)
 
@@ -32,7 +37,11 @@ def anchors(path: Path) -> frozenset[str]:
     """The fragments of a page: GitHub's slugs of its headings, and ids written as HTML."""
     text = path.read_text(encoding="utf-8")
     found, seen = set(re.findall(r"\b(?:id|name)=\"([^\"]+)\"", text)), {}
-    for title in re.findall(r"^#{1,6}[ \t]+(.+?)[ \t#]*$", re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL), re.MULTILINE):
+    for title in re.findall(
+        r"^#{1,6}[ \t]+(.+?)[ \t#]*$",
+        re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL),
+        re.MULTILINE,
+    ):
         name = slug(title)
         seen[name] = seen.get(name, -1) + 1
         found.add(f"{name}-{seen[name]}" if seen[name] else name)
@@ -42,7 +51,11 @@ def anchors(path: Path) -> frozenset[str]:
 def slug(title: str) -> str:
     """GitHub's fragment of a heading: lower case, letters, digits, hyphens and underscores, spaces as hyphens."""
     title = re.sub(r"!?\[([^\]]*)\]\([^)]*\)", r"\1", title).replace("`", "").replace("*", "")
-    kept = [letter for letter in title.strip().lower() if letter in " -_" or unicodedata.category(letter)[0] in "LNM"]
+    kept = [
+        letter
+        for letter in title.strip().lower()
+        if letter in " -_" or unicodedata.category(letter)[0] in "LNM"
+    ]
     return "".join(kept).replace(" ", "-")
 
 
@@ -73,5 +86,7 @@ def test_a_slug_is_that_of_github() -> None:
 def test_make_targets_of_the_front_pages_exist() -> None:
     makefile = (ROOT / "Makefile").read_text()
     for name in ("README.md", "README.ko.md"):
-        for target in re.findall(r"^(?:\$ )?make (\w+)", (ROOT / name).read_text(encoding="utf-8"), re.MULTILINE):
+        for target in re.findall(
+            r"^(?:\$ )?make (\w+)", (ROOT / name).read_text(encoding="utf-8"), re.MULTILINE
+        ):
             assert f"\n{target}:" in makefile

@@ -15,15 +15,19 @@ STEPS = [
     for number, step in enumerate(page.steps)
 ]
 PROGRAMS = [
-    pytest.param(page, program, id=f"{page.name}-{number}") for page in READ.values() for number, program in enumerate(page.programs)
+    pytest.param(page, program, id=f"{page.name}-{number}")
+    for page in READ.values()
+    for number, program in enumerate(page.programs)
 ]
 
 
 @pytest.mark.parametrize(("page", "number"), STEPS)
-def test_a_command_prints_what_its_page_promises(page: Page, number: int, place_of: Callable[[Page], Place]) -> None:
+def test_a_command_prints_what_its_page_promises(
+    page: Page, number: int, place_of: Callable[[Page], Place]
+) -> None:
     step, outcome = page.steps[number], place_of(page).outcome(number)
     assert outcome.code == 0, f"{step.command}\n{outcome.printed}"
-    wrong = difference(step.command, step.promised, outcome.printed)
+    wrong = difference(step.command, step.promised, outcome.printed, outcome.errors)
     assert wrong is None, f"{page.name}: {step.command}\n{wrong}"
 
 
@@ -40,13 +44,27 @@ def test_no_command_is_left_out_without_a_reason(page: Page) -> None:
 @pytest.mark.parametrize(("translation", "original"), TRANSLATIONS.items())
 def test_a_translation_has_the_commands_and_programs_of_its_original(translation: str, original: str) -> None:
     assert READ[translation].commands == READ[original].commands
-    assert [step.promised for step in READ[translation].steps] == [step.promised for step in READ[original].steps]
+    assert [step.promised for step in READ[translation].steps] == [
+        step.promised for step in READ[original].steps
+    ]
     assert READ[translation].programs == READ[original].programs
 
 
 def test_the_tour_walks_through_every_main_command() -> None:
     first = {step.command.split()[1] for step in READ["docs/getting-started.md"].steps}
-    assert first >= {"data", "recipes", "train", "eval", "generate", "inspect-sparsity", "memory", "bench", "runs", "doctor", "export"}
+    assert first >= {
+        "data",
+        "recipes",
+        "train",
+        "eval",
+        "generate",
+        "inspect-sparsity",
+        "memory",
+        "bench",
+        "runs",
+        "doctor",
+        "export",
+    }
 
 
 def test_the_front_page_is_short() -> None:

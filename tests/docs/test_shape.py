@@ -15,9 +15,16 @@ COMMAND = "braingpt eval"
 
 
 def test_numbers_and_spaces_may_differ() -> None:
-    printed = TABLE.replace("20,608", "   128").replace("0.650 - 0.706", "12.5 - 13").replace("step 1200", "step 4")
+    printed = (
+        TABLE.replace("20,608", "   128").replace("0.650 - 0.706", "12.5 - 13").replace("step 1200", "step 4")
+    )
     assert difference(COMMAND, TABLE.splitlines(), printed) is None
-    assert difference(COMMAND, ["training 35m05s, 933.7 MB, 12 %, 1.2M, -"], "training 3s, 1.1 GB, 7 %, 9.9k, 4.1e-05\n") is None
+    assert (
+        difference(
+            COMMAND, ["training 35m05s, 933.7 MB, 12 %, 1.2M, -"], "training 3s, 1.1 GB, 7 %, 9.9k, 4.1e-05\n"
+        )
+        is None
+    )
 
 
 @pytest.mark.parametrize(
@@ -47,9 +54,29 @@ def test_dots_leave_lines_and_words_out() -> None:
     assert difference(COMMAND, [last, "...", first], TABLE) is not None
 
 
+def test_errors_and_what_the_clock_brings_need_no_promise() -> None:
+    progress = "step 29/1200  loss 6.807  lr 4.35e-03  2,018 tokens/s  0.6 GB  7m06s left"
+    printed = f"taking runs/a\n{progress}\n{TABLE}{progress}\n"
+    assert difference(COMMAND, TABLE.splitlines(), printed, frozenset({"taking runs/a"})) is None
+    assert difference(COMMAND, TABLE.splitlines(), printed) is not None
+    assert (
+        difference(
+            COMMAND,
+            [progress.replace("lr", "rate"), *TABLE.splitlines()],
+            printed,
+            frozenset({"taking runs/a"}),
+        )
+        is not None
+    )
+
+
 def test_of_a_models_text_only_prompt_and_figures_count() -> None:
     command = 'braingpt generate --prompt "Once upon"'
-    promised = ["Once upon a time", "there was a bear", "40 tokens, 210.5 tokens/s, first token after 0.01 s..."]
+    promised = [
+        "Once upon a time",
+        "there was a bear",
+        "40 tokens, 210.5 tokens/s, first token after 0.01 s...",
+    ]
     printed = "Once upon\na mine\n4 tokens, 9.1 tokens/s, first token after 1.01 s, ended by the model\n"
     assert difference(command, promised, printed) is None
     assert difference(command, promised, printed.replace("Once", "Twice")) is not None
