@@ -1,8 +1,10 @@
 """Cut one plot out of a page that `--html FILE` wrote, as an SVG file for a document.
 
-    python scripts/picture.py docs/results/bench-small.html "validation, bits a byte, equal wall-clock" docs/images/learning-curves.svg
+    python scripts/picture.py docs/results/bench-small.html "validation, bits a byte, equal wall-clock" \\
+        docs/images/learning-curves.svg
 
-The plot gets the page's style sheet and a white card behind it, so that it is readable on light and dark pages alike.
+The plot gets the page's style sheet and a white card behind it, so that it is readable on light and dark
+pages alike.
 """
 
 import re
@@ -25,7 +27,8 @@ def cut(page: str, title: str) -> str:
     left, top, width, height = map(float, re.search(r'viewBox="([^"]+)"', plot)[1].split())
     left, top, width, height = left - MARGIN, top - MARGIN, width + 2 * MARGIN, height + 2 * MARGIN
     place = f'x="{left:g}" y="{top:g}" width="{width:g}" height="{height:g}"'
-    start = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="{left:g} {top:g} {width:g} {height:g}" style="color: {INK}"'
+    view = f'viewBox="{left:g} {top:g} {width:g} {height:g}"'
+    start = f'<svg xmlns="http://www.w3.org/2000/svg" {view} style="color: {INK}"'
     card = f'<style>\n{style[0].strip()}\n</style><rect {place} rx="8" fill="{CARD}"/>'
     plot = re.sub(r'<svg viewBox="[^"]+"', start, plot, count=1)
     return plot.replace("</title>", f"</title>{card}", 1) + "\n"

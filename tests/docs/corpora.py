@@ -1,4 +1,7 @@
-"""Small copies of the hub's corpora in the hub's own layout, filled with the built-in sample text: for commands that would need the network."""
+"""Small copies of the hub's corpora in the hub's own layout, filled with the built-in sample text.
+
+Commands that would need the network read these copies.
+"""
 
 import gzip
 import json

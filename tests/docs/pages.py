@@ -1,9 +1,10 @@
-"""The pages that are executed, and what is read from them: commands with their promised output, and Python examples.
+"""The pages that are executed: their commands with the promised output, and their Python examples.
 
-To have another page executed, add its path to PAGES. A translation follows its original: `docs/ko/PAGE` of `docs/PAGE`.
+To have another page executed, add its path to PAGES, and to TRANSLATIONS where it is one.
 
-In a page, a fence of kind `console` holds commands after `$ ` and below each the output it prints; `...` leaves out lines, or the rest of a
-line. A fence of kind `python` is a program. A line `<!-- not run: REASON -->` right above a fence leaves the fence out.
+In a page, a fence of kind `console` holds commands after `$ ` and below each the output it prints; `...`
+leaves out lines, or the rest of a line. A fence of kind `python` is a program. A line
+`<!-- not run: REASON -->` right above a fence leaves the fence out.
 """
 
 import re
@@ -69,7 +70,7 @@ def parse(name: str, text: str) -> Page:
 
 
 def _fences(text: str) -> Iterator[tuple[str, str]]:
-    """Kind and content of each fence that is to be run; lines that end with a backslash are joined with the next."""
+    """Kind and content of each fence that is to be run. A line that ends with a backslash continues."""
     above, kind, body = "", None, []
     for line in text.replace("\\\n", " ").splitlines(keepends=True):
         if kind is None and line.startswith("```"):

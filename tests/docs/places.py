@@ -1,6 +1,7 @@
 """A place is a folder in which the commands of a page run one after the other, shortened to seconds.
 
-Two pages share a place where the commands of one are the first commands of the other, as in a page and its translation.
+Two pages share a place where the commands of one are the first commands of the other, as in a page and its
+translation.
 """
 
 import contextlib
@@ -21,7 +22,8 @@ from braingpt.cli.main import app
 
 WIDTH = "80"  # of the terminal in which the pages' outputs were printed
 TRAINING = ("steps=4", "warmup=1", "batch=2", "context=64", "eval_every=2", "eval_windows=2", "save_every=2")
-# What is appended to a command that would take minutes, by the command's first words. Options given twice take the last value.
+# What is appended to a command that would take minutes, by the command's first words. An option given twice
+# takes the last value.
 SHORT = {
     "data prepare sample": ["--workers", "1"],
     "data prepare": ["--workers", "1", "--max-samples", "200"],
@@ -33,13 +35,14 @@ SHORT = {
     "calibrate": ["--windows", "2"],
     "bench kernels": ["--rounds", "1"],
     "bench": shlex.split(
-        "--steps 2 --batch 1 --context 32 --rounds 1 --contexts 8 --batches 1 --new-tokens 2 --minutes 0.001 --windows 2"
+        "--steps 2 --batch 1 --context 32 --rounds 1 --contexts 8 --batches 1"
+        " --new-tokens 2 --minutes 0.001 --windows 2"
     ),
     "inspect-sparsity": ["--context", "64", "--rounds", "1"],
 }
 # Corpora that come without a network; all others are read from the small copies below $BRAINGPT_CORPORA.
 WITHOUT_NETWORK = ("sample", "text")
-# How much is taught to a memory before the first text, and what `bench` teaches: other tests measure these at their real size.
+# How much is taught to a memory before the first text, and what `bench` teaches; other tests use real sizes.
 SMALLER = {"memory.calibrate.TAUGHT": 16, "memory.calibrate.FOREIGN": 32, "bench.few_shot.TAUGHT": 2}
 
 

@@ -1,9 +1,10 @@
-"""Whether a command's output has the shape that a page promises: the same words in the same order, whatever the numbers.
+"""Whether a command's output has the shape that a page promises: the same words, whatever the numbers.
 
-Both are brought to a form in which every number is `#`, together with its unit of size or time, and so is a dash that stands for a number.
-Then each promised line must be found in the output, in the promised order; between two promised lines no other line may stand, nor behind
-the last one. A line `...` lets lines stand there, and `...` within a line stands for any words. A page need not promise what a command
-prints to standard error, nor what it prints only on a slow or busy machine.
+Both are brought to a form in which every number is `#`, together with its unit of size or time, and so is a
+dash that stands for a number. Then each promised line must be found in the output, in the promised order;
+between two promised lines no other line may stand, nor behind the last one. A line `...` lets lines stand
+there, and `...` within a line stands for any words. A page need not promise what a command prints to
+standard error, nor what it prints only on a slow or busy machine.
 """
 
 import re
@@ -18,7 +19,7 @@ LONG_RUNS = re.compile(r" \(# of the peak\)")
 DASH = re.compile(r"(?<!\S)-(?!\S)")
 LEFT_OUT = "..."
 
-# Lines that the clock brings: progress of what takes long, and words about a busy machine. In the form of `form`.
+# Lines that the clock brings, as `form` makes them: progress of what takes long, words about a busy machine.
 BY_THE_CLOCK = re.compile(r"step #/# .*|\S+: # of # documents kept.*|# programs share # processors.*")
 WRITTEN_BY_A_MODEL = ("generate", "chat", "data sample")
 
@@ -36,7 +37,8 @@ def difference(
 
     `errors`: the lines that came from standard error.
 
-    Of text that a model wrote only two things are asked: it begins with the prompt, and a line of figures behind it has its shape.
+    Of text that a model wrote only two things are asked: the text begins with the prompt, and a line of
+    figures behind it has its shape.
     """
     lines = [line.rstrip() for line in printed.splitlines() if line.strip()]
     if command.removeprefix("braingpt ").startswith(WRITTEN_BY_A_MODEL):

@@ -49,7 +49,7 @@ def anchors(path: Path) -> frozenset[str]:
 
 
 def slug(title: str) -> str:
-    """GitHub's fragment of a heading: lower case, letters, digits, hyphens and underscores, spaces as hyphens."""
+    """GitHub's fragment of a heading: lower case; letters, digits, `-`, `_`; spaces as hyphens."""
     title = re.sub(r"!?\[([^\]]*)\]\([^)]*\)", r"\1", title).replace("`", "").replace("*", "")
     kept = [
         letter

@@ -1,4 +1,4 @@
-"""Every command of the documents ends well and prints what its page promises, in English and Korean; every Python example runs."""
+"""Every command of the pages ends well and prints what its page promises; every Python example runs."""
 
 from collections.abc import Callable
 
