@@ -9,7 +9,6 @@ import io
 import os
 import re
 import shlex
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -40,6 +39,8 @@ SHORT = {
     ),
     "inspect-sparsity": ["--context", "64", "--rounds", "1"],
 }
+# A model that grows in five stages needs more steps.
+GROWING = [f"--set=train.{item}" for item in ("steps=32", "batch=1", "context=16", "eval_every=16")]
 # Corpora that come without a network; all others are read from the small copies below $BRAINGPT_CORPORA.
 WITHOUT_NETWORK = ("sample", "text")
 # How much is taught to a memory before the first text, and what `bench` teaches; other tests use real sizes.
@@ -98,6 +99,7 @@ def run(line: str) -> Outcome:
     line = re.sub(r"^\w+=\S+ ", "", line)  # OMP_NUM_THREADS=1 braingpt ...
     words = [os.path.expandvars(word) for word in shlex.split(line)[1:]]
     words += next((extra for start, extra in SHORT.items() if line.startswith(f"braingpt {start}")), [])
+    words += GROWING if "train.growth" in line else []
     if words[:2] == ["data", "prepare"] and words[2] not in WITHOUT_NETWORK and "--source" not in words:
         words += ["--source", os.environ["BRAINGPT_CORPORA"]]
     if words[0] == "serve":
@@ -117,7 +119,7 @@ def _serve(words: list[str]) -> Outcome:
         lines = [process.stdout.readline()]
         while "Ctrl-C stops" not in lines[-1] and lines[-1]:
             lines.append(process.stdout.readline())
-        process.send_signal(signal.SIGINT)
+        process.terminate()
         return Outcome(process.wait(), "".join([*lines, process.stdout.read()]))
 
 

@@ -14,8 +14,8 @@ DURATION = re.compile(r"(?<![\w.])(?:\d+h\d\dm|\d+m\d\ds|\d+s)\b")
 UNIT = r"(?: ?(?:[kMGT]?B|%|[kMGTx]|[mu]?s|min)(?![A-Za-z/]))?"
 NUMBER = re.compile(rf"(?<![A-Za-z_])[-+]?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?{UNIT}")
 RULE = re.compile(r"[-=─━]{3,}")
-# Words that only a run of many steps prints.
-LONG_RUNS = re.compile(r" \(# of the peak\)")
+# Words that depend on the length of a run, and on where a model ends its text.
+NOW_AND_THEN = re.compile(r" \(# of the peak\)|, ended by the model")
 DASH = re.compile(r"(?<!\S)-(?!\S)")
 LEFT_OUT = "..."
 
@@ -26,7 +26,7 @@ WRITTEN_BY_A_MODEL = ("generate", "chat", "data sample")
 
 def form(line: str) -> str:
     """`ko  5,538  4.39 MB  -` becomes `ko # # #`."""
-    line = LONG_RUNS.sub("", NUMBER.sub("#", DURATION.sub("#", line)))
+    line = NOW_AND_THEN.sub("", NUMBER.sub("#", DURATION.sub("#", line)))
     return " ".join(DASH.sub("#", RULE.sub("---", line)).split())
 
 
@@ -71,7 +71,8 @@ def _of_a_model(command: str, promised: list[str], lines: list[str]) -> str | No
     if promised and prompt and not (promised[0].startswith(prompt) and prompt in text):
         return _both(prompt, lines)
     figures = [line for line in promised if re.match(r"\d+ tokens", line)]
-    missing = [line for line in figures if not any(_pattern(line).fullmatch(form(other)) for other in lines)]
+    # The line is broken where it is longer than the screen is wide.
+    missing = [line for line in figures if not _pattern(line).search(" ".join(map(form, lines)))]
     return _both(form(missing[0]), lines) if missing else None
 
 
