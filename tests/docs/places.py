@@ -40,7 +40,7 @@ SHORT = {
     "inspect-sparsity": ["--context", "64", "--rounds", "1"],
 }
 # A model that grows in five stages needs more steps.
-GROWING = [f"--set=train.{item}" for item in ("steps=32", "batch=1", "context=16", "eval_every=16")]
+GROWING = [f"--set=train.{item}" for item in ("steps=32", "batch=1", "context=16", "eval_every=32", "eval_windows=1")]
 # Corpora that come without a network; all others are read from the small copies below $BRAINGPT_CORPORA.
 WITHOUT_NETWORK = ("sample", "text")
 # How much is taught to a memory before the first text, and what `bench` teaches; other tests use real sizes.
@@ -120,7 +120,8 @@ def _serve(words: list[str]) -> Outcome:
         while "Ctrl-C stops" not in lines[-1] and lines[-1]:
             lines.append(process.stdout.readline())
         process.terminate()
-        return Outcome(process.wait(), "".join([*lines, process.stdout.read()]))
+        lines += process.stdout.read().splitlines(keepends=True)
+        return Outcome(process.wait(), "".join(lines), frozenset(line.rstrip() for line in lines))
 
 
 class _Both(io.StringIO):

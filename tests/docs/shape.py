@@ -11,8 +11,8 @@ import re
 import shlex
 
 DURATION = re.compile(r"(?<![\w.])(?:\d+h\d\dm|\d+m\d\ds|\d+s)\b")
-UNIT = r"(?: ?(?:[kMGT]?B|%|[kMGTx]|[mu]?s|min)(?![A-Za-z/]))?"
-NUMBER = re.compile(rf"(?<![A-Za-z_])[-+]?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?{UNIT}")
+UNIT = r"(?: ?(?:[kMGT]?B|%|[kMGTx]|[mu]?s|min|h|days?)(?![A-Za-z/]))?"
+NUMBER = re.compile(rf"(?<![A-Za-z_])[-+]?\d+(?:,\d{{3}})*(?:\.\d+)?(?:e[-+]?\d+)?{UNIT}")
 RULE = re.compile(r"[-=─━]{3,}")
 # Words that depend on the length of a run, and on where a model ends its text.
 NOW_AND_THEN = re.compile(r" \(# of the peak\)|, ended by the model")
@@ -41,7 +41,7 @@ def difference(
     figures behind it has its shape.
     """
     lines = [line.rstrip() for line in printed.splitlines() if line.strip()]
-    if command.removeprefix("braingpt ").startswith(WRITTEN_BY_A_MODEL):
+    if command.split("braingpt ", 1)[-1].startswith(WRITTEN_BY_A_MODEL):
         return _of_a_model(command, promised, lines)
     forms, at, gap = [form(line) for line in lines], 0, False
     free = [
