@@ -43,24 +43,30 @@ def difference(
     lines = [line.rstrip() for line in printed.splitlines() if line.strip()]
     if command.split("braingpt ", 1)[-1].startswith(WRITTEN_BY_A_MODEL):
         return _of_a_model(command, promised, lines)
-    forms, at, gap = [form(line) for line in lines], 0, False
+    forms = [form(line) for line in lines]
     free = [
         line in errors or bool(BY_THE_CLOCK.fullmatch(shape))
         for line, shape in zip(lines, forms, strict=True)
     ]
+    # All places where the promise can have come to: after each promised line, the printed lines that may be next.
+    places, gap = {0}, False
     for line in promised:
         if line.strip() == LEFT_OUT:
             gap = True
             continue
-        pattern = _pattern(line)
-        found = next((place for place in range(at, len(forms)) if pattern.fullmatch(forms[place])), None)
-        if found is not None and not gap and not all(free[at:found]):
-            found = None
-        if found is None:
-            return _both(form(line), forms[at:])
-        at, gap = found + 1, False
-    if promised and not gap and not all(free[at:]):
-        return _both("(the end; a last line `...` would allow more)", forms[at:])
+        pattern, reached = _pattern(line), set()
+        for place in places:
+            while place < len(forms):
+                if pattern.fullmatch(forms[place]):
+                    reached.add(place + 1)
+                if not (gap or free[place]):
+                    break
+                place += 1
+        if not reached:
+            return _both(form(line), forms[min(places) :])
+        places, gap = reached, False
+    if promised and not gap and not any(all(free[place:]) for place in places):
+        return _both("(the end; a last line `...` would allow more)", forms[max(places) :])
     return None
 
 
