@@ -48,7 +48,7 @@ def difference(
         line in errors or bool(BY_THE_CLOCK.fullmatch(shape))
         for line, shape in zip(lines, forms, strict=True)
     ]
-    # All places where the promise can have come to: after each promised line, the printed lines that may be next.
+    # Where a reader can be after a promised line: all printed lines that may come next.
     places, gap = {0}, False
     for line in promised:
         if line.strip() == LEFT_OUT:
