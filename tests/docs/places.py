@@ -49,10 +49,10 @@ WITHOUT_NETWORK = ("sample", "text")
 # What other tests do at its real size: `bench` measures memory in a process for each architecture, and
 # memories are fitted with texts.
 SMALLER = {
-    "memory.calibrate.TAUGHT": 16,
-    "memory.calibrate.FOREIGN": 32,
+    "episodic.calibrate.TAUGHT": 16,
+    "episodic.calibrate.FOREIGN": 32,
     "bench.few_shot.TAUGHT": 2,
-    "bench.suite.training_memory": lambda *_, **__: 10**8,
+    "bench.runner.training_memory": lambda *_, **__: 10**8,
 }
 
 
