@@ -87,18 +87,14 @@ def _korean(root: Path, take: Any) -> None:
         ]
         _table(root / "klue/klue", config, "validation", f"{config}/validation-{ONE}.parquet", rows)
     answers = {"text": ["-"], "answer_start": [0]}
-    contexts = enumerate(take("ko", 120))
-    rows = [
-        {"id": f"{n}", "title": "", "context": text, "question": "", "answers": answers}
-        for n, text in contexts
-    ]
-    _table(
-        root / "KorQuAD/squad_kor_v1",
-        "squad_kor_v1",
-        "validation",
-        f"squad_kor_v1/validation-{ONE}.parquet",
-        rows,
-    )
+    contexts = take("ko", 120)
+    for split, part in (("train", contexts[:60]), ("validation", contexts[60:])):
+        rows = [
+            {"id": f"{n}", "title": "", "context": text, "question": "", "answers": answers}
+            for n, text in enumerate(part)
+        ]
+        file = f"squad_kor_v1/{split}-{ONE}.parquet"
+        _table(root / "KorQuAD/squad_kor_v1", "squad_kor_v1", split, file, rows)
     korean, english = (
         [line for text in take(language, 90) for line in text.split("\n")] for language in ("ko", "en")
     )

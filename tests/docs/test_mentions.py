@@ -21,6 +21,9 @@ def wrong_word(line: str) -> str | None:
     """The first command or option of `braingpt LINE` that does not exist."""
     command, words = get_command(app), END.sub("", line).split()
     while words and hasattr(command, "commands"):
+        # A usage line.
+        if words[0] == "[OPTIONS]":
+            break
         if words[0] not in command.commands:
             # `bench v1 v2` is short for `bench compare v1 v2`.
             known = getattr(command, "commands", {}).get("compare") if command.name == "bench" else None
