@@ -1,7 +1,7 @@
-"""Shapes of the three architectures, checked. Plain settings: nothing here imports torch.
+"""Settings of the three architectures, checked. Nothing here imports torch.
 
-Every setting is read by the model it belongs to; an unknown key is refused. Sizes are counted in neurons,
-tokens and layers.
+Every setting is read by the model it belongs to; an unknown key is refused.
+The string below a field is its description: `docs/reference/recipes.md` is made from these strings.
 """
 
 import math
@@ -9,25 +9,30 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-# 16,384 byte-pair entries and 64 special tokens: a multiple of 64, and it fits uint16
+# 16,384 byte-pair entries and 64 special tokens: a multiple of 64 that fits uint16.
 VOCAB = 16_448
 
 
 class Settings(BaseModel):
     """A checked, immutable group of settings. Every number is finite: infinity and NaN are refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
 
 
 class Shell(Settings):
     """What all architectures share: embedding, `layers` blocks of width `hidden`, tied head."""
 
-    # upper bounds catch slips of the hand, which would be built for hours
+    # The upper bounds catch typing errors; such a model would take hours to build.
     layers: int = Field(ge=1, le=1024)
+    """Number of blocks."""
     hidden: int = Field(ge=8, le=65_536)
+    """Width of the residual stream."""
     heads: int = Field(ge=1)
-    vocab: int = Field(VOCAB, ge=2, le=65_536)
-    rope_base: float = Field(10_000.0, gt=1)
+    """Attention heads; `model.hidden` is an even multiple of this number."""
+    vocab: int = Field(default=VOCAB, ge=2, le=65_536)
+    """Entries of the vocabulary, special tokens included."""
+    rope_base: float = Field(default=10_000.0, gt=1)
+    """Base of the rotary position embedding's angles."""
 
     @model_validator(mode="after")
     def _heads_divide(self) -> "Shell":
@@ -39,7 +44,7 @@ class Shell(Settings):
 
     @property
     def depth_exits(self) -> tuple[int, ...]:
-        """Layers before which tokens may halt; none where every token goes through all layers."""
+        """Layers before which tokens may halt; none where every token passes all layers."""
         return ()
 
 
@@ -49,16 +54,18 @@ def _check_kv_heads(heads: int, kv_heads: int | None, key: str) -> None:
 
 
 class DenseConfig(Shell):
-    """A causal transformer with rotary positions, RMSNorm, normalised queries and keys and a squared-ReLU MLP
-    of `mlp` neurons.
-
-    `kv_heads` keys and values serve the heads in equal groups (Ainslie et al. 2023); by default each head has
-    its own.
+    """A causal transformer with rotary positions, RMSNorm, normalised queries and keys, and an MLP with
+    squared ReLU: the baseline.
     """
 
     architecture: Literal["dense"] = "dense"
+    """Name of the architecture."""
     mlp: int = Field(ge=1)
-    kv_heads: int | None = Field(None, ge=1)
+    """Neurons of each MLP."""
+    kv_heads: int | None = Field(default=None, ge=1)
+    """Heads of keys and values, which serve equal groups of heads (Ainslie et al. 2023); null: one for each
+    head.
+    """
 
     @model_validator(mode="after")
     def _groups_fit(self) -> "DenseConfig":
@@ -67,25 +74,29 @@ class DenseConfig(Shell):
 
 
 class SparseAttentionConfig(Settings):
-    """V1's attention: each query keeps the `keep` share of its causal scores that is largest in magnitude, at
-    least `floor` keys.
-    """
+    """V1's attention: each query keeps its causal scores of largest magnitude."""
 
-    keep: float = Field(0.05, gt=0, le=1)
-    floor: int = Field(4, ge=1)
-    dendrites: int = Field(4, ge=1)
-    gate_threshold: float = Field(0.1, ge=0, lt=1)
+    keep: float = Field(default=0.05, gt=0, le=1)
+    """Share of the causal scores that a query keeps, those of largest magnitude."""
+    floor: int = Field(default=4, ge=1)
+    """Keys that a query keeps at least."""
+    dendrites: int = Field(default=4, ge=1)
+    """Groups of heads, each behind a gate of its own; divides `model.heads`."""
+    gate_threshold: float = Field(default=0.1, ge=0, lt=1)
+    """Value of the gate at or below which a dendrite is closed for the token."""
 
 
 class ColumnsConfig(Settings):
-    """An MLP split into `count` columns of `width` neurons, of which `active` win each token after `rounds`
-    of inhibiting each other.
-    """
+    """An MLP split into columns that compete for each token by inhibiting each other."""
 
-    count: int = Field(32, ge=1)
-    width: int = Field(64, ge=1)
-    active: int = Field(2, ge=1)
-    rounds: int = Field(1, ge=1)
+    count: int = Field(default=32, ge=1)
+    """Columns of each layer."""
+    width: int = Field(default=64, ge=1)
+    """Neurons of a column."""
+    active: int = Field(default=2, ge=1)
+    """Columns that win each token."""
+    rounds: int = Field(default=1, ge=1)
+    """Rounds of lateral inhibition before the winners are chosen."""
 
     @model_validator(mode="after")
     def _winners_exist(self) -> "ColumnsConfig":
@@ -97,21 +108,24 @@ class ColumnsConfig(Settings):
 
 
 class SharedColumnsConfig(ColumnsConfig):
-    """Columns of which `shared` more run for every token."""
+    """Columns that run only for the tokens they win, and shared columns that run for every token."""
 
-    shared: int = Field(1, ge=0)
+    shared: int = Field(default=1, ge=0)
+    """Further columns that run for every token."""
 
 
 class SilencedColumnsConfig(ColumnsConfig):
-    """Columns of whose neurons at most the share `firing` fires for a token: the strongest of the winners'."""
+    """Columns that are all computed; only the strongest of the winners' neurons fire."""
 
-    firing: float = Field(0.05, gt=0, le=1)
+    firing: float = Field(default=0.05, gt=0, le=1)
+    """Largest share of a layer's neurons that fires for a token."""
 
     @model_validator(mode="after")
     def _some_may_fire(self) -> "SilencedColumnsConfig":
         if not self.most_firing:
             raise ValueError(
-                f"model.columns.firing ({self.firing:g}) of {self.count} columns of {self.width} neurons is less than one neuron;"
+                f"model.columns.firing ({self.firing:g}) of {self.count} columns of {self.width} neurons "
+                "is less than one neuron;"
                 f" it takes {1 / (self.count * self.width):.2g} or more"
             )
         return self
@@ -119,43 +133,48 @@ class SilencedColumnsConfig(ColumnsConfig):
     @property
     def most_firing(self) -> int:
         """Neurons that may fire for one token."""
-        # 0.05 x 20 is one neuron, not 0.99...
+        # The small term makes 0.05 x 20 one neuron despite rounding.
         return min(self.active * self.width, int(self.firing * self.count * self.width + 1e-9))
 
 
 class EarlyExitConfig(Settings):
-    """Training for early exit and its use: `loss` weighs the prediction from a layer in between, `dropout` is
-    how often the last layer is left out.
-
-    `threshold`: how sure the head must be of the next token for a token to leave (None: none leaves).
-        `places`: the layers before which tokens may leave, numbered from 0; by default all from a third of
-        the depth on.
+    """Early exit: a token leaves where the head is sure enough of the next one (LayerSkip, Elhoushi et al.
+    2024).
     """
 
-    loss: float = Field(0.0, ge=0)
-    dropout: float = Field(0.0, ge=0, lt=1)
-    threshold: float | None = Field(None, gt=0, le=1)
+    loss: float = Field(default=0.0, ge=0)
+    """Weight of the loss of a prediction from a layer in between, drawn for each step."""
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Share of the rows for which training drops the last layer; earlier layers are dropped less often."""
+    threshold: float | None = Field(default=None, gt=0, le=1)
+    """Probability of the likeliest next token at which a token leaves; null: no token leaves."""
     places: tuple[int, ...] | None = None
+    """Layers before which tokens may leave, counted from 0; null: all from a third of the depth on."""
 
 
 class V1Config(Shell):
-    """The cortical-column transformer: dendritic sparse attention, competing columns, 2:4 weights in the MLP."""
+    """The cortical-column transformer: dendritic sparse attention and competing columns with 2:4 weights."""
 
     architecture: Literal["v1"] = "v1"
+    """Name of the architecture."""
     attention: SparseAttentionConfig = SparseAttentionConfig()
+    """Dendritic sparse attention, in every layer."""
     columns: SilencedColumnsConfig = SilencedColumnsConfig(active=3, rounds=4)
+    """The columns of every layer."""
     two_four: bool = True
+    """Whether the columns' weights have at most two non-zeros among every four inputs."""
     early_exit: EarlyExitConfig = EarlyExitConfig()
+    """Early exit in training and in use."""
 
     @model_validator(mode="after")
     def _shapes_fit(self) -> "V1Config":
-        if any(not 0 < place < self.layers for place in self.early_exit.places or ()):
-            raise ValueError(
-                f"model.early_exit.places {list(self.early_exit.places)} must lie in 1..{self.layers - 1}"
-            )
+        places = self.early_exit.places or ()
+        if any(not 0 < place < self.layers for place in places):
+            raise ValueError(f"model.early_exit.places {list(places)} must lie in 1..{self.layers - 1}")
         if self.heads % self.attention.dendrites:
             raise ValueError(
-                f"model.heads ({self.heads}) must be a multiple of model.attention.dendrites ({self.attention.dendrites})"
+                f"model.heads ({self.heads}) must be a multiple of model.attention.dendrites "
+                f"({self.attention.dendrites})"
             )
         if self.two_four and (self.hidden % 4 or self.columns.width % 4):
             raise ValueError("model.two_four needs model.hidden and model.columns.width to be multiples of 4")
@@ -163,64 +182,74 @@ class V1Config(Shell):
 
 
 class MambaConfig(Settings):
-    """Mamba-2 mixer: `state` per channel, heads of `head` channels, inner width `expand` x hidden, causal
-    convolution of `conv` taps.
-    """
+    """The Mamba-2 mixer (Dao & Gu 2024), in every layer without another one."""
 
-    state: int = Field(64, ge=1)
-    head: int = Field(64, ge=1)
-    expand: float = Field(1.0, gt=0)
-    conv: int = Field(4, ge=2, le=64)
-    chunk: int = Field(64, ge=1)
+    state: int = Field(default=64, ge=1)
+    """Size of the recurrent state of each channel."""
+    head: int = Field(default=64, ge=1)
+    """Channels of a head."""
+    expand: float = Field(default=1.0, gt=0)
+    """Inner width as a multiple of `model.hidden`."""
+    conv: int = Field(default=4, ge=2, le=64)
+    """Taps of the causal convolution."""
+    chunk: int = Field(default=64, ge=1)
+    """Tokens that the scan computes at a time."""
 
 
 class SelectiveConfig(Settings):
-    """Attention in `layers` (numbered from 0) over the `rate` of tokens that score highest, in place of the
-    Mamba mixer there.
-
-    `kv_heads` keys and values serve the heads in equal groups; by default each head has its own.
-    """
+    """Attention among the tokens that score highest, instead of the Mamba mixer."""
 
     layers: tuple[int, ...] = ()
-    rate: float = Field(0.10, gt=0, le=1)
-    kv_heads: int | None = Field(None, ge=1)
+    """Layers with selective attention, counted from 0."""
+    rate: float = Field(default=0.10, gt=0, le=1)
+    """Share of the tokens that attend and are attended to."""
+    kv_heads: int | None = Field(default=None, ge=1)
+    """Heads of keys and values, which serve equal groups of heads; null: one for each head."""
 
 
 class DepthConfig(Settings):
-    """Adaptive depth: before each of the layers `exits` easy tokens halt; a token goes through the `share` of
-    the layers on average.
+    """Adaptive depth: easy tokens halt before the last layer."""
 
-    `share` 1: every token goes through all. `exits` None: before every layer from a third of the depth on.
-    """
-
-    share: float = Field(1.0, gt=0, le=1)
+    share: float = Field(default=1.0, gt=0, le=1)
+    """Share of the layers that a token passes on average; 1: every token passes all."""
     exits: tuple[int, ...] | None = None
+    """Layers before which tokens may halt, counted from 0; null: all from a third of the depth on."""
 
 
 class MemoryConfig(Settings):
-    """Gated delta rule in `layers` (numbered from 0) in place of the Mamba mixer there: `heads` memories from
-    `key` to `value` channels.
-    """
+    """Associative memory written by the gated delta rule (Yang et al. 2024), instead of the Mamba mixer."""
 
     layers: tuple[int, ...] = ()
-    heads: int = Field(4, ge=1)
-    key: int = Field(64, ge=1)
-    value: int = Field(64, ge=1)
-    conv: int = Field(4, ge=2, le=64)
-    chunk: int = Field(64, ge=1)
+    """Layers with associative memory, counted from 0."""
+    heads: int = Field(default=4, ge=1)
+    """Memories of a layer."""
+    key: int = Field(default=64, ge=1)
+    """Channels of a key."""
+    value: int = Field(default=64, ge=1)
+    """Channels of a value."""
+    conv: int = Field(default=4, ge=2, le=64)
+    """Taps of the causal convolution."""
+    chunk: int = Field(default=64, ge=1)
+    """Tokens that the delta rule computes at a time."""
 
 
 class V2Config(Shell):
-    """Mamba-2 mixers, selective attention and associative memory in a few layers, columns computed only where
-    they win.
+    """Mamba-2 mixers, selective attention and associative memory in a few layers, columns that run only for
+    the tokens they win.
     """
 
     architecture: Literal["v2"] = "v2"
+    """Name of the architecture."""
     mamba: MambaConfig = MambaConfig()
+    """The Mamba-2 mixers."""
     attention: SelectiveConfig = SelectiveConfig()
+    """Selective attention."""
     memory: MemoryConfig = MemoryConfig()
+    """Associative memory."""
     columns: SharedColumnsConfig = SharedColumnsConfig()
+    """The columns of every layer."""
     depth: DepthConfig = DepthConfig()
+    """Adaptive depth."""
 
     @model_validator(mode="after")
     def _shapes_fit(self) -> "V2Config":
@@ -228,14 +257,16 @@ class V2Config(Shell):
         inner = self.hidden * self.mamba.expand
         if inner % self.mamba.head:
             raise ValueError(
-                f"model.hidden x model.mamba.expand ({inner:g}) must be a multiple of model.mamba.head ({self.mamba.head})"
+                f"model.hidden x model.mamba.expand ({inner:g}) must be a multiple of model.mamba.head "
+                f"({self.mamba.head})"
             )
         for key, layers in (("attention", self.attention.layers), ("memory", self.memory.layers)):
             if any(not 0 <= layer < self.layers for layer in layers):
                 raise ValueError(f"model.{key}.layers {list(layers)} must lie in 0..{self.layers - 1}")
         if both := sorted({*self.attention.layers} & {*self.memory.layers}):
             raise ValueError(
-                f"layer {both[0]} stands in model.attention.layers and in model.memory.layers; a layer has one mixer"
+                f"layer {both[0]} is in model.attention.layers and in model.memory.layers; "
+                "a layer has one mixer"
             )
         exits = self.depth_exits
         if list(exits) != sorted(set(exits)) or any(not 0 < layer < self.layers for layer in exits):
@@ -243,20 +274,18 @@ class V2Config(Shell):
         if exits and self.depth.share * self.layers <= exits[0]:
             raise ValueError(
                 f"model.depth.share ({self.depth.share:g}) must be more than {exits[0] / self.layers:.2f}: "
-                f"all tokens go through the {exits[0]} layers before the first exit"
+                f"all tokens pass the {exits[0]} layers before the first exit"
             )
         return self
 
     @property
     def depth_exits(self) -> tuple[int, ...]:
-        """Layers before which tokens may halt; none when every token goes through all layers."""
+        """Layers before which tokens may halt; none where every token passes all layers."""
         if self.depth.share >= 1:
             return ()
-        return (
-            self.depth.exits
-            if self.depth.exits is not None
-            else tuple(range(max(1, math.ceil(self.layers / 3)), self.layers))
-        )
+        if self.depth.exits is not None:
+            return self.depth.exits
+        return tuple(range(max(1, math.ceil(self.layers / 3)), self.layers))
 
 
 ModelConfig = Annotated[DenseConfig | V1Config | V2Config, Field(discriminator="architecture")]

@@ -208,7 +208,7 @@ class LanguageModel(nn.Module):
             if len(state.seen_B) != len(ids_BL):
                 raise ValueError(f"the state is for {len(state.seen_B)} rows, the ids have {len(ids_BL)}")
             on_the_left = layout.valid is None or bool((layout.valid[:, 1:] >= layout.valid[:, :-1]).all())
-            if layout.run is not None or not on_the_left:
+            if layout.segment is not None or not on_the_left:
                 raise ValueError("with a state, each row is one document and padding stands on its left")
         return layout
 

@@ -1,5 +1,5 @@
-"""How the rows of a batch are divided into documents and padding, computed once a forward pass and read by
-every mixer.
+"""How the rows of a batch are divided into documents and padding, computed once a forward pass for all
+mixers.
 
 Legend: B batch, L tokens, K channels a head.
 """
@@ -9,27 +9,32 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from braingpt.model.routing.token_selection import Selection
-
 
 @dataclass
 class Layout:
-    """`valid` and `run` are None where every row is one document without padding, the common case, which then
-    costs nothing.
+    """Positions, padding and documents of the rows of a batch.
 
-    position: (B or 1, L) place of each token in its document.  valid: (B, L) false at padding.  run: (B, L)
-        number of the token's document; padding carries that of the document before it.
+    `valid` and `segment` are None where every row is one document without padding: the common case costs
+    nothing.
     """
 
+    # (B or 1, L) place of each token in its document.
     position: Tensor
+    # (B, L) false at padding.
     valid: Tensor | None = None
-    run: Tensor | None = None
+    # (B, L) number of the token's document; padding carries that of the document before it.
+    segment: Tensor | None = None
     _rotary: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, ids_BL: Tensor, segments_BL: Tensor | None, seen_B: Tensor | None) -> "Layout":
-        """From document numbers (B, L), non-decreasing, -1 at padding; `seen` counts the tokens a state has
-        already read in each row.
+        """The layout of a batch.
+
+        Args:
+            ids_BL: Token ids, for their shape and device.
+            segments_BL: Document numbers, which do not fall along a row, -1 at padding; None: each row is one
+                document.
+            seen_B: Tokens that a state has already read in each row; None: none.
         """
         length = ids_BL.shape[1]
         if segments_BL is None:
@@ -38,44 +43,35 @@ class Layout:
             position = torch.arange(length, device=ids_BL.device)[None]
             return cls(position if seen_B is None else position + seen_B[:, None])
         valid = segments_BL >= 0
-        run = segments_BL.cummax(1).values.clamp(min=0)
-        # among the row's real tokens
+        segment = segments_BL.cummax(1).values.clamp(min=0)
+        # Each token's place among the row's real tokens.
         nth = valid.cumsum(1) - 1
         earlier = torch.cat([torch.full_like(run[:, :1], -1), segments_BL.cummax(1).values[:, :-1]], 1)
         starts = torch.where(valid & (segments_BL != earlier), nth, 0).cummax(1).values
         position = (nth - starts).clamp(min=0)
         if seen_B is not None:
             position = position + seen_B[:, None]
-        return cls(
-            position, None if bool(valid.all()) else valid, None if bool((run == run[:, :1]).all()) else run
-        )
-
-    def packed(self, selection: Selection) -> "Layout":
-        """The layout of the chosen tokens alone, packed to the front of each row; unused slots are padding."""
-        batch = selection.index.shape[0]
-        position = selection.pack(self.position.expand(batch, -1))
-        run = None if self.run is None else (selection.pack(self.run) * selection.valid).cummax(1).values
-        return Layout(position, None if bool(selection.valid.all()) else selection.valid, run)
+        padded = not bool(valid.all())
+        several = not bool((segment == segment[:, :1]).all())
+        return cls(position, valid if padded else None, segment if several else None)
 
     def rows(self, row: Tensor) -> "Layout":
         """The layout of these rows of the batch alone."""
         position = self.position if len(self.position) == 1 else self.position[row]
-        valid, run = (None if t is None else t[row] for t in (self.valid, self.run))
-        return Layout(position, valid, run, self._rotary if position is self.position else {})
+        valid, segment = (None if t is None else t[row] for t in (self.valid, self.segment))
+        return Layout(position, valid, segment, self._rotary if position is self.position else {})
 
     def tokens(self, batch: int) -> int:
-        """How many of the places hold tokens."""
+        """Number of tokens, padding excluded."""
         return batch * self.position.shape[1] if self.valid is None else int(self.valid.sum())
 
     def pairs(self, batch: int) -> int:
-        """How many pairs of a token and one not after it, in its document, there are: what causal attention
-        of all tokens computes, a head.
-        """
+        """Number of query-key pairs that causal attention among all tokens computes for a head."""
         reach_BL = (self.position + 1).expand(batch, -1)
         return int((reach_BL if self.valid is None else reach_BL * self.valid).sum())
 
     def rotary(self, channels: int, base: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """cos and sin, each (B or 1, 1, L, K/2), of the rotary angles (Su et al. 2021, section 3.2)."""
+        """Cosine and sine, each (B or 1, 1, L, K/2), of the rotary angles (Su et al. 2021, section 3.2)."""
         if channels not in self._rotary:
             exponent = (
                 torch.arange(0, channels, 2, device=self.position.device, dtype=torch.float64) / channels
@@ -85,28 +81,29 @@ class Layout:
         return self._rotary[channels]
 
     def documents(self) -> Tensor | None:
-        """(B, L) the number of each token's document, as `documents` gives it."""
-        return documents(self.run, self.valid)
+        """(B, L) a number for each token, as the function `documents` gives it."""
+        return documents(self.segment, self.valid)
 
-    def may_read(self) -> Tensor:
-        """(B or 1, L, L), true where query l may see key t: not later, of its own document, no padding
-        (padding sees only itself).
+    def attention_mask(self) -> Tensor:
+        """(B or 1, L, L), true where the query may see the key: not later, of its document, not padding.
+
+        Padding sees only itself.
         """
         length = self.position.shape[1]
         allowed = torch.ones(length, length, dtype=torch.bool, device=self.position.device).tril()[None]
-        if self.run is not None:
-            allowed = allowed & (self.run[:, :, None] == self.run[:, None, :])
+        if self.segment is not None:
+            allowed = allowed & (self.segment[:, :, None] == self.segment[:, None, :])
         if self.valid is not None:
             itself = torch.eye(length, dtype=torch.bool, device=self.position.device)
             allowed = (allowed & self.valid[:, None, :]) | itself
         return allowed
 
 
-def documents(run_BL: Tensor | None, valid_BL: Tensor | None) -> Tensor | None:
-    """(B, L), alike where tokens are of one document, of which each reads what is not later; padding has
-    numbers of its own. None: all are of one.
+def documents(segment_BL: Tensor | None, valid_BL: Tensor | None) -> Tensor | None:
+    """(B, L) equal for tokens of one document, and another number for each padding; None: all are of one
+    document.
     """
     if valid_BL is None:
-        return run_BL
+        return segment_BL
     padding_L = -1 - torch.arange(valid_BL.shape[1], device=valid_BL.device)
-    return torch.where(valid_BL, 0 if run_BL is None else run_BL, padding_L)
+    return torch.where(valid_BL, 0 if segment_BL is None else segment_BL, padding_L)

@@ -87,7 +87,7 @@ class DeltaMemory(nn.Module):
         if layout.valid is not None:
             u_BLE, beta_BLH, decay_BLH = (t * layout.valid[..., None] for t in (u_BLE, beta_BLH, decay_BLH))
         conv_BLE = silu_conv(
-            u_BLE, self.conv.to(u_BLE.dtype), None if state is None else state.past, layout.run
+            u_BLE, self.conv.to(u_BLE.dtype), None if state is None else state.past, layout.segment
         )
         q, k, v = conv_BLE.split([heads * config.key, heads * config.key, self.inner], -1)
         q, k, v = (t.unflatten(-1, (heads, -1)) for t in (q, k, v))
@@ -99,7 +99,7 @@ class DeltaMemory(nn.Module):
             y_BLHV = y_BHV[:, None]
         else:
             y_BLHV, after = delta_rule.delta(
-                q, k, v, beta_BLH, decay_BLH, before, layout.run, chunk=config.chunk
+                q, k, v, beta_BLH, decay_BLH, before, layout.segment, chunk=config.chunk
             )
         if state is not None:
             state.bound = after

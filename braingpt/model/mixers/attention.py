@@ -38,8 +38,8 @@ class Attention(nn.Module):
             if not causal and (length > 1 or state.valid is not None):
                 mask = state.may_read(length)
         else:
-            causal = layout.run is None and layout.valid is None
-            mask = None if causal else layout.may_read()
+            causal = layout.segment is None and layout.valid is None
+            mask = None if causal else layout.attention_mask()
         y_BHLK = attend(q, k, v, mask, causal and length > 1, varied=state is not None)
         if self.record is not None:
             self._count(x_BLD, k.shape[2])

@@ -80,7 +80,7 @@ class Mamba2(nn.Module):
             u_BLE = u_BLE * layout.valid[..., None]
             dt_BLH = dt_BLH * layout.valid[..., None]
         past = None if state is None else state.past
-        conv_BLE = silu_conv(u_BLE, self.conv.to(u_BLE.dtype), past, layout.run)
+        conv_BLE = silu_conv(u_BLE, self.conv.to(u_BLE.dtype), past, layout.segment)
         x_BLI, b_BLN, c_BLN = conv_BLE.split([self.inner, n, n], -1)
         x_BLHP = x_BLI.unflatten(-1, (self.heads, -1))
         a_H = -torch.exp(self.decay_log.to(wide))
@@ -94,7 +94,7 @@ class Mamba2(nn.Module):
                 state.hidden if state is not None else self.new_state(batch, x_BLD.device, x_BLD.dtype).hidden
             )
             y_BLHP, after = scan(
-                x_BLHP, dt_BLH, a_H, b_BLN, c_BLN, before, layout.run, chunk=self.config.chunk
+                x_BLHP, dt_BLH, a_H, b_BLN, c_BLN, before, layout.segment, chunk=self.config.chunk
             )
             if state is not None:
                 state.hidden = after

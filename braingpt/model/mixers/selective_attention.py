@@ -48,15 +48,15 @@ class SelectiveAttention(nn.Module):
             self._count(x_BLD, layout, packed, state)
         if slots == 0:
             return torch.zeros_like(x_BLD)
-        inside = layout.packed(packed)
+        inside = packed.pack_layout(layout)
         q, k, v = self._placed(packed.pack(x_BLD), inside)
         # unused slots stand at the end: no chosen token reads them, and what they read is dropped
         mask_BCT = None
         if state is not None:
             k, v, slot_BC = state.append(k, v, packed.count)
             mask_BCT = torch.arange(k.shape[2], device=q.device) <= slot_BC[..., None]
-        elif inside.run is not None:
-            mask_BCT = (inside.run[:, :, None] == inside.run[:, None, :]).tril()
+        elif inside.segment is not None:
+            mask_BCT = (inside.segment[:, :, None] == inside.segment[:, None, :]).tril()
         y_BHCK = attend(q, k, v, mask_BCT, causal=mask_BCT is None)
         y_BCD = self.out(merge_heads(y_BHCK)) * packed.pack(score_BL)[..., None]
         return packed.unpack(y_BCD, x_BLD.shape[1])

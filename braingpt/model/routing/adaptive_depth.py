@@ -43,7 +43,7 @@ class Exit(nn.Module):
             self.record.products(2 * score_BL.numel() * x_BLD.shape[2])
         if packed.index.shape[1] == 0:
             return x_BLD, packed.count
-        before_BCD, inside = packed.pack(x_BLD), layout.packed(packed)
+        before_BCD, inside = packed.pack(x_BLD), packed.pack_layout(layout)
         change_BCD = near(before_BCD, inside) - before_BCD
         after_BCD = far(before_BCD + change_BCD * packed.pack(score_BL)[..., None], inside)
         return x_BLD + packed.unpack(after_BCD - before_BCD, x_BLD.shape[1]), packed.count

@@ -1,9 +1,9 @@
 """Select, pack, compute, unpack: the primitive of sparsity over tokens.
 
-A token is chosen when its own score passes a threshold that stays fixed within a step, so the choice is
-causal and knows no neighbours. A slow controller moves the threshold toward the quantile that gives the
-wanted rate. Chosen tokens are packed to the front of each row, computed densely there, and scattered back;
-their results are multiplied by the score, so that the choice learns.
+A token is chosen when its own score passes a threshold that is fixed within a step, so the choice is causal
+and does not depend on neighbours. A slow controller moves the threshold toward the quantile that gives the
+wanted rate. Chosen tokens are packed to the front of each row, computed densely there, and scattered back.
+Their results are multiplied by the score, so that the choice learns.
 
 Legend: B batch, L tokens, C packed slots, D channels.
 """
@@ -13,38 +13,47 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-# rates a dial can be set between
-DIAL = (0.02, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.98)
+from braingpt.model.sequence_layout import Layout
+
+# Rates whose thresholds an adjustable selector follows.
+ADJUSTABLE_RATES = (0.02, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.98)
+# Slots of whole sequences are a multiple of this, to keep shapes few.
+SLOT_MULTIPLE = 16
+# Tokens of a forward pass from which the quantiles are taken.
+MOST_OBSERVED = 100_000
 
 
 @dataclass
 class Selection:
-    """index: (B, C) place of each packed token in its row.
+    """The chosen tokens of each row."""
 
-    valid: (B, C) false in unused slots.  count: (B,) tokens chosen in each row.
-    """
-
+    # (B, C) place of each packed token in its row.
     index: Tensor
+    # (B, C) false in unused slots.
     valid: Tensor
+    # (B,) tokens chosen in each row.
     count: Tensor
 
     @classmethod
-    def of(cls, chosen_BL: Tensor, least: int = 0) -> "Selection":
-        """The chosen tokens of each row in their order; C is the largest count, rounded up to 16 for whole
-        sequences to keep shapes few.
+    def of(cls, chosen_BL: Tensor, min_slots: int = 0) -> "Selection":
+        """The chosen tokens of each row in their order.
 
-        `least`: of C. While learning it is 1, so that a step without a choice still has a (zero) gradient for
-            every weight, and processes that share weights go through the same layers.
+        Args:
+            chosen_BL: True where a token is chosen.
+            min_slots: Smallest number of slots C. It is 1 in training, so that a step without a choice still
+                has a (zero) gradient for every weight, and processes that share weights pass the same layers.
+
+        Returns:
+            A selection whose C is the largest count of a row, rounded up for whole sequences.
         """
         batch, length = chosen_BL.shape
         count = chosen_BL.sum(1)
-        most = max(least, int(count.max()))
-        slots = min(length, -(-most // 16) * 16) if length > 1 else most
+        most = max(min_slots, int(count.max()))
+        slots = min(length, -(-most // SLOT_MULTIPLE) * SLOT_MULTIPLE) if length > 1 else most
         rank = torch.where(chosen_BL, chosen_BL.cumsum(1) - 1, slots)
         places = torch.arange(length, device=chosen_BL.device).expand(batch, -1)
-        index = torch.zeros(batch, slots + 1, dtype=torch.long, device=chosen_BL.device).scatter_(
-            1, rank, places
-        )[:, :slots]
+        index = torch.zeros(batch, slots + 1, dtype=torch.long, device=chosen_BL.device)
+        index = index.scatter_(1, rank, places)[:, :slots]
         return cls(index, torch.arange(slots, device=chosen_BL.device) < count[:, None], count)
 
     def pack(self, x_BLD: Tensor) -> Tensor:
@@ -58,29 +67,47 @@ class Selection:
         index = self.index[..., None].expand_as(y_BCD)
         return y_BCD.new_zeros(y_BCD.shape[0], length, y_BCD.shape[2]).scatter_add(1, index, y_BCD)
 
+    def pack_layout(self, layout: Layout) -> Layout:
+        """The layout of the packed tokens; unused slots are padding."""
+        batch = self.index.shape[0]
+        position = self.pack(layout.position.expand(batch, -1))
+        segment = layout.segment
+        if segment is not None:
+            segment = (self.pack(segment) * self.valid).cummax(1).values
+        return Layout(position, None if bool(self.valid.all()) else self.valid, segment)
+
 
 class Selector(nn.Module):
     """Scores tokens and chooses about `rate` of them.
 
-    With `dial` it also follows the thresholds of other rates, so that `set_rate` can ask for more or fewer
-    later.
+    An `adjustable` selector also follows the thresholds of other rates, so that `set_rate` can choose more or
+    fewer tokens later.
     """
 
-    def __init__(self, hidden: int, rate: float, dial: bool = False) -> None:
+    # Rates whose thresholds are followed, the trained one first.
+    rates: Tensor
+    # The threshold of each rate.
+    levels: Tensor
+    # Sums since the last step: wanted levels, standard deviation of logits, forward passes.
+    observed: Tensor
+    # Tokens chosen, and tokens, since the last step.
+    counted: Tensor
+    # The threshold of the rate that `set_rate` asked for.
+    threshold: Tensor
+
+    def __init__(self, hidden: int, rate: float, adjustable: bool = False) -> None:
         super().__init__()
         self.rate = rate
         self.weight = nn.Parameter(torch.randn(hidden) * hidden**-0.5)
-        rates = torch.tensor([rate, *(DIAL if dial else ())], dtype=torch.float64)
+        rates = torch.tensor([rate, *(ADJUSTABLE_RATES if adjustable else ())], dtype=torch.float64)
         self.register_buffer("rates", rates.float(), persistent=False)
-        # Logits of a fresh model on normalised input are about standard normal: start at the quantiles that
-        # give the rates. the threshold of each rate
+        # Logits of a fresh model on normalised input are about standard normal: thresholds start at the
+        # quantiles that give the rates.
         self.register_buffer("levels", torch.special.ndtri(1 - rates).float())
-        # sums: wanted levels, deviation of logits, one
         self.register_buffer("observed", torch.zeros(len(rates) + 2), persistent=False)
-        # tokens chosen, and tokens, since the last step
         self.register_buffer("counted", torch.zeros(2), persistent=False)
         self.register_buffer("threshold", self.levels[0].clone(), persistent=False)
-        self._asked: float | None = None
+        self._requested_rate: float | None = None
 
     def forward(self, x_BLD: Tensor, valid_BL: Tensor | None) -> tuple[Tensor, Tensor]:
         """Scores in 0..1 and the choice, (B, L) each; padding is never chosen."""
@@ -88,12 +115,12 @@ class Selector(nn.Module):
         if self.training and torch.is_grad_enabled():
             real = logit_BL.detach() if valid_BL is None else logit_BL.detach()[valid_BL]
             if real.numel():
-                some = real.flatten()[:100_000].float()
+                some = real.flatten()[:MOST_OBSERVED].float()
                 wanted = torch.quantile(some, 1 - self.rates.float())
                 self.observed += torch.cat(
                     [wanted, torch.stack([some.std(correction=0), torch.ones_like(some[0])])]
                 )
-        chosen_BL = logit_BL > (self.levels[0] if self._asked is None else self.threshold)
+        chosen_BL = logit_BL > (self.levels[0] if self._requested_rate is None else self.threshold)
         chosen_BL = chosen_BL if valid_BL is None else chosen_BL & valid_BL
         if self.training and torch.is_grad_enabled():
             tokens = chosen_BL.numel() if valid_BL is None else valid_BL.sum()
@@ -101,16 +128,16 @@ class Selector(nn.Module):
         return torch.sigmoid(logit_BL), chosen_BL
 
     def set_rate(self, rate: float | None) -> None:
-        """Choose about `rate` of the tokens from now on, or the trained share again (None).
+        """Choose about `rate` of the tokens from now on, or the trained rate again (None).
 
-        Needs a selector made with `dial`.
+        The selector must be adjustable.
         """
-        self._asked = rate
+        self._requested_rate = rate
         if rate is not None:
             self.threshold.copy_(self._level(rate))
 
     def _level(self, rate: float) -> Tensor:
-        """The threshold that gives `rate`, between those followed in training."""
+        """The threshold that gives `rate`, interpolated between those followed in training."""
         if rate >= 1:
             return self.levels.new_tensor(float("-inf"))
         order = self.rates.argsort()
@@ -121,9 +148,10 @@ class Selector(nn.Module):
 
     @torch.no_grad()
     def after_step(self) -> None:
-        """Move the thresholds toward where this step's tokens would have met the rates: a tenth of the way,
-        which averages over steps, or, where that is more, half of the deviations that they are off, as
-        they are while scores grow at the start of training.
+        """Move the thresholds toward those that would have met the rates with this step's tokens.
+
+        They move a tenth of the way, which averages over steps. Where a threshold is off by more than a fifth
+        of the logits' deviation it moves further, because scores grow at the start of training.
         """
         if self.rate < 1 and self.observed[-1] > 0:
             mean = self.observed / self.observed[-1]
