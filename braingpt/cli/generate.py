@@ -104,7 +104,7 @@ def generate(
     if draft_layers is not None:
         from braingpt.inference.speculative import SpeculativeDecoder
 
-        settings["decoder"] = SpeculativeDecoder(model, draft_layers, least=exit_threshold or 0.0)
+        settings["decoder"] = SpeculativeDecoder(model, draft_layers, min_confidence=exit_threshold or 0.0)
     written = generate_text(model, tokenizer, prompt, language=lang, **settings)
     if json:
         text = "".join(written)

@@ -81,7 +81,7 @@ class KeyMaker:
             unit_BLD = unit_BLD * layout.valid[..., None]
         weight = [BEFORE * FALLING**k for k in reversed(range(TAPS - 1))] + [1.0]
         weight_DT = torch.tensor(weight, device=unit_BLD.device).expand(unit_BLD.shape[-1], -1)
-        sum_BLD = causal_conv(unit_BLD, weight_DT, past_BTD, layout.run)
+        sum_BLD = causal_conv(unit_BLD, weight_DT, past_BTD, layout.segment)
         # the length of a sum of states that have nothing in common
         whole = sum(w * w for w in weight) ** 0.5
         return sum_BLD / sum_BLD.norm(dim=-1, keepdim=True).clamp(min=whole), torch.cat(

@@ -30,7 +30,7 @@ from braingpt.errors import Failure, UserError, did_you_mean
 from braingpt.evaluation.likelihood import TOKENS, Pair, encode_pair, likelihoods
 from braingpt.evaluation.uncertainty import Figure
 from braingpt.inference.engine import generate_batch
-from braingpt.inference.text_stream import unwritable
+from braingpt.inference.text_stream import non_text_tokens
 
 # of an answer where its task does not say
 NEW_TOKENS = 256
@@ -136,7 +136,7 @@ class Adapter(LM):
             prompts,
             new,
             stop=[self.tokenizer.eot],
-            banned=unwritable(self.tokenizer),
+            banned=non_text_tokens(self.tokenizer),
             finished=ended,
             **sampling,
         )

@@ -1,1 +1,1 @@
-"""Loading a run and generating from it."""
+"""Generating from a model: decoding, sampling, text, chat."""

@@ -1,28 +1,39 @@
-"""A conversation that keeps the model's state between turns: every token is read once, however long the talk.
+"""A conversation that keeps the model's state between turns: every token is read once.
 
-Layout: `<|ko|> <|user|> question <|assistant|> answer <|user|> ...`. The answer ends where the model writes
-`<|endoftext|>` or `<|user|>`. Models trained on plain text have never seen these tokens; they continue rather
-than answer.
+Format: `<|ko|> <|user|> question <|assistant|> answer <|user|> ...`. The answer ends where the model writes
+`<|endoftext|>` or `<|user|>`. Models trained on plain text have never seen these tokens: they continue the
+text instead of answering.
 """
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
-from torch import nn
 
 from braingpt.inference.engine import Decoder, draw
 from braingpt.inference.sampling import Sampler, Sampling
-from braingpt.inference.text_stream import prompt_ids, unwritable
+from braingpt.inference.text_stream import non_text_tokens, prompt_ids
+from braingpt.model.interface import CausalModel
+
+if TYPE_CHECKING:
+    from braingpt.tokenizer import Tokenizer
 
 
 class Conversation:
-    """Turns of one talk with `model`; the settings hold for all of them."""
+    """Turns of one conversation.
+
+    Args:
+        model: The model.
+        tokenizer: Its tokenizer.
+        language: Language code of the conversation; None: the first turn's.
+        max_new_tokens: Largest number of tokens of an answer.
+        temperature: As in `braingpt.inference.engine.stream`, and so are `top_k`, `top_p` and `seed`.
+    """
 
     def __init__(
         self,
-        model: nn.Module,
-        tokenizer: Any,
+        model: CausalModel,
+        tokenizer: "Tokenizer",
         *,
         language: str | None = None,
         max_new_tokens: int = 200,
@@ -33,31 +44,31 @@ class Conversation:
     ) -> None:
         self.tokenizer = tokenizer
         self.max_new_tokens = max_new_tokens
-        # by the model, in all turns: each exactly once
+        # Tokens that the model has read in all turns, each once.
         self.tokens_read = 0
         self._stop = {tokenizer.eot, tokenizer.user}
-        banned = tuple(i for i in unwritable(tokenizer) if i not in self._stop)
+        banned = tuple(i for i in non_text_tokens(tokenizer) if i not in self._stop)
         self._sampler = Sampler(Sampling(temperature, top_k, top_p, seed, banned))
         self._decoder = Decoder(model)
         self._unread = prompt_ids(tokenizer, None, language) if language else []
 
     def say(self, text: str) -> Iterator[str]:
-        """The answer to one turn, in pieces.
+        """Answer one turn.
 
-        Finish the iteration before the next turn. Raises UserError for text that is not Unicode.
+        Args:
+            text: What the user says.
+
+        Returns:
+            An iterator over pieces of the answer; exhaust it before the next turn.
+
+        Raises:
+            UserError: The text is not valid Unicode.
         """
         turn = [self.tokenizer.user, *self.tokenizer.encode(text), self.tokenizer.assistant]
-        # the first turn decides the language when nobody named one
+        # Without a language the first turn decides it.
         if self.tokens_read == 0 and not self._unread:
-            marker = next(
-                (
-                    i
-                    for i in self.tokenizer.encode(text, language="auto")[:1]
-                    if i in self.tokenizer.markers.values()
-                ),
-                None,
-            )
-            self._unread = [] if marker is None else [marker]
+            first = self.tokenizer.encode(text, language="auto")[:1]
+            self._unread = [i for i in first if i in self.tokenizer.markers.values()]
         return self._answer(turn)
 
     def _answer(self, turn: list[int]) -> Iterator[str]:
@@ -66,13 +77,13 @@ class Conversation:
         stream = self.tokenizer.stream()
         answered = 0
         for token in draw(self._decoder, self._sampler, self.max_new_tokens, self._stop):
-            # `draw` reads a token when the next one is asked for, so the newest is unread until then.
+            # `draw` reads a token when the next one is requested, so the newest is unread until then.
             self.tokens_read += len(self._unread)
             self._unread = [token]
             answered += 1
             if piece := stream.push(token):
                 yield piece
-        # ended by a stop token: `draw` has read the one before
+        # A stop token ended the answer: `draw` has read the token before it.
         if answered < self.max_new_tokens:
             self.tokens_read += len(self._unread)
             self._unread = []

@@ -1,12 +1,11 @@
-"""Generation: read the prompt once, then one step a token. Nothing of the prefix is ever computed twice.
+"""Generation: read the prompt once, then one step a token. No part of the prefix is computed twice.
 
     generate(model, ids, max_new_tokens=50)          # list of new ids
     stream(model, ids, max_new_tokens=50)            # the same ids, one at a time
-    generate_batch(model, [a, b], max_new_tokens=50) # prompts of different lengths; row i as if it were alone
-    with seed + i
+    generate_batch(model, [a, b], max_new_tokens=50) # prompts of different lengths; row i uses seed + i
 
-`Decoder` is the piece underneath: a model, its state, and the logits of what comes next. Chat keeps one alive
-between turns.
+All three run on a `Decoder`: a model, its state, and the logits of the next token. Chat keeps one decoder for
+all turns.
 
 Shapes: B rows, L positions, V vocabulary.
 """
@@ -14,47 +13,53 @@ Shapes: B rows, L positions, V vocabulary.
 from collections.abc import Callable, Collection, Iterator, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from braingpt.device.eval_mode import eval_mode
 from braingpt.errors import UserError
 from braingpt.inference.sampling import Sampler, Sampling, check_ids
+from braingpt.model.interface import CausalModel, GenerationState
 
 
 class Decoder:
-    """A model in the middle of its text.
+    """A model in the middle of its text: the model, its state, and the logits of the next token."""
 
-    `logits_BV` speaks of the token that comes next; None before anything was read.
-    """
-
-    def __init__(self, model: nn.Module, rows: int = 1) -> None:
-        self.model = model
+    def __init__(self, model: CausalModel, rows: int = 1) -> None:
+        self.model: CausalModel = model
         self.device = model.device
-        self.state = model.new_state(rows)
+        self.state: GenerationState = model.new_state(rows)
+        # Logits of the next token; None before anything was read.
         self.logits_BV: Tensor | None = None
 
     def read(self, ids_BL: Tensor, segments_BL: Tensor | None = None) -> None:
-        """Take in tokens (B, L >= 1) after what was read before.
-
-        Padding (segment -1) may only stand on the left.
-        """
+        """Read tokens (B, L >= 1) after those read before; padding (segment -1) only on the left."""
         with eval_mode(self.model):
             out = self.model(ids_BL.to(self.device), state=self.state, segments_BL=segments_BL, last=True)
             self.state = out.state
             self.logits_BV = out.logits[:, -1]
 
     def depth(self) -> float | None:
-        """Mean share of the layers that the tokens read so far went through; None before anything was read."""
+        """Mean share of the layers that the tokens read so far passed; None before anything was read."""
         return self.state.depth()
 
     def step(self, ids_B: Tensor) -> None:
-        """Take in one token a row."""
+        """Read one token of each row."""
         with eval_mode(self.model):
             self.logits_BV = self.model.step(ids_B, self.state)
 
+    def sample(self, sampler: Sampler) -> Tensor:
+        """Choose the next token of each row, (B,), without reading it.
+
+        Raises ValueError before anything was read.
+        """
+        if self.logits_BV is None:
+            raise ValueError("the decoder has read nothing to continue from")
+        with torch.inference_mode():
+            return sampler(self.logits_BV)
+
 
 def stream(
-    model: nn.Module,
+    model: CausalModel,
     ids: Sequence[int],
     max_new_tokens: int,
     *,
@@ -66,12 +71,27 @@ def stream(
     banned: Collection[int] = (),
     decoder: Decoder | None = None,
 ) -> Iterator[int]:
-    """New tokens one at a time, at most `max_new_tokens`, ending before a token of `stop`, which is not
-    yielded.
+    """Generate after a prompt, one token at a time.
 
-    `decoder`: one of the model's with a single row, to go on from what it has read and to look at afterwards;
-        a fresh one by default. Raises UserError for an empty prompt, an id outside the vocabulary, or a
-        setting out of range - at the call, not at the first token.
+    Args:
+        model: The model.
+        ids: The prompt's token ids, at least one.
+        max_new_tokens: Largest number of new tokens.
+        temperature: Divides the logits; 0 always takes the likeliest token.
+        top_k: Choose among so many likeliest tokens only.
+        top_p: Choose among the fewest tokens that hold this share of the probability.
+        seed: Seed of the choices; None draws a fresh one.
+        stop: Tokens that end the text; they are not yielded.
+        banned: Tokens that are never chosen.
+        decoder: A decoder of the model with a single row: the prompt continues what it has read. None: a fresh
+            decoder.
+
+    Returns:
+        An iterator over the new token ids.
+
+    Raises:
+        UserError: The prompt is empty, an id is outside the vocabulary, or a setting is out of range. It is
+            raised at the call, not at the first token.
     """
     sampler = Sampler(Sampling(temperature, top_k, top_p, seed, tuple(banned)))
     ids = check_ids(ids, model.config.vocab)
@@ -89,13 +109,9 @@ def _stream(
 
 
 def draw(decoder: Decoder, sampler: Sampler, limit: int, stop: Collection[int]) -> Iterator[int]:
-    """Up to `limit` tokens from a one-row decoder that has read something.
-
-    The last token yielded is not read back into the state.
-    """
+    """Up to `limit` tokens of a one-row decoder that has read something; the last one is not read back."""
     for count in range(limit):
-        with torch.inference_mode():
-            ids_B = sampler(decoder.logits_BV)
+        ids_B = decoder.sample(sampler)
         token = int(ids_B[0])
         if token in stop:
             return
@@ -105,7 +121,7 @@ def draw(decoder: Decoder, sampler: Sampler, limit: int, stop: Collection[int]) 
 
 
 def generate(
-    model: nn.Module,
+    model: CausalModel,
     ids: Sequence[int],
     max_new_tokens: int,
     *,
@@ -116,20 +132,24 @@ def generate(
     stop: Collection[int] = (),
     banned: Collection[int] = (),
 ) -> list[int]:
-    """The new tokens after `ids`, as `stream` yields them."""
-    settings = {
-        "temperature": temperature,
-        "top_k": top_k,
-        "top_p": top_p,
-        "seed": seed,
-        "stop": stop,
-        "banned": banned,
-    }
-    return list(stream(model, ids, max_new_tokens, **settings))
+    """Generate after a prompt: the token ids that `stream` yields, with the same arguments and errors."""
+    return list(
+        stream(
+            model,
+            ids,
+            max_new_tokens,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            seed=seed,
+            stop=stop,
+            banned=banned,
+        )
+    )
 
 
 def generate_batch(
-    model: nn.Module,
+    model: CausalModel,
     prompts: Sequence[Sequence[int]],
     max_new_tokens: int,
     *,
@@ -141,11 +161,23 @@ def generate_batch(
     banned: Collection[int] = (),
     finished: Callable[[list[int]], bool] | None = None,
 ) -> list[list[int]]:
-    """New tokens for several prompts at once; shorter prompts are padded on the left, where no layer sees the
-    padding.
+    """Generate after several prompts at once.
 
-    Row i equals `generate(model, prompts[i], seed=seed + i)`. A row that met a token of `stop` is done; the
-    others go on. So is a row of whose new tokens `finished` says so; they are kept.
+    Args:
+        model: The model.
+        prompts: Token ids of each prompt, at least one each. Shorter prompts are padded on the left, where no
+            layer sees the padding.
+        max_new_tokens: Largest number of new tokens of a row.
+        temperature: As in `stream`, and so are `top_k`, `top_p` and `banned`.
+        seed: Row i uses seed + i; None draws fresh seeds.
+        stop: A row that chooses one of these tokens ends before it; the other rows continue.
+        finished: Called with a row's new tokens after each of them; true ends the row, which keeps them.
+
+    Returns:
+        The new token ids of each row. Row i equals `generate(model, prompts[i], seed=seed + i)`.
+
+    Raises:
+        UserError: As in `stream`.
     """
     sampler = Sampler(Sampling(temperature, top_k, top_p, seed, tuple(banned)), rows=len(prompts))
     rows = [check_ids(ids, model.config.vocab) for ids in prompts]
@@ -157,8 +189,7 @@ def generate_batch(
     decoder.read(*left_padded(rows, decoder.device))
     running = set(range(len(rows)))
     for count in range(max_new_tokens):
-        with torch.inference_mode():
-            ids_B = sampler(decoder.logits_BV)
+        ids_B = decoder.sample(sampler)
         for row, token in enumerate(ids_B.tolist()):
             if row in running and token in stop:
                 running.discard(row)
@@ -175,9 +206,7 @@ def generate_batch(
 def left_padded(
     rows: Sequence[Sequence[int]], device: torch.device | str = "cpu"
 ) -> tuple[Tensor, Tensor | None]:
-    """Ids (B, L) and segments (B, L): -1 where padded, 0 elsewhere; segments None when all rows are equally
-    long.
-    """
+    """Ids (B, L) and segments (B, L), -1 at padding and 0 elsewhere; None where all rows are equally long."""
     length = max(map(len, rows))
     ids_BL = torch.tensor([[0] * (length - len(row)) + list(row) for row in rows], device=device)
     if all(len(row) == length for row in rows):

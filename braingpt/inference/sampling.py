@@ -18,21 +18,21 @@ from braingpt.errors import Failure, UserError
 
 @dataclass(frozen=True)
 class Sampling:
-    """How to choose. `temperature` 0 is greedy; `top_k` keeps the k likeliest tokens, `top_p` the fewest that
-    hold a share p.
+    """How to choose the next token. Raises UserError for a value out of range."""
 
-    `seed` None draws a fresh seed; row i of a batch uses seed + i. `banned` ids are never chosen. Raises
-    UserError out of range.
-    """
-
+    # Divides the logits; 0 always takes the likeliest token.
     temperature: float = 1.0
+    # Choose among so many likeliest tokens only; None: among all.
     top_k: int | None = None
+    # Choose among the fewest tokens that hold this share of the probability; None: among all.
     top_p: float | None = None
+    # Row i of a batch uses seed + i; None draws a fresh seed.
     seed: int | None = None
+    # Token ids that are never sampling.
     banned: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        # also false for NaN
+        # The comparison is false for NaN too.
         if not 0 <= self.temperature <= 100:
             raise UserError(f"temperature must lie between 0 (greedy) and 100, not {self.temperature}")
         if self.top_k is not None and self.top_k < 1:
@@ -58,59 +58,59 @@ class Sampler:
     def __call__(self, logits_BV: Tensor) -> Tensor:
         """Ids (B,) on the logits' device.
 
-        Raises Failure when the logits are not numbers, which greedy choice would hide.
+        Raises Failure for logits that are not numbers, which greedy choice would hide.
         """
-        chosen = self.sampling
+        sampling = self.sampling
         logits_BV = logits_BV.float()
         if torch.isnan(logits_BV).any():
             raise Failure(
                 "the model's logits are not numbers (NaN): its weights are broken; take an earlier checkpoint"
             )
-        if chosen.banned:
-            banned = torch.tensor(chosen.banned, device=logits_BV.device)
+        if sampling.banned:
+            banned = torch.tensor(sampling.banned, device=logits_BV.device)
             logits_BV = logits_BV.index_fill(1, banned, -torch.inf)
-        if chosen.temperature == 0 or chosen.top_k == 1:
+        if sampling.temperature == 0 or sampling.top_k == 1:
             return logits_BV.argmax(dim=1)
         probs_BK, ids_BK = self._candidates(logits_BV)
-        # float32 sums over 16k entries lose the tail
+        # Sums over 16k entries in float32 would lose the tail.
         cumulative_BK = probs_BK.double().cumsum(dim=1)
         uniform_B1 = torch.cat(
             [torch.rand(1, 1, generator=g, dtype=torch.float64) for g in self._generators]
         ).to(logits_BV.device)
-        # right=True: the first entry whose cumulative share exceeds u, so an entry of probability 0 is never
-        # drawn.
+        # right=True gives the first entry whose cumulative share exceeds the uniform number, so an entry of
+        # probability 0 is never drawn.
         index_B1 = torch.searchsorted(cumulative_BK, uniform_B1 * cumulative_BK[:, -1:], right=True)
-        # rounding may put u x total at the total itself: fall back to the last entry that has any share
+        # Rounding may give the total itself: then the last entry that has any share is taken.
         last_B1 = (probs_BK > 0).int().cumsum(dim=1).argmax(dim=1, keepdim=True)
         index_B1 = torch.minimum(index_B1, last_B1)
         return (index_B1 if ids_BK is None else ids_BK.gather(1, index_B1)).squeeze(1)
 
     def _candidates(self, logits_BV: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Shares (B, K) not yet normalised and their ids; ids None when entry i is token i.
+        """Shares (B, K), not normalised, and their ids; ids are None where entry i is token i.
 
-        Sorting only where a cut asks for it.
+        Tokens are sorted only for top-k or top-p.
         """
-        chosen = self.sampling
-        # A temperature near zero overflows unless the largest logit is taken off first.
-        scaled_BV = (logits_BV - logits_BV.amax(dim=1, keepdim=True)) / chosen.temperature
-        if chosen.top_k is None and chosen.top_p is None:
+        sampling = self.sampling
+        # A temperature near zero overflows unless the largest logit is subtracted first.
+        scaled_BV = (logits_BV - logits_BV.amax(dim=1, keepdim=True)) / sampling.temperature
+        if sampling.top_k is None and sampling.top_p is None:
             return scaled_BV.softmax(dim=1), None
-        k = min(chosen.top_k or scaled_BV.shape[1], scaled_BV.shape[1])
+        k = min(sampling.top_k or scaled_BV.shape[1], scaled_BV.shape[1])
         top_BK, ids_BK = scaled_BV.topk(k, dim=1)
         probs_BK = top_BK.softmax(dim=1)
-        if chosen.top_p is not None:
-            # the share of all likelier ones: the first is always kept
+        if sampling.top_p is not None:
+            # The share of all likelier tokens: the first is always kept.
             before_BK = probs_BK.double().cumsum(dim=1) - probs_BK
-            probs_BK = probs_BK.masked_fill(before_BK >= chosen.top_p, 0)
+            probs_BK = probs_BK.masked_fill(before_BK >= sampling.top_p, 0)
         return probs_BK, ids_BK
 
 
 def check_ids(ids: Sequence[int], vocab: int) -> list[int]:
-    """`ids` as a list, or a UserError when there are none or one is outside 0..vocab-1."""
+    """`ids` as a list. Raises UserError where there are none, or one is outside 0..vocab-1."""
     ids = [int(i) for i in ids]
     if not ids:
         raise UserError("generation needs at least one token to start from; a language marker will do")
-    bad = next((i for i in ids if not 0 <= i < vocab), None)
-    if bad is not None:
-        raise UserError(f"token {bad} is outside the model's vocabulary of {vocab}")
+    outside = next((i for i in ids if not 0 <= i < vocab), None)
+    if outside is not None:
+        raise UserError(f"token {outside} is outside the model's vocabulary of {vocab}")
     return ids

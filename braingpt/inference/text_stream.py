@@ -1,40 +1,39 @@
-"""Text in, text out, as it is written: the tokenizer around the engine.
+"""Text in, text out, piece by piece: the tokenizer around the engine.
 
-A prompt starts as a document of the training data does: with the marker of its language. Special tokens are
-never written; the end of the document ends the text. Characters appear as soon as all their bytes exist, so
-Hangul is never cut in the middle.
+A prompt starts like a document of the training data, with the marker of its language. Special tokens are
+never written; the end of the document ends the text. A character appears as soon as all its bytes are there,
+so a Hangul syllable is never cut.
 """
 
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
-
-from torch import nn
+from typing import TYPE_CHECKING
 
 from braingpt.errors import UserError, did_you_mean
 from braingpt.inference.engine import Decoder, stream
+from braingpt.model.interface import CausalModel
+
+if TYPE_CHECKING:
+    from braingpt.tokenizer import Tokenizer
 
 
 @dataclass
 class TextStream:
-    """What was written so far, and how long it took.
-
-    Iterate over it to write; read the figures afterwards.
-    """
+    """A text while it is generated: iterate over it for the pieces, and read the other fields afterwards."""
 
     pieces: Iterator[str]
     decoder: Decoder
     prompt_tokens: int
-    # of the marker the text began with
+    # Language of the marker that the prompt began with.
     language: str | None
     tokens: list[int] = field(default_factory=list)
     text: str = ""
-    # from the start to the last token
+    # Seconds from the start to the last token.
     seconds: float = 0.0
-    # reading the prompt and choosing one token; None when nothing was written
+    # Seconds to read the prompt and choose one token; None when nothing was written.
     first_token_seconds: float | None = None
-    # "stop" when the model ended the text itself
+    # "stop" when the model ended the text itself, "length" at the limit.
     finish: str = "length"
 
     def __iter__(self) -> Iterator[str]:
@@ -44,16 +43,21 @@ class TextStream:
 
     @property
     def tokens_per_second(self) -> float | None:
-        """Tokens after the first one over the time they took; None with fewer than two tokens."""
+        """Tokens after the first one, a second; None with fewer than two tokens."""
         steps, seconds = len(self.tokens) - 1, self.seconds - (self.first_token_seconds or 0)
         return steps / seconds if steps > 0 and seconds > 0 else None
 
 
-def prompt_ids(tokenizer: Any, prompt: str | None, language: str | None = None) -> list[int]:
-    """The tokens a text starts with. Without a prompt: the marker of `language`, Korean by default.
+def prompt_ids(tokenizer: "Tokenizer", prompt: str | None, language: str | None = None) -> list[int]:
+    """The tokens that a text starts with.
 
-    With a prompt and no language the language is detected. Raises UserError for an unknown language or text
-    that is not Unicode.
+    Args:
+        tokenizer: The tokenizer.
+        prompt: The text; empty or None: only the marker of the language.
+        language: Language code; None: detected from the prompt, Korean without a prompt.
+
+    Raises:
+        UserError: The language is unknown, or the prompt is not valid Unicode.
     """
     if language is not None and language not in tokenizer.markers:
         raise UserError(f"unknown language '{language}'{did_you_mean(language, tokenizer.markers)}")
@@ -63,8 +67,8 @@ def prompt_ids(tokenizer: Any, prompt: str | None, language: str | None = None) 
 
 
 def generate_text(
-    model: nn.Module,
-    tokenizer: Any,
+    model: CausalModel,
+    tokenizer: "Tokenizer",
     prompt: str | None = None,
     *,
     language: str | None = None,
@@ -75,43 +79,56 @@ def generate_text(
     seed: int | None = None,
     decoder: Decoder | None = None,
 ) -> TextStream:
-    """Text after `prompt`, streamed: `for piece in write(...)`.
+    """Generate text after a prompt: `for piece in generate_text(...)`.
 
-    Settings and errors as in `engine.stream` and `prompt_ids`.
+    Args:
+        model: The model.
+        tokenizer: Its tokenizer.
+        prompt: The text to continue, and `language` its language code, as in `prompt_ids`.
+        max_new_tokens: Largest number of new tokens.
+        temperature: As in `engine.stream`, and so are `top_k`, `top_p`, `seed` and `decoder`.
+
+    Returns:
+        A stream over pieces of the text.
+
+    Raises:
+        UserError: As `prompt_ids` and `engine.stream` raise it, at the call.
     """
     ids = prompt_ids(tokenizer, prompt, language)
-    sampling = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}
     decoder = decoder or Decoder(model)
     tokens = stream(
         model,
         ids,
         max_new_tokens,
-        **sampling,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        seed=seed,
         stop=[tokenizer.eot],
-        banned=unwritable(tokenizer),
+        banned=non_text_tokens(tokenizer),
         decoder=decoder,
     )
-    names = {marker: name for name, marker in tokenizer.markers.items()}
-    written = TextStream(iter(()), decoder, len(ids), names.get(ids[0]))
-    written.pieces = _pieces(written, tokens, tokenizer, max_new_tokens)
-    return written
+    languages = {marker: code for code, marker in tokenizer.markers.items()}
+    text = TextStream(iter(()), decoder, len(ids), languages.get(ids[0]))
+    text.pieces = _pieces(text, tokens, tokenizer, max_new_tokens)
+    return text
 
 
-def unwritable(tokenizer: Any) -> list[int]:
-    """Tokens that stand for no text, save the end of the document: never to be drawn while writing text."""
+def non_text_tokens(tokenizer: "Tokenizer") -> list[int]:
+    """Tokens without text, except the end of the document: they are never chosen while writing text."""
     return [i for i, size in enumerate(tokenizer.token_bytes().tolist()) if size == 0 and i != tokenizer.eot]
 
 
-def _pieces(written: TextStream, tokens: Iterator[int], tokenizer: Any, limit: int) -> Iterator[str]:
+def _pieces(text: TextStream, tokens: Iterator[int], tokenizer: "Tokenizer", limit: int) -> Iterator[str]:
     decoder = tokenizer.stream()
     start = time.perf_counter()
     for token in tokens:
-        written.seconds = time.perf_counter() - start
-        if written.first_token_seconds is None:
-            written.first_token_seconds = written.seconds
-        written.tokens.append(token)
+        text.seconds = time.perf_counter() - start
+        if text.first_token_seconds is None:
+            text.first_token_seconds = text.seconds
+        text.tokens.append(token)
         if piece := decoder.push(token):
             yield piece
-    written.finish = "length" if len(written.tokens) == limit else "stop"
+    text.finish = "length" if len(text.tokens) == limit else "stop"
     if piece := decoder.flush():
         yield piece

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from braingpt.device.eval_mode import eval_mode
 from braingpt.errors import UserError
 from braingpt.kernels.sparse_attention.reference import quotas, reach
-from braingpt.model.columns.columns import TwoFourLinear
+from braingpt.model.columns.two_four import TwoFourLinear
 
 SAMPLE = """대한민국의 수도는 서울이며, 한강이 도시를 가로질러 흐른다. 사람의 뇌에는 약 860억 개의 신경세포가 있고,
 그 가운데 한순간에 활동하는 것은 몇 퍼센트에 지나지 않는다. 겉질의 기둥들은 서로를 억제하며 경쟁하고, 이긴 기둥만이 신호를 보낸다.

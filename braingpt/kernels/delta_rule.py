@@ -123,7 +123,7 @@ def chunked(
     return y_BLHV.to(dtype), state
 
 
-def flops(keys: int, values: int, chunk: int) -> int:
+def flops(keys: int, values: int, chunk: float) -> float:
     """Operations of one head a token: in chunks of `chunk` tokens, or by `step` for a chunk of 1.
 
     The triangular solve is among them.

@@ -1,16 +1,21 @@
-"""What attention remembers between calls: keys and values, grown by doubling so that appending costs
-amortised constant time.
+"""What attention keeps between calls: keys and values, grown by doubling so that appending costs amortised
+constant time.
 
-Legend: B batch, H heads, L new tokens, T cached tokens, K channels a head.
+Legend: B batch, R some of its rows, H heads, L new tokens, T cached tokens, C packed entries, K channels a
+head.
 """
 
 import torch
 from torch import Tensor
 
+# Tokens that a cache has space for at first.
+FIRST_CAPACITY = 64
+
 
 class KVCache:
-    """Keys and values of every token, rows in step with each other; `valid` marks left padding once there is
-    any.
+    """Keys and values of every token; all rows have the same length.
+
+    `valid` (B, T) is false at left padding, None as long as there was no padding.
     """
 
     def __init__(self) -> None:
@@ -22,30 +27,41 @@ class KVCache:
     def append(self, k_BHLK: Tensor, v_BHLK: Tensor, valid_BL: Tensor | None) -> tuple[Tensor, Tensor]:
         """Store the new keys and values; return all of them, (B, H, T, K) each."""
         new = k_BHLK.shape[2]
-        self.reserve(k_BHLK, v_BHLK, valid_BL)
-        self.k[:, :, self.length - new : self.length] = k_BHLK
-        self.v[:, :, self.length - new : self.length] = v_BHLK
-        return self.k[:, :, : self.length], self.v[:, :, : self.length]
+        k, v = self.reserve(k_BHLK, v_BHLK, valid_BL)
+        k[:, :, self.length - new : self.length] = k_BHLK
+        v[:, :, self.length - new : self.length] = v_BHLK
+        return k[:, :, : self.length], v[:, :, : self.length]
 
-    def reserve(self, k_BHLK: Tensor, v_BHLK: Tensor, valid_BL: Tensor | None) -> None:
-        """Make room for new keys and values of these shapes; what stands there is written afterwards."""
+    def reserve(self, k_BHLK: Tensor, v_BHLK: Tensor, valid_BL: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Lengthen the cache by tokens of these shapes, to be written afterwards; return both stores."""
         end = self.length + k_BHLK.shape[2]
-        self.k, self.v = _room(self.k, k_BHLK, end), _room(self.v, v_BHLK, end)
+        k, v = _with_capacity(self.k, k_BHLK, end), _with_capacity(self.v, v_BHLK, end)
+        self.k, self.v = k, v
         if valid_BL is not None or self.valid is not None:
             ones = torch.ones(k_BHLK.shape[0], 1, dtype=torch.bool, device=k_BHLK.device)
             old = self.valid if self.valid is not None else ones.expand(-1, self.length)
             new = valid_BL if valid_BL is not None else ones.expand(-1, end - self.length)
             self.valid = torch.cat([old, new], 1)
         self.length = end
+        return k, v
 
-    def forget(self, length: int) -> None:
+    def reserve_one(self, valid_BL: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Lengthen the cache by one token; return both stores.
+
+        Raises ValueError for an empty cache, whose shapes are not known yet.
+        """
+        if self.k is None or self.v is None:
+            raise ValueError("an empty cache has no shape to reserve a token for")
+        return self.reserve(self.k[:, :, :1], self.v[:, :, :1], valid_BL)
+
+    def truncate(self, length: int) -> None:
         """Keep only the first `length` tokens."""
         self.length = length
         self.valid = None if self.valid is None else self.valid[:, :length]
 
-    def may_read(self, new: int) -> Tensor:
-        """(B or 1, L, T), true where each of the `new` last tokens may look."""
-        keys = torch.arange(self.length, device=self.k.device)
+    def attention_mask(self, new: int, device: torch.device) -> Tensor:
+        """(B or 1, L, T), true where each of the `new` last tokens may see a cached one."""
+        keys = torch.arange(self.length, device=device)
         queries = keys[self.length - new :, None]
         allowed = (keys <= queries)[None]
         return allowed if self.valid is None else (allowed & self.valid[:, None, :]) | (keys == queries)
@@ -55,26 +71,24 @@ class KVCache:
         return 0 if self.k is None else 2 * self.k[:, :, : self.length].numel() * self.k.element_size()
 
 
-class SomeRows:
-    """A cache as a few rows of the batch see it, with room reserved for their next tokens.
+class KVCacheRows:
+    """Some rows of a cache that has reserved their next tokens; reading copies these rows."""
 
-    Reading copies these rows.
-    """
-
-    def __init__(self, cache: KVCache, row: Tensor) -> None:
-        self.cache, self.row = cache, row
+    def __init__(self, cache: KVCache, stores: tuple[Tensor, Tensor], row: Tensor) -> None:
+        self.cache, self.stores, self.row = cache, stores, row
         self.valid = None if cache.valid is None else cache.valid[row]
 
     def append(self, k_RHLK: Tensor, v_RHLK: Tensor, _: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Store in the room reserved; return all keys and values of these rows."""
+        """Store the reserved tokens of these rows; return all their keys and values."""
         end, new = self.cache.length, k_RHLK.shape[2]
-        self.cache.k[self.row, :, end - new : end] = k_RHLK
-        self.cache.v[self.row, :, end - new : end] = v_RHLK
-        return self.cache.k[self.row, :, :end], self.cache.v[self.row, :, :end]
+        k, v = self.stores
+        k[self.row, :, end - new : end] = k_RHLK
+        v[self.row, :, end - new : end] = v_RHLK
+        return k[self.row, :, :end], v[self.row, :, :end]
 
 
 class PackedCache:
-    """Keys and values of selected tokens only: rows have counts of their own."""
+    """Keys and values of selected tokens only; each row has a count of its own."""
 
     def __init__(self, batch: int, device: torch.device) -> None:
         self.k: Tensor | None = None
@@ -83,52 +97,62 @@ class PackedCache:
         self.longest = 0
 
     def append(self, k_BHCK: Tensor, v_BHCK: Tensor, count_B: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Store the first `count` of the new entries of each row; return keys, values and, for each new
-        entry, its slot (B, C).
+        """Store the first `count` of the new entries of each row.
+
+        Args:
+            k_BHCK: New keys; entries beyond the row's count are ignored.
+            v_BHCK: New values.
+            count_B: Entries to store of each row.
+
+        Returns:
+            All keys and values, (B, H, T, K) each, and the slot of each new entry, (B, C).
         """
-        new = k_BHCK.shape[2]
-        self.k, self.v = _room(self.k, k_BHCK, self.longest + new), _room(self.v, v_BHCK, self.longest + new)
-        slot_BC = self.count_B[:, None] + torch.arange(new, device=k_BHCK.device)
-        # Entries past a row's count land beyond what it may read, and are overwritten by its next ones.
+        reach = self.longest + k_BHCK.shape[2]
+        k, v = _with_capacity(self.k, k_BHCK, reach), _with_capacity(self.v, v_BHCK, reach)
+        self.k, self.v = k, v
+        slot_BC = self.count_B[:, None] + torch.arange(k_BHCK.shape[2], device=k_BHCK.device)
+        # Entries past a row's count land beyond what the row may read, and its next entries overwrite them.
         where = slot_BC[:, None, :, None].expand_as(k_BHCK)
-        self.k.scatter_(2, where, k_BHCK)
-        self.v.scatter_(2, where, v_BHCK)
-        reach = self.longest + new
+        k.scatter_(2, where, k_BHCK)
+        v.scatter_(2, where, v_BHCK)
         self.count_B = self.count_B + count_B
         self.longest = int(self.count_B.max())
-        return self.k[:, :, :reach], self.v[:, :, :reach], slot_BC
+        return k[:, :, :reach], v[:, :, :reach], slot_BC
 
-    def make_room(self) -> None:
-        """Grow now where one more entry would not fit, or just so: for a compiler growing, and reading a
-        store that is full, are forms of their own.
+    def grow_early(self) -> None:
+        """Grow now if one more entry would not fit, or would fill the store.
+
+        Growing, and reading a full store, are shapes for which a compiled step would be compiled again.
         """
-        if self.k is not None:
-            self.k, self.v = (_room(store, store, self.longest + 2) for store in (self.k, self.v))
+        if self.k is not None and self.v is not None:
+            self.k = _with_capacity(self.k, self.k, self.longest + 2)
+            self.v = _with_capacity(self.v, self.v, self.longest + 2)
 
     def append_one(self, k_BHLK: Tensor, v_BHLK: Tensor) -> tuple[Tensor, Tensor]:
         """Store one new entry of every row, whose counts are equal; return all keys and values."""
         place = self.longest
-        self.k, self.v = _room(self.k, k_BHLK, place + 1), _room(self.v, v_BHLK, place + 1)
-        self.k[:, :, place : place + 1] = k_BHLK
-        self.v[:, :, place : place + 1] = v_BHLK
+        k, v = _with_capacity(self.k, k_BHLK, place + 1), _with_capacity(self.v, v_BHLK, place + 1)
+        self.k, self.v = k, v
+        k[:, :, place : place + 1] = k_BHLK
+        v[:, :, place : place + 1] = v_BHLK
         self.count_B, self.longest = self.count_B + 1, place + 1
-        return self.k[:, :, : place + 1], self.v[:, :, : place + 1]
+        return k[:, :, : place + 1], v[:, :, : place + 1]
 
     def bytes(self) -> int:
         """Bytes in use, over the whole batch."""
-        return (
-            0
-            if self.k is None
-            else 2 * int(self.count_B.sum()) * self.k.shape[1] * self.k.shape[3] * self.k.element_size()
-        )
+        if self.k is None:
+            return 0
+        _, heads, _, channels = self.k.shape
+        return 2 * int(self.count_B.sum()) * heads * channels * self.k.element_size()
 
 
-def _room(store: Tensor | None, like_BHLK: Tensor, length: int) -> Tensor:
-    """The store, or a copy at least twice as long where `length` no longer fits."""
+def _with_capacity(store: Tensor | None, like_BHLK: Tensor, length: int) -> Tensor:
+    """The store, or a copy at least twice as long where `length` does not fit."""
     if store is not None and store.shape[2] >= length:
         return store
     batch, heads, _, channels = like_BHLK.shape
-    grown = like_BHLK.new_zeros(batch, heads, max(64, length if store is None else 2 * length), channels)
+    capacity = max(FIRST_CAPACITY, length if store is None else 2 * length)
+    grown = like_BHLK.new_zeros(batch, heads, capacity, channels)
     if store is not None:
         grown[:, :, : store.shape[2]] = store
     return grown

@@ -1,11 +1,9 @@
-"""Developmental growth: a model begins shallow and grows deeper; what it computes is the same before and
-after, to the bit.
+"""Developmental growth: a model begins shallow and grows deeper, without a change of its results.
 
-New blocks are appended behind the old ones. A fresh block writes nothing into the residual stream, since its
-output maps start at zero, so it is the identity until it has learned (as in Net2Net, Chen et al. 2016, and
-stacking, Gong et al. 2019, without their copies). Old parameters and buffers keep their names, and with the
-names their optimizer's state (`train/growth.py`). Positions are rotary or recurrent, so a stage may train on
-windows of any length.
+New blocks are appended behind the old ones. The output maps of a fresh block start at zero, so the block is
+the identity until it has learned (as in Net2Net, Chen et al. 2016, and stacking, Gong et al. 2019, without
+their copies). Old parameters and buffers keep their names, and by the names their optimizer's state
+(`train/growth.py`). Positions are rotary or recurrent, so a stage may train on windows of any length.
 """
 
 import torch
@@ -19,17 +17,25 @@ from braingpt.model.lm import LanguageModel, build
 
 @torch.no_grad()
 def grow(model: LanguageModel, config: ModelConfig, seed: int = 0) -> LanguageModel:
-    """A deeper model of `config` that computes what `model` does; `seed` draws the new blocks: those that a
-    model built with it would have. It is whole, also where `model` is spread over processes, which must
-    all call this together.
+    """Grow a model deeper without changing what it computes.
 
-    Raises UserError where the old ones do not fit.
+    Args:
+        model: The shallow model. Where it is sharded over processes, all must call this together.
+        config: The settings of the deeper model.
+        seed: Seed of the new blocks, which are those of a model built with this seed.
+
+    Returns:
+        The deeper model, not sharded.
+
+    Raises:
+        UserError: `model` is not a stage of `config`.
     """
     if config.layers < model.config.layers or stage_config(config, model.config.layers) != model.config:
         raise UserError(
-            f"a model of {model.config.layers} layers does not grow into one of {config.layers} with other settings"
+            f"a model of {model.config.layers} layers does not grow into one of {config.layers} "
+            "with other settings"
         )
-    # a device that holds a share may not hold all
+    # The memory of a device that holds a part may be too small for all.
     device = "cpu" if is_sharded(model.embedding.weight) else model.device
     grown = build(config, seed).to(device=device, dtype=model.embedding.weight.dtype).train(model.training)
     own = grown.state_dict()

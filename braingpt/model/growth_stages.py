@@ -1,30 +1,26 @@
-"""Stages of developmental growth: with how many layers a model begins, and what the settings of each stage
-are. Plain settings: nothing here imports torch.
-"""
+"""Stages of developmental growth: the layers of each stage, and its settings. Nothing here imports torch."""
 
 import math
 
 from braingpt.errors import UserError
 from braingpt.model.config import ModelConfig, V1Config, V2Config
 
-# layers of the stages before the last, of models deeper than the last of these
+# Layers of the early stages of models deeper than these.
 STAGES = (2, 4, 8, 12)
-# of the layers, for shallower ones: the same stages of a model of 24
+# The same stages as shares of the layers of a model of 24, for shallower models.
 SHARES = (1 / 12, 1 / 6, 1 / 3, 1 / 2)
 
 
 def stages(layers: int) -> tuple[int, ...]:
-    """Layers of each stage, rising, the last being all: five of a deep model, fewer where shallow ones would
-    repeat.
-    """
+    """Layers of each stage, rising to all: five stages, fewer where those of a shallow model repeat."""
     early = STAGES if layers > STAGES[-1] else (math.ceil(share * layers) for share in SHARES)
     return tuple(sorted({*early, layers}))
 
 
 def stage_config(config: ModelConfig, layers: int) -> ModelConfig:
-    """The settings of the stage of `config` that has so many layers.
+    """The settings of the stage with so many layers.
 
-    Raises UserError for a model that cannot grow.
+    Raises UserError for a model that cannot grow, or more layers than it has.
     """
     if not 1 <= layers <= config.layers:
         raise UserError(f"a stage has 1 to {config.layers} layers, not {layers}")
@@ -32,9 +28,10 @@ def stage_config(config: ModelConfig, layers: int) -> ModelConfig:
         return config
     if config.depth_exits:
         raise UserError(
-            "a model with adaptive depth cannot grow: tokens that halt would not see the old layers behind a new exit"
+            "a model with adaptive depth cannot grow: tokens that halt would not see the old layers "
+            "behind a new exit"
         )
-    changed = {"layers": layers}
+    changed: dict[str, object] = {"layers": layers}
     if isinstance(config, V2Config):
         for part in ("attention", "memory"):
             settings = getattr(config, part)

@@ -1,6 +1,6 @@
-"""Weights held as int8 for decoding, in place of the parameters that were trained.
+"""Weights held as int8 for decoding, instead of the parameters that were trained.
 
-Such a model cannot be trained or saved any more.
+Such a model can no longer be trained or saved.
 
 Legend: N tokens, E columns, A winners a token, W neurons a column, D hidden or inputs, F outputs.
 """
@@ -16,6 +16,9 @@ from braingpt.kernels.int8 import int8_linear, quantize
 class Int8Weight(nn.Module):
     """An int8 copy of a weight (F, D) with one scale a row; x (..., D) to (..., F)."""
 
+    values: Tensor
+    scale: Tensor
+
     def __init__(self, weight_FD: Tensor) -> None:
         super().__init__()
         values_FD, scale_F = quantize(weight_FD.detach())
@@ -26,18 +29,18 @@ class Int8Weight(nn.Module):
         return int8_linear(x, self.values, self.scale)
 
     def rows(self, index: Tensor, dtype: torch.dtype) -> Tensor:
-        """The rows that stand for those of the weight, (..., D)."""
+        """The rows of the weight, restored in `dtype`, (..., D)."""
         return self.values[index].to(dtype) * self.scale[index].to(dtype)[..., None]
 
 
-def shape_only(parameter: nn.Parameter) -> nn.Parameter:
-    """A parameter of the same shape that holds nothing, for the model's arithmetic."""
+def shape_only(parameter: Tensor) -> nn.Parameter:
+    """A parameter of the same shape without data, so that the model still counts its weights."""
     return nn.Parameter(torch.empty_like(parameter, device="meta"), requires_grad=False)
 
 
 class Int8Columns(nn.Module):
     """int8 copies of columns' weights (E, 2, W, D): input weights with a scale a neuron, output weights
-    turned, with a scale an output.
+    transposed, with a scale an output.
     """
 
     def __init__(self, weight_E2WD: Tensor) -> None:
@@ -48,9 +51,9 @@ class Int8Columns(nn.Module):
     def forward(
         self, x_ND: Tensor, winner_NA: Tensor, share_NA: Tensor, pairs: Pairs | None = None
     ) -> tuple[Tensor, Tensor]:
-        """As `kernels.columns.columns`; only winners' weights are read."""
+        """As `kernels.columns.columns.columns`; only winners' weights are read."""
         if torch.compiler.is_compiling():
-            return self._few(x_ND, winner_NA, share_NA)
+            return self._forward_gathered(x_ND, winner_NA, share_NA)
         pairs = pairs or Pairs.of(winner_NA, len(self.up.values))
         share_P1, start = share_NA.flatten()[pairs.order, None], pairs.start.tolist()
         acts, outputs = [], []
@@ -62,14 +65,10 @@ class Int8Columns(nn.Module):
             )
         return torch.cat(outputs)[pairs.place].sum(1), torch.cat(acts)
 
-    def _few(self, x_ND: Tensor, winner_NA: Tensor, share_NA: Tensor) -> tuple[Tensor, Tensor]:
-        """The same for a compiler, which makes loops of it that read the winners' bytes where they lie: for
-        the few rows of a step.
-        """
-        up_NAWD, down_NADW = (
-            self.up.values[winner_NA].to(x_ND.dtype),
-            self.down.values[winner_NA].to(x_ND.dtype),
-        )
+    def _forward_gathered(self, x_ND: Tensor, winner_NA: Tensor, share_NA: Tensor) -> tuple[Tensor, Tensor]:
+        """The same for the few rows of a compiled step: the compiler fuses gathering and products."""
+        up_NAWD = self.up.values[winner_NA].to(x_ND.dtype)
+        down_NADW = self.down.values[winner_NA].to(x_ND.dtype)
         act_NAW = F.relu((up_NAWD * x_ND[:, None, None]).sum(-1) * self.up.scale[winner_NA].to(x_ND.dtype))
         z_NAW = act_NAW * act_NAW * share_NA[..., None]
         y_NAD = (down_NADW * z_NAW[:, :, None]).sum(-1) * self.down.scale[winner_NA].to(x_ND.dtype)

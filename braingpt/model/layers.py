@@ -1,4 +1,4 @@
-"""Small parts all architectures share.
+"""Layers that all architectures share.
 
 Legend: B batch, H heads, L tokens, K channels a head, D hidden.
 """
@@ -15,6 +15,7 @@ from braingpt.kernels.linear import linear
 from braingpt.kernels.pointwise import rms_norm as rms_norm
 from braingpt.kernels.pointwise import squared_relu
 from braingpt.model.int8 import Int8Weight, shape_only
+from braingpt.model.work_counters import CountedModule
 
 
 def rotate(x_BHLK: Tensor, cos_sin: tuple[Tensor, Tensor]) -> Tensor:
@@ -34,6 +35,7 @@ def merge_heads(x_BHLK: Tensor) -> Tensor:
     return x_BHLK.transpose(1, 2).flatten(2)
 
 
+# cuDNN is not among them: see `attend`.
 ANY_LENGTH = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
 
@@ -45,14 +47,24 @@ def attend(
     causal: bool = False,
     varied: bool = True,
 ) -> Tensor:
-    """(B, H, L, K) by scaled_dot_product_attention; fewer heads of keys serve equal groups of queries.
+    """Attention by scaled_dot_product_attention.
 
-    `varied`: the number of keys differs from call to call. cuDNN is left out then: on an H100 it planned 10
-        ms each way for every new number.
+    Args:
+        q_BHLK: Queries.
+        k_BHTK: Keys; fewer heads of keys serve equal groups of queries.
+        v_BHTK: Values, with as many heads as the keys.
+        mask_BLT: True where a query may see a key (B or 1 rows); None: everywhere, or as `causal` says.
+        causal: Query l sees the keys up to l.
+        varied: The number of keys differs from call to call. cuDNN is then excluded: on an H100 it planned
+        for
+            10 ms each way for every new number.
+
+    Returns:
+        (B, H, L, K).
     """
     group = q_BHLK.shape[1] // k_BHTK.shape[1]
     mask = None if mask_BLT is None else mask_BLT[:, None]
-    # of the fused ones only FlashAttention knows groups, and it takes no mask
+    # Of the fused kernels only FlashAttention supports groups, and it takes no mask.
     if q_BHLK.is_cuda and group > 1 and mask is not None:
         k_BHTK, v_BHTK, group = k_BHTK.repeat_interleave(group, 1), v_BHTK.repeat_interleave(group, 1), 1
     with sdpa_kernel(ANY_LENGTH) if varied and q_BHLK.is_cuda else nullcontext():
@@ -62,29 +74,32 @@ def attend(
 
 
 class Linear(nn.Linear):
-    """A linear map without bias; `out=True`: it writes into the residual stream and starts at zero, so a
-    fresh block is the identity.
+    """A linear map without bias.
+
+    With `zero_init` it starts at zero: so do maps that write into the residual stream, and a fresh block is
+    the identity.
     """
 
-    def __init__(self, inputs: int, outputs: int, out: bool = False) -> None:
-        self.out = out
+    def __init__(self, inputs: int, outputs: int, zero_init: bool = False) -> None:
+        self.zero_init = zero_init
         super().__init__(inputs, outputs, bias=False)
         self.int8: Int8Weight | None = None
 
     def reset_parameters(self) -> None:
-        if self.out:
+        """Draw the weight from a uniform distribution of variance 1 / inputs."""
+        if self.zero_init:
             nn.init.zeros_(self.weight)
         else:
             nn.init.uniform_(self.weight, -math.sqrt(3 / self.in_features), math.sqrt(3 / self.in_features))
 
     def effective_weight(self) -> Tensor:
-        """The weight that is multiplied with."""
+        """The weight (outputs, inputs) that inputs are multiplied with."""
         return self.weight
 
     def to_int8(self) -> None:
         """Hold the weight as int8 from now on.
 
-        The parameter stays for its shape, without bytes; it cannot be trained or saved any more.
+        The parameter keeps only its shape, so it can no longer be trained or saved.
         """
         self.int8 = Int8Weight(self.effective_weight())
         self.weight = shape_only(self.weight)
@@ -93,46 +108,9 @@ class Linear(nn.Linear):
         return linear(x, self.effective_weight()) if self.int8 is None else self.int8(x)
 
 
-class TiedEmbedding(nn.Embedding):
-    """The embedding, which is the head as well: `forward` looks rows up, `logits` multiplies with all of
-    them.
-    """
-
-    def __init__(self, vocab: int, hidden: int) -> None:
-        super().__init__(vocab, hidden)
-        self.int8: Int8Weight | None = None
-
-    def reset_parameters(self) -> None:
-        nn.init.normal_(self.weight, std=0.02)
-
-    def to_int8(self) -> None:
-        """As `Linear.to_int8`."""
-        self.int8 = Int8Weight(self.weight)
-        self.weight = shape_only(self.weight)
-
-    def forward(self, ids: Tensor) -> Tensor:
-        if self.int8 is not None:
-            return self.int8.rows(ids, self.weight.dtype)
-        # A sparse gradient is added into the head's, which is there first: the rows looked up, not a second
-        # (V, D) of zeros. A GPU would wait to count them.
-        return F.embedding(ids, self.weight, sparse=self.weight.device.type == "cpu")
-
-    def logits(self, x: Tensor) -> Tensor:
-        """x (..., D) to (..., V)."""
-        return linear(x, self.weight.to(x.dtype)) if self.int8 is None else self.int8(x)
-
-    def whole_weight(self) -> Tensor:
-        """(V, D), made from int8 where it is held as such."""
-        if self.int8 is None:
-            return self.weight
-        return self.int8.rows(
-            torch.arange(self.num_embeddings, device=self.int8.scale.device), self.weight.dtype
-        )
-
-
 class GroupedProjection(Linear):
-    """Queries, keys and values of each token from one product; `kv_heads` keys and values for `heads` queries
-    (Ainslie et al. 2023).
+    """Queries, keys and values of each token from one product, with `kv_heads` keys and values for `heads`
+    queries (Ainslie et al. 2023).
     """
 
     def __init__(self, hidden: int, heads: int, kv_heads: int) -> None:
@@ -140,7 +118,7 @@ class GroupedProjection(Linear):
         super().__init__(hidden, (heads + 2 * kv_heads) * self.channels)
 
     def forward(self, x_BLD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Query (B, H, L, K), key and value (B, kv heads, L, K)."""
+        """Queries (B, H, L, K), keys and values (B, kv heads, L, K)."""
         sizes = [heads * self.channels for heads in (self.heads, self.kv_heads, self.kv_heads)]
         q, k, v = super().forward(x_BLD).split(sizes, -1)
         return split_heads(q, self.heads), split_heads(k, self.kv_heads), split_heads(v, self.kv_heads)
@@ -151,27 +129,26 @@ class GroupedProjection(Linear):
         return 2 * 4 * self.kv_heads * self.channels
 
 
-class MLP(nn.Module):
+class MLP(CountedModule):
     """Two linear maps around a squared ReLU (So et al. 2021, Primer)."""
 
     def __init__(self, hidden: int, neurons: int) -> None:
         super().__init__()
         self.up = Linear(hidden, neurons)
-        self.down = Linear(neurons, hidden, out=True)
-        self.record = None
+        self.down = Linear(neurons, hidden, zero_init=True)
 
     def forward(self, x_BLD: Tensor) -> Tensor:
         act = squared_relu(self.up(x_BLD))
         if self.record is not None:
             tokens = x_BLD.shape[:-1].numel()
             self.record.count(neurons=act.numel(), neurons_fired=int((act > 0).sum()))
-            self.record.products(tokens * self.flops())
+            self.record.add_flops(tokens * self.flops())
         return self.down(act)
 
     def parameters_active(self) -> int:
-        """Weights one token multiplies with."""
+        """Weights that one token is multiplied with."""
         return self.up.weight.numel() + self.down.weight.numel()
 
     def flops(self) -> int:
-        """Floating-point operations a token, forward."""
+        """Forward operations a token."""
         return 2 * self.parameters_active()

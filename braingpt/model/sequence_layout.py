@@ -46,7 +46,7 @@ class Layout:
         segment = segments_BL.cummax(1).values.clamp(min=0)
         # Each token's place among the row's real tokens.
         nth = valid.cumsum(1) - 1
-        earlier = torch.cat([torch.full_like(run[:, :1], -1), segments_BL.cummax(1).values[:, :-1]], 1)
+        earlier = torch.cat([torch.full_like(segment[:, :1], -1), segments_BL.cummax(1).values[:, :-1]], 1)
         starts = torch.where(valid & (segments_BL != earlier), nth, 0).cummax(1).values
         position = (nth - starts).clamp(min=0)
         if seen_B is not None:

@@ -1,5 +1,6 @@
-"""What a step left out, from the counts its layers keep for their controllers anyway: a few small operations,
-and no wait for the device.
+"""How much of the model a training step computed, from counts that the layers keep for their controllers.
+
+It takes a few small operations and does not wait for the device.
 """
 
 import torch
@@ -13,52 +14,48 @@ from braingpt.model.mixers.selective_attention import SelectiveAttention
 
 @torch.no_grad()
 def step_stats(model: LanguageModel) -> dict[str, Tensor]:
-    """Scalars on the model's device, each where the model has something of the kind, of the step whose counts
-    `after_step` has not cleared.
+    """Statistics of the step whose counts `after_step` has not cleared yet.
 
-    Shares in 0..1 as in `train.validation.inside`: tokens `attended`, `columns` computed, `depth` gone
-    through; `imbalance`, the load of the busiest column over the mean one; and `active`, the share of all
-    parameters that a token was multiplied with.
+    Args:
+        model: A model in training.
+
+    Returns:
+        Scalars on the model's device, each where the model has such a part. Shares in 0..1 as in
+        `train.validation.inside`: tokens `attended`, `columns` computed, layers passed (`depth`);
+        `imbalance`, the load of the busiest column over the mean load; and `active`, the share of all
+        parameters that a token was multiplied with.
     """
-    found: dict[str, Tensor] = {}
+    stats: dict[str, Tensor] = {}
     arrived = _arrived(model)
-    if any(isinstance(block.mixer, SelectiveAttention) for block in model.blocks):
-        counts = torch.stack(
-            [
-                block.mixer.selector.counted
-                for block in model.blocks
-                if isinstance(block.mixer, SelectiveAttention)
-            ]
-        ).sum(0)
-        found["attended"] = counts[0] / counts[1]
-    if shares := [
-        _columns(block.mlp)
-        for block in model.blocks
-        if isinstance(block.mlp, SparseColumns | SilencedColumns)
-    ]:
-        found["columns"] = (arrived * arrived.new_tensor(shares)).mean()
+    mixers = [block.mixer for block in model.blocks]
+    if counts := [mixer.selector.counted for mixer in mixers if isinstance(mixer, SelectiveAttention)]:
+        chosen, tokens = torch.stack(counts).sum(0)
+        stats["attended"] = chosen / tokens
+    mlps = [block.mlp for block in model.blocks]
+    if shares := [_columns(mlp) for mlp in mlps if isinstance(mlp, SparseColumns | SilencedColumns)]:
+        stats["columns"] = (arrived * arrived.new_tensor(shares)).mean()
         loads_KE = torch.stack([module.load for module in model.modules() if isinstance(module, Competition)])
-        # a layer that no token came to has none
-        found["imbalance"] = (loads_KE.amax(1) / loads_KE.mean(1)).nanmean()
+        # A layer that no token reached has no load: its ratio is not a number.
+        stats["imbalance"] = (loads_KE.amax(1) / loads_KE.mean(1)).nanmean()
     if model.exits:
-        found["depth"] = arrived.mean()
+        stats["depth"] = arrived.mean()
     used = (arrived * arrived.new_tensor([block.parameters_active() for block in model.blocks])).sum()
-    found["active"] = (model.embedding.weight.numel() + used) / model.parameters_total()
-    return found
+    stats["active"] = (model.embedding.weight.numel() + used) / model.parameters_total()
+    return stats
 
 
 def _arrived(model: LanguageModel) -> Tensor:
-    """(layers,) the share of the tokens that came to each block."""
+    """(layers,) the share of the tokens that reached each block."""
     share, shares = torch.ones((), device=model.device), []
-    for nth, (begin, end) in enumerate(model._spans):
+    for nth, (begin, end) in enumerate(model.spans):
         if nth:
-            going = model.exits[nth - 1].selector.counted
-            share = share * torch.nan_to_num(going[0] / going[1])
+            chosen, tokens = model.exits[nth - 1].selector.counted
+            share = share * torch.nan_to_num(chosen / tokens)
         shares += [share] * (end - begin)
     return torch.stack(shares)
 
 
 def _columns(mlp: SparseColumns | SilencedColumns) -> float:
-    """The share of its columns that a token wakes."""
+    """The share of a layer's columns that run for a token."""
     columns, shared = mlp.columns, getattr(mlp.columns, "shared", 0)
     return (columns.active + shared) / (columns.count + shared)

@@ -7,7 +7,7 @@ import braingpt
 from braingpt.checkpoint.checkpoint import save
 from braingpt.errors import UserError
 from braingpt.exchange.export import export_checkpoint
-from braingpt.model.columns.columns import TwoFourLinear
+from braingpt.model.columns.two_four import TwoFourLinear
 from braingpt.tokenizer import Tokenizer
 from tests.conftest import awake
 from tests.tiny_runs import tiny

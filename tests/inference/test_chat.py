@@ -3,7 +3,7 @@ import pytest
 from braingpt.errors import UserError
 from braingpt.inference.chat import Conversation
 from braingpt.inference.engine import generate
-from braingpt.inference.text_stream import unwritable
+from braingpt.inference.text_stream import non_text_tokens
 from braingpt.model.config import V2Config
 from braingpt.tokenizer import Tokenizer
 from tests.conftest import awake
@@ -70,7 +70,12 @@ def test_the_state_kept_equals_reading_the_whole_talk():
     for question in ("하나", "둘", "셋"):
         transcript += turn(question)
         answer = generate(
-            model, transcript, 6, temperature=0, stop=stop, banned=[i for i in unwritable(T) if i not in stop]
+            model,
+            transcript,
+            6,
+            temperature=0,
+            stop=stop,
+            banned=[i for i in non_text_tokens(T) if i not in stop],
         )
         assert "".join(talk.say(question)) == T.decode(answer)
         transcript += answer

@@ -1,7 +1,7 @@
 import pytest
 
 from braingpt.errors import UserError
-from braingpt.inference.text_stream import generate_text, prompt_ids, unwritable
+from braingpt.inference.text_stream import generate_text, prompt_ids, non_text_tokens
 from braingpt.model.config import V2Config
 from braingpt.tokenizer import Tokenizer
 from tests.conftest import awake
@@ -47,7 +47,7 @@ def test_special_tokens_are_never_written():
     text = "".join(written)
     assert len(written.tokens) == 8 or written.finish == "stop"
     assert max(written.tokens, default=0) < TOKENIZER.eot and "<|" not in text
-    assert len(unwritable(TOKENIZER)) == 63
+    assert len(non_text_tokens(TOKENIZER)) == 63
 
 
 def test_a_real_model_writes_the_same_text_with_the_same_seed():

@@ -52,7 +52,7 @@ class Impostor(nn.Module):
         act_NEW = squared_relu(x_ND @ self.up.T).unflatten(-1, (self.columns.count, -1)) * mask_NE[..., None]
         if self.record is not None:
             won = act_NEW.gather(1, winner_NA[..., None].expand(-1, -1, self.columns.width))
-            SparseColumns._count(self, winner_NA, won.flatten(0, 1).sqrt())
+            SparseColumns._count(self, self.record, winner_NA, won.flatten(0, 1).sqrt())
         return (act_NEW.flatten(1) @ self.down + self.shared(x_ND)).view_as(x_BLD)
 
     def flops(self):

@@ -77,7 +77,7 @@ def test_the_gate_stays_dense_where_sparse_does_not_pay(monkeypatch):
     reason="needs sparse tensor cores",
 )
 def test_sparse_tensor_cores_give_the_dense_product(monkeypatch):
-    from braingpt.model.columns.columns import TwoFourLinear
+    from braingpt.model.columns.two_four import TwoFourLinear
 
     layer = TwoFourLinear(128, 256).cuda().eval()
     x = torch.randn(32, 128, device="cuda", dtype=torch.bfloat16)

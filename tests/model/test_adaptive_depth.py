@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from braingpt.errors import UserError
 from braingpt.model.config import DepthConfig, V2Config
 from braingpt.model.lm import build
-from braingpt.model.routing.adaptive_depth import arriving, continuing
+from braingpt.model.routing.adaptive_depth import arrival_shares, continue_rate
 from tests.conftest import SMALL, awake
 
 
@@ -21,9 +21,9 @@ from tests.conftest import SMALL, awake
 def test_the_rate_gives_the_share(layers, data):
     exits = sorted(data.draw(st.sets(st.integers(1, layers - 1), min_size=1)))
     share = data.draw(st.floats(exits[0] / layers + 0.01, 1))
-    rate = continuing(share, exits, layers)
+    rate = continue_rate(share, exits, layers)
     assert 0 < rate <= 1
-    assert sum(arriving(rate, exits, layers)) / layers == pytest.approx(share, abs=1e-6)
+    assert sum(arrival_shares(rate, exits, layers)) / layers == pytest.approx(share, abs=1e-6)
 
 
 def test_exits_begin_at_a_third():

@@ -6,7 +6,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 import braingpt
-from braingpt.model.layers import TiedEmbedding
+from braingpt.model.heads.softmax import TiedEmbedding
 from braingpt.model.lm import build
 from braingpt.recipes import shipped
 from braingpt.train.plan.plan import build_plan

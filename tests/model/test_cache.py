@@ -19,7 +19,7 @@ def test_one_at_a_time_equals_packed_entries_over_growth(prompt, steps, early):
             cache.append(k[:, :, :prompt], v[:, :, :prompt], torch.tensor([prompt]))
     for i in range(prompt, prompt + steps):
         if early:
-            ones.make_room()
+            ones.grow_early()
             assert i == 0 or ones.k.shape[2] > i
         found = ones.append_one(k[:, :, i : i + 1], v[:, :, i : i + 1])
         wanted = packed.append(k[:, :, i : i + 1], v[:, :, i : i + 1], torch.tensor([1]))

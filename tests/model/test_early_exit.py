@@ -144,7 +144,7 @@ def test_deeper_layers_are_dropped_more_often_and_for_whole_rows():
     ids, layout = ids_of(6, 3, 10), model._layout(ids_of(6, 3, 10), None, None)
     model.early.draws.manual_seed(1)
     with torch.enable_grad():
-        got = model.early.learn(model.blocks, model.embedding(ids), layout)
+        got = model.early.forward_training(model.blocks, model.embedding(ids), layout)
     draws = torch.Generator().manual_seed(1)
     kept = torch.stack(
         [torch.ones(3, dtype=torch.bool), *(torch.rand(3, generator=draws) >= rate for rate in rates[1:])]

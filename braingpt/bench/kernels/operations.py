@@ -24,7 +24,7 @@ from braingpt.kernels.columns import columns as columns_kernel
 from braingpt.kernels.scan import scan
 from braingpt.kernels.sparse_attention import reference as sparse_attention
 from braingpt.kernels.two_four import sparse_pays
-from braingpt.model.columns.columns import TwoFourLinear
+from braingpt.model.columns.two_four import TwoFourLinear
 from braingpt.model.config import MemoryConfig, V1Config, V2Config
 from braingpt.model.mixers.attention import Attention
 from braingpt.model.mixers.selective_attention import SelectiveAttention

@@ -1,12 +1,12 @@
 """The fast tier of episodic memory: a mixer whose state is an associative memory, written by the gated delta
 rule (Yang et al. 2024, section 3.4).
 
-Each head keeps a matrix that maps keys to values. A token reads it with its query and binds its value to its
-key, in one shot and only by the difference to what the key recalled before, so a new binding replaces the old
-one instead of adding to it. Constant memory per sequence.
+Each head keeps a matrix that maps keys to values. A token reads the matrix with its query, and binds its
+value to its key in one step. Only the difference to what the key recalled before is written, so a new binding
+replaces the old one instead of adding to it. Constant memory per sequence.
 
-Legend: B batch, L tokens, D hidden, H heads, K channels of a key, V of a value, E convolved channels, H (2K +
-V).
+Legend: B batch, L tokens, D hidden, H heads, K channels of a key, V channels of a value, E = H (2K + V)
+convolved channels, I = H V inner width.
 """
 
 import math
@@ -19,21 +19,21 @@ from torch import Tensor, nn
 from braingpt.kernels import delta_rule
 from braingpt.kernels.conv import carried, silu_conv
 from braingpt.model.config import MemoryConfig
+from braingpt.model.interface import Mixer
 from braingpt.model.layers import Linear, rms_norm
 from braingpt.model.sequence_layout import Layout
 
-# tokens a fresh head remembers for; it is a memory, where Mamba's heads start at 1 to 1,000
+# Tokens that a fresh head remembers; Mamba's heads start at 1 to 1,000.
 SHORTEST, LONGEST = 100.0, 10_000.0
 
 
 @dataclass
 class MemoryState:
-    """past: the last convolution inputs (B, taps - 1, E).
+    """The recurrent state."""
 
-    bound: what the heads remember (B, H, K, V), float32 or wider.
-    """
-
+    # (B, taps - 1, E) the last inputs of the convolution.
     past: Tensor
+    # (B, H, K, V) the matrix of each head, in float32 or wider.
     bound: Tensor
 
     def bytes(self) -> int:
@@ -41,10 +41,8 @@ class MemoryState:
         return sum(t.numel() * t.element_size() for t in (self.past, self.bound))
 
 
-class DeltaMemory(nn.Module):
-    """Short convolution, normalised keys and queries, the gated delta rule, a gated norm; one token takes one
-    step of the recurrence.
-    """
+class DeltaMemory(Mixer):
+    """Short convolution, normalised keys and queries, the gated delta rule, a gated norm."""
 
     kind = "memory"
 
@@ -54,25 +52,23 @@ class DeltaMemory(nn.Module):
         self.convolved, self.inner = heads * (2 * config.key + config.value), heads * config.value
         self.into = Linear(hidden, self.convolved + self.inner + 2 * heads)
         self.conv = nn.Parameter(torch.empty(self.convolved, config.conv).uniform_(0, 2) / config.conv)
-        # queries start as keys do: what is alike finds itself, wherever it stands under the taps
+        # Queries start equal to keys: equal inputs find each other, at any tap of the convolution.
         with torch.no_grad():
             for rows in (self.into.weight, self.conv):
                 rows[heads * config.key : 2 * heads * config.key] = rows[: heads * config.key]
         self.decay_log = nn.Parameter(torch.zeros(heads))
         rate = torch.exp(torch.empty(heads).uniform_(math.log(1 / LONGEST), math.log(1 / SHORTEST)))
-        # softplus gives the rate back
+        # Softplus gives the rate back.
         self.decay_bias = nn.Parameter(rate + torch.log(-torch.expm1(-rate)))
         self.scale = nn.Parameter(torch.ones(self.inner))
-        self.out = Linear(self.inner, hidden, out=True)
-        self.record = None
+        self.out = Linear(self.inner, hidden, zero_init=True)
 
-    def new_state(self, batch: int, device, dtype) -> MemoryState:
+    def new_state(self, batch: int, device: torch.device, dtype: torch.dtype) -> MemoryState:
         """A memory that holds nothing."""
         config, wide = self.config, torch.promote_types(dtype, torch.float32)
         past = torch.zeros(batch, config.conv - 1, self.convolved, device=device, dtype=dtype)
-        return MemoryState(
-            past, torch.zeros(batch, config.heads, config.key, config.value, device=device, dtype=wide)
-        )
+        bound = torch.zeros(batch, config.heads, config.key, config.value, device=device, dtype=wide)
+        return MemoryState(past, bound)
 
     def forward(self, x_BLD: Tensor, layout: Layout, state: MemoryState | None = None) -> Tensor:
         batch, length, _ = x_BLD.shape
@@ -83,7 +79,7 @@ class DeltaMemory(nn.Module):
         )
         beta_BLH = torch.sigmoid(beta_BLH.to(wide))
         decay_BLH = -torch.exp(self.decay_log.to(wide)) * F.softplus(rate_BLH.to(wide) + self.decay_bias)
-        # padding is not convolved, writes nothing and does not decay the state
+        # Padding is not convolved, writes nothing and does not decay the state.
         if layout.valid is not None:
             u_BLE, beta_BLH, decay_BLH = (t * layout.valid[..., None] for t in (u_BLE, beta_BLH, decay_BLH))
         conv_BLE = silu_conv(
@@ -91,7 +87,7 @@ class DeltaMemory(nn.Module):
         )
         q, k, v = conv_BLE.split([heads * config.key, heads * config.key, self.inner], -1)
         q, k, v = (t.unflatten(-1, (heads, -1)) for t in (q, k, v))
-        # of length 1
+        # Of length 1.
         q, k = rms_norm(q) * config.key**-0.5, rms_norm(k) * config.key**-0.5
         before = (state or self.new_state(batch, x_BLD.device, x_BLD.dtype)).bound
         if length == 1:
@@ -109,33 +105,30 @@ class DeltaMemory(nn.Module):
             self.record.count(
                 attended=arrived, memory_reads=arrived * heads, memory_writes=int((beta_BLH > 0.5).sum())
             )
-            self.record.products(done, round(done * arrived / (batch * length)))
+            self.record.add_flops(done, round(done * arrived / (batch * length)))
         y_BLI = rms_norm(y_BLHV).flatten(2) * self.scale.to(x_BLD.dtype) * F.silu(z_BLI)
         return self.out(y_BLI.to(x_BLD.dtype))
 
-    def _products(self, batch: int, length: int) -> int:
-        """Operations of a forward pass; the rule computes whole chunks."""
+    def _products(self, batch: int, length: int) -> float:
+        """Operations of a forward pass; the delta rule computes whole chunks."""
         scanned = -(-length // min(self.config.chunk, length)) * min(self.config.chunk, length)
-        return batch * (length * 2 * self._weights() + scanned * self._rule(length))
+        return batch * (length * 2 * self._weights() + scanned * self._rule_flops(length))
 
     def _weights(self) -> int:
         return self.into.weight.numel() + self.out.weight.numel() + self.conv.numel()
 
-    def _rule(self, context: int) -> int:
-        return self.config.heads * delta_rule.flops(
-            self.config.key, self.config.value, min(self.config.chunk, context)
-        )
+    def _rule_flops(self, context: float) -> float:
+        config = self.config
+        return config.heads * delta_rule.flops(config.key, config.value, min(config.chunk, context))
 
     def parameters_active(self) -> int:
-        """Weights one token multiplies with."""
+        """Weights that one token is multiplied with."""
         return sum(p.numel() for p in self.parameters())
 
-    def flops(self, context: int) -> float:
-        """Forward operations a token in a window of `context` tokens: projections, and the delta rule in
-        chunks.
-        """
-        return 2 * self._weights() + self._rule(context)
+    def flops(self, context: float) -> float:
+        """Forward operations a token in a window of `context` tokens: projections and the delta rule."""
+        return 2 * self._weights() + self._rule_flops(context)
 
     def state_bytes(self, length: int) -> int:
-        """Bytes the state takes for one sequence in float32, whatever its length."""
+        """Bytes of state for one sequence of any length, in float32."""
         return 4 * ((self.config.conv - 1) * self.convolved + self.config.key * self.inner)

@@ -1,1 +1,1 @@
-"""What mixes tokens: attention, selective attention, dendritic attention, Mamba-2."""
+"""Mixers, which mix the tokens of a block: attention, selective attention, dendritic attention, Mamba-2."""

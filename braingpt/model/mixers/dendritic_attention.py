@@ -1,8 +1,8 @@
-"""Dendritic attention: each dendrite attends with heads of its own, a gate that depends on the token lets it
-pass, the soma sums.
+"""Dendritic attention: each dendrite attends with heads of its own, a gate that depends on the token lets the
+result pass, the soma sums.
 
-Where nothing learns, dendrites that no token of the call opens are not computed: in generation, the token's
-closed ones. Only their keys and values are made, for later tokens.
+Without gradients, dendrites that no token of the call opens are not computed: in generation, the token's
+closed dendrites. Only their keys and values are computed, for later tokens.
 
 Legend: B batch, H heads, L tokens, T keys, K channels a head, R dendrites, D hidden.
 """
@@ -14,14 +14,14 @@ from torch import Tensor, nn
 from braingpt.kernels.sparse_attention.reference import magnitude_attention, quotas, reach
 from braingpt.model.cache import KVCache
 from braingpt.model.config import SparseAttentionConfig
+from braingpt.model.interface import Mixer
 from braingpt.model.layers import Linear, merge_heads, rms_norm, rotate, split_heads
 from braingpt.model.sequence_layout import Layout, documents
+from braingpt.model.work_counters import WorkCounters
 
 
-class DendriticAttention(nn.Module):
-    """Heads in groups, one group a dendrite; each query keeps its largest-magnitude scores; gates below a
-    threshold close.
-    """
+class DendriticAttention(Mixer):
+    """Heads in groups, one group a dendrite; each query keeps its scores of largest magnitude."""
 
     kind = "dendritic"
 
@@ -31,26 +31,25 @@ class DendriticAttention(nn.Module):
         self.qkv = Linear(hidden, 3 * hidden)
         self.gate = nn.Linear(hidden, config.dendrites)
         nn.init.zeros_(self.gate.bias)
-        # every dendrite's own map to the soma, side by side: one product sums them
-        self.out = Linear(hidden, hidden, out=True)
-        self.record = None
+        # Every dendrite's own map to the soma, side by side: one product sums them.
+        self.out = Linear(hidden, hidden, zero_init=True)
 
-    def new_state(self, batch: int, device, dtype) -> KVCache:
+    def new_state(self, batch: int, device: torch.device, dtype: torch.dtype) -> KVCache:
         """An empty cache."""
         return KVCache()
 
     def forward(self, x_BLD: Tensor, layout: Layout, state: KVCache | None = None) -> Tensor:
         gate_BLR = torch.sigmoid(self.gate(x_BLD))
         open_BLR = gate_BLR > self.config.gate_threshold
-        # A closed dendrite passes nothing, but its gate still feels the gradient and can open again (straight
-        # through).
+        # A closed dendrite passes nothing, but its gate still gets the gradient and can open again
+        # (straight-through estimator).
         passed_BLR = gate_BLR - (gate_BLR * ~open_BLR).detach()
-        spans = self._needed(open_BLR)
+        spans = self._spans_to_compute(open_BLR)
         channels = x_BLD.shape[-1] // self.heads
-        # Not `split_heads`: where all dendrites are closed there is no head to query.
+        # Not `split_heads`: where all dendrites are closed no head is left.
         q, k, v = (
             part.unflatten(-1, (part.shape[-1] // channels, channels)).transpose(1, 2)
-            for part in self._projected(x_BLD, spans)
+            for part in self._project(x_BLD, spans)
         )
         cos_sin = layout.rotary(k.shape[-1], self.rope_base, k.dtype)
         q, k = rotate(rms_norm(q), cos_sin), rotate(rms_norm(k), cos_sin)
@@ -61,7 +60,7 @@ class DendriticAttention(nn.Module):
             document_BT = documents(None, state.valid)
         soma_BLD, kept, first = torch.zeros_like(x_BLD), 0, 0
         for span in spans:
-            heads, columns = self._of(span, self.heads), self._of(span, x_BLD.shape[-1])
+            heads, inputs = self._of(span, self.heads), self._of(span, x_BLD.shape[-1])
             q_part = q[:, first : first + heads.stop - heads.start]
             y_BHLK, kept_BHL = magnitude_attention(
                 q_part, k[:, heads], v[:, heads], document_BT, self.config.keep, self.config.floor
@@ -73,29 +72,28 @@ class DendriticAttention(nn.Module):
             if span.stop - span.start == self.config.dendrites:
                 soma_BLD = self.out(y_BLRK.flatten(2))
             else:
-                soma_BLD += F.linear(y_BLRK.flatten(2), self.out.weight[:, columns])
+                soma_BLD += F.linear(y_BLRK.flatten(2), self.out.weight[:, inputs])
             if self.record is not None:
                 kept += int(kept_BHL.sum())
         if self.record is not None:
-            self._count(x_BLD, kept, document_BT, k.shape[2], open_BLR, spans)
+            self._count(self.record, x_BLD, kept, document_BT, k.shape[2], open_BLR, spans)
         return soma_BLD
 
     def remember(self, x_BLD: Tensor, layout: Layout, state: KVCache) -> None:
-        """Store keys and values alone: of tokens that left before this layer and are only read by others."""
+        """Store keys and values of tokens that left before this layer, for later tokens to read."""
         if self.qkv.int8 is None:
-            k_BLD, v_BLD = self._projected(x_BLD, [])[1:]
+            _, k_BLD, v_BLD = self._project(x_BLD, [])
         else:
-            k_BLD, v_BLD = self.qkv(x_BLD).chunk(3, -1)[1:]
+            _, k_BLD, v_BLD = self.qkv(x_BLD).chunk(3, -1)
         k, v = split_heads(k_BLD, self.heads), split_heads(v_BLD, self.heads)
-        state.append(
-            rotate(rms_norm(k), layout.rotary(k.shape[-1], self.rope_base, k.dtype)), v, layout.valid
-        )
+        cos_sin = layout.rotary(k.shape[-1], self.rope_base, k.dtype)
+        state.append(rotate(rms_norm(k), cos_sin), v, layout.valid)
 
-    def _needed(self, open_BLR: Tensor) -> list[slice]:
-        """Dendrites to compute, neighbours together: all while learning, else those that any of these tokens
-        opens.
+    def _spans_to_compute(self, open_BLR: Tensor) -> list[slice]:
+        """Dendrites to compute, neighbours together: those that any of these tokens opens.
 
-        On a GPU all: the choice would wait for it. In int8 all: the packed weights are not cut.
+        All are computed with gradients, on a GPU, which would have to wait for the choice, and in int8, whose
+        packed weights are not cut.
         """
         count = self.config.dendrites
         if torch.is_grad_enabled() or open_BLR.is_cuda or self.qkv.int8 is not None:
@@ -110,17 +108,19 @@ class DendriticAttention(nn.Module):
         each = total // self.config.dendrites
         return slice(span.start * each, span.stop * each)
 
-    def _projected(self, x_BLD: Tensor, spans: list[slice]) -> tuple[Tensor, Tensor, Tensor]:
+    def _project(self, x_BLD: Tensor, spans: list[slice]) -> tuple[Tensor, Tensor, Tensor]:
         """Queries of the dendrites in `spans`; keys and values of all, which later tokens may read."""
         hidden, weight = x_BLD.shape[-1], self.qkv.weight
         if spans == [slice(0, self.config.dendrites)]:
             return self.qkv(x_BLD).chunk(3, -1)
         queries = [F.linear(x_BLD, weight[self._of(span, hidden)]) for span in spans]
         q_BLD = torch.cat(queries, -1) if queries else x_BLD[..., :0]
-        return q_BLD, *F.linear(x_BLD, weight[hidden:]).chunk(2, -1)
+        k_BLD, v_BLD = F.linear(x_BLD, weight[hidden:]).chunk(2, -1)
+        return q_BLD, k_BLD, v_BLD
 
     def _count(
         self,
+        record: WorkCounters,
         x_BLD: Tensor,
         kept: int,
         document_BT: Tensor | None,
@@ -131,35 +131,36 @@ class DendriticAttention(nn.Module):
         batch, length, hidden = x_BLD.shape
         tokens, channels = batch * length, hidden // self.heads
         possible = self.heads * int(reach(document_BT, length, keys, x_BLD.device).expand(batch, -1).sum())
-        self.record.count(
+        record.count(
             attended=tokens,
             keys_kept=kept,
             keys_possible=possible,
             dendrites_open=int(open_BLR.sum()),
             dendrites=open_BLR.numel(),
         )
-        # Every key is scored, since the largest are not known before; only those kept are read. A skipped
-        # dendrite's keys and values are still made.
+        # Every key is scored, since the largest are not known before; only the kept ones are read. Keys and
+        # values of skipped dendrites are computed too.
         needed = sum(span.stop - span.start for span in spans) / self.config.dendrites
         whole = 2 * tokens * self.parameters_active()
         maps = whole - round((1 - needed) * 4 * tokens * hidden**2)
-        self.record.products(
+        record.add_flops(
             maps + round(2 * channels * possible * needed) + 2 * channels * kept,
             whole + 4 * channels * possible,
         )
 
     def parameters_active(self) -> int:
-        """Weights one token multiplies with."""
+        """Weights that one token is multiplied with."""
         return self.qkv.weight.numel() + self.gate.weight.numel() + self.out.weight.numel()
 
-    def flops(self, context: int) -> float:
-        """Forward operations a token, averaged over a window of `context` tokens: all keys up to its own are
-        scored, those kept are read.
+    def flops(self, context: float) -> float:
+        """Forward operations a token, averaged over a window of `context` tokens.
+
+        All keys up to the token's own are scored, the kept ones are read.
         """
         reach_1L = reach(None, int(context), int(context), torch.device("cpu"))
         kept = quotas(reach_1L, self.config.keep, self.config.floor).double().mean().item()
         return 2 * self.parameters_active() + 2 * self.out.in_features * ((context + 1) / 2 + kept)
 
     def state_bytes(self, length: int) -> int:
-        """Bytes a sequence of `length` tokens leaves behind, in float32."""
+        """Bytes of state after a sequence of `length` tokens, in float32."""
         return 2 * 4 * self.out.in_features * length

@@ -17,15 +17,18 @@ from braingpt.kernels.conv import carried, silu_conv
 from braingpt.kernels.pointwise import gated_norm
 from braingpt.kernels.scan.scan import scan, step
 from braingpt.model.config import MambaConfig
+from braingpt.model.interface import Mixer
 from braingpt.model.layers import Linear
 from braingpt.model.sequence_layout import Layout
 
 
 @dataclass
 class MambaState:
-    """past: the last convolution inputs (B, taps - 1, E).  hidden: (B, H, N, P), float32 or wider."""
+    """The recurrent state."""
 
+    # (B, taps - 1, E) the last inputs of the convolution.
     past: Tensor
+    # (B, H, N, P) in float32 or wider.
     hidden: Tensor
 
     def bytes(self) -> int:
@@ -33,10 +36,8 @@ class MambaState:
         return sum(t.numel() * t.element_size() for t in (self.past, self.hidden))
 
 
-class Mamba2(nn.Module):
-    """Reads a sequence with a recurrent state; `forward` scans in chunks, one token with a state takes one
-    step of the recurrence.
-    """
+class Mamba2(Mixer):
+    """Reads a sequence with a recurrent state: in chunks, or one token with a state in a single step."""
 
     kind = "mamba"
 
@@ -51,23 +52,19 @@ class Mamba2(nn.Module):
         )
         self.decay_log = nn.Parameter(torch.empty(self.heads).uniform_(1, 16).log())
         dt = torch.exp(torch.empty(self.heads).uniform_(math.log(1e-3), math.log(1e-1)))
-        # softplus gives dt back
+        # Softplus gives dt back.
         self.dt_bias = nn.Parameter(dt + torch.log(-torch.expm1(-dt)))
         self.skip = nn.Parameter(torch.ones(self.heads))
         self.scale = nn.Parameter(torch.ones(self.inner))
-        self.out = Linear(self.inner, hidden, out=True)
-        self.record = None
+        self.out = Linear(self.inner, hidden, zero_init=True)
 
-    def new_state(self, batch: int, device, dtype) -> MambaState:
+    def new_state(self, batch: int, device: torch.device, dtype: torch.dtype) -> MambaState:
         """A state that has read nothing."""
-        past = torch.zeros(
-            batch, self.config.conv - 1, self.inner + 2 * self.config.state, device=device, dtype=dtype
-        )
-        wide = torch.promote_types(dtype, torch.float32)
-        return MambaState(
-            past,
-            torch.zeros(batch, self.heads, self.config.state, self.config.head, device=device, dtype=wide),
-        )
+        config, wide = self.config, torch.promote_types(dtype, torch.float32)
+        convolved = self.inner + 2 * config.state
+        past = torch.zeros(batch, config.conv - 1, convolved, device=device, dtype=dtype)
+        hidden = torch.zeros(batch, self.heads, config.state, config.head, device=device, dtype=wide)
+        return MambaState(past, hidden)
 
     def forward(self, x_BLD: Tensor, layout: Layout, state: MambaState | None = None) -> Tensor:
         batch, length, _ = x_BLD.shape
@@ -75,7 +72,7 @@ class Mamba2(nn.Module):
         z_BLI, u_BLE, dt_BLH = self.into(x_BLD).split([self.inner, self.inner + 2 * n, self.heads], -1)
         wide = torch.promote_types(x_BLD.dtype, torch.float32)
         dt_BLH = F.softplus(dt_BLH.to(wide) + self.dt_bias)
-        # padding is not convolved, writes nothing and does not decay the state
+        # Padding is not convolved, writes nothing and does not decay the state.
         if layout.valid is not None:
             u_BLE = u_BLE * layout.valid[..., None]
             dt_BLH = dt_BLH * layout.valid[..., None]
@@ -90,9 +87,7 @@ class Mamba2(nn.Module):
             )
             y_BLHP = y_BHP[:, None]
         else:
-            before = (
-                state.hidden if state is not None else self.new_state(batch, x_BLD.device, x_BLD.dtype).hidden
-            )
+            before = (state or self.new_state(batch, x_BLD.device, x_BLD.dtype)).hidden
             y_BLHP, after = scan(
                 x_BLHP, dt_BLH, a_H, b_BLN, c_BLN, before, layout.segment, chunk=self.config.chunk
             )
@@ -103,25 +98,22 @@ class Mamba2(nn.Module):
         if self.record is not None:
             done, arrived = self._products(batch, length), layout.tokens(batch)
             self.record.count(attended=arrived)
-            self.record.products(done, round(done * arrived / (batch * length)))
+            self.record.add_flops(done, round(done * arrived / (batch * length)))
         skip_I = self.skip.to(x_BLI.dtype).repeat_interleave(self.config.head)
         return self.out(gated_norm(y_BLHP.flatten(2), x_BLI, skip_I, z_BLI, self.scale.to(x_BLI.dtype)))
 
     def _products(self, batch: int, length: int) -> int:
         """Operations of a forward pass; the last chunk may be a short one."""
-        whole, rest = divmod(length, self.config.chunk)
-        return round(
-            batch * (whole * self.config.chunk * self.flops(self.config.chunk) + rest * self.flops(rest))
-        )
+        chunk = self.config.chunk
+        chunks, last = divmod(length, chunk)
+        return round(batch * (chunks * chunk * self.flops(chunk) + last * self.flops(last)))
 
     def parameters_active(self) -> int:
-        """Weights one token multiplies with."""
+        """Weights that one token is multiplied with."""
         return sum(p.numel() for p in self.parameters())
 
-    def flops(self, context: int) -> float:
-        """Forward operations a token in a window of `context` tokens: projections, and the matrix products of
-        the scan.
-        """
+    def flops(self, context: float) -> float:
+        """Forward operations a token in a window of `context` tokens: projections and the scan's products."""
         n, weights = self.config.state, self.into.weight.numel() + self.out.weight.numel() + self.conv.numel()
         if context == 1:
             return 2 * weights + 4 * n * self.inner
@@ -129,7 +121,6 @@ class Mamba2(nn.Module):
         return 2 * weights + 2 * chunk * (n + self.inner) + 4 * n * self.inner
 
     def state_bytes(self, length: int) -> int:
-        """Bytes the state takes for one sequence in float32, whatever its length."""
-        return 4 * (
-            (self.config.conv - 1) * (self.inner + 2 * self.config.state) + self.config.state * self.inner
-        )
+        """Bytes of state for one sequence of any length, in float32."""
+        config = self.config
+        return 4 * ((config.conv - 1) * (self.inner + 2 * config.state) + config.state * self.inner)

@@ -1,73 +1,84 @@
 """Adaptive depth: easy tokens halt, and the layers behind an exit never see them - in training, in evaluation
-and in generation alike.
+and in generation.
 
-At an exit each token's score decides by a threshold (`selection.py`), so the choice is causal and knows no
-neighbours. Those that go on are packed, and the layers behind run on the packed tokens alone. What the layers
-up to the next exit change is multiplied by the score, so that the choice learns (as in mixture-of-depths,
-Raposo et al. 2024, section 3.4); each layer by the score of one exit, not by those of all before it, whose
-product would leave the last layers nothing to say. A halted token leaves the recurrent states and caches of
-the deeper layers as they were.
+At an exit each token's score is compared with a threshold (`token_selection.py`), so the choice is causal and
+does not depend on neighbours. The tokens that continue are packed, and the layers behind run on the packed
+tokens only. The change that the layers up to the next exit make is multiplied by the score, so that the
+choice learns (as in mixture-of-depths, Raposo et al. 2024, section 3.4). Each layer's change is multiplied by
+the score of one exit, not of all exits before it, whose product would leave the last layers nothing to say.
+A halted token leaves the recurrent states and caches of the deeper layers as they were.
 
-Legend: B batch, L tokens, D hidden.
+Legend: B batch, L tokens, C packed slots, D hidden.
 """
 
 from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from braingpt.model.layers import rms_norm
 from braingpt.model.routing.token_selection import Selection, Selector
 from braingpt.model.sequence_layout import Layout
+from braingpt.model.work_counters import CountedModule
 
 Layers = Callable[[Tensor, Layout], Tensor]
+# Halvings of the interval in which the rate is searched; float64 has 52 bits of mantissa.
+BISECTIONS = 60
 
 
-class Exit(nn.Module):
-    """A place where tokens may halt; about `rate` of those that arrive go on."""
+class Exit(CountedModule):
+    """A place where tokens may halt; about `rate` of those that arrive continue."""
 
     def __init__(self, hidden: int, rate: float) -> None:
         super().__init__()
-        self.selector = Selector(hidden, rate, dial=True)
-        self.record = None
+        self.selector = Selector(hidden, rate, adjustable=True)
 
-    def forward(self, x_BLD: Tensor, layout: Layout, near: Layers, far: Layers) -> tuple[Tensor, Tensor]:
-        """The tokens (B, L, D), those that go on after `near` and `far` have run on them, and how many of
-        each row these are (B,).
+    def forward(
+        self, x_BLD: Tensor, layout: Layout, next_span: Layers, deeper: Layers
+    ) -> tuple[Tensor, Tensor]:
+        """Let some tokens halt, and run the deeper layers on the others.
 
-        `near`: the layers up to the next exit; `far`: that exit and all behind it.
+        Args:
+            x_BLD: Hidden states of the tokens that arrive.
+            layout: Their layout.
+            next_span: The layers up to the next exit.
+            deeper: The next exit and all layers behind it.
+
+        Returns:
+            The states (B, L, D) of all tokens, and how many of each row continued (B,).
         """
         score_BL, chosen_BL = self.selector(rms_norm(x_BLD), layout.valid)
-        packed = Selection.of(chosen_BL, least=int(torch.is_grad_enabled()))
+        packed = Selection.of(chosen_BL, min_slots=int(torch.is_grad_enabled()))
         if self.record is not None:
-            self.record.products(2 * score_BL.numel() * x_BLD.shape[2])
+            self.record.add_flops(2 * score_BL.numel() * x_BLD.shape[2])
         if packed.index.shape[1] == 0:
             return x_BLD, packed.count
         before_BCD, inside = packed.pack(x_BLD), packed.pack_layout(layout)
-        change_BCD = near(before_BCD, inside) - before_BCD
-        after_BCD = far(before_BCD + change_BCD * packed.pack(score_BL)[..., None], inside)
+        change_BCD = next_span(before_BCD, inside) - before_BCD
+        after_BCD = deeper(before_BCD + change_BCD * packed.pack(score_BL)[..., None], inside)
         return x_BLD + packed.unpack(after_BCD - before_BCD, x_BLD.shape[1]), packed.count
 
     def parameters_active(self) -> int:
-        """Weights an arriving token multiplies with."""
+        """Weights that an arriving token is multiplied with."""
         return self.selector.weight.numel()
 
 
-def continuing(share: float, exits: Sequence[int], layers: int) -> float:
-    """The rate c at which tokens go on at each exit, so that a token uses `share` of the `layers` on average.
+def continue_rate(share: float, exits: Sequence[int], layers: int) -> float:
+    """The rate at which tokens continue at each exit for a mean depth of `share` of the layers.
 
-    After the j-th exit c^j of the tokens are left: the sum over exits of c^j times the layers up to the next
-    exit is what `share` leaves.
+    After the j-th exit, rate^j of the tokens remain. The sum over exits of rate^j times the layers up to the
+    next exit is what `share` leaves.
     """
     if share >= 1:
         return 1.0
     low, high = 0.0, 1.0
-    for _ in range(60):
+    for _ in range(BISECTIONS):
         rate = (low + high) / 2
-        low, high = (rate, high) if sum(arriving(rate, exits, layers)) < share * layers else (low, rate)
+        too_few = sum(arrival_shares(rate, exits, layers)) < share * layers
+        low, high = (rate, high) if too_few else (low, rate)
     return high
 
 
-def arriving(rate: float, exits: Sequence[int], layers: int) -> list[float]:
-    """The share of the tokens that reaches each layer, when `rate` of them go on at each exit."""
+def arrival_shares(rate: float, exits: Sequence[int], layers: int) -> list[float]:
+    """The share of the tokens that reaches each layer, when `rate` of them continue at each exit."""
     return [rate ** sum(layer >= at for at in exits) for layer in range(layers)]

@@ -1,32 +1,34 @@
 """Early exit: a token leaves when the head, applied in the middle of the network, is sure of the next one.
 
-Trained as LayerSkip does (Elhoushi et al. 2024, arXiv 2404.16710, section 4.1): layers are dropped for whole
-rows, deeper ones more often, and the shared head also predicts from a layer in between, one drawn for each
-step. At an exit a token whose likeliest continuation reaches the threshold stays as it is; deeper layers make
-their keys and values from that state (CALM, Schuster et al. 2022, section 3.4), so that later tokens can read
-it. Whole sequences and single steps therefore agree: what has left is only no longer changed. Steps compute
-no more than the rows that go on.
+Training follows LayerSkip (Elhoushi et al. 2024, arXiv 2404.16710, section 4.1): layers are dropped for whole
+rows, deeper layers more often, and the shared head also predicts from a layer in between, drawn for each
+step. At an exit, a token whose likeliest continuation reaches the threshold keeps its state; deeper layers
+make their keys and values from that state (CALM, Schuster et al. 2022, section 3.4), so that later tokens can
+read it. Whole sequences and single steps therefore agree: a token that has left is no longer changed.
+A step computes only the rows that continue.
 
-Legend: B batch, L tokens, D hidden, V vocabulary, X tokens asked.
+Legend: B batch, L tokens, D hidden, V vocabulary, X tokens that the head predicts from.
 """
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from braingpt.model.cache import KVCache, SomeRows
+from braingpt.model.cache import KVCache, KVCacheRows
 from braingpt.model.config import EarlyExitConfig
 from braingpt.model.layers import rms_norm
 from braingpt.model.sequence_layout import Layout
+
+if TYPE_CHECKING:
+    from braingpt.model.blocks import Block
 
 Head = Callable[[Tensor], Tensor]
 
 
 class EarlyExit:
-    """How a model's blocks are gone through: with dropped layers while learning, up to each token's exit
-    otherwise.
-    """
+    """How tokens pass the blocks: with dropped layers in training, up to each token's exit otherwise."""
 
     def __init__(self, config: EarlyExitConfig, layers: int) -> None:
         self.config, self.threshold = config, config.threshold
@@ -34,25 +36,24 @@ class EarlyExit:
             config.places if config.places is not None else range(max(1, layers // 3), layers)
         )
         self.dropped = [config.dropout * (2 ** (layer / max(1, layers - 1)) - 1) for layer in range(layers)]
-        # Of layers to be dropped and asked; the trainer seeds it for each step, so that no state need be
-        # kept.
+        # Draws the layers to drop and to predict from. The trainer seeds it for each step, so that no state
+        # has to be saved.
         self.draws = torch.Generator()
-        # while learning: the states the head shall also predict from
+        # In training: the states (B, L, D) that the head shall also predict from.
         self.middle: Tensor | None = None
-        # layers gone through and tokens, since `share` was last asked
+        # Layers passed and tokens, since `share` was last called.
         self.layers, self.used, self.seen = layers, 0, 0
-        # where somebody looks on: of each call (B, L) the layers that each token went through
+        # While it is a list: of each call, (B, L) the layers that each token passed.
         self.depths: list[Tensor] | None = None
 
-    def learn(self, blocks: Sequence[nn.Module], x_BLD: Tensor, layout: Layout) -> Tensor:
-        """All tokens through the blocks, some rows past some of them; keeps the states after a layer drawn at
-        random in `middle`.
+    def forward_training(self, blocks: Sequence["Block"], x_BLD: Tensor, layout: Layout) -> Tensor:
+        """All tokens through the blocks, some rows past some of the blocks.
+
+        The states after a layer drawn at random are kept in `middle`.
         """
-        exit_after = (
-            int(torch.randint(1, len(blocks), (), generator=self.draws))
-            if self.config.loss > 0 and len(blocks) > 1
-            else 0
-        )
+        exit_after = 0
+        if self.config.loss > 0 and len(blocks) > 1:
+            exit_after = int(torch.randint(1, len(blocks), (), generator=self.draws))
         self.middle = None
         for layer, block in enumerate(blocks):
             x_BLD = self._some_rows(block, x_BLD, layout, self.dropped[layer])
@@ -60,7 +61,8 @@ class EarlyExit:
                 self.middle = x_BLD
         return x_BLD
 
-    def _some_rows(self, block: nn.Module, x_BLD: Tensor, layout: Layout, rate: float) -> Tensor:
+    def _some_rows(self, block: "Block", x_BLD: Tensor, layout: Layout, rate: float) -> Tensor:
+        """The block on the rows that are not dropped, each dropped at `rate`."""
         if rate == 0:
             return block(x_BLD, layout)
         kept_B = torch.rand(len(x_BLD), generator=self.draws) >= rate
@@ -72,46 +74,54 @@ class EarlyExit:
         return x_BLD.index_copy(0, row, block(x_BLD[row], layout.rows(row)).to(x_BLD.dtype))
 
     def count(self, used_B: Tensor, seen: Tensor | int) -> None:
-        """Remember how deep the tokens of a call went."""
+        """Add the layers that the tokens of a call passed (B,), and its tokens of each row."""
         self.used += int(used_B.sum())
         self.seen += int(seen.sum()) if isinstance(seen, Tensor) else seen * len(used_B)
 
     def share(self) -> float | None:
-        """Mean share of the layers that the tokens since the last call of this went through."""
+        """Mean share of the layers that tokens passed since the last call of this; None without tokens."""
         share = self.used / (self.seen * self.layers) if self.seen else None
         self.used = self.seen = 0
         return share
 
-    def until_sure(
-        self, blocks: Sequence[nn.Module], x_BLD: Tensor, layout: Layout, states: Sequence | None, head: Head
+    def forward_to_exits(
+        self,
+        blocks: Sequence["Block"],
+        x_BLD: Tensor,
+        layout: Layout,
+        states: Sequence[Any] | None,
+        head: Head,
     ) -> tuple[Tensor, Tensor]:
-        """(B, L, D) each token's state at its exit, and (B,) how many layers the tokens of each row went
-        through.
+        """All tokens through the blocks, each up to its exit.
+
+        Args:
+            blocks: The model's blocks.
+            x_BLD: Embedded tokens.
+            layout: Their layout.
+            states: The state of each layer, advanced; None: whole sequences without a state.
+            head: From states (X, D) to logits (X, V).
+
+        Returns:
+            Each token's state at its exit (B, L, D), and the layers that the tokens of each row passed (B,).
         """
         depth_BL = torch.zeros(x_BLD.shape[:2], dtype=torch.long, device=x_BLD.device)
-        going_BL = (
-            torch.ones(x_BLD.shape[:2], dtype=torch.bool, device=x_BLD.device)
-            if layout.valid is None
-            else layout.valid.clone()
-        )
+        if layout.valid is None:
+            active_BL = torch.ones(x_BLD.shape[:2], dtype=torch.bool, device=x_BLD.device)
+        else:
+            active_BL = layout.valid.clone()
         for layer, block in enumerate(blocks):
-            if layer in self.places and self.threshold is not None and going_BL.any():
-                going_BL[going_BL.clone()] = confidence(head(x_BLD[going_BL])) < self.threshold
+            if layer in self.places and self.threshold is not None and active_BL.any():
+                active_BL[active_BL.clone()] = confidence(head(x_BLD[active_BL])) < self.threshold
             state = None if states is None else states[layer]
-            if (
-                going_BL.shape[1] == 1
-                and state is not None
-                and state.k is not None
-                and 0 < int(going_BL.sum()) < len(going_BL)
-            ):
-                x_BLD = _rows_that_go(block, x_BLD, layout, state, going_BL[:, 0])
-                depth_BL += going_BL
-            elif going_BL.any():
+            single_step = active_BL.shape[1] == 1 and state is not None and state.k is not None
+            if single_step and 0 < int(active_BL.sum()) < len(active_BL):
+                x_BLD = _step_active_rows(block, x_BLD, layout, state, active_BL[:, 0])
+                depth_BL += active_BL
+            elif active_BL.any():
                 changed_BLD = block(x_BLD, layout, state)
-                x_BLD = (
-                    changed_BLD if going_BL.all() else torch.where(going_BL[..., None], changed_BLD, x_BLD)
-                )
-                depth_BL += going_BL
+                everywhere = bool(active_BL.all())
+                x_BLD = changed_BLD if everywhere else torch.where(active_BL[..., None], changed_BLD, x_BLD)
+                depth_BL += active_BL
             elif state is not None:
                 block.mixer.remember(rms_norm(x_BLD), layout, state)
             else:
@@ -121,12 +131,15 @@ class EarlyExit:
         return x_BLD, depth_BL.sum(1)
 
 
-def _rows_that_go(block: nn.Module, x_B1D: Tensor, layout: Layout, state: KVCache, going_B: Tensor) -> Tensor:
-    """One step in which some rows have left: the block runs on the others alone, these leave keys and values."""
-    go, left = going_B.nonzero()[:, 0], (~going_B).nonzero()[:, 0]
-    state.reserve(state.k[:, :, :1], state.v[:, :, :1], layout.valid)
-    block.mixer.remember(rms_norm(x_B1D[left]), layout.rows(left), SomeRows(state, left))
-    return x_B1D.index_copy(0, go, block(x_B1D[go], layout.rows(go), SomeRows(state, go)))
+def _step_active_rows(
+    block: "Block", x_B1D: Tensor, layout: Layout, state: KVCache, active_B: Tensor
+) -> Tensor:
+    """One step in which some rows have left: the block runs on the others, these leave keys and values."""
+    active, left = active_B.nonzero()[:, 0], (~active_B).nonzero()[:, 0]
+    stores = state.reserve_one(layout.valid)
+    block.mixer.remember(rms_norm(x_B1D[left]), layout.rows(left), KVCacheRows(state, stores, left))
+    stepped = block(x_B1D[active], layout.rows(active), KVCacheRows(state, stores, active))
+    return x_B1D.index_copy(0, active, stepped)
 
 
 def confidence(logits_XV: Tensor) -> Tensor:

@@ -1,0 +1,1 @@
+"""Heads: from the last hidden state to logits and to the loss."""
