@@ -5,31 +5,43 @@
     recipe = braingpt.load_recipe("nano-v2", ["model.columns.active=2"])
     model = braingpt.build(recipe)
 
-Names are imported when first used, so that `import braingpt` and `braingpt --help` stay instant.
+The names of `__all__` are imported when they are first used, so that `import braingpt` and `braingpt --help`
+remain instant.
 """
 
 import os
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from braingpt.checkpoint.load import load as load
+    from braingpt.model.lm import build as build
+    from braingpt.recipes import load_recipe as load_recipe
+    from braingpt.tokenizer import Tokenizer as Tokenizer
 
 __version__ = "0.1.0"
 __all__ = ["Tokenizer", "build", "load", "load_recipe"]
 
 # torch's CPU threads wait for each other in a busy loop. When another program has one of the cores, that loop
-# waits for a thread that does not run, and training was ten to forty times slower; after a short spin they
-# now sleep instead. To be set before torch is imported.
+# waits for a thread that does not run, and training was ten to forty times slower. With this variable the
+# threads sleep after a short spin. It must be set before torch is imported.
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
-_HOME = {
-    "load": "braingpt.checkpoint.load",
-    "build": "braingpt.model.lm",
-    "load_recipe": "braingpt.recipes",
+_HOMES = {
     "Tokenizer": "braingpt.tokenizer",
+    "build": "braingpt.model.lm",
+    "load": "braingpt.checkpoint.load",
+    "load_recipe": "braingpt.recipes",
 }
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
+    """Import a public name when it is first used."""
+    if name not in _HOMES:
         raise AttributeError(f"module 'braingpt' has no attribute '{name}'")
-    return getattr(import_module(_HOME[name]), name)
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,31 +1,15 @@
-"""Checkpoints: one folder, complete in itself, never half there.
+"""Saving and loading checkpoints, whose format is described in `format.py`.
 
-    step-0000250/
-      model.safetensors      parameters and buffers (controllers included); a tied tensor once
-      optimizer.safetensors  the optimizers' moments by parameter name, the random generators' states; with
-      train.average, the trained weights
-      recipe.yaml            the resolved recipe of this very model
-      final.yaml             in a stage of growth before the last: the recipe of the run, whose model it grows
-      into
-      tokenizer/             the tokenizer, complete
-      state.json             step, tokens, version, best validation loss, size and SHA-256 of every other file
-
-Processes that hold parts of the weights (`train.parallel: fsdp`) write folders in place of the two files,
-model/ and optimizer/, each its own part; any number of processes goes on from either, and every command reads
-either.
-
-A checkpoint is written to a hidden sibling folder, every file flushed to the disk, and the folder renamed:
-who sees the name sees all of it. Loading checks size and hash of each file before it is used. Nothing is
-pickled.
+A checkpoint is written to a hidden sibling folder, every file is flushed to the disk, and the folder is
+renamed: a checkpoint that can be seen is complete. Loading compares size and hash of each file before it is
+used. Nothing is pickled.
 """
 
-import errno
-import hashlib
 import json
 import os
 import re
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,27 +19,39 @@ from safetensors.torch import load_file, save_file
 
 from braingpt import __version__
 from braingpt.checkpoint import sharded
-from braingpt.checkpoint.listing import list_checkpoints, remove
+from braingpt.checkpoint.format import (
+    FINAL,
+    FORMAT,
+    RECIPE,
+    RNG_CPU,
+    RNG_CUDA,
+    STATE,
+    TOKENIZER,
+    TRAINED,
+    flush,
+    sha256,
+)
+from braingpt.checkpoint.format import read_state as read_state
+from braingpt.checkpoint.format import verify as verify
+from braingpt.checkpoint.format import weights_hash as weights_hash
+from braingpt.checkpoint.listing import remove
 from braingpt.distributed.sharded_tensors import assign_full, is_sharded, local_rows
 from braingpt.distributed.world import World
 from braingpt.errors import Failure, UserError
+from braingpt.model.columns.two_four import unpacked_two_four
+from braingpt.model.lm import LanguageModel, build
 from braingpt.optim.optimizer import Optimizers, pack_state, templates, unpack_state
 from braingpt.optim.weight_average import Average
 from braingpt.recipes import Recipe, load_recipe, save_recipe
-
-FORMAT = 1
-FINAL = "final.yaml"
-RNG_CPU, RNG_CUDA = "rng.cpu", "rng.cuda"
-# before the names of the weights that training goes on from, where the model's are averaged
-TRAINED = "trained."
+from braingpt.tokenizer import Tokenizer
 
 
 class Contents(NamedTuple):
-    """A checkpoint's tensors on the CPU: the model's by name, and what training goes on from (None: it serves
-    inference only).
-    """
+    """A checkpoint's tensors by name, on the CPU unless they are sharded."""
 
+    # Parameters and buffers of the model.
     model: dict[str, torch.Tensor]
+    # What training continues from; None: the checkpoint serves inference only.
     training: dict[str, torch.Tensor] | None
 
 
@@ -65,9 +61,18 @@ def contents(
     average: Average | None = None,
     copied: bool = False,
 ) -> Contents:
-    """The tensors to write; on a CPU the live ones, unless `copied`.
+    """Collect the tensors of a checkpoint.
 
-    With an `average`, the model's are the averaged weights.
+    Args:
+        model: The model.
+        optimizer: Its optimizers; None for a checkpoint that serves inference only.
+        average: The moving average of the weights, which then become the model's; the trained weights go to
+        the
+            tensors of training.
+        copied: Copy tensors that lie on the CPU, so that training may change them during writing.
+
+    Returns:
+        The tensors by name.
     """
     weights = _distinct(model.state_dict())
     training = None if optimizer is None else pack_state(model, optimizer) | _random_state()
@@ -82,16 +87,16 @@ def save(
     folder: Path,
     *,
     model: torch.nn.Module,
-    tokenizer: Any,
+    tokenizer: Tokenizer,
     recipe: Recipe,
     step: int,
     tokens: int,
     optimizer: Optimizers | None = None,
     extra: dict[str, Any] | None = None,
 ) -> Path:
-    """Write a checkpoint of the model as it is: `contents` and `write` in one.
+    """Write a checkpoint of a model: `contents` and `write` in one, with their arguments and errors.
 
-    Without `optimizer` it serves inference only.
+    Without `optimizer` the checkpoint serves inference only.
     """
     return write(
         folder,
@@ -108,7 +113,7 @@ def write(
     folder: Path,
     tensors: Contents,
     *,
-    tokenizer: Any,
+    tokenizer: Tokenizer,
     recipe: Recipe,
     step: int,
     tokens: int,
@@ -116,39 +121,52 @@ def write(
     final: Recipe | None = None,
     world: World | None = None,
 ) -> Path:
-    """Write a checkpoint to `folder`, replacing one that is there, and return it.
+    """Write a checkpoint, and replace one that has the same name.
 
-    `extra` goes into state.json as it is.
+    Args:
+        folder: The checkpoint's folder.
+        tensors: From `contents`.
+        tokenizer: The tokenizer.
+        recipe: The recipe of this model.
+        step: Finished optimizer steps.
+        tokens: Tokens that these steps have seen.
+        extra: Further keys of state.json.
+        final: The recipe of the run, where this model is a stage of growth before the last.
+        world: The processes that hold parts of the tensors and write them together, on a file system that
+        they
+            share; None: this process holds the tensors whole.
 
-    `step` counts finished optimizer steps, `tokens` the tokens they saw. `final`: the recipe of the run,
-    where its model grows into another than `recipe`'s. `world`: the processes that hold the tensors and write
-    them together, on a file system they share; None where this process has them whole. Raises OSError when
-    the disk is full or not writable; what was there before stays then.
+    Returns:
+        The folder.
+
+    Raises:
+        OSError: The disk is full or not writable; an older checkpoint of this name is then kept.
     """
-    folder, together = Path(folder), world or World()
-    temporary = folder.parent / f".{folder.name}.tmp-{together.broadcast(os.getpid())}"
+    folder, processes = Path(folder), world or World()
+    temporary = folder.parent / f".{folder.name}.tmp-{processes.broadcast(os.getpid())}"
     parts = {"model": tensors.model} | ({} if tensors.training is None else {"optimizer": tensors.training})
 
     def begin() -> None:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
-        save_recipe(recipe, temporary / "recipe.yaml")
+        save_recipe(recipe, temporary / RECIPE)
         if final is not None:
             save_recipe(final, temporary / FINAL)
-        tokenizer.save(temporary / "tokenizer")
+        tokenizer.save(temporary / TOKENIZER)
 
     def own_part() -> dict[str, Any]:
+        """Write this process's tensors, flush its files; their sizes and hashes by name."""
         written = [path for name, part in parts.items() for path in _save_part(part, temporary / name, world)]
-        if together.is_rank0:
+        if processes.is_rank0:
             written += [
                 path for path in temporary.rglob("*") if path.is_file() and path.suffix != ".safetensors"
             ]
         for path in written:
-            # safetensors makes files only their owner can read
-            path.chmod((temporary / "recipe.yaml").stat().st_mode)
-            _flush(path)
+            # safetensors makes files that only their owner can read.
+            path.chmod((temporary / RECIPE).stat().st_mode)
+            flush(path)
         return {
-            path.relative_to(temporary).as_posix(): {"bytes": path.stat().st_size, "sha256": _sha256(path)}
+            path.relative_to(temporary).as_posix(): {"bytes": path.stat().st_size, "sha256": sha256(path)}
             for path in written
         }
 
@@ -161,38 +179,29 @@ def write(
             **(extra or {}),
             "files": files,
         }
-        (temporary / "state.json").write_text(
-            json.dumps(state, indent=1, allow_nan=False) + "\n", encoding="utf-8"
-        )
-        for path in [
-            temporary / "state.json",
-            *(path for path in temporary.iterdir() if path.is_dir()),
-            temporary,
-        ]:
-            _flush(path)
+        text = json.dumps(state, indent=1, allow_nan=False) + "\n"
+        (temporary / STATE).write_text(text, encoding="utf-8")
+        folders = [path for path in temporary.iterdir() if path.is_dir()]
+        for path in [temporary / STATE, *folders, temporary]:
+            flush(path)
         remove(folder)
         os.rename(temporary, folder)
-        _flush(folder.parent)
+        flush(folder.parent)
 
     try:
-        together.run_on_rank0(begin)
-        files = {
-            name: about
-            for found in together.all_gather(together.run_on_all(own_part))
-            for name, about in found.items()
-        }
-        together.run_on_rank0(lambda: finish(dict(sorted(files.items()))))
+        processes.run_on_rank0(begin)
+        of_processes = processes.all_gather(processes.run_on_all(own_part))
+        files = {name: about for files in of_processes for name, about in files.items()}
+        processes.run_on_rank0(lambda: finish(dict(sorted(files.items()))))
     except BaseException:
-        if together.is_rank0:
+        if processes.is_rank0:
             shutil.rmtree(temporary, ignore_errors=True)
         raise
     return folder
 
 
 def _save_part(tensors: dict[str, torch.Tensor], path: Path, world: World | None) -> list[Path]:
-    """Write tensors as PATH.safetensors, or the parts this process holds into the folder PATH; the files
-    written.
-    """
+    """Write tensors as PATH.safetensors, or this process's parts into the folder PATH; return the new files."""
     if world is not None:
         return sharded.save(tensors, path)
     _save_tensors(tensors, path.with_suffix(".safetensors"))
@@ -201,20 +210,27 @@ def _save_part(tensors: dict[str, torch.Tensor], path: Path, world: World | None
 
 def load_model(
     folder: Path, device: str | torch.device = "cpu"
-) -> tuple[torch.nn.Module, Any, Recipe, dict[str, Any]]:
-    """(model, tokenizer, recipe, state) of the checkpoint `folder`, the model on `device`.
+) -> tuple[LanguageModel, Tokenizer, Recipe, dict[str, Any]]:
+    """Load what a checkpoint holds for inference.
 
-    Raises UserError where there is no checkpoint, Failure where one is damaged.
+    Args:
+        folder: The checkpoint.
+        device: Where the model shall compute.
+
+    Returns:
+        The model in train mode and float32, its tokenizer, its recipe, and state.json.
+
+    Raises:
+        UserError: There is no checkpoint, or this version does not know its model.
+        Failure: The checkpoint is damaged.
     """
-    from braingpt.model.lm import build
-
     folder = Path(folder)
     state = read_state(folder)
     verify(folder, state, (name for name in state["files"] if not name.startswith("optimizer")))
     try:
-        recipe = load_recipe(folder / "recipe.yaml")
+        recipe = load_recipe(folder / RECIPE)
     except UserError as error:
-        # as another version of braingpt wrote it
+        # Another version of braingpt wrote it.
         raise UserError(
             f"{folder} holds a model that braingpt {__version__} does not know: {error}"
         ) from None
@@ -224,59 +240,82 @@ def load_model(
 
 
 def run_recipe(folder: Path, overrides: Sequence[str] = ()) -> Recipe:
-    """The recipe of the run that saved the checkpoint, with `overrides` laid over it: that of its last stage
-    where the model grows.
+    """The recipe of the run that saved a checkpoint, not of its stage of growth.
+
+    Args:
+        folder: The checkpoint.
+        overrides: Values to replace, such as `train.steps=2000`.
+
+    Raises:
+        UserError: As `load_recipe` raises it.
     """
     final = Path(folder) / FINAL
-    return load_recipe(final if final.is_file() else Path(folder) / "recipe.yaml", list(overrides))
+    return load_recipe(final if final.is_file() else Path(folder) / RECIPE, list(overrides))
 
 
-def load_tokenizer(folder: Path) -> Any:
+def load_tokenizer(folder: Path) -> Tokenizer:
     """The tokenizer that was saved with the checkpoint."""
-    from braingpt.tokenizer import Tokenizer
-
-    return Tokenizer.load(Path(folder) / "tokenizer")
+    return Tokenizer.load(Path(folder) / TOKENIZER)
 
 
 def load_weights(model: torch.nn.Module, folder: Path) -> None:
-    """Fill `model` with the checkpoint's parameters and buffers.
+    """Fill a model with a checkpoint's parameters and buffers.
 
-    Raises Failure when they are another model's.
+    Args:
+        model: A model of the checkpoint's recipe, which may be sharded.
+        folder: The checkpoint.
+
+    Raises:
+        Failure: The checkpoint cannot be read, or holds another model.
     """
-    from braingpt.model.columns.two_four import unpacked_two_four
-
-    path, kept = Path(folder) / "model", _distinct(model.state_dict())
+    path, own = Path(folder) / "model", _distinct(model.state_dict())
     tensors = None if path.is_dir() else unpacked_two_four(_load_tensors(path.with_suffix(".safetensors")))
-    found = (
-        {name: about[0] for name, about in sharded.shapes(path).items()}
-        if tensors is None
-        else {n: t.shape for n, t in tensors.items()}
-    )
-    wrong = sorted(kept.keys() ^ found.keys()) or sorted(
-        name for name in kept if kept[name].shape != found[name]
-    )
-    if wrong:
-        raise Failure(f"{path} holds another model than its recipe.yaml describes: '{wrong[0]}' does not fit")
+    if tensors is None:
+        saved = {name: shape for name, (shape, _) in sharded.shapes(path).items()}
+    else:
+        saved = {name: tensor.shape for name, tensor in tensors.items()}
+    if mismatch := _first_mismatch({name: tensor.shape for name, tensor in own.items()}, saved):
+        raise Failure(f"{path} does not match {RECIPE}: {mismatch}")
     with torch.no_grad():
         if tensors is None:
-            sharded.load(kept, path)
+            sharded.load(own, path)
         else:
             for name, value in tensors.items():
-                assign_full(kept[name], value)
+                assign_full(own[name], value)
+
+
+def _first_mismatch(own: dict[str, torch.Size], saved: dict[str, torch.Size]) -> str | None:
+    """What differs first between the shapes that a recipe needs and those of a checkpoint, in words."""
+    if missing := sorted(own.keys() - saved.keys()):
+        return f"the recipe needs '{missing[0]}', which is not there"
+    if unknown := sorted(saved.keys() - own.keys()):
+        return f"the recipe has no '{unknown[0]}'"
+    for name in sorted(own):
+        if own[name] != saved[name]:
+            return f"'{name}' has shape {tuple(saved[name])}, the recipe needs {tuple(own[name])}"
+    return None
 
 
 def load_training(
     model: torch.nn.Module, optimizer: Optimizers, folder: Path, average: Average | None = None
 ) -> None:
-    """Put the optimizer's and the random generators' states back, and the trained weights where the
-    checkpoint holds their `average`.
+    """Restore the states of optimizer and random generators, from which training continues.
 
-    Raises UserError for a checkpoint saved without them.
+    Args:
+        model: The model, whose weights were loaded.
+        optimizer: Its optimizers, to be filled.
+        folder: The checkpoint.
+        average: The moving average of the weights, to be filled; the model then gets the trained weights.
+
+    Raises:
+        UserError: The checkpoint serves inference only.
+        Failure: The checkpoint belongs to another model.
     """
     path, state = Path(folder) / "optimizer", read_state(folder)
     if not any(name.startswith("optimizer") for name in state["files"]):
         raise UserError(
-            f"{folder} was saved for inference, without the optimizer's state; training cannot go on from it"
+            f"{folder} was saved for inference, without the optimizer's state; "
+            "training cannot continue from it"
         )
     if path.is_dir():
         tensors = templates(model, sharded.shapes(path))
@@ -298,51 +337,6 @@ def load_training(
         torch.cuda.set_rng_state(cuda)
 
 
-def read_state(folder: Path) -> dict[str, Any]:
-    """The checkpoint's state.json. Raises UserError where there is none, Failure where it cannot be read."""
-    path = Path(folder) / "state.json"
-    if not path.is_file():
-        raise UserError(f"{folder} is not a checkpoint (it has no state.json)")
-    try:
-        state = json.loads(path.read_text(encoding="utf-8"))
-        weights_hash(state), state["files"]["recipe.yaml"]["sha256"], int(state["step"]), int(state["tokens"])
-    except (ValueError, KeyError, TypeError):
-        raise Failure(f"{path} is damaged; take another checkpoint{_others(folder)}") from None
-    if state.get("format") != FORMAT:
-        raise UserError(
-            f"{folder} has checkpoint format {state.get('format')}; braingpt {__version__} reads format {FORMAT}"
-        )
-    return state
-
-
-def weights_hash(state: dict[str, Any]) -> str:
-    """The SHA-256 of the model's file, or of the hashes of its parts; loading has compared them with the
-    files.
-    """
-    hashes = [
-        about["sha256"] for name, about in sorted(state["files"].items()) if re.match(r"model[./]", name)
-    ]
-    if not hashes:
-        raise KeyError("model")
-    return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
-
-
-def verify(folder: Path, state: dict[str, Any] | None = None, names: Iterable[str] | None = None) -> None:
-    """Compare size and SHA-256 of the files `names` (all of them by default) with state.json; Failure names
-    the first that differs.
-    """
-    folder = Path(folder)
-    files = (state or read_state(folder))["files"]
-    for name in names or files:
-        path = folder / name
-        if not path.is_file():
-            raise Failure(f"{path} is missing; take another checkpoint{_others(folder)}")
-        if path.stat().st_size != files[name]["bytes"] or _sha256(path) != files[name]["sha256"]:
-            raise Failure(
-                f"{path} is damaged: it is not the file that was saved; take another checkpoint{_others(folder)}"
-            )
-
-
 def _distinct(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """`state` without the second names of tied tensors."""
     seen: set[tuple[int, torch.Size]] = set()
@@ -358,16 +352,16 @@ def _distinct(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def _random_state() -> dict[str, torch.Tensor]:
-    cuda = (
-        {RNG_CUDA: torch.cuda.get_rng_state()}
-        if torch.cuda.is_available() and torch.cuda.is_initialized()
-        else {}
-    )
-    return {RNG_CPU: torch.get_rng_state(), **cuda}
+    """The states of the random generators in use."""
+    states = {RNG_CPU: torch.get_rng_state()}
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        states[RNG_CUDA] = torch.cuda.get_rng_state()
+    return states
 
 
 def _on_cpu(tensors: dict[str, torch.Tensor], copied: bool) -> dict[str, torch.Tensor]:
-    # written at once, by the library, which moves piece by piece
+    """The tensors on the CPU; with `copied` none of them shares memory with the given ones."""
+    # The library writes sharded tensors at once, and moves them one by one.
     if any(map(is_sharded, tensors.values())):
         return {name: tensor.detach() for name, tensor in tensors.items()}
     moved = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
@@ -379,13 +373,11 @@ def _save_tensors(tensors: dict[str, torch.Tensor], path: Path) -> None:
     try:
         save_file(tensors, path)
     except SafetensorError as error:
-        # the library turns the system's error into words
+        # The library puts the number of the system's error into its message.
         code = re.search(r"os error (\d+)", str(error))
-        raise (
-            OSError(int(code[1]), os.strerror(int(code[1])), str(path))
-            if code
-            else Failure(f"cannot write {path}: {error}")
-        ) from None
+        if code is None:
+            raise Failure(f"cannot write {path}: {error}") from None
+        raise OSError(int(code[1]), os.strerror(int(code[1])), str(path)) from None
 
 
 def _load_tensors(path: Path) -> dict[str, torch.Tensor]:
@@ -393,27 +385,3 @@ def _load_tensors(path: Path) -> dict[str, torch.Tensor]:
         return load_file(path)
     except (SafetensorError, OSError) as error:
         raise Failure(f"cannot read {path}: {error}") from None
-
-
-def _flush(path: Path) -> None:
-    """Ask the system to bring a file or a folder's entries to the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    except OSError as error:
-        # some network file systems cannot flush a folder
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
-            raise
-    finally:
-        os.close(handle)
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _others(folder: Path) -> str:
-    """Names an undamaged-looking neighbour of a damaged checkpoint."""
-    others = [path for path in list_checkpoints(Path(folder).parent.parent) if path != Path(folder)]
-    return f", like {others[-1]}" if others else ""

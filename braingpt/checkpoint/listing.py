@@ -1,6 +1,6 @@
-"""The checkpoints of a run folder: which there are, which one is meant, and which may go.
+"""The checkpoints of a run folder: list, find, prune and remove them.
 
-What is in one is `checkpoint.py`'s.
+`format.py` describes what is in a checkpoint.
 """
 
 import os
@@ -11,19 +11,19 @@ from pathlib import Path
 
 from braingpt.errors import UserError
 
-# the folder in a run folder
+# The folder of the checkpoints in a run folder.
 CHECKPOINTS = "checkpoints"
 _NAME = re.compile(r"step-(\d{7,})")
 
 
 def list_checkpoints(run: Path) -> list[Path]:
     """The run's checkpoints, oldest step first."""
-    found = [
+    steps = [
         (int(match[1]), path)
         for path in (Path(run) / CHECKPOINTS).glob("step-*")
         if (match := _NAME.fullmatch(path.name))
     ]
-    return [path for _, path in sorted(found) if (path / "state.json").is_file()]
+    return [path for _, path in sorted(steps) if (path / "state.json").is_file()]
 
 
 def newest(run: Path) -> Path | None:
@@ -32,10 +32,14 @@ def newest(run: Path) -> Path | None:
 
 
 def resolve(run: Path | str | None, runs: Path = Path("runs")) -> Path:
-    """The checkpoint meant by `run`: a checkpoint, a run folder (its newest one), or None (the newest run
-    under `runs`).
+    """The checkpoint that a command shall use.
 
-    Raises UserError that says which command makes a checkpoint.
+    Args:
+        run: A checkpoint, a run folder, whose newest checkpoint is taken, or None: the newest run under
+        `runs`. runs: The folder of run folders.
+
+    Raises:
+        UserError: There is no checkpoint; the message names the command that makes one.
     """
     if run is None:
         every = [path for folder in runs.glob("*") if (path := newest(folder))]
@@ -48,22 +52,16 @@ def resolve(run: Path | str | None, runs: Path = Path("runs")) -> Path:
         return run
     if not run.exists():
         named = Path(runs) / run
-        hint = (
-            f"did you mean {named}?"
-            if named.is_dir()
-            else f"`braingpt train --recipe NAME --out {run}` makes it"
-        )
+        made = f"`braingpt train --recipe NAME --out {run}` makes it"
+        hint = f"did you mean {named}?" if named.is_dir() else made
         raise UserError(f"there is no run {run}; {hint}")
-    found = newest(run)
-    if found is None:
-        resumable = (run / "recipe.yaml").is_file()
-        command = (
-            f"braingpt train --resume auto --out {run}"
-            if resumable
-            else f"braingpt train --recipe NAME --out {run}/NAME"
-        )
+    checkpoint = newest(run)
+    if checkpoint is None:
+        command = f"braingpt train --recipe NAME --out {run}/NAME"
+        if (run / "recipe.yaml").is_file():
+            command = f"braingpt train --resume auto --out {run}"
         raise UserError(f"{run} holds no checkpoint; `{command}` makes one")
-    return found
+    return checkpoint
 
 
 def prune(run: Path, keep: int, also: Iterable[Path] = ()) -> None:
@@ -75,20 +73,20 @@ def prune(run: Path, keep: int, also: Iterable[Path] = ()) -> None:
 
 
 def sweep(run: Path) -> None:
-    """Delete what a killed process left half-written. Only the holder of the run's lock may call this."""
+    """Delete unfinished checkpoints of a killed process. Only the holder of the run's lock may call this."""
     for path in (Path(run) / CHECKPOINTS).glob(".step-*"):
         shutil.rmtree(path, ignore_errors=True)
 
 
 def set_aside(folder: Path) -> Path:
-    """Take a damaged checkpoint out of the run's list without losing it; its new place."""
+    """Rename a damaged checkpoint so that the run no longer lists it; return its new path."""
     aside = folder.with_name(f"damaged-{folder.name}")
     shutil.rmtree(aside, ignore_errors=True)
     return folder.rename(aside)
 
 
 def remove(folder: Path) -> None:
-    """Delete a checkpoint so that no half of it is ever seen under its name."""
+    """Delete a checkpoint; it is renamed first, so that no half of it is seen under its name."""
     if folder.exists():
         hidden = folder.parent / f".{folder.name}.old-{os.getpid()}"
         shutil.rmtree(hidden, ignore_errors=True)

@@ -1,19 +1,31 @@
 """`braingpt.load`: a run folder or a checkpoint to a model ready for use, and its tokenizer."""
 
 from pathlib import Path
-from typing import Any
 
 import torch
 
+from braingpt.checkpoint.checkpoint import load_model
+from braingpt.checkpoint.listing import resolve
+from braingpt.model.lm import LanguageModel
+from braingpt.tokenizer import Tokenizer
 
-def load(path: str | Path | None = None, device: str | torch.device = "cpu") -> tuple[Any, Any]:
-    """(model, tokenizer) of a run folder (its newest checkpoint) or of one checkpoint; None takes the newest
-    run under `runs/`.
 
-    The model is in eval mode, float32, on `device`. Raises UserError where there is no checkpoint (naming the
-    command that makes one), Failure where it is damaged.
+def load(
+    path: str | Path | None = None, device: str | torch.device = "cpu"
+) -> tuple[LanguageModel, Tokenizer]:
+    """Load a trained model.
+
+    Args:
+        path: A run folder, whose newest checkpoint is taken, or a checkpoint; None: the newest run under
+            `runs/`.
+        device: Where the model shall compute.
+
+    Returns:
+        The model, in eval mode and float32, and its tokenizer.
+
+    Raises:
+        UserError: There is no checkpoint; the message names the command that makes one.
+        Failure: The checkpoint is damaged.
     """
-    from braingpt.checkpoint import checkpoint, listing
-
-    model, tokenizer, _recipe, _state = checkpoint.load_model(listing.resolve(path), device)
+    model, tokenizer, _recipe, _state = load_model(resolve(path), device)
     return model.eval(), tokenizer

@@ -1,11 +1,9 @@
-"""Tensors that several processes hold parts of, on disk: each writes its own, and any number of processes
-reads them again.
+"""Sharded tensors on disk: each process writes its parts, and any number of processes reads them again.
 
-    model/shard-00001-model-00001-of-00001.safetensors    the parts of process 0; each file says where in the
-    whole its parts begin
+    model/shard-00001-model-00001-of-00001.safetensors    the parts of process 0
 
-torch.distributed.checkpoint does the work, with its safetensors format: nothing is pickled, and each process
-reads only the slices it needs.
+Each file says where in the whole tensors its parts begin. torch.distributed.checkpoint does the work, with
+its safetensors format: nothing is pickled, and each process reads only the slices that it needs.
 """
 
 import errno
@@ -14,6 +12,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 import torch.distributed as dist
@@ -22,16 +21,29 @@ from torch import Tensor
 
 from braingpt.errors import Failure
 
+# torch.distributed.checkpoint takes a second to import, and most commands never need it: its imports are
+# late.
+if TYPE_CHECKING:
+    from torch.distributed.checkpoint.api import CheckpointException
+    from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
+
 
 def save(tensors: dict[str, Tensor], folder: Path) -> list[Path]:
-    """Write `tensors` into the new `folder`, all processes together; ordinary tensors, which all have alike,
-    once. This process's files.
+    """Write tensors into a new folder, all processes together.
 
-    Raises OSError where one of the processes could not write.
+    Args:
+        tensors: Sharded tensors, and ordinary ones, which are equal on all processes and written once.
+        folder: The folder, on a file system that the processes share.
+
+    Returns:
+        The files that this process has written.
+
+    Raises:
+        OSError: A process could not write.
     """
-    from torch.distributed.checkpoint import HuggingFaceStorageWriter
-    from torch.distributed.checkpoint import save as save_together
     from torch.distributed.checkpoint.api import CheckpointException
+    from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
+    from torch.distributed.checkpoint.state_dict_saver import save as save_together
 
     writer = HuggingFaceStorageWriter(str(folder), save_distributed=True)
     try:
@@ -44,12 +56,12 @@ def save(tensors: dict[str, Tensor], folder: Path) -> list[Path]:
 
 
 def load(into: dict[str, Tensor], folder: Path) -> None:
-    """Fill the tensors `into` from the files in `folder`: whole ones, or this process's parts.
+    """Fill tensors from the files in a folder: whole tensors, or this process's parts of sharded ones.
 
-    Raises Failure where it cannot be read.
+    Raises Failure where the folder cannot be read.
     """
-    from torch.distributed.checkpoint import load as load_together
     from torch.distributed.checkpoint.api import CheckpointException
+    from torch.distributed.checkpoint.state_dict_loader import load as load_together
 
     try:
         with _quiet():
@@ -59,23 +71,28 @@ def load(into: dict[str, Tensor], folder: Path) -> None:
 
 
 def shapes(folder: Path) -> dict[str, tuple[torch.Size, torch.dtype]]:
-    """Shape, as a whole, and type of each tensor in `folder`. Raises Failure where it cannot be read."""
+    """Full shape and type of each tensor in a folder. Raises Failure where the folder cannot be read."""
+    from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+
     try:
-        found = _reader(folder).read_metadata().state_dict_metadata
+        metadata = _reader(folder).read_metadata().state_dict_metadata
     except (SafetensorError, OSError) as error:
         raise Failure(f"cannot read {folder}: {_first_line(error)}") from None
-    return {name: (about.size, about.properties.dtype) for name, about in found.items()}
+    return {
+        name: (about.size, about.properties.dtype)
+        for name, about in metadata.items()
+        if isinstance(about, TensorStorageMetadata)
+    }
 
 
-# -> torch.distributed.checkpoint.HuggingFaceStorageReader
-def _reader(folder: Path):
-    from torch.distributed.checkpoint import HuggingFaceStorageReader
+def _reader(folder: Path) -> "HuggingFaceStorageReader":
+    from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
 
     return HuggingFaceStorageReader(str(folder))
 
 
-def _disk_error(error: Exception, folder: Path) -> Exception:
-    """The system's error behind what the library collected of all processes."""
+def _disk_error(error: "CheckpointException", folder: Path) -> Exception:
+    """The system's error among those that the library collected from all processes."""
     causes = [failure[0] for failure in error.failures.values()]
     for cause in causes:
         if isinstance(cause, OSError):
@@ -89,7 +106,7 @@ def _first_line(error: BaseException) -> str:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the library's remarks that a single process saves and loads alone."""
+    """Without the library's warnings that a single process saves and loads alone."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

@@ -1,13 +1,13 @@
-"""From what the memory answers to the next token: how alike counts as the same, and how far to trust it.
+"""From the entries that a memory returns to the next token: their votes, and how far to trust them.
 
-The entries read vote for their tokens with softmax(product / temperature), as in kNN-LM (Khandelwal et al.
-2020, section 3), but the share of the memory in the mixture is no constant: a gate decides it for each token
-from how near the nearest entry is and how much the entries agree. It does not ask the model: what is taught
-is what the model finds unlikely. It is a logistic function, fitted after training, with the model frozen, on
-text read with its own facts in memory and on text read with foreign ones (`calibrate.py`), so that an
-irrelevant memory is not believed.
+The entries vote for their tokens with softmax(product / temperature), as in kNN-LM (Khandelwal et al. 2020,
+section 3). The share of the memory in the mixture is not constant: a gate decides it for each token, by how
+near the nearest entry is and how much the entries agree. The gate does not depend on the model's prediction,
+because taught tokens are those that the model finds unlikely. It is a logistic function, fitted with the
+frozen model on text whose facts are in memory and on other text (`calibrate.py`), so that an irrelevant
+memory is not believed.
 
-Legend: Q positions, K entries read, V vocabulary, F figures.
+Legend: Q positions, K entries read, V vocabulary, F features.
 """
 
 from dataclasses import dataclass
@@ -16,18 +16,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-FIGURES = 4
-# entries a token
+FEATURES = 4
+# Entries read for a token.
 READ = 32
-# a distance below this is rounding
+# A distance below this is rounding.
 NEAR = 1e-3
 
 
-def figures(near_QK: Tensor, token_QK: Tensor, votes_QK: Tensor) -> Tensor:
-    """What the gate looks at, (Q, F): the largest product, the log of its distance from 1, and how much the
-    votes agree.
+def features(near_QK: Tensor, token_QK: Tensor, votes_QK: Tensor) -> Tensor:
+    """(Q, F) the inputs of the gate: 1, the largest product, the log of its distance from 1, and the share of
+    the votes that agree with it.
     """
-    # the newest of the nearest
+    # The newest of the nearest entries.
     first_Q1 = votes_QK.argmax(1, keepdim=True)
     agree_Q = (votes_QK * (token_QK == token_QK.gather(1, first_Q1))).sum(1)
     near_Q = near_QK.gather(1, first_Q1).squeeze(1).clamp(-1, 1)
@@ -36,7 +36,7 @@ def figures(near_QK: Tensor, token_QK: Tensor, votes_QK: Tensor) -> Tensor:
 
 @dataclass
 class Gate:
-    """Weights (F,) of the figures, and the temperature of the votes."""
+    """Weights (F,) of the features, and the temperature of the votes."""
 
     weight_F: Tensor
     temperature: Tensor
@@ -51,15 +51,18 @@ class Gate:
         )
 
     def trust(self, near_QK: Tensor, token_QK: Tensor) -> tuple[Tensor, Tensor]:
-        """Log odds (Q, 1) of g, and the votes (Q, K) of the entries read."""
+        """Log odds (Q, 1) of the memory's share g, and the votes (Q, K) of the entries read."""
         votes_QK = torch.softmax(near_QK / self.temperature.to(near_QK.device), 1)
-        seen_QF = figures(near_QK, token_QK, votes_QK)
+        seen_QF = features(near_QK, token_QK, votes_QK)
         return seen_QF @ self.weight_F.to(seen_QF.device)[:, None], votes_QK
 
 
-def fit(examples: list[tuple[Tensor, ...]], steps: int = 60) -> Gate:
-    """The gate that gives least nats to the targets of examples: products and tokens read (Q, K), targets
-    (Q,), and the model's p of them.
+def fit_gate(examples: list[tuple[Tensor, ...]], steps: int = 60) -> Gate:
+    """The gate that predicts the targets of examples best.
+
+    Args:
+        examples: Products (Q, K) and tokens (Q, K) read, targets (Q,), and the model's probability of these.
+        steps: Most iterations of L-BFGS.
     """
     near_QK, token_QK, target_Q, p_Q = (torch.cat(part).cpu() for part in zip(*examples, strict=True))
     weight_F = torch.tensor([-4.0, 0.0, 1.0, 0.0]).requires_grad_()
@@ -69,7 +72,7 @@ def fit(examples: list[tuple[Tensor, ...]], steps: int = 60) -> Gate:
     def nats() -> Tensor:
         optimizer.zero_grad()
         votes_QK = torch.softmax(near_QK / log_temperature.exp(), 1)
-        share_Q = torch.sigmoid(figures(near_QK, token_QK, votes_QK) @ weight_F)
+        share_Q = torch.sigmoid(features(near_QK, token_QK, votes_QK) @ weight_F)
         recalled_Q = (votes_QK * (token_QK == target_Q[:, None])).sum(1)
         loss = (
             -((1 - share_Q) * p_Q + share_Q * recalled_Q).clamp(min=1e-9).log().mean()

@@ -1,71 +1,82 @@
 """Episodic memory of one model: teach it a text once, let it read while it writes.
 
-    memory = EpisodicMemory.fresh(model, tokenizer, weights)     # weights: the hash of the model's weights,
-    kept in the file
+    # `weights` is the hash of the model's weights, which the memory's file keeps.
+    memory = EpisodicMemory.fresh(model, tokenizer, weights)
     memory.teach(model, tokenizer, "내 고양이 이름은 콩이예요.")
-    model = Remembering(model, memory)                           # a model like any other: step, generate,
-    evaluate, serve
+    # A model like any other: for `generate`, evaluation and the server.
+    model = Remembering(model, memory)
 
-`Remembering` changes logits only. With nothing in memory they are the model's own.
+`Remembering` changes logits only. With an empty memory they are the model's own.
 
-Legend: B rows, L tokens, D hidden, V vocabulary.
+Legend: B rows, L tokens, T = TAPS - 1 earlier states, D hidden, V vocabulary.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from braingpt.device.eval_mode import eval_mode
+from braingpt.episodic.calibrate import calibrate
 from braingpt.episodic.gate import READ, Gate
-from braingpt.episodic.keys import KeyMaker, watching
+from braingpt.episodic.keys import KeyMaker, capture_states, surprising_entries
 from braingpt.episodic.store import Store
 from braingpt.errors import UserError
-from braingpt.model.lm import Output, State
+from braingpt.model.interface import CausalModel, Output, State
+from braingpt.model.lm import LanguageModel
 from braingpt.model.sequence_layout import Layout
 
-# nats: what the model gives at least half of its probability is what it writes anyway, and needs no entry
-SURPRISE = 0.69
-# tokens of a long text read at once
-WINDOW = 512
+if TYPE_CHECKING:
+    from braingpt.tokenizer import Tokenizer
 
 
 @dataclass
 class EpisodicMemory:
-    """The store, and what turns states into keys and answers into probabilities.
+    """The store, what turns states into keys, and what turns entries into probabilities."""
 
-    `weights`: SHA-256 of the model it belongs to.
-    """
-
+    # SHA-256 of the weights of the model that the memory belongs to.
     weights: str
     maker: KeyMaker
     gate: Gate
     store: Store
-    # of the model, for people: recipe, step
+    # What a person may want to know of the model: recipe, step.
     about: dict[str, Any]
 
     @classmethod
     def fresh(
-        cls, model: nn.Module, tokenizer: Any, weights: str, about: dict[str, Any] | None = None
+        cls,
+        model: LanguageModel,
+        tokenizer: "Tokenizer",
+        weights: str,
+        about: dict[str, Any] | None = None,
     ) -> "EpisodicMemory":
-        """An empty memory whose keys and gate are fitted to the model on the built-in corpus, which takes
-        seconds.
-        """
-        from braingpt.episodic.calibrate import calibrate
+        """Make an empty memory, with keys and gate fitted to the model on the built-in corpus, in seconds.
 
+        Args:
+            model: The model.
+            tokenizer: Its tokenizer.
+            weights: SHA-256 of its weights (`braingpt.checkpoint.checkpoint.weights_hash`).
+            about: What a person may want to know of the model, such as recipe and step.
+        """
         maker, gate = calibrate(model, tokenizer)
         return cls(weights, maker, gate, Store(model.config.hidden), about or {})
 
     def teach(
-        self, model: nn.Module, tokenizer: Any, text: str, language: str | None = None
+        self, model: LanguageModel, tokenizer: "Tokenizer", text: str, language: str | None = None
     ) -> tuple[int, int]:
-        """Write what surprises the model in `text`: its number and its entries.
+        """Write the tokens of a text that surprise the model.
 
-        A text that is there keeps its number.
+        Args:
+            model: The model that the memory belongs to.
+            tokenizer: Its tokenizer.
+            text: The text.
+            language: Language code of the text; None: detected.
 
-        Raises UserError for an empty text.
+        Returns:
+            The number of the text and of its entries. A text that was taught before keeps its number.
+
+        Raises:
+            UserError: The text is empty.
         """
         text = text.strip()
         if not text:
@@ -73,32 +84,13 @@ class EpisodicMemory:
         number = self.store.number_of(text)
         if number is None:
             ids = [*tokenizer.encode(text, language=language or "auto"), tokenizer.eot]
-            number = self.store.write(text, *episodes(model, self.maker, ids))
+            number = self.store.write(text, *surprising_entries(model, self.maker, ids))
         return number, self.store.entries_of(number)
-
-
-def episodes(model: nn.Module, maker: KeyMaker, ids: list[int]) -> tuple[Tensor, Tensor]:
-    """Keys (N, D) and tokens (N,) where the model, reading `ids`, gave the next token less than half."""
-    device = model.device
-    keys, values, state, past_BTD = [], [], model.new_state(1), maker.past(1, device)
-    with eval_mode(model), watching(model) as seen:
-        for start in range(0, len(ids) - 1, WINDOW):
-            part_BL, after_BL = (
-                torch.tensor([ids[start + i : min(start + WINDOW, len(ids) - 1) + i]], device=device)
-                for i in (0, 1)
-            )
-            out = model(part_BL, state=state)
-            keys_BLD, past_BTD = maker.keys(seen.pop(), past_BTD, Layout.of(part_BL, None, None))
-            surprised_L = F.cross_entropy(out.logits[0].float(), after_BL[0], reduction="none") > SURPRISE
-            keys.append(keys_BLD[0, surprised_L])
-            values.append(after_BL[0, surprised_L])
-            state = out.state
-    return torch.cat(keys), torch.cat(values)
 
 
 @dataclass
 class RememberingState:
-    """The model's state, and the whitened states that the next keys look back to."""
+    """The model's state, and the whitened states that the next keys need."""
 
     model: State
     past_BTD: Tensor
@@ -112,12 +104,15 @@ class RememberingState:
         return self.model.bytes() + self.past_BTD.numel() * self.past_BTD.element_size()
 
 
-class Remembering(nn.Module):
-    """A language model whose predictions are mixed with what the memory recalls at each token."""
+class Remembering(CausalModel):
+    """A language model whose predictions are mixed with what a memory recalls at each token."""
 
-    def __init__(self, model: nn.Module, memory: EpisodicMemory) -> None:
+    model: LanguageModel
+
+    def __init__(self, model: LanguageModel, memory: EpisodicMemory) -> None:
         super().__init__()
-        self.model, self.memory, self.config, self.device = model, memory, model.config, model.device
+        self.model, self.memory = model, memory
+        self.config, self.device = model.config, model.device
 
     def forward(
         self,
@@ -128,12 +123,11 @@ class Remembering(nn.Module):
         reduction: str = "mean",
         last: bool = False,
     ) -> Output:
-        """As `LanguageModel.forward`; logits are log-probabilities where there is a memory to read."""
+        """As `LanguageModel.forward`; logits are log-probabilities unless the memory is empty."""
         maker, store = self.memory.maker, self.memory.store
-        with watching(self.model) as seen:
-            out = self.model(
-                ids_BL, state=None if state is None else state.model, segments_BL=segments_BL, last=last
-            )
+        inner = None if state is None else state.model
+        with capture_states(self.model) as seen:
+            out = self.model(ids_BL, state=inner, segments_BL=segments_BL, last=last)
         logits_BLV = out.logits
         if len(store):
             past_BTD = maker.past(len(ids_BL), ids_BL.device) if state is None else state.past_BTD
@@ -150,7 +144,3 @@ class Remembering(nn.Module):
     def new_state(self, batch: int = 1) -> RememberingState:
         """A state that has read nothing, for `batch` rows."""
         return RememberingState(self.model.new_state(batch), self.memory.maker.past(batch, self.device))
-
-    def step(self, ids_B: Tensor, state: RememberingState) -> Tensor:
-        """One token more for each row: logits (B, V). The state is moved on."""
-        return self(ids_B[:, None], state=state).logits[:, -1]

@@ -1,8 +1,8 @@
-"""A memory as one safetensors file: entries, owners, whitening, gate; texts and the model's hash in its
-header. Whole or not there, nothing pickled.
+"""A memory as one safetensors file: tensors, and in the header texts and the hash of the model.
 
-A file is refused when it is another format's, damaged (a digest over everything is compared), or was made
-with another model: keys are states of one set of weights and mean nothing to another.
+The file is written whole or not at all, and nothing is pickled. A file is refused when it has another format,
+is damaged (a digest over everything is compared), or was made with another model: keys are states of one set
+of weights and mean nothing to another.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from braingpt.episodic.gate import FIGURES, Gate
+from braingpt.episodic.gate import FEATURES, Gate
 from braingpt.episodic.keys import KeyMaker
 from braingpt.episodic.memory import EpisodicMemory
 from braingpt.episodic.store import Store
@@ -26,15 +26,20 @@ FORMAT = "braingpt-memory-1"
 
 
 def save_memory(memory: EpisodicMemory, path: Path) -> None:
-    """Write the file beside its place and rename it.
+    """Write the memory to `path`, which keeps its old content until the new one is complete.
 
-    Raises OSError where that cannot be done; what was there stays then.
+    Raises OSError where the file cannot be written.
     """
     store = memory.store
     tensors = {
-        "keys": store.keys_ND, "values": store.values_N, "owners": store.owners_M2, "mean": memory.maker.mean_D,
-        "whitening": memory.maker.matrix_DD, "gate": memory.gate.weight_F, "temperature": memory.gate.temperature.view(1),
-    }  # fmt: skip
+        "keys": store.keys_ND,
+        "values": store.values_N,
+        "owners": store.owners_M2,
+        "mean": memory.maker.mean_D,
+        "whitening": memory.maker.matrix_DD,
+        "gate": memory.gate.weight_F,
+        "temperature": memory.gate.temperature.view(1),
+    }
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     texts = [[number, text] for number, text in store.texts.items()]
     head = {
@@ -50,18 +55,23 @@ def save_memory(memory: EpisodicMemory, path: Path) -> None:
     try:
         os.fsync(folder)
     except OSError:
-        # some network file systems cannot flush a folder
+        # Some network file systems cannot flush a folder.
         pass
     finally:
         os.close(folder)
 
 
 def load_memory(path: Path, weights: str | None = None) -> EpisodicMemory:
-    """The memory in `path`.
+    """Read a memory.
 
-    `weights`: the hash of the model that shall read it; None asks for no model, to list and to forget.
+    Args:
+        path: The file.
+        weights: SHA-256 of the weights of the model that will read the memory; None: no model will, for
+        example
+            to list or forget texts.
 
-    Raises UserError for a file that is not there, no memory, damaged, or another model's.
+    Raises:
+        UserError: The file does not exist, is not a memory, is damaged, or belongs to another model.
     """
     if not path.is_file():
         raise UserError(f"there is no memory file {path}; `braingpt memory add {path} TEXT` makes it")
@@ -73,7 +83,8 @@ def load_memory(path: Path, weights: str | None = None) -> EpisodicMemory:
         raise UserError(f"{path} is no memory file, or damaged") from None
     if about.get("format") != FORMAT:
         raise UserError(
-            f"{path} is no memory file of this version of braingpt ({about.get('format') or 'no format named'})"
+            f"{path} is no memory file of this version of braingpt "
+            f"({about.get('format') or 'no format named'})"
         )
     if about.get("digest") != _digest(tensors, about.get("content", "")):
         raise UserError(f"{path} is damaged: it is not the file that was saved")
@@ -81,12 +92,13 @@ def load_memory(path: Path, weights: str | None = None) -> EpisodicMemory:
     if weights is not None and head["weights"] != weights:
         made = ", ".join(str(value) for value in head["about"].values())
         raise UserError(
-            f"{path} belongs to another model ({made or head['weights'][:12]}): a memory can be read only by the weights it was made with"
+            f"{path} belongs to another model ({made or head['weights'][:12]}): "
+            "a memory can be read only by the weights it was made with"
         )
     store = Store(tensors["keys"].shape[1])
     store.keys_ND, store.values_N, store.owners_M2 = tensors["keys"], tensors["values"], tensors["owners"]
-    store.texts, store.last_number = {number: text for number, text in head["texts"]}, head["last_number"]
-    assert tensors["gate"].shape == (FIGURES,)
+    store.texts, store.last_number = dict(head["texts"]), head["last_number"]
+    assert tensors["gate"].shape == (FEATURES,)
     gate = Gate(tensors["gate"], tensors["temperature"][0])
     return EpisodicMemory(
         head["weights"], KeyMaker(tensors["mean"], tensors["whitening"]), gate, store, head["about"]
@@ -98,5 +110,6 @@ def _digest(tensors: dict[str, Tensor], content: str) -> str:
     digest = hashlib.sha256(content.encode())
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        digest.update(tensor.view(torch.uint8).numpy() if tensor.numel() else b"")
+        if tensor.numel():
+            digest.update(tensor.view(torch.uint8).numpy().data)
     return digest.hexdigest()

@@ -1,10 +1,10 @@
-"""An exact episodic store: at each surprising token of a taught text, the state the model was in (the key)
-and the token that came (the value).
+"""An exact episodic store: for each surprising token of a taught text, the state of the model (the key) and
+the token that came (the value).
 
-Nothing is learned by gradient here, and nothing is averaged: an entry is written once and stays as it is
-until its text is forgotten. Texts that share an entry (the same value at the same state) own it together, so
-forgetting one leaves the other whole. Keys are vectors of length 1 or less in float16; reading multiplies a
-query with all of them.
+Nothing is learned by gradient and nothing is averaged: an entry is written once and remains as it is until
+its text is forgotten. Texts that share an entry (the same value at the same state) own it together, so
+forgetting one text leaves the other whole. Keys are vectors of length 1 or less in float16; reading
+multiplies a query with all of them.
 
 Legend: N entries, D channels of a key, Q queries, K entries read, M (entry, text) pairs.
 """
@@ -12,19 +12,19 @@ Legend: N entries, D channels of a key, Q queries, K entries read, M (entry, tex
 import torch
 from torch import Tensor
 
-# keys whose products differ by no more are one state: float16 and another batch shape move a key by less
+# Keys whose products differ by no more are one state: float16 and other batch shapes move a key by less.
 SAME = 0.001
-# in place of a product: votes for nothing at any temperature in use, and has finite gradients
+# A product that votes for nothing at any temperature in use, with finite gradients.
 SILENT = -10.0
-# products computed at a time when many queries are read, 16 MB
+# Products computed at a time for many queries: 16 MB.
 BLOCK = 1 << 22
 
 
 class Store:
-    """keys (N, D) float16, values (N,) int32, owners (M, 2) int64 of (entry, text number), texts by their
-    numbers.
+    """Entries in the order of writing, and the texts that own them.
 
-    Entries stand in the order of writing. Numbers are given once, from 1 on, and never again.
+    Keys are (N, D) float16, values (N,) int32, owners (M, 2) int64 pairs of entry and text number. A text's
+    number counts from 1 and is never used again.
     """
 
     def __init__(self, channels: int) -> None:
@@ -39,30 +39,28 @@ class Store:
         return len(self.values_N)
 
     def number_of(self, text: str) -> int | None:
-        """The number under which exactly this text was taught."""
+        """The number of this text, if exactly this text was taught."""
         return next((number for number, taught in self.texts.items() if taught == text), None)
 
     def entries_of(self, number: int) -> int:
-        """How many entries the text owns, alone or with others."""
+        """Number of entries that the text owns, alone or with others."""
         return int((self.owners_M2[:, 1] == number).sum())
 
     def write(self, text: str, keys_ND: Tensor, values_N: Tensor) -> int:
-        """Store a text's entries; an entry that is there already is shared. Returns the text's number."""
+        """Store a text's entries and return the text's number; an entry that exists already is shared."""
         self.last_number += 1
         self.texts[self.last_number] = text
         keys_ND, values_N = keys_ND.to("cpu", torch.float16), values_N.to("cpu", torch.int32)
         known_N = _find(keys_ND, values_N, self._wide(), self.values_N)
-        # where the text itself has it first
+        # The first entry of the text itself that is the same state with the same token.
         first_N = _find(keys_ND, values_N, keys_ND.float(), values_N)
         while not torch.equal(first_N, first_N[first_N]):
             first_N = first_N[first_N]
         new_N = (known_N < 0) & (first_N == torch.arange(len(values_N)))
         entry_N = torch.where(known_N >= 0, known_N, len(self) + new_N.cumsum(0) - 1)
         entry_N = torch.where(known_N >= 0, known_N, entry_N[first_N])
-        self.keys_ND, self.values_N = (
-            torch.cat([self.keys_ND, keys_ND[new_N]]),
-            torch.cat([self.values_N, values_N[new_N]]),
-        )
+        self.keys_ND = torch.cat([self.keys_ND, keys_ND[new_N]])
+        self.values_N = torch.cat([self.values_N, values_N[new_N]])
         owned_M = entry_N.unique()
         self.owners_M2 = torch.cat(
             [self.owners_M2, torch.stack([owned_M, torch.full_like(owned_M, self.last_number)], 1)]
@@ -71,10 +69,7 @@ class Store:
         return self.last_number
 
     def forget(self, number: int) -> None:
-        """Drop a text, and the entries that no other text owns.
-
-        Raises KeyError for a number that is not there.
-        """
+        """Drop a text, and the entries that no other text owns. Raises KeyError for an unknown number."""
         del self.texts[number]
         self.owners_M2 = self.owners_M2[self.owners_M2[:, 1] != number]
         keep_N = torch.zeros(len(self), dtype=torch.bool)
@@ -84,9 +79,15 @@ class Store:
         self.owners_M2[:, 0] = moved_N[self.owners_M2[:, 0]]
 
     def read(self, queries_QD: Tensor, count: int) -> tuple[Tensor, Tensor]:
-        """The K <= `count` entries nearest to each query: products (Q, K), falling, and tokens (Q, K).
+        """The entries nearest to each query.
 
-        Of entries that hold one state, the one written last speaks; the others' products are SILENT.
+        Args:
+            queries_QD: Keys to look up.
+            count: Most entries to read.
+
+        Returns:
+            Products (Q, K), falling, and tokens (Q, K). Of several entries that are the nearest state, only
+            the one written last counts; the products of the others are SILENT.
         """
         products, nearest = [], []
         for part_QD in queries_QD.float().split(max(1, BLOCK // max(1, len(self)))):
@@ -100,7 +101,7 @@ class Store:
         return product_QK, self.values_N.to(entry_QK.device)[entry_QK].long()
 
     def _wide(self, device: torch.device | str = "cpu") -> Tensor:
-        """The keys in float32 where they are read."""
+        """The keys in float32, on the device that reads them."""
         if self._wide_ND is None or self._wide_ND.device != torch.device(device):
             self._wide_ND = self.keys_ND.to(device, torch.float32)
         return self._wide_ND
@@ -111,18 +112,15 @@ class Store:
 
 
 def _find(keys_QD: Tensor, values_Q: Tensor, among_ND: Tensor, tokens_N: Tensor) -> Tensor:
-    """For each key and value the first of N entries that is the same state with the same token, or -1, (Q,)."""
-    found = [torch.full((0,), -1)]
-    for part_QD, part_Q in zip(
-        *(t.split(max(1, BLOCK // max(1, len(among_ND)))) for t in (keys_QD, values_Q)), strict=True
-    ):
+    """(Q,) the first of N entries that is the same state with the same token, or -1."""
+    if len(among_ND) == 0:
+        return torch.full((len(values_Q),), -1)
+    first = [torch.full((0,), -1)]
+    rows = max(1, BLOCK // len(among_ND))
+    for part_QD, part_Q in zip(keys_QD.split(rows), values_Q.split(rows), strict=True):
         same_QN = _same(part_QD.float(), among_ND) & (part_Q[:, None] == tokens_N)
-        found.append(
-            torch.where(same_QN.any(1), same_QN.int().argmax(1), -1)
-            if len(among_ND)
-            else torch.full((len(part_Q),), -1)
-        )
-    return torch.cat(found)
+        first.append(torch.where(same_QN.any(1), same_QN.int().argmax(1), -1))
+    return torch.cat(first)
 
 
 def _same(queries_QD: Tensor, keys_ND: Tensor) -> Tensor:

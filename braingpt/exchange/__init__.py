@@ -1,1 +1,1 @@
-"""Models that leave for other programs."""
+"""Exchange with other programs: exporting models."""

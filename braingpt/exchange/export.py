@@ -1,9 +1,8 @@
-"""An inference-only copy of a checkpoint: no optimizer, 2:4 weights in compressed form, matrices in fewer
-bits if asked.
+"""Export a checkpoint for inference: no optimizer, 2:4 weights compressed, matrices in 16 bits if wanted.
 
-Only matrices are cast; they are nearly all of the bytes. Vectors - norms, decays, thresholds of the
-controllers - stay float32, since rounding a threshold changes which tokens are chosen. Loading casts
-everything back to float32, and makes whole weights of compressed ones.
+Only matrices are cast, which are nearly all of the bytes. Vectors (norms, decays, thresholds of the
+controllers) stay in float32, because rounding a threshold changes which tokens are chosen. Loading casts
+everything back to float32 and expands compressed weights.
 """
 
 from pathlib import Path
@@ -16,15 +15,24 @@ from braingpt.errors import UserError, did_you_mean
 from braingpt.model.columns.two_four import packed_two_four
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-# of state.json, written anew
+# Keys of state.json that saving writes itself.
 OWN_KEYS = ("format", "version", "step", "tokens", "files")
 
 
 def export_checkpoint(source: Path, out: Path, dtype: str = "float32") -> dict[str, Any]:
-    """Write `source` to the new folder `out`; return both sizes in bytes and the largest rounding error of a
-    weight, relative to it.
+    """Export a checkpoint.
 
-    Raises UserError for an unknown dtype, a folder that holds something, or weights too large for float16.
+    Args:
+        source: The checkpoint.
+        out: The new folder.
+        dtype: Number type of matrices: float32, bfloat16 or float16.
+
+    Returns:
+        Paths, type, both sizes in bytes, and `largest_rounding`: the largest rounding error of a weight,
+        relative to the largest weight of its matrix.
+
+    Raises:
+        UserError: The type is unknown, the folder holds files, or a weight is too large for float16.
     """
     if dtype not in DTYPES:
         raise UserError(f"unknown dtype '{dtype}'{did_you_mean(dtype, DTYPES)}")
@@ -55,18 +63,15 @@ def export_checkpoint(source: Path, out: Path, dtype: str = "float32") -> dict[s
 
 
 def _cast_matrices(model: torch.nn.Module, dtype: torch.dtype) -> float:
-    """Cast every floating parameter of two or more dimensions in place; the largest |cast - weight| over the
-    matrix's largest |weight|.
-    """
+    """Cast matrices in place; the largest |cast - weight| over the matrix's largest |weight|."""
     worst = 0.0
     for name, parameter in model.named_parameters():
         if parameter.ndim < 2 or not parameter.is_floating_point():
             continue
         largest = float(parameter.detach().abs().max()) if parameter.numel() else 0.0
         if largest > torch.finfo(dtype).max:
-            raise UserError(
-                f"{name} holds {largest:.3g}, too large for {dtype}; take bfloat16".replace("torch.", "")
-            )
+            kind = str(dtype).removeprefix("torch.")
+            raise UserError(f"{name} holds {largest:.3g}, too large for {kind}; take bfloat16")
         cast = parameter.detach().to(dtype)
         if largest > 0:
             worst = max(worst, float((cast.float() - parameter.detach().float()).abs().max()) / largest)
@@ -75,7 +80,7 @@ def _cast_matrices(model: torch.nn.Module, dtype: torch.dtype) -> float:
 
 
 def _pack(model: torch.nn.Module, state: dict[str, torch.Tensor]) -> None:
-    """Put the compressed form of 2:4 weights in place of weights and masks."""
+    """Replace 2:4 weights and masks in a state dictionary by their compressed form."""
     packed = packed_two_four(model, state)
     state.clear()
     state.update(packed)

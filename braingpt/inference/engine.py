@@ -83,8 +83,8 @@ def stream(
         seed: Seed of the choices; None draws a fresh one.
         stop: Tokens that end the text; they are not yielded.
         banned: Tokens that are never chosen.
-        decoder: A decoder of the model with a single row: the prompt continues what it has read. None: a fresh
-            decoder.
+        decoder: A decoder of the model with a single row: the prompt continues what it has read. None: a new
+            one.
 
     Returns:
         An iterator over the new token ids.

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from braingpt.device.eval_mode import eval_mode
 from braingpt.episodic.gate import READ
-from braingpt.episodic.keys import watching
-from braingpt.episodic.memory import SURPRISE, EpisodicMemory
+from braingpt.episodic.keys import SURPRISE, capture_states
+from braingpt.episodic.memory import EpisodicMemory
 from braingpt.model.sequence_layout import Layout
 
 
@@ -25,7 +25,7 @@ def remembered(model: nn.Module, memory: EpisodicMemory, windows: Sequence[Tenso
     """
     counts = {"tokens": 0, "reads": 0, "believed": 0, "surprising": 0}
     entries = len(memory.store)
-    with eval_mode(model), watching(model) as seen:
+    with eval_mode(model), capture_states(model) as seen:
         for ids_BL in windows:
             ids_BL = ids_BL.to(model.device)
             nats_BL = F.cross_entropy(

@@ -205,8 +205,9 @@ class LanguageModel(ModelArithmetic):
         """
         routers = {id(module.router) for module in self.modules() if isinstance(module, Competition)}
         for module in list(self.modules()):
-            if module is not self and hasattr(module, "to_int8") and id(module) not in routers:
-                module.to_int8()
+            to_int8 = getattr(module, "to_int8", None)
+            if callable(to_int8) and module is not self and id(module) not in routers:
+                to_int8()
 
     def compile_blocks(self, backend: str = "inductor") -> None:
         """Compile the blocks' forward and backward passes with torch.compile, for training.
@@ -259,8 +260,9 @@ class LanguageModel(ModelArithmetic):
         The trainer calls it after every optimizer step.
         """
         for module in self.modules():
-            if module is not self and hasattr(module, "after_step"):
-                module.after_step()
+            after_step = getattr(module, "after_step", None)
+            if callable(after_step) and module is not self:
+                after_step()
 
 
 def build(recipe: "Recipe | ModelConfig", seed: int = 0) -> LanguageModel:
@@ -276,7 +278,7 @@ def build(recipe: "Recipe | ModelConfig", seed: int = 0) -> LanguageModel:
     Raises:
         UserError: `recipe` is neither a recipe nor a configuration.
     """
-    config = getattr(recipe, "model", recipe)
+    config: Any = getattr(recipe, "model", recipe)
     if getattr(config, "architecture", None) not in BLOCKS:
         raise UserError(
             f"cannot build a model from {type(recipe).__name__}; "

@@ -1,14 +1,12 @@
-"""A small HTTP server over one model, in the shape of the completions protocol most clients speak.
-
-Standard library only.
+"""A small HTTP server for one model, with the completions protocol that most clients support.
 
     POST /v1/completions   {"prompt": "...", "max_tokens": 64, "temperature": 0.8, "top_k": 50, "top_p": 0.9,
-    "seed": 1,
-                            "language": "ko", "stream": false}
+                            "seed": 1, "language": "ko", "stream": false}
     GET  /health           {"status": "ok", "model": "..."}
 
-One lock: one text is written at a time, the next request waits. With `"stream": true` the answer comes as
-server-sent events and ends with `data: [DONE]`. Meant for one's own machine: there is no authentication.
+It generates one text at a time, and the next request waits. With `"stream": true` the answer comes as
+server-sent events and ends with `data: [DONE]`. It needs the standard library only. It is meant for your own
+machine: there is no authentication.
 """
 
 import json
@@ -17,18 +15,23 @@ import threading
 import time
 import uuid
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
-
-from torch import nn
+from typing import TYPE_CHECKING, Any
 
 from braingpt.errors import UserError, did_you_mean
 from braingpt.inference.text_stream import TextStream, generate_text
+from braingpt.model.interface import CausalModel
 
-# bytes; a prompt longer than a megabyte is a mistake here
-LARGEST_BODY = 1 << 20
-# a request, so that one client cannot hold the lock for ever
-MOST_TOKENS = 4096
-KINDS = {
+if TYPE_CHECKING:
+    from braingpt.tokenizer import Tokenizer
+
+# Bytes of a request's body; a longer prompt is a mistake.
+MAX_BODY_BYTES = 1 << 20
+# Tokens of a request, so that one client cannot hold the lock forever.
+MAX_TOKENS = 4096
+# Bytes read at a time of a body that is not used.
+DISCARD_BYTES = 1 << 16
+UNKNOWN_PATH = "nothing at {}; there are POST /v1/completions and GET /health"
+SETTINGS = {
     "prompt": str,
     "max_tokens": int,
     "temperature": (int, float),
@@ -37,116 +40,127 @@ KINDS = {
     "seed": int,
     "language": str,
     "stream": bool,
-    # accepted for clients that always send it; there is only one model
+    # Accepted for clients that always send it; there is only one model.
     "model": str,
 }
 
 
 class Server(ThreadingHTTPServer):
-    """Serves `model` under `name` until `shutdown()`. Port 0 takes a free one; `server_port` says which."""
+    """Serves a model until `shutdown()`.
+
+    Args:
+        address: Host and port; port 0 takes a free one, which `server_port` names.
+        model: The model.
+        tokenizer: Its tokenizer.
+        name: The model's name in answers.
+    """
 
     daemon_threads = True
 
-    def __init__(self, address: tuple[str, int], model: nn.Module, tokenizer: Any, name: str) -> None:
+    def __init__(
+        self, address: tuple[str, int], model: CausalModel, tokenizer: "Tokenizer", name: str
+    ) -> None:
         self.model, self.tokenizer, self.name = model, tokenizer, name
         self.lock = threading.Lock()
         super().__init__(address, Handler)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that hangs up is no event; anything else is printed by the base class."""
+        """Ignore clients that hang up; the base class prints all other errors."""
         if not isinstance(sys.exc_info()[1], OSError):
             super().handle_error(request, client_address)
 
 
-def settings(body: bytes) -> dict[str, Any]:
-    """The request's settings, checked; UserError says what is wrong with it."""
+def parse_request(body: bytes) -> dict[str, Any]:
+    """The checked settings of a request. Raises UserError that says what is wrong with it."""
     try:
-        asked = json.loads(body.decode("utf-8"))
+        request = json.loads(body.decode("utf-8"))
     except (ValueError, RecursionError) as error:
-        # not UTF-8, not JSON, endless digits, endless nesting
+        # Not UTF-8, not JSON, too many digits, or nested too deeply.
         raise UserError(f"the body is not JSON: {error}") from None
-    if not isinstance(asked, dict):
+    if not isinstance(request, dict):
         raise UserError("the body must be a JSON object")
-    for key, value in asked.items():
-        if key not in KINDS:
-            raise UserError(f"unknown setting '{key}'{did_you_mean(key, KINDS)}")
-        # True is an int to isinstance
-        wrong_bool = isinstance(value, bool) and KINDS[key] is not bool
-        if value is not None and (wrong_bool or not isinstance(value, KINDS[key])):
+    for key, value in request.items():
+        if key not in SETTINGS:
+            raise UserError(f"unknown setting '{key}'{did_you_mean(key, SETTINGS)}")
+        # isinstance takes True for an int.
+        wrong_bool = isinstance(value, bool) and SETTINGS[key] is not bool
+        if value is not None and (wrong_bool or not isinstance(value, SETTINGS[key])):
             raise UserError(
-                f"'{key}' must be {_word(KINDS[key])}, not {json.dumps(value, ensure_ascii=False)}"
+                f"'{key}' must be {_type_name(SETTINGS[key])}, not {json.dumps(value, ensure_ascii=False)}"
             )
-    asked = {key: value for key, value in asked.items() if value is not None}
-    if not 0 <= asked.get("max_tokens", 0) <= MOST_TOKENS:
-        raise UserError(f"'max_tokens' must lie between 0 and {MOST_TOKENS}, not {asked['max_tokens']}")
-    return asked
+    request = {key: value for key, value in request.items() if value is not None}
+    if not 0 <= request.get("max_tokens", 0) <= MAX_TOKENS:
+        raise UserError(f"'max_tokens' must lie between 0 and {MAX_TOKENS}, not {request['max_tokens']}")
+    return request
 
 
-def _word(kind: Any) -> str:
+def _type_name(kind: Any) -> str:
+    """The JSON type in words."""
     return {str: "a string", int: "an integer", bool: "true or false"}.get(kind, "a number")
 
 
 class Handler(BaseHTTPRequestHandler):
-    """One request. Errors the client can mend are 400 with a JSON message."""
+    """One request. Errors that the client can correct are 400 with a JSON message."""
 
     server: Server
     server_version = "braingpt"
-    # the connection's end marks a stream's end
+    # The end of the connection is the end of a stream.
     protocol_version = "HTTP/1.0"
-    # seconds of silence while a request is being read
+    # Seconds without data while a request is read.
     timeout = 60
 
     def do_GET(self) -> None:
         if self.path == "/health":
             self._json(200, {"status": "ok", "model": self.server.name})
         else:
-            self._error(404, f"nothing at {self.path}; there are POST /v1/completions and GET /health")
+            self._error(404, UNKNOWN_PATH.format(self.path))
 
     def do_POST(self) -> None:
         if self.path != "/v1/completions":
-            self._error(404, f"nothing at {self.path}; there are POST /v1/completions and GET /health")
+            self._error(404, UNKNOWN_PATH.format(self.path))
             return
         try:
             length = int(self.headers.get("Content-Length", ""))
         except ValueError:
             self._error(411, "the request needs a Content-Length")
             return
-        if not 0 <= length <= LARGEST_BODY:
+        if not 0 <= length <= MAX_BODY_BYTES:
             self._discard(length)
-            self._error(413, f"the body may hold at most {LARGEST_BODY} bytes")
+            self._error(413, f"the body may hold at most {MAX_BODY_BYTES} bytes")
             return
         try:
-            asked = settings(self.rfile.read(length))
+            request = parse_request(self.rfile.read(length))
             with self.server.lock:
-                self._complete(asked)
+                self._complete(request)
         except UserError as error:
             self._error(400, str(error))
         except OSError:
-            # the client went away or stopped reading
+            # The client went away or stopped reading.
             raise
         except Exception as error:
             self._error(500, f"{type(error).__name__}: {error}")
             raise
 
     def _discard(self, length: int) -> None:
-        """Read on for a while: a client that is still sending would not hear the answer, but only that the
-        line was cut.
+        """Read and drop a body, up to a limit.
+
+        A client that is still sending would only see a lost connection instead of the answer.
         """
-        left = min(length, 64 * LARGEST_BODY)
-        while left > 0 and (block := self.rfile.read(min(left, 1 << 16))):
+        left = min(length, 64 * MAX_BODY_BYTES)
+        while left > 0 and (block := self.rfile.read(min(left, DISCARD_BYTES))):
             left -= len(block)
 
-    def _complete(self, asked: dict[str, Any]) -> None:
-        written = generate_text(
+    def _complete(self, request: dict[str, Any]) -> None:
+        text_stream = generate_text(
             self.server.model,
             self.server.tokenizer,
-            asked.get("prompt"),
-            language=asked.get("language"),
-            max_new_tokens=asked.get("max_tokens", 64),
-            temperature=asked.get("temperature", 0.8),
-            top_k=asked.get("top_k"),
-            top_p=asked.get("top_p"),
-            seed=asked.get("seed"),
+            request.get("prompt"),
+            language=request.get("language"),
+            max_new_tokens=request.get("max_tokens", 64),
+            temperature=request.get("temperature", 0.8),
+            top_k=request.get("top_k"),
+            top_p=request.get("top_p"),
+            seed=request.get("seed"),
         )
         head = {
             "id": f"cmpl-{uuid.uuid4().hex}",
@@ -154,34 +168,34 @@ class Handler(BaseHTTPRequestHandler):
             "created": int(time.time()),
             "model": self.server.name,
         }
-        if asked.get("stream"):
-            self._stream(head, written)
+        if request.get("stream"):
+            self._stream(head, text_stream)
             return
-        text = "".join(written)
-        usage = {"prompt_tokens": written.prompt_tokens, "completion_tokens": len(written.tokens)}
+        text = "".join(text_stream)
+        usage = {"prompt_tokens": text_stream.prompt_tokens, "completion_tokens": len(text_stream.tokens)}
         usage["total_tokens"] = sum(usage.values())
         self._json(
             200,
             {
                 **head,
-                "choices": [{"index": 0, "text": text, "finish_reason": written.finish}],
+                "choices": [{"index": 0, "text": text, "finish_reason": text_stream.finish}],
                 "usage": usage,
             },
         )
 
-    def _stream(self, head: dict[str, Any], written: TextStream) -> None:
+    def _stream(self, head: dict[str, Any], text_stream: TextStream) -> None:
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream; charset=utf-8")
         self.send_header("Cache-Control", "no-store")
         self.end_headers()
         try:
-            for piece in written:
+            for piece in text_stream:
                 self._event({**head, "choices": [{"index": 0, "text": piece, "finish_reason": None}]})
-            self._event({**head, "choices": [{"index": 0, "text": "", "finish_reason": written.finish}]})
+            self._event({**head, "choices": [{"index": 0, "text": "", "finish_reason": text_stream.finish}]})
         except OSError:
             raise
         except Exception as error:
-            # the status line has gone out: the error can only be an event
+            # The status line is sent already: the error can only be an event.
             self._event({"error": {"message": f"{type(error).__name__}: {error}", "type": "server_error"}})
         self.wfile.write(b"data: [DONE]\n\n")
 
@@ -209,7 +223,7 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Requests go to standard error, as the base class does, without the caller's name look-up."""
+        """Write requests to standard error, like the base class, but without looking up the client's name."""
         print(
             f"{self.log_date_time_string()}  {format % args}".encode("utf-8", "replace").decode(),
             file=sys.stderr,

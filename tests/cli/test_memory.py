@@ -21,7 +21,7 @@ def here(trained, tmp_path, monkeypatch, calibrated):
     monkeypatch.chdir(trained)
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setattr(
-        "braingpt.episodic.calibrate.calibrate", lambda *_: (calibrated.maker, calibrated.gate)
+        "braingpt.episodic.memory.calibrate", lambda *_: (calibrated.maker, calibrated.gate)
     )
     return tmp_path
 

@@ -1,7 +1,7 @@
 import pytest
 
 from braingpt.errors import UserError
-from braingpt.inference.text_stream import generate_text, prompt_ids, non_text_tokens
+from braingpt.inference.text_stream import generate_text, non_text_tokens, prompt_ids
 from braingpt.model.config import V2Config
 from braingpt.tokenizer import Tokenizer
 from tests.conftest import awake

@@ -6,7 +6,7 @@ import urllib.request
 import pytest
 
 from braingpt.model.config import V2Config
-from braingpt.serving.server import LARGEST_BODY, Server
+from braingpt.serving.server import MAX_BODY_BYTES, Server
 from braingpt.tokenizer import Tokenizer
 from tests.conftest import awake
 
@@ -104,7 +104,7 @@ def test_other_errors(url):
     assert post(url, {}, "/v1/nothing")[0] == 404
     with pytest.raises(urllib.error.HTTPError, match="404"):
         urllib.request.urlopen(url + "/", timeout=10)
-    assert post(url, b" " * (LARGEST_BODY + 1))[0] == 413
+    assert post(url, b" " * (MAX_BODY_BYTES + 1))[0] == 413
 
 
 def test_requests_at_the_same_time_wait_for_each_other(url):

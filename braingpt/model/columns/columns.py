@@ -110,7 +110,8 @@ class SparseColumns(CountedModule):
         """Revive dead columns. The number of revivals so far, which is saved, seeds the noise."""
         if len(dead := self.competition.dead()):
             weight_E2WD = full_tensor(self.weight)
-            revive(self.competition, dead, *weight_E2WD.unbind(1), int(self.revived))
+            up_EWD, down_EWD = weight_E2WD.unbind(1)
+            revive(self.competition, dead, up_EWD, down_EWD, int(self.revived))
             assign_full(self.weight, weight_E2WD)
             self.revived += len(dead)
 

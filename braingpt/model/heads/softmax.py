@@ -3,6 +3,8 @@
 Legend: B batch, L tokens, D hidden, V vocabulary.
 """
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -80,9 +82,11 @@ def next_token_loss(
     weight = head.full_weight()
     if torch.is_autocast_enabled(x_BLD.device.type):
         x_BLD, weight = (t.to(torch.get_autocast_dtype(x_BLD.device.type)) for t in (x_BLD, weight))
-    loss = linear_cross_entropy(x_BLD.flatten(0, 1), weight, targets_BL.flatten(), reduction)
+    # torch's stubs give a function that is excluded from compilation the type of a decorator.
+    cross_entropy: Callable[..., Tensor] = linear_cross_entropy
+    loss = cross_entropy(x_BLD.flatten(0, 1), weight, targets_BL.flatten(), reduction)
     if middle_BLD is not None:
         middle_BLD = rms_norm(middle_BLD).to(x_BLD.dtype)
-        early = linear_cross_entropy(middle_BLD.flatten(0, 1), weight, targets_BL.flatten())
+        early = cross_entropy(middle_BLD.flatten(0, 1), weight, targets_BL.flatten())
         loss = loss + middle_weight * (early - early.detach())
     return loss.view_as(targets_BL) if reduction == "none" else loss

@@ -91,7 +91,7 @@ class DeltaMemory(Mixer):
         q, k = rms_norm(q) * config.key**-0.5, rms_norm(k) * config.key**-0.5
         before = (state or self.new_state(batch, x_BLD.device, x_BLD.dtype)).bound
         if length == 1:
-            y_BHV, after = delta_rule.step(*(t[:, 0] for t in (q, k, v, beta_BLH, decay_BLH)), before)
+            y_BHV, after = delta_rule.step(q[:, 0], k[:, 0], v[:, 0], beta_BLH[:, 0], decay_BLH[:, 0], before)
             y_BLHV = y_BHV[:, None]
         else:
             y_BLHV, after = delta_rule.delta(
