@@ -11,7 +11,7 @@ import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 
 from braingpt import __version__
 from braingpt.checkpoint import sharded
+from braingpt.checkpoint.contents import Contents, contents, distinct
 from braingpt.checkpoint.format import (
     FINAL,
     FORMAT,
@@ -35,52 +36,15 @@ from braingpt.checkpoint.format import read_state as read_state
 from braingpt.checkpoint.format import verify as verify
 from braingpt.checkpoint.format import weights_hash as weights_hash
 from braingpt.checkpoint.listing import remove
-from braingpt.distributed.sharded_tensors import assign_full, is_sharded, local_rows
+from braingpt.distributed.sharded_tensors import assign_full
 from braingpt.distributed.world import World
 from braingpt.errors import Failure, UserError
 from braingpt.model.columns.two_four import unpacked_two_four
 from braingpt.model.lm import LanguageModel, build
-from braingpt.optim.optimizer import Optimizers, pack_state, templates, unpack_state
+from braingpt.optim.optimizer import Optimizers, templates, unpack_state
 from braingpt.optim.weight_average import Average
 from braingpt.recipes import Recipe, load_recipe, save_recipe
 from braingpt.tokenizer import Tokenizer
-
-
-class Contents(NamedTuple):
-    """A checkpoint's tensors by name, on the CPU unless they are sharded."""
-
-    # Parameters and buffers of the model.
-    model: dict[str, torch.Tensor]
-    # What training continues from; None: the checkpoint serves inference only.
-    training: dict[str, torch.Tensor] | None
-
-
-def contents(
-    model: torch.nn.Module,
-    optimizer: Optimizers | None = None,
-    average: Average | None = None,
-    copied: bool = False,
-) -> Contents:
-    """Collect the tensors of a checkpoint.
-
-    Args:
-        model: The model.
-        optimizer: Its optimizers; None for a checkpoint that serves inference only.
-        average: The moving average of the weights, which then become the model's; the trained weights go to
-        the
-            tensors of training.
-        copied: Copy tensors that lie on the CPU, so that training may change them during writing.
-
-    Returns:
-        The tensors by name.
-    """
-    weights = _distinct(model.state_dict())
-    training = None if optimizer is None else pack_state(model, optimizer) | _random_state()
-    if average is not None and training is not None:
-        training |= {f"{TRAINED}{name}": weights[name] for name in average.values}
-    if average is not None:
-        weights |= average.values
-    return Contents(_on_cpu(weights, copied), None if training is None else _on_cpu(training, copied))
 
 
 def save(
@@ -201,7 +165,8 @@ def write(
 
 
 def _save_part(tensors: dict[str, torch.Tensor], path: Path, world: World | None) -> list[Path]:
-    """Write tensors as PATH.safetensors, or this process's parts into the folder PATH; return the new files."""
+    """Write tensors as PATH.safetensors, or this process's parts into the folder PATH; return the new files.
+    """
     if world is not None:
         return sharded.save(tensors, path)
     _save_tensors(tensors, path.with_suffix(".safetensors"))
@@ -268,7 +233,7 @@ def load_weights(model: torch.nn.Module, folder: Path) -> None:
     Raises:
         Failure: The checkpoint cannot be read, or holds another model.
     """
-    path, own = Path(folder) / "model", _distinct(model.state_dict())
+    path, own = Path(folder) / "model", distinct(model.state_dict())
     tensors = None if path.is_dir() else unpacked_two_four(_load_tensors(path.with_suffix(".safetensors")))
     if tensors is None:
         saved = {name: shape for name, (shape, _) in sharded.shapes(path).items()}
@@ -335,38 +300,6 @@ def load_training(
     torch.set_rng_state(cpu)
     if cuda is not None and torch.cuda.is_available():
         torch.cuda.set_rng_state(cuda)
-
-
-def _distinct(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """`state` without the second names of tied tensors."""
-    seen: set[tuple[int, torch.Size]] = set()
-    kept = {}
-    for name, tensor in state.items():
-        rows = local_rows(tensor)
-        key = (rows.data_ptr(), tensor.shape)
-        if rows.numel() and key in seen:
-            continue
-        seen.add(key)
-        kept[name] = tensor
-    return kept
-
-
-def _random_state() -> dict[str, torch.Tensor]:
-    """The states of the random generators in use."""
-    states = {RNG_CPU: torch.get_rng_state()}
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
-        states[RNG_CUDA] = torch.cuda.get_rng_state()
-    return states
-
-
-def _on_cpu(tensors: dict[str, torch.Tensor], copied: bool) -> dict[str, torch.Tensor]:
-    """The tensors on the CPU; with `copied` none of them shares memory with the given ones."""
-    # The library writes sharded tensors at once, and moves them one by one.
-    if any(map(is_sharded, tensors.values())):
-        return {name: tensor.detach() for name, tensor in tensors.items()}
-    moved = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    live = {tensor.data_ptr() for tensor in tensors.values()} if copied else set()
-    return {name: tensor.clone() if tensor.data_ptr() in live else tensor for name, tensor in moved.items()}
 
 
 def _save_tensors(tensors: dict[str, torch.Tensor], path: Path) -> None:

@@ -41,7 +41,7 @@ WINDOW = 512
 
 
 def key_layer(config: ModelConfig) -> int:
-    """The layer whose output makes the keys, counted from 0: a third of the depth, before any token may halt."""
+    """The layer whose output makes the keys, from 0: at a third of the depth, before any token may halt."""
     return min((config.layers - 1) // 3, *(exit_ - 1 for exit_ in config.depth_exits[:1]), config.layers)
 
 

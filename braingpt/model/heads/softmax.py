@@ -83,7 +83,7 @@ def next_token_loss(
     if torch.is_autocast_enabled(x_BLD.device.type):
         x_BLD, weight = (t.to(torch.get_autocast_dtype(x_BLD.device.type)) for t in (x_BLD, weight))
     # torch's stubs give a function that is excluded from compilation the type of a decorator.
-    cross_entropy: Callable[..., Tensor] = linear_cross_entropy
+    cross_entropy: Callable[..., Tensor] = linear_cross_entropy  # pyright: ignore[reportAssignmentType]
     loss = cross_entropy(x_BLD.flatten(0, 1), weight, targets_BL.flatten(), reduction)
     if middle_BLD is not None:
         middle_BLD = rms_norm(middle_BLD).to(x_BLD.dtype)

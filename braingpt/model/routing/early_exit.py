@@ -112,9 +112,10 @@ class EarlyExit:
         for layer, block in enumerate(blocks):
             if layer in self.places and self.threshold is not None and active_BL.any():
                 active_BL[active_BL.clone()] = confidence(head(x_BLD[active_BL])) < self.threshold
-            state: Any = None if states is None else states[layer]
-            single_step = active_BL.shape[1] == 1 and state is not None and state.k is not None
-            if single_step and 0 < int(active_BL.sum()) < len(active_BL):
+            # None, or a KVCache: no other state can be read by tokens that left.
+            state: Any = states[layer] if states is not None else None
+            step = active_BL.shape[1] == 1 and isinstance(state, KVCache) and state.k is not None
+            if step and 0 < int(active_BL.sum()) < len(active_BL):
                 x_BLD = _step_active_rows(block, x_BLD, layout, state, active_BL[:, 0])
                 depth_BL += active_BL
             elif active_BL.any():
