@@ -1,11 +1,16 @@
+"""Recipes: every shipped one loads, mistakes are named in one line, what was saved loads as it was."""
+
+import inspect
 import re
+from typing import get_args
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import BaseModel
 
 from braingpt.errors import UserError
-from braingpt.recipes import check_recipe, load_recipe, recipe_text, save_recipe, shipped
+from braingpt.recipes import Recipe, check_recipe, load_recipe, recipe_text, save_recipe, shipped
 
 
 @pytest.mark.parametrize("name", shipped())
@@ -154,9 +159,14 @@ def test_bad_files_are_told_in_one_line(tmp_path):
 
 
 @given(
-    lr=st.floats(1e-12, 1e3), steps=st.integers(1, 10**9), seed=st.integers(0, 2**63 - 1), name=st.text("aZ09가나_-.", max_size=20).map("r".__add__),
-    weights=st.dictionaries(st.sampled_from(["ko", "en", "no", "on", "1", "de"]), st.floats(1e-6, 1e6), min_size=1),
-)  # fmt: skip
+    lr=st.floats(1e-12, 1e3),
+    steps=st.integers(1, 10**9),
+    seed=st.integers(0, 2**63 - 1),
+    name=st.text("aZ09가나_-.", max_size=20).map("r".__add__),
+    weights=st.dictionaries(
+        st.sampled_from(["ko", "en", "no", "on", "1", "de"]), st.floats(1e-6, 1e6), min_size=1
+    ),
+)
 @settings(max_examples=40, deadline=None)
 def test_saved_recipes_load_as_they_were(tmp_path_factory, lr, steps, seed, name, weights):
     tree = load_recipe("nano-v2").model_dump(mode="json")
@@ -165,3 +175,20 @@ def test_saved_recipes_load_as_they_were(tmp_path_factory, lr, steps, seed, name
     path = tmp_path_factory.mktemp("r") / "recipe.yaml"
     path.write_text(recipe_text(recipe), encoding="utf-8")
     assert load_recipe(path) == recipe
+
+
+def test_every_key_has_a_description():
+    def undescribed(settings, prefix):
+        for key, field in settings.model_fields.items():
+            if not field.description:
+                yield prefix + key
+            for inner in groups(field.annotation):
+                yield from undescribed(inner, f"{prefix}{key}.")
+
+    def groups(annotation):
+        if inspect.isclass(annotation) and issubclass(annotation, BaseModel):
+            yield annotation
+        for part in get_args(annotation):
+            yield from groups(part)
+
+    assert list(undescribed(Recipe, "")) == []

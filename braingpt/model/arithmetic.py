@@ -8,7 +8,13 @@ from braingpt.model.columns.two_four import TwoFourLinear
 from braingpt.model.heads.softmax import TiedEmbedding
 from braingpt.model.interface import CausalModel
 from braingpt.model.routing.adaptive_depth import Exit, arrival_shares
-from braingpt.model.work_counters import CountedModule, WorkCounters, count_arrivals, count_tokens
+from braingpt.model.work_counters import (
+    CountedModule,
+    WorkCounters,
+    count_arrivals,
+    count_tokens,
+    counts_work,
+)
 
 
 class ModelArithmetic(CausalModel):
@@ -102,7 +108,7 @@ class ModelArithmetic(CausalModel):
         counted: list[tuple[CountedModule, WorkCounters]] = []
         hooks = [self.register_forward_pre_hook(count_tokens(records), with_kwargs=True)]
         for block, record in zip(self.blocks, records, strict=True):
-            counted += [(module, record) for module in block.modules() if isinstance(module, CountedModule)]
+            counted += [(module, record) for module in block.modules() if counts_work(module)]
             hooks.append(block.register_forward_pre_hook(count_arrivals(record)))
         for exit_, (_, end) in zip(self.exits, self.spans, strict=False):
             counted.append((exit_, records[end]))

@@ -3,6 +3,7 @@ training metrics.
 """
 
 from dataclasses import dataclass, fields
+from typing import TypeGuard
 
 from torch import Tensor, nn
 
@@ -64,6 +65,11 @@ class CountedModule(nn.Module):
     """A module that adds what it does to `record`, while there is one."""
 
     record: WorkCounters | None = None
+
+
+def counts_work(module: nn.Module) -> TypeGuard[CountedModule]:
+    """Whether a module counts its work: a `CountedModule`, or any other with a `record`."""
+    return hasattr(module, "record")
 
 
 def count_tokens(records: list[WorkCounters]):

@@ -16,9 +16,15 @@ from tests.conftest import SMALL, awake
 
 EXACT = dict(rtol=1e-9, atol=1e-9)
 EXITS = V1Config(
-    layers=5, hidden=32, heads=4, vocab=97, attention={"gate_threshold": 0.5}, columns={"count": 8, "width": 8, "active": 2},
-    two_four=False, early_exit={"threshold": 0.06},
-)  # fmt: skip
+    layers=5,
+    hidden=32,
+    heads=4,
+    vocab=97,
+    attention={"gate_threshold": 0.5},
+    columns={"count": 8, "width": 8, "active": 2},
+    two_four=False,
+    early_exit={"threshold": 0.06},
+)
 
 
 @pytest.fixture(scope="module")
@@ -115,8 +121,11 @@ def test_without_a_threshold_nothing_leaves(model):
 
 def test_the_middle_loss_teaches_and_does_not_count():
     ids, targets = ids_of(4, 2, 16), ids_of(5, 2, 16)
-    plain, taught = (awake(EXITS.model_copy(update={"early_exit": exits})).train() for exits in
-                     (EXITS.early_exit, EXITS.early_exit.model_copy(update={"loss": 0.5})))  # fmt: skip
+    with_loss = EXITS.early_exit.model_copy(update={"loss": 0.5})
+    plain, taught = (
+        awake(EXITS.model_copy(update={"early_exit": exits})).train()
+        for exits in (EXITS.early_exit, with_loss)
+    )
     after = int(torch.randint(1, 5, (), generator=taught.early.draws.manual_seed(0)))
     taught.early.draws.manual_seed(0)
     told = taught(ids, targets).loss

@@ -1,4 +1,4 @@
-"""Growing changes nothing at that moment, keeps the optimizer's state of the old, and the new blocks learn."""
+"""Growing changes no result and keeps the optimizer's state of old blocks, and the new blocks learn."""
 
 import pytest
 import torch

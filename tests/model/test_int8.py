@@ -1,4 +1,4 @@
-"""int8 weights for decoding: close to the float model, a quarter of the bytes, and every path gives the same."""
+"""int8 weights for decoding: close to the float model, a quarter of the bytes, every path gives the same."""
 
 import pytest
 import torch

@@ -11,8 +11,6 @@ from braingpt.kernels.two_four import two_four_mask
 from braingpt.model.columns.columns import SilencedColumns, SparseColumns
 from braingpt.model.columns.competition import Competition
 from braingpt.model.config import ColumnsConfig, SharedColumnsConfig, SilencedColumnsConfig
-from braingpt.model.mixers.selective_attention import SelectiveAttention
-from braingpt.model.routing.token_selection import Selection, Selector
 from braingpt.recipes import load_recipe, shipped
 from tests.conftest import SMALL, awake
 
@@ -101,7 +99,8 @@ def test_every_recipe_of_v1_fires_a_twentieth_at_most():
         assert 0.045 * neurons < model.columns.most_firing <= 0.05 * neurons
     with pytest.raises(
         UserError,
-        match=r"model\.columns\.firing \(0\.001\) of 32 columns of 16 neurons is less than one neuron; it takes 0\.002",
+        match=r"model\.columns\.firing \(0\.001\) of 32 columns of 16 neurons "
+        r"is less than one neuron; it takes 0\.002",
     ):
         load_recipe("nano-v1", ["model.columns.firing=0.001"])
 
@@ -119,23 +118,6 @@ def test_losing_columns_are_never_read():
             dense.down.weight.view(32, 8, 8)[:, loser] = float("nan")
         assert torch.equal(packed(x, None), clean)
         assert dense(x, None).isnan().any()
-
-
-def test_tokens_not_chosen_are_never_attended():
-    model = awake(SMALL["v2"]).eval()
-    attention = model.blocks[1].mixer
-    x = torch.randn(1, 30, 32, dtype=torch.float64)
-    from braingpt.model.sequence_layout import Layout
-
-    layout = Layout.of(torch.zeros(1, 30, dtype=torch.long), None, None)
-    with torch.no_grad():
-        _, chosen = attention.selector(x, None)
-        assert 0 < chosen.sum() < 30
-        clean = attention(x, layout)
-        poisoned = torch.where(chosen[..., None], x, x * -5)
-        poisoned = torch.where((attention.selector(poisoned, None)[1] == chosen)[..., None], poisoned, x)
-        torch.testing.assert_close(attention(poisoned, layout), clean)
-    assert (clean[~chosen] == 0).all() and (clean[chosen] != 0).any()
 
 
 def test_inhibition_keeps_a_rival_from_winning():
@@ -201,38 +183,6 @@ def test_balance_is_frozen_within_a_step():
     torch.testing.assert_close(first, second)
 
 
-@pytest.mark.parametrize("rate", [0.1, 0.3])
-def test_threshold_finds_the_rate(rate):
-    torch.manual_seed(0)
-    selector = Selector(32, rate).train()
-    # not the unit variance the start assumes
-    x = torch.randn(4, 500, 32) * 2 + 0.3
-    for _ in range(60):
-        selector(x, None)
-        selector.after_step()
-    assert selector(x, None)[1].float().mean() == pytest.approx(rate, abs=0.01)
-
-
-def test_threshold_keeps_up_with_scores_that_grow():
-    """As at the start of training without a warm-up; a tenth of the way each step would choose nearly all."""
-    torch.manual_seed(0)
-    selector = Selector(32, 0.1).train()
-    way = selector.weight.detach() / selector.weight.detach().square().sum()
-    for step in range(40):
-        chosen = selector(torch.randn(4, 500, 32) + 0.3 * step * way, None)[1]
-        selector.after_step()
-    assert 0.05 < chosen.float().mean() < 0.4
-
-
-def test_pack_and_unpack_are_inverse_on_the_chosen():
-    x = torch.randn(3, 40, 5)
-    chosen = torch.rand(3, 40) < 0.4
-    chosen[1] = False
-    packed = Selection.of(chosen)
-    assert packed.count.tolist() == chosen.sum(1).tolist()
-    torch.testing.assert_close(packed.unpack(packed.pack(x), 40), x * chosen[..., None])
-
-
 def test_two_four_weights_stay_two_of_four():
     model = awake(SMALL["v1"]).float().train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.05)
@@ -271,77 +221,6 @@ def test_pruned_weights_follow_a_load():
         torch.testing.assert_close(model(ids).logits, other(ids).logits)
 
 
-def test_closed_dendrites_pass_nothing_and_can_reopen():
-    model = awake(SMALL["v1"]).train()
-    attention = model.blocks[0].mixer
-    with torch.no_grad():
-        # all closed
-        attention.gate.bias.fill_(-20)
-    ids = torch.randint(0, 97, (1, 12))
-    with model.recording() as layers:
-        loss = model(ids, ids).loss
-    assert layers[0].dendrites_open == 0 and layers[0].dendrites == 12 * 4
-    assert attention.out.weight.grad is None
-    loss.backward()
-    # nothing passed
-    assert attention.out.weight.grad.abs().max() == 0
-    with torch.no_grad():
-        # still below the threshold of 0.1
-        attention.gate.bias.fill_(-3)
-    model(ids, ids).loss.backward()
-    # and yet the gates feel the gradient
-    assert attention.gate.bias.grad.abs().max() > 0
-
-
-def test_closed_dendrites_are_not_computed_in_generation():
-    """Poison in what only closed dendrites multiply with leaves a step as it is; with gradients they are
-    computed, and it spreads.
-    """
-    model = awake(SMALL["v1"]).eval()
-    with torch.no_grad():
-        for block in model.blocks:
-            block.mixer.gate.bias.copy_(torch.tensor([0.0, -20.0, 0.0, -20.0]))
-        ids, state = torch.randint(0, 97, (1, 20)), model.new_state(1)
-        model(ids, state=state)
-        clean = model.step(ids[:, 0], state)
-        state.layers[0].length -= 1
-        state.layers[1].length -= 1
-        state.seen_B = state.seen_B - 1
-        for block in model.blocks:
-            for closed in (slice(8, 16), slice(24, 32)):
-                # its queries
-                block.mixer.qkv.weight[closed] = float("nan")
-                block.mixer.out.weight[:, closed] = float("nan")
-        with model.recording() as layers:
-            assert torch.equal(model.step(ids[:, 0], state), clean)
-    assert layers[0].dendrites_open == 2 and layers[0].keys_kept == 2 * 4
-    # two query and two output maps, two heads' scores, values not read
-    left_out = 2 * 2 * 32 * 16 + 2 * 8 * 2 * 21 + 2 * 8 * (4 * 21 - 2 * 4)
-    assert layers[0].flops_dense - layers[0].flops == left_out
-    assert model(ids).logits.isnan().all()
-
-
-def test_a_token_that_closes_all_dendrites_still_leaves_its_keys():
-    model = awake(SMALL["v1"]).eval()
-    with torch.no_grad():
-        for block in model.blocks:
-            block.mixer.gate.bias.fill_(-20)
-        ids, state = torch.randint(0, 97, (1, 6)), model.new_state(1)
-        steps = torch.stack([model.step(ids[:, t], state) for t in range(6)], 1)
-        torch.testing.assert_close(steps, model(ids).logits)
-    assert all(layer.length == 6 for layer in state.layers)
-
-
-def test_each_query_keeps_its_share_of_keys():
-    model = awake(SMALL["v1"]).eval()
-    with torch.no_grad(), model.recording() as layers:
-        model(torch.randint(0, 97, (1, 200)))
-    # heads
-    expected = sum(min(t, max(4, -(-t * 5 // 100))) for t in range(1, 201)) * 4
-    assert layers[0].keys_kept == expected
-    assert layers[0].keys_possible == 4 * 200 * 201 // 2
-
-
 def test_recording_stops_with_its_block(small):
     ids = torch.randint(0, 97, (1, 8))
     with torch.no_grad():
@@ -350,16 +229,3 @@ def test_recording_stops_with_its_block(small):
         tokens = [layer.tokens for layer in layers]
         small(ids)
     assert tokens == [8] * len(layers) == [layer.tokens for layer in layers]
-
-
-def test_the_choice_of_tokens_that_attend_learns():
-    """The score takes part in the loss through the tokens that were chosen; without it the selector would
-    stay as it was drawn.
-    """
-    model = awake(SMALL["v2"]).train()
-    ids = torch.randint(0, 97, (4, 33), generator=torch.Generator().manual_seed(4))
-    model(ids[:, :-1], ids[:, 1:]).loss.backward()
-    selectors = [layer.selector for layer in model.modules() if isinstance(layer, SelectiveAttention)]
-    assert selectors and all(
-        selector.weight.grad is not None and selector.weight.grad.abs().sum() > 0 for selector in selectors
-    )
