@@ -96,9 +96,8 @@ def write(
         tokens: Tokens that these steps have seen.
         extra: Further keys of state.json.
         final: The recipe of the run, where this model is a stage of growth before the last.
-        world: The processes that hold parts of the tensors and write them together, on a file system that
-        they
-            share; None: this process holds the tensors whole.
+        world: The processes that hold parts of the tensors and write them together, on a shared file system;
+            None: this process holds the tensors whole.
 
     Returns:
         The folder.
@@ -165,8 +164,7 @@ def write(
 
 
 def _save_part(tensors: dict[str, torch.Tensor], path: Path, world: World | None) -> list[Path]:
-    """Write tensors as PATH.safetensors, or this process's parts into the folder PATH; return the new files.
-    """
+    """Write tensors as PATH.safetensors, or this process's parts into the folder PATH; the new files."""
     if world is not None:
         return sharded.save(tensors, path)
     _save_tensors(tensors, path.with_suffix(".safetensors"))
@@ -234,10 +232,12 @@ def load_weights(model: torch.nn.Module, folder: Path) -> None:
         Failure: The checkpoint cannot be read, or holds another model.
     """
     path, own = Path(folder) / "model", distinct(model.state_dict())
-    tensors = None if path.is_dir() else unpacked_two_four(_load_tensors(path.with_suffix(".safetensors")))
-    if tensors is None:
+    if path.is_dir():
+        tensors = None
         saved = {name: shape for name, (shape, _) in sharded.shapes(path).items()}
     else:
+        path = path.with_suffix(".safetensors")
+        tensors = unpacked_two_four(_load_tensors(path))
         saved = {name: tensor.shape for name, tensor in tensors.items()}
     if mismatch := _first_mismatch({name: tensor.shape for name, tensor in own.items()}, saved):
         raise Failure(f"{path} does not match {RECIPE}: {mismatch}")
@@ -270,7 +270,8 @@ def load_training(
         model: The model, whose weights were loaded.
         optimizer: Its optimizers, to be filled.
         folder: The checkpoint.
-        average: The moving average of the weights, to be filled; the model then gets the trained weights.
+        average: The moving average of the weights, to be filled; the model holds it, and gets the trained
+            weights in exchange.
 
     Raises:
         UserError: The checkpoint serves inference only.

@@ -35,8 +35,8 @@ def resolve(run: Path | str | None, runs: Path = Path("runs")) -> Path:
     """The checkpoint that a command shall use.
 
     Args:
-        run: A checkpoint, a run folder, whose newest checkpoint is taken, or None: the newest run under
-        `runs`. runs: The folder of run folders.
+        run: A checkpoint, a run folder, whose newest checkpoint is taken, or None: the newest run.
+        runs: The folder of run folders.
 
     Raises:
         UserError: There is no checkpoint; the message names the command that makes one.

@@ -66,9 +66,8 @@ def load_memory(path: Path, weights: str | None = None) -> EpisodicMemory:
 
     Args:
         path: The file.
-        weights: SHA-256 of the weights of the model that will read the memory; None: no model will, for
-        example
-            to list or forget texts.
+        weights: SHA-256 of the weights of the model that will read the memory; None: no model will, as when
+            texts are listed.
 
     Raises:
         UserError: The file does not exist, is not a memory, is damaged, or belongs to another model.

@@ -56,8 +56,7 @@ def attend(
         mask_BLT: True where a query may see a key (B or 1 rows); None: everywhere, or as `causal` says.
         causal: Query l sees the keys up to l.
         varied: The number of keys differs from call to call. cuDNN is then excluded: on an H100 it planned
-        for
-            10 ms each way for every new number.
+            for 10 ms each way for every new number.
 
     Returns:
         (B, H, L, K).

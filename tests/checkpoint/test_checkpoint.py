@@ -128,7 +128,7 @@ def test_truncated_missing_and_garbled_files_are_found(tmp_path, tokenizer):
 
 def test_weights_of_another_architecture_are_refused(tmp_path, tokenizer):
     folder = write(tmp_path / "c", tokenizer, tiny("v1"))
-    with pytest.raises(Failure, match=r"does not match recipe\.yaml: the recipe has no 'blocks"):
+    with pytest.raises(Failure, match=r"safetensors does not match recipe\.yaml: the recipe has no 'blocks"):
         checkpoint.load_weights(build(tiny("dense")), folder)
     with pytest.raises(Failure, match=r"'blocks\.0\.mlp\..*' has shape \(.*\), the recipe needs \("):
         checkpoint.load_weights(build(tiny("v1", "model.columns.width=32")), folder)
