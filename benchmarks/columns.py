@@ -25,7 +25,7 @@ from braingpt.bench.machine import machine
 from braingpt.cli.console import guarded
 from braingpt.device.cpu import settle_cpu
 from braingpt.device.device import autocast
-from braingpt.kernels import dispatch
+from braingpt.kernels import registry
 from braingpt.model.columns.columns import SparseColumns
 from braingpt.model.config import SharedColumnsConfig
 from braingpt.model.layers import MLP
@@ -135,7 +135,7 @@ def main() -> None:
 
     figures = {name: contestant.figures() for name, contestant in contestants.items()}
     shape = {name: value for name, value in vars(options).items() if name not in ("out", "device")}
-    path = next(row["runs"] for row in dispatch.report() if row["operation"] == "columns")
+    path = next(row["runs"] for row in registry.report() if row["operation"] == "columns")
     report = {"machine": machine(), "device": str(device), "path": path, "shape": shape, "figures": figures}
     print(f"{report['machine']}\n{shape}, {path}")
     print(f"{'':22}{'columns':>16}{'dense':>16}{'dense / columns':>18}")

@@ -24,13 +24,13 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from braingpt.cli.console import guarded
-from braingpt.kernels.columns import triton_kernels as columns_triton
-from braingpt.kernels.columns.columns import Pairs
-from braingpt.kernels.competition import triton_kernels as competition_triton
-from braingpt.kernels.scan import triton_ops
-from braingpt.kernels.sparse_attention import triton_kernels as attention_triton
+from braingpt.kernels.columns import triton_ops as columns_ops
+from braingpt.kernels.columns.pairs import Pairs
+from braingpt.kernels.competition import triton_ops as competition_ops
+from braingpt.kernels.scan import triton_ops as scan_ops
+from braingpt.kernels.sparse_attention import triton_ops as attention_ops
 
-MODULES = (columns_triton, competition_triton, attention_triton, triton_ops)
+MODULES = (columns_ops, competition_ops, attention_ops, scan_ops)
 POINTERS = {
     torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16", torch.int64: "i64", torch.int32: "i32", torch.int16: "i16",
 }  # fmt: skip
@@ -49,10 +49,10 @@ def columns(dtype: torch.dtype) -> None:
         x_ND, weight = torch.empty(tokens, hidden, dtype=dtype), torch.empty(count, 2, width, hidden)
         pairs = Pairs.of(torch.rand(tokens, count).topk(active).indices, count)
         share_P = torch.empty(tokens * active, dtype=dtype)
-        y_PD, act_PW = columns_triton.forward(x_ND, weight, share_P, pairs.token, pairs.start)
-        columns_triton.segment_sum(y_PD, pairs.place.flatten(), None, active)
-        columns_triton.segment_sum(x_ND, pairs.token, pairs.start, 0, share_P)
-        columns_triton.backward(x_ND, x_ND, weight, act_PW, share_P, pairs.token, pairs.start)
+        y_PD, act_PW = columns_ops.forward(x_ND, weight, share_P, pairs.token, pairs.start)
+        columns_ops.segment_sum(y_PD, pairs.place.flatten(), None, active)
+        columns_ops.segment_sum(x_ND, pairs.token, pairs.start, 0, share_P)
+        columns_ops.backward(x_ND, x_ND, weight, act_PW, share_P, pairs.token, pairs.start)
 
 
 def competition(dtype: torch.dtype) -> None:
@@ -60,11 +60,11 @@ def competition(dtype: torch.dtype) -> None:
     for count, active, hidden in ((115, 4, 512), (320, 16, 1024), (2060, 16, 512)):
         strength = torch.empty(count, count) if count <= 128 else torch.empty(2, count, 8)
         for rounds in (1, 2):
-            competition_triton.compete(
+            competition_ops.compete(
                 torch.empty(4096, count), strength, torch.empty(count), rounds, active, 0.7, dtype, True
             )
         if dtype.itemsize == 2:
-            competition_triton.logits(
+            competition_ops.logits(
                 torch.empty(4096, hidden, dtype=dtype), torch.empty(count, hidden, dtype=dtype)
             )
 
@@ -73,7 +73,7 @@ def attention(dtype: torch.dtype) -> None:
     """Magnitude attention, with and without documents."""
     for document in (None, torch.zeros(2, 1024, dtype=torch.int32)):
         q, k, v = (torch.empty(2, 8, 1024, 64, dtype=dtype, requires_grad=True) for _ in range(3))
-        y, _ = attention_triton.magnitude_triton(q, k, v, document, 0.1, 4)
+        y, _ = attention_ops.magnitude_triton(q, k, v, document, 0.1, 4)
         y.sum().backward()
 
 
@@ -85,7 +85,7 @@ def scan(dtype: torch.dtype) -> None:
             for shape in ((8, 64), (64,), (64,))
         )
         dt, a, state = torch.empty(16, length, 8), torch.empty(8), torch.empty(16, 8, 64, 64)
-        y, _ = triton_ops.triton_scan(x, dt, a, b, c, state, run)
+        y, _ = scan_ops.triton_scan(x, dt, a, b, c, state, run)
         y.sum().backward()
 
 
@@ -105,13 +105,13 @@ def started(
     """
     launches, seen = [], set()
 
-    def launch(kernel: Any, grid: Any, *args: Any, beyond: Any = None, **meta: Any) -> None:
+    def launch(kernel: Any, grid: Any, *args: Any, extra_bytes: Any = None, **meta: Any) -> None:
         options = {key: meta.pop(key) for key in ("num_warps", "num_stages") if key in meta}
         launches.append((kernel, dict(zip(kernel.arg_names, args, strict=False)) | meta, options))
 
     for module in MODULES:
         module.launch = launch
-    columns_triton._on_hopper = lambda _: capability in (90, 100)
+    columns_ops._on_hopper = lambda _: capability in (90, 100)
     OPERATIONS[operation](dtype)
     for kernel, arguments, options in launches:
         key = kernel.fn.__name__, str([described(value) for value in arguments.values()]), str(options)

@@ -31,9 +31,9 @@ CALLS = {"cuda": 20, "cpu": 1}
 def available(device: str, reference: bool) -> list[str]:
     """Paths that run on this device, and why the others do not, printed."""
     names = []
-    for path in dispatch._OPERATIONS["scan"]:
-        reason = path.why_not()
-        if reason is None and not path.takes(torch.empty(0, device=device)):
+    for path in dispatch.backends("scan"):
+        reason = path.unavailable_reason()
+        if reason is None and not path.supports(torch.empty(0, device=device)):
             reason = f"not for {device}"
         if path.name == "torch" and not reference:
             reason = "one token at a time; --reference times it too"
@@ -79,7 +79,7 @@ def timed(
     device = upstream.device.type
     begin, cpu = time.perf_counter(), time.process_time()
     for _ in range(CALLS[device]):
-        y, _ = scan._PATHS[name](*tensors, run, chunk)
+        y, _ = scan._IMPLEMENTATIONS[name](*tensors, run, chunk)
         torch.autograd.grad(y, tensors[:-1], upstream)
     if device == "cuda":
         torch.cuda.synchronize()

@@ -25,7 +25,7 @@ from braingpt.cli.console import guarded
 from braingpt.device.cpu import settle_cpu
 from braingpt.inference.engine import Decoder
 from braingpt.kernels import dispatch
-from braingpt.kernels.sparse_attention.reference import magnitude_attention
+from braingpt.kernels.sparse_attention.sparse_attention import magnitude_attention
 
 PARTS = ("layer", "model", "query", "generation")
 
@@ -159,8 +159,8 @@ def main() -> None:
     probe = torch.zeros(1, 1, 2, 8, device=args.device)
     names = [
         path.name
-        for path in dispatch._OPERATIONS["magnitude_attention"]
-        if path.why_not() is None and path.takes(probe)
+        for path in dispatch.backends("magnitude_attention")
+        if path.unavailable_reason() is None and path.supports(probe)
     ]
     warm = torch.randn(1, 1, 70, 8, device=args.device).requires_grad_()
     # libraries loaded on first use are not the call's memory

@@ -143,7 +143,7 @@ def importable(module: str, distribution: str | None = None) -> tuple[State, str
 
 
 def _kernels() -> Iterator[Finding]:
-    from braingpt.kernels.dispatch import report
+    from braingpt.kernels.registry import report
 
     for row in report():
         others = "; ".join(f"{name}: {reason}" for name, reason in row["others"].items())

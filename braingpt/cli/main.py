@@ -51,7 +51,7 @@ def _main(
 ) -> None:
     if os.environ.get("BRAINGPT_KERNELS"):
         from braingpt.errors import UserError
-        from braingpt.kernels.dispatch import wrong_choice
+        from braingpt.kernels.registry import wrong_choice
 
         if wrong := wrong_choice():
             raise UserError(wrong)

@@ -23,7 +23,7 @@ from torch.utils._pytree import tree_leaves
 
 from braingpt.device.eval_mode import eval_mode
 from braingpt.kernels import dispatch
-from braingpt.kernels.launch import counting, held
+from braingpt.kernels.launch import count_launches, stored_bytes
 from braingpt.model.config import DenseConfig
 from braingpt.model.lm import LanguageModel, build
 from braingpt.model.work_counters import WorkCounters
@@ -217,7 +217,7 @@ def _lowest(found: list[Taken]) -> Taken:
 
 def _bytes_moved(model: LanguageModel, how: Callable, ids_1L: Tensor) -> Taken:
     run, found, moved = how(model, ids_1L), Taken({}, 0.0), Moved()
-    with _watching(model, lambda: moved.bytes, found), moved, counting(moved.add):
+    with _watching(model, lambda: moved.bytes, found), moved, count_launches(moved.add):
         run()
     found.whole = moved.bytes
     return found
@@ -245,9 +245,9 @@ class Moved(TorchDispatchMode):
         out = func(*args, **(kwargs or {}))
         name = func.overloadpacket.__name__
         if self.bytes == before and not func.is_view and name not in STILL:
-            written = [held(leaf) for leaf in tree_leaves(out) if isinstance(leaf, Tensor)]
+            written = [stored_bytes(leaf) for leaf in tree_leaves(out) if isinstance(leaf, Tensor)]
             read = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
-            self.bytes += sum(written) + (sum(written) if name in LOOKUPS else sum(map(held, read)))
+            self.bytes += sum(written) + (sum(written) if name in LOOKUPS else sum(map(stored_bytes, read)))
         return out
 
 

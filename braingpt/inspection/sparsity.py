@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from braingpt.device.eval_mode import eval_mode
 from braingpt.errors import UserError
-from braingpt.kernels.sparse_attention.reference import quotas, reach
+from braingpt.kernels.sparse_attention.quotas import quotas, reach
 from braingpt.model.columns.two_four import TwoFourLinear
 
 SAMPLE = """대한민국의 수도는 서울이며, 한강이 도시를 가로질러 흐른다. 사람의 뇌에는 약 860억 개의 신경세포가 있고,

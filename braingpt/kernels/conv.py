@@ -1,7 +1,8 @@
-"""Short causal depthwise convolution, as a sum of shifted products: on a CPU several times faster than
-torch's depthwise conv1d.
+"""Short causal depthwise convolution as a sum of shifted products.
 
-Legend: B batch, L tokens, E channels, K taps, T tokens of a piece.
+On a CPU the sum is several times faster than torch's depthwise conv1d.
+
+Legend: B batch, L tokens, E channels, K taps, T tokens of a block.
 """
 
 from collections.abc import Iterator
@@ -12,47 +13,52 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from braingpt.kernels.pointwise import PIECE, is_short
+from braingpt.kernels.pointwise import BLOCK_ROWS, uses_short_backward
 
 
 def causal_conv(
     x_BLE: Tensor, weight_EK: Tensor, past_BKE: Tensor | None = None, run_BL: Tensor | None = None
 ) -> Tensor:
-    """y_t = sum over k of weight[:, K-1-k] x_{t-k}.
+    """The convolution y_t = sum over k of weight[:, K-1-k] x_{t-k}.
 
-    `past` holds the K-1 inputs before x (zeros if absent); taps stay in their document.
+    Args:
+        x_BLE: Inputs.
+        weight_EK: Taps of each channel, the newest token's last.
+        past_BKE: The K-1 inputs before x; None stands for zeros.
+        run_BL: Number of each token's document; taps do not reach into another document.
+
+    Returns:
+        Outputs (B, L, E).
     """
     taps, length = weight_EK.shape[1], x_BLE.shape[1]
     if past_BKE is None:
         past_BKE = x_BLE.new_zeros(x_BLE.shape[0], taps - 1, x_BLE.shape[2])
     window = torch.cat([past_BKE, x_BLE], 1)
-    # a step of generation: fewer, smaller operations
+    # A step of generation takes fewer, smaller operations this way.
     if length == 1:
         return (window * weight_EK.T).sum(1, keepdim=True)
     y_BLE = x_BLE * weight_EK[:, -1]
     for k in range(1, taps):
         tap = window[:, taps - 1 - k : taps - 1 - k + length] * weight_EK[:, taps - 1 - k]
         if run_BL is not None and length > k:
-            same = torch.cat(
-                [torch.ones_like(run_BL[:, :k], dtype=torch.bool), run_BL[:, k:] == run_BL[:, :-k]], 1
-            )
-            tap = tap * same[..., None]
+            before_x = torch.ones_like(run_BL[:, :k], dtype=torch.bool)
+            same_document_BL = torch.cat([before_x, run_BL[:, k:] == run_BL[:, :-k]], 1)
+            tap = tap * same_document_BL[..., None]
         y_BLE = y_BLE + tap
     return y_BLE
 
 
-def carried(past_BKE: Tensor, x_BLE: Tensor, valid_BL: Tensor | None) -> Tensor:
-    """What the taps of the next call reach back to: the last K-1 real inputs of each row, those of `past`
-    included.
+def next_past(past_BKE: Tensor, x_BLE: Tensor, valid_BL: Tensor | None) -> Tensor:
+    """The `past` of the next call: the last K-1 real inputs of each row, this call's `past` included.
 
-    Padding may stand on the left (as zeros, which count as nothing read) or on the right.
+    Padding may be on the left (as zeros, which count as nothing read) or on the right.
     """
     taps = past_BKE.shape[1]
     window = torch.cat([past_BKE, x_BLE], 1)
     if valid_BL is None:
         return window[:, window.shape[1] - taps :]
     places = torch.arange(1, x_BLE.shape[1] + 1, device=x_BLE.device)
-    # after the last real input
+    # One after the last real input.
     end_B = (valid_BL * places).amax(1)
     index = end_B[:, None] + torch.arange(taps, device=x_BLE.device)
     return window.gather(1, index[..., None].expand(-1, -1, x_BLE.shape[2]))
@@ -61,25 +67,25 @@ def carried(past_BKE: Tensor, x_BLE: Tensor, valid_BL: Tensor | None) -> Tensor:
 def silu_conv(
     x_BLE: Tensor, weight_EK: Tensor, past_BKE: Tensor | None = None, run_BL: Tensor | None = None
 ) -> Tensor:
-    """SiLU of `causal_conv`.
+    """SiLU of `causal_conv`, with the same arguments.
 
-    While a CPU learns from whole rows it keeps nothing but x, and goes through memory once each way.
+    While a CPU learns from whole rows, it keeps nothing but x and goes through memory once each way.
     """
-    if past_BKE is None and run_BL is None and is_short(x_BLE):
+    if past_BKE is None and run_BL is None and uses_short_backward(x_BLE):
         return _SiluConv.apply(x_BLE, weight_EK)
     return F.silu(causal_conv(x_BLE, weight_EK, past_BKE, run_BL))
 
 
 class _SiluConv(torch.autograd.Function):
-    """In pieces of a row that stay in the cache; the backward pass convolves again."""
+    """In blocks of a row that stay in the cache; the backward pass convolves again."""
 
     @staticmethod
     def forward(ctx: Any, x_BLE: Tensor, weight_EK: Tensor) -> Tensor:
         ctx.save_for_backward(x_BLE, weight_EK)
         y_BLE, weight_KE = x_BLE.new_empty(x_BLE.shape), weight_EK.T.contiguous()
         for x_LE, y_LE in zip(x_BLE, y_BLE, strict=True):
-            for start, end in _pieces(len(x_LE)):
-                torch.ops.aten.silu.out(_tapped(x_LE, weight_KE, start, end), out=y_LE[start:end])
+            for start, end in _blocks(len(x_LE)):
+                torch.ops.aten.silu.out(_convolved(x_LE, weight_KE, start, end), out=y_LE[start:end])
         return y_BLE
 
     @staticmethod
@@ -89,15 +95,15 @@ class _SiluConv(torch.autograd.Function):
         weight_KE, taps = weight_EK.T.contiguous(), weight_EK.shape[1]
         grad_x, grad_weight_KE = grad_BLE.new_empty(x_BLE.shape), torch.zeros_like(weight_KE)
         for x_LE, grad_LE, grad_x_LE in zip(x_BLE, grad_BLE, grad_x, strict=True):
-            # in order: gradients reach back to tokens before the piece
-            for start, end in _pieces(len(x_LE)):
+            # In order, because gradients reach back to tokens before the block.
+            for start, end in _blocks(len(x_LE)):
                 grad_TE = torch.ops.aten.silu_backward(
-                    grad_LE[start:end], _tapped(x_LE, weight_KE, start, end)
+                    grad_LE[start:end], _convolved(x_LE, weight_KE, start, end)
                 )
                 torch.mul(grad_TE, weight_KE[-1], out=grad_x_LE[start:end])
                 grad_weight_KE[-1] += (grad_TE * x_LE[start:end]).sum(0)
                 for k in range(1, taps):
-                    # whose tap lies within the row
+                    # The first token whose tap lies within the row.
                     first = max(start, k)
                     if first < end:
                         reaching = grad_TE[first - start :]
@@ -107,12 +113,12 @@ class _SiluConv(torch.autograd.Function):
         return grad_x, grad_weight_KE.T
 
 
-def _pieces(length: int) -> Iterator[tuple[int, int]]:
-    return ((start, min(start + PIECE, length)) for start in range(0, length, PIECE))
+def _blocks(length: int) -> Iterator[tuple[int, int]]:
+    return ((start, min(start + BLOCK_ROWS, length)) for start in range(0, length, BLOCK_ROWS))
 
 
-def _tapped(x_LE: Tensor, weight_KE: Tensor, start: int, end: int) -> Tensor:
-    """(T, E) the convolution at these tokens of a row with nothing before it."""
+def _convolved(x_LE: Tensor, weight_KE: Tensor, start: int, end: int) -> Tensor:
+    """(T, E) the convolution at some tokens of a row with nothing before it."""
     y_TE = x_LE[start:end] * weight_KE[-1]
     for k in range(1, len(weight_KE)):
         first = max(start, k)

@@ -1,14 +1,18 @@
-"""The gated delta rule (Yang, Kautz & Hatamizadeh 2024, "Gated Delta Networks", sections 3.1 and 3.3):
-Hebbian writing that corrects its error.
+"""The gated delta rule: Hebbian writing that corrects its error.
 
     S' = exp(g_t) S_{t-1}        u_t = beta_t (v_t - k_t S')        S_t = S' + k_t' u_t        y_t = q_t S_t
 
-A key that was bound before is bound anew: what S answers to k is read first, and only the difference to v is
-written. `recurrent` is the definition, one token at a time. `chunked` computes the same with matrix products:
-inside a chunk the u depend on each other through a unit lower triangular system (the WY form of the product
-of the (I - beta k'k)), which is solved once for what the values ask and once for what the state before
-answers. Everything is float32 (or float64), under autocast as well. A document's first token starts from a
-zero state: `run_BL` numbers the documents.
+A key that is already bound is bound again: what S answers to k is read first, and only the difference to v is
+written (Yang, Kautz & Hatamizadeh 2024, "Gated Delta Networks", sections 3.1 and 3.3).
+
+`recurrent` is the definition, one token at a time.
+`chunked` computes the same with matrix products.
+Inside a chunk the u depend on each other through a unit lower triangular system, the WY form of the product
+of the (I - beta k'k).
+The system is solved once for what the values ask and once for what the state before the chunk answers.
+
+Everything is float32 (or float64), under autocast as well.
+A document's first token starts from a zero state: `run_BL` numbers the documents.
 
 Legend: B batch, L tokens, H heads, K channels of a key, V of a value, C chunks, Q tokens a chunk.
 """
@@ -18,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from braingpt.kernels import dispatch
+from braingpt.kernels.dispatch import Backend
 
 
 def recurrent(
@@ -29,10 +34,21 @@ def recurrent(
     state_BHKV: Tensor,
     run_BL: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Outputs (B, L, H, V) and the state after the last token, one token at a time.
+    """The whole sequence, one token after the other.
 
-    `decay` is the logarithm g <= 0, beta lies in 0..1, keys have length 1 (or 0); a token of beta = 0 and g =
-    0 changes nothing.
+    A token with beta = 0 and g = 0 changes nothing.
+
+    Args:
+        q_BLHK: What is asked.
+        k_BLHK: Keys, of length 1 (or 0).
+        v_BLHV: Values to bind to the keys.
+        beta_BLH: How much of the error is corrected, 0 to 1.
+        decay_BLH: The logarithm g <= 0 of what is left of the state.
+        state_BHKV: State before the first token.
+        run_BL: Number of each token's document; None: each row is one document.
+
+    Returns:
+        Outputs (B, L, H, V) and the state after the last token (B, H, K, V).
     """
     outputs, state = [], state_BHKV
     for t in range(q_BLHK.shape[1]):
@@ -68,16 +84,16 @@ def chunked(
     run_BL: Tensor | None = None,
     chunk: int = 64,
 ) -> tuple[Tensor, Tensor]:
-    """As `recurrent`, with L padded to whole chunks by tokens that change nothing.
+    """As `recurrent`, in chunks of `chunk` tokens; differentiable in all tensors.
 
-    Differentiable in all tensors.
+    L is padded to whole chunks by tokens that change nothing.
     """
     batch, length, _, _ = q_BLHK.shape
     dtype, wide, chunk = v_BLHV.dtype, state_BHKV.dtype, min(chunk, length)
     pad = -length % chunk
 
-    # (B, L, H, ...) to (B, H, C, Q, ...)
     def cut(x: Tensor) -> Tensor:
+        """(B, L, H, ...) to (B, H, C, Q, ...)."""
         x = F.pad(x.to(wide), (0, 0) * (x.ndim - 2) + (0, pad)) if pad else x.to(wide)
         return x.unflatten(1, (-1, chunk)).movedim(3, 1)
 
@@ -85,7 +101,7 @@ def chunked(
         q, k, v, beta, decay = (
             cut(x) for x in (q_BLHK, k_BLHK, v_BLHV, beta_BLH[..., None], decay_BLH[..., None])
         )
-        # log of the decay from the chunk's start through each token
+        # Logarithm of the decay from the chunk's start through each token.
         decay_BHCQ = decay.squeeze(-1).cumsum(-1)
         allowed = torch.ones(chunk, chunk, dtype=torch.bool, device=q.device).tril()
         from_start, to_end, survives = (
@@ -96,7 +112,7 @@ def chunked(
         if run_BL is not None:
             run_BCQ = torch.cat([run_BL, run_BL[:, -1:].expand(-1, pad)], 1).view(batch, -1, chunk)
             last_BC = run_BCQ[..., -1]
-            # a state handed in belongs to the first document
+            # The initial state belongs to the first document.
             before_BC = torch.cat([run_BL[:, :1], last_BC[:, :-1]], 1)
             allowed = (allowed & (run_BCQ[..., :, None] == run_BCQ[..., None, :]))[:, None]
             from_start = from_start * (run_BCQ == before_BC[..., None])[:, None]
@@ -105,8 +121,8 @@ def chunked(
         span_BHCQQ = decay_BHCQ[..., :, None] - decay_BHCQ[..., None, :]
         weight_BHCQQ = span_BHCQQ.masked_fill(~allowed, float("-inf")).exp()
 
-        # (I + strict lower part of beta_i exp(g_i - g_j) k_i . k_j) u = beta (v - exp(g) k S), with S the
-        # state before the chunk.
+        # (I + strict lower part of beta_i exp(g_i - g_j) k_i . k_j) u = beta (v - exp(g) k S), where S is
+        # the state before the chunk.
         system_BHCQQ = (beta * weight_BHCQQ * torch.matmul(k, k.mT)).tril(-1)
         asked = torch.cat([beta * v, beta * from_start[..., None] * k], -1)
         solved = torch.linalg.solve_triangular(system_BHCQQ, asked, upper=False, unitriangular=True)
@@ -124,20 +140,27 @@ def chunked(
 
 
 def flops(keys: int, values: int, chunk: float) -> float:
-    """Operations of one head a token: in chunks of `chunk` tokens, or by `step` for a chunk of 1.
-
-    The triangular solve is among them.
-    """
+    """Operations of one head a token, the triangular solve included; a chunk of 1 stands for `step`."""
     if chunk == 1:
         return 6 * keys * values
     return 6 * keys * values + 2 * chunk * (2 * keys + values) + chunk * (keys + values)
 
 
-def delta(*args, chunk: int = 64, **kwargs) -> tuple[Tensor, Tensor]:
-    """The rule by the path that runs here; arguments as `chunked`."""
+def gated_delta_rule(
+    q_BLHK: Tensor,
+    k_BLHK: Tensor,
+    v_BLHV: Tensor,
+    beta_BLH: Tensor,
+    decay_BLH: Tensor,
+    state_BHKV: Tensor,
+    run_BL: Tensor | None = None,
+    chunk: int = 64,
+) -> tuple[Tensor, Tensor]:
+    """The rule by the backend that runs here; arguments and results as in `recurrent`."""
+    tensors = q_BLHK, k_BLHK, v_BLHV, beta_BLH, decay_BLH, state_BHKV
     if dispatch.select("delta rule") == "chunked":
-        return chunked(*args, chunk=chunk, **kwargs)
-    return recurrent(*args, **kwargs)
+        return chunked(*tensors, run_BL, chunk)
+    return recurrent(*tensors, run_BL)
 
 
-dispatch.register("delta rule", ("chunked", lambda: None), ("torch", lambda: None))
+dispatch.register("delta rule", Backend("chunked"), Backend("torch"))

@@ -1,10 +1,16 @@
-"""Which implementation of an operation runs, and why: one rule, visible in `braingpt doctor`.
+"""Chooses a backend for each operation and says why: one rule, shown by `braingpt doctor`.
 
-Each operation names its paths from fastest to reference. The first that can run here, and takes the tensor at
-hand, runs. `BRAINGPT_KERNELS=torch` forces all references, `BRAINGPT_KERNELS=scan=fla` (several parted by
-commas) a path by name, to compare them.
+Each operation registers its backends from the fastest to the reference.
+The first backend that is available on this machine and supports the tensor runs.
+`BRAINGPT_KERNELS=torch` forces every reference.
+`BRAINGPT_KERNELS=scan=fla` (several separated by commas) forces one backend by name, for comparisons.
+
+Triton, flash-linear-attention and mamba-ssm may be missing or built for another torch.
+So `load` and `load_error` are the one way to code that needs them, our own Triton modules included.
 """
 
+import functools
+import importlib
 import os
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -12,94 +18,146 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+# Our Triton kernels need instructions that the Ampere generation introduced.
+TRITON_CAPABILITY = (8, 0)
+
+
+def always_available() -> None:
+    """The `unavailable_reason` of a backend that runs on every machine."""
+
 
 class Backend(NamedTuple):
     """One way to compute an operation."""
 
     name: str
-    # why it cannot run on this machine (None: it can)
-    unavailable_reason: Callable[[], str | None]
-    # whether it is for tensors of this device and type
+    # Why the backend cannot run on this machine; None where it can.
+    unavailable_reason: Callable[[], str | None] = always_available
+    # Whether the backend is meant for tensors of this device and type.
     supports: Callable[[Tensor], bool] = lambda _: True
 
 
-_OPERATIONS: dict[str, list[Backend]] = {}
+_BACKENDS: dict[str, tuple[Backend, ...]] = {}
 
 
-def anywhere() -> None:
-    """The `unavailable_reason` of a backend that needs nothing."""
+def register(operation: str, *backends: Backend) -> None:
+    """Register the backends of an operation, fastest first, the reference last."""
+    _BACKENDS[operation] = backends
 
 
-def forced_by_env(operation: str) -> str | None:
-    """The path of the operation that BRAINGPT_KERNELS asks for, if it does.
-
-    Raises ValueError if there is none of that name.
-    """
-    wanted = os.environ.get("BRAINGPT_KERNELS", "")
-    names = [path.name for path in _OPERATIONS[operation]]
-    if wanted == "torch":
-        return names[-1]
-    name = dict(part.partition("=")[::2] for part in wanted.split(",")).get(operation)
-    if name is not None and name not in names:
-        raise ValueError(
-            f"BRAINGPT_KERNELS asks for {operation}={name}; the paths of {operation} are {', '.join(names)}"
-        )
-    return name
+def operations() -> list[str]:
+    """Names of the operations registered so far; `kernels.registry` imports them all."""
+    return sorted(_BACKENDS)
 
 
-def register(operation: str, *paths: tuple) -> None:
-    """Name the paths of an operation (as `Backend`), fastest first, the reference last."""
-    _OPERATIONS[operation] = [Backend(*path) for path in paths]
+def backends(operation: str) -> tuple[Backend, ...]:
+    """The backends of an operation, fastest first."""
+    return _BACKENDS[operation]
 
 
 def select(operation: str, tensor: Tensor | None = None) -> str:
-    """Name of the path that runs for this tensor; without one, of the best that this machine has."""
+    """The backend that runs.
+
+    Args:
+        operation: Name under which the operation is registered.
+        tensor: A tensor the operation would compute with; None asks for the machine's best backend.
+
+    Returns:
+        The backend's name.
+
+    Raises:
+        ValueError: BRAINGPT_KERNELS names a backend that the operation does not have.
+    """
     if (name := forced_by_env(operation)) is not None:
         return name
-    here = _runnable(operation)
+    available = _available(operation)
     return next(
-        path.name
-        for path in _OPERATIONS[operation]
-        if path.name in here and (tensor is None or path.supports(tensor))
+        backend.name
+        for backend in _BACKENDS[operation]
+        if backend.name in available and (tensor is None or backend.supports(tensor))
     )
 
 
-# looking for libraries is nothing torch.compile could trace
+def forced_by_env(operation: str) -> str | None:
+    """The backend that BRAINGPT_KERNELS forces for the operation, or None.
+
+    Raises ValueError where the operation has no backend of that name.
+    """
+    setting = os.environ.get("BRAINGPT_KERNELS", "")
+    names = [backend.name for backend in _BACKENDS[operation]]
+    if setting == "torch":
+        return names[-1]
+    choices = {chosen: name for chosen, _, name in (part.partition("=") for part in setting.split(","))}
+    name = choices.get(operation)
+    if name is not None and name not in names:
+        raise ValueError(unknown_backend(operation, name))
+    return name
+
+
+def unknown_backend(operation: str, name: str) -> str:
+    """The message about a BRAINGPT_KERNELS that names no backend of the operation."""
+    names = ", ".join(backend.name for backend in _BACKENDS[operation])
+    return f"BRAINGPT_KERNELS asks for {operation}={name}; the backends of {operation} are {names}"
+
+
+# Looking for libraries is nothing that torch.compile can trace.
 @torch.compiler.assume_constant_result
-def _runnable(operation: str) -> tuple[str, ...]:
-    """Names of the operation's paths that this machine can run."""
-    return tuple(path.name for path in _OPERATIONS[operation] if path.unavailable_reason() is None)
+def _available(operation: str) -> tuple[str, ...]:
+    """Names of the operation's backends that this machine can run."""
+    return tuple(backend.name for backend in _BACKENDS[operation] if backend.unavailable_reason() is None)
 
 
-def wrong_choice() -> str | None:
-    """What BRAINGPT_KERNELS asks for and is not there, in words; None where all is well."""
-    _register_all()
-    wanted = os.environ.get("BRAINGPT_KERNELS", "")
-    for part in wanted.split(",") if wanted not in ("", "torch") else ():
-        operation, _, name = part.partition("=")
-        if operation not in _OPERATIONS:
-            return f"BRAINGPT_KERNELS asks for '{part}'; it is torch, or OPERATION=PATH with an operation of {', '.join(sorted(_OPERATIONS))}"
-        paths = [path.name for path in _OPERATIONS[operation]]
-        if name not in paths:
-            return f"BRAINGPT_KERNELS asks for {operation}={name}; the paths of {operation} are {', '.join(paths)}"
+@torch.compiler.assume_constant_result
+def load(module: str, name: str) -> Callable[..., Any]:
+    """A function of an optional module, imported at the first call.
+
+    Raises ValueError where the module cannot be imported.
+    """
+    function, error = _import(module, name)
+    if function is None:
+        raise ValueError(f"{module}: {error}")
+    return function
+
+
+def load_error(module: str, name: str) -> str | None:
+    """Why `load` would fail, or None."""
+    return _import(module, name)[1]
+
+
+@functools.cache
+def _import(module: str, name: str) -> tuple[Callable[..., Any] | None, str | None]:
+    """The function and None, or None and why there is none; importing a broken build may raise anything."""
+    try:
+        return getattr(importlib.import_module(module), name), None
+    except ModuleNotFoundError as error:
+        if error.name == module.partition(".")[0]:
+            return None, "not installed"
+        if module.startswith("braingpt."):
+            return None, f"{error.name} is not installed"
+        return None, f"installed but broken: {error}"
+    except (Exception, SystemExit) as error:
+        first_line = str(error).strip().partition("\n")[0][:160]
+        return None, f"installed but broken: {type(error).__name__}: {first_line}"
+
+
+def runs_on_gpu(tensor: Tensor) -> bool:
+    """Whether GPU backends serve the tensor: on a GPU, and not float64, which only references compute in."""
+    return tensor.is_cuda and tensor.dtype in (torch.float32, torch.bfloat16, torch.float16)
+
+
+def library_unavailable_reason(module: str, name: str) -> str | None:
+    """Why a GPU library's function cannot run here, or None."""
+    return load_error(module, name) or (None if torch.cuda.is_available() else "needs a GPU")
+
+
+def triton_unavailable_reason(module: str, name: str) -> str | None:
+    """Why a function of one of our own Triton modules cannot run here, or None."""
+    return ampere_unavailable_reason() or load_error(module, name)
+
+
+def ampere_unavailable_reason() -> str | None:
+    """Why nothing that needs a GPU of the Ampere generation or a later one can run here, or None."""
+    if not torch.cuda.is_available():
+        return "needs a GPU"
+    if torch.cuda.get_device_capability() < TRITON_CAPABILITY:
+        return "needs a GPU of compute capability 8.0 or later"
     return None
-
-
-def _register_all() -> None:
-    from braingpt.kernels.scan import scan  # noqa: F401  (each registers its operation)
-
-
-def report() -> list[dict[str, Any]]:
-    """For each operation the path that runs here, and the others with the reason why they do not."""
-    _register_all()
-    rows = []
-    for operation, paths in sorted(_OPERATIONS.items()):
-        runs = select(operation)
-        ahead = (
-            f"BRAINGPT_KERNELS={os.environ['BRAINGPT_KERNELS']} is set"
-            if forced_by_env(operation)
-            else f"{runs} comes first"
-        )
-        others = {path.name: path.unavailable_reason() or ahead for path in paths if path.name != runs}
-        rows.append({"operation": operation, "runs": runs, "others": others})
-    return rows

@@ -1,11 +1,13 @@
-"""Products with weights kept as int8, one scale an output row: a quarter of the bytes, for decoding, which is
-bound by reading weights.
+"""Products with weights kept as int8, one scale an output row: a quarter of float32's bytes.
 
+Decoding is bound by reading weights, which is where fewer bytes pay.
 Rounding is symmetric, to the nearest of 255 levels of each row's largest magnitude (LLM.int8(), Dettmers et
-al. 2022, section 2, without its outliers). The packed path reads int8 weights and multiplies them with
-bfloat16 activations, accumulating in float32; measured on one core for a head of 16,448 x 512 that is not in
-cache: 1.1 to 1.3 ms a token, against 3.4 to 3.9 ms for the float32 product. Compiled, one row is a sum of
-products in the activations' own type, as fast and joined with its neighbours.
+al. 2022, section 2, without its outliers).
+
+The packed backend reads int8 weights, multiplies them with bfloat16 activations and accumulates in float32.
+Measured on one core for a head of 16,448 x 512 that is not in cache, it takes 1.1 to 1.3 ms a token, where
+the float32 product takes 3.4 to 3.9 ms.
+Compiled, one row is a sum of products in the activations' own type, as fast and fused with its neighbours.
 
 Legend: N rows, D inputs, F outputs.
 """
@@ -17,33 +19,34 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from braingpt.kernels import dispatch
-from braingpt.kernels.linear import written_out
+from braingpt.kernels.dispatch import Backend
+from braingpt.kernels.linear import sum_of_products
 
-# the kernel reads so many at a time and does not check that they are there
-INPUTS = 16
-# beyond, the packed path is slower than one dequantised product
-MOST_ROWS = 8
+# Inputs that the packed kernel reads at a time, without a check that they exist.
+INPUT_MULTIPLE = 16
+# With more rows the packed backend is slower than one dequantised product.
+MAX_PACKED_ROWS = 8
 
 
 def quantize(weight_FD: Tensor) -> tuple[Tensor, Tensor]:
-    """int8 values (..., F, D) and float32 scales (..., F) with weight close to values x scale."""
+    """int8 values (..., F, D) and float32 scales (..., F), so that values x scale is close to the weight."""
     scale_F = weight_FD.float().abs().amax(-1).clamp(min=1e-12) / 127
     return (weight_FD.float() / scale_F[..., None]).round().to(torch.int8), scale_F
 
 
 def reference(x_ND: Tensor, values_FD: Tensor, scale_F: Tensor) -> Tensor:
-    """x times the weight that values and scales stand for, transposed. Shape (N, F)."""
+    """(N, F) x times the transposed weight that values and scales stand for."""
     return F.linear(x_ND, values_FD.to(x_ND.dtype)) * scale_F.to(x_ND.dtype)
 
 
 def int8_linear(x: Tensor, values_FD: Tensor, scale_F: Tensor) -> Tensor:
-    """`reference` for x of shape (..., D), by the path that runs here."""
+    """`reference` for x of shape (..., D), by the backend that runs here."""
     rows = x.shape[:-1].numel()
     if rows == 1 and x.device.type == "cpu" and torch.compiler.is_compiling():
-        return written_out(x, values_FD) * scale_F.to(x.dtype)
+        return sum_of_products(x, values_FD) * scale_F.to(x.dtype)
     if (
-        rows > MOST_ROWS
-        or x.shape[-1] % INPUTS
+        rows > MAX_PACKED_ROWS
+        or x.shape[-1] % INPUT_MULTIPLE
         or torch.compiler.is_compiling()
         or dispatch.select("int8_linear", x) == "torch"
     ):
@@ -52,29 +55,26 @@ def int8_linear(x: Tensor, values_FD: Tensor, scale_F: Tensor) -> Tensor:
 
 
 def _packed(x_ND: Tensor, values_FD: Tensor, scale_F: Tensor) -> Tensor:
-    # The kernel's own scales would be rounded to bfloat16; ones are exact.
+    # The kernel would round scales to bfloat16; ones are exact.
     ones_F = torch.ones(values_FD.shape[0], dtype=torch.bfloat16)
-    return torch._weight_int8pack_mm(x_ND.bfloat16(), values_FD, ones_F).to(x_ND.dtype) * scale_F.to(
-        x_ND.dtype
-    )
+    y_NF = torch._weight_int8pack_mm(x_ND.bfloat16(), values_FD, ones_F)  # pyright: ignore[reportPrivateImportUsage]
+    return y_NF.to(x_ND.dtype) * scale_F.to(x_ND.dtype)
 
 
-# asked at every product
+# Cached, because every product asks.
 @functools.cache
-def _why_no_packed() -> str | None:
+def _packed_unavailable_reason() -> str | None:
     if not hasattr(torch, "_weight_int8pack_mm"):
         return f"torch {torch.__version__} lacks it"
     try:
-        torch._weight_int8pack_mm(
-            torch.ones(1, 16, dtype=torch.bfloat16),
-            torch.ones(16, 16, dtype=torch.int8),
-            torch.ones(16, dtype=torch.bfloat16),
-        )
+        _packed(torch.ones(1, 16), torch.ones(16, 16, dtype=torch.int8), torch.ones(16))
     except (RuntimeError, NotImplementedError) as error:
         return str(error).splitlines()[0]
     return None
 
 
 dispatch.register(
-    "int8_linear", ("packed", _why_no_packed, lambda x: not x.is_cuda), ("torch", dispatch.anywhere)
+    "int8_linear",
+    Backend("packed", _packed_unavailable_reason, lambda x: not x.is_cuda),
+    Backend("torch"),
 )

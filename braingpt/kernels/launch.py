@@ -1,41 +1,57 @@
-"""The one point at which our Triton kernels start, so that what they read and write can be counted: torch's
-dispatcher sees tensors of operators only.
+"""The one place where our Triton kernels start, so that the bytes they move can be counted.
 
-A kernel moves each tensor it is handed once: what programs share, the cache gives them again. Where that is
-not so (weights of which only some are read, a state that is read and written) the call says by how many
-bytes. The numbers are those of Triton's interpreter, address by address (tests/kernels/test_launch.py).
+torch's dispatcher only sees the tensors of operators.
+A kernel moves each of its tensors once, because the cache serves what programs share.
+Where that is not so (weights of which only some are read, a state that is read and written) the call says by
+how many bytes.
+These counts are those of Triton's interpreter, address by address (`tests/kernels/test_launch.py`).
 """
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 from torch.utils._python_dispatch import _disable_current_modes
+
+
+@runtime_checkable
+class TensorWithParts(Protocol):
+    """A tensor subclass that wraps others, such as torch's tensors for sparse tensor cores."""
+
+    def __tensor_flatten__(self) -> tuple[list[str], Any]:
+        """Names of the attributes that hold the parts, and what else is needed to rebuild the tensor."""
+        ...
+
 
 _counters: list[Callable[[int], None]] = []
 
 
 def launch(
-    kernel: Any, grid: tuple[int, ...], *args: Any, beyond: Callable[[], int] = lambda: 0, **meta: Any
+    kernel: Any, grid: tuple[int, ...], *args: Any, extra_bytes: Callable[[], int] = lambda: 0, **meta: Any
 ) -> None:
-    """Start `kernel` over `grid`.
+    """Start a Triton kernel.
 
-    `beyond`: bytes it moves beyond each tensor once; asked only while somebody counts, since it may wait for
-    the GPU.
+    Args:
+        kernel: A function decorated with `triton.jit`.
+        grid: Programs along each axis.
+        *args: The kernel's tensors and numbers.
+        extra_bytes: Bytes moved beyond each tensor once; called only while counting, as it may wait for the
+            GPU.
+        **meta: The kernel's constants and launch options.
     """
     kernel[grid](*args, **meta)
     if _counters:
-        # counting is no part of what is counted
+        # Counting must not be counted itself.
         with _disable_current_modes():
-            moved = sum(held(arg) for arg in args if isinstance(arg, Tensor)) + beyond()
+            moved = sum(stored_bytes(arg) for arg in args if isinstance(arg, Tensor)) + extra_bytes()
         for counter in _counters:
             counter(moved)
 
 
 @contextmanager
-def counting(counter: Callable[[int], None]) -> Iterator[None]:
-    """Inside the `with`, `counter` is given the bytes of every launch."""
+def count_launches(counter: Callable[[int], None]) -> Iterator[None]:
+    """Inside the `with`, `counter` gets the bytes that each launch moves."""
     _counters.append(counter)
     try:
         yield
@@ -43,12 +59,13 @@ def counting(counter: Callable[[int], None]) -> Iterator[None]:
         _counters.remove(counter)
 
 
-def held(tensor: Tensor) -> int:
-    """Bytes of the numbers a tensor really has: what an expanded one repeats stands in memory once; a
-    compressed one has its parts.
+def stored_bytes(tensor: Tensor) -> int:
+    """Bytes a tensor takes in memory.
+
+    What an expanded tensor repeats counts once, and a compressed tensor counts its parts.
     """
-    if hasattr(tensor, "__tensor_flatten__"):
-        return sum(held(getattr(tensor, name)) for name in tensor.__tensor_flatten__()[0])
+    if isinstance(tensor, TensorWithParts):
+        return sum(stored_bytes(getattr(tensor, name)) for name in tensor.__tensor_flatten__()[0])
     count = 1
     for size, stride in zip(tensor.shape, tensor.stride(), strict=True):
         count *= size if stride or not size else 1

@@ -1,12 +1,12 @@
-"""2:4 structured weights: of every four weights along the input, the two largest stay (Zhou et al.
+"""2:4 structured weights: of every four weights along the input, the two largest remain.
 
-2021, SR-STE).
+Training follows SR-STE (Zhou et al. 2021, "Learning N:M Fine-grained Structured Sparse Neural Networks").
+GPUs of the Ampere generation and later multiply such matrices in compressed form.
+Everywhere else they are ordinary matrices with half their entries zero.
+Whether the sparse product pays depends on the shape, so each shape is timed once (`gain`) and remains dense
+below `MIN_GAIN`.
 
-Ampere and later GPUs multiply such matrices in compressed form; everywhere else they are ordinary matrices
-with half their entries zero. Whether the sparse product is worth it depends on the shape, so each shape is
-timed once (`gain`), and stays dense below `LEAST_GAIN`.
-
-Legend: O outputs, I inputs, N rows that are multiplied.
+Legend: O outputs, I inputs, H = I / 2 kept inputs, N rows that are multiplied.
 """
 
 import functools
@@ -18,19 +18,23 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from braingpt.kernels import dispatch
+from braingpt.kernels.dispatch import Backend
 
-# dense time over sparse time from which the sparse product is used
-LEAST_GAIN = 1.05
-# products a timing
-ROUNDS = 20
+# Dense time over sparse time from which the sparse product is used.
+MIN_GAIN = 1.05
+# Products in one timing.
+PRODUCTS_TIMED = 20
+# Timings of which the shortest counts.
+TIMINGS = 3
+# Pairs of the four weights that are compared.
 PAIRS = tuple(itertools.combinations(range(4), 2))
 
 
 def two_four_mask(weight_OI: Tensor) -> Tensor:
-    """True for the two largest magnitudes of each group of four along the last dimension (a multiple of 4);
-    of equals the first.
+    """True for the two largest magnitudes of each four along the last dimension, of equals the first.
 
-    By six comparisons, whose outcome names one of 64 masks. A `topk` takes eight times as long on a CPU.
+    The last dimension must be a multiple of 4.
+    Six comparisons select one of 64 masks; `topk` takes eight times as long on a CPU.
     """
     four = weight_OI.detach().abs().unflatten(-1, (-1, 4)).unbind(-1)
     outcome = torch.zeros_like(four[0], dtype=torch.uint8)
@@ -46,8 +50,9 @@ def two_four_mask(weight_OI: Tensor) -> Tensor:
 
 @functools.cache
 def _masks(device: torch.device) -> Tensor:
-    """(64,) by the outcome of six comparisons, bit by bit in the order of `PAIRS`: the mask's four bytes as
-    one int32. Who wins two of three stays.
+    """(64,) the mask's four bytes as one int32, for each outcome of six comparisons (bits in `PAIRS`' order).
+
+    A weight that wins two of its three comparisons remains.
     """
     won_64x6 = torch.arange(64, device="cpu").unsqueeze(1) >> torch.arange(6, device="cpu") & 1
     wins_64x4 = torch.zeros(64, 4, dtype=torch.long, device="cpu")
@@ -58,10 +63,7 @@ def _masks(device: torch.device) -> Tensor:
 
 
 class _StraightThrough(torch.autograd.Function):
-    """Forward: masked weight.
-
-    Backward: the gradient reaches every weight, and pruned ones decay toward zero (SR-STE, eq. 9).
-    """
+    """Forward the masked weight; backward all weights' gradient, and decay of pruned ones (SR-STE, eq. 9)."""
 
     @staticmethod
     def forward(ctx, weight: Tensor, mask: Tensor, decay: float) -> Tensor:
@@ -73,20 +75,23 @@ class _StraightThrough(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad: Tensor) -> tuple[Tensor, None, None]:
         weight, masked = ctx.saved_tensors
-        # The difference is exactly what was pruned: no inverted mask is made, and none kept.
+        # The difference is exactly what was pruned, so no inverted mask is made or kept.
         return grad.add(weight - masked, alpha=ctx.decay), None, None
 
 
 def masked_weight(weight_OI: Tensor, mask_OI: Tensor, decay: float = 2e-4) -> Tensor:
-    """The weight with its pruned entries zero; differentiable straight through to all entries."""
+    """The weight with pruned entries zero; its gradient passes straight through to all entries.
+
+    `decay` pulls the pruned entries toward zero.
+    """
     return _StraightThrough.apply(weight_OI, mask_OI, decay)
 
 
 def compress(weight_OI: Tensor, mask_OI: Tensor) -> tuple[Tensor, Tensor]:
-    """The kept weights (O, I / 2), and in one byte for every eight inputs where they stood: two places of two
-    bits for each four.
+    """The kept weights (O, H), and a byte for every eight inputs with their places.
 
-    17 bits a weight in float32 and 9 in bfloat16. The mask must keep two of every four.
+    A place takes two bits, so a weight takes 17 bits in float32 and 9 in bfloat16.
+    The mask must keep two of every four.
     """
     outputs, inputs = weight_OI.shape
     places = (~mask_OI.view(outputs, -1, 4)).to(torch.uint8).argsort(dim=-1, stable=True)[..., :2]
@@ -106,21 +111,15 @@ def expand(values_OH: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
     return zeros.scatter_(-1, places, values_OH.view(outputs, groups, 2)).flatten(1), mask.flatten(1)
 
 
-def why_no_sparse_cores() -> str | None:
-    """Why sparse tensor cores cannot multiply here."""
-    if not torch.cuda.is_available():
-        return "needs a GPU"
-    if torch.cuda.get_device_capability() < (8, 0):
-        return "needs a GPU of compute capability 8.0 or later"
-    return (
-        None if hasattr(torch.sparse, "to_sparse_semi_structured") else f"torch {torch.__version__} lacks it"
-    )
+def _sparse_cores_unavailable_reason() -> str | None:
+    if reason := dispatch.ampere_unavailable_reason():
+        return reason
+    has_format = hasattr(torch.sparse, "to_sparse_semi_structured")
+    return None if has_format else f"torch {torch.__version__} lacks it"
 
 
-def _for_sparse_cores(x: Tensor) -> bool:
-    """float32 would be rounded to TF32 by the sparse product, so it is taken only where the process allows
-    that.
-    """
+def _sparse_cores_support(x: Tensor) -> bool:
+    """The sparse product would round float32 to TF32, so float32 needs a process that allows that."""
     return x.is_cuda and (
         x.dtype in (torch.bfloat16, torch.float16)
         or (x.dtype == torch.float32 and torch.backends.cuda.matmul.allow_tf32)
@@ -128,17 +127,18 @@ def _for_sparse_cores(x: Tensor) -> bool:
 
 
 def sparse_pays(rows: int, shape: tuple[int, int], dtype: torch.dtype, device: torch.device) -> bool:
-    """Whether so many rows are multiplied at least `LEAST_GAIN` times as fast with the compressed weight;
-    rows are rounded up to a power of two.
+    """Whether the compressed weight multiplies so many rows at least `MIN_GAIN` times as fast.
+
+    The timing rounds the rows up to a power of two.
     """
     if dispatch.select("two_four", torch.empty(0, dtype=dtype, device=device)) == "torch":
         return False
-    return gain(1 << max(rows - 1, 0).bit_length(), shape, dtype, device) >= LEAST_GAIN
+    return gain(1 << max(rows - 1, 0).bit_length(), shape, dtype, device) >= MIN_GAIN
 
 
 @functools.cache
 def gain(rows: int, shape: tuple[int, int], dtype: torch.dtype, device: torch.device) -> float:
-    """Dense time over sparse time of the product, measured once; 0 where torch cannot compress the shape."""
+    """Dense time over sparse time of the product, timed once; 0 where torch cannot compress the shape."""
     x_NI = torch.randn(rows, shape[1], dtype=dtype, device=device)
     weight_OI = torch.randn(shape, dtype=dtype, device=device)
     weight_OI *= two_four_mask(weight_OI)
@@ -147,24 +147,26 @@ def gain(rows: int, shape: tuple[int, int], dtype: torch.dtype, device: torch.de
         F.linear(x_NI, sparse)
     except (RuntimeError, NotImplementedError):
         return 0.0
-    spent = {True: [], False: []}
-    # in turns; the least of each
-    for _ in range(3):
+    seconds: dict[bool, list[float]] = {True: [], False: []}
+    # In turns, so that both meet the same machine.
+    for _ in range(TIMINGS):
         for is_sparse, weight in ((False, weight_OI), (True, sparse)):
-            spent[is_sparse].append(_seconds(x_NI, weight))
-    return min(spent[False]) / min(spent[True])
+            seconds[is_sparse].append(_seconds(x_NI, weight))
+    return min(seconds[False]) / min(seconds[True])
 
 
 def _seconds(x_NI: Tensor, weight: Tensor) -> float:
     F.linear(x_NI, weight)
     torch.cuda.synchronize()
     began = time.perf_counter()
-    for _ in range(ROUNDS):
+    for _ in range(PRODUCTS_TIMED):
         F.linear(x_NI, weight)
     torch.cuda.synchronize()
     return time.perf_counter() - began
 
 
 dispatch.register(
-    "two_four", ("sparse tensor cores", why_no_sparse_cores, _for_sparse_cores), ("torch", dispatch.anywhere)
+    "two_four",
+    Backend("sparse tensor cores", _sparse_cores_unavailable_reason, _sparse_cores_support),
+    Backend("torch"),
 )

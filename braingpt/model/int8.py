@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from braingpt.kernels.columns.columns import Pairs
+from braingpt.kernels.columns.pairs import Pairs
 from braingpt.kernels.int8 import int8_linear, quantize
 
 

@@ -8,8 +8,8 @@ from torch.utils._python_dispatch import _disable_current_modes
 from braingpt.inspection.dense_twin import Moved, _bytes_moved, _read, achieved, dense_twin
 from braingpt.inspection.sparsity import inspect_ids
 from braingpt.kernels.columns import columns as columns_kernel
-from braingpt.kernels.columns import triton_kernels
-from braingpt.kernels.launch import held, launch
+from braingpt.kernels.columns import triton_ops
+from braingpt.kernels.launch import launch, stored_bytes
 from braingpt.kernels.pointwise import squared_relu
 from braingpt.model.columns.columns import SparseColumns
 from braingpt.model.lm import build
@@ -109,11 +109,11 @@ def test_where_kernels_run_the_bytes_are_those_of_the_winners(honest, monkeypatc
     with torch.no_grad():
         plain = _bytes_moved(honest, _read, ids)
         monkeypatch.setenv("BRAINGPT_KERNELS", "columns=triton,scan=triton")
-        monkeypatch.setattr(columns_kernel, "_takes_triton", lambda x_ND: True)
-        monkeypatch.setattr(triton_kernels, "launch", unwatched)
+        monkeypatch.setattr(columns_kernel, "_triton_supports", lambda x_ND: True)
+        monkeypatch.setattr(triton_ops, "launch", unwatched)
         kernels = _bytes_moved(honest, _read, ids)
     hook.remove()
-    least = won[1] * held(honest.blocks[0].mlp.weight[0]) + 2 * held(honest.blocks[0].mlp.shared.up.weight)
+    least = won[1] * stored_bytes(honest.blocks[0].mlp.weight[0]) + 2 * stored_bytes(honest.blocks[0].mlp.shared.up.weight)
     assert won[0] == won[1] < 100 and least < kernels.parts[0, "mlp"]
     # kernels write less between their products, and read the same weights
     for part in ("mlp", "mixer"):

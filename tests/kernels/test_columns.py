@@ -7,6 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from braingpt.kernels.columns import columns as kernel
+from braingpt.kernels.columns.pairs import Pairs
+from braingpt.kernels.columns.reference import reference
+from braingpt.kernels.columns.torch_products import GroupedMM, PerColumn
 from tests.kernels.test_kernels import normal, same_gradients
 
 
@@ -45,7 +48,7 @@ def test_packed_columns_equal_the_definition(shape):
     y, act = kernel.columns(*inputs)
     same_gradients(y, expected, (x, weight, share))
     assert not act.requires_grad and act.shape == (winner.numel(), weight.shape[2])
-    same_gradients(kernel.reference(*inputs)[0], expected, (x, weight, share))
+    same_gradients(reference(*inputs)[0], expected, (x, weight, share))
     with torch.no_grad():
         y, again = kernel.columns(*inputs)
     torch.testing.assert_close(y, expected)
@@ -76,8 +79,8 @@ def test_grouped_products_agree_with_the_loop():
     x, weight, winner, _ = (
         t.bfloat16() if t.is_floating_point() else t for t in problem(60, 7, 2, 16, 32, used=5)
     )
-    pairs = kernel.Pairs.of(winner, 7)
-    loop, grouped = kernel._PerColumn(pairs.start), kernel._GroupedMM(pairs.start)
+    pairs = Pairs.of(winner, 7)
+    loop, grouped = PerColumn(pairs.start), GroupedMM(pairs.start)
     rows, neurons = x.detach()[pairs.token], normal(5, 120, 16).bfloat16()
     for a, b in (
         (loop.times(rows, weight[:, 0].detach().mT), grouped.times(rows, weight[:, 0].detach().mT)),
@@ -103,7 +106,7 @@ def test_the_operator_keeps_torchs_rules(dtype):
     x, weight, winner, share = (
         t.detach().to(dtype) if t.is_floating_point() else t for t in problem(40, 6, 2, 4, 6)
     )
-    pairs = kernel.Pairs.of(winner, 6)
+    pairs = Pairs.of(winner, 6)
     arguments = (x.requires_grad_(), weight.requires_grad_(), share.requires_grad_(), *pairs)
     torch.library.opcheck(
         torch.ops.braingpt.columns, arguments, test_utils=("test_schema", "test_faketensor")

@@ -9,7 +9,7 @@ from braingpt.kernels.columns import columns as kernel
 from tests.kernels.test_columns import definition, problem
 
 GPU = torch.cuda.is_available()
-columns_triton = pytest.importorskip("braingpt.kernels.columns.triton_kernels")
+columns_ops = pytest.importorskip("braingpt.kernels.columns.triton_ops")
 
 # tokens, columns, winners, width, hidden, columns that win
 CASES = [
@@ -62,7 +62,7 @@ def test_values_and_gradients(case, dtype):
     x, share = ((t.detach().to(dtype).to(device)).requires_grad_() for t in (x, share))
     weight = weight.detach().bfloat16().float().to(device).requires_grad_()
     winner = winner.to(device)
-    assert kernel._path(x, weight) == "triton"
+    assert kernel._backend(x, weight) == "triton"
     y, act = kernel.columns(x, weight, winner, share)
     exact = [t.detach().double().requires_grad_() for t in (x, weight, share)]
     expected = definition(exact[0], exact[1], winner, exact[2])
@@ -86,7 +86,7 @@ def test_sums_of_gathered_rows(lengths, weighted, dtype):
     index = torch.randint(0, 23, (pairs,), generator=draw).to(device)
     weight = torch.randn(pairs, generator=draw).to(device, dtype)
     start = torch.tensor([0, *lengths]).cumsum(0).to(device)
-    got = columns_triton.segment_sum(
+    got = columns_ops.segment_sum(
         source, index, None if even else start, lengths[0] if even else 0, weight if weighted else None
     )
     rows = source.double()[index] * (weight.double()[:, None] if weighted else 1)

@@ -7,8 +7,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from braingpt.kernels.columns.columns import Pairs
+from braingpt.kernels.columns.pairs import Pairs
 from braingpt.kernels.competition import competition as kernel
+from braingpt.kernels.competition import gradients, reference
 
 
 def problem(tokens: int, columns: int, hidden: int = 12, seed: int = 0) -> list[torch.Tensor]:
@@ -35,7 +36,7 @@ def plain(x, weight, strength, winner, rounds: int) -> torch.Tensor:
     with torch.no_grad():
         excited = logit.sigmoid()
         for _ in range(rounds - 1):
-            excited = excited + kernel.SETTLING * ((logit - excited @ full).sigmoid() - excited)
+            excited = excited + reference.SETTLING * ((logit - excited @ full).sigmoid() - excited)
     return (logit - excited @ full).gather(1, winner)
 
 
@@ -45,7 +46,7 @@ def learned(x, weight, strength, bias, rounds: int, active: int) -> tuple[torch.
         winner, drive, excited, pooled = kernel.compete(
             kernel.logits(x, weight), strength, bias, rounds, active, x.dtype, True
         )
-    return winner, kernel.WinnersDrive.apply(
+    return winner, gradients.WinnersDrive.apply(
         x, weight, strength, drive, winner, excited, pooled, Pairs.of(winner, len(weight))
     )
 
@@ -74,7 +75,7 @@ def test_the_routers_gradients_in_16_bits():
     x, weight, _, _ = problem(50, 129)
     winner = torch.rand(50, 129).topk(5).indices
     x, grad = x.bfloat16(), torch.randn(50, 5)
-    grad_x, grad_weight = kernel.router_gradients(grad, winner, x, weight.float())
+    grad_x, grad_weight = gradients.router_gradients(grad, winner, x, weight.float())
     dense = torch.zeros(50, 129, dtype=torch.float64).scatter(1, winner, grad.double())
     assert grad_x.dtype == torch.bfloat16 and grad_weight.dtype == torch.float32
     for got, want in ((grad_x, dense @ weight), (grad_weight, dense.T @ x.double())):

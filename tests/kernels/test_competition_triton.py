@@ -38,7 +38,7 @@ CASES = [
 def test_values_and_gradients(case):
     tokens, columns, active, rounds = case
     *inputs, bias = (t.float().to(DEVICE) for t in problem(tokens, columns))
-    assert kernel._takes_kernel(torch.empty(1, columns, device=DEVICE), active)
+    assert kernel._triton_takes(torch.empty(1, columns, device=DEVICE), active)
     inputs = [t.requires_grad_() for t in inputs]
     winner, drive = learned(*inputs, bias, rounds, active)
     exact = [t.detach().double().requires_grad_() for t in inputs]
@@ -91,8 +91,8 @@ def test_what_is_no_number_shows(columns):
 
 
 def test_more_than_the_kernels_hold_falls_back():
-    assert not kernel._takes_kernel(torch.empty(1, kernel.TRITON_COLUMNS + 1, device=DEVICE), 1)
-    assert not kernel._takes_kernel(torch.empty(1, 300, device=DEVICE), kernel.TRITON_WINNERS + 1)
+    assert not kernel._triton_takes(torch.empty(1, kernel.TRITON_COLUMNS + 1, device=DEVICE), 1)
+    assert not kernel._triton_takes(torch.empty(1, 300, device=DEVICE), kernel.TRITON_WINNERS + 1)
 
 
 @pytest.mark.parametrize("columns", [40, 300])

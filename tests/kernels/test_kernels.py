@@ -6,9 +6,10 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from braingpt.kernels import conv, cross_entropy, dispatch, pointwise
+from braingpt.kernels import conv, cross_entropy, pointwise, registry
 from braingpt.kernels.linear import linear
-from braingpt.kernels.scan import scan
+from braingpt.kernels.scan.chunked import chunked
+from braingpt.kernels.scan.reference import recurrent
 
 few = settings(max_examples=20, deadline=None)
 
@@ -53,8 +54,8 @@ def test_chunked_scan_equals_the_recurrence(batch, length, heads, width, state, 
         )
         run = starts.view(batch, length).long().cumsum(1)
     inputs = (x, dt, a, b, c, initial)
-    y, last = scan.chunked(*inputs, run, chunk=chunk)
-    y_ref, last_ref = scan.recurrent(*inputs, run)
+    y, last = chunked(*inputs, run, chunk=chunk)
+    y_ref, last_ref = recurrent(*inputs, run)
     same_gradients(
         torch.cat([y.flatten(), last.flatten()]), torch.cat([y_ref.flatten(), last_ref.flatten()]), inputs
     )
@@ -63,7 +64,7 @@ def test_chunked_scan_equals_the_recurrence(batch, length, heads, width, state, 
 def test_scan_of_strong_decay_stays_finite():
     x, b, c = (torch.randn(1, 256, *rest) for rest in ((2, 8), (4,), (4,)))
     dt = torch.full((1, 256, 2), 40.0).requires_grad_()
-    y, state = scan.chunked(x, dt, torch.tensor([-16.0, -1e-3]), b, c, torch.zeros(1, 2, 4, 8))
+    y, state = chunked(x, dt, torch.tensor([-16.0, -1e-3]), b, c, torch.zeros(1, 2, 4, 8))
     (y.sum() + state.sum()).backward()
     assert y.isfinite().all() and dt.grad.isfinite().all()
 
@@ -91,7 +92,7 @@ def test_fused_cross_entropy_equals_the_definition(tokens, width, vocabulary, da
     ] = -100
     chunk = data.draw(st.sampled_from([1, 64, 256, 1024]))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cross_entropy, "_chunk", lambda *_: chunk)
+        patch.setattr(cross_entropy, "_chunk_size", lambda *_: chunk)
         fused = cross_entropy.linear_cross_entropy(x, weight, target)
         same_gradients(fused[None], cross_entropy.reference(x, weight, target)[None], (x, weight))
         with torch.no_grad():
@@ -118,7 +119,7 @@ def test_silu_conv_in_pieces_equals_the_definition(batch, length, channels, taps
     # rows apart in memory, as those of a split product are
     x = wide[..., 1:-1]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(conv, "PIECE", piece)
+        patch.setattr(conv, "BLOCK_ROWS", piece)
         found = conv.silu_conv(x, weight)
         assert "SiluConv" in found.grad_fn.name()
         same_gradients(found, F.silu(conv.causal_conv(x, weight)), (wide, weight))
@@ -135,7 +136,7 @@ def test_gated_norm_in_pieces_equals_the_definition(batch, length, width, piece)
     skip, scale = normal(2, width).requires_grad_(), normal(3, width).requires_grad_()
     expected = F.rms_norm((y + skip * x) * F.silu(z), (width,), eps=pointwise.EPSILON) * scale
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pointwise, "PIECE", piece)
+        patch.setattr(pointwise, "BLOCK_ROWS", piece)
         found = pointwise.gated_norm(y, x, skip, z, scale)
         assert "GatedNorm" in found.grad_fn.name()
         same_gradients(found, expected, (wide, y, skip, scale))
@@ -183,25 +184,25 @@ def test_a_loss_gives_its_gradients_once():
 
 
 def test_dispatch_names_one_path_and_the_reference_on_demand(monkeypatch):
-    rows = {row["operation"]: row for row in dispatch.report()}
+    rows = {row["operation"]: row for row in registry.report()}
     assert {"scan", "columns", "cross_entropy", "magnitude_attention"} <= set(rows)
     assert rows["scan"]["runs"] == ("triton" if torch.cuda.is_available() else "chunked") and all(
         reason for row in rows.values() for reason in row["others"].values()
     )
     monkeypatch.setenv("BRAINGPT_KERNELS", "torch")
-    assert all(row["runs"] == "torch" for row in dispatch.report())
+    assert all(row["runs"] == "torch" for row in registry.report())
 
 
 @pytest.mark.parametrize("asked", ["scan=flash", "scna=fla", "fla", "torch,scan=fla"])
 def test_a_wrong_choice_of_kernels_is_told(monkeypatch, asked):
     monkeypatch.setenv("BRAINGPT_KERNELS", asked)
-    assert dispatch.wrong_choice().startswith("BRAINGPT_KERNELS asks for ")
+    assert registry.wrong_choice().startswith("BRAINGPT_KERNELS asks for ")
 
 
 @pytest.mark.parametrize("asked", ["torch", "scan=chunked", "scan=chunked,columns=per column"])
 def test_a_right_choice_of_kernels_passes(monkeypatch, asked):
     monkeypatch.setenv("BRAINGPT_KERNELS", asked)
-    assert dispatch.wrong_choice() is None
+    assert registry.wrong_choice() is None
 
 
 @pytest.mark.parametrize("rows", [1, 2, 5, 8, 9])

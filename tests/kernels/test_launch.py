@@ -10,12 +10,12 @@ if torch.cuda.is_available():
 
 from triton.runtime import interpreter
 
-from braingpt.kernels.columns import triton_kernels as columns_triton
-from braingpt.kernels.columns.columns import Pairs
-from braingpt.kernels.competition import triton_kernels as competition_triton
-from braingpt.kernels.launch import counting, held
-from braingpt.kernels.scan import triton_ops
-from braingpt.kernels.sparse_attention import triton_kernels as attention_triton
+from braingpt.kernels.columns import triton_ops as columns_ops
+from braingpt.kernels.columns.pairs import Pairs
+from braingpt.kernels.competition import triton_ops as competition_ops
+from braingpt.kernels.launch import count_launches, stored_bytes
+from braingpt.kernels.scan import triton_ops as scan_ops
+from braingpt.kernels.sparse_attention import triton_ops as attention_ops
 
 DRAW = torch.Generator().manual_seed(3)
 
@@ -50,7 +50,7 @@ def launches(monkeypatch):
         for places in touched.values():
             places.clear()
 
-    with counting(counter):
+    with count_launches(counter):
         yield found
 
 
@@ -67,19 +67,19 @@ def agree(launches, count):
 def test_columns_read_the_winners_weights_alone(launches):
     x, weight, share = random(24, 64), random(40, 2, 16, 64), random(48)
     pairs = Pairs.of(torch.randint(7, (24, 2), generator=DRAW), 40)
-    y, act = columns_triton.forward(x, weight, share, pairs.token, pairs.start)
-    columns_triton.segment_sum(y, pairs.place.flatten(), None, 2)
-    columns_triton.segment_sum(x, pairs.token, pairs.start, 0, share)
-    columns_triton.backward(random(24, 64), x, weight, act, share, pairs.token, pairs.start)
+    y, act = columns_ops.forward(x, weight, share, pairs.token, pairs.start)
+    columns_ops.segment_sum(y, pairs.place.flatten(), None, 2)
+    columns_ops.segment_sum(x, pairs.token, pairs.start, 0, share)
+    columns_ops.backward(random(24, 64), x, weight, act, share, pairs.token, pairs.start)
     agree(launches, 5)
     won = len(pairs.start.diff().nonzero())
-    assert won <= 7 and launches[0][0] < (won + 3) / 40 * held(weight) < held(weight)
+    assert won <= 7 and launches[0][0] < (won + 3) / 40 * stored_bytes(weight) < stored_bytes(weight)
 
 
 @pytest.mark.parametrize("columns", [40, 320])
 def test_the_competition(launches, columns):
     strength = random(columns, columns) if columns <= 128 else random(2, columns, 8).abs() / 100
-    competition_triton.compete(random(80, columns), strength, random(columns), 2, 3, 0.7, torch.float32, True)
+    competition_ops.compete(random(80, columns), strength, random(columns), 2, 3, 0.7, torch.float32, True)
     agree(launches, 1 if columns <= 128 else 2)
 
 
@@ -93,7 +93,7 @@ def test_the_scan(launches, documents):
         random(1, 40, 24),
     )
     run = torch.arange(40).div(30, rounding_mode="floor")[None] if documents else None
-    y, _ = triton_ops.triton_scan(x, dt, a, b, c, torch.zeros(1, 2, 24, 40), run, 16)
+    y, _ = scan_ops.triton_scan(x, dt, a, b, c, torch.zeros(1, 2, 24, 40), run, 16)
     agree(launches, 2)
     y.sum().backward()
     agree(launches, 6)
@@ -103,7 +103,7 @@ def test_the_scan(launches, documents):
 def test_magnitude_attention(launches, documents):
     q, k, v = (random(1, 2, 40, 24).requires_grad_() for _ in range(3))
     document = torch.arange(40).div(30, rounding_mode="floor")[None] if documents else None
-    y, _ = attention_triton.magnitude_triton(q, k, v, document, 0.1, 4)
+    y, _ = attention_ops.magnitude_triton(q, k, v, document, 0.1, 4)
     y.sum().backward()
     agree(launches, 3)
 
@@ -130,5 +130,5 @@ def test_held_counts_what_stands_in_memory():
         def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
             raise AssertionError("nothing is computed")
 
-    assert held(torch.zeros(3, 1).expand(3, 1000)) == 12
-    assert held(Compressed(torch.zeros(8, 8), torch.zeros(8, 4, dtype=torch.int8))) == 4 * 64 + 32
+    assert stored_bytes(torch.zeros(3, 1).expand(3, 1000)) == 12
+    assert stored_bytes(Compressed(torch.zeros(8, 8), torch.zeros(8, 4, dtype=torch.int8))) == 4 * 64 + 32

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from braingpt.kernels import dispatch
-from braingpt.kernels.scan import backends, scan
+from braingpt.kernels.scan import gpu_libraries, scan
 
 triton_scan = pytest.importorskip("braingpt.kernels.scan.triton_ops").triton_scan
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -190,18 +190,21 @@ def chunk_scan_combined(
 @pytest.fixture
 def libraries(monkeypatch):
     """Both libraries, as far as they are called."""
-    for (path, name), function in ((backends.FLA, simple_gla), (backends.MAMBA, chunk_scan_combined)):
+    for (path, name), function in (
+        (gpu_libraries.FLA, simple_gla),
+        (gpu_libraries.MAMBA, chunk_scan_combined),
+    ):
         parts = path.split(".")
         for depth in range(1, len(parts) + 1):
             monkeypatch.setitem(sys.modules, ".".join(parts[:depth]), ModuleType(".".join(parts[:depth])))
         setattr(sys.modules[path], name, function)
-    backends._import.cache_clear()
+    dispatch._import.cache_clear()
     yield
-    backends._import.cache_clear()
+    dispatch._import.cache_clear()
 
 
 @pytest.mark.parametrize("packed", [False, True])
-@pytest.mark.parametrize("path", [backends.fla_scan, backends.mamba_scan])
+@pytest.mark.parametrize("path", [gpu_libraries.fla_scan, gpu_libraries.mamba_scan])
 def test_adapters_hand_over_what_the_libraries_mean(libraries, path, packed):
     tensors = inputs(3, 23, 2, 5, 4, device="cpu")
     same(path, tensors, documents(3, 23, "cpu") if packed else None, 2e-5)
@@ -211,7 +214,9 @@ def test_paths_can_be_forced_by_name(libraries, monkeypatch):
     tensors = inputs(1, 9, 1, 4, 3, device="cpu")
     expected = scan.chunked(*tensors)[0]
     called = []
-    monkeypatch.setitem(scan._PATHS, "fla", lambda *args: called.append(1) or backends.fla_scan(*args))
+    monkeypatch.setitem(
+        scan._IMPLEMENTATIONS, "fla", lambda *args: called.append(1) or gpu_libraries.fla_scan(*args)
+    )
     for asked, calls in (
         ("scan=fla", 1),
         ("grouped_matmul=torch,scan=fla", 2),
@@ -222,7 +227,7 @@ def test_paths_can_be_forced_by_name(libraries, monkeypatch):
         torch.testing.assert_close(scan.scan(*tensors)[0], expected)
         assert len(called) == calls
     monkeypatch.setenv("BRAINGPT_KERNELS", "scan=flash")
-    with pytest.raises(ValueError, match="paths of scan are triton, fla"):
+    with pytest.raises(ValueError, match="backends of scan are triton, fla"):
         scan.scan(*tensors)
 
 
@@ -247,11 +252,13 @@ def test_a_broken_build_is_a_reason(tmp_path, monkeypatch):
     (tmp_path / "fla" / "__init__.py").write_text("raise OSError('undefined symbol: _ZN3c10\\nmore')")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "fla", raising=False)
-    backends._import.cache_clear()
-    assert backends.why_no_fla() == "installed but broken: OSError: undefined symbol: _ZN3c10"
+    dispatch._import.cache_clear()
+    assert (
+        gpu_libraries.fla_unavailable_reason() == "installed but broken: OSError: undefined symbol: _ZN3c10"
+    )
     with pytest.raises(ValueError, match="undefined symbol"):
-        backends.fla_scan(*inputs(1, 2, 1, 4, 4, device="cpu"))
-    backends._import.cache_clear()
+        gpu_libraries.fla_scan(*inputs(1, 2, 1, 4, 4, device="cpu"))
+    dispatch._import.cache_clear()
 
 
 @pytest.fixture
@@ -268,7 +275,7 @@ def test_a_path_that_refuses_does_not_end_the_benchmark(benchmark, libraries, mo
         raise RuntimeError("incorrect results here\nupgrade")
 
     monkeypatch.setattr(benchmark, "available", lambda *args: ["fla", "mamba-ssm", "chunked"])
-    monkeypatch.setitem(scan._PATHS, "fla", refuses)
+    monkeypatch.setitem(scan._IMPLEMENTATIONS, "fla", refuses)
     shape = "--device cpu --batch 1 --length 9 --heads 1 --head 4 --state 4 --rounds 2 --chunk 4 8"
     monkeypatch.setattr(sys, "argv", ["scan.py", *shape.split()])
     benchmark.main()

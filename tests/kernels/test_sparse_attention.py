@@ -12,7 +12,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from braingpt.kernels import dispatch
 from braingpt.kernels.sparse_attention import blocks
-from braingpt.kernels.sparse_attention.reference import magnitude_attention, reference
+from braingpt.kernels.sparse_attention.reference import reference
+from braingpt.kernels.sparse_attention.sparse_attention import magnitude_attention
 
 GPU = torch.cuda.is_available()
 few = settings(max_examples=20, deadline=None)
@@ -30,7 +31,7 @@ def normal(seed: int, *shape: int, dtype=torch.float64, whole: bool = False) -> 
 
 
 def packed(seed: int, batch: int, keys: int) -> torch.Tensor:
-    """Documents of a few tokens, with padding between and inside them, numbered as `layout.documents` does."""
+    """Documents of a few tokens with padding between and inside, numbered as by `layout.documents`."""
     generator = torch.Generator().manual_seed(seed)
     run = (torch.rand(batch, keys, generator=generator) < 0.1).long().cumsum(1)
     return torch.where(torch.rand(batch, keys, generator=generator) < 0.2, -1 - torch.arange(keys), run)
@@ -80,9 +81,17 @@ def test_the_reference_row_by_row(length, past, keep, floor, documents, seed):
 
 @few
 @given(
-    st.integers(1, 3), st.integers(1, 3), st.integers(1, 45), st.integers(0, 20), st.integers(1, 9), st.floats(0.01, 1.0), st.integers(1, 5),
-    st.booleans(), st.booleans(), st.integers(0, 1000),
-)  # fmt: skip
+    batch=st.integers(1, 3),
+    heads=st.integers(1, 3),
+    length=st.integers(1, 45),
+    past=st.integers(0, 20),
+    channels=st.integers(1, 9),
+    keep=st.floats(0.01, 1.0),
+    floor=st.integers(1, 5),
+    documents=st.booleans(),
+    ties=st.booleans(),
+    seed=st.integers(0, 1000),
+)
 def test_blocks_equal_the_reference(batch, heads, length, past, channels, keep, floor, documents, ties, seed):
     keys = length + past
     # Cut out of wider tensors, as the mixer and the cache hand them over.
@@ -93,7 +102,7 @@ def test_blocks_equal_the_reference(batch, heads, length, past, channels, keep, 
     q, k, v = (t.transpose(1, 2)[:, heads:] for t in wide)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(blocks, "ROWS", 16)
-        patch.setattr(blocks, "NUMBERS", 700)
+        patch.setattr(blocks, "SCORES", 700)
         agree(
             blocks.magnitude_blocks,
             [q, k, v],
@@ -118,7 +127,7 @@ def test_blocks_equal_the_reference(batch, heads, length, past, channels, keep, 
     ids=str,
 )
 def test_triton_equals_the_reference(case, dtype):
-    triton_path = pytest.importorskip("braingpt.kernels.sparse_attention.triton_kernels").magnitude_triton
+    triton_path = pytest.importorskip("braingpt.kernels.sparse_attention.triton_ops").magnitude_triton
     batch, heads, length, keys, channels, keep, floor, documents, ties = case
     device = "cuda" if GPU else "cpu"
     shapes = [(batch, n, heads, channels) for n in (length, keys, keys)]
@@ -178,7 +187,7 @@ def test_rows_that_may_read_fewer_keys_than_others_keep():
 
 def test_a_step_over_few_keys_does_without_blocks(monkeypatch):
     monkeypatch.setitem(
-        importlib.import_module("braingpt.kernels.sparse_attention.reference")._PATHS,
+        importlib.import_module("braingpt.kernels.sparse_attention.sparse_attention")._IMPLEMENTATIONS,
         "blocks",
         lambda *_: pytest.fail("blocks"),
     )

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from braingpt.kernels.competition.competition import inhibited
+from braingpt.kernels.competition.reference import inhibited
 from braingpt.kernels.two_four import two_four_mask
 from braingpt.model.columns.columns import SilencedColumns, SparseColumns
 from braingpt.model.columns.competition import INTERNEURONS, PAIRWISE, REVIVE_AFTER, Competition

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from braingpt.errors import UserError
-from braingpt.kernels.competition import competition as kernel
+from braingpt.kernels.competition import reference as kernel
 from braingpt.kernels.two_four import two_four_mask
 from braingpt.model.columns.columns import SilencedColumns, SparseColumns
 from braingpt.model.columns.competition import Competition

@@ -21,8 +21,12 @@ from braingpt.bench.clock import Work
 from braingpt.device.device import autocast
 from braingpt.kernels import conv, cross_entropy, delta_rule, dispatch, int8, pointwise
 from braingpt.kernels.columns import columns as columns_kernel
-from braingpt.kernels.scan import scan
-from braingpt.kernels.sparse_attention import reference as sparse_attention
+from braingpt.kernels.columns.reference import reference as columns_reference
+from braingpt.kernels.scan import reference as scan_reference
+from braingpt.kernels.scan.scan import scan
+from braingpt.kernels.sparse_attention.quotas import quotas, reach
+from braingpt.kernels.sparse_attention.reference import reference as magnitude_reference
+from braingpt.kernels.sparse_attention.sparse_attention import magnitude_attention
 from braingpt.kernels.two_four import sparse_pays
 from braingpt.model.columns.two_four import TwoFourLinear
 from braingpt.model.config import MemoryConfig, V1Config, V2Config
@@ -137,10 +141,10 @@ def scan_training(s: Shapes) -> Operation:
     inner, chunk = inputs[0].shape[2] * inputs[0].shape[3], min(config.chunk, s.context)
     return Operation(
         path=dispatch.select("scan", inputs[0]),
-        work=s.learning(lambda *t: scan.scan(*t, chunk=config.chunk)[0], inputs),
+        work=s.learning(lambda *t: scan(*t, chunk=config.chunk)[0], inputs),
         flops=BACKWARD * s.tokens * (2 * chunk * (config.state + inner) + 4 * config.state * inner),
         bytes=_moved(inputs, _bytes(inputs[0])),
-        reference=s.learning(lambda *t: scan.recurrent(*t)[0], inputs),
+        reference=s.learning(lambda *t: scan_reference.recurrent(*t)[0], inputs),
         dense=s.attention(inputs[0].shape[2], config.head),
         dense_is="causal attention",
     )
@@ -156,7 +160,7 @@ def scan_step(s: Shapes) -> Operation:
     )
     return Operation(
         path="torch",
-        work=_plain(scan.step, (x[:, 0], dt[:, 0], a, b[:, 0], c[:, 0], state)),
+        work=_plain(scan_reference.step, (x[:, 0], dt[:, 0], a, b[:, 0], c[:, 0], state)),
         flops=6 * state.numel(),
         bytes=2 * _bytes(state) + 2 * _bytes(x) + _bytes(dt, b, c),
         dense=_plain(F.scaled_dot_product_attention, (q, k, v)),
@@ -194,13 +198,13 @@ def _columns(s: Shapes, tokens: int, learn: bool) -> Operation:
     weights = len(winner.unique()) / config.count * _bytes(weight)
     return Operation(
         path="vectors"
-        if not learn and winner.numel() <= columns_kernel.FEW
+        if not learn and winner.numel() <= columns_kernel.FEW_PAIRS
         else dispatch.select("columns", x),
         work=run(lambda x, w, p: columns_kernel.columns(x, w, winner, p)[0], (x, weight, share)),
         flops=(BACKWARD if learn else 1) * 4 * winner.numel() * config.width * hidden,
         bytes=_moved((x, share), _bytes(x)) + 3 * weights if learn else weights + 2 * _bytes(x),
         reference=run(
-            lambda x, w, p: columns_kernel.reference(x, w.to(x.dtype), winner, p)[0], (x, weight, share)
+            lambda x, w, p: columns_reference(x, w.to(x.dtype), winner, p)[0], (x, weight, share)
         ),
         dense=run(lambda x, up, down: F.linear(pointwise.squared_relu(F.linear(x, up)), down), (x, up, down)),
         dense_is=f"an MLP of {neurons:,} neurons",
@@ -214,14 +218,14 @@ def magnitude_training(s: Shapes) -> Operation:
     channels = s.v1.hidden // heads
     qkv = tuple(s.random(s.batch, heads, s.context, channels) for _ in range(3))
     settings = (None, config.keep, config.floor)
-    reach = sparse_attention.reach(None, s.context, s.context, torch.device("cpu"))
-    kept = sparse_attention.quotas(reach, config.keep, config.floor).sum().item()
+    reach_1L = reach(None, s.context, s.context, torch.device("cpu"))
+    kept = quotas(reach_1L, config.keep, config.floor).sum().item()
     return Operation(
         path=dispatch.select("magnitude_attention", qkv[0]),
-        work=s.learning(lambda *t: sparse_attention.magnitude_attention(*t, *settings)[0], qkv),
+        work=s.learning(lambda *t: magnitude_attention(*t, *settings)[0], qkv),
         flops=BACKWARD * 2 * s.batch * s.v1.hidden * (s.context * (s.context + 1) / 2 + kept),
         bytes=_moved(qkv, _bytes(qkv[0])),
-        reference=s.learning(lambda *t: sparse_attention.reference(*t, *settings)[0], qkv),
+        reference=s.learning(lambda *t: magnitude_reference(*t, *settings)[0], qkv),
         dense=s.attention(heads, channels),
         dense_is="causal attention",
     )
@@ -258,7 +262,7 @@ def delta_training(s: Shapes) -> Operation:
     inputs = (q, k, v, beta, decay, state)
     return Operation(
         path=dispatch.select("delta rule"),
-        work=s.learning(lambda *t: delta_rule.delta(*t, chunk=config.chunk)[0], inputs),
+        work=s.learning(lambda *t: delta_rule.gated_delta_rule(*t, chunk=config.chunk)[0], inputs),
         flops=BACKWARD
         * s.tokens
         * config.heads
@@ -326,7 +330,7 @@ def two_four_product(s: Shapes) -> Operation:
 def norm_training(s: Shapes) -> Operation:
     """RMSNorm over the width."""
     x = s.random(s.tokens, s.v2.hidden)
-    path = "short backward" if pointwise.is_short(x) else "torch"
+    path = "short backward" if pointwise.uses_short_backward(x) else "torch"
     return Operation(
         path, s.learning(pointwise.rms_norm, (x,)), 0, _moved((x,), _bytes(x)), s.learning(_torch_norm, (x,))
     )
@@ -339,7 +343,7 @@ def _torch_norm(x: Tensor) -> Tensor:
 def relu_training(s: Shapes) -> Operation:
     """The squared ReLU of V1's MLP."""
     x = s.random(s.tokens, s.v1.columns.count * s.v1.columns.width)
-    path = "short backward" if pointwise._learning(x) else "torch"
+    path = "short backward" if pointwise.learns_eagerly(x) else "torch"
     return Operation(
         path,
         s.learning(pointwise.squared_relu, (x,)),

@@ -1,135 +1,90 @@
-"""The work of columns, done only where they win: gather, up, squared ReLU x share, down, sum over the winners
-of a token.
+"""The work of columns, done only where they win.
 
-(Token, winner) pairs are sorted by column, so that each column multiplies consecutive rows with its own two
-matrices; a column without rows is never read, forward or backward. Every sum has a fixed order, so a run
-repeats bit for bit.
+Each winner's rows are gathered, multiplied up, squared after the ReLU, weighted by the token's share,
+multiplied down and summed over the winners of a token.
+(Token, winner) pairs are sorted by column, so each column multiplies consecutive rows with its own two
+matrices.
+A column without rows is never read, forward or backward.
+Every sum has a fixed order, so a run repeats bit for bit.
+
+`reference.py` is the definition, `torch_products.py` has the products of a CPU (and of a GPU without Triton),
+and `triton_ops.py` those of a GPU.
 
 Legend: N tokens, E columns, A winners a token, P = N x A pairs sorted by column, W neurons a column, D
-hidden. `weight` (E, 2, W, D) holds each column in one piece: its neurons' input weights, then their output
-weights.
+hidden.
+`weight` (E, 2, W, D) holds a column's neurons: their input weights, then their output weights.
 """
-
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from braingpt.kernels import dispatch
+from braingpt.kernels.columns.pairs import Pairs
+from braingpt.kernels.columns.reference import reference
+from braingpt.kernels.columns.torch_products import (
+    ColumnProducts,
+    GroupedMM,
+    PerColumn,
+    fused_vector_products,
+    grouped_mm_supports,
+    grouped_mm_unavailable_reason,
+    vector_products,
+)
+from braingpt.kernels.dispatch import Backend
 
-# pairs up to which vectors are multiplied one by one, without sorting: decoding
-FEW = 32
-
-
-class Pairs(NamedTuple):
-    """token: (P,) whose pair it is.
-
-    order: (P,) its place in the flattened (N, A).  place: (N, A) its row in P.  start: (E + 1,) first row.
-    """
-
-    token: Tensor
-    order: Tensor
-    place: Tensor
-    start: Tensor
-
-    @classmethod
-    def of(cls, winner_NA: Tensor, columns: int) -> "Pairs":
-        """The pairs of `winner` sorted by column, those of one column in the order of their tokens."""
-        # a third of the time: fewer digits to sort by
-        narrow = winner_NA.to(torch.int16) if columns < 2**15 else winner_NA
-        column_P, order_P = narrow.flatten().sort(stable=True)
-        place_P = torch.empty_like(order_P).scatter_(
-            0, order_P, torch.arange(len(order_P), device=order_P.device)
-        )
-        start_E1 = torch.searchsorted(
-            column_P, torch.arange(columns + 1, dtype=column_P.dtype, device=column_P.device)
-        )
-        return cls(order_P // winner_NA.shape[1], order_P, place_P.view_as(winner_NA), start_E1)
-
-
-def reference(
-    x_ND: Tensor, weight_E2WD: Tensor, winner_NA: Tensor, share_NA: Tensor
-) -> tuple[Tensor, Tensor]:
-    """What `columns` computes, by a plain loop over all columns; autograd does the rest."""
-    pairs = Pairs.of(winner_NA, len(weight_E2WD))
-    rows = x_ND[pairs.token].split(pairs.start.diff().tolist())
-    act_PW = torch.cat([F.relu(x @ weight[0].T) for x, weight in zip(rows, weight_E2WD, strict=True)])
-    rows = (act_PW * act_PW * share_NA.flatten()[pairs.order, None]).split(pairs.start.diff().tolist())
-    y_PD = torch.cat([z @ weight[1] for z, weight in zip(rows, weight_E2WD, strict=True)])
-    return y_PD[pairs.place].sum(1), act_PW.detach()
+TRITON = "braingpt.kernels.columns.triton_ops"
+# Neurons a column that the Triton kernels are written for.
+TRITON_WIDTHS = (16, 32, 64, 128)
+# Pairs up to which vectors are multiplied one by one, without sorting: decoding.
+FEW_PAIRS = 32
+_PRODUCTS: dict[str, type[ColumnProducts]] = {"torch.grouped_mm": GroupedMM, "per column": PerColumn}
 
 
 def columns(
     x_ND: Tensor, weight_E2WD: Tensor, winner_NA: Tensor, share_NA: Tensor, pairs: Pairs | None = None
 ) -> tuple[Tensor, Tensor]:
-    """(N, D) sum over each token's winners of share x column(x), and (P, W) the rectified neurons, without
-    gradient.
+    """The columns' outputs, summed over each token's winners.
 
-    Products run in x's dtype and sum in float32 at least. `pairs` spares sorting again what the caller has
-    sorted. For at most `FEW` pairs without gradient the rows of the second result stand in the order of the
-    tokens.
+    Products run in x's type and sum in float32 at least.
+
+    Args:
+        x_ND: Inputs.
+        weight_E2WD: Weights of all columns.
+        winner_NA: Columns that won each token.
+        share_NA: What each winner's output is multiplied by.
+        pairs: `Pairs.of(winner, columns)` where the caller has sorted them already.
+
+    Returns:
+        Outputs (N, D), and the rectified neurons (P, W), which have no gradient. Without gradient, the
+        neurons of at most `FEW_PAIRS` pairs are in the order of the tokens, not of the columns.
     """
     share_NA = share_NA.to(x_ND.dtype)
     if dispatch.forced_by_env("columns") == "torch":
         return reference(x_ND, weight_E2WD.to(x_ND.dtype), winner_NA, share_NA)
     learning, compiling = torch.is_grad_enabled(), torch.compiler.is_compiling()
-    if winner_NA.numel() <= FEW and not learning:
-        return (_few_fused if compiling or x_ND.is_cuda else _few)(x_ND, weight_E2WD, winner_NA, share_NA)
+    if winner_NA.numel() <= FEW_PAIRS and not learning:
+        few = fused_vector_products if compiling or x_ND.is_cuda else vector_products
+        return few(x_ND, weight_E2WD, winner_NA, share_NA)
     pairs = pairs or Pairs.of(winner_NA, len(weight_E2WD))
     # Without gradient the operator is left out: its products then stay visible to torch's own counter of
     # operations.
     return (_columns if learning or compiling else _forward)(x_ND, weight_E2WD, share_NA, *pairs)
 
 
-def summed(y_PD: Tensor, place_NA: Tensor, weight_NA: Tensor | None = None) -> Tensor:
-    """(N, D) the sum over a of `y[place[n, a]]` (times `weight[n, a]`), in a fixed order and without a
-    gathered copy.
-    """
-    if _takes_triton(y_PD) and dispatch.select("columns", y_PD) == "triton":
-        return _segment_sum(
-            y_PD,
-            place_NA.flatten(),
-            None,
-            place_NA.shape[1],
-            None if weight_NA is None else weight_NA.flatten(),
-        )
+def gather_sum(y_PD: Tensor, place_NA: Tensor, weight_NA: Tensor | None = None) -> Tensor:
+    """(N, D) the sum over a of `y[place[n, a]]` (times `weight[n, a]`), in a fixed order, without a copy."""
+    if _triton_supports(y_PD) and dispatch.select("columns", y_PD) == "triton":
+        weight_P = None if weight_NA is None else weight_NA.flatten()
+        return _segment_sum(y_PD, place_NA.flatten(), None, place_NA.shape[1], weight_P)
     return F.embedding_bag(place_NA, y_PD, mode="sum", per_sample_weights=weight_NA)
 
 
-def summed_by_column(x_ND: Tensor, token_P: Tensor, start_E1: Tensor, weight_P: Tensor) -> Tensor:
+def gather_sum_by_column(x_ND: Tensor, token_P: Tensor, start_E1: Tensor, weight_P: Tensor) -> Tensor:
     """(E, D) the sum over each column's pairs p of `weight[p] x[token[p]]`, in the same way."""
-    if _takes_triton(x_ND) and dispatch.select("columns", x_ND) == "triton":
+    if _triton_supports(x_ND) and dispatch.select("columns", x_ND) == "triton":
         return _segment_sum(x_ND, token_P, start_E1, 0, weight_P)
     return F.embedding_bag(token_P, x_ND, offsets=start_E1[:-1], mode="sum", per_sample_weights=weight_P)
-
-
-def _few(x_ND: Tensor, weight_E2WD: Tensor, winner_NA: Tensor, share_NA: Tensor) -> tuple[Tensor, Tensor]:
-    """Vector products with the winners' weights where they lie: the only weights that are read."""
-    act_PW = x_ND.new_empty(winner_NA.numel(), weight_E2WD.shape[2])
-    y_ND = torch.zeros_like(x_ND)
-    won = [weight_E2WD[e].to(x_ND.dtype) for e in winner_NA.flatten().tolist()]
-    active = winner_NA.shape[1]
-    for p, weight in enumerate(won):
-        torch.mm(x_ND[p // active, None], weight[0].T, out=act_PW[p, None])
-    act_PW.relu_()
-    z_PW = act_PW * act_PW * share_NA.reshape(-1, 1)
-    for p, weight in enumerate(won):
-        y_1D = y_ND[p // active, None]
-        torch.addmm(y_1D, z_PW[p, None], weight[1], out=y_1D)
-    return y_ND, act_PW
-
-
-def _few_fused(
-    x_ND: Tensor, weight_E2WD: Tensor, winner_NA: Tensor, share_NA: Tensor
-) -> tuple[Tensor, Tensor]:
-    """The same for a compiler, which makes two loops of it that read the winners' weights where they lie, and
-    for a GPU, which counts launches.
-    """
-    up_NAWD, down_NAWD = weight_E2WD[winner_NA].to(x_ND.dtype).unbind(2)
-    act_NAW = F.relu((up_NAWD * x_ND[:, None, None]).sum(-1))
-    z_NAW = act_NAW * act_NAW * share_NA[..., None]
-    return (down_NAWD * z_NAW[..., None]).sum((1, 2)), act_NAW.flatten(0, 1)
 
 
 def _forward(
@@ -141,16 +96,14 @@ def _forward(
     place_NA: Tensor,
     start_E1: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    path, share_P = _path(x_ND, weight_E2WD), share_NA.flatten()[order_P]
-    if path == "triton":
-        from braingpt.kernels.columns import triton_kernels
-
-        y_PD, act_PW = triton_kernels.forward(x_ND, weight_E2WD, share_P, token_P, start_E1)
-        return summed(y_PD, place_NA), act_PW
-    rows, (up_EWD, down_EWD) = _PRODUCTS[path](start_E1), weight_E2WD.to(x_ND.dtype).unbind(1)
+    backend, share_P = _backend(x_ND, weight_E2WD), share_NA.flatten()[order_P]
+    if backend == "triton":
+        y_PD, act_PW = dispatch.load(TRITON, "forward")(x_ND, weight_E2WD, share_P, token_P, start_E1)
+        return gather_sum(y_PD, place_NA), act_PW
+    rows, (up_EWD, down_EWD) = _PRODUCTS[backend](start_E1), weight_E2WD.to(x_ND.dtype).unbind(1)
     act_PW = rows.times(x_ND.index_select(0, token_P), up_EWD.mT).relu_()
     y_PD = rows.times(act_PW * act_PW * share_P[:, None], down_EWD)
-    return summed(y_PD, place_NA), act_PW
+    return gather_sum(y_PD, place_NA), act_PW
 
 
 def _backward(
@@ -166,20 +119,18 @@ def _backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of x, weight and share.
 
-    The gathered rows are gathered again rather than kept: P x D against the P x W that are.
+    The gathered rows (P x D) are gathered again instead of kept; only the neurons (P x W) are kept.
     """
-    path, share_P = _path(x_ND, weight_E2WD), share_NA.flatten()[order_P]
-    if path == "triton":
-        from braingpt.kernels.columns import triton_kernels
-
-        grad_x_PD, grad_weight, grad_share_P = triton_kernels.backward(
+    backend, share_P = _backend(x_ND, weight_E2WD), share_NA.flatten()[order_P]
+    if backend == "triton":
+        grad_x_PD, grad_weight, grad_share_P = dispatch.load(TRITON, "backward")(
             grad_ND, x_ND, weight_E2WD, act_PW, share_P, token_P, start_E1
         )
-        return summed(grad_x_PD, place_NA), grad_weight, grad_share_P[place_NA]
-    rows, (up_EWD, down_EWD) = _PRODUCTS[path](start_E1), weight_E2WD.to(x_ND.dtype).unbind(1)
+        return gather_sum(grad_x_PD, place_NA), grad_weight, grad_share_P[place_NA]
+    rows, (up_EWD, down_EWD) = _PRODUCTS[backend](start_E1), weight_E2WD.to(x_ND.dtype).unbind(1)
     grad_PD = grad_ND.index_select(0, token_P)
     grad_z_PW = rows.times(grad_PD, down_EWD.mT)
-    # `square` would be done in float32 under autocast
+    # Autocast would compute `square` in float32.
     square_PW = act_PW * act_PW
     grad_share_P = (grad_z_PW * square_PW).sum(-1)
     z_PW = square_PW.mul_(share_P[:, None])
@@ -188,100 +139,31 @@ def _backward(
     rows.outer(grad_act_PW, x_ND.index_select(0, token_P), grad_weight[:, 0])
     rows.outer(z_PW, grad_PD, grad_weight[:, 1])
     grad_x_PD = rows.times(grad_act_PW, up_EWD)
-    return summed(grad_x_PD, place_NA), grad_weight.to(weight_E2WD.dtype), grad_share_P[place_NA]
+    return gather_sum(grad_x_PD, place_NA), grad_weight.to(weight_E2WD.dtype), grad_share_P[place_NA]
 
 
-class _PerColumn:
-    """A loop over the columns that have rows.
-
-    On a CPU a library's product of 8 rows with 64 x 512 weights takes 46 us; padding groups of like size to
-    one batched product takes 35 us for 8 rows and 55 us for 16, which is what 8 on average become: nothing is
-    won by it.
-    """
-
-    def __init__(self, start_E1: Tensor) -> None:
-        self.sizes = start_E1.diff().tolist()
-
-    def times(self, x_PK: Tensor, matrix_EKF: Tensor) -> Tensor:
-        """(P, F) each column's rows times its matrix."""
-        y_PF = x_PK.new_empty(len(x_PK), matrix_EKF.shape[2])
-        for size, x, matrix, y in zip(
-            self.sizes, x_PK.split(self.sizes), matrix_EKF.unbind(0), y_PF.split(self.sizes), strict=True
-        ):
-            if size:
-                torch.mm(x, matrix, out=y)
-        return y_PF
-
-    def outer(self, a_PK: Tensor, b_PF: Tensor, out_EKF: Tensor) -> None:
-        """Each column's rows of `a`, transposed, times its rows of `b`; zero for a column without rows."""
-        for size, a, b, out in zip(
-            self.sizes, a_PK.split(self.sizes), b_PF.split(self.sizes), out_EKF.unbind(0), strict=True
-        ):
-            if size:
-                torch.mm(a.T, b, out=out)
-            else:
-                out.zero_()
-
-
-class _GroupedMM:
-    """The same by torch's grouped product, which takes bfloat16."""
-
-    def __init__(self, start_E1: Tensor) -> None:
-        self.ends_E = start_E1[1:].int()
-
-    def times(self, x_PK: Tensor, matrix_EKF: Tensor) -> Tensor:
-        """(P, F) each column's rows times its matrix."""
-        return F.grouped_mm(x_PK, matrix_EKF, offs=self.ends_E)
-
-    def outer(self, a_PK: Tensor, b_PF: Tensor, out_EKF: Tensor) -> None:
-        """Each column's rows of `a`, transposed, times its rows of `b`; zero for a column without rows."""
-        out_EKF.copy_(F.grouped_mm(a_PK.T, b_PF, offs=self.ends_E))
-
-
-_PRODUCTS = {"torch.grouped_mm": _GroupedMM, "per column": _PerColumn}
-
-
-def _path(x_ND: Tensor, weight_E2WD: Tensor) -> str:
-    """The path for these tensors: the machine's best for their device and type, unless their columns are of a
-    width it has no kernel for.
-    """
+def _backend(x_ND: Tensor, weight_E2WD: Tensor) -> str:
+    """The machine's best backend for the tensors' device and type that also takes the columns' width."""
     name = dispatch.select("columns", x_ND)
     if name == "triton" and weight_E2WD.shape[2] not in TRITON_WIDTHS:
-        return "torch.grouped_mm" if _takes_grouped_mm(x_ND) else "per column"
+        return "torch.grouped_mm" if grouped_mm_supports(x_ND) else "per column"
     return name
 
 
-TRITON_WIDTHS = (16, 32, 64, 128)
+def _triton_unavailable_reason() -> str | None:
+    return dispatch.library_unavailable_reason("triton", "jit")
 
 
-def _why_no_triton() -> str | None:
-    try:
-        import triton  # noqa: F401
-    except ImportError:
-        return "triton is not installed"
-    return None if torch.cuda.is_available() else "needs a GPU"
-
-
-def _takes_triton(x_ND: Tensor) -> bool:
+def _triton_supports(x_ND: Tensor) -> bool:
     return x_ND.is_cuda and x_ND.dtype != torch.float64
-
-
-def _why_no_grouped_mm() -> str | None:
-    if not hasattr(F, "grouped_mm"):
-        return f"torch {torch.__version__} lacks it"
-    return None if torch.cuda.is_available() else "needs a GPU (used there for bfloat16)"
-
-
-def _takes_grouped_mm(x_ND: Tensor) -> bool:
-    return x_ND.is_cuda and x_ND.dtype == torch.bfloat16 and hasattr(F, "grouped_mm")
 
 
 dispatch.register(
     "columns",
-    ("triton", _why_no_triton, _takes_triton),
-    ("torch.grouped_mm", _why_no_grouped_mm, _takes_grouped_mm),
-    ("per column", dispatch.anywhere),
-    ("torch", dispatch.anywhere),
+    Backend("triton", _triton_unavailable_reason, _triton_supports),
+    Backend("torch.grouped_mm", grouped_mm_unavailable_reason, grouped_mm_supports),
+    Backend("per column"),
+    Backend("torch"),
 )
 
 
@@ -289,19 +171,16 @@ dispatch.register(
 def _segment_sum(
     source_RD: Tensor, index_P: Tensor, start_S1: Tensor | None, length: int, weight_P: Tensor | None
 ) -> Tensor:
-    from braingpt.kernels.columns import triton_kernels
-
-    return triton_kernels.segment_sum(source_RD, index_P, start_S1, length, weight_P)
+    return dispatch.load(TRITON, "segment_sum")(source_RD, index_P, start_S1, length, weight_P)
 
 
 @_segment_sum.register_fake
 def _(source_RD, index_P, start_S1, length, weight_P):
-    return source_RD.new_empty(
-        index_P.shape[0] // length if start_S1 is None else start_S1.shape[0] - 1, source_RD.shape[1]
-    )
+    segments = index_P.shape[0] // length if start_S1 is None else start_S1.shape[0] - 1
+    return source_RD.new_empty(segments, source_RD.shape[1])
 
 
-# Opaque to torch.compile, which so accepts loops over counts it cannot know.
+# Operators are opaque to torch.compile, which otherwise refuses loops over counts it cannot know.
 _columns = torch.library.custom_op("braingpt::columns", _forward, mutates_args=())
 _columns_backward = torch.library.custom_op("braingpt::columns_backward", _backward, mutates_args=())
 
@@ -316,7 +195,7 @@ def _(grad_ND, x_ND, weight_E2WD, act_PW, share_NA, token_P, order_P, place_NA, 
     return torch.empty_like(x_ND), torch.empty_like(weight_E2WD), share_NA.new_empty(share_NA.shape)
 
 
-def _keep(ctx, inputs, output) -> None:
+def _save(ctx, inputs, output) -> None:
     x_ND, weight_E2WD, *others = inputs
     ctx.save_for_backward(x_ND, weight_E2WD, output[1], *others)
     ctx.mark_non_differentiable(output[1])
@@ -326,4 +205,4 @@ def _gradients(ctx, grad_ND: Tensor, _grad_act) -> tuple[Tensor | None, ...]:
     return *_columns_backward(grad_ND.contiguous(), *ctx.saved_tensors), None, None, None, None
 
 
-_columns.register_autograd(_gradients, setup_context=_keep)
+_columns.register_autograd(_gradients, setup_context=_save)

@@ -1,19 +1,20 @@
-"""The state-space scan in chunks, in plain torch: the path of CPUs, and of GPUs where nothing better is
-there.
+"""The state-space scan in chunks, in plain torch: for CPUs, and for GPUs without a faster backend.
 
 Inside a chunk the recurrence is matrix products, between chunks it is a short loop (Dao & Gu 2024, section
-6). Written as one autograd function because on a CPU the time goes to memory, not to arithmetic: a few rows
-of one chunk at a time stay in the cache, buffers are used again, heads share every product that only reads b
-and c, and the backward pass makes the decays anew instead of keeping (B, H, C, Q, Q) of them.
+6).
+The scan is one autograd function, because on a CPU the time goes to memory and not to arithmetic.
+A few rows of one chunk at a time stay in the cache, buffers are used again, and heads share every product
+that only reads b and c.
+The backward pass computes the decays again instead of keeping (B, H, C, Q, Q) of them.
 
 With s the running sum of dt a inside a chunk, u = dt x, and w_ij = exp(s_i - s_j) for j <= i in the same
 document:
 
-    y_i = sum over j of w_ij (c_i . b_j) u_j + exp(s_i) c_i . before        after = exp(s_Q) before + sum over
-    j of exp(s_Q - s_j) b_j u_j'
+    y_i   = sum over j of w_ij (c_i . b_j) u_j + exp(s_i) c_i . before
+    after = exp(s_Q) before + sum over j of exp(s_Q - s_j) b_j u_j'
 
 Legend: B batch, L tokens, H heads, P channels a head, N state, C chunks, R rows at a time, Q tokens of this
-chunk. D = H x P.
+chunk, D = H x P.
 """
 
 from collections.abc import Iterator
@@ -22,38 +23,41 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-# rows of the batch at a time: fewer pay more for each call, more leave the cache
+# Rows of the batch at a time: fewer pay more for each call, more leave the cache.
 ROWS = 4
 
 
 class _Workspace:
-    """Memory by name and shape, used again for every chunk so that it stays in the cache."""
+    """Buffers by name and shape, used again for every chunk so that they stay in the cache."""
 
     def __init__(self, like: Tensor) -> None:
-        self.like, self.kept = like, {}
+        self.like = like
+        self.buffers: dict[tuple[str, tuple[int, ...]], Tensor] = {}
 
     def __call__(self, name: str, *shape: int) -> Tensor:
-        if (name, shape) not in self.kept:
-            self.kept[name, shape] = self.like.new_empty(shape)
-        return self.kept[name, shape]
+        if (name, shape) not in self.buffers:
+            self.buffers[name, shape] = self.like.new_empty(shape)
+        return self.buffers[name, shape]
 
 
 class _Decays(NamedTuple):
-    """What is left of token j's writing at token i, at the chunk's end, and what is left of the state before
-    it at its tokens and its end.
-    """
+    """How much remains of what a token writes, and of the state before the chunk."""
 
-    # for j > i meaningless: `allowed` masks it, once for all heads
+    # Of token j's writing at token i. Meaningless for j > i, which `allowed` masks once for all heads.
     inside_RHQQ: Tensor
     allowed_RQQ: Tensor
+    # Of each token's writing at the chunk's end.
     to_end_RQH1: Tensor
+    # Of the state before the chunk at each token.
     from_start_RQH1: Tensor
+    # Of the state before the chunk at the chunk's end.
     survives_R1H1: Tensor
 
 
 def _decays(
-    dt_RQH: Tensor, a_H: Tensor, run_RQ: Tensor | None, before_R: Tensor | None, workspace: _Workspace
+    dt_RQH: Tensor, a_H: Tensor, documents: tuple[Tensor, Tensor] | None, workspace: _Workspace
 ) -> _Decays:
+    """`documents`: result of `_documents`."""
     log_RQH = torch.cumsum(dt_RQH * a_H, 1)
     log_RHQ = log_RQH.transpose(1, 2)
     inside = workspace("inside", *log_RHQ.shape, log_RHQ.shape[2])
@@ -61,7 +65,8 @@ def _decays(
     allowed = torch.ones_like(inside[0, 0]).tril_().expand(len(inside), -1, -1)
     to_end, from_start = torch.exp(log_RQH[:, -1:] - log_RQH), torch.exp(log_RQH)
     survives = from_start[:, -1:]
-    if run_RQ is not None:
+    if documents is not None:
+        run_RQ, before_R = documents
         last_R1 = run_RQ[:, -1:]
         allowed = allowed * (run_RQ[:, :, None] == run_RQ[:, None, :])
         to_end = to_end * (run_RQ == last_R1)[..., None]
@@ -70,17 +75,15 @@ def _decays(
     return _Decays(inside, allowed, to_end[..., None], from_start[..., None], survives[..., None])
 
 
-def _pieces(batch: int, length: int, chunk: int) -> Iterator[tuple[slice, int, slice]]:
-    """Which rows, the number of the chunk, its tokens; a row's chunks in order."""
+def _row_chunks(batch: int, length: int, chunk: int) -> Iterator[tuple[slice, int, slice]]:
+    """Rows of the batch, number of the chunk and its tokens; the chunks of the same rows in order."""
     for row in range(0, batch, ROWS):
         for i, start in enumerate(range(0, length, chunk)):
             yield slice(row, min(row + ROWS, batch)), i, slice(start, min(start + chunk, length))
 
 
 def _by_row(left_RHAB: Tensor, right_RHBC: Tensor, out_RHAC: Tensor) -> Tensor:
-    """Batched product over heads, row by row: `torch.matmul` over both would first copy what is not
-    contiguous.
-    """
+    """Batched product over heads, row by row; `torch.matmul` over both would copy what is not contiguous."""
     for left, right, out in zip(left_RHAB, right_RHBC, out_RHAC, strict=True):
         torch.bmm(left, right, out=out)
     return out_RHAC
@@ -93,15 +96,15 @@ class _Chunked(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         batch, length, heads, width = x_BLHP.shape
         chunks = -(-length // chunk)
-        # states before each chunk and after the last; only the backward pass needs them all
+        # States before each chunk and after the last; only the backward pass needs them all.
         slots = chunks + 1 if keep else 2
         states_CBNHP = state_BHNP.new_empty(slots, batch, b_BLN.shape[2], heads, width)
         states_CBNHP[0] = state_BHNP.transpose(1, 2)
         y_BLHP = x_BLHP.new_empty(x_BLHP.shape)
         workspace = _Workspace(x_BLHP)
-        for rows, i, span in _pieces(batch, length, chunk):
+        for rows, i, span in _row_chunks(batch, length, chunk):
             x_RQHP, dt_RQH, b_RQN, c_RQN = (t[rows, span] for t in (x_BLHP, dt_BLH, b_BLN, c_BLN))
-            decays = _decays(dt_RQH, a_H, *_documents(run_BL, rows, span), workspace)
+            decays = _decays(dt_RQH, a_H, _documents(run_BL, rows, span), workspace)
             before_RNHP, after_RNHP = states_CBNHP[i % slots, rows], states_CBNHP[(i + 1) % slots, rows]
             u_RQHP = torch.mul(x_RQHP, dt_RQH[..., None], out=workspace("u", *x_RQHP.shape))
 
@@ -125,16 +128,16 @@ class _Chunked(torch.autograd.Function):
         x_BLHP, dt_BLH, a_H, b_BLN, c_BLN, run_BL, states_CBNHP, y_BLHP = ctx.saved_tensors
         batch, length = dt_BLH.shape[:2]
         grad_BLHP = grad_BLHP.contiguous()
-        # of the state at the chunk's end
+        # Gradient of the state at the chunk's end.
         grad_state_BNHP = grad_BHNP.transpose(1, 2).clone(memory_format=torch.contiguous_format)
         grad_x, grad_dt, grad_b, grad_c = (t.new_empty(t.shape) for t in (x_BLHP, dt_BLH, b_BLN, c_BLN))
         grad_a_H = torch.zeros_like(a_H)
         workspace = _Workspace(x_BLHP)
-        for rows, i, span in reversed(list(_pieces(batch, length, ctx.chunk))):
+        for rows, i, span in reversed(list(_row_chunks(batch, length, ctx.chunk))):
             x_RQHP, dt_RQH, b_RQN, c_RQN, y_RQHP, g_RQHP = (
                 t[rows, span] for t in (x_BLHP, dt_BLH, b_BLN, c_BLN, y_BLHP, grad_BLHP)
             )
-            decays = _decays(dt_RQH, a_H, *_documents(run_BL, rows, span), workspace)
+            decays = _decays(dt_RQH, a_H, _documents(run_BL, rows, span), workspace)
             before_RND, after_RNHP, grad_after_RNHP = (
                 states_CBNHP[i, rows].flatten(2),
                 states_CBNHP[i + 1, rows],
@@ -144,8 +147,8 @@ class _Chunked(torch.autograd.Function):
             u_RQHP = torch.mul(x_RQHP, dt_RQH[..., None], out=workspace("u", *x_RQHP.shape))
             g_RHQP = g_RQHP.transpose(1, 2)
 
-            # Of w_ij (c_i . b_j), which all heads share but for w: summed over the heads before b and c are
-            # multiplied.
+            # Gradient of w_ij (c_i . b_j), in which only w depends on the head: summed over the heads before
+            # b and c are multiplied.
             weight_RHQQ = decays.inside_RHQQ
             score_RHQQ = _by_row(
                 g_RHQP, u_RQHP.permute(0, 2, 3, 1), workspace("score", *weight_RHQQ.shape)
@@ -161,8 +164,8 @@ class _Chunked(torch.autograd.Function):
             grad_u_RQHP.addcmul_(product_RQHP, decays.to_end_RQH1)
             torch.mul(grad_u_RQHP, dt_RQH[..., None], out=grad_x[rows, span])
 
-            # s_i multiplies all that y_i read and divides all that others read of u_i; what reaches the state
-            # after the chunk grows with s_Q.
+            # exp(s_i) multiplies all that y_i reads and divides all that others read of u_i; what reaches the
+            # state after the chunk grows with exp(s_Q).
             direct_RQH = torch.mul(grad_u_RQHP, x_RQHP, out=product_RQHP).sum(3)
             of_log_RQH = torch.mul(g_RQHP, y_RQHP, out=product_RQHP).sum(3) - dt_RQH * direct_RQH
             of_log_RQH[:, -1] += torch.mul(
@@ -183,16 +186,17 @@ class _Chunked(torch.autograd.Function):
         return grad_x, grad_dt, grad_a_H, grad_b, grad_c, grad_state_BNHP.transpose(1, 2), None, None, None
 
 
-def _documents(run_BL: Tensor | None, rows: slice, span: slice) -> tuple[Tensor | None, Tensor | None]:
-    """The documents of a chunk's tokens and of the state before it; a state handed in belongs to the first
-    document.
+def _documents(run_BL: Tensor | None, rows: slice, span: slice) -> tuple[Tensor, Tensor] | None:
+    """(R, Q) the documents of a chunk's tokens, and (R,) of the state before it.
+
+    The initial state belongs to the first document.
     """
     if run_BL is None:
-        return None, None
+        return None
     return run_BL[rows, span], run_BL[rows, max(span.start - 1, 0)]
 
 
-# a loop of large products: compiling would only unroll it
+# A loop of large products, which compiling would only unroll.
 @torch.compiler.disable
 def chunked(
     x_BLHP: Tensor,
@@ -204,11 +208,9 @@ def chunked(
     run_BL: Tensor | None = None,
     chunk: int = 64,
 ) -> tuple[Tensor, Tensor]:
-    """As `scan.recurrent`: outputs (B, L, H, P) in x's type and the last state (B, H, N, P).
+    """As `scan.scan`, with outputs in x's type; differentiable once in all tensors.
 
-    Computes in float32, or float64 for float64.
-
-    Differentiable once in all tensors. `a` must not be positive; `chunk` is a matter of speed only.
+    Computes in float32, or float64 for float64. `a` must not be positive.
     """
     wide = torch.promote_types(x_BLHP.dtype, torch.float32)
     tensors = [t.to(wide) for t in (x_BLHP, dt_BLH, a_H, b_BLN, c_BLN, state_BHNP)]

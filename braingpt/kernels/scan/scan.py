@@ -2,52 +2,23 @@
 
     h_t = exp(dt_t a) h_{t-1} + dt_t b_t x_t'        y_t = c_t h_t
 
-`recurrent` is the definition, one token at a time; the other paths compute the same with matrix products
-inside chunks and a short recurrence between them. Decays and states are float32 (or float64). A document's
-first token starts from a zero state: `run_BL` numbers the documents.
+`reference.py` is the definition.
+The other backends compute the same with matrix products inside chunks and a short recurrence between chunks:
+`chunked.py` in plain torch for CPUs, `triton_ops.py` and `gpu_libraries.py` on GPUs.
+Decays and states are float32 (or float64).
 
 Legend: B batch, L tokens, H heads, P channels a head, N state.
 """
 
-import torch
 from torch import Tensor
 
 from braingpt.kernels import dispatch
-from braingpt.kernels.scan import backends
+from braingpt.kernels.dispatch import Backend
+from braingpt.kernels.scan import gpu_libraries
 from braingpt.kernels.scan.chunked import chunked
+from braingpt.kernels.scan.reference import recurrent
 
-
-def recurrent(
-    x_BLHP: Tensor,
-    dt_BLH: Tensor,
-    a_H: Tensor,
-    b_BLN: Tensor,
-    c_BLN: Tensor,
-    state_BHNP: Tensor,
-    run_BL: Tensor | None = None,
-) -> tuple[Tensor, Tensor]:
-    """Outputs (B, L, H, P) and the state after the last token (B, H, N, P), one token at a time.
-
-    `a` is negative; a token of dt = 0 changes nothing.
-    """
-    outputs, state = [], state_BHNP
-    for t in range(x_BLHP.shape[1]):
-        if run_BL is not None and t > 0:
-            state = state * (run_BL[:, t] == run_BL[:, t - 1])[:, None, None, None]
-        y, state = step(x_BLHP[:, t], dt_BLH[:, t], a_H, b_BLN[:, t], c_BLN[:, t], state)
-        outputs.append(y)
-    return torch.stack(outputs, 1), state
-
-
-def step(
-    x_BHP: Tensor, dt_BH: Tensor, a_H: Tensor, b_BN: Tensor, c_BN: Tensor, state_BHNP: Tensor
-) -> tuple[Tensor, Tensor]:
-    """One token: output (B, H, P) and the new state (B, H, N, P)."""
-    decay_BH = torch.exp(dt_BH * a_H)
-    written = b_BN[:, None, :, None] * (dt_BH[..., None] * x_BHP)[:, :, None, :]
-    state_BHNP = decay_BH[..., None, None] * state_BHNP + written
-    # Not as batched products of one row each: their start costs a CPU more than reading the state.
-    return (c_BN[:, None, :, None] * state_BHNP).sum(2).to(x_BHP.dtype), state_BHNP
+TRITON = "braingpt.kernels.scan.triton_ops", "triton_scan"
 
 
 def scan(
@@ -60,29 +31,39 @@ def scan(
     run_BL: Tensor | None = None,
     chunk: int = 64,
 ) -> tuple[Tensor, Tensor]:
-    """The scan by the fastest path that runs on x's device; arguments as `recurrent`, `chunk` tokens a chunk
-    (a matter of speed only).
+    """The scan by the fastest backend for x's device and type.
+
+    Args:
+        x_BLHP, dt_BLH, a_H, b_BLN, c_BLN, state_BHNP, run_BL: As in `reference.recurrent`.
+        chunk: Tokens a chunk; a matter of speed only.
+
+    Returns:
+        Outputs (B, L, H, P) and the state after the last token (B, H, N, P).
     """
-    run = _PATHS[dispatch.select("scan", x_BLHP)]
-    return run(x_BLHP, dt_BLH, a_H, b_BLN, c_BLN, state_BHNP, run_BL, chunk)
+    implementation = _IMPLEMENTATIONS[dispatch.select("scan", x_BLHP)]
+    return implementation(x_BLHP, dt_BLH, a_H, b_BLN, c_BLN, state_BHNP, run_BL, chunk)
+
+
+def _triton(*tensors_and_chunk) -> tuple[Tensor, Tensor]:
+    return dispatch.load(*TRITON)(*tensors_and_chunk)
 
 
 def _reference(*tensors_and_chunk) -> tuple[Tensor, Tensor]:
     return recurrent(*tensors_and_chunk[:-1])
 
 
-_PATHS = {
-    "triton": backends.triton_scan,
-    "fla": backends.fla_scan,
-    "mamba-ssm": backends.mamba_scan,
+_IMPLEMENTATIONS = {
+    "triton": _triton,
+    "fla": gpu_libraries.fla_scan,
+    "mamba-ssm": gpu_libraries.mamba_scan,
     "chunked": chunked,
     "torch": _reference,
 }
 dispatch.register(
     "scan",
-    ("triton", backends.why_no_triton, backends.on_gpu),
-    ("fla", backends.why_no_fla, backends.on_gpu),
-    ("mamba-ssm", backends.why_no_mamba, backends.on_gpu),
-    ("chunked", dispatch.anywhere),
-    ("torch", dispatch.anywhere),
+    Backend("triton", lambda: dispatch.triton_unavailable_reason(*TRITON), dispatch.runs_on_gpu),
+    Backend("fla", gpu_libraries.fla_unavailable_reason, dispatch.runs_on_gpu),
+    Backend("mamba-ssm", gpu_libraries.mamba_unavailable_reason, dispatch.runs_on_gpu),
+    Backend("chunked"),
+    Backend("torch"),
 )

@@ -1,20 +1,22 @@
-"""The Triton kernels of the state-space scan; `scan_triton` launches them (Dao & Gu 2024, section 6 and
-figure 5).
+"""The Triton kernels of the state-space scan; `triton_ops.py` launches them (Dao & Gu 2024, section 6).
 
-Forward: `states` (the recurrence over chunks, the only sequential part), `outputs`. Backward: the first
-again, since the states were not kept; the same from the end with c and y's gradient in the place of b and x,
-which gives the gradient of each state; then `grad_inputs` and `grad_shared`. A program has one chunk of one
-head (`grad_shared`: of a group of heads; `states`: all chunks of one block of a state). Products take their
-operands in type DOT and add in float32; decays and states are float32.
+Forward runs `states`, the recurrence over chunks and the only sequential part, and then `outputs`.
+Backward runs `states` again, because the states were not kept.
+It then runs `states` from the end, with c and y's gradient instead of b and x, for the gradient of each
+state, and last `grad_inputs` and `grad_shared`.
+A program has one chunk of one head; in `grad_shared` one chunk of a group of heads, and in `states` all
+chunks of one block of a state.
+Products take their operands in type DOT and add in float32; decays and states are float32.
 
 With s the running sum of dt a in a chunk, u = dt x, and w_ij = exp(s_i - s_j) for j <= i in the same document
 (0 otherwise):
 
-    y_i = sum over j of w_ij (c_i . b_j) u_j + exp(s_i) c_i . before        after = exp(s_Q) before + sum over
-    j of exp(s_Q - s_j) b_j u_j'
+    y_i   = sum over j of w_ij (c_i . b_j) u_j + exp(s_i) c_i . before
+    after = exp(s_Q) before + sum over j of exp(s_Q - s_j) b_j u_j'
 
 Legend: B batch, L tokens, H heads, P channels a head (or a block of them), N state (or a block), C chunks, Q
 tokens a chunk.
+Parameters that end in `_ptr` are pointers; `x_b` is the stride of x along the batch (l tokens, h heads).
 """
 
 import triton
@@ -23,10 +25,10 @@ import triton.language as tl
 
 @triton.jit
 def _chunk_of(dt_ptr, a, run_ptr, batch, head, chunk, length, heads, Q: tl.constexpr, HAS_RUN: tl.constexpr):
-    """Of a chunk: token numbers, which are real, dt, s, and what of them survives: tokens to the end, before
-    to tokens, before to the end.
+    """A chunk's token numbers, which of them are real, dt, s, documents, and the decays.
 
-    Tokens past the sequence's end have dt = 0: they change no state.
+    The decays are those from each token to the end, from the start to each token, and from start to end.
+    Tokens past the sequence's end have dt = 0, so they change no state.
     """
     start = chunk * Q
     token_Q = start + tl.arange(0, Q)
@@ -36,7 +38,7 @@ def _chunk_of(dt_ptr, a, run_ptr, batch, head, chunk, length, heads, Q: tl.const
     end = tl.sum(tl.where(tl.arange(0, Q) == Q - 1, log_Q, 0.0), 0)
     to_end_Q, from_start_Q, survives = tl.exp(end - log_Q), tl.exp(log_Q), tl.exp(end)
     run_Q = token_Q * 0
-    # a state handed in belongs to the first document
+    # The initial state belongs to the first document.
     if HAS_RUN:
         run_Q = tl.load(run_ptr + batch * length + token_Q, mask=real_Q, other=0)
         last = tl.sum(tl.where(token_Q == tl.minimum(start + Q, length) - 1, run_Q, 0), 0)
@@ -49,7 +51,7 @@ def _chunk_of(dt_ptr, a, run_ptr, batch, head, chunk, length, heads, Q: tl.const
 
 @triton.jit
 def _inside(log_Q, run_Q, HAS_RUN: tl.constexpr, Q: tl.constexpr):
-    """w_ij. Where j > i the difference may be large: it is cut off before the exponential, then masked."""
+    """(Q, Q) w_ij; where j > i the difference may be large, so it is clipped before the exponential."""
     i_Q = tl.arange(0, Q)
     allowed_QQ = i_Q[:, None] >= i_Q[None, :]
     if HAS_RUN:
@@ -69,7 +71,7 @@ def _tile(ptr, row, row_ok, row_stride, first, WIDTH: tl.constexpr, BLOCK: tl.co
 
 
 @triton.jit
-def _put(ptr, value, row, row_ok, row_stride, first, WIDTH: tl.constexpr, BLOCK: tl.constexpr):
+def _store_tile(ptr, value, row, row_ok, row_stride, first, WIDTH: tl.constexpr, BLOCK: tl.constexpr):
     column = first + tl.arange(0, BLOCK)
     mask = row_ok[:, None] & (column < WIDTH)[None, :]
     tl.store(ptr + row[:, None] * row_stride + column[None, :], value.to(ptr.dtype.element_ty), mask=mask)
@@ -77,16 +79,19 @@ def _put(ptr, value, row, row_ok, row_stride, first, WIDTH: tl.constexpr, BLOCK:
 
 @triton.jit
 def states(
-    left_ptr, left_b, left_l, right_ptr, right_b, right_l, right_h, dt_ptr, a_ptr, run_ptr, first_ptr, states_ptr, last_ptr, length, heads, chunks,
+    left_ptr, left_b, left_l, right_ptr, right_b, right_l, right_h, dt_ptr, a_ptr, run_ptr,
+    first_ptr, states_ptr, last_ptr, length, heads, chunks,
     N: tl.constexpr, P: tl.constexpr, Q: tl.constexpr, BN: tl.constexpr, BP: tl.constexpr,
     HAS_RUN: tl.constexpr, FORWARD: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """The recurrence over chunks of one block of a state, which stays in registers; each chunk adds the sum
-    over its tokens of left' (weight x right).
+    """The recurrence over chunks of one block of a state, which stays in registers.
 
-    Forward: b, x, what reaches the chunk's end; stores the state before each chunk. Else from the end: c, y's
-    gradient, what comes from the chunk's start; stores the gradient of the state after each chunk. The loop
-    is pipelined: a chunk's tiles load while the one before is multiplied.
+    Each chunk adds the sum over its tokens of left' (weight x right).
+    Forward, left is b, right x and the weight what reaches the chunk's end; the state before each chunk is
+    stored.
+    Otherwise, from the end, left is c, right y's gradient and the weight what comes from the chunk's start;
+    the gradient of the state after each chunk is stored.
+    The loop is pipelined: a chunk's tiles load while the chunk before is multiplied.
     """
     of, block = tl.program_id(1).to(tl.int64), tl.program_id(0)
     batch, head = of // heads, of % heads
@@ -98,21 +103,22 @@ def states(
         token_Q, real_Q, dt_Q, _, _, to_end_Q, from_start_Q, survives = _chunk_of(
             dt_ptr, a, run_ptr, batch, head, chunk, length, heads, Q, HAS_RUN
         )
-        # Loaded as the product wants it: turned after loading, it would not be copied ahead asynchronously.
+        # Loaded as the product needs it: a tile turned after loading is not copied ahead asynchronously.
         at_NQ = batch * left_b + row[:, None] + token_Q[None, :] * left_l
         left_NQ = tl.load(left_ptr + at_NQ, mask=(row < N)[:, None] & real_Q[None, :], other=0.0)
         right_QP = _tile(right_ptr + batch * right_b + head * right_h, token_Q, real_Q, right_l, p, P, BP)
         weighted_QP = right_QP.to(tl.float32) * (to_end_Q * dt_Q if FORWARD else from_start_Q)[:, None]
-        _put(states_ptr + (of * chunks + chunk) * N * P, state_NP, row, row < N, P, p, P, BP)
+        _store_tile(states_ptr + (of * chunks + chunk) * N * P, state_NP, row, row < N, P, p, P, BP)
         state_NP = tl.dot(
             left_NQ.to(DOT), weighted_QP.to(DOT), state_NP * survives, input_precision=PRECISION
         )
-    _put(last_ptr + of * N * P, state_NP, row, row < N, P, p, P, BP)
+    _store_tile(last_ptr + of * N * P, state_NP, row, row < N, P, p, P, BP)
 
 
 @triton.jit
 def outputs(
-    x_ptr, x_b, x_l, x_h, dt_ptr, a_ptr, b_ptr, b_b, b_l, c_ptr, c_b, c_l, run_ptr, states_ptr, y_ptr, length, heads, chunks,
+    x_ptr, x_b, x_l, x_h, dt_ptr, a_ptr, b_ptr, b_b, b_l, c_ptr, c_b, c_l, run_ptr,
+    states_ptr, y_ptr, length, heads, chunks,
     N: tl.constexpr, P: tl.constexpr, Q: tl.constexpr, BN: tl.constexpr, BP: tl.constexpr,
     HAS_RUN: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
@@ -138,22 +144,25 @@ def outputs(
     y_QP = tl.dot(
         weight_QQ.to(DOT), u_QP.to(DOT), carried_QP * from_start_Q[:, None], input_precision=PRECISION
     )
-    _put(y_ptr + (batch * length * heads + head) * P, y_QP, token_Q, real_Q, heads * P, p, P, BP)
+    _store_tile(y_ptr + (batch * length * heads + head) * P, y_QP, token_Q, real_Q, heads * P, p, P, BP)
 
 
 @triton.jit
 def grad_inputs(
-    g_ptr, g_b, g_l, g_h, x_ptr, x_b, x_l, x_h, dt_ptr, a_ptr, b_ptr, b_b, b_l, c_ptr, c_b, c_l, run_ptr, grad_states_ptr,
-    grad_x_ptr, direct_ptr, step_ptr, length, heads, chunks,
+    g_ptr, g_b, g_l, g_h, x_ptr, x_b, x_l, x_h, dt_ptr, a_ptr,
+    b_ptr, b_b, b_l, c_ptr, c_b, c_l, run_ptr,
+    grad_states_ptr, grad_x_ptr, direct_ptr, step_ptr, length, heads, chunks,
     N: tl.constexpr, P: tl.constexpr, Q: tl.constexpr, BN: tl.constexpr, BP: tl.constexpr,
     HAS_RUN: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Gradient of x; dt's through u = dt x, and each token's log decay's through w and through what earlier
-    tokens write to the chunk's end.
+    """Gradient of x; gradient of dt through u = dt x (`direct`); gradient of each token's log decay (`step`).
 
-    The latter two are linear in the products over P, so each block of channels writes its share (P blocks, B,
-    L, H). Through w it is the sum over pairs j < k <= i that span the token k: rows minus columns, summed
-    from the end. The pairs i = j are left out, since they cancel in the sum but not in rounding.
+    The log decay acts through w and through what earlier tokens write to the chunk's end.
+    `direct` and `step` are linear in the products over P, so each block of channels writes its share (P
+    blocks, B, L, H).
+    Through w the gradient is the sum over pairs j < k <= i that span the token k: rows minus columns, summed
+    from the end.
+    The pairs i = j are left out, because they cancel in the sum but not in rounding.
     """
     of, block = tl.program_id(1).to(tl.int64), tl.program_id(2)
     batch, head, p = of // heads, of % heads, block * BP
@@ -163,7 +172,7 @@ def grad_inputs(
     grad_states_ptr += (of * chunks + tl.program_id(0)) * N * P
     g_QP = _tile(g_ptr + batch * g_b + head * g_h, token_Q, real_Q, g_l, p, P, BP).to(DOT)
     x_QP = _tile(x_ptr + batch * x_b + head * x_h, token_Q, real_Q, x_l, p, P, BP).to(tl.float32)
-    # What is inside the chunk first, then the state: both in one loop over N took 90 registers more.
+    # First what is inside the chunk, then the state: one loop over N for both took 90 registers more.
     score_QQ = tl.zeros((Q, Q), tl.float32)
     for n in range(0, N, BN):
         b_QN = _tile(b_ptr + batch * b_b, token_Q, real_Q, b_l, n, N, BN).to(DOT)
@@ -185,7 +194,7 @@ def grad_inputs(
     writes_Q = tl.sum(carried_QP * x_QP, 1) * dt_Q
     step_Q += tl.cumsum(writes_Q, 0) - writes_Q
     grad_u_QP = tl.dot(tl.trans(weight_QQ.to(DOT)), g_QP, carried_QP, input_precision=PRECISION)
-    _put(
+    _store_tile(
         grad_x_ptr + (batch * length * heads + head) * P,
         grad_u_QP * dt_Q[:, None],
         token_Q,
@@ -202,15 +211,16 @@ def grad_inputs(
 
 @triton.jit
 def grad_shared(
-    g_ptr, g_b, g_l, g_h, x_ptr, x_b, x_l, x_h, dt_ptr, a_ptr, b_ptr, b_b, b_l, c_ptr, c_b, c_l, run_ptr, states_ptr, grad_states_ptr,
-    grad_b_ptr, grad_c_ptr, step_ptr, length, heads, chunks, groups,
+    g_ptr, g_b, g_l, g_h, x_ptr, x_b, x_l, x_h, dt_ptr, a_ptr,
+    b_ptr, b_b, b_l, c_ptr, c_b, c_l, run_ptr,
+    states_ptr, grad_states_ptr, grad_b_ptr, grad_c_ptr, step_ptr, length, heads, chunks, groups,
     N: tl.constexpr, P: tl.constexpr, Q: tl.constexpr, BN: tl.constexpr, BP: tl.constexpr,
     HAS_RUN: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Gradients of b and c, summed over a group of heads (groups, B, L, N), and the rest of each token's log
-    decay's: through the state before.
+    """Gradients of b and c, summed over a group of heads (groups, B, L, N); the other part of `step`.
 
-    The latter is linear in the products over N, so each block of N writes its share (N blocks, B, L, H).
+    This part of the log decay's gradient comes through the state before the chunk.
+    It is linear in the products over N, so each block of N writes its share (N blocks, B, L, H).
     """
     of, block = tl.program_id(1).to(tl.int64), tl.program_id(2)
     batch, group, n = of // groups, of % groups, block * BN
@@ -228,8 +238,8 @@ def grad_shared(
             dt_ptr, tl.load(a_ptr + head), run_ptr, batch, head, tl.program_id(0), length, heads, Q, HAS_RUN
         )
         place = ((batch * heads + head) * chunks + tl.program_id(0)) * N * P
-        # One product is finished before the next begins: registers are what this kernel runs out of. Where P
-        # is one block the compiler loads each tile once, as long as no store comes between.
+        # One product is finished before the next begins, because registers are what this kernel runs out of.
+        # Where P is one block the compiler loads each tile once, as long as no store comes in between.
         passed_N = tl.zeros((BN,), tl.float32)
         read_QN = tl.zeros((Q, BN), tl.float32)
         for p in range(0, P, BP):
@@ -269,5 +279,5 @@ def grad_shared(
     grad_c_QN = tl.dot(grad_score_QQ.to(DOT), b_QN, grad_c_QN, input_precision=PRECISION)
     grad_b_QN = tl.dot(tl.trans(grad_score_QQ.to(DOT)), c_QN, grad_b_QN, input_precision=PRECISION)
     offset = (group * batches + batch) * length * N
-    _put(grad_b_ptr + offset, grad_b_QN, token_Q, real_Q, N, n, N, BN)
-    _put(grad_c_ptr + offset, grad_c_QN, token_Q, real_Q, N, n, N, BN)
+    _store_tile(grad_b_ptr + offset, grad_b_QN, token_Q, real_Q, N, n, N, BN)
+    _store_tile(grad_c_ptr + offset, grad_c_QN, token_Q, real_Q, N, n, N, BN)

@@ -14,8 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from braingpt.kernels.columns.columns import Pairs
-from braingpt.kernels.competition.competition import WinnersDrive, compete, inhibited, logits, operand_type
+from braingpt.kernels.columns.pairs import Pairs
+from braingpt.kernels.competition.competition import compete, logits, operand_type
+from braingpt.kernels.competition.gradients import WinnersDrive
+from braingpt.kernels.competition.reference import inhibited
 from braingpt.model.config import ColumnsConfig
 from braingpt.model.layers import Linear
 

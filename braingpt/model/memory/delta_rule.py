@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from braingpt.kernels import delta_rule
-from braingpt.kernels.conv import carried, silu_conv
+from braingpt.kernels.conv import next_past, silu_conv
 from braingpt.model.config import MemoryConfig
 from braingpt.model.interface import Mixer
 from braingpt.model.layers import Linear, rms_norm
@@ -94,12 +94,12 @@ class DeltaMemory(Mixer):
             y_BHV, after = delta_rule.step(q[:, 0], k[:, 0], v[:, 0], beta_BLH[:, 0], decay_BLH[:, 0], before)
             y_BLHV = y_BHV[:, None]
         else:
-            y_BLHV, after = delta_rule.delta(
+            y_BLHV, after = delta_rule.gated_delta_rule(
                 q, k, v, beta_BLH, decay_BLH, before, layout.segment, chunk=config.chunk
             )
         if state is not None:
             state.bound = after
-            state.past = carried(state.past, u_BLE, layout.valid)
+            state.past = next_past(state.past, u_BLE, layout.valid)
         if self.record is not None:
             done, arrived = self._products(batch, length), layout.tokens(batch)
             self.record.count(

@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from braingpt.kernels.sparse_attention.reference import magnitude_attention, quotas, reach
+from braingpt.kernels.sparse_attention.quotas import quotas, reach
+from braingpt.kernels.sparse_attention.sparse_attention import magnitude_attention
 from braingpt.model.cache import KVCache
 from braingpt.model.config import SparseAttentionConfig
 from braingpt.model.interface import Mixer

@@ -13,9 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from braingpt.kernels.conv import carried, silu_conv
+from braingpt.kernels.conv import next_past, silu_conv
 from braingpt.kernels.pointwise import gated_norm
-from braingpt.kernels.scan.scan import scan, step
+from braingpt.kernels.scan.reference import step
+from braingpt.kernels.scan.scan import scan
 from braingpt.model.config import MambaConfig
 from braingpt.model.interface import Mixer
 from braingpt.model.layers import Linear
@@ -94,7 +95,7 @@ class Mamba2(Mixer):
             if state is not None:
                 state.hidden = after
         if state is not None:
-            state.past = carried(state.past, u_BLE, layout.valid)
+            state.past = next_past(state.past, u_BLE, layout.valid)
         if self.record is not None:
             done, arrived = self._products(batch, length), layout.tokens(batch)
             self.record.count(attended=arrived)
