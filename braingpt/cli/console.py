@@ -43,7 +43,7 @@ def guarded(command: Callable[[], Any]) -> int:
 
     BRAINGPT_TRACEBACK=1 lets the exception through, for those who work on braingpt itself.
     """
-    from braingpt.errors import Failure, UserError
+    from braingpt.errors import Failure, UserError, reported_elsewhere
 
     try:
         code = command()
@@ -62,7 +62,7 @@ def guarded(command: Callable[[], Any]) -> int:
     except Exception as error:
         if os.environ.get("BRAINGPT_TRACEBACK"):
             raise
-        if getattr(error, "said", False):
+        if reported_elsewhere(error):
             # torchrun ends all once one has ended: the one that speaks goes first
             time.sleep(5)
             return 2 if isinstance(error, UserError) else 1

@@ -48,7 +48,7 @@ def train(
     settle_cpu()
     from braingpt.checkpoint.listing import resolve
     from braingpt.distributed.world import rank_of_environment
-    from braingpt.errors import UserError
+    from braingpt.errors import UserError, mark_reported
     from braingpt.train import loop
     from braingpt.train.resume import recipe_to_train, run_of
     from braingpt.train.run.progress import Reporter, reporter_for
@@ -59,7 +59,7 @@ def train(
         out = out or (run_of(resolve(resume)) if resume and resume != "auto" else Path("runs") / chosen.name)
     except UserError as error:
         # all processes of a machine meet it
-        error.said = rank_of_environment("LOCAL_RANK") > 0
+        mark_reported(error, elsewhere=rank_of_environment("LOCAL_RANK") > 0)
         raise
     own_folders = any(setting.startswith(("data.folders", "data=")) for setting in settings)
     folders = data or ([Path(folder) for folder in chosen.data.folders] if own_folders else None)

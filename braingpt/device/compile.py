@@ -1,9 +1,9 @@
-"""torch.compile, where it is asked for: is there a compiler, and one clear line where it does not get
-through.
+"""torch.compile for training and generation, and one clear line for the user where it fails.
 
-Training compiles the forward pass of each kind of block (`LanguageModel.compile_blocks`), generation its step
-(`compile_steps`): a deep model takes no longer to compile than a shallow one, and head and loss, a few large
-products, gain nothing by it.
+Training compiles the forward pass of each kind of block (`LanguageModel.compile_blocks`), generation compiles
+the model's step (`LanguageModel.compile_steps`).
+So a deep model takes no longer to compile than a shallow one.
+The head and the loss are a few large products and gain nothing from compiling.
 """
 
 import logging
@@ -11,73 +11,96 @@ import os
 import shutil
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 import torch
 
 from braingpt.errors import Failure, UserError
 
+if TYPE_CHECKING:
+    from braingpt.model.lm import LanguageModel
+
+P, R = ParamSpec("P"), TypeVar("R")
+
 
 def compile_training(
-    model: Any, forward: Callable[..., Any], device: torch.device, backend: str = "inductor"
-) -> Callable[..., Any]:
-    """`forward` with the model's blocks compiled.
+    model: "LanguageModel", forward: Callable[P, R], device: torch.device, backend: str = "inductor"
+) -> Callable[P, R]:
+    """Compile the model's blocks for training.
 
-    Raises UserError where no compiler can be found, `forward` Failure where it does not get through.
+    Args:
+        model: The model, compiled in place.
+        forward: What training calls: the model, or a wrapper of it such as DistributedDataParallel.
+        device: Where the model is.
+        backend: A backend of torch.compile.
+
+    Returns:
+        `forward`, which raises Failure where torch.compile fails.
+
+    Raises:
+        UserError: There is no C++ compiler.
     """
     check_compiler(device, "train")
     model.compile_blocks(backend)
-    return _guarded(forward, "train")
+    return _fail_in_one_line(forward, "train")
 
 
-def compile_steps(model: Any, device: torch.device, backend: str = "inductor") -> None:
-    """Compile the model's steps of generation. Raises as `compiled`, Failure at the first step."""
+def compile_steps(model: "LanguageModel", device: torch.device, backend: str = "inductor") -> None:
+    """Compile the model's steps of generation in place.
+
+    Raises UserError where there is no C++ compiler; the first step raises Failure where torch.compile fails.
+    """
     check_compiler(device, "generate")
     model.compile_steps(backend)
-    model.step = _guarded(model.step, "generate")
+    model.step = _fail_in_one_line(model.step, "generate")
 
 
-def compiled_piece(function: Callable[..., Any], backend: str) -> Callable[..., Any]:
-    """A part of the model, compiled.
-
-    Inductor's own checks of every input's shape, a tenth of a block's step, repeat what torch.compile has
-    checked.
-    """
-    return torch.compile(
-        function, backend=backend, options={"size_asserts": False} if backend == "inductor" else None
-    )
+def compile_function(function: Callable[P, R], backend: str) -> Callable[P, R]:
+    """A function of the model, compiled."""
+    # Inductor's own checks of every input's shape take a tenth of a block's step and repeat what torch.compile
+    # has checked.
+    options = {"size_asserts": False} if backend == "inductor" else None
+    return torch.compile(function, backend=backend, options=options)
 
 
 def check_compiler(device: torch.device, job: str, what: str = "--compile") -> None:
-    """UserError where torch.compile would find no compiler; otherwise it is told to keep its warnings to
-    itself.
+    """Check that torch.compile will find a compiler, and silence its warnings.
+
+    Args:
+        device: Where compiled code will run.
+        job: What the user can do without compiling, for the message: "train", "generate".
+        what: The option that needs the compiler, for the message.
+
+    Raises:
+        UserError: There is no compiler.
     """
-    compilers = (
-        [os.environ["CXX"]]
-        if os.environ.get("CXX")
-        else ["g++", "clang++"]
-        if device.type == "cpu"
-        else ["gcc", "clang", "cc"]
-    )
+    if os.environ.get("CXX"):
+        compilers = [os.environ["CXX"]]
+    else:
+        compilers = ["g++", "clang++"] if device.type == "cpu" else ["gcc", "clang", "cc"]
     if not any(shutil.which(name) for name in compilers):
         raise UserError(
             f"{what} needs a C++ compiler ({' or '.join(compilers)}); install one, or {job} without {what}"
         )
-    # graph breaks cost speed, not correctness: nothing to tell a user
-    torch._logging.set_logs(dynamo=logging.ERROR)
+    # Graph breaks cost speed and not correctness, so a user need not read of them.
+    torch._logging.set_logs(dynamo=logging.ERROR)  # pyright: ignore[reportPrivateImportUsage]
     warnings.filterwarnings("ignore", module="torch._dynamo")
-    # float32 is meant where it is left
+    # Where float32 is left, it is meant.
     warnings.filterwarnings("ignore", message="TensorFloat32", module="torch._inductor")
 
 
-def _guarded(function: Callable[..., Any], job: str) -> Callable[..., Any]:
-    def guarded(*args: Any, **kwargs: Any) -> Any:
+def _fail_in_one_line(function: Callable[P, R], job: str) -> Callable[P, R]:
+    def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return function(*args, **kwargs)
-        except torch._dynamo.exc.TorchDynamoException as error:
-            first = str(error).strip().splitlines()[0]
+        except Exception as error:
+            from torch._dynamo.exc import TorchDynamoException
+
+            if not isinstance(error, TorchDynamoException):
+                raise
+            first_line = str(error).strip().splitlines()[0]
             raise Failure(
-                f"torch.compile cannot compile this model here ({first}); {job} without --compile"
+                f"torch.compile cannot compile this model here ({first_line}); {job} without --compile"
             ) from error
 
     return guarded

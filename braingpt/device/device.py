@@ -1,4 +1,4 @@
-"""What a run needs before its first step: a device, a precision, and a forward pass, compiled or not."""
+"""Where a run computes and in which precision, and how fast the device multiplies."""
 
 import time
 from contextlib import AbstractContextManager, nullcontext
@@ -9,13 +9,16 @@ from braingpt.errors import UserError
 
 
 def pick_device(name: str | None = None) -> torch.device:
-    """The device called `name` ("cpu", "cuda", "cuda:1"); "auto" and None take a GPU where there is one.
+    """The device that a user names.
 
-    UserError where it is missing.
+    Args:
+        name: "cpu", "cuda" or "cuda:1"; "auto" and None take a GPU where there is one. A GPU named by number
+            becomes the current one, which events, Triton and questions about the hardware go to.
 
-    A GPU named by number becomes the current one: events, Triton and questions about the hardware go to that.
+    Raises:
+        UserError: The device is unknown or not on this machine.
     """
-    if name in (None, "auto"):
+    if name is None or name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
@@ -28,43 +31,43 @@ def pick_device(name: str | None = None) -> torch.device:
             "there is no usable NVIDIA GPU here (`braingpt doctor` says more); --device cpu works everywhere"
         )
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UserError(
-            f"device '{name}' is not there; this machine has {torch.cuda.device_count()} GPU(s), counted from cuda:0"
-        )
+        gpus = torch.cuda.device_count()
+        raise UserError(f"there is no device '{name}'; this machine has {gpus} GPU(s), counted from cuda:0")
     if device.index is not None and device.type == "cuda":
         torch.cuda.set_device(device)
     return device
 
 
 def autocast_dtype(dtype: str, device: torch.device) -> torch.dtype | None:
-    """bfloat16 where products are to run in it, None for plain float32. `dtype`: a recipe's `train.dtype`."""
+    """bfloat16 where products run in it, None for plain float32; `dtype` is a recipe's `train.dtype`."""
     native = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     return torch.bfloat16 if dtype == "bfloat16" or (dtype == "auto" and native) else None
 
 
 def autocast(
     device: torch.device, dtype: torch.dtype | None, cached: bool = True
-) -> AbstractContextManager[None]:
-    """A fresh autocast context, or one that does nothing. `cached`: weights once cast are kept to its end."""
+) -> AbstractContextManager[object]:
+    """A new autocast context, or one that does nothing; `cached` keeps cast weights until the context ends."""
     return torch.autocast(device.type, dtype=dtype, cache_enabled=cached) if dtype else nullcontext()
 
 
 def matmul_flops(device: torch.device, dtype: torch.dtype | None) -> float:
-    """Floating-point operations a second of square matrix products here, the best of five: what a share of
-    the peak refers to.
+    """Floating-point operations a second of square matrix products, the best of five.
+
+    Shares of the measured matmul speed refer to this.
     """
-    # large enough for the wait not to count
+    # Large enough for waiting on the device to take no part in the time.
     size = 8192 if device.type == "cuda" else 1024
     matrix = torch.randn(size, size, device=device, dtype=dtype or torch.float32)
     seconds = []
     for _ in range(5):
         began = time.perf_counter()
-        # waits for the device
+        # Reading a number waits for the device.
         float((matrix @ matrix)[0, 0])
         seconds.append(time.perf_counter() - began)
     return 2 * size**3 / min(seconds)
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether an allocator gave up: torch has a class for a GPU's, words for a CPU's."""
+    """Whether memory ran out; torch has a class of error for a GPU, and only a message for a CPU."""
     return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)

@@ -1,4 +1,4 @@
-"""Evaluation mode without gradients, for as long as a `with` block lasts."""
+"""Evaluation mode without gradients inside a `with` block."""
 
 import contextlib
 from collections.abc import Iterator
@@ -9,9 +9,9 @@ from torch import nn
 
 @contextlib.contextmanager
 def eval_mode(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode and no gradients inside; the mode the model was in comes back."""
+    """Evaluation mode and no gradients inside; the model's former mode afterwards."""
     was_training = model.training
-    # switching walks over every module: not once a token
+    # Switching visits every module, which would be slow once a token.
     if was_training:
         model.eval()
     try:

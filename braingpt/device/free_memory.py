@@ -1,4 +1,4 @@
-"""How many bytes can still be taken, on the GPU or on this machine within its container's limit."""
+"""How much memory is available, on a GPU or on this machine."""
 
 import os
 from contextlib import suppress
@@ -8,24 +8,23 @@ import torch
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that could still be taken on `device`: the GPU's free ones, or the machine's within the
-    container's limit.
+    """Bytes available on the device: free on the GPU, or on the machine within the container's limit.
+
+    On a GPU what this process has reserved does not count, and its memory fraction is respected.
     """
     if device.type == "cuda":
         free, total = torch.cuda.mem_get_info(device)
-        allowed = torch.cuda.get_per_process_memory_fraction(
-            device.index
-        ) * total - torch.cuda.memory_reserved(device)
+        fraction = torch.cuda.get_per_process_memory_fraction(device.index)
+        allowed = fraction * total - torch.cuda.memory_reserved(device)
         return max(0, min(free, int(allowed)))
-    # Linux
+    # Linux has both files; elsewhere half of the machine's memory is the estimate.
     with suppress(OSError, StopIteration):
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
         free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
-        # "max" where there is no limit
+        # The limit is "max" where there is none, which is no integer.
         with suppress(OSError, ValueError):
             group = Path("/sys/fs/cgroup")
-            free = min(
-                free, int((group / "memory.max").read_text()) - int((group / "memory.current").read_text())
-            )
+            limit, used = (int((group / name).read_text()) for name in ("memory.max", "memory.current"))
+            free = min(free, limit - used)
         return max(0, free)
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2

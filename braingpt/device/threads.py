@@ -1,9 +1,10 @@
-"""How many threads a run on a CPU computes with: all that torch would take, or one, whichever is faster on
-the run's own first windows.
+"""How many threads a run on a CPU computes with: all that torch would take, or one.
 
-Threads wait for each other; where other programs or a container's quota take turns on the cores, and where
-products are small, one may be the faster. The count is kept with the checkpoints: sums of another number of
-threads are rounded otherwise. Who sets OMP_NUM_THREADS has chosen.
+Whichever is faster on the run's own first windows wins.
+Threads wait for each other, so one may be faster where other programs or a container's quota take turns on
+the cores, and where products are small.
+The count is kept with the checkpoints, because another number of threads rounds sums differently.
+A user who sets OMP_NUM_THREADS has chosen.
 """
 
 import os
@@ -13,19 +14,17 @@ from contextlib import contextmanager
 
 import torch
 
+# Times that each count is tried.
 ROUNDS = 2
 
 
-def faster(work: Callable[[], object], most: int) -> int:
-    """`most` threads or one: in which number `work`, done in turns, has its quickest time.
-
-    Leaves the number of threads as it was.
-    """
-    with restored():
-        seconds = {most: float("inf"), 1: float("inf")}
-        # what is loaded at first use is not counted
+def faster_thread_count(work: Callable[[], object], max_threads: int) -> int:
+    """`max_threads` or one: the count with which `work`, run in turns, has its quickest time."""
+    with restore_thread_count():
+        seconds = {max_threads: float("inf"), 1: float("inf")}
+        # What is loaded at first use is not timed.
         work()
-        for threads in [most, 1] * ROUNDS:
+        for threads in [max_threads, 1] * ROUNDS:
             torch.set_num_threads(threads)
             began = time.perf_counter()
             work()
@@ -33,18 +32,21 @@ def faster(work: Callable[[], object], most: int) -> int:
     return min(seconds, key=seconds.__getitem__)
 
 
-def chosen(device: torch.device, saved: int | None) -> int | None:
-    """The number of threads that needs no trial: of what computes elsewhere, is given, or was `saved` by this
-    run; None where one is due.
+def known_thread_count(device: torch.device, saved: int | None) -> int | None:
+    """The number of threads where no trial is needed, or None.
+
+    Args:
+        device: Where the run computes; on a GPU there is nothing to try.
+        saved: What an earlier trial of the same run found.
     """
-    most = torch.get_num_threads()
-    if device.type != "cpu" or most == 1 or os.environ.get("OMP_NUM_THREADS"):
-        return most
-    return saved if saved in (1, most) else None
+    max_threads = torch.get_num_threads()
+    if device.type != "cpu" or max_threads == 1 or os.environ.get("OMP_NUM_THREADS"):
+        return max_threads
+    return saved if saved in (1, max_threads) else None
 
 
 @contextmanager
-def restored() -> Iterator[None]:
+def restore_thread_count() -> Iterator[None]:
     """After the `with`, torch computes with as many threads as before."""
     before = torch.get_num_threads()
     try:

@@ -1,1 +1,1 @@
-"""Several processes that train one model: the world of ranks, and tensors spread over them."""
+"""Training on several processes: the world of ranks, and tensors sharded over the ranks."""

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from braingpt.device.compile import compiled_piece
+from braingpt.device.compile import compile_function
 from braingpt.model.columns.columns import SilencedColumns, SparseColumns
 from braingpt.model.config import DenseConfig, V1Config, V2Config
 from braingpt.model.interface import Mixer
@@ -39,11 +39,11 @@ class Block(nn.Module):
 
     def compile_step(self, backend: str) -> None:
         """Compile the step of one row with a state, when it first runs."""
-        self._compiled_step = compiled_piece(self._forward, backend)
+        self._compiled_step = compile_function(self._forward, backend)
 
     def compile_whole(self, backend: str) -> None:
         """Compile everything except that step, for training. Blocks of one kind share what is compiled."""
-        self._compiled_forward = compiled_piece(self._forward, backend)
+        self._compiled_forward = compile_function(self._forward, backend)
 
     def forward(self, x_BLD: Tensor, layout: Layout, state: Any = None) -> Tensor:
         """(B, L, D) after the block; `state`, its mixer's, is advanced."""
@@ -75,7 +75,7 @@ class SelectiveBlock(Block):
         The first makes the choice, and the result for a token that is not chosen: nine of ten at the usual
         rate. The second runs for a chosen token.
         """
-        choose, attend = compiled_piece(self._choose, backend), compiled_piece(self._attend, backend)
+        choose, attend = compile_function(self._choose, backend), compile_function(self._attend, backend)
 
         def step(x_BLD: Tensor, layout: Layout, state: Any) -> Tensor:
             score_BL, is_chosen, passed_by_BLD = choose(x_BLD)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from braingpt.device.compile import compiled_piece
+from braingpt.device.compile import compile_function
 from braingpt.errors import UserError
 from braingpt.model.arithmetic import ModelArithmetic
 from braingpt.model.blocks import BLOCKS
@@ -226,7 +226,7 @@ class LanguageModel(ModelArithmetic):
         torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, COMPILED_GRAPHS)
         for block in self.blocks:
             block.compile_step(backend)
-        self._compiled_head = compiled_piece(self._head, backend)
+        self._compiled_head = compile_function(self._head, backend)
 
     def new_state(self, batch: int = 1) -> State:
         """A state that has read nothing, for `batch` rows."""

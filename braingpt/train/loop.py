@@ -81,7 +81,7 @@ def train(
     reporter = reporter or Reporter()
     with (
         denormals_flushed(),
-        threads.restored(),
+        threads.restore_thread_count(),
         join_world(pick_device(device), recipe.train.parallel, recipe.train.offload) as (world, target),
         opened(Path(out), world) as run,
     ):
@@ -196,7 +196,7 @@ class Trainer:
 
     def _settle_threads(self, worth_it: bool) -> None:
         """Compute with as many threads as this run did before, or does fastest. Trying leaves no trace."""
-        self.threads = threads.chosen(self.device, self.threads)
+        self.threads = threads.known_thread_count(self.device, self.threads)
         if self.threads is None and worth_it:
             before, drawn, piece = (
                 snapshot_counters(self.model),
@@ -204,7 +204,7 @@ class Trainer:
                 self.feed.micro_batches(self.step, self.micro)[0],
             )
             self.model.train()
-            self.threads = threads.faster(lambda: backward(self, piece), torch.get_num_threads())
+            self.threads = threads.faster_thread_count(lambda: backward(self, piece), torch.get_num_threads())
             self.optimizer.zero_grad(set_to_none=True)
             restore_counters(before)
             torch.set_rng_state(drawn)

@@ -15,22 +15,27 @@ CPU = torch.device("cpu")
 def test_the_faster_number_is_taken(quicker):
     before = torch.get_num_threads()
     assert (
-        threads.faster(lambda: time.sleep(0.0 if torch.get_num_threads() == quicker else 0.01), 2) == quicker
+        threads.faster_thread_count(
+            lambda: time.sleep(0.0 if torch.get_num_threads() == quicker else 0.01), 2
+        )
+        == quicker
     )
     assert torch.get_num_threads() == before
 
 
 def test_no_trial_where_the_number_is_settled(monkeypatch):
-    with threads.restored():
+    with threads.restore_thread_count():
         torch.set_num_threads(2)
         monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
         assert (
-            threads.chosen(CPU, None) is None and threads.chosen(CPU, 1) == 1 and threads.chosen(CPU, 2) == 2
+            threads.known_thread_count(CPU, None) is None
+            and threads.known_thread_count(CPU, 1) == 1
+            and threads.known_thread_count(CPU, 2) == 2
         )
-        assert threads.chosen(CPU, 9) is None, "saved on another machine"
-        assert threads.chosen(torch.device("cuda"), 1) == 2
+        assert threads.known_thread_count(CPU, 9) is None, "saved on another machine"
+        assert threads.known_thread_count(torch.device("cuda"), 1) == 2
         monkeypatch.setenv("OMP_NUM_THREADS", "2")
-        assert threads.chosen(CPU, 1) == 2
+        assert threads.known_thread_count(CPU, 1) == 2
 
 
 def test_a_trial_changes_nothing_and_is_remembered(tmp_path, data, monkeypatch):
@@ -40,9 +45,11 @@ def test_a_trial_changes_nothing_and_is_remembered(tmp_path, data, monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     recipe = tiny("v2", "train.steps=2", "model.depth.share=0.7", "model.depth.exits=[1]")
     tried = []
-    with threads.restored():
+    with threads.restore_thread_count():
         torch.set_num_threads(2)
-        monkeypatch.setattr(threads, "faster", lambda work, most: tried.append(work()) or 1)
+        monkeypatch.setattr(
+            threads, "faster_thread_count", lambda work, max_threads: tried.append(work()) or 1
+        )
         monkeypatch.setattr(loop, "SHORT", 0.0)
         # one thread for both, or sums would round otherwise
         torch.set_num_threads(1)

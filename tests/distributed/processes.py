@@ -16,7 +16,7 @@ import torch.distributed.checkpoint
 import torch.distributed.fsdp
 import torch.multiprocessing
 
-from braingpt.errors import Failure, UserError
+from braingpt.errors import Failure, UserError, reported_elsewhere
 from braingpt.train import micro_batches
 from braingpt.train.loop import train
 from braingpt.train.run import folder as run_folder
@@ -95,7 +95,7 @@ def wrong(data: Path, out: Path) -> None:
         try:
             train(settings, folder, [data], device="cpu")
         except (UserError, Failure, OSError) as error:
-            told.append([type(error).__name__, str(error), error.said])
+            told.append([type(error).__name__, str(error), reported_elsewhere(error)])
     (out / f"told-{dist.get_rank()}.json").write_text(json.dumps(told))
 
 
