@@ -1,9 +1,8 @@
-"""A look at the installation, one finding a line.
+"""Checks the installation, one finding a line.
 
-Nothing here fails: what breaks while being looked at becomes a finding itself.
-
-"problem": something braingpt needs does not work. "note": something optional is not there, or nothing has
-been made yet.
+No check raises: what breaks during a check becomes a finding itself.
+A "problem" is something braingpt needs that does not work.
+A "note" is something optional that is missing, or data and runs that do not exist yet.
 """
 
 import contextlib
@@ -23,7 +22,7 @@ from typing import Literal
 from braingpt.errors import one_line
 
 State = Literal["ok", "note", "problem"]
-# module: (distribution, what it serves, how to get it)
+# Optional packages, by module: distribution, purpose, how to install.
 OPTIONAL = {
     "mamba_ssm": ("mamba-ssm", "Mamba-2 on GPUs", "pip install 'braingpt[mamba]' beside a CUDA compiler"),
     "fla": ("flash-linear-attention", "linear mixers on GPUs", "pip install 'braingpt[fla]'"),
@@ -31,25 +30,32 @@ OPTIONAL = {
     "wandb": ("wandb", "logging", "pip install 'braingpt[log]'"),
     "tensorboard": ("tensorboard", "logging", "pip install 'braingpt[log]'"),
 }
-# bytes of disk
-LEAST_FREE = 1e9
+# Bytes of free disk below which training has no room.
+MIN_FREE_BYTES = 1e9
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the report."""
+    """One line of the report: its state, what was checked, and what was found."""
 
     state: State
     topic: str
     text: str
 
     def as_dict(self) -> dict[str, str]:
-        """For JSON."""
+        """The finding as an object for JSON."""
         return asdict(self)
 
 
 def examine(folder: Path = Path()) -> list[Finding]:
-    """All findings; data and runs are looked for in `folder`."""
+    """Run all checks.
+
+    Args:
+        folder: Where prepared data (`data/`) and runs (`runs/`) are.
+
+    Returns:
+        All findings, in the order of the checks.
+    """
     checks: list[tuple[str, Callable[[], Iterator[Finding]]]] = [
         ("python", _python),
         ("torch", _torch),
@@ -62,23 +68,20 @@ def examine(folder: Path = Path()) -> list[Finding]:
         ("data", lambda: _data(folder)),
         ("runs", lambda: _runs(folder)),
     ]
-    findings = []
+    findings: list[Finding] = []
     for topic, check in checks:
         try:
             findings += check()
         except Exception as error:
-            findings.append(Finding("problem", topic, f"looking at it failed: {one_line(error)}"))
+            findings.append(Finding("problem", topic, f"the check failed: {one_line(error)}"))
     return findings
 
 
 def _python() -> Iterator[Finding]:
     from braingpt import __version__
 
-    yield Finding(
-        "ok",
-        "python",
-        f"{platform.python_version()}, {platform.system()} {platform.machine()}, braingpt {__version__}",
-    )
+    system = f"{platform.system()} {platform.machine()}"
+    yield Finding("ok", "python", f"{platform.python_version()}, {system}, braingpt {__version__}")
 
 
 def _torch() -> Iterator[Finding]:
@@ -110,14 +113,12 @@ def _device() -> Iterator[Finding]:
 
 
 def _compiler() -> Iterator[Finding]:
-    # the names torch.compile looks for on a CPU; on a GPU Triton brings its own but wants a C compiler for
-    # its launcher
-    found = next(
-        (path for name in (os.environ.get("CXX"), "g++", "clang++") if name and (path := shutil.which(name))),
-        None,
-    )
-    if found:
-        yield Finding("ok", "compiler", f"{found}: --compile can work")
+    # The names torch.compile looks for on a CPU. On a GPU Triton brings its own compiler, but needs a C
+    # compiler for its launcher.
+    names = [name for name in (os.environ.get("CXX"), "g++", "clang++") if name]
+    paths = [path for path in map(shutil.which, names) if path]
+    if paths:
+        yield Finding("ok", "compiler", f"{paths[0]}: --compile can work")
     else:
         yield Finding("note", "compiler", "no g++ or clang++: --compile will not work; everything else does")
     state, text = importable("triton")
@@ -125,9 +126,16 @@ def _compiler() -> Iterator[Finding]:
 
 
 def importable(module: str, distribution: str | None = None) -> tuple[State, str]:
-    """("ok", version), or ("note", why it cannot be imported).
+    """Import a module.
 
-    A broken build may raise anything, print, or end the program.
+    A broken build may raise anything, print, or call `sys.exit`; none of that escapes.
+
+    Args:
+        module: What to import.
+        distribution: What pip calls the package, where the names differ.
+
+    Returns:
+        "ok" and the version, or "note" and why the module cannot be imported.
     """
     try:
         if importlib.util.find_spec(module) is None:
@@ -153,9 +161,8 @@ def _kernels() -> Iterator[Finding]:
 def _packages() -> Iterator[Finding]:
     for module, (distribution, purpose, how) in OPTIONAL.items():
         state, text = importable(module, distribution)
-        yield Finding(
-            state, distribution, f"{text} ({purpose})" if state == "ok" else f"{text} ({purpose}); {how}"
-        )
+        hint = "" if state == "ok" else f"; {how}"
+        yield Finding(state, distribution, f"{text} ({purpose}){hint}")
 
 
 def _tokenizer() -> Iterator[Finding]:
@@ -164,9 +171,7 @@ def _tokenizer() -> Iterator[Finding]:
     tokenizer = Tokenizer.default()
     sample = "한국어와 English 사이"
     if tokenizer.decode(tokenizer.encode(sample)) != sample:
-        yield Finding(
-            "problem", "tokenizer", "text does not come back from it unchanged; install braingpt again"
-        )
+        yield Finding("problem", "tokenizer", "it changes text; install braingpt again")
         return
     facts = f"{tokenizer.vocab_size:,} tokens, fingerprint {tokenizer.fingerprint[:12]}"
     yield Finding("ok", "tokenizer", f"{facts}, languages {' '.join(tokenizer.markers)}")
@@ -179,18 +184,14 @@ def _disk(folder: Path) -> Iterator[Finding]:
         with tempfile.NamedTemporaryFile(dir=place):
             pass
     except OSError as error:
-        yield Finding(
-            "problem",
-            "disk",
-            f"cannot write in {place}: {error.strerror}; data and runs go to the folder you are in",
-        )
+        problem = f"cannot write in {place}: {error.strerror}; data and runs go to the current folder"
+        yield Finding("problem", "disk", problem)
         return
-    state: State = "ok" if free >= LEAST_FREE else "problem"
-    yield Finding(
-        state,
-        "disk",
-        f"{free / 1e9:.1f} GB free in {place}" + ("" if state == "ok" else "; too little to train with"),
-    )
+    text = f"{free / 1e9:.1f} GB free in {place}"
+    if free >= MIN_FREE_BYTES:
+        yield Finding("ok", "disk", text)
+    else:
+        yield Finding("problem", "disk", f"{text}; too little to train")
 
 
 def _data(folder: Path) -> Iterator[Finding]:
@@ -198,17 +199,13 @@ def _data(folder: Path) -> Iterator[Finding]:
 
     prepared = sorted(path.parent for path in (folder / "data").glob("*/manifest.json"))
     if not prepared:
-        yield Finding(
-            "note", "data", "nothing prepared under data/; `braingpt data prepare sample` is the quickest"
-        )
+        hint = "nothing prepared under data/; `braingpt data prepare sample` is the quickest start"
+        yield Finding("note", "data", hint)
     for place in prepared:
         try:
             manifest = read_manifest(place)
-            yield Finding(
-                "ok",
-                "data",
-                f"{place}: {manifest.total('train'):,} training tokens, {' '.join(manifest.languages())}",
-            )
+            facts = f"{manifest.total('train'):,} training tokens, {' '.join(manifest.languages())}"
+            yield Finding("ok", "data", f"{place}: {facts}")
         except Exception as error:
             yield Finding("problem", "data", f"{place}: {' '.join(str(error).split())}")
 
@@ -217,15 +214,15 @@ def _runs(folder: Path) -> Iterator[Finding]:
     from braingpt.checkpoint.checkpoint import read_state
     from braingpt.checkpoint.listing import newest
 
-    found = False
+    has_runs = False
     for run in sorted((folder / "runs").glob("*")):
         place = newest(run) if run.is_dir() else None
         if place is None:
             continue
-        found = True
+        has_runs = True
         try:
             yield Finding("ok", "run", f"{run}: step {read_state(place)['step']:,}")
         except Exception as error:
             yield Finding("problem", "run", f"{place}: {one_line(error)}")
-    if not found:
-        yield Finding("note", "runs", "none under runs/ yet; `braingpt quickstart` makes a first one")
+    if not has_runs:
+        yield Finding("note", "runs", "none under runs/ yet; `braingpt quickstart` trains a first model")

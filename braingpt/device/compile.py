@@ -11,7 +11,7 @@ import os
 import shutil
 import warnings
 from collections.abc import Callable
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import torch
 
@@ -20,7 +20,8 @@ from braingpt.errors import Failure, UserError
 if TYPE_CHECKING:
     from braingpt.model.lm import LanguageModel
 
-P, R = ParamSpec("P"), TypeVar("R")
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 def compile_training(
@@ -57,9 +58,11 @@ def compile_steps(model: "LanguageModel", device: torch.device, backend: str = "
 
 def compile_function(function: Callable[P, R], backend: str) -> Callable[P, R]:
     """A function of the model, compiled."""
-    # Inductor's own checks of every input's shape take a tenth of a block's step and repeat what torch.compile
-    # has checked.
-    options = {"size_asserts": False} if backend == "inductor" else None
+    # Inductor's own checks of every input's shape repeat what torch.compile has checked, and take a tenth of
+    # a block's step.
+    options: dict[str, str | int | bool | Callable[..., Any]] | None = None
+    if backend == "inductor":
+        options = {"size_asserts": False}
     return torch.compile(function, backend=backend, options=options)
 
 

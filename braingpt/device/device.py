@@ -47,7 +47,7 @@ def autocast_dtype(dtype: str, device: torch.device) -> torch.dtype | None:
 def autocast(
     device: torch.device, dtype: torch.dtype | None, cached: bool = True
 ) -> AbstractContextManager[object]:
-    """A new autocast context, or one that does nothing; `cached` keeps cast weights until the context ends."""
+    """A new autocast context, or one that does nothing; `cached` keeps cast weights until it ends."""
     return torch.autocast(device.type, dtype=dtype, cache_enabled=cached) if dtype else nullcontext()
 
 

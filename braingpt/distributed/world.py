@@ -23,8 +23,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.distributed_c10d import HashStore, PrefixStore
-from torch.distributed.rendezvous import rendezvous
+from torch.distributed import HashStore, PrefixStore, rendezvous  # pyright: ignore[reportPrivateImportUsage]
 from torch.nn.parallel import DistributedDataParallel
 
 from braingpt.errors import Failure, UserError, mark_reported, reported_elsewhere

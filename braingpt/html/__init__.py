@@ -1,1 +1,1 @@
-"""Pages that stand alone: one HTML file with its plots inside, nothing loaded, no scripts."""
+"""HTML pages that are one file each, with their plots inside: nothing is loaded, no scripts run."""

@@ -1,22 +1,26 @@
-"""One HTML page, complete in itself: style and plots are inline, it loads nothing, and its content policy
-forbids that it ever does.
+"""One HTML page, complete in itself.
 
-    write_whole(path, page("A title", ["<h2>Speed</h2>", table(["who", "tokens/s"], [("v1", 12_000)]),
-    svg.bars(...)]))
+Style and plots are inline; the page loads nothing, and its content policy forbids that it ever does.
 
-What goes into `page` is HTML: text in it passes `html.escape` first. `table` escapes its cells by itself.
+    plot = svg.bars([("v1", 12_000, "12,000")], "tokens per second")
+    write_whole(path, page("Speed", [table(["model", "tokens/s"], [("v1", 12_000)]), plot]))
+
+`page` takes HTML, so text in it must pass `html.escape` first; `table` and `paragraphs` escape by themselves.
 """
 
 from collections.abc import Iterable, Sequence
 from html import escape
-from typing import Any
 
 from braingpt.html import svg
+
+# What a cell of a table may hold.
+Cell = str | float | None
 
 STYLE = (
     """
 :root { color-scheme: light dark; --line: #8885 }
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; word-break: keep-all; overflow-wrap: anywhere }
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem }
+body { word-break: keep-all; overflow-wrap: anywhere }
 table { border-collapse: collapse; margin: .5rem 0 1.5rem; width: 100% }
 th, td { text-align: left; padding: .2rem .6rem; border-bottom: 1px solid var(--line); vertical-align: top }
 td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap }
@@ -29,13 +33,21 @@ POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 
 
 def page(title: str, body: Iterable[str], style: str = "") -> str:
-    """The whole page. `title` is plain text, its heading too; `body` are pieces of HTML; `style`: further
-    rules of its style sheet.
+    """The whole page.
+
+    Args:
+        title: Plain text, also the page's heading.
+        body: Pieces of HTML, in order.
+        style: More rules for the style sheet.
+
+    Returns:
+        An HTML document.
     """
     name = escape(title)
     head = (
         f'<meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="{POLICY}">'
-        f'<meta name="viewport" content="width=device-width"><title>{name}</title><style>{STYLE}{style}</style>'
+        f'<meta name="viewport" content="width=device-width">'
+        f"<title>{name}</title><style>{STYLE}{style}</style>"
     )
     return (
         f'<!doctype html>\n<html lang="en"><head>{head}</head><body>\n<h1>{name}</h1>\n'
@@ -44,10 +56,16 @@ def page(title: str, body: Iterable[str], style: str = "") -> str:
     )
 
 
-def table(heads: Sequence[str], rows: Iterable[Sequence[Any]], words: int = 1) -> str:
-    """A table whose first `words` columns are words and the others numbers.
+def table(heads: Sequence[str], rows: Iterable[Sequence[Cell]], words: int = 1) -> str:
+    """A table as HTML.
 
-    None is a dash, whole numbers get their commas.
+    Args:
+        heads: The columns' headings.
+        rows: Cells of each row; None becomes a dash, and whole numbers get thousands separators.
+        words: How many of the first columns hold words, aligned left; the others hold numbers.
+
+    Returns:
+        A `table` element.
     """
     kinds = ["" if number < words else ' class="n"' for number in range(len(heads))]
     top = "".join(f"<th{kind}>{escape(head)}</th>" for kind, head in zip(kinds, heads, strict=True))
@@ -59,12 +77,12 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[Any]], words: int = 1) -
 
 
 def paragraphs(*texts: str, quiet: bool = False) -> str:
-    """Plain text, escaped, a paragraph each."""
+    """Plain text, escaped, one paragraph each; `quiet` ones are paler."""
     kind = ' class="quiet"' if quiet else ""
     return "".join(f"<p{kind}>{escape(text)}</p>" for text in texts)
 
 
-def _cell(value: Any) -> str:
+def _cell(value: Cell) -> str:
     if value is None:
         return "-"
     return f"{value:,}" if isinstance(value, int) else escape(str(value)).replace("\n", "<br>")

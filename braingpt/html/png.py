@@ -1,6 +1,4 @@
-"""Plots as PNG files: the same drawings as in the pages, rendered by resvg
-(https://github.com/linebender/resvg).
-"""
+"""Plots as PNG files: the drawings of the pages, rendered by resvg (https://github.com/linebender/resvg)."""
 
 import importlib.util
 from pathlib import Path
@@ -10,25 +8,30 @@ from braingpt.html.svg import standalone
 
 
 def check_png() -> None:
-    """UserError where the renderer is missing; to be called before the work."""
-    if importlib.util.find_spec("resvg_py") is None:
+    """Raise UserError where the renderer is missing; to be called before the work."""
+    if not _has_renderer():
         raise UserError("PNG files need a renderer: pip install 'braingpt[png]'")
 
 
 def write_png(svg: str, path: Path) -> None:
-    """A plot at twice its size, on white."""
+    """Write a plot at twice its size, on white."""
     path.write_bytes(_pixels(svg))
 
 
 def png_if_possible(svg: str) -> bytes | None:
-    """The same as bytes; None where the renderer is missing, or any font to write the words in."""
-    if importlib.util.find_spec("resvg_py") is None:
+    """The same PNG as bytes; None where the renderer or every font is missing."""
+    if not _has_renderer():
         return None
     drawn = _pixels(svg)
+    # Without any font the words are missing, and the drawing is the one without the system's fonts.
     return drawn if drawn != _pixels(svg, skip_system_fonts=True) else None
 
 
-def _pixels(svg: str, **settings: bool) -> bytes:
+def _has_renderer() -> bool:
+    return importlib.util.find_spec("resvg_py") is not None
+
+
+def _pixels(svg: str, skip_system_fonts: bool = False) -> bytes:
     import resvg_py
 
     return bytes(
@@ -37,6 +40,6 @@ def _pixels(svg: str, **settings: bool) -> bytes:
             zoom=2,
             background="white",
             sans_serif_family="DejaVu Sans",
-            **settings,
+            skip_system_fonts=skip_system_fonts,
         )
     )

@@ -33,7 +33,7 @@ def pictures(look: Inspection, grown: list[dict[str, Any]]) -> dict[str, str]:
     for language, rows in look.loads.items():
         if rows:
             title = f"columns by layer, {language}: tokens won over an even share (white: none, darkest: {EVEN:g} times)"
-            drawn[f"columns-{language.replace('?', 'unknown')}"] = svg.heatmap(rows, layers, title, most=EVEN)
+            drawn[f"columns-{language.replace('?', 'unknown')}"] = svg.heatmap(rows, layers, title, darkest=EVEN)
     if look.told:
         curves = {}
         for label in dict.fromkeys(one.label for one in look.told):

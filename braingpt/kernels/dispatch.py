@@ -6,10 +6,9 @@ The first backend that is available on this machine and supports the tensor runs
 `BRAINGPT_KERNELS=scan=fla` (several separated by commas) forces one backend by name, for comparisons.
 
 Triton, flash-linear-attention and mamba-ssm may be missing or built for another torch.
-So `load` and `load_error` are the one way to code that needs them, our own Triton modules included.
+So `OptionalFunction` is the one way to functions that need them, our own Triton modules included.
 """
 
-import functools
 import importlib
 import os
 from collections.abc import Callable
@@ -106,52 +105,74 @@ def _available(operation: str) -> tuple[str, ...]:
     return tuple(backend.name for backend in _BACKENDS[operation] if backend.unavailable_reason() is None)
 
 
-@torch.compiler.assume_constant_result
-def load(module: str, name: str) -> Callable[..., Any]:
-    """A function of an optional module, imported at the first call.
+class OptionalFunction:
+    """A function of a module that may be missing, imported when it is first needed.
 
-    Raises ValueError where the module cannot be imported.
+    Args:
+        module: The module to import.
+        name: The function's name in the module.
     """
-    function, error = _import(module, name)
-    if function is None:
-        raise ValueError(f"{module}: {error}")
-    return function
+
+    def __init__(self, module: str, name: str) -> None:
+        self.module, self.name = module, name
+        self.function: Callable[..., Any] | None = None
+        # Why the import failed, "" where it did not, None before it is tried.
+        self.error: str | None = None
+        self._key = f"{module}.{name} {len(_OPTIONAL)}"
+        _OPTIONAL[self._key] = self
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the function; raises ValueError where its module cannot be imported."""
+        if error := _load(self._key):
+            raise ValueError(f"{self.module}: {error}")
+        assert self.function is not None
+        return self.function(*args, **kwargs)
+
+    def load_error(self) -> str | None:
+        """Why the function cannot be imported, or None."""
+        return _load(self._key) or None
+
+    def library_unavailable_reason(self) -> str | None:
+        """Why the function of a library for GPUs cannot run here, or None."""
+        return self.load_error() or (None if torch.cuda.is_available() else "needs a GPU")
+
+    def triton_unavailable_reason(self) -> str | None:
+        """Why the function of one of our own Triton modules cannot run here, or None."""
+        return ampere_unavailable_reason() or self.load_error()
 
 
-def load_error(module: str, name: str) -> str | None:
-    """Why `load` would fail, or None."""
-    return _import(module, name)[1]
+_OPTIONAL: dict[str, OptionalFunction] = {}
 
 
-@functools.cache
-def _import(module: str, name: str) -> tuple[Callable[..., Any] | None, str | None]:
-    """The function and None, or None and why there is none; importing a broken build may raise anything."""
+# torch.compile cannot trace an import, so it takes the result as a constant.
+@torch.compiler.assume_constant_result
+def _load(key: str) -> str:
+    """Import an optional function once, and say why that failed ("" where it did not)."""
+    optional = _OPTIONAL[key]
+    if optional.error is None:
+        optional.error = _import(optional)
+    return optional.error
+
+
+def _import(optional: OptionalFunction) -> str:
+    # Importing a broken build may raise anything.
     try:
-        return getattr(importlib.import_module(module), name), None
+        optional.function = getattr(importlib.import_module(optional.module), optional.name)
     except ModuleNotFoundError as error:
-        if error.name == module.partition(".")[0]:
-            return None, "not installed"
-        if module.startswith("braingpt."):
-            return None, f"{error.name} is not installed"
-        return None, f"installed but broken: {error}"
+        if error.name == optional.module.partition(".")[0]:
+            return "not installed"
+        if optional.module.startswith("braingpt."):
+            return f"{error.name} is not installed"
+        return f"installed but broken: {error}"
     except (Exception, SystemExit) as error:
         first_line = str(error).strip().partition("\n")[0][:160]
-        return None, f"installed but broken: {type(error).__name__}: {first_line}"
+        return f"installed but broken: {type(error).__name__}: {first_line}"
+    return ""
 
 
 def runs_on_gpu(tensor: Tensor) -> bool:
     """Whether GPU backends serve the tensor: on a GPU, and not float64, which only references compute in."""
     return tensor.is_cuda and tensor.dtype in (torch.float32, torch.bfloat16, torch.float16)
-
-
-def library_unavailable_reason(module: str, name: str) -> str | None:
-    """Why a GPU library's function cannot run here, or None."""
-    return load_error(module, name) or (None if torch.cuda.is_available() else "needs a GPU")
-
-
-def triton_unavailable_reason(module: str, name: str) -> str | None:
-    """Why a function of one of our own Triton modules cannot run here, or None."""
-    return ampere_unavailable_reason() or load_error(module, name)
 
 
 def ampere_unavailable_reason() -> str | None:

@@ -120,10 +120,9 @@ def _sparse_cores_unavailable_reason() -> str | None:
 
 def _sparse_cores_support(x: Tensor) -> bool:
     """The sparse product would round float32 to TF32, so float32 needs a process that allows that."""
-    return x.is_cuda and (
-        x.dtype in (torch.bfloat16, torch.float16)
-        or (x.dtype == torch.float32 and torch.backends.cuda.matmul.allow_tf32)
-    )
+    if x.dtype == torch.float32:
+        return x.is_cuda and bool(torch.backends.cuda.matmul.allow_tf32)
+    return x.is_cuda and x.dtype in (torch.bfloat16, torch.float16)
 
 
 def sparse_pays(rows: int, shape: tuple[int, int], dtype: torch.dtype, device: torch.device) -> bool:

@@ -1,1 +1,1 @@
-"""Small helpers that know nothing of language models: atomic writes, figures as text."""
+"""Helpers that know nothing of language models: atomic writes, and numbers as text."""

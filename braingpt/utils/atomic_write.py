@@ -1,13 +1,16 @@
-"""Writing a file so that the old one or the new one is there, never a part."""
+"""Writes a file so that a reader finds the old file or the new one, never a part."""
 
 import os
 from pathlib import Path
 
 
 def write_whole(path: Path, content: str | bytes, errors: str = "strict") -> None:
-    """Write a small file, text as UTF-8, beside its place, flush it, and rename it.
+    """Write a small file atomically: beside its final place, flushed, then renamed.
 
-    `errors`: as of `str.encode`, for characters no file can hold.
+    Args:
+        path: Where the file belongs.
+        content: The whole content; text becomes UTF-8.
+        errors: As in `str.encode`, for characters that UTF-8 cannot hold.
     """
     temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
     try:

@@ -46,7 +46,7 @@ def test_compile_needs_a_compiler(monkeypatch):
     ("architecture", "recompute"), [("dense", "false"), ("v1", "false"), ("v2", "false"), ("v2", "true")]
 )
 def test_compiled_training_equals_plain_training(tmp_path, data, monkeypatch, architecture, recompute):
-    """Traced, but not translated to C++, which would take a minute here; a run with --compile does that too."""
+    """Traced, but not translated to C++, which takes a minute; a run with --compile does that too."""
     monkeypatch.setattr(compile.shutil, "which", lambda name: name)
     monkeypatch.setattr(compile, "compile_training", partial(compile.compile_training, backend="aot_eager"))
     monkeypatch.setattr(growth, "compile_training", compile.compile_training)

@@ -88,8 +88,9 @@ def test_out_of_memory_amid_a_run_torchrun_begins_again_with_smaller_pieces(tmp_
         line.removeprefix("braingpt: ") for line in done.stderr.splitlines() if line.startswith("braingpt: ")
     ]
     assert sorted(line.partition(";")[0] for line in said) == [
-        "another process of this run has ended, and with it the run", "out of memory in step 4 with 2 windows at a time"
-    ]  # fmt: skip
+        "another process of this run has ended, and with it the run",
+        "out of memory in step 4 with 2 windows at a time",
+    ]
     assert (
         "going on after step 2" in done.stdout
         and "no more than 1 window at a time, as more did not fit" in done.stdout

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from braingpt.html.svg import bars, heatmap, histogram, lines, standalone, thinned
+from braingpt.html.svg import bars, downsampled, heatmap, histogram, lines, standalone
 
 ANY = st.floats(allow_nan=True, allow_infinity=True, width=32)
 
@@ -54,15 +54,15 @@ def test_a_line_goes_where_its_numbers_say() -> None:
     assert ">1k<" in svg and ">100<" in svg
 
 
-def test_long_lines_are_thinned_to_their_means() -> None:
-    points = thinned([(x, x % 2) for x in range(10_000)])
+def test_long_lines_are_downsampled_to_their_means() -> None:
+    points = downsampled([(x, x % 2) for x in range(10_000)])
     assert len(points) <= 400 and all(0.3 < y < 0.7 for _, y in points) and points[-1][0] == 9_999
 
 
 def test_a_heat_map_is_darkest_at_its_largest() -> None:
     svg = heatmap([[0, 1], [2, 4]], ["a", "b"], "t")
     assert re.findall(r'fill-opacity="([\d.]+)"', svg) == ["0.000", "0.250", "0.500", "1.000"]
-    assert re.findall(r'fill-opacity="([\d.]+)"', heatmap([[1]], ["a"], "t", most=4)) == ["0.250"]
+    assert re.findall(r'fill-opacity="([\d.]+)"', heatmap([[1]], ["a"], "t", darkest=4)) == ["0.250"]
 
 
 def test_many_names_take_more_rows() -> None:

@@ -10,7 +10,7 @@ from braingpt.kernels.columns import columns as kernel
 from braingpt.kernels.columns.pairs import Pairs
 from braingpt.kernels.columns.reference import reference
 from braingpt.kernels.columns.torch_products import GroupedMM, PerColumn
-from tests.kernels.test_kernels import normal, same_gradients
+from tests.kernels.compare import normal, same_gradients
 
 
 def problem(tokens: int, count: int, active: int, width: int, hidden: int, used: int | None = None):

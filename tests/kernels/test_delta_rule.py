@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from braingpt.kernels import delta_rule
-from tests.kernels.test_kernels import normal, same_gradients
+from tests.kernels.compare import normal, same_gradients
 
 
 def random_inputs(batch: int, length: int, heads: int, keys: int, values: int) -> tuple[torch.Tensor, ...]:

@@ -31,9 +31,12 @@ from braingpt.kernels.columns.torch_products import (
     grouped_mm_unavailable_reason,
     vector_products,
 )
-from braingpt.kernels.dispatch import Backend
+from braingpt.kernels.dispatch import Backend, OptionalFunction
 
-TRITON = "braingpt.kernels.columns.triton_ops"
+_TRITON_OPS = "braingpt.kernels.columns.triton_ops"
+_triton_forward = OptionalFunction(_TRITON_OPS, "forward")
+_triton_backward = OptionalFunction(_TRITON_OPS, "backward")
+_triton_segment_sum = OptionalFunction(_TRITON_OPS, "segment_sum")
 # Neurons a column that the Triton kernels are written for.
 TRITON_WIDTHS = (16, 32, 64, 128)
 # Pairs up to which vectors are multiplied one by one, without sorting: decoding.
@@ -98,7 +101,7 @@ def _forward(
 ) -> tuple[Tensor, Tensor]:
     backend, share_P = _backend(x_ND, weight_E2WD), share_NA.flatten()[order_P]
     if backend == "triton":
-        y_PD, act_PW = dispatch.load(TRITON, "forward")(x_ND, weight_E2WD, share_P, token_P, start_E1)
+        y_PD, act_PW = _triton_forward(x_ND, weight_E2WD, share_P, token_P, start_E1)
         return gather_sum(y_PD, place_NA), act_PW
     rows, (up_EWD, down_EWD) = _PRODUCTS[backend](start_E1), weight_E2WD.to(x_ND.dtype).unbind(1)
     act_PW = rows.times(x_ND.index_select(0, token_P), up_EWD.mT).relu_()
@@ -123,7 +126,7 @@ def _backward(
     """
     backend, share_P = _backend(x_ND, weight_E2WD), share_NA.flatten()[order_P]
     if backend == "triton":
-        grad_x_PD, grad_weight, grad_share_P = dispatch.load(TRITON, "backward")(
+        grad_x_PD, grad_weight, grad_share_P = _triton_backward(
             grad_ND, x_ND, weight_E2WD, act_PW, share_P, token_P, start_E1
         )
         return gather_sum(grad_x_PD, place_NA), grad_weight, grad_share_P[place_NA]
@@ -150,17 +153,13 @@ def _backend(x_ND: Tensor, weight_E2WD: Tensor) -> str:
     return name
 
 
-def _triton_unavailable_reason() -> str | None:
-    return dispatch.library_unavailable_reason("triton", "jit")
-
-
 def _triton_supports(x_ND: Tensor) -> bool:
     return x_ND.is_cuda and x_ND.dtype != torch.float64
 
 
 dispatch.register(
     "columns",
-    Backend("triton", _triton_unavailable_reason, _triton_supports),
+    Backend("triton", _triton_forward.library_unavailable_reason, _triton_supports),
     Backend("torch.grouped_mm", grouped_mm_unavailable_reason, grouped_mm_supports),
     Backend("per column"),
     Backend("torch"),
@@ -171,7 +170,7 @@ dispatch.register(
 def _segment_sum(
     source_RD: Tensor, index_P: Tensor, start_S1: Tensor | None, length: int, weight_P: Tensor | None
 ) -> Tensor:
-    return dispatch.load(TRITON, "segment_sum")(source_RD, index_P, start_S1, length, weight_P)
+    return _triton_segment_sum(source_RD, index_P, start_S1, length, weight_P)
 
 
 @_segment_sum.register_fake

@@ -18,6 +18,7 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+from triton import knobs
 
 from braingpt.kernels.columns import triton_kernels as kernels
 from braingpt.kernels.launch import launch, stored_bytes
@@ -187,9 +188,7 @@ def _shape(x_ND: Tensor, weight_E2WD: Tensor, pairs: int) -> dict[str, Any]:
         "W": width,
         "M": rows,
         "K": SLICE * 2 // dtype.itemsize,
-        "OPERAND": tl.float32
-        if triton.knobs.runtime.interpret
-        else getattr(tl, str(dtype).removeprefix("torch.")),
+        "OPERAND": tl.float32 if knobs.runtime.interpret else getattr(tl, str(dtype).removeprefix("torch.")),
         "PRECISION": "ieee" if torch.get_float32_matmul_precision() == "highest" else "tf32",
         "num_warps": 8 if width > 64 or rows > 64 else 4,
         "num_stages": 4 if rows > 64 else 3,

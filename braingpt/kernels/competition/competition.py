@@ -14,10 +14,12 @@ from torch import Tensor
 from braingpt.kernels import dispatch
 from braingpt.kernels.competition import reference
 from braingpt.kernels.competition.gradients import wide_product
-from braingpt.kernels.dispatch import Backend
+from braingpt.kernels.dispatch import Backend, OptionalFunction
 from braingpt.kernels.linear import linear
 
-TRITON = "braingpt.kernels.competition.triton_ops"
+_TRITON_OPS = "braingpt.kernels.competition.triton_ops"
+_triton_compete = OptionalFunction(_TRITON_OPS, "compete")
+_triton_logits = OptionalFunction(_TRITON_OPS, "logits")
 # The most that the Triton kernels hold in registers.
 TRITON_COLUMNS, TRITON_WINNERS = 4096, 32
 
@@ -86,14 +88,14 @@ def _triton_supports(logit_NE: Tensor) -> bool:
 
 dispatch.register(
     "competition",
-    Backend("triton", lambda: dispatch.triton_unavailable_reason(TRITON, "compete"), _triton_supports),
+    Backend("triton", _triton_compete.triton_unavailable_reason, _triton_supports),
     Backend("torch"),
 )
 
 
 @torch.library.custom_op("braingpt::router_logits", mutates_args=())
 def _logits(x_ND: Tensor, weight_ED: Tensor) -> Tensor:
-    return dispatch.load(TRITON, "logits")(x_ND, weight_ED)
+    return _triton_logits(x_ND, weight_ED)
 
 
 @_logits.register_fake
@@ -112,7 +114,7 @@ def _compete(
     learning: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """As `compete`, but the interneurons' excitation is of all rounds: (rounds, N, R)."""
-    return dispatch.load(TRITON, "compete")(
+    return _triton_compete(
         logit_NE, strength, bias_E, rounds, active, reference.SETTLING, excitation_dtype, learning
     )
 

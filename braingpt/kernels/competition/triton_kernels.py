@@ -17,6 +17,9 @@ Legend: E columns, A winners a token, R interneurons; M rows and B columns of a 
 S: A or R, rounded up to a power of two.
 """
 
+# Triton compiles these functions; to its stubs, constants and tensors are not what they are to the compiler.
+# pyright: reportOperatorIssue=false, reportGeneralTypeIssues=false
+
 import triton
 import triton.language as tl
 

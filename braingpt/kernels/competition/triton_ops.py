@@ -11,6 +11,7 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+from triton import knobs
 
 from braingpt.kernels.competition import triton_kernels as kernels
 from braingpt.kernels.launch import launch
@@ -47,7 +48,7 @@ def compete(
         "E": columns,
         "ROUNDS": rounds,
         "SETTLING": settling,
-        "ASM": not triton.knobs.runtime.interpret,
+        "ASM": not knobs.runtime.interpret,
     }
     # TF32 rounds the inhibition less than 16 bits round the excitation.
     precision = "tf32" if excitation_dtype.itemsize == 2 else "tf32x3"
@@ -124,9 +125,7 @@ def logits(x_ND: Tensor, weight_ED: Tensor) -> Tensor:
     """
     (tokens, hidden), columns = x_ND.shape, len(weight_ED)
     logit_NE = x_ND.new_empty(tokens, columns, dtype=torch.float32)
-    operand = (
-        tl.float32 if triton.knobs.runtime.interpret else getattr(tl, str(x_ND.dtype).removeprefix("torch."))
-    )
+    operand = tl.float32 if knobs.runtime.interpret else getattr(tl, str(x_ND.dtype).removeprefix("torch."))
     launch(
         kernels.logits,
         (triton.cdiv(tokens, 128) * triton.cdiv(columns, 128),),

@@ -12,20 +12,20 @@ documents in that row.
 import torch
 from torch import Tensor
 
-from braingpt.kernels import dispatch
+from braingpt.kernels.dispatch import OptionalFunction
 
-FLA = "fla.ops.simple_gla", "chunk_simple_gla"
-MAMBA = "mamba_ssm.ops.triton.ssd_combined", "mamba_chunk_scan_combined"
+FLA = OptionalFunction("fla.ops.simple_gla", "chunk_simple_gla")
+MAMBA = OptionalFunction("mamba_ssm.ops.triton.ssd_combined", "mamba_chunk_scan_combined")
 
 
 def fla_unavailable_reason() -> str | None:
     """Why flash-linear-attention cannot run here, or None."""
-    return dispatch.library_unavailable_reason(*FLA)
+    return FLA.library_unavailable_reason()
 
 
 def mamba_unavailable_reason() -> str | None:
     """Why mamba-ssm cannot run here, or None."""
-    return dispatch.library_unavailable_reason(*MAMBA)
+    return MAMBA.library_unavailable_reason()
 
 
 def fla_scan(
@@ -48,7 +48,7 @@ def fla_scan(
     value_BLHP = x_BLHP * dt_BLH[..., None].to(x_BLHP.dtype)
     gate_BLH = dt_BLH * a_H
     if run_BL is None:
-        return dispatch.load(*FLA)(
+        return FLA(
             query_BLHN,
             key_BLHN,
             value_BLHP,
@@ -66,7 +66,7 @@ def fla_scan(
     first_B = of_row_B - begins_BL.sum(1)
     state_SHNP = state_BHNP.new_zeros(len(starts_S), *state_BHNP.shape[1:]).index_copy(0, first_B, state_BHNP)
     inputs = (t.flatten(0, 1)[None] for t in (query_BLHN, key_BLHN, value_BLHP, gate_BLH))
-    y_1THP, state_SHNP = dispatch.load(*FLA)(
+    y_1THP, state_SHNP = FLA(
         *inputs, scale=1.0, initial_state=state_SHNP, output_final_state=True, cu_seqlens=bounds
     )
     return y_1THP.view_as(x_BLHP), state_SHNP[of_row_B - 1]
@@ -88,7 +88,7 @@ def mamba_scan(
     to document 0.
     """
     documents = None if run_BL is None else (run_BL - run_BL[:, :1]).int()
-    y_BLHP, state_BHPN = dispatch.load(*MAMBA)(
+    y_BLHP, state_BHPN = MAMBA(
         x_BLHP,
         dt_BLH,
         a_H,

@@ -13,12 +13,12 @@ Legend: B batch, L tokens, H heads, P channels a head, N state.
 from torch import Tensor
 
 from braingpt.kernels import dispatch
-from braingpt.kernels.dispatch import Backend
+from braingpt.kernels.dispatch import Backend, OptionalFunction
 from braingpt.kernels.scan import gpu_libraries
 from braingpt.kernels.scan.chunked import chunked
 from braingpt.kernels.scan.reference import recurrent
 
-TRITON = "braingpt.kernels.scan.triton_ops", "triton_scan"
+_triton = OptionalFunction("braingpt.kernels.scan.triton_ops", "triton_scan")
 
 
 def scan(
@@ -44,10 +44,6 @@ def scan(
     return implementation(x_BLHP, dt_BLH, a_H, b_BLN, c_BLN, state_BHNP, run_BL, chunk)
 
 
-def _triton(*tensors_and_chunk) -> tuple[Tensor, Tensor]:
-    return dispatch.load(*TRITON)(*tensors_and_chunk)
-
-
 def _reference(*tensors_and_chunk) -> tuple[Tensor, Tensor]:
     return recurrent(*tensors_and_chunk[:-1])
 
@@ -61,7 +57,7 @@ _IMPLEMENTATIONS = {
 }
 dispatch.register(
     "scan",
-    Backend("triton", lambda: dispatch.triton_unavailable_reason(*TRITON), dispatch.runs_on_gpu),
+    Backend("triton", _triton.triton_unavailable_reason, dispatch.runs_on_gpu),
     Backend("fla", gpu_libraries.fla_unavailable_reason, dispatch.runs_on_gpu),
     Backend("mamba-ssm", gpu_libraries.mamba_unavailable_reason, dispatch.runs_on_gpu),
     Backend("chunked"),

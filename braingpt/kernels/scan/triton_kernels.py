@@ -19,6 +19,9 @@ tokens a chunk.
 Parameters that end in `_ptr` are pointers; `x_b` is the stride of x along the batch (l tokens, h heads).
 """
 
+# Triton compiles these functions; to its stubs, constants and tensors are not what they are to the compiler.
+# pyright: reportOperatorIssue=false
+
 import triton
 import triton.language as tl
 

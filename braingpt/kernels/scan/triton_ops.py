@@ -13,6 +13,7 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+from triton import knobs
 
 from braingpt.kernels.launch import launch
 from braingpt.kernels.scan import triton_kernels as kernels
@@ -79,7 +80,7 @@ class _Problem:
         self.sizes = (self.length, self.heads, self.chunks)
         # The interpreter multiplies the bits of bfloat16. On a GPU, float32 keeps its precision (three TF32
         # products) unless torch may drop it.
-        needs_float32 = triton.knobs.runtime.interpret and x_BLHP.dtype == torch.bfloat16
+        needs_float32 = knobs.runtime.interpret and x_BLHP.dtype == torch.bfloat16
         precision = "tf32" if torch.backends.cuda.matmul.allow_tf32 else "tf32x3"
         self.meta: dict[str, Any] = {
             "N": state,
@@ -113,6 +114,7 @@ class _Problem:
         n = min(self.n, STATE_BLOCK)
         if self.batch * self.heads * triton.cdiv(self.state, n) * self.p_blocks < 2 * self.processors:
             n = SMALL_STATE_BLOCK
+        meta: dict[str, Any] = self.meta | {"BN": n, "num_stages": STAGES_OVER_CHUNKS}
         launch(
             kernels.states,
             (triton.cdiv(self.state, n) * self.p_blocks, self.batch * self.heads),
@@ -124,7 +126,7 @@ class _Problem:
             last_BHNP,
             *self.sizes,
             FORWARD=forward,
-            **self.meta | {"BN": n, "num_stages": STAGES_OVER_CHUNKS},
+            **meta,
         )
         return states, last_BHNP
 

@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 
 from braingpt.kernels import dispatch
-from braingpt.kernels.dispatch import Backend
+from braingpt.kernels.dispatch import Backend, OptionalFunction
 from braingpt.kernels.sparse_attention.blocks import magnitude_blocks
 from braingpt.kernels.sparse_attention.reference import reference
 
-TRITON = "braingpt.kernels.sparse_attention.triton_ops", "magnitude_triton"
+_magnitude_triton = OptionalFunction("braingpt.kernels.sparse_attention.triton_ops", "magnitude_triton")
 # Scores up to which a CPU takes the reference: as many as one query has in 8 heads with 1,024 keys, where
 # the reference takes 0.8 of the blocks' time (at 256 keys 0.5, at 4,096 keys 1.8).
 FEW_SCORES = 2**13
@@ -68,7 +68,7 @@ def _triton(
     if torch.is_autocast_enabled(q_BHLK.device.type):
         dtype = torch.get_autocast_dtype(q_BHLK.device.type)
         q_BHLK, k_BHTK, v_BHTK = q_BHLK.to(dtype), k_BHTK.to(dtype), v_BHTK.to(dtype)
-    return dispatch.load(*TRITON)(q_BHLK, k_BHTK, v_BHTK, document_BT, keep, floor)
+    return _magnitude_triton(q_BHLK, k_BHTK, v_BHTK, document_BT, keep, floor)
 
 
 _IMPLEMENTATIONS = {"triton": _triton, "blocks": magnitude_blocks, "torch": reference}
@@ -81,7 +81,7 @@ def _triton_supports(q_BHLK: Tensor) -> bool:
 
 dispatch.register(
     "magnitude_attention",
-    Backend("triton", lambda: dispatch.triton_unavailable_reason(*TRITON), _triton_supports),
+    Backend("triton", _magnitude_triton.triton_unavailable_reason, _triton_supports),
     Backend("blocks"),
     Backend("torch"),
 )

@@ -13,6 +13,9 @@ Legend: M query rows and N keys of a block, C channels rounded up to a power of 
 or numbers, and `q_b` is the stride of `q` along the batch (h heads, l rows).
 """
 
+# Triton compiles these functions; to its stubs, constants and tensors are not what they are to the compiler.
+# pyright: reportOperatorIssue=false, reportArgumentType=false
+
 import triton
 import triton.language as tl
 

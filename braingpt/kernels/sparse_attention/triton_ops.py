@@ -15,6 +15,7 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+from triton import knobs
 
 from braingpt.kernels.launch import launch
 from braingpt.kernels.sparse_attention import triton_kernels as kernels
@@ -50,7 +51,7 @@ def _specialisation(
     q_BHLK: Tensor, k_BHTK: Tensor, document_BT: Tensor | None
 ) -> tuple[tuple[int, int, int], dict[str, Any]]:
     """Heads, queries and keys, and what the kernels are specialised on."""
-    channels, is_interpreted = q_BHLK.shape[3], triton.knobs.runtime.interpret
+    channels, is_interpreted = q_BHLK.shape[3], knobs.runtime.interpret
     # The interpreter multiplies the bits of bfloat16. On a GPU, float32 keeps its precision (three TF32
     # products) unless torch may drop it.
     needs_float32 = is_interpreted and q_BHLK.dtype == torch.bfloat16

@@ -136,6 +136,13 @@ def test_triton_is_one_operator_to_the_compiler():
         torch.testing.assert_close(one, other)
 
 
+def test_a_forced_backend_is_loaded_while_compiling(monkeypatch):
+    monkeypatch.setenv("BRAINGPT_KERNELS", "scan=triton")
+    tensors = [t.detach() for t in inputs(1, 7, 1, 16, 16)]
+    compiled = torch.compile(lambda *args: scan.scan(*args)[0], backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(compiled(*tensors), scan.scan(*tensors)[0])
+
+
 def test_triton_refuses_float64():
     with pytest.raises(ValueError, match="float64"):
         triton_scan(*(t.double() for t in inputs(1, 3, 1, 16, 16)))
@@ -190,17 +197,13 @@ def chunk_scan_combined(
 @pytest.fixture
 def libraries(monkeypatch):
     """Both libraries, as far as they are called."""
-    for (path, name), function in (
-        (gpu_libraries.FLA, simple_gla),
-        (gpu_libraries.MAMBA, chunk_scan_combined),
-    ):
+    for optional, function in (("FLA", simple_gla), ("MAMBA", chunk_scan_combined)):
+        path, name = getattr(gpu_libraries, optional).module, getattr(gpu_libraries, optional).name
+        monkeypatch.setattr(gpu_libraries, optional, dispatch.OptionalFunction(path, name))
         parts = path.split(".")
         for depth in range(1, len(parts) + 1):
             monkeypatch.setitem(sys.modules, ".".join(parts[:depth]), ModuleType(".".join(parts[:depth])))
         setattr(sys.modules[path], name, function)
-    dispatch._import.cache_clear()
-    yield
-    dispatch._import.cache_clear()
 
 
 @pytest.mark.parametrize("packed", [False, True])
@@ -252,13 +255,13 @@ def test_a_broken_build_is_a_reason(tmp_path, monkeypatch):
     (tmp_path / "fla" / "__init__.py").write_text("raise OSError('undefined symbol: _ZN3c10\\nmore')")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "fla", raising=False)
-    dispatch._import.cache_clear()
+    fla = dispatch.OptionalFunction(gpu_libraries.FLA.module, gpu_libraries.FLA.name)
+    monkeypatch.setattr(gpu_libraries, "FLA", fla)
     assert (
         gpu_libraries.fla_unavailable_reason() == "installed but broken: OSError: undefined symbol: _ZN3c10"
     )
     with pytest.raises(ValueError, match="undefined symbol"):
         gpu_libraries.fla_scan(*inputs(1, 2, 1, 4, 4, device="cpu"))
-    dispatch._import.cache_clear()
 
 
 @pytest.fixture
