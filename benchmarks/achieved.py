@@ -18,7 +18,7 @@ import braingpt
 from braingpt.bench.machine import cpu_name
 from braingpt.cli.console import guarded
 from braingpt.cli.inspection_view import achieved as table
-from braingpt.device.cpu import settle_cpu
+from braingpt.device.cpu import configure_cpu
 from braingpt.inspection.dense_twin import achieved
 
 
@@ -28,7 +28,7 @@ def main() -> None:
     parser.add_argument("--context", type=int, default=256)
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
-    settle_cpu()
+    configure_cpu()
     out = Console(width=80)
     out.print(
         f"{cpu_name()}, {torch.get_num_threads()} threads, torch {torch.__version__}, load {os.getloadavg()[0]:.1f}"

@@ -23,7 +23,7 @@ from torch import nn
 from braingpt.bench.clock import gpu_seconds
 from braingpt.bench.machine import machine
 from braingpt.cli.console import guarded
-from braingpt.device.cpu import settle_cpu
+from braingpt.device.cpu import configure_cpu
 from braingpt.device.device import autocast
 from braingpt.kernels import registry
 from braingpt.model.columns.columns import SparseColumns
@@ -108,7 +108,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     device = torch.device(options.device)
-    settle_cpu()
+    configure_cpu()
     torch.set_num_threads(1)
     torch.manual_seed(0)
     config = SharedColumnsConfig(

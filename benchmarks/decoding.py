@@ -24,7 +24,7 @@ import braingpt
 from braingpt.bench.peers import build_peer
 from braingpt.cli.console import guarded
 from braingpt.device.compile import compile_steps
-from braingpt.device.cpu import settle_cpu
+from braingpt.device.cpu import configure_cpu
 from braingpt.inference.engine import Decoder
 
 # steps in which a compiled model takes its last forms: those of a token that attention chooses come late
@@ -45,7 +45,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=50, help="a round")
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
-    settle_cpu()
+    configure_cpu()
     room = max(options.prompt) + WARM + options.steps * options.rounds
     contenders: dict[str, Step] = {}
     for length in options.prompt:

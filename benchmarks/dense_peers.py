@@ -40,7 +40,7 @@ from braingpt.cli.console import guarded
 from braingpt.data.batches.batches import Batches
 from braingpt.data.shards.reader import ShardSet
 from braingpt.device.compile import compile_training
-from braingpt.device.cpu import settle_cpu
+from braingpt.device.cpu import configure_cpu
 from braingpt.errors import UserError
 from braingpt.model.lm import build
 from braingpt.optim.optimizer import build_optimizer, set_learning_rate
@@ -262,7 +262,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
 
-    settle_cpu()
+    configure_cpu()
     recipe = load_recipe(f"{options.size}-dense", options.overrides)
     shards = ShardSet.open([options.data], Tokenizer.default())
     results = (speed if options.what == "speed" else learn)(options, recipe, shards)

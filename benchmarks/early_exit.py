@@ -17,7 +17,7 @@ from pathlib import Path
 import braingpt
 from braingpt.cli.console import guarded
 from braingpt.data.shards.reader import ShardSet
-from braingpt.device.cpu import settle_cpu
+from braingpt.device.cpu import configure_cpu
 from braingpt.evaluation import exit_threshold, perplexity
 from braingpt.inference.engine import Decoder, stream
 from braingpt.inference.speculative import SpeculativeDecoder
@@ -44,7 +44,7 @@ def main() -> None:
     parser.add_argument("--temperature", type=float, default=0.0)
     parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()
-    settle_cpu()
+    configure_cpu()
     model, tokenizer = braingpt.load(args.run)
     shards = ShardSet.open([args.data], tokenizer)
 

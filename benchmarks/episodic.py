@@ -24,7 +24,7 @@ from braingpt.checkpoint.listing import resolve
 from braingpt.cli.console import guarded
 from braingpt.data.sample import documents
 from braingpt.data.shards.reader import ShardSet
-from braingpt.device.cpu import settle_cpu
+from braingpt.device.cpu import configure_cpu
 from braingpt.episodic.memory import EpisodicMemory, Remembering
 from braingpt.episodic.store import Store
 from braingpt.evaluation.perplexity import evaluate
@@ -83,7 +83,7 @@ def main() -> None:
     parser.add_argument("--windows", type=int, default=16, help="of validation text, a language")
     parser.add_argument("--entries", type=int, default=262_144)
     options = parser.parse_args()
-    settle_cpu()
+    configure_cpu()
     torch.set_num_threads(1)
     model, tokenizer, recipe, _ = load_model(resolve(options.run))
     model.eval()

@@ -20,7 +20,7 @@ import torch
 
 from braingpt.bench.machine import machine
 from braingpt.cli.console import guarded
-from braingpt.device.cpu import settle_cpu
+from braingpt.device.cpu import configure_cpu
 from braingpt.recipes import Recipe, load_recipe
 from braingpt.train.loop import Trainer
 from braingpt.train.plan.plan import build_plan
@@ -126,7 +126,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
-    settle_cpu()
+    configure_cpu()
     results: dict[str, Any] = {
         "machine": machine(),
         "recipe": args.recipe,

@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 
 from braingpt.cli.console import guarded
-from braingpt.device.cpu import settle_cpu
+from braingpt.device.cpu import configure_cpu
 from braingpt.recipes import load_recipe
 from braingpt.train.loop import Trainer
 from braingpt.train.run.folder import RunFolder
@@ -85,7 +85,7 @@ def main() -> None:
     parser.add_argument("--recipe", default="tiny-v2")
     parser.add_argument("--rounds", type=int, default=12)
     given = parser.parse_args()
-    settle_cpu()
+    configure_cpu()
     torch.set_num_threads(1)
     recipe = load_recipe(given.recipe, [f"data.folders=[{given.data}]"])
     with tempfile.TemporaryDirectory() as scratch:

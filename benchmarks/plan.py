@@ -24,7 +24,7 @@ from typing import Any
 import torch
 
 from braingpt.cli.console import guarded
-from braingpt.device.cpu import settle_cpu
+from braingpt.device.cpu import configure_cpu
 from braingpt.optim.optimizer import pack_state
 from braingpt.recipes import Recipe, load_recipe, save_recipe
 from braingpt.train.loop import Trainer
@@ -109,7 +109,7 @@ def main() -> None:
     parser.add_argument("--cap", type=float, metavar="GB", help="on a GPU whose allocator stops there")
     parser.add_argument("recipes", nargs="+", metavar="RECIPE[:KEY=VALUE,...]")
     given = parser.parse_args()
-    settle_cpu()
+    configure_cpu()
     torch.set_num_threads(1)
     device = torch.device("cpu")
     for named in given.recipes:

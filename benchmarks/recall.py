@@ -24,7 +24,7 @@ from pathlib import Path
 import torch
 
 from braingpt.cli.console import guarded
-from braingpt.device.cpu import settle_cpu
+from braingpt.device.cpu import configure_cpu
 from braingpt.evaluation.tasks.recall import recall_accuracy, recall_batch
 from braingpt.model.config import V2Config
 from braingpt.model.lm import build
@@ -144,7 +144,7 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
-    settle_cpu()
+    configure_cpu()
     torch.set_num_threads(1)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     for name, rate, seed in itertools.product(options.models, options.rates, options.seeds):

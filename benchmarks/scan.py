@@ -20,7 +20,7 @@ import torch.nn.functional as F
 
 from braingpt.bench.machine import machine
 from braingpt.cli.console import guarded
-from braingpt.device.cpu import settle_cpu
+from braingpt.device.cpu import configure_cpu
 from braingpt.kernels import dispatch
 from braingpt.kernels.scan import scan
 
@@ -140,7 +140,7 @@ def main() -> None:
     parser.add_argument("--reference", action="store_true", help="the token-by-token reference too")
     parser.add_argument("--json", help="write the figures to this file")
     args = parser.parse_args()
-    settle_cpu()
+    configure_cpu()
     paths = rows(available(args.device, args.reference), args.chunk, args.dtype)
     tensors = inputs(args)
     run = (

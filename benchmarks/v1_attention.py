@@ -22,7 +22,7 @@ import torch
 import braingpt
 from braingpt.bench.machine import forget_peak, machine, resident_bytes
 from braingpt.cli.console import guarded
-from braingpt.device.cpu import settle_cpu
+from braingpt.device.cpu import configure_cpu
 from braingpt.inference.engine import Decoder
 from braingpt.kernels import dispatch
 from braingpt.kernels.sparse_attention.sparse_attention import magnitude_attention
@@ -151,7 +151,7 @@ def main() -> None:
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args()
-    settle_cpu()
+    configure_cpu()
     here = machine()
     print(
         f"{here['gpu'] if args.device == 'cuda' else here['cpu']}, {torch.get_num_threads()} CPU thread(s), torch {here['torch']}"

@@ -31,7 +31,7 @@ from braingpt.bench.settings import Settings
 from braingpt.bench.speed import Say, generation, training_speed
 from braingpt.checkpoint import checkpoint, listing
 from braingpt.device.compile import compile_steps
-from braingpt.device.cpu import settle_cpu
+from braingpt.device.cpu import configure_cpu
 from braingpt.device.device import autocast_dtype, is_out_of_memory
 from braingpt.device.free_memory import free_memory
 from braingpt.errors import Failure, UserError, one_line
@@ -57,7 +57,7 @@ def run_bench(
     Raises UserError where the data are not prepared (naming the command), a window or a context does not fit
     into memory, or `out` holds another benchmark.
     """
-    settle_cpu()
+    configure_cpu()
     before = torch.get_num_threads()
     torch.set_num_threads(settings.threads)
     try:

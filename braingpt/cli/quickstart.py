@@ -34,10 +34,10 @@ def quickstart(
     json_output: Json = False,
 ) -> None:
     """The whole path in under three minutes. Data, training, text, a look inside."""
-    from braingpt.device.cpu import settle_cpu
+    from braingpt.device.cpu import configure_cpu
 
     # before anything computes: threads inherit the flag
-    settle_cpu()
+    configure_cpu()
     began = time.perf_counter()
     screen = console(json_output)
     _clear(out)

@@ -42,10 +42,10 @@ def train(
     json_output: Json = False,
 ) -> None:
     """Train a model from a recipe."""
-    from braingpt.device.cpu import settle_cpu
+    from braingpt.device.cpu import configure_cpu
 
     # before anything computes: threads inherit the flag
-    settle_cpu()
+    configure_cpu()
     from braingpt.checkpoint.listing import resolve
     from braingpt.distributed.world import rank_of_environment
     from braingpt.errors import UserError, mark_reported

@@ -20,7 +20,7 @@ import torch
 from braingpt.bench.clock import ColdClock, Work, in_turns
 from braingpt.bench.limits import limits
 from braingpt.bench.machine import machine
-from braingpt.device.cpu import settle_cpu
+from braingpt.device.cpu import configure_cpu
 from braingpt.device.device import is_out_of_memory, pick_device
 from braingpt.errors import UserError, did_you_mean, one_line
 from braingpt.recipes import load_recipe, shipped
@@ -215,7 +215,7 @@ def _reason(error: Exception) -> str:
 
 def main(request: dict[str, Any]) -> int:
     """Answer one request line by line; the exit code."""
-    settle_cpu()
+    configure_cpu()
     torch.set_num_threads(request["threads"])
     try:
         for record in measured(Settings(**{**request, "operations": tuple(request["operations"])})):
