@@ -89,7 +89,7 @@ class World:
         return tensor
 
     def all_reduce_changes(self, before: list[tuple[Tensor, Tensor]]) -> None:
-        """Add the changes of all ranks to each (buffer, former value)."""
+        """Give each (buffer, former value) in `before` its former value plus the changes of all ranks."""
         if self.size > 1:
             for buffer, value in before:
                 buffer.copy_(value + self.all_reduce(buffer - value))

@@ -104,11 +104,8 @@ def chunked(
         # Logarithm of the decay from the chunk's start through each token.
         decay_BHCQ = decay.squeeze(-1).cumsum(-1)
         allowed = torch.ones(chunk, chunk, dtype=torch.bool, device=q.device).tril()
-        from_start, to_end, survives = (
-            decay_BHCQ.exp(),
-            (decay_BHCQ[..., -1:] - decay_BHCQ).exp(),
-            decay_BHCQ[..., -1].exp(),
-        )
+        from_start, to_end = decay_BHCQ.exp(), (decay_BHCQ[..., -1:] - decay_BHCQ).exp()
+        survives = decay_BHCQ[..., -1].exp()
         if run_BL is not None:
             run_BCQ = torch.cat([run_BL, run_BL[:, -1:].expand(-1, pad)], 1).view(batch, -1, chunk)
             last_BC = run_BCQ[..., -1]

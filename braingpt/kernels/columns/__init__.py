@@ -1,1 +1,1 @@
-"""Columns computed only where they win: torch path and Triton kernels."""
+"""Columns that run only for the tokens they win."""

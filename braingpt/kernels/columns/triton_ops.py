@@ -36,10 +36,8 @@ def forward(
 ) -> tuple[Tensor, Tensor]:
     """(P, D) share x column(x) of each pair, and (P, W) the rectified neurons."""
     (pairs,), (_, _, width, hidden) = token_P.shape, weight_E2WD.shape
-    shape, (weight, extra_bytes) = (
-        _shape(x_ND, weight_E2WD, pairs),
-        _for_tiles(x_ND, weight_E2WD, start_E1, pairs),
-    )
+    shape = _shape(x_ND, weight_E2WD, pairs)
+    weight, extra_bytes = _for_tiles(x_ND, weight_E2WD, start_E1, pairs)
     column_T, first_T = _tiles(start_E1, pairs, shape["M"])
     y_PD, act_PW = x_ND.new_empty(pairs, hidden), x_ND.new_empty(pairs, width)
     launch(
@@ -71,16 +69,11 @@ def backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of each pair's row (P, D), of the weights, and of the shares (P,)."""
     (pairs,), (columns, _, width, hidden) = token_P.shape, weight_E2WD.shape
-    shape, (weight, extra_bytes) = (
-        _shape(x_ND, weight_E2WD, pairs),
-        _for_tiles(x_ND, weight_E2WD, start_E1, pairs),
-    )
+    shape = _shape(x_ND, weight_E2WD, pairs)
+    weight, extra_bytes = _for_tiles(x_ND, weight_E2WD, start_E1, pairs)
     column_T, first_T = _tiles(start_E1, pairs, shape["M"])
-    grad_x_PD, grad_act_PW, grad_share_P = (
-        x_ND.new_empty(pairs, hidden),
-        torch.empty_like(act_PW),
-        torch.empty_like(share_P),
-    )
+    grad_x_PD = x_ND.new_empty(pairs, hidden)
+    grad_act_PW, grad_share_P = torch.empty_like(act_PW), torch.empty_like(share_P)
     launch(
         kernels.backward_rows,
         (len(column_T),),
@@ -131,9 +124,9 @@ def segment_sum(
     """
     (pairs,), (_, hidden) = index_P.shape, source_RD.shape
     segments = pairs // length if start_S1 is None else len(start_S1) - 1
-    # A short segment is one block of rows and many channels; of a long one each program takes few channels,
-    # so that there are programs enough. The warps of a program share its channels, 16 bytes a thread: where
-    # they share rows, sums go through shared memory, three times as slow on an H100.
+    # A short segment is one block of rows and many channels. A long one is shared by programs of few channels
+    # each, so that there are enough programs. The warps of a program share its channels, 16 bytes a thread:
+    # where they share rows, sums go through shared memory, three times as slow on an H100.
     rows = triton.next_power_of_2(length) if length else 32
     channels = min(triton.next_power_of_2(hidden), 8192 // max(rows, 8) if length else 64)
     warps = max(1, channels * source_RD.element_size() // (256 if rows > 8 else 512)) if length else 4

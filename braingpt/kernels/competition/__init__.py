@@ -1,1 +1,1 @@
-"""The competition of columns: router, lateral inhibition, top-k."""
+"""Which columns win a token: router, lateral inhibition, top-k."""

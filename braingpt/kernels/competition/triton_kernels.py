@@ -193,11 +193,8 @@ def choose(
     G: tl.constexpr,
 ):  # fmt: skip
     """Winners and their drive for one block of rows, from the groups with the best columns."""
-    row, slot, group = (
-        (tl.program_id(0).to(tl.int64) * M + tl.arange(0, M))[:, None],
-        tl.arange(0, S),
-        tl.arange(0, G),
-    )
+    row = (tl.program_id(0).to(tl.int64) * M + tl.arange(0, M))[:, None]
+    slot, group = tl.arange(0, S), tl.arange(0, G)
     best_MG = tl.load(best + row * GROUPS + group, mask=(row < N) & (group < GROUPS)[None, :], other=0.0)
     CHOSEN: tl.constexpr = min(A, GROUPS)
     group_MS = _strongest(

@@ -1,1 +1,1 @@
-"""The state-space scan of Mamba-2: definition, chunked CPU path, GPU backends."""
+"""The state-space scan of Mamba-2."""

@@ -138,11 +138,8 @@ class _Chunked(torch.autograd.Function):
                 t[rows, span] for t in (x_BLHP, dt_BLH, b_BLN, c_BLN, y_BLHP, grad_BLHP)
             )
             decays = _decays(dt_RQH, a_H, _documents(run_BL, rows, span), workspace)
-            before_RND, after_RNHP, grad_after_RNHP = (
-                states_CBNHP[i, rows].flatten(2),
-                states_CBNHP[i + 1, rows],
-                grad_state_BNHP[rows],
-            )
+            before_RND, after_RNHP = states_CBNHP[i, rows].flatten(2), states_CBNHP[i + 1, rows]
+            grad_after_RNHP = grad_state_BNHP[rows]
             grad_after_RND = grad_after_RNHP.flatten(2)
             u_RQHP = torch.mul(x_RQHP, dt_RQH[..., None], out=workspace("u", *x_RQHP.shape))
             g_RHQP = g_RQHP.transpose(1, 2)

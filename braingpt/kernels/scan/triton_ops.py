@@ -50,11 +50,7 @@ def triton_scan(
         raise ValueError(f"the Triton scan computes in float32, bfloat16 and float16, not in {x_BLHP.dtype}")
     size = _block(min(chunk, x_BLHP.shape[1]), x_BLHP)
     run_BL = None if run_BL is None else run_BL.to(torch.int32).contiguous()
-    dt_BLH, a_H, state_BHNP = (
-        dt_BLH.float().contiguous(),
-        a_H.float().contiguous(),
-        state_BHNP.float().contiguous(),
-    )
+    dt_BLH, a_H, state_BHNP = (t.float().contiguous() for t in (dt_BLH, a_H, state_BHNP))
     return _scan(
         x_BLHP, dt_BLH, a_H, b_BLN.to(x_BLHP.dtype), c_BLN.to(x_BLHP.dtype), state_BHNP, run_BL, size
     )

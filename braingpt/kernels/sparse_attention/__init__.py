@@ -1,1 +1,1 @@
-"""Attention over the keys of largest score: reference, CPU blocks, Triton kernels."""
+"""Attention over the keys of largest score."""

@@ -204,12 +204,8 @@ class _Blocks(torch.autograd.Function):
         )
         workspace = _Workspace(grad_XLK)
         for x, queries, keys in problem.blocks():
-            q_XRK, g_XRK, k_XNK, v_XNK = (
-                problem.q[x, queries],
-                grad_XLK[x, queries],
-                problem.k[x, :keys],
-                problem.v[x, :keys],
-            )
+            q_XRK, g_XRK = problem.q[x, queries], grad_XLK[x, queries]
+            k_XNK, v_XNK = problem.k[x, :keys], problem.v[x, :keys]
             index_XRA, weight_XRA, _ = problem.survivors(x, queries, keys, workspace)
             dense_XRN = torch.bmm(g_XRK, v_XNK.mT, out=workspace("score", *g_XRK.shape[:2], keys))
             of_weight_XRA = dense_XRN.gather(-1, index_XRA)
