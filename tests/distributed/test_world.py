@@ -24,15 +24,19 @@ CPU = torch.device("cpu")
 def test_ranks_together_see_the_rows_of_one(data, world, reset):
     recipe = tiny("dense", f"data.reset_at_documents={reset}")
     tokenizer, shards = open_data([data], recipe)
-    (whole,) = BatchLoader(recipe, shards, tokenizer, CPU).pieces(5, 4)
+    (whole,) = BatchLoader(recipe, shards, tokenizer, CPU).micro_batches(5, 4)
     parts = [
-        piece
+        micro_batch
         for rank in range(world)
-        for piece in BatchLoader(recipe, shards, tokenizer, CPU, rank, world).pieces(5, 1)
+        for micro_batch in BatchLoader(recipe, shards, tokenizer, CPU, rank, world).micro_batches(5, 1)
     ]
-    assert torch.equal(torch.cat([piece.ids_BL for piece in parts]), whole.ids_BL)
-    assert torch.equal(torch.cat([piece.targets_BL for piece in parts]), whole.targets_BL)
-    assert sum(piece.share for piece in parts) == pytest.approx(whole.share) == pytest.approx(1)
+    assert torch.equal(torch.cat([micro_batch.ids_BL for micro_batch in parts]), whole.ids_BL)
+    assert torch.equal(torch.cat([micro_batch.targets_BL for micro_batch in parts]), whole.targets_BL)
+    assert (
+        sum(micro_batch.target_fraction for micro_batch in parts)
+        == pytest.approx(whole.target_fraction)
+        == pytest.approx(1)
+    )
 
 
 def test_a_batch_that_cannot_be_shared_out_is_refused(tmp_path, data):
