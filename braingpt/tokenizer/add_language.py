@@ -4,14 +4,14 @@ What stays as it was, exactly:
   - every id decodes to the same bytes; the marker takes a reserved special's id, so nothing moves;
   - tokens made with the old vocabulary decode to the same text in the new one;
   - the new encoding of any text joins whole tokens of its old encoding and cuts none: BPE takes the pair of
-      lowest rank first, and all old
-    ranks are lower than the new ones, so it passes through the old encoding before it joins anything more.
-    Text costs at most what it did.
+    lowest rank first, and all old ranks are lower than the new ones, so it passes through the old encoding
+    before it joins anything more. Text costs at most what it did.
+
 What changes: the fingerprint, and with it which prepared folders fit; and ids, where the new merges apply -
 in texts of the new language, and of others where they share a word.
 
 The merges are trained by Hugging Face tokenizers on the old encoding: each old token becomes one character of
-a private alphabet, so the trainer goes on exactly where the old merges end (rustbpe can only begin from
+a private alphabet, so the trainer continues exactly where the old merges end (rustbpe can only begin from
 bytes).
 """
 
@@ -23,57 +23,76 @@ from braingpt.errors import UserError
 from braingpt.tokenizer.encoding import Tokenizer
 from braingpt.tokenizer.language import detectable
 from braingpt.tokenizer.training import normalised
+from braingpt.tokenizer.vocabulary import RESERVED, marker_name
 
+# Entries added where no number is asked for.
 ENTRIES = 2048
-# one text in so many measures the cost and trains nothing
-HELD_OUT = 10
-# private use planes: no pattern, no normalisation touches them
+# One text in so many measures the cost and trains nothing.
+HELD_OUT_EVERY = 10
+# Private use planes: no pattern and no normalisation touches them.
 _ALPHABET = [*range(0xF0000, 0xFFFFE), *range(0x100000, 0x10FFFE)]
 
 
-class Grown(NamedTuple):
-    """The new tokenizer, and what the held-out texts of the new language cost: characters, tokens before and
-    after.
+class GrownTokenizer(NamedTuple):
+    """The new tokenizer, and what the held-out texts of the new language cost.
+
+    Attributes:
+        tokenizer: The tokenizer with the language added.
+        characters: Characters of the held-out texts.
+        before: Tokens of the held-out texts with the old tokenizer.
+        after: Tokens of the held-out texts with the new one.
+        detectable: Whether `language="auto"` can find the language.
     """
 
     tokenizer: Tokenizer
     characters: int
     before: int
     after: int
-    # whether `language="auto"` can find the language
     detectable: bool
 
 
-def add_language(old: Tokenizer, code: str, texts: Iterable[str], entries: int = ENTRIES) -> Grown:
-    """`old` with a marker for `code` and up to `entries` merges trained on `texts`; fewer where no pair is
-    left that comes twice.
+def add_language(old: Tokenizer, code: str, texts: Iterable[str], entries: int = ENTRIES) -> GrownTokenizer:
+    """A tokenizer with one language more.
 
-    Every tenth text is held out to measure the cost; a single text measures itself. Raises UserError for a
-    code that is no language code, is marked already, or finds no reserved special free, and for texts too few
-    to learn a merge from.
+    Args:
+        old: The tokenizer to begin from; it stays as it is.
+        code: The new language's code, such as "pt".
+        texts: Texts of the new language. Every tenth is held out to measure the cost; a single text measures
+            itself.
+        entries: Merges to learn at most; fewer are learned where no pair is left that comes twice.
+
+    Returns:
+        The new tokenizer and what the held-out texts cost.
+
+    Raises:
+        UserError: `code` is no language code, is marked already or finds no reserved special free, or the
+            texts are too few to learn a merge from.
     """
-    reserved = _check(old, code, entries)
+    reserved = _reserved_special(old, code, entries)
     train: list[str] = []
     held: list[str] = []
     for number, text in enumerate(normalised(texts)):
-        (held if number % HELD_OUT == HELD_OUT - 1 else train).append(text)
+        (held if number % HELD_OUT_EVERY == HELD_OUT_EVERY - 1 else train).append(text)
     learned = _merges(old, train, entries)
     if not learned:
         raise UserError(
-            f"the texts are too few to learn anything for '{code}' from them; give more, or several files"
+            f"the texts are too few to learn anything for '{code}'; give more texts, or several files"
         )
-    specials = [f"<|{code}|>" if name == reserved else name for name in old.specials]
     grown = Tokenizer(
-        old.entries, pattern=old.pattern, specials=specials, marked=(*old.marked, code), added=[*old.added, *learned],
+        old.entries,
+        pattern=old.pattern,
+        specials=[marker_name(code) if name == reserved else name for name in old.specials],
+        marked=(*old.marked, code),
+        added=[*old.added, *learned],
         first_special=old.first_special,
-    )  # fmt: skip
+    )
     measured = held or train
     before, after = (sum(map(len, tokenizer.encode_batch(measured))) for tokenizer in (old, grown))
-    return Grown(grown, sum(map(len, measured)), before, after, detectable(code))
+    return GrownTokenizer(grown, sum(map(len, measured)), before, after, detectable(code))
 
 
-def _check(old: Tokenizer, code: str, entries: int) -> str:
-    """The reserved special that becomes the marker; UserError where the request is none that can be met."""
+def _reserved_special(old: Tokenizer, code: str, entries: int) -> str:
+    """The reserved special that becomes the marker; UserError for a request that cannot be met."""
     if not re.fullmatch("[a-z]{2,3}", code):
         raise UserError(
             f"'{code}' is not a language code; it is two or three small letters, such as pt, ja, vi"
@@ -82,7 +101,7 @@ def _check(old: Tokenizer, code: str, entries: int) -> str:
         raise UserError(f"the tokenizer has a marker for '{code}' already; it has {', '.join(old.markers)}")
     if entries < 1:
         raise UserError(f"--entries must be at least 1, not {entries}")
-    reserved = next((name for name in old.specials if name.startswith("<|reserved_")), None)
+    reserved = next((name for name in old.specials if name.startswith(RESERVED)), None)
     if reserved is None:
         raise UserError(f"the tokenizer has no reserved special left to make the marker of '{code}' of")
     return reserved
@@ -123,13 +142,13 @@ def _merges(old: Tokenizer, texts: list[str], entries: int) -> list[bytes]:
 
 
 class _Spelling:
-    """Pieces of text in the private alphabet: one character for each old token, given out as tokens are met."""
+    """Text in the private alphabet: one character for each old token, given out as tokens are met."""
 
     def __init__(self, old: Tokenizer) -> None:
         self._old = old
         self._characters: dict[int, str] = {}
         self._pieces: dict[str, str] = {}
-        # what a character stands for
+        # Character -> the old token it stands for.
         self.tokens: dict[str, int] = {}
 
     def of(self, piece: str) -> str:

@@ -2,16 +2,15 @@
 
 Every Unicode text comes back exactly: the encoding works on bytes and never normalises. (Bring Korean text to
 NFC before training on it: in NFD it costs several times the tokens.) Text is always plain text: a literal
-`<|endoftext|>` in it is spelled out in ordinary tokens, and only the attributes below (`eot`, `pad`, `user`,
-`assistant`, `markers`) name the special ids.
+`<|endoftext|>` in it is spelled out in ordinary tokens, and only the attributes of `Tokenizer` (`eot`, `pad`,
+`user`, `assistant`, `markers`) name the special ids. `vocabulary.py` says how the ids are laid out.
 
-Layout of the ids: BPE entries 0..n-1 in order of their merge rank (the bytes among them), then the 64
-specials, then the entries added with a language later, whose merges come after all others. A vocabulary of
-another program (`named.py`) keeps its own special ids free: ours begin after them.
+    tokenizer = Tokenizer.default()
+    ids = tokenizer.encode("안녕하세요", language="ko")    # the Korean marker, then the text
+    tokenizer.decode(ids)                                 # "안녕하세요"
 """
 
 import codecs
-import hashlib
 from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
@@ -20,45 +19,32 @@ import numpy as np
 import tiktoken
 
 from braingpt.errors import UserError, did_you_mean
-from braingpt.tokenizer import language as languages
-
-# The letters of o200k_base with Hangul taken out of them and given a class of its own, so that no token holds
-# both Hangul and Latin and a switch of language always falls between tokens. Runs of white space are bounded:
-# without that a line of a million spaces overflows the regex engine's stack. Digits go in groups of up to
-# three.
-_BEFORE = r"[^\r\n\p{L}\p{N}\p{Hangul}]?"
-_UPPER = r"[[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]--\p{Hangul}]"
-_LOWER = r"[[\p{Ll}\p{Lm}\p{Lo}\p{M}]--\p{Hangul}]"
-_ENGLISH = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
-_PLAIN = "|".join(
-    [
-        rf"{_BEFORE}\p{{Hangul}}+",
-        rf"{_BEFORE}{_UPPER}*{_LOWER}+{_ENGLISH}",
-        rf"{_BEFORE}{_UPPER}+{_LOWER}*{_ENGLISH}",
-        r"\p{N}{1,3}",
-        r" ?[^\s\p{L}\p{N}]+[\r\n/]*",
-        r"\s{0,128}[\r\n]+",
-    ]
+from braingpt.tokenizer.language import LANGUAGES, detect, split
+from braingpt.tokenizer.storage import read_vocabulary, write_vocabulary
+from braingpt.tokenizer.vocabulary import (
+    CONTROL,
+    GROUPED_PATTERN,
+    PATTERN,
+    Vocabulary,
+    marker_name,
+    special_names,
 )
-_AHEAD = r"\s{1,128}(?!\S)|\s{1,128}"
-PATTERN = f"{_PLAIN}|{_AHEAD}"
-# The same words, half as fast again: in a group of their own, the branches that look at nothing ahead are one
-# automaton; without it, tiktoken's engine tries each by itself, because of the one that does look ahead.
-_GROUPED = f"(?:{_PLAIN})|{_AHEAD}"
-SPECIALS = 64
-CONTROL = ("<|endoftext|>", "<|pad|>", "<|user|>", "<|assistant|>")
-
-
-def special_names(marked: Iterable[str] = languages.LANGUAGES) -> list[str]:
-    """The 64 special tokens in order of id: control tokens, one marker per language, reserved ones."""
-    names = [*CONTROL, *(f"<|{code}|>" for code in marked)]
-    return names + [f"<|reserved_{index}|>" for index in range(SPECIALS - len(names))]
 
 
 class Tokenizer:
     """A byte-level BPE vocabulary with language markers.
 
     Immutable; safe to share between threads and to pickle.
+
+    Attributes:
+        vocab_size: Number of ids.
+        eot: Id of the end of text, which ends every document of the training data.
+        pad: Id that fills rows which are too short.
+        user: Id that begins a user's turn of a chat.
+        assistant: Id that begins the model's turn of a chat.
+        markers: Ids of the language markers, by language code.
+        fingerprint: sha256 (hexadecimal) over all that decides the ids; equal for equal tokenizers.
+        vocabulary: Entries, pattern and specials; see `Vocabulary`.
     """
 
     def __init__(
@@ -67,126 +53,204 @@ class Tokenizer:
         *,
         pattern: str = PATTERN,
         specials: list[str] | None = None,
-        marked: Iterable[str] = languages.LANGUAGES,
+        marked: Iterable[str] = LANGUAGES,
         added: Sequence[bytes] = (),
         first_special: int | None = None,
-    ):
-        """`entries`: the byte strings in order of merge rank.
+    ) -> None:
+        """A tokenizer from the parts of its vocabulary; `default` and `load` give complete ones.
 
-        `marked`: the languages that have a marker among `specials`.
-
-        `added`: entries of later languages, whose ids and ranks follow the specials. `first_special`: the id
-            where the specials begin; after the entries for None.
+        Args:
+            entries: Byte strings in order of merge rank; the 256 single bytes are among them.
+            pattern: Regular expression that cuts text into words.
+            specials: Names of the special tokens in order of id; None for control tokens, markers of
+                `marked` and reserved ones.
+            marked: Codes of the languages that have a marker among `specials`.
+            added: Entries of later languages, whose ids and ranks follow the specials.
+            first_special: Id of the first special; None for the one after the entries.
         """
-        self.entries = entries
-        self.pattern = pattern
-        self.marked = tuple(marked)
-        self.specials = specials or special_names(self.marked)
-        self.added = list(added)
-        self.first_special = len(entries) if first_special is None else first_special
-        self.first_added = self.first_special + len(self.specials)
-        self.vocab_size = self.first_added + len(self.added)
-        ids = {name: self.first_special + index for index, name in enumerate(self.specials)}
-        self.eot, self.pad, self.user, self.assistant = (ids[name] for name in CONTROL)
-        self.markers = {code: ids[f"<|{code}|>"] for code in self.marked}
-        words = _GROUPED if pattern == PATTERN else pattern
-        self._bpe = tiktoken.Encoding(
-            "braingpt", pat_str=words, mergeable_ranks=self.ranks(), special_tokens=ids
+        marked = tuple(marked)
+        self.vocabulary = Vocabulary(
+            entries,
+            pattern,
+            specials or special_names(marked),
+            marked,
+            list(added),
+            len(entries) if first_special is None else first_special,
         )
-        self.fingerprint = fingerprint_of(entries, pattern, self.specials, self.added, self.first_special)
+        self.entries, self.pattern = entries, pattern
+        self.marked, self.specials = marked, self.vocabulary.specials
+        self.added, self.first_special = self.vocabulary.added, self.vocabulary.first_special
+        self.first_added, self.vocab_size = self.vocabulary.first_added, self.vocabulary.size
+        self.fingerprint = self.vocabulary.fingerprint
+        special_ids = {name: self.first_special + index for index, name in enumerate(self.specials)}
+        self.eot, self.pad, self.user, self.assistant = (special_ids[name] for name in CONTROL)
+        self.markers = {code: special_ids[marker_name(code)] for code in marked}
+        self._bpe = tiktoken.Encoding(
+            "braingpt",
+            pat_str=GROUPED_PATTERN if pattern == PATTERN else pattern,
+            mergeable_ranks=self.ranks(),
+            special_tokens=special_ids,
+        )
 
     @classmethod
     def default(cls) -> "Tokenizer":
-        """The shipped vocabulary: 16,384 entries trained on six languages, 64 specials.
+        """The shipped vocabulary: 16,384 entries trained on six languages, and 64 specials.
 
-        Read once per process.
+        Returns:
+            The same object at every call; the files are read once per process.
         """
         return _default()
 
     @classmethod
     def load(cls, folder: str | Path) -> "Tokenizer":
-        """The tokenizer saved in `folder`.
+        """The tokenizer saved in a folder.
 
-        UserError when there is none or it is another program's; Failure when it is damaged.
+        Args:
+            folder: A folder that `save` wrote, such as RUN/tokenizer.
+
+        Returns:
+            The tokenizer, checked against its fingerprint.
+
+        Raises:
+            UserError: The folder holds no tokenizer, or another program's.
+            Failure: The tokenizer's files are damaged.
         """
-        from braingpt.tokenizer.storage import read
+        return cls.from_vocabulary(read_vocabulary(Path(folder)))
 
-        return cls(**read(Path(folder)))
+    @classmethod
+    def from_vocabulary(cls, vocabulary: Vocabulary) -> "Tokenizer":
+        """The tokenizer of a vocabulary."""
+        return cls(
+            vocabulary.entries,
+            pattern=vocabulary.pattern,
+            specials=vocabulary.specials,
+            marked=vocabulary.marked,
+            added=vocabulary.added,
+            first_special=vocabulary.first_special,
+        )
 
     def ranks(self) -> dict[bytes, int]:
         """Every entry's id, which is also its merge rank, in rising order."""
-        ranks = {entry: rank for rank, entry in enumerate(self.entries)}
-        return ranks | {entry: self.first_added + number for number, entry in enumerate(self.added)}
+        return self.vocabulary.ranks()
 
     def save(self, folder: str | Path) -> None:
-        """Write the tokenizer into `folder` (made if need be); `load` needs nothing else."""
-        from braingpt.tokenizer.storage import write
+        """Write the tokenizer into a folder; `load` needs nothing else.
 
-        write(Path(folder), self)
+        Args:
+            folder: Where to write; the folder is made if need be.
+
+        Raises:
+            OSError: The folder cannot be written.
+        """
+        write_vocabulary(Path(folder), self.vocabulary)
 
     def encode(self, text: str, language: str | None = None) -> list[int]:
-        """Token ids of `text`.
+        """Token ids of a text.
 
-        `language`: None for the text alone; a code such as "ko" puts that language's marker first; "auto"
-            detects the language and puts its marker first (none if it is not among the marked ones); "split"
-            cuts code-switched text into its languages and puts a marker before each piece. UserError for an
-            unknown language, or text holding a lone surrogate, which no encoding can represent.
+        Args:
+            text: Any Unicode text; special tokens spelled out in it are ordinary text.
+            language: None for the text alone. A code such as "ko" puts that language's marker first. "auto"
+                detects the language and puts its marker first, or none where the language is not marked.
+                "split" cuts code-switched text into its languages and puts a marker before each piece.
+
+        Returns:
+            The ids, without an end of text.
+
+        Raises:
+            UserError: The language has no marker, or the text holds a lone surrogate, which UTF-8 cannot
+                represent.
         """
         _check_text(text)
         if language is None:
             return self._bpe.encode_ordinary(text)
         if language == "split":
             ids = []
-            for code, piece in languages.split(text, self.marked):
+            for code, piece in split(text, self.marked):
                 ids += self._marker(code) + self._bpe.encode_ordinary(piece)
             return ids
         if language == "auto":
-            return self._marker(languages.detect(text, self.marked)) + self._bpe.encode_ordinary(text)
+            return self._marker(detect(text, self.marked)) + self._bpe.encode_ordinary(text)
         if language not in self.markers:
-            raise UserError(
-                f"no marker for language '{language}'{did_you_mean(language, [*self.markers, 'auto', 'split'])}"
-            )
+            nearest = did_you_mean(language, [*self.markers, "auto", "split"])
+            raise UserError(f"no marker for language '{language}'{nearest}")
         return [self.markers[language], *self._bpe.encode_ordinary(text)]
 
     def encode_batch(self, texts: list[str]) -> list[list[int]]:
-        """`encode(text)` for each text, on as many threads as there are processors."""
+        """`encode(text)` for each text, on as many threads as there are processors.
+
+        Args:
+            texts: Any Unicode texts.
+
+        Returns:
+            The ids of each text, in the order of `texts`.
+
+        Raises:
+            UserError: A text holds a lone surrogate.
+        """
         for text in texts:
             _check_text(text)
         return self._bpe.encode_ordinary_batch(texts)
 
     def encode_array(self, text: str) -> np.ndarray:
-        """`encode(text)` as uint32, read-only: the Python integers of a text of 32 MB take 300 MB."""
+        """`encode(text)` as an array: the Python integers of a text of 32 MB take 300 MB.
+
+        Args:
+            text: Any Unicode text.
+
+        Returns:
+            The ids, uint32 (tokens,), read-only.
+
+        Raises:
+            UserError: The text holds a lone surrogate.
+        """
         _check_text(text)
         return self._bpe.encode_to_numpy(text, disallowed_special=())
 
     def decode(self, ids: Iterable[int], specials: bool = False) -> str:
-        """The text of `ids`. Bytes that are no UTF-8 become U+FFFD; special tokens are dropped, or spelled
-        out with `specials`.
+        """The text of token ids.
+
+        Args:
+            ids: Ids of this vocabulary.
+            specials: Whether special tokens are spelled out; they are dropped otherwise.
+
+        Returns:
+            The text; bytes that are no UTF-8 become U+FFFD.
+
+        Raises:
+            UserError: An id is outside the vocabulary.
         """
         return self.decode_bytes(ids, specials).decode("utf-8", errors="replace")
 
     def decode_bytes(self, ids: Iterable[int], specials: bool = False) -> bytes:
-        """The bytes of `ids`. UserError for an id outside the vocabulary."""
+        """The bytes of token ids; arguments and errors as in `decode`."""
         return b"".join(self.token(token, specials) for token in ids)
 
     def token(self, token: int, specials: bool = False) -> bytes:
-        """The bytes one id stands for; empty for a special token unless `specials`, and for an id that
-        another program's vocabulary keeps for its own specials. UserError for an id outside the
-        vocabulary.
+        """The bytes one id stands for.
+
+        Args:
+            token: An id of this vocabulary.
+            specials: Whether a special token gives its name.
+
+        Returns:
+            The bytes; none for a special token unless `specials`, and none for an id that another program's
+            vocabulary keeps for its own specials.
+
+        Raises:
+            UserError: The id is outside the vocabulary.
         """
         if not 0 <= token < self.vocab_size:
             raise UserError(
-                f"token id {token} is not in this vocabulary of {self.vocab_size}; it comes from another tokenizer"
+                f"token id {token} is not in this vocabulary of {self.vocab_size}; "
+                "it comes from another tokenizer"
             )
         if token < len(self.entries):
             return self.entries[token]
         if token >= self.first_added:
             return self.added[token - self.first_added]
-        return (
-            self.specials[token - self.first_special].encode()
-            if specials and token >= self.first_special
-            else b""
-        )
+        if specials and token >= self.first_special:
+            return self.specials[token - self.first_special].encode()
+        return b""
 
     def token_bytes(self) -> np.ndarray:
         """How many UTF-8 bytes each token stands for, int32 (vocab_size,); 0 for special tokens."""
@@ -196,24 +260,18 @@ class Tokenizer:
         return sizes
 
     def stream(self, specials: bool = False) -> "StreamDecoder":
-        """A decoder for ids that arrive one by one."""
+        """A decoder for ids that arrive one by one; `specials` as in `decode`."""
         return StreamDecoder(self, specials)
 
     def _marker(self, code: str | None) -> list[int]:
         return [self.markers[code]] if code in self.markers else []
 
-    def __reduce__(self):
-        # read anew by who takes it: its entries would fill a pipe three times
+    def __reduce__(self) -> tuple:
+        # The process that unpickles the default tokenizer reads its files: the entries would fill a pipe
+        # three times.
         if _default.cache_info().currsize and self is _default():
             return Tokenizer.default, ()
-        return _rebuild, (
-            self.entries,
-            self.pattern,
-            self.specials,
-            self.marked,
-            self.added,
-            self.first_special,
-        )
+        return Tokenizer.from_vocabulary, (self.vocabulary,)
 
     def __repr__(self) -> str:
         entries = f"{len(self.entries)} entries + {len(self.specials)} specials" + (
@@ -228,14 +286,22 @@ class StreamDecoder:
     Joined, what `push` and `flush` return is what `Tokenizer.decode` gives for all the ids.
     """
 
-    def __init__(self, tokenizer: Tokenizer, specials: bool = False):
+    def __init__(self, tokenizer: Tokenizer, specials: bool = False) -> None:
         self._tokenizer = tokenizer
         self._specials = specials
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
 
     def push(self, token: int) -> str:
-        """The text that became whole with `token`; empty while a character still lacks bytes (a Hangul
-        syllable has three).
+        """The text that became whole with `token`.
+
+        Args:
+            token: The next id.
+
+        Returns:
+            The text; empty while a character still lacks bytes (a Hangul syllable has three).
+
+        Raises:
+            UserError: The id is outside the vocabulary.
         """
         return self._decoder.decode(self._tokenizer.token(token, self._specials))
 
@@ -244,27 +310,14 @@ class StreamDecoder:
 
         The decoder can be used again.
         """
-        rest = self._decoder.decode(b"", final=True)
+        unfinished = self._decoder.decode(b"", final=True)
         self._decoder.reset()
-        return rest
+        return unfinished
 
 
 @cache
 def _default() -> Tokenizer:
     return Tokenizer.load(Path(__file__).parent / "assets" / "default")
-
-
-def _rebuild(
-    entries: list[bytes],
-    pattern: str,
-    specials: list[str],
-    marked: tuple[str, ...],
-    added: list[bytes],
-    first_special: int,
-) -> Tokenizer:
-    return Tokenizer(
-        entries, pattern=pattern, specials=specials, marked=marked, added=added, first_special=first_special
-    )
 
 
 def _check_text(text: str) -> None:
@@ -274,29 +327,6 @@ def _check_text(text: str) -> None:
     except UnicodeEncodeError as error:
         code = ord(text[error.start])
         raise UserError(
-            f"the text holds a lone surrogate (U+{code:04X}) at character {error.start}; it is not valid Unicode"
+            f"the text holds a lone surrogate (U+{code:04X}) at character {error.start}; "
+            "it is not valid Unicode"
         ) from None
-
-
-def fingerprint_of(
-    entries: Sequence[bytes],
-    pattern: str,
-    specials: Sequence[str],
-    added: Sequence[bytes] = (),
-    first_special: int | None = None,
-) -> str:
-    """sha256 over all that decides the ids.
-
-    Each item is preceded by its length, so that no two vocabularies give the same bytes.
-
-    What was added, and where the specials begin, counts only where it departs from the plain layout.
-    """
-    parts = [entries, [pattern.encode()], [name.encode() for name in specials]]
-    if added or first_special not in (None, len(entries)):
-        parts += [added, [b"%d" % (len(entries) if first_special is None else first_special)]]
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(b"%d;" % len(part))
-        for item in part:
-            digest.update(b"%d:" % len(item) + item)
-    return digest.hexdigest()

@@ -21,21 +21,23 @@ import numpy as np
 
 LANGUAGES = ("ko", "en", "de", "fr", "es", "it")
 # Codes the detectors know whose script is neither Latin nor Hangul.
-_OTHER = """am ar as ba be bg bn dz el fa gu he hi hy ja ka kk km kn ky lo mk ml mn mr my ne or pa ps ru sa sd si sr ta te tg th ti ug uk ur
-yue zh"""
+_OTHER = (
+    "am ar as ba be bg bn dz el fa gu he hi hy ja ka kk km kn ky lo mk ml mn mr my ne or pa ps ru sa sd si "
+    "sr ta te tg th ti ug uk ur yue zh"
+)
 OTHER_SCRIPTS = frozenset(_OTHER.split())
-# of the letters
+# Share of Hangul among the letters from which a text is Korean.
 KOREAN_SHARE = 0.30
-# characters: below this the detector chooses among our languages only
-SHORT = 40
-# characters: below this a piece between switches takes the language of the other Latin pieces, if they have
-# one
-TINY = 12
-# characters of a document that the detector reads; its answer no longer changes
-ENOUGH = 20_000
-# characters of a document that are counted at once
+# Characters below which the detector chooses among our languages only.
+SHORT_TEXT = 40
+# Characters below which a piece between switches takes the language of the other Latin pieces, if they have
+# one.
+TINY_PIECE = 12
+# Characters of a document that the detector reads; more do not change its answer.
+DETECTED_CHARACTERS = 20_000
+# Characters of a document that are counted at once.
 BLOCK = 1 << 20
-# so many Latin words in a Korean sentence are a name or a term, not a change of language
+# So many Latin words in a Korean sentence are a name or a term, not a change of language.
 INSERTED_WORDS = 2
 
 HANGUL_LETTERS = "\u1100-\u11ff\u3131-\u318e\ua960-\ua97c\uac00-\ud7a3\ud7b0-\ud7fb\uffa1-\uffdc"
@@ -49,46 +51,59 @@ _two_scripts = re.compile(
     f"(?P<ko>[{HANGUL_LETTERS}][^{_LATIN_LETTERS}]*)|(?P<latin>[{_LATIN_LETTERS}][^{HANGUL_LETTERS}]*)"
 )
 _three_scripts = re.compile(
-    rf"(?P<ko>[{HANGUL_LETTERS}][{HANGUL_LETTERS}\W\d_]*)|(?P<latin>[{_LATIN_LETTERS}][{_LATIN_LETTERS}\W\d_]*)|(?P<other>[^\W\d_{HANGUL_LETTERS}{_LATIN_LETTERS}][^{HANGUL_LETTERS}{_LATIN_LETTERS}]*)"
+    rf"(?P<ko>[{HANGUL_LETTERS}][{HANGUL_LETTERS}\W\d_]*)"
+    rf"|(?P<latin>[{_LATIN_LETTERS}][{_LATIN_LETTERS}\W\d_]*)"
+    rf"|(?P<other>[^\W\d_{HANGUL_LETTERS}{_LATIN_LETTERS}][^{HANGUL_LETTERS}{_LATIN_LETTERS}]*)"
 )
 _either = re.compile(f"[{HANGUL_LETTERS}{_LATIN_LETTERS}]")
-# bits of `_bits`
+# Bits of `_script_bits`.
 _HANGUL, _LATIN, _BOTH, _LETTER = 1, 2, 3, 4
 _sentence_end = re.compile(r"(?:[.!?…。](?=\s)|\n)\s*")
 
 
 def detect(text: str, languages: Collection[str] = LANGUAGES) -> str | None:
-    """The language of `text` as a whole: one of `languages`, or None when it is another language or holds no
-    letters to tell by.
+    """The language of a text as a whole.
+
+    Args:
+        text: Any text; its first 20,000 characters are read.
+        languages: Codes to choose from.
+
+    Returns:
+        One of `languages`; None where the text is in another language or holds no letters to tell by.
     """
-    text = text[:ENOUGH]
+    text = text[:DETECTED_CHARACTERS]
     letters, hangul, latin = (sum(map(len, script.findall(text))) for script in (_letter, _hangul, _latin))
-    return decide(text, letters, hangul, latin, languages)
+    return detect_counted(text, letters, hangul, latin, languages)
 
 
-def decide(
+def detect_counted(
     text: str, letters: int, hangul: int, latin: int, languages: Collection[str] = LANGUAGES
 ) -> str | None:
-    """As `detect`, for a caller who has counted the letters already: all, those of Hangul and those of the
-    Latin script.
-    """
+    """`detect` for a caller who has counted the letters: all, those of Hangul, those of the Latin script."""
     if hangul and hangul >= KOREAN_SHARE * letters:
         return "ko" if "ko" in languages else None
-    text = text[:ENOUGH]
+    text = text[:DETECTED_CHARACTERS]
     if latin and latin >= 0.5 * (letters - hangul):
         return _detect_latin(_hangul.sub(" ", text) if hangul else text, languages)
     if letters and not OTHER_SCRIPTS.isdisjoint(languages):
-        found = _wide()(text)
-        return found if found in languages and found in OTHER_SCRIPTS else None
+        code = _wide_detector()(text)
+        return code if code in languages and code in OTHER_SCRIPTS else None
     return None
 
 
 def split(text: str, languages: Collection[str] = LANGUAGES) -> list[tuple[str | None, str]]:
-    """Cut code-switched text where it changes script; the pieces, joined, are `text` exactly.
+    """Cut code-switched text where it changes script.
 
-    Returns (language, piece) pairs, language None where it is none of `languages`. Digits, punctuation and
-    spaces stay with the piece before them. In a sentence that is Korean (by the 30 % rule) one or two words
-    in another script stay Korean: they are a name or a term.
+    Digits, punctuation and spaces stay with the piece before them. In a sentence that is Korean (by the 30 %
+    rule) one or two words in another script stay Korean: they are a name or a term.
+
+    Args:
+        text: Any text.
+        languages: Codes to choose from.
+
+    Returns:
+        (language, piece) pairs, language None where it is none of `languages`; joined, the pieces are
+        `text`.
     """
     cuts = _cuts(text, languages)
     if not cuts:
@@ -100,7 +115,9 @@ def split(text: str, languages: Collection[str] = LANGUAGES) -> list[tuple[str |
     def language(script: str, piece: str) -> str | None:
         if script == "ko" and "ko" in languages:
             return "ko"
-        return (latin() if script == "latin" and len(piece) < TINY else None) or detect(piece, languages)
+        return (latin() if script == "latin" and len(piece) < TINY_PIECE else None) or detect(
+            piece, languages
+        )
 
     return [(language(script, piece), piece) for script, piece in pieces]
 
@@ -119,11 +136,10 @@ def detectable(code: str) -> bool:
 def _cuts(text: str, languages: Collection[str]) -> list[tuple[str, int]]:
     """("ko", "latin" or "other", where it begins) wherever the script changes."""
     cuts: list[tuple[str, int]] = []
-    for script, where in (_of_three if not OTHER_SCRIPTS.isdisjoint(languages) else _of_two)(
-        text, *_sentences(text)
-    ):
+    stretches = _of_two if OTHER_SCRIPTS.isdisjoint(languages) else _of_three
+    for script, start in stretches(text, *_sentences(text)):
         if not cuts or cuts[-1][0] != script:
-            cuts.append((script, where))
+            cuts.append((script, start))
     return cuts
 
 
@@ -145,7 +161,7 @@ def _of_two(text: str, starts: list[int], ends: list[int]) -> Iterator[tuple[str
     first = 0
     while first < len(starts):
         last = max(first + 1, bisect_right(ends, starts[first] + BLOCK))
-        scripts_S, korean_S = _counted(
+        scripts_S, korean_S = _scripts_of_sentences(
             text[starts[first] : ends[last - 1]], np.array(starts[first:last]) - starts[first]
         )
         known = np.flatnonzero(scripts_S)
@@ -153,10 +169,9 @@ def _of_two(text: str, starts: list[int], ends: list[int]) -> Iterator[tuple[str
         for number in known[(scripts_S[known] != before_K) | (scripts_S[known] == _BOTH)].tolist():
             start, end = starts[first + number], ends[first + number]
             if scripts_S[number] != _BOTH:
-                yield (
-                    ("ko" if scripts_S[number] == _HANGUL else "latin"),
-                    _either.search(text, start, end).start(),
-                )
+                letter = _either.search(text, start, end)
+                if letter:
+                    yield "ko" if scripts_S[number] == _HANGUL else "latin", letter.start()
                 continue
             for match in _two_scripts.finditer(text, start, end):
                 script = match.lastgroup or ""
@@ -167,19 +182,21 @@ def _of_two(text: str, starts: list[int], ends: list[int]) -> Iterator[tuple[str
         first = last
 
 
-def _counted(text: str, starts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _scripts_of_sentences(text: str, starts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Of each sentence the scripts that are in it, as bits, and whether it is Korean by its share of Hangul.
 
     A Korean one with so few stretches of Latin letters that all are inserted counts as of Hangul alone.
     """
-    bits_N = _bits().take(np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32), mode="clip")
+    bits_N = _script_bits().take(
+        np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32), mode="clip"
+    )
     scripts_S = np.bitwise_or.reduceat(bits_N, starts) & _BOTH
     syllables_S, letters_S = (
         np.add.reduceat(bits_N & bit, starts, dtype=np.uint32) // bit for bit in (_HANGUL, _LETTER)
     )
     korean_S = syllables_S >= KOREAN_SHARE * letters_S
     bits_N &= _LATIN
-    # where stretches of them begin; no sentence begins within one
+    # Only the first letter of each Latin stretch keeps its bit; no sentence begins within a stretch.
     bits_N[1:] &= ~bits_N[:-1]
     few_S = np.add.reduceat(bits_N, starts, dtype=np.uint32) <= _LATIN * INSERTED_WORDS
     scripts_S[(scripts_S == _BOTH) & korean_S & few_S] = _HANGUL
@@ -204,7 +221,7 @@ def _of_three(text: str, starts: list[int], ends: list[int]) -> Iterator[tuple[s
 
 
 @cache
-def _bits() -> np.ndarray:
+def _script_bits() -> np.ndarray:
     """uint8 (0x30000,): of each character whether it is a letter, one of Hangul, one of the Latin script."""
     every = "".join(map(chr, range(0x30000)))
     table_C = np.zeros(len(every), np.uint8)
@@ -222,18 +239,19 @@ def _words(piece: str, letters: re.Pattern[str]) -> int:
 
 
 def _detect_latin(text: str, languages: Collection[str]) -> str | None:
-    found = (_narrow(tuple(languages)) if len(text) < SHORT else _wide())(text)
-    return found if found in languages else None
+    detector = _narrow_detector(tuple(languages)) if len(text) < SHORT_TEXT else _wide_detector()
+    code = detector(text)
+    return code if code in languages else None
 
 
 @cache
-def _wide() -> Callable[[str], str]:
+def _wide_detector() -> Callable[[str], str]:
     """The detector over all its languages; the first time costs 20 ms with eldc, 200 ms with py3langid."""
     return _detector(None)
 
 
 @cache
-def _narrow(languages: tuple[str, ...]) -> Callable[[str], str]:
+def _narrow_detector(languages: tuple[str, ...]) -> Callable[[str], str]:
     """The detector over those of `languages` that are written in Latin script."""
     return _detector(
         [code for code in languages if code != "ko" and code not in OTHER_SCRIPTS and detectable(code)]

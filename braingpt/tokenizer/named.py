@@ -11,18 +11,28 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
+import tiktoken
+
 from braingpt.errors import UserError, did_you_mean
 from braingpt.tokenizer.encoding import Tokenizer
 
-# "gpt2" has the ranks of r50k_base
+# Name here -> name of the rank file; "gpt2" has the ranks of r50k_base.
 NAMED = {"gpt2": "r50k_base", "cl100k_base": "cl100k_base", "o200k_base": "o200k_base"}
-RANKS_AT = "https://openaipublic.blob.core.windows.net/encodings/{}.tiktoken"
+RANKS_URL = "https://openaipublic.blob.core.windows.net/encodings/{}.tiktoken"
 
 
 def open_tokenizer(name: str | Path | None) -> Tokenizer:
-    """The tokenizer called `name`: None for the shipped one, one of NAMED, or a folder that holds one.
+    """The tokenizer that a command line or a recipe names.
 
-    UserError for what is none of these, and for a name whose rank file is not at hand.
+    Args:
+        name: None for the shipped tokenizer, one of NAMED, or a folder that holds a tokenizer.
+
+    Returns:
+        The tokenizer; one object per process for the shipped one and for each of NAMED.
+
+    Raises:
+        UserError: `name` is none of these, or its rank file is not in tiktoken's cache.
+        Failure: The folder holds a damaged tokenizer.
     """
     if name is None:
         return Tokenizer.default()
@@ -30,12 +40,13 @@ def open_tokenizer(name: str | Path | None) -> Tokenizer:
         return _named(str(name))
     if not Path(name).exists():
         raise UserError(
-            f"there is no tokenizer folder '{name}', made by `braingpt tokenizer train`, nor a vocabulary of that name{did_you_mean(str(name), NAMED)}"
+            f"there is no tokenizer folder '{name}', made by `braingpt tokenizer train`, "
+            f"nor a vocabulary of that name{did_you_mean(str(name), NAMED)}"
         )
     return Tokenizer.load(name)
 
 
-def at_hand(name: str) -> bool:
+def is_cached(name: str) -> bool:
     """Whether the rank file of one of NAMED lies in tiktoken's cache.
 
     Where tiktoken looks is part of its documented environment variables.
@@ -45,17 +56,16 @@ def at_hand(name: str) -> bool:
         or os.environ.get("DATA_GYM_CACHE_DIR")
         or Path(tempfile.gettempdir()) / "data-gym-cache"
     )
-    return (Path(folder) / hashlib.sha1(RANKS_AT.format(NAMED[name]).encode()).hexdigest()).is_file()
+    return (Path(folder) / hashlib.sha1(RANKS_URL.format(NAMED[name]).encode()).hexdigest()).is_file()
 
 
 @cache
 def _named(name: str) -> Tokenizer:
-    import tiktoken
-
-    if not at_hand(name):
+    if not is_cached(name):
         fetch = f"python -c \"import tiktoken; tiktoken.get_encoding('{NAMED[name]}')\""
         raise UserError(
-            f"{name}: its rank file is not in tiktoken's cache (TIKTOKEN_CACHE_DIR); with a network, this fetches it once: {fetch}"
+            f"{name}: its rank file is not in tiktoken's cache (TIKTOKEN_CACHE_DIR); "
+            f"with a network, this fetches it once: {fetch}"
         )
     encoding = tiktoken.get_encoding(NAMED[name])
     entries = sorted(encoding._mergeable_ranks, key=encoding._mergeable_ranks.__getitem__)

@@ -26,31 +26,31 @@ def pieces(tokenizer: Tokenizer, ids: Iterable[int]) -> list[Piece]:
 
     Bytes that make no character become U+FFFD.
     """
-    found: list[Piece] = []
-    waiting: list[int] = []
+    finished: list[Piece] = []
+    # Tokens of a character that still lacks bytes, and the bytes so far.
+    pending: list[int] = []
     raw = b""
 
     def flush() -> None:
         nonlocal raw
-        if waiting:
-            found.append(Piece(raw.decode("utf-8", "replace"), tuple(waiting)))
-            waiting.clear()
+        if pending:
+            finished.append(Piece(raw.decode("utf-8", "replace"), tuple(pending)))
+            pending.clear()
             raw = b""
 
     for token in map(int, ids):
         entry = tokenizer.token(token)
         if not entry:
             flush()
-            found.append(
-                Piece(tokenizer.token(token, specials=True).decode() or f"<|unused {token}|>", (token,), True)
-            )
+            name = tokenizer.token(token, specials=True).decode() or f"<|unused {token}|>"
+            finished.append(Piece(name, (token,), True))
             continue
-        waiting.append(token)
+        pending.append(token)
         raw += entry
-        if _whole(raw):
+        if _ends_whole(raw):
             flush()
     flush()
-    return found
+    return finished
 
 
 def readable(token: bytes) -> str:
@@ -71,22 +71,19 @@ def escaped(text: str) -> str:
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
 
 
-def _whole(raw: bytes) -> bool:
+def _ends_whole(raw: bytes) -> bool:
     """Whether no character of `raw` still lacks bytes at the end."""
     for back in range(1, min(4, len(raw)) + 1):
         byte = raw[-back]
-        # the first byte of the last character
         if byte & 0xC0 != 0x80:
-            length = (
-                1
-                if byte < 0x80
-                else 2
-                if byte >> 5 == 6
-                else 3
-                if byte >> 4 == 14
-                else 4
-                if byte >> 3 == 30
-                else 1
-            )
-            return back >= length
+            return back >= _character_length(byte)
     return True
+
+
+def _character_length(first_byte: int) -> int:
+    """Bytes of the UTF-8 character that begins with `first_byte`; 1 for a byte that begins none."""
+    if first_byte >> 5 == 0b110:
+        return 2
+    if first_byte >> 4 == 0b1110:
+        return 3
+    return 4 if first_byte >> 3 == 0b11110 else 1

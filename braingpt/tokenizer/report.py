@@ -16,11 +16,12 @@ import numpy as np
 
 from braingpt.tokenizer.encoding import Tokenizer
 from braingpt.tokenizer.language import detect
-from braingpt.tokenizer.named import NAMED, at_hand, open_tokenizer
+from braingpt.tokenizer.named import NAMED, is_cached, open_tokenizer
 
-# per row: the figures do not change any more, and the slowest encoding reads 3 MB/s
+# Characters of a row that are counted: the figures of a longer text are the same, and the slowest encoding
+# reads 3 MB/s.
 FIRST_CHARACTERS = 2_000_000
-# Korean's eojeol
+# A Korean word by white space is an eojeol.
 _word = re.compile(r"\S+")
 _syllable = re.compile("[가-힣]")
 
@@ -47,7 +48,7 @@ class Cost:
         self.seconds += time.perf_counter() - began
         np.add.at(self.used_V, ids, 1)
 
-    def parts(self) -> tuple[int, int]:
+    def broken_and_whole(self) -> tuple[int, int]:
         """(tokens that are not whole characters, Hangul syllables inside one token): the others are spelled
         over several.
         """
@@ -71,11 +72,11 @@ class Row:
     texts: int = 0
     characters: int = 0
     bytes: int = 0
-    # by white space
+    # Runs of anything but white space.
     words: int = 0
-    # of Hangul
+    # Hangul syllables.
     syllables: int = 0
-    # by encoding
+    # Tokenizer's name -> what it makes of the texts.
     costs: dict[str, Cost] = field(default_factory=dict)
 
     def figures(self, encoding: str) -> dict[str, float | int | None]:
@@ -85,7 +86,7 @@ class Row:
             tokens that are no whole characters. `mb_per_second`: of UTF-8, on one thread.
         """
         cost = self.costs[encoding]
-        broken, whole = cost.parts()
+        broken, whole = cost.broken_and_whole()
         return {
             "tokens": cost.tokens,
             "characters_per_token": self.characters / cost.tokens,
@@ -100,12 +101,18 @@ class Row:
 def measure(
     documents: Iterable[tuple[str, str]], tokenizer: Tokenizer, name: str = "braingpt"
 ) -> tuple[list[Row], list[str]]:
-    """A row for each name and detected language of the (name, text) pairs, and the names of the encodings
-    that are not at hand.
+    """What documents cost in tokens, by their name and detected language.
 
-    `name`: what `tokenizer` is called in the rows. Per row the first two million characters count.
+    Args:
+        documents: (name, text) pairs, read once.
+        tokenizer: The tokenizer to measure.
+        name: What `tokenizer` is called in the rows.
+
+    Returns:
+        The rows, of whose texts the first two million characters count, and the names of the encodings whose
+        rank files are not in tiktoken's cache.
     """
-    others = {other: open_tokenizer(other) for other in NAMED if other != name and at_hand(other)}
+    others = {other: open_tokenizer(other) for other in NAMED if other != name and is_cached(other)}
     encodings = {name: tokenizer, **others}
     rows: dict[tuple[str, str | None], Row] = {}
     for path, text in documents:
@@ -114,7 +121,8 @@ def measure(
             rows[key] = Row(
                 *key,
                 costs={
-                    one: Cost(it, np.zeros(it.vocab_size, dtype=np.int64)) for one, it in encodings.items()
+                    encoding: Cost(other, np.zeros(other.vocab_size, dtype=np.int64))
+                    for encoding, other in encodings.items()
                 },
             )
         row = rows[key]
@@ -136,8 +144,11 @@ def hangul_alone(tokenizer: Tokenizer) -> dict[str, float]:
     """
     every = [chr(code) for code in range(0xAC00, 0xD7A4)]
     common = [syllable for syllable in every if _in_ksx1001(syllable)]
-    one = {syllable for syllable in every if len(tokenizer.encode(syllable)) == 1}
-    return {"all": len(one) / len(every), "common": sum(syllable in one for syllable in common) / len(common)}
+    single = {syllable for syllable in every if len(tokenizer.encode(syllable)) == 1}
+    return {
+        "all": len(single) / len(every),
+        "common": sum(syllable in single for syllable in common) / len(common),
+    }
 
 
 def as_json(rows: list[Row], absent: list[str]) -> dict[str, Any]:

@@ -11,48 +11,76 @@ import base64
 import binascii
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from braingpt.errors import Failure, UserError
+from braingpt.tokenizer.vocabulary import CONTROL, Vocabulary, marker_name
 from braingpt.utils.atomic_write import write_whole
-
-if TYPE_CHECKING:
-    from braingpt.tokenizer.encoding import Tokenizer
 
 DESCRIPTION, RANKS = "tokenizer.json", "ranks.tiktoken"
 FORMAT, VERSIONS = "braingpt-tokenizer", (1, 2)
 
 
-def write(folder: Path, tokenizer: "Tokenizer") -> None:
-    """Write `tokenizer` into `folder`, the description last: where it is, the ranks are too."""
+def write_vocabulary(folder: Path, vocabulary: Vocabulary) -> None:
+    """Write `vocabulary` into `folder`, the description last: where it is, the ranks are too."""
     folder.mkdir(parents=True, exist_ok=True)
-    lines = [base64.b64encode(entry) + b" %d\n" % rank for entry, rank in tokenizer.ranks().items()]
+    lines = [base64.b64encode(entry) + b" %d\n" % rank for entry, rank in vocabulary.ranks().items()]
     write_whole(folder / RANKS, b"".join(lines))
     description = {
         "format": FORMAT,
         "version": 1,
-        "entries": len(tokenizer.entries),
-        "fingerprint": tokenizer.fingerprint,
-        "languages": list(tokenizer.marked),
-        "pattern": tokenizer.pattern,
-        "specials": tokenizer.specials,
+        "entries": len(vocabulary.entries),
+        "fingerprint": vocabulary.fingerprint,
+        "languages": list(vocabulary.marked),
+        "pattern": vocabulary.pattern,
+        "specials": vocabulary.specials,
     }
-    if tokenizer.added or tokenizer.first_special != len(tokenizer.entries):
-        description |= {"version": 2, "first_special": tokenizer.first_special, "added": len(tokenizer.added)}
+    if vocabulary.added or vocabulary.first_special != len(vocabulary.entries):
+        description |= {
+            "version": 2,
+            "first_special": vocabulary.first_special,
+            "added": len(vocabulary.added),
+        }
     write_whole(folder / DESCRIPTION, (json.dumps(description, ensure_ascii=False, indent=1) + "\n").encode())
 
 
-def read(folder: Path) -> dict[str, Any]:
-    """The arguments of `Tokenizer` from `folder`.
+def read_vocabulary(folder: Path) -> Vocabulary:
+    """The vocabulary in `folder`.
 
-    UserError: nothing of ours there. Failure: ours, but damaged.
+    Raises:
+        UserError: The folder holds no tokenizer of braingpt.
+        Failure: The folder holds a damaged tokenizer of braingpt.
     """
-    from braingpt.tokenizer.encoding import CONTROL, fingerprint_of
+    description = _read_description(folder)
+    if not (folder / RANKS).is_file():
+        raise _damaged(folder, f"{RANKS} is missing")
+    try:
+        pattern, specials, marked, count = (
+            description[key] for key in ("pattern", "specials", "languages", "entries")
+        )
+        first_special = description.get("first_special", count)
+        known = {*CONTROL, *map(marker_name, marked)}
+        fields_sound = (
+            isinstance(pattern, str) and known <= set(specials) and len(set(specials)) == len(specials)
+        )
+        fields_sound = fields_sound and 256 <= count <= first_special
+    except (KeyError, TypeError):
+        raise _damaged(folder, f"{DESCRIPTION} lacks a field") from None
+    if not fields_sound:
+        raise _damaged(folder, f"{DESCRIPTION} lacks a field")
+    entries, added = _read_entries(folder, count, first_special + len(specials))
+    vocabulary = Vocabulary(entries, pattern, specials, tuple(marked), added, first_special)
+    if vocabulary.fingerprint != description.get("fingerprint"):
+        raise _damaged(folder, "its contents do not match its fingerprint")
+    return vocabulary
 
+
+def _read_description(folder: Path) -> dict[str, Any]:
     path = folder / DESCRIPTION
     if not path.is_file():
         raise UserError(
-            f"no tokenizer in {folder} ({DESCRIPTION} is missing); name a folder made by `braingpt tokenizer train`"
+            f"no tokenizer in {folder} ({DESCRIPTION} is missing); "
+            "name a folder made by `braingpt tokenizer train`"
         )
     try:
         description = json.loads(path.read_text("utf-8"))
@@ -64,38 +92,13 @@ def read(folder: Path) -> dict[str, Any]:
         )
     if description.get("version") not in VERSIONS:
         raise UserError(
-            f"{path} has format version {description.get('version')}; this braingpt reads {' and '.join(map(str, VERSIONS))}"
+            f"{path} has format version {description.get('version')}; "
+            f"this braingpt reads {' and '.join(map(str, VERSIONS))}"
         )
-    if not (folder / RANKS).is_file():
-        raise _damaged(folder, f"{RANKS} is missing")
-    try:
-        pattern, specials, marked, count = (
-            description[key] for key in ("pattern", "specials", "languages", "entries")
-        )
-        first = description.get("first_special", count)
-        known = {*CONTROL, *(f"<|{code}|>" for code in marked)}
-        fields_sound = (
-            isinstance(pattern, str) and known <= set(specials) and len(set(specials)) == len(specials)
-        )
-        fields_sound = fields_sound and 256 <= count <= first
-    except (KeyError, TypeError):
-        fields_sound = False
-    if not fields_sound:
-        raise _damaged(folder, f"{DESCRIPTION} lacks a field")
-    entries, added = _entries(folder, count, first + len(specials))
-    if fingerprint_of(entries, pattern, specials, added, first) != description.get("fingerprint"):
-        raise _damaged(folder, "its contents do not match its fingerprint")
-    return {
-        "entries": entries,
-        "pattern": pattern,
-        "specials": specials,
-        "marked": marked,
-        "added": added,
-        "first_special": first,
-    }
+    return description
 
 
-def _entries(folder: Path, count: int, first_added: int) -> tuple[list[bytes], list[bytes]]:
+def _read_entries(folder: Path, count: int, first_added: int) -> tuple[list[bytes], list[bytes]]:
     """The `count` entries in the order of their ranks, and those added from rank `first_added` on."""
     entries: list[bytes] = []
     for number, line in enumerate((folder / RANKS).read_bytes().splitlines()):
@@ -110,5 +113,5 @@ def _entries(folder: Path, count: int, first_added: int) -> tuple[list[bytes], l
     return entries[:count], entries[count:]
 
 
-def _damaged(folder: Path, why: str) -> Failure:
-    return Failure(f"the tokenizer in {folder} is damaged: {why}; copy or train it again")
+def _damaged(folder: Path, reason: str) -> Failure:
+    return Failure(f"the tokenizer in {folder} is damaged: {reason}; copy or train it again")

@@ -1,4 +1,4 @@
-"""Train a vocabulary with rustbpe: byte-level BPE over the words that `encoding.PATTERN` cuts.
+"""Train a vocabulary with rustbpe: byte-level BPE over the words that `vocabulary.PATTERN` cuts.
 
 The text is brought to NFC first, as the data preparation does: in NFD a Hangul syllable is two or three
 characters and the vocabulary would spend its entries on them. Merges are chosen by count, ties by the lower
@@ -9,17 +9,27 @@ import unicodedata
 from collections.abc import Iterable, Iterator
 
 from braingpt.errors import UserError
-from braingpt.tokenizer.encoding import PATTERN, SPECIALS, Tokenizer
+from braingpt.tokenizer.encoding import Tokenizer
+from braingpt.tokenizer.vocabulary import PATTERN, SPECIALS
 
+# BPE entries of a vocabulary where no number is asked for.
 ENTRIES = 16_384
+# Entries that every vocabulary begins with, one per byte.
 BYTES = 256
 
 
 def train(texts: Iterable[str], entries: int = ENTRIES) -> Tokenizer:
-    """A tokenizer of exactly `entries` BPE entries (the 256 bytes included) and 64 specials, trained on
-    `texts`.
+    """A tokenizer trained on texts.
 
-    UserError when `entries` is out of range or the text has too few different words for so many.
+    Args:
+        texts: What the vocabulary is for, read once.
+        entries: BPE entries, the 256 single bytes included; 64 specials come on top.
+
+    Returns:
+        A tokenizer of exactly `entries` entries; the same texts give the same one.
+
+    Raises:
+        UserError: `entries` is out of range, or the texts have too few different words for so many.
     """
     if not BYTES <= entries <= 2**32 - SPECIALS:
         raise UserError(
@@ -27,12 +37,14 @@ def train(texts: Iterable[str], entries: int = ENTRIES) -> Tokenizer:
         )
     import rustbpe
 
-    bpe = rustbpe.Tokenizer()
+    # The wheel has no type stubs.
+    bpe = rustbpe.Tokenizer()  # pyright: ignore[reportAttributeAccessIssue]
     bpe.train_from_iterator(normalised(texts), entries, pattern=PATTERN)
     ranks = sorted((rank, bytes(entry)) for entry, rank in bpe.get_mergeable_ranks())
     if len(ranks) < entries:
         raise UserError(
-            f"the text yields only {len(ranks)} entries; give more text, or ask for --vocab {len(ranks)} or fewer"
+            f"the text yields only {len(ranks)} entries; "
+            f"give more text, or ask for --vocab {len(ranks)} or fewer"
         )
     return Tokenizer([entry for _, entry in ranks])
 
@@ -43,6 +55,6 @@ def normalised(texts: Iterable[str]) -> Iterator[str]:
         try:
             text.encode("utf-8")
         except UnicodeEncodeError:
-            # a lone surrogate from a broken \u escape in JSON
+            # A broken \u escape in JSON gives a lone surrogate.
             text = text.encode("utf-8", "replace").decode("utf-8")
         yield unicodedata.normalize("NFC", text)

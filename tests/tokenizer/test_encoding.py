@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from braingpt.errors import Failure, UserError
 from braingpt.tokenizer import Tokenizer
-from braingpt.tokenizer.encoding import PATTERN
 from braingpt.tokenizer.language import LANGUAGES
 from braingpt.tokenizer.storage import DESCRIPTION, RANKS
+from braingpt.tokenizer.vocabulary import PATTERN
 
 TOKENIZER = Tokenizer.default()
 HARD = [

@@ -69,15 +69,15 @@ def test_other_languages_are_turned_away(text):
 
 def test_py3langid_stands_in(monkeypatch):
     monkeypatch.setitem(sys.modules, "eldc", None)
-    for cached in (language._wide, language._narrow):
+    for cached in (language._wide_detector, language._narrow_detector):
         cached.cache_clear()
     try:
         right = sum(detect(text) == code for code, text in CASES)
         assert detect(OTHERS[0]) is None
-        assert language._wide().__module__ == "braingpt.tokenizer.language"
+        assert language._wide_detector().__module__ == "braingpt.tokenizer.language"
         assert language.detectable("af") and not language.detectable("xx")
     finally:
-        for cached in (language._wide, language._narrow):
+        for cached in (language._wide_detector, language._narrow_detector):
             cached.cache_clear()
     assert right >= len(CASES) - 1
 

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from braingpt.errors import UserError
 from braingpt.tokenizer import Tokenizer
-from braingpt.tokenizer.encoding import PATTERN
 from braingpt.tokenizer.report import as_json, hangul_alone, measure
 from braingpt.tokenizer.training import train
+from braingpt.tokenizer.vocabulary import PATTERN
 
 TEXTS = [
     "대한민국의 수도는 서울이다. 서울의 인구는 약 천만 명이다. " * 20,

@@ -21,7 +21,7 @@ from braingpt.data.quality.language_switches import Segmenter
 from braingpt.data.quality.perplexity import Perplexity
 from braingpt.data.quality.rules import Rule, rules_of
 from braingpt.data.quality.text_stats import EXAMINED, HANGUL, JAMO, LATIN, UNCLEAN, Shape
-from braingpt.tokenizer.language import LANGUAGES, decide
+from braingpt.tokenizer.language import LANGUAGES, detect_counted
 
 _OTHER_VOCABULARY = "the {rule} model was trained on another tokenizer's ids and is left out; scripts/train_{rule}.py trains one for yours"
 
@@ -89,7 +89,7 @@ class Judge:
             return Judged(text, document.language, [], "empty")
         language = document.language if self.config.language.trust_source else None
         if language is None:
-            language = decide(
+            language = detect_counted(
                 shape.text,
                 shape.letters,
                 shape.counts[HANGUL] + shape.counts[JAMO],
