@@ -32,7 +32,8 @@ import numpy as np
 
 from braingpt.cli.console import guarded
 from braingpt.data.prepare.pipeline import Request, prepare
-from braingpt.data.sources.open_streams import open_streams
+from braingpt.data.sources.document_stream import StreamEvents
+from braingpt.data.sources.open_streams import StreamRequest, open_streams
 from braingpt.tokenizer import Tokenizer
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))
@@ -71,9 +72,8 @@ def main() -> None:
 
 
 def texts(name: str, languages: str, source: Path) -> Iterator[str]:
-    streams = open_streams(
-        name, languages.split(","), source=source, note=lambda _: None, broken=lambda *_: None
-    )
+    request = StreamRequest(name, languages.split(","), source=source)
+    streams = open_streams(request, StreamEvents(note=lambda _: None, broken=lambda *_: None))
     return (document.text for stream in streams for document in stream)
 
 

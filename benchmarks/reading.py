@@ -22,7 +22,9 @@ import pyarrow
 import pyarrow.parquet
 
 from braingpt.cli.console import guarded
-from braingpt.data.sources.open_streams import open_streams, own_files
+from braingpt.data.sources.document_stream import StreamEvents
+from braingpt.data.sources.local_files import own_files
+from braingpt.data.sources.open_streams import StreamRequest, open_streams
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))
 from clean_text import corpora_folder
@@ -31,14 +33,15 @@ SETS = {"c4": "en", "fineweb2": "ko", "wikipedia": "en", "fineweb-edu": "en"}
 
 
 def ours(name: str, language: str, source: Path) -> int:
-    streams = open_streams(name, [language], source=source, note=print, broken=print)
+    request = StreamRequest(name, [language], source=source)
+    streams = open_streams(request, StreamEvents(note=print, broken=print))
     return sum(len(document.text.encode()) for stream in streams for document in stream)
 
 
 def theirs(name: str, language: str, source: Path) -> int:
     from braingpt.data.sources.catalog import DATASETS
 
-    [part] = DATASETS[name].parts_of(language)
+    [part] = DATASETS[name].configs_of(language)
     rows = datasets.load_dataset(str(source / DATASETS[name].id), part.config, split="train", streaming=True)
     return sum(len(row["text"].encode()) for row in rows)
 
@@ -62,7 +65,8 @@ def generate(folder: Path) -> list[Path]:
 
 def memory(path: Path) -> None:
     start, before = time.perf_counter(), peak()
-    size = sum(len(document.text.encode()) for document in own_files([path], None, note=print, broken=print))
+    documents = own_files([path], None, StreamEvents(note=print, broken=print))
+    size = sum(len(document.text.encode()) for document in documents)
     rate = size / 1e6 / (time.perf_counter() - start)
     print(
         f"{path.name}: {size / 1e6:.0f} MB of text, {rate:.0f} MB/s, at most {peak():.0f} MB resident, {before:.0f} of it before"

@@ -256,8 +256,8 @@ def _texts(paths: list[Path], column: str | None, skipped: list[str]) -> Iterato
 
     found = False
     for path in paths:
-        for file in local_files.find([path]):
-            for document in local_files.read(
+        for file in local_files.find_files([path]):
+            for document in local_files.read_documents(
                 file, column, lambda rule, sample: skipped.append(f"{rule}: {sample}")
             ):
                 found = True

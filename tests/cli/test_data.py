@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from braingpt.data.prepare.drop_counts import shown
+from braingpt.data.prepare.drop_counts import excerpt
 from tests.data.texts import english, korean
 
 
@@ -98,7 +98,7 @@ def test_the_list_of_commands_fits_80_columns() -> None:
 
 
 def test_samples_of_dropped_documents_leave_the_terminal_alone() -> None:
-    assert shown("\x1b[31mred \u202eשלום\n\u200b end") == "\\x1b[31mred \\u202eשלום \\u200b end"
+    assert excerpt("\x1b[31mred \u202eשלום\n\u200b end") == "\\x1b[31mred \\u202eשלום \\u200b end"
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)])

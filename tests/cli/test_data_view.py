@@ -137,7 +137,7 @@ def test_documents_longer_than_a_piece_are_counted_whole(tmp_path: Path, monkeyp
     documents = [[300, *([1000] * length), TOKENIZER.eot] for length in (5, 5000, 0, 2046, 3)]
     stored = DocumentReader(write(tmp_path / "own", {("train", "ko", "x"): documents}))
     whole = stored.count()[0]
-    monkeypatch.setattr("braingpt.data.shards.documents.PIECE", 64)
+    monkeypatch.setattr("braingpt.data.shards.documents.BLOCK", 64)
     pieces_of_64 = stored.count()[0]
     assert whole.lengths.tolist() == pieces_of_64.lengths.tolist() and pieces_of_64.longest == 5002
     assert [len(one.ids) for one in stored.draw(stored.streams(), 5)] and stored.draw(stored.streams(), 9)[

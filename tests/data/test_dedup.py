@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from braingpt.data.dedup import index as index_module
-from braingpt.data.dedup.content_hash import content_hash, held_out
+from braingpt.data.dedup.content_hash import content_hash, is_held_out
 from braingpt.data.dedup.deduplicator import similarity, trigrams
 from braingpt.data.dedup.index import KEYS, RECORD, Index
 from braingpt.data.dedup.minhash import band_keys
@@ -20,7 +20,7 @@ from tests.data.texts import english, korean
 def test_hash_ignores_case_and_whitespace_only() -> None:
     assert content_hash("Ein  Wort\n hier") == content_hash("ein wort HIER")
     assert content_hash("ein wort hier") != content_hash("ein wort, hier")
-    held = sum(held_out(content_hash(str(number)), 0.05) for number in range(4000))
+    held = sum(is_held_out(content_hash(str(number)), 0.05) for number in range(4000))
     assert 140 < held < 260
 
 
@@ -157,11 +157,11 @@ def resident_of(folder: Path) -> int:
     return size
 
 
-def test_counts_go_on_from_their_report() -> None:
+def test_counts_continue_from_their_report() -> None:
     counts = DropCounts()
     for number in range(10):
         rule = "short" if number % 2 else "language"
-        counts.drop(rule, f"sample {number}" if counts.wants(rule) else "")
+        counts.drop(rule, f"sample {number}" if counts.wants_sample(rule) else "")
         counts.keep()
         counts = DropCounts(counts.report())
     report = counts.report()

@@ -21,8 +21,8 @@ from braingpt.data.sources import byte_reader
 from braingpt.data.sources import document_stream as stream_
 from braingpt.data.sources import hub as hub_
 from braingpt.data.sources.catalog import PREPARATIONS
-from braingpt.data.sources.document_stream import DocumentStream
-from braingpt.data.sources.open_streams import check_found, open_streams
+from braingpt.data.sources.document_stream import DocumentStream, StreamEvents
+from braingpt.data.sources.open_streams import StreamRequest, check_available, open_streams
 from braingpt.errors import Failure, UserError
 from tests.data.hub_server import Hub
 
@@ -93,14 +93,14 @@ def serve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
     monkeypatch.setattr(
         huggingface_hub.utils._http, "time", types.SimpleNamespace(sleep=lambda seconds: None)
     )
-    monkeypatch.setattr(stream_, "PAUSES", (0, 0, 0))
+    monkeypatch.setattr(stream_, "RETRY_PAUSES", (0, 0, 0))
     # several requests even for a small file
-    monkeypatch.setattr(byte_reader, "BLOCK", 500)
-    hub_.forget()
+    monkeypatch.setattr(byte_reader, "HUB_BLOCK", 500)
+    hub_.forget_listings()
     yield start
     for hub in started:
         hub.close()
-    hub_.forget()
+    hub_.forget_listings()
     huggingface_hub.utils._http.close_session()
 
 
@@ -109,15 +109,9 @@ def _open(
 ) -> tuple[DocumentStream, Counter, list[str]]:
     counts: Counter = Counter()
     notes: list[str] = []
-    [stream] = open_streams(
-        "hub",
-        [],
-        paths=[Path(id)],
-        config=config,
-        note=notes.append,
-        broken=lambda source, rule, sample: counts.update([rule]),
-        **options,
-    )
+    request = StreamRequest("hub", [], paths=[Path(id)], config=config, **options)
+    events = StreamEvents(notes.append, lambda source, rule, sample: counts.update([rule]))
+    [stream] = open_streams(request, events)
     return stream, counts, notes
 
 
@@ -129,21 +123,20 @@ def _texts(stream: DocumentStream) -> list[str]:
 def test_the_hub_and_a_folder_give_the_same(
     corpora: Path, serve, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    monkeypatch.setattr(byte_reader, "BLOCK", 1 << 20)
+    monkeypatch.setattr(byte_reader, "HUB_BLOCK", 1 << 20)
     hub = serve(corpora)
     languages = list(PREPARATIONS[name].languages)
 
     def read(source: Path | None) -> tuple[list[Document], list[str], Counter]:
         notes: list[str] = []
         counts: Counter = Counter()
-        found = open_streams(
-            name, languages, source=source, note=notes.append, broken=lambda *what: counts.update([what])
-        )
+        request = StreamRequest(name, languages, source=source)
+        streams = open_streams(request, StreamEvents(notes.append, lambda *row: counts.update([row])))
         documents = []
-        for stream in found:
+        for stream in streams:
             for document, _ in zip(stream, range(300), strict=False):
                 documents.append(document)
-        check_found(found, name, languages, source)
+        check_available(streams, request)
         return documents, notes, counts
 
     local = read(corpora)
@@ -159,7 +152,7 @@ def test_configurations_splits_and_columns(root: Path, serve) -> None:
     serve(root)
     stream, counts, _ = _open()
     assert _texts(stream) == TEXTS
-    assert (stream.source, stream.language, stream.done()) == ("org-some", None, 1.0)
+    assert (stream.source, stream.language, stream.fraction_read()) == ("org-some", None, 1.0)
     stream, counts, _ = _open("lines")
     assert sorted(_texts(stream)) == sorted(
         text for text in TEXTS if text in set(_texts(_open("lines", source=root)[0]))
@@ -195,7 +188,7 @@ def test_gated_and_private(root: Path, serve) -> None:
         ("private", "", f"no dataset {ID} on the hub, or it is private"),
         ("403", ".parquet", f"the hub refuses {ID} to this account"),
     ):
-        hub_.forget()
+        hub_.forget_listings()
         hub.fault = lambda method, path, part, what=what, where=where: (
             what if where in path and path != "/" else None
         )
@@ -236,7 +229,7 @@ def test_a_lasting_fault_is_one_line_and_reading_goes_on_later(root: Path, serve
     got: list[str] = []
     with pytest.raises(
         Failure,
-        match=r"cannot reach the Hugging Face hub \(org/some tables train: data/train-1.*goes on where it stopped",
+        match=r"cannot reach the Hugging Face hub \(org/some tables train: data/train-1.*continues where it stopped",
     ) as caught:
         for document in stream:
             got.append(document.text)
@@ -273,7 +266,7 @@ def test_reading_goes_on_at_the_same_commit(root: Path, serve) -> None:
     iterator.close()
     (root / "org" / "some" / "new.txt").write_text("a new commit")
     assert hub.commit(ID) != position["revision"]
-    hub_.forget()
+    hub_.forget_listings()
     hub.requests.clear()
     later, _, _ = _open()
     later.resume(position)

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 
 from braingpt.data.document import Document
 from braingpt.data.sources import byte_reader, local_files, row_reader
-from braingpt.data.sources.document_stream import DocumentStream
-from braingpt.data.sources.open_streams import open_streams, own_files
+from braingpt.data.sources.document_stream import DocumentStream, StreamEvents
+from braingpt.data.sources.local_files import own_files
+from braingpt.data.sources.open_streams import StreamRequest, open_streams
 from braingpt.errors import UserError
 
 RIGHT_TO_LEFT = "مرحبا بالعالم \u200f\u202bשלום\u202c"
@@ -32,9 +33,8 @@ class Counts(Counter):
 
 def _stream(path: Path | list[Path], column: str | None = None) -> tuple[DocumentStream, Counts]:
     counts = Counts()
-    stream = own_files(
-        path if isinstance(path, list) else [path], column, note=lambda line: None, broken=counts.broken
-    )
+    paths = path if isinstance(path, list) else [path]
+    stream = own_files(paths, column, StreamEvents(note=lambda line: None, broken=counts.broken))
     return stream, counts
 
 
@@ -69,7 +69,7 @@ def test_text(tmp_path: Path) -> None:
 def test_a_text_beyond_the_bound_is_counted_in_a_parquet_file_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(byte_reader, "LINE", 1_000)
+    monkeypatch.setattr(byte_reader, "MAX_LINE", 1_000)
     pyarrow.parquet.write_table(
         pyarrow.table({"text": ["한" * 334, "한" * 333, "short"]}), tmp_path / "a.parquet"
     )
@@ -80,11 +80,12 @@ def test_files_that_nobody_reads_are_told(tmp_path: Path) -> None:
     for name in ("a.txt", "b.pdf", "below/c.PDF", "LICENSE", ".git/config", "d.jsonl.gz"):
         _write(tmp_path / name, "")
     notes: list[str] = []
-    open_streams("text", ["ko"], note=notes.append, broken=lambda *_: None, paths=[tmp_path])
+    events = StreamEvents(notes.append, lambda *broken: None)
+    open_streams(StreamRequest("text", ["ko"], paths=[tmp_path]), events)
     assert notes == [
         "files of kinds that hold no text braingpt reads are left out: 2 .pdf, 1 without a suffix"
     ]
-    assert local_files.left_out([tmp_path / "a.txt"]) is None
+    assert local_files.describe_unread([tmp_path / "a.txt"]) is None
 
 
 def test_other_encodings(tmp_path: Path) -> None:
@@ -118,7 +119,7 @@ def test_a_long_text_is_cut_and_nothing_is_lost(tmp_path_factory, parts: list[st
     path = _write(tmp_path_factory.mktemp("cut") / "a.txt", "".join(parts))
     before, row_reader.PIECE = row_reader.PIECE, 200
     try:
-        found = [row.values["text"] for row in row_reader.Reader(byte_reader.local(path)).rows()]
+        found = [row.values["text"] for row in row_reader.Reader(byte_reader.local_file(path)).rows()]
     finally:
         row_reader.PIECE = before
     assert "".join(found) == "".join(parts)
@@ -182,7 +183,7 @@ def test_csv(tmp_path: Path) -> None:
 def test_an_open_quote_costs_what_it_swallows_and_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(byte_reader, "LINE", 1000)
+    monkeypatch.setattr(byte_reader, "MAX_LINE", 1000)
     stream, counts = _stream(
         _write(tmp_path / "a.csv", 'text\nfirst\n"never closed\n' + "line\n" * 300 + "the end\n")
     )
@@ -264,7 +265,7 @@ def test_a_line_of_a_hundred_megabytes(tmp_path: Path) -> None:
         stream, counts = _stream(plain)
         assert sum(len(document.text) for document in stream) == 100_000_000
         assert not counts
-        assert tracemalloc.get_traced_memory()[1] < 3 * byte_reader.LINE
+        assert tracemalloc.get_traced_memory()[1] < 3 * byte_reader.MAX_LINE
     finally:
         tracemalloc.stop()
 
@@ -302,13 +303,13 @@ def test_reading_goes_on_at_every_place(tmp_path: Path, monkeypatch: pytest.Monk
     assert (
         len(expected) > 30 and counts["broken row"] == 4 and counts["empty"] > 10 and counts["not UTF-8"] == 1
     )
-    assert whole.done() == 1.0
+    assert whole.fraction_read() == 1.0
     shares = []
     for stop in range(len(expected)):
         first, before = _stream(paths)
         iterator = iter(first)
         documents: list[Document] = [next(iterator) for _ in range(stop)]
-        shares.append(first.done())
+        shares.append(first.fraction_read())
         position, at_stop = json.loads(json.dumps(first.position())), Counter(before)
         iterator.close()
         second, after = _stream(paths)
@@ -321,19 +322,19 @@ def test_reading_goes_on_at_every_place(tmp_path: Path, monkeypatch: pytest.Monk
 def test_find(tmp_path: Path) -> None:
     for name in ("b.txt", "sub/a.MD", "c.jsonl.gz", "f.json.zst", "d.bin", ".hidden/e.txt"):
         _write(tmp_path / name, "x")
-    assert [path.name for path in local_files.find([tmp_path, tmp_path / "b.txt"])] == [
+    assert [path.name for path in local_files.find_files([tmp_path, tmp_path / "b.txt"])] == [
         "b.txt",
         "c.jsonl.gz",
         "f.json.zst",
         "a.MD",
     ]
     with pytest.raises(UserError, match="no file or folder"):
-        local_files.find([tmp_path / "nothing"])
+        local_files.find_files([tmp_path / "nothing"])
     with pytest.raises(UserError, match="not a kind of file"):
-        local_files.find([tmp_path / "d.bin"])
+        local_files.find_files([tmp_path / "d.bin"])
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="files in"):
-        local_files.find([tmp_path / "empty"])
+        local_files.find_files([tmp_path / "empty"])
 
 
 def test_stamp_changes_with_the_files(tmp_path: Path) -> None:

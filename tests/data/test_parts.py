@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 
 from braingpt.data.dedup.deduplicator import Deduplicator
-from braingpt.data.dedup.index import LOG, RECORD
+from braingpt.data.dedup.index import RECORD
 from braingpt.data.prepare import join as join_module
 from braingpt.data.prepare.join import join
 from braingpt.data.prepare.pipeline import Request, prepare
 from braingpt.data.shards.documents import DocumentReader
-from braingpt.data.shards.manifest import read_manifest, verify
+from braingpt.data.shards.manifest import DOCUMENT_LOG, read_manifest, verify
 from braingpt.errors import UserError
 from braingpt.tokenizer import Tokenizer
 from tests.data.texts import english, korean
@@ -147,10 +147,10 @@ def test_joining_takes_long_documents_few_at_a_time(
         "begin",
         lambda self, keys, ids: (begun.append(sum(map(len, ids))), begin(self, keys, ids))[1],
     )
-    monkeypatch.setattr(join_module, "TOKENS", 1_000)
+    monkeypatch.setattr(join_module, "SLICE_TOKENS", 1_000)
     join(folders, tmp_path / "again")
     longest = max(
-        record["length"] for folder in folders for record in np.fromfile(folder / LOG, dtype=RECORD)
+        record["length"] for folder in folders for record in np.fromfile(folder / DOCUMENT_LOG, dtype=RECORD)
     )
     assert len(begun) > 5 and max(begun) < 1_000 + longest
     assert read_manifest(tmp_path / "again").streams == read_manifest(tmp_path / "out").streams

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from braingpt.data.prepare import pipeline
-from braingpt.data.prepare.pipeline import Request, prepare
+from braingpt.data.prepare import chunk_reader
+from braingpt.data.prepare.pipeline import Progress, Request, prepare
 from braingpt.data.shards.manifest import read_manifest, verify
 from braingpt.data.shards.reader import ShardSet
 from braingpt.data.shards.writer import FolderWriter
@@ -251,10 +251,12 @@ def test_every_corpus_of_the_table(
         }
 
 
-def test_progress_is_told(tmp_path: Path, tokenizer: ByteTokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline, "CHUNK", 1000)
-    told: list[pipeline.Progress] = []
-    done = prepare(Request("text", tmp_path / "out", [_own(tmp_path)]), tokenizer, progress=told.append)
-    assert len(told) > 3
-    assert told[-1].tokens == sum(stream.tokens for stream in done.manifest.streams)
-    assert [progress.kept for progress in told] == sorted(progress.kept for progress in told)
+def test_progress_is_reported(
+    tmp_path: Path, tokenizer: ByteTokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chunk_reader, "CHUNK_CHARACTERS", 1000)
+    reports: list[Progress] = []
+    done = prepare(Request("text", tmp_path / "out", [_own(tmp_path)]), tokenizer, progress=reports.append)
+    assert len(reports) > 3
+    assert reports[-1].tokens == sum(stream.tokens for stream in done.manifest.streams)
+    assert [progress.kept for progress in reports] == sorted(progress.kept for progress in reports)

@@ -19,14 +19,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from braingpt import __version__
 from braingpt.data.dedup.deduplicator import Deduplicator
 from braingpt.data.dedup.index import Index
 from braingpt.data.dedup.minhash import band_keys
-from braingpt.data.prepare import journal, pipeline, worker
+from braingpt.data.prepare import chunk_reader, journal, worker_pool
 from braingpt.data.prepare.pipeline import Request, prepare
 from braingpt.data.prepare.worker import Worker
 from braingpt.data.shards.manifest import read_manifest, verify
-from braingpt.data.shards.writer import FolderWriter, Place
+from braingpt.data.shards.stream_writer import Place
+from braingpt.data.shards.writer import FolderWriter
 from braingpt.errors import UserError
 from tests.data.folders import ByteTokenizer
 from tests.data.texts import english, korean
@@ -75,7 +77,7 @@ def undisturbed(own: list[Path], tmp_path_factory: pytest.TempPathFactory) -> di
 def test_chunks_leave_no_trace(
     tmp_path: Path, own, undisturbed, monkeypatch: pytest.MonkeyPatch, chunk: int
 ) -> None:
-    monkeypatch.setattr(pipeline, "CHUNK", chunk)
+    monkeypatch.setattr(chunk_reader, "CHUNK_CHARACTERS", chunk)
     prepare(Request("text", tmp_path / "out", own, validation=0.2), ByteTokenizer())
     assert hashes(tmp_path / "out") == undisturbed
 
@@ -94,14 +96,14 @@ def unhurried(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         return work(self, documents)
 
     monkeypatch.setattr(Worker, "__call__", slow)
-    monkeypatch.setattr(worker, "WORTH", -1)
+    monkeypatch.setattr(worker_pool, "MIN_SECONDS", -1)
     return done
 
 
 def test_workers_leave_no_trace(
     tmp_path: Path, own, undisturbed, unhurried: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pipeline, "CHUNK", 300)
+    monkeypatch.setattr(chunk_reader, "CHUNK_CHARACTERS", 300)
     prepare(Request("text", tmp_path / "out", own, validation=0.2, workers=3), ByteTokenizer())
     assert hashes(tmp_path / "out") == undisturbed
     assert sum(unhurried) < sum(report["read"] for report in read_manifest(tmp_path / "out").filters.values())
@@ -110,8 +112,8 @@ def test_workers_leave_no_trace(
 def test_little_work_begins_no_processes(
     tmp_path: Path, own, undisturbed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pipeline, "CHUNK", 2_000)
-    monkeypatch.setattr(worker, "ProcessPoolExecutor", None)
+    monkeypatch.setattr(chunk_reader, "CHUNK_CHARACTERS", 2_000)
+    monkeypatch.setattr(worker_pool, "ProcessPoolExecutor", None)
     prepare(Request("text", tmp_path / "out", own, validation=0.2, workers=3), ByteTokenizer())
     assert hashes(tmp_path / "out") == undisturbed
 
@@ -125,7 +127,7 @@ def test_failures_leave_no_trace(
 
     call of a method, every time it is tried, until it gets through.
     """
-    monkeypatch.setattr(pipeline, "CHUNK", 3_000)
+    monkeypatch.setattr(chunk_reader, "CHUNK_CHARACTERS", 3_000)
     monkeypatch.setattr(journal, "SECONDS", 0)
     original, calls, fail_at = getattr(FolderWriter, method), [0], [1]
 
@@ -149,7 +151,7 @@ def test_failures_leave_no_trace(
             continue
     assert tries > 1 and hashes(tmp_path / "out") == undisturbed
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
-    assert any("going on" in note for note in notes) == any(
+    assert any("continuing" in note for note in notes) == any(
         "what is finished is kept" in note for note in notes
     )
 
@@ -159,10 +161,14 @@ def test_killed_again_and_again(tmp_path: Path, own, undisturbed) -> None:
     process is left.
     """
     script = (
-        "import sys; from pathlib import Path; from braingpt.data.prepare import journal, pipeline; journal.SECONDS = 0; pipeline.CHUNK = 1500\n"
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from braingpt.data.prepare import chunk_reader, journal, pipeline\n"
+        "journal.SECONDS, chunk_reader.CHUNK_CHARACTERS = 0, 1500\n"
         "from tests.data.folders import ByteTokenizer\n"
         "if __name__ == '__main__':\n"
-        "    request = pipeline.Request('text', Path(sys.argv[1]), [*map(Path, sys.argv[2:])], validation=0.2, workers=2)\n"
+        "    files = [*map(Path, sys.argv[2:])]\n"
+        "    request = pipeline.Request('text', Path(sys.argv[1]), files, validation=0.2, workers=2)\n"
         "    pipeline.prepare(request, ByteTokenizer(), progress=lambda p: print(p.read, flush=True))\n"
     )
     (tmp_path / "script.py").write_text(script)
@@ -177,7 +183,7 @@ def test_killed_again_and_again(tmp_path: Path, own, undisturbed) -> None:
         process.stdout.close()
         assert process.wait() == (-signal.SIGKILL if chunks else 0)
         reached.append((int(lines[0]), int(lines[-1])))
-    # it went on, it did not begin again
+    # Each process continued where the one before was killed.
     assert 0 == reached[0][0] < reached[2][0] < reached[3][0] < reached[3][1]
     assert hashes(tmp_path / "place" / "out") == undisturbed
     for _ in range(50):
@@ -212,7 +218,7 @@ def _interrupted(out: Path, own, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The work folder of a preparation that was interrupted half way."""
     with monkeypatch.context() as patch:
         patch.setattr(journal, "SECONDS", 0)
-        patch.setattr(pipeline, "CHUNK", 3_000)
+        patch.setattr(chunk_reader, "CHUNK_CHARACTERS", 3_000)
         patch.setattr(FolderWriter, "hold_out", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
         with pytest.raises(KeyboardInterrupt):
             prepare(Request("text", out, own, validation=0.2), ByteTokenizer())
@@ -227,7 +233,7 @@ def test_another_version_does_not_go_on(
 ) -> None:
     work = _interrupted(tmp_path / "out", own, monkeypatch)
     state = json.loads((work / "journal.json").read_text())
-    assert state["braingpt"] == pipeline.__version__
+    assert state["braingpt"] == __version__
     (work / "journal.json").write_text(json.dumps({**state, "braingpt": version}))
     request = Request("text", tmp_path / "out", own, validation=0.2)
     with pytest.raises(UserError, match=f"interrupted preparation {said}.*--force discards"):
@@ -245,13 +251,13 @@ def test_an_early_end_of_the_next_try_loses_nothing(
     work = _interrupted(tmp_path / "out", own, monkeypatch)
     before = (work / "journal.json").read_bytes()
     with monkeypatch.context() as patch:
-        patch.setattr(pipeline, "open_streams", lambda *_, **__: (_ for _ in ()).throw(error))
+        patch.setattr(chunk_reader, "open_streams", lambda *_, **__: (_ for _ in ()).throw(error))
         with pytest.raises(type(error)):
             prepare(Request("text", tmp_path / "out", own, validation=0.2), ByteTokenizer())
     assert (work / "journal.json").read_bytes() == before
     notes: list[str] = []
     prepare(Request("text", tmp_path / "out", own, validation=0.2), ByteTokenizer(), note=notes.append)
-    assert any("going on" in note for note in notes) and hashes(tmp_path / "out") == undisturbed
+    assert any("continuing" in note for note in notes) and hashes(tmp_path / "out") == undisturbed
 
 
 def test_an_error_of_the_user_half_way_keeps_what_is_finished(
@@ -259,7 +265,7 @@ def test_an_error_of_the_user_half_way_keeps_what_is_finished(
 ) -> None:
     """As when access to a dataset is withdrawn after hours of reading."""
     monkeypatch.setattr(journal, "SECONDS", 0)
-    monkeypatch.setattr(pipeline, "CHUNK", 3_000)
+    monkeypatch.setattr(chunk_reader, "CHUNK_CHARACTERS", 3_000)
     with monkeypatch.context() as patch:
         patch.setattr(
             pipeline, "check_found", lambda *_: (_ for _ in ()).throw(UserError("the hub refuses it"))
@@ -268,7 +274,7 @@ def test_an_error_of_the_user_half_way_keeps_what_is_finished(
             prepare(Request("text", tmp_path / "out", own, validation=0.2), ByteTokenizer())
     notes: list[str] = []
     prepare(Request("text", tmp_path / "out", own, validation=0.2), ByteTokenizer(), note=notes.append)
-    assert any("going on" in note for note in notes) and hashes(tmp_path / "out") == undisturbed
+    assert any("continuing" in note for note in notes) and hashes(tmp_path / "out") == undisturbed
 
 
 def test_killed_right_after_the_end(
@@ -288,7 +294,12 @@ def test_ctrl_c_while_workers_begin_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text(
         "\n".join(json.dumps({"text": korean(number)}) for number in range(20_000))
     )
-    small_chunks = "from braingpt.data.prepare import pipeline, worker; pipeline.MANY = 20; worker.WORTH = -1; from braingpt.cli.main import run; run()"
+    small_chunks = (
+        "from braingpt.data.prepare import chunk_reader, worker_pool\n"
+        "chunk_reader.CHUNK_DOCUMENTS, worker_pool.MIN_SECONDS = 20, -1\n"
+        "from braingpt.cli.main import run\n"
+        "run()\n"
+    )
     command = [sys.executable, "-c", small_chunks, "data", "prepare", "text", "a.jsonl", "--workers", "3"]
     for number, wait in enumerate((0.0, 0.2, 0.5)):
         process = subprocess.Popen(
@@ -310,7 +321,7 @@ def test_two_at_once_are_refused(tmp_path: Path, own) -> None:
 
 
 def test_a_dead_worker_is_one_line(tmp_path: Path, own, unhurried, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline, "CHUNK", 300)
+    monkeypatch.setattr(chunk_reader, "CHUNK_CHARACTERS", 300)
     from braingpt.errors import Failure
 
     class Deadly(ByteTokenizer):
@@ -363,7 +374,7 @@ def test_duplicates_do_not_depend_on_chunks(
     keys[:, 1:] = band_keys(texts)
     store: list[np.ndarray] = []
     index = Index(folder)
-    duplicates = Deduplicator(index, lambda record: store[record["at"]], 0.7)
+    duplicates = Deduplicator(index, lambda stream, place: store[place.at], 0.7)
     verdicts = []
     edges = sorted({0, len(texts), *(min(cut, len(texts)) for cut in cuts)})
     for begin, end in pairwise(edges):

@@ -7,7 +7,13 @@ from pathlib import Path
 import pytest
 
 from braingpt.data.sources.catalog import DATASETS, PREPARATIONS, check_languages, languages_of, preparation
-from braingpt.data.sources.open_streams import check_found, check_options, open_streams
+from braingpt.data.sources.document_stream import StreamEvents
+from braingpt.data.sources.open_streams import (
+    StreamRequest,
+    check_available,
+    check_options,
+    open_streams,
+)
 from braingpt.errors import UserError
 
 MARKERS = dict.fromkeys(("ko", "en", "de", "fr", "es", "it"), 0)
@@ -18,24 +24,24 @@ def test_the_table_is_consistent() -> None:
         assert set(entry.datasets) <= set(DATASETS), name
         if entry.datasets:
             assert all(
-                any(DATASETS[dataset].parts_of(language) for dataset in entry.datasets)
+                any(DATASETS[dataset].configs_of(language) for dataset in entry.datasets)
                 for language in entry.languages
             ), name
     used = {dataset for name, entry in PREPARATIONS.items() if name != "all" for dataset in entry.datasets}
     assert used == set(DATASETS) == set(PREPARATIONS["all"].datasets)
     for dataset in DATASETS.values():
         for language in dataset.languages:
-            for part in dataset.parts_of(language):
+            for part in dataset.configs_of(language):
                 assert "{" not in f"{part.config}{part.columns}"
                 assert part.columns
-            assert dataset.parts_of(language)
+            assert dataset.configs_of(language)
 
 
 def test_languages() -> None:
-    assert DATASETS["wikipedia"].parts_of("ja")[0].config == "20231101.ja"
-    assert DATASETS["fineweb2"].parts_of("de")[0].config == "deu_Latn"
-    assert DATASETS["fineweb2"].parts_of("en") == []
-    assert DATASETS["parallel"].parts_of("en")[0].columns == ("en",)
+    assert DATASETS["wikipedia"].configs_of("ja")[0].config == "20231101.ja"
+    assert DATASETS["fineweb2"].configs_of("de")[0].config == "deu_Latn"
+    assert DATASETS["fineweb2"].configs_of("en") == []
+    assert DATASETS["parallel"].configs_of("en")[0].columns == ("en",)
     check_languages("wikipedia", ["ko", "it"], MARKERS)
     check_languages("wikipedia", ["ja"], {**MARKERS, "ja": 1})
     with pytest.raises(
@@ -68,7 +74,7 @@ def test_names() -> None:
 )
 def test_options_that_do_not_go_together(name: str, paths: list[Path], options: dict, words: str) -> None:
     with pytest.raises(UserError, match=words):
-        check_options(name, paths, **{"source": None, "column": None, **options})
+        check_options(StreamRequest(name, [], paths, **options))
 
 
 def _redpajama(root: Path, signals: bool) -> Path:
@@ -109,9 +115,9 @@ def _redpajama(root: Path, signals: bool) -> Path:
 def test_quality_signals_go_with_their_documents(tmp_path: Path) -> None:
     source = _redpajama(tmp_path, signals=True)
     notes: list[str] = []
-    [head, middle] = open_streams(
-        "redpajama", ["de"], source=source, note=notes.append, broken=lambda *what: notes.append(what[1])
-    )
+    request = StreamRequest("redpajama", ["de"], source=source)
+    events = StreamEvents(notes.append, lambda source, rule, sample: notes.append(rule))
+    [head, middle] = open_streams(request, events)
     documents = list(head)
     assert [document.text for document in documents] == [f"Text {n}" for n in range(30) if n != 7]
     for document in documents:
@@ -122,33 +128,30 @@ def test_quality_signals_go_with_their_documents(tmp_path: Path) -> None:
         )
     assert "broken row" in notes
     assert [note for note in notes if "ends at line 28" in note]
-    assert list(middle) == [] and middle.found is False
-    again = open_streams("redpajama", ["de"], source=source, note=notes.append, broken=lambda *what: None)[0]
+    assert list(middle) == [] and middle.available is False
+    again = open_streams(request, events)[0]
     iterator = iter(again)
     first = [next(iterator) for _ in range(12)]
-    later = open_streams("redpajama", ["de"], source=source, note=notes.append, broken=lambda *what: None)[0]
+    later = open_streams(request, events)[0]
     later.resume(again.position())
     assert first + list(later) == documents
 
 
 def test_without_signals(tmp_path: Path) -> None:
     notes: list[str] = []
-    found = open_streams(
-        "redpajama",
-        ["de", "fr"],
-        source=_redpajama(tmp_path, signals=False),
-        note=notes.append,
-        broken=lambda *what: None,
-    )
-    assert len([document for stream in found for document in stream]) == 29
+    events = StreamEvents(notes.append, lambda *broken: None)
+    request = StreamRequest("redpajama", ["de", "fr"], source=_redpajama(tmp_path, signals=False))
+    streams = open_streams(request, events)
+    assert len([document for stream in streams for document in stream]) == 29
     assert len([note for note in notes if "is not there" in note and "no quality signals" in note]) == 1
     assert [
         note
         for note in notes
         if "skipped: **/documents/*/*/de_middle.json.gz; **/documents/*/*/fr_head" in note
     ]
-    check_found(found, "redpajama", ["de", "fr"], tmp_path)
-    nothing = open_streams("c4", ["en"], source=tmp_path, note=notes.append, broken=lambda *what: None)
+    check_available(streams, request)
+    request = StreamRequest("c4", ["en"], source=tmp_path)
+    nothing = open_streams(request, events)
     assert [list(stream) for stream in nothing] == [[]]
     with pytest.raises(UserError, match=r"nothing of 'c4' in en under .*; looked for allenai/c4"):
-        check_found(nothing, "c4", ["en"], tmp_path)
+        check_available(nothing, request)

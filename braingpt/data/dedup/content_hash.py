@@ -13,6 +13,6 @@ def content_hash(text: str) -> int:
     return int.from_bytes(hashlib.blake2b(normalised.encode("utf-8"), digest_size=8).digest(), "little")
 
 
-def held_out(value: int, share: float) -> bool:
+def is_held_out(value: int, share: float) -> bool:
     """Whether a document with content hash `value` belongs to the `share` that is kept for validation."""
     return value < share * 2**64

@@ -1,9 +1,9 @@
-"""What makes two documents the same, or nearly, and on which side of the split they stand.
+"""What makes two documents the same, or nearly, and on which side of the split they are.
 
-The same: their content hashes agree (`content.py`). Nearly: the Jaccard similarity of their token trigrams,
+The same: their content hashes agree (`content_hash.py`). Nearly: the Jaccard similarity of their token trigrams,
 computed exactly, reaches a threshold; MinHash only proposes whom to compare. The content hash also decides
 which documents are held out for validation, and as only one of a group of near duplicates is kept, no such
-group stands on both sides.
+group is on both sides.
 """
 
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from itertools import chain
 import numpy as np
 
 from braingpt.data.dedup.index import KEYS, RECORD, Index
-from braingpt.data.shards.writer import Place
+from braingpt.data.shards.stream_writer import Place
 
 
 def trigrams(ids: np.ndarray) -> np.ndarray:
@@ -35,34 +35,34 @@ def similarity(first: np.ndarray, second: np.ndarray) -> float:
 class Deduplicator:
     """Finds the documents that are there already, a chunk at a time.
 
-    `read`: gives the tokens of a record of the index.
-
-    `near`: similarity from which a document is a near duplicate, None to look for the same ones only.
-        Verdicts depend on the documents before, not on how they were cut into chunks.
+    For every chunk: `begin`, then `rule` for each of its documents and `keep` for those that are written, in
+    their order, then `end`. Verdicts depend on the documents before, not on how they were cut into chunks.
     """
 
-    def __init__(self, index: Index, read: Callable[[np.void], np.ndarray], near: float | None) -> None:
+    def __init__(self, index: Index, read: Callable[[int, Place], np.ndarray], near: float | None) -> None:
+        """A deduplicator over the documents of an index.
+
+        Args:
+            index: The documents kept so far.
+            read: Gives the tokens of a document, from the number of its stream and its place there.
+            near: Similarity from which a document is a near duplicate; None to look for the same ones only.
+        """
         self.index, self._read, self._near = index, read, near
         self.begin(np.empty((0, KEYS), dtype=np.uint64), [])
 
     def begin(self, keys_NK: np.ndarray, ids: list[np.ndarray]) -> None:
-        """The next chunk: keys and tokens of its documents, about which `rule` and `keep` are then asked in
-        their order.
-        """
+        """Take the next chunk: keys, uint64 (documents, KEYS), and tokens of its documents."""
         self._keys_NK, self._ids = keys_NK, ids
         self._found_NK = self.index.find(keys_NK)
-        # within the chunk: content hash -> number
+        # Content hash -> number of the document, within the chunk.
         self._exact: dict[int, int] = {}
-        # band key -> the first document that has it
+        # Band key -> number of the first document that has it, within the chunk.
         self._bands: dict[int, int] = {}
-        keys, counts = (
-            np.unique(keys_NK[:, 1:], return_counts=True) if self._near else (np.empty(0), np.empty(0))
-        )
-        self._repeated_NK = (
-            np.isin(keys_NK[:, 1:], keys[counts > 1])
-            if self._near
-            else np.zeros((len(keys_NK), 0), dtype=bool)
-        )
+        # Which band keys several documents of the chunk have.
+        self._repeated_NK = np.zeros((len(keys_NK), 0), dtype=bool)
+        if self._near:
+            keys, counts = np.unique(keys_NK[:, 1:], return_counts=True)
+            self._repeated_NK = np.isin(keys_NK[:, 1:], keys[counts > 1])
         self._records: list[tuple[np.ndarray, int, int, int, int]] = []
 
     def rule(self, number: int) -> str | None:
@@ -74,29 +74,30 @@ class Deduplicator:
         before = np.unique(self._found_NK[number, 1:])
         before = before[before >= 0]
         new = self._keys_NK[number, 1:][self._repeated_NK[number] & (self._found_NK[number, 1:] < 0)].tolist()
-        # of each key the first document, wherever it is
+        # Of each key the first document counts, be it in the index or in this chunk.
         here = dict.fromkeys(self._bands[key] for key in new if key in self._bands)
         if not len(before) and not here:
             return None
         own = trigrams(self._ids[number])
         others = chain(
             (self._ids[other] for other in here),
-            map(self._read, self.index.records(before) if len(before) else ()),
+            map(self._read_record, self.index.records(before) if len(before) else ()),
         )
-        return (
-            "near duplicate"
-            if any(similarity(own, trigrams(other)) >= self._near for other in others)
-            else None
-        )
+        is_near = any(similarity(own, trigrams(other)) >= self._near for other in others)
+        return "near duplicate" if is_near else None
 
     def keep(self, number: int, stream: int, place: Place) -> None:
-        """The document is written, there."""
+        """Take note that the document was written to this place of this stream."""
         self._exact[int(self._keys_NK[number, 0])] = number
         for key in self._keys_NK[number, 1:][self._repeated_NK[number]].tolist() if self._near else ():
             self._bands.setdefault(key, number)
         self._records.append((self._keys_NK[number], place.at, place.length, stream, place.file))
 
     def end(self) -> None:
-        """The chunk is done: what was kept goes into the index."""
-        self.index.add(np.array([(keys, *rest) for keys, *rest in self._records], dtype=RECORD))
+        """End the chunk: what was kept goes into the index."""
+        self.index.add(np.array([(keys, *fields) for keys, *fields in self._records], dtype=RECORD))
         self._records = []
+
+    def _read_record(self, record: np.void) -> np.ndarray:
+        place = Place(int(record["file"]), int(record["at"]), int(record["length"]))
+        return self._read(int(record["stream"]), place)

@@ -4,7 +4,7 @@ whatever the corpus' size.
 Two files in the work folder. The log has one record a document, in order, and is all that counts: after an
 interruption it is cut back to the length the journal names. The table finds the first document with a key:
 open addressing with linear probing in a memory-mapped file, 8 bytes a slot (document number + 1, and 32 bits
-of the key; a match is checked against the log, so what is found depends on the log alone). It is made anew
+of the key; a match is checked against the log, so what is found depends on the log alone). It is made again
 from the log when it must grow or the process begins. The table is gone through in order, a section at a time,
 whose pages are handed back to the system's cache behind it; the log is read in batches, and mapped only to
 look at single records. So resident memory follows neither.
@@ -18,32 +18,33 @@ from pathlib import Path
 import numpy as np
 
 from braingpt.data.dedup.minhash import BANDS
+from braingpt.data.shards.manifest import DOCUMENT_LOG
 
-# the content hash, then the bands
+# Keys of a document: the content hash, then the bands.
 KEYS = 1 + BANDS
 RECORD = np.dtype(
     [("keys", "<u8", KEYS), ("at", "<u8"), ("length", "<u4"), ("stream", "<u2"), ("file", "<u2")]
 )
-LOG = "documents.log"
 FIRST_SLOTS = 1 << 16
-# slots in use at most; a table that is fuller grows to twice its size
+# Share of the slots in use at most; a table that is fuller grows to twice its size.
 LOAD = 0.6
-# slots looked at before their pages are handed back: 64 MB
+# Slots looked at before their pages are handed back: 64 MB.
 SECTION = 1 << 23
-# records taken from the log at once
+# Records taken from the log at once.
 REPLAY = 1 << 15
 _LOW, _32 = np.uint64(0xFFFFFFFF), np.uint64(32)
+_NO_SLOTS = np.empty(0, dtype="<u8")
 
 
 class Index:
-    """Keys and places of the kept documents in `folder`, which is made by others.
+    """Keys and places of the kept documents, in a folder that is there already.
 
-    Numbers count documents from 0.
+    Documents are numbered from 0 in the order in which they were added.
     """
 
     def __init__(self, folder: Path, count: int = 0) -> None:
         """Begin with the first `count` records of the log, which must be there."""
-        self.path, self._table_path = folder / LOG, folder / "documents.table"
+        self.path, self._table_path = folder / DOCUMENT_LOG, folder / "documents.table"
         self._log = self.path.open("r+b" if count else "w+b")
         self._log.truncate(count * RECORD.itemsize)
         self._log.seek(0, os.SEEK_END)
@@ -58,7 +59,7 @@ class Index:
         found = np.full(len(flat), -1, dtype=np.int64)
         for inside in self._sections(flat):
             self._find(flat, inside, found)
-            self._rest()
+            self._release_pages()
         return found.reshape(keys_NK.shape)
 
     def add(self, records: np.ndarray) -> None:
@@ -87,35 +88,35 @@ class Index:
         return self._records()[numbers]
 
     def sync(self) -> None:
-        """The log on the disk, for the journal to name its length."""
+        """Put the log on the disk, for the journal to name its length."""
         self._log.flush()
         os.fsync(self._log.fileno())
 
     def close(self) -> None:
         """Close the files; the index can no longer be used."""
         self._log.close()
-        self._mapped = self._slots = np.empty(0)
+        self._mapped, self._slots = np.empty(0, dtype=RECORD), _NO_SLOTS
         self._map.close()
 
     def _records(self) -> np.ndarray:
-        """The log as it is, mapped anew when it has grown."""
+        """The log as it is, mapped again when it has grown."""
         if len(self._mapped) < self.count:
             self._log.flush()
-            # a plain array over the map: np.memmap's own indexing is ten times slower
+            # A plain array over the map: np.memmap's own indexing is ten times slower.
             self._mapped = np.memmap(self.path, dtype=RECORD, mode="r", shape=self.count).view(np.ndarray)
         return self._mapped
 
     def _make_table(self, slots: int) -> None:
-        # the former map is let go before its file is
-        self._slots = np.empty(0)
+        # The former map must be released before its file is.
+        self._slots = _NO_SLOTS
         with self._table_path.open("w+b") as file:
-            # a full disk is an error here, and would be a SIGBUS at the first touch of a hole
+            # A full disk is an error here, and would be a SIGBUS at the first touch of a hole.
             if hasattr(os, "posix_fallocate"):
                 os.posix_fallocate(file.fileno(), 0, slots * 8)
             else:
                 file.truncate(slots * 8)
             self._map = mmap.mmap(file.fileno(), slots * 8)
-        self._slots = np.frombuffer(self._map, dtype="<u8")
+        self._slots: np.ndarray = np.frombuffer(self._map, dtype="<u8")
         self._shift = np.uint64(64 - (slots.bit_length() - 1))
 
     def _home(self, keys: np.ndarray) -> np.ndarray:
@@ -134,17 +135,18 @@ class Index:
         )
         yield from (inside for inside in np.split(order, ends) if len(inside))
 
-    def _find(self, flat: np.ndarray, left: np.ndarray, found: np.ndarray) -> None:
+    def _find(self, flat: np.ndarray, pending: np.ndarray, found: np.ndarray) -> None:
+        """Look for the keys at the indices `pending`; write the numbers of their documents into `found`."""
         slot = self._home(flat)
-        while len(left):
-            entry = self._slots[slot[left]]
-            same = np.flatnonzero((entry >> _32 == flat[left] & _LOW) & (entry != 0))
+        while len(pending):
+            entry = self._slots[slot[pending]]
+            same = np.flatnonzero((entry >> _32 == flat[pending] & _LOW) & (entry != 0))
             if len(same):
                 number = (entry[same] & _LOW).astype(np.int64) - 1
-                true = self._records()["keys"][number, left[same] % KEYS] == flat[left[same]]
-                found[left[same[true]]] = number[true]
-            left = left[(entry != 0) & (found[left] < 0)]
-            slot[left] = (slot[left] + 1) % len(self._slots)
+                true = self._records()["keys"][number, pending[same] % KEYS] == flat[pending[same]]
+                found[pending[same[true]]] = number[true]
+            pending = pending[(entry != 0) & (found[pending] < 0)]
+            slot[pending] = (slot[pending] + 1) % len(self._slots)
 
     def _slots_needed(self, slots: int) -> int:
         """`slots`, doubled until the documents leave enough of them empty."""
@@ -159,34 +161,35 @@ class Index:
                 flat = records["keys"].reshape(-1)
                 home = self._home(flat)
                 self._insert(begin, flat, np.flatnonzero((home >= first) & (home < first + SECTION)))
-                # the records that equal keys were compared with
+                # Records that keys were compared with are mapped again when they are needed.
                 self._mapped = np.empty(0, dtype=RECORD)
-            self._rest()
+            self._release_pages()
 
     def _insert(self, begin: int, keys: np.ndarray, inside: np.ndarray) -> None:
-        """Those of the keys of documents from `begin` on."""
-        # of documents with the same key the first
+        """Enter the keys at the indices `inside`; the first of `keys` belongs to document `begin`."""
+        # Of documents with the same key the first counts.
         flat, earliest = np.unique(keys[inside], return_index=True)
         at = inside[earliest]
         value = (flat & _LOW) << _32 | (begin + at // KEYS + 1).astype(np.uint64)
-        left = np.arange(len(flat))
+        pending = np.arange(len(flat))
         slot = self._home(flat)
-        while len(left):
-            entry = self._slots[slot[left]]
+        while len(pending):
+            entry = self._slots[slot[pending]]
             empty = np.flatnonzero(entry == 0)
-            # of several keys for an empty slot one gets it
-            won = empty[np.unique(slot[left[empty]], return_index=True)[1]]
-            self._slots[slot[left[won]]] = value[left[won]]
-            done = np.zeros(len(left), dtype=bool)
+            # Of several keys for an empty slot one gets it; the others look further.
+            won = empty[np.unique(slot[pending[empty]], return_index=True)[1]]
+            self._slots[slot[pending[won]]] = value[pending[won]]
+            done = np.zeros(len(pending), dtype=bool)
             done[won] = True
-            alike = np.flatnonzero((entry >> _32 == flat[left] & _LOW) & (entry != 0))
-            if len(alike):
-                number = (entry[alike] & _LOW).astype(np.int64) - 1
-                done[alike] = self._records()["keys"][number, at[left[alike]] % KEYS] == flat[left[alike]]
-            left = left[~done]
-            slot[left] = (slot[left] + 1) % len(self._slots)
+            same = np.flatnonzero((entry >> _32 == flat[pending] & _LOW) & (entry != 0))
+            if len(same):
+                number = (entry[same] & _LOW).astype(np.int64) - 1
+                known = self._records()["keys"][number, at[pending[same]] % KEYS]
+                done[same] = known == flat[pending[same]]
+            pending = pending[~done]
+            slot[pending] = (slot[pending] + 1) % len(self._slots)
 
-    def _rest(self) -> None:
+    def _release_pages(self) -> None:
         """Give the mapped pages back; they stay in the system's cache, and the file has what they hold."""
         if hasattr(mmap, "MADV_DONTNEED"):
             self._map.madvise(mmap.MADV_DONTNEED)

@@ -17,29 +17,31 @@ from itertools import pairwise
 import numpy as np
 import rensa
 
-# UTF-16 units: characters, but for the rare ones beyond the basic plane
+# UTF-16 units of a shingle: characters, but for the rare ones beyond the basic plane.
 SHINGLE = 5
 BANDS = 16
-# pairs of Jaccard similarity s are found with probability 1 - (1 - s^ROWS)^BANDS: half of them at 0.58, 95 %
-# at 0.75
+# Pairs of Jaccard similarity s are found with probability 1 - (1 - s^ROWS)^BANDS: half of them at 0.58, 95 %
+# at 0.75.
 ROWS = 6
 SEED = 42
 
-# odd constants of splitmix64 and of rrmxmx
+# Odd constants of splitmix64 and of rrmxmx.
 _A, _B = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xD6E8FEB86659FD93)
 _32, _29 = np.uint64(32), np.uint64(29)
 
 
 def band_keys(texts: list[str]) -> np.ndarray:
-    """64-bit keys, uint64 (len(texts), BANDS).
+    """64-bit keys of each text, one for each band, uint64 (len(texts), BANDS).
 
-    Each key knows its band, so all bands can live in one table.
+    Keys of different bands differ, so that all bands can live in one table.
     """
     if not texts:
         return np.empty((0, BANDS), dtype=np.uint64)
     hashes, counts = shingles(texts)
     offsets = np.cumsum([0, *counts], dtype=np.uint64)
-    matrix = rensa.RMinHash.digest_matrix_from_flat_token_hashes(hashes, offsets, BANDS * ROWS, SEED)
+    # The wheel has no type stubs.
+    minhash = rensa.RMinHash  # pyright: ignore[reportAttributeAccessIssue]
+    matrix = minhash.digest_matrix_from_flat_token_hashes(hashes, offsets, BANDS * ROWS, SEED)
     signature = np.array(matrix.to_rows(), dtype=np.uint64).reshape(len(texts), BANDS, ROWS)
     keys = np.broadcast_to(np.arange(1, BANDS + 1, dtype=np.uint64) * _B, (len(texts), BANDS)).copy()
     for row in range(ROWS):
@@ -66,7 +68,7 @@ def shingles(texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
     if missing.any():
         units, counts = np.insert(units, np.repeat(np.cumsum(counts), missing), 0), counts + missing
     units += (units - np.uint16(ord("A")) < 26) * np.uint16(32)
-    # four units each
+    # Each window holds four units.
     windows = np.empty(len(units) - 3, dtype=np.uint64)
     for phase in range(4):
         windows[phase::4] = units[phase : phase + (len(units) - phase) // 4 * 4].copy().view("<u8")
@@ -75,7 +77,7 @@ def shingles(texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
     hashes += windows[:-1]
     del windows
     _mixed(hashes)
-    # the last units of a text begin no shingle
+    # The last units of a text begin no shingle.
     if len(texts) > 1:
         begins = np.ones(len(units), dtype=bool)
         for back in range(1, SHINGLE):

@@ -7,13 +7,13 @@ from typing import Any
 
 from braingpt.tokenizer.pieces import escaped
 
-# dropped documents shown per rule
+# Samples kept of each rule.
 SAMPLES = 3
-# characters of each
+# Characters of a sample.
 SAMPLE_LENGTH = 80
 
 
-def shown(text: str) -> str:
+def excerpt(text: str) -> str:
     """The beginning of `text` on one line, fit for JSON and for a terminal: controls and marks of direction
     are escaped.
     """
@@ -21,7 +21,7 @@ def shown(text: str) -> str:
 
 
 class DropCounts:
-    """Counts of one source. Plain data at any time: `DropCounts(counts.report())` goes on where it was."""
+    """Counts of one source. Plain data at any time: `DropCounts(counts.report())` continues where it was."""
 
     def __init__(self, report: dict[str, Any] | None = None) -> None:
         report = report or {"read": 0, "kept": 0, "dropped": {}}
@@ -36,14 +36,14 @@ class DropCounts:
         self.kept += 1
 
     def drop(self, rule: str, sample: str) -> None:
-        """Count one that is not. `sample`: from `shown`."""
+        """Count a document that is not written. `sample`: its beginning, from `excerpt`."""
         self.read += 1
         self._documents[rule] = self._documents.get(rule, 0) + 1
         samples = self._samples.setdefault(rule, [])
         if len(samples) < SAMPLES:
             samples.append(sample)
 
-    def lose(self, rule: str, sample: str) -> None:
+    def drop_kept(self, rule: str, sample: str) -> None:
         """Count as dropped one that was counted as kept."""
         self.read -= 1
         self.kept -= 1
@@ -58,7 +58,7 @@ class DropCounts:
             samples = self._samples.setdefault(rule, [])
             samples += facts["samples"][: SAMPLES - len(samples)]
 
-    def wants(self, rule: str) -> bool:
+    def wants_sample(self, rule: str) -> bool:
         """Whether another sample of this rule would be kept."""
         return len(self._samples.get(rule, ())) < SAMPLES
 
@@ -71,7 +71,7 @@ class DropCounts:
         return {"read": self.read, "kept": self.kept, "dropped": dropped}
 
 
-def nothing_kept(name: str, reports: list[dict[str, Any]]) -> str:
+def nothing_kept_message(name: str, reports: list[dict[str, Any]]) -> str:
     """The message for the preparation of `name` that would be empty: which rule dropped how much, and one
     example.
     """
@@ -85,4 +85,7 @@ def nothing_kept(name: str, reports: list[dict[str, Any]]) -> str:
         return f"'{name}' holds no documents; nothing was written"
     rules = ", ".join(f"{rule}: {count}" for rule, count in dropped.most_common())
     worst = dropped.most_common(1)[0][0]
-    return f"nothing of '{name}' is left to train on; dropped {rules} (such as '{samples[worst]}'); nothing was written"
+    return (
+        f"nothing of '{name}' is left to train on; dropped {rules} (such as '{samples[worst]}'); "
+        "nothing was written"
+    )

@@ -1,5 +1,5 @@
-"""How far a preparation is, in one small file that always tells of whole chunks: after a kill, work goes on
-from there.
+"""How far a preparation is, in one small file that always describes whole chunks: after a kill, work
+continues from there.
 
 Everything the journal names (token files, the index' log) is on the disk before the journal is, and all of it
 only ever grew: cutting it back to the sizes in the journal is the state at that moment.
@@ -13,26 +13,30 @@ from typing import Any
 
 from braingpt import __version__
 from braingpt.data.prepare.request import difference
-from braingpt.data.shards.writer import JOURNAL, sync_folder
+from braingpt.data.shards.writer import JOURNAL, fsync_folder
 
-# of work that a kill costs, at most
+# Seconds of work that a kill costs, at most.
 SECONDS = 5
 
 
 class Journal:
-    """The journal in a work folder. `state`: what was last written, None where nothing was."""
+    """The journal in a work folder.
+
+    Attributes:
+        state: What was written last; None where nothing was.
+    """
 
     def __init__(self, work: Path) -> None:
         self._path = work / JOURNAL
         self._written = time.monotonic()
-        self.state: dict[str, Any] | None = read(work)
+        self.state: dict[str, Any] | None = _read(work)
 
     def due(self) -> bool:
-        """Whether the last one is some seconds old."""
+        """Whether the last state is some seconds old."""
         return time.monotonic() - self._written >= SECONDS
 
     def write(self, state: dict[str, Any]) -> None:
-        """Put the state in the place of the former one; it is either of them at any moment."""
+        """Write a state instead of the former one; at any moment, the file holds one of the two whole."""
         state = {"braingpt": __version__, **state}
         temporary = self._path.with_suffix(".new")
         with temporary.open("w", encoding="utf-8") as file:
@@ -40,16 +44,16 @@ class Journal:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, self._path)
-        sync_folder(self._path.parent)
+        fsync_folder(self._path.parent)
         self.state, self._written = state, time.monotonic()
 
     def remove(self) -> None:
-        """There is nothing to go on with."""
+        """Forget the state: there is nothing to continue from."""
         self._path.unlink(missing_ok=True)
         self.state = None
 
 
-def read(work: Path) -> dict[str, Any] | None:
+def _read(work: Path) -> dict[str, Any] | None:
     """The state in a work folder, None where there is none, or none that can be read."""
     try:
         return json.loads((work / JOURNAL).read_text(encoding="utf-8"))
@@ -57,8 +61,8 @@ def read(work: Path) -> dict[str, Any] | None:
         return None
 
 
-def changed(state: dict[str, Any], parameters: dict[str, Any]) -> str | None:
-    """Why work of the state cannot be gone on with, in words; None when it can.
+def why_not_resumable(state: dict[str, Any], parameters: dict[str, Any]) -> str | None:
+    """Why work of the state cannot be continued, in words; None when it can.
 
     A rule may have changed from one version of braingpt to the next, and no folder should be of two kinds.
     """
@@ -68,4 +72,5 @@ def changed(state: dict[str, Any], parameters: dict[str, Any]) -> str | None:
     version = state.get("braingpt")
     if version == __version__:
         return None
-    return f"by {f'braingpt {version}' if version else 'an earlier braingpt'}, whose rules may differ from those of this one, {__version__}"
+    author = f"braingpt {version}" if version else "an earlier braingpt"
+    return f"by {author}, whose rules may differ from those of this one, {__version__}"

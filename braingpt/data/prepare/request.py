@@ -1,8 +1,8 @@
 """What `braingpt data prepare` is asked for: checked, and turned into the parameters by which a preparation
-is known again.
+is recognised again.
 
 Parameters go into the manifest and the journal. The same parameters mean the same bytes: how many workers
-were at it is none of them.
+there were is none of them.
 """
 
 from dataclasses import dataclass, field
@@ -14,58 +14,101 @@ from braingpt.data.shards.manifest import NAME, Manifest, check_sizes, read_mani
 from braingpt.data.shards.writer import check_replaceable
 from braingpt.data.sources import local_files
 from braingpt.data.sources.catalog import DATASETS, check_languages, preparation
-from braingpt.data.sources.open_streams import check_options
+from braingpt.data.sources.open_streams import StreamRequest, check_options
 from braingpt.errors import UserError
+from braingpt.tokenizer import Tokenizer
+
+# Share held out of the sample corpus and of the user's own files, as of the small corpora in the catalog.
+SMALL_VALIDATION = 0.05
 
 
 @dataclass
 class Request:
-    """What `braingpt data prepare` was asked for. None stands for the corpus' own default."""
+    """What `braingpt data prepare` was asked for. None stands for the corpus' own default.
+
+    Attributes:
+        name: A corpus of the catalog, "text" or "hub".
+        out: The folder to prepare.
+        paths: Files and folders of "text"; the id of "hub".
+        source: Folder with copies in the hub's layout, instead of the hub.
+        languages: Languages to keep.
+        max_samples: Documents kept at most, per source and language.
+        max_tokens: Tokens of kept documents at most, per source and language.
+        column: The text column of "text" and "hub".
+        revision: Branch, tag or commit of hub datasets.
+        config: Configuration of a hub dataset.
+        split: Split of "hub".
+        validation: Share of the documents held out, 0 to 0.5.
+        quality: YAML file over the default rules.
+        part: (2, 8) for the second of eight parts of the files.
+        force: Whether what is there already is replaced.
+        workers: Processes that judge and tokenize; 1 for this process alone.
+    """
 
     name: str
     out: Path
-    # of `text`; of `hub` the id
     paths: list[Path] = field(default_factory=list)
     source: Path | None = None
     languages: list[str] | None = None
-    # kept documents, per source and language
     max_samples: int | None = None
-    # of kept documents, per source and language
     max_tokens: int | None = None
     column: str | None = None
-    # of hub datasets
     revision: str | None = None
     config: str | None = None
     split: str | None = None
-    # share of the documents
     validation: float | None = None
-    # YAML over the default rules
     quality: Path | None = None
-    # (2, 8): the second of eight parts of the files
     part: tuple[int, int] | None = None
     force: bool = False
-    # processes that judge and tokenize; 1: this process
     workers: int = 1
 
-    def reading(self) -> dict[str, Any]:
-        """What of a request is about reading."""
-        return {key: getattr(self, key) for key in ("source", "column", "revision", "config", "split")}
+    def streams(self, languages: list[str]) -> StreamRequest:
+        """What of the request is about reading, with the languages it comes down to."""
+        return StreamRequest(
+            name=self.name,
+            languages=languages,
+            paths=self.paths,
+            source=self.source,
+            column=self.column,
+            revision=self.revision,
+            config=self.config,
+            split=self.split,
+            part=self.part,
+        )
+
+    def validation_share(self, source: str) -> float:
+        """Share of the documents of a source that is held out."""
+        if self.validation is not None:
+            return self.validation
+        return DATASETS[source].validation if source in DATASETS else SMALL_VALIDATION
 
 
 @dataclass
-class Checked:
-    """A request found good: what it reads, by which rules, and the parameters that tell it from others."""
+class CheckedRequest:
+    """What a request comes down to, its defaults filled in.
 
-    languages: list[str]
+    Attributes:
+        streams: What is read.
+        quality: The rules.
+        max_samples: Documents kept at most, per source and language.
+        parameters: What distinguishes this preparation from others, as it goes into the manifest.
+    """
+
+    streams: StreamRequest
     quality: QualityConfig
     max_samples: int | None
     parameters: dict[str, Any]
 
+    @property
+    def languages(self) -> list[str]:
+        """Languages to keep."""
+        return self.streams.languages
 
-def check(request: Request, tokenizer: Any) -> Checked:
+
+def check_request(request: Request, tokenizer: Tokenizer) -> CheckedRequest:
     """The request with its defaults filled in. UserError for anything wrong with it."""
     entry = preparation(request.name)
-    check_options(request.name, request.paths, **request.reading())
+    check_options(request.streams([]))
     for option, value in (
         ("--max-samples", request.max_samples),
         ("--max-tokens", request.max_tokens),
@@ -76,16 +119,16 @@ def check(request: Request, tokenizer: Any) -> Checked:
     if request.validation is not None and not 0 <= request.validation <= 0.5:
         raise UserError(f"--validation is a share from 0 to 0.5, not {request.validation}")
     if request.part is not None:
-        _check_part(request)
+        _check_part(request, *request.part)
     if request.languages is not None and not request.languages:
         raise UserError("--languages names none; it takes codes such as ko,en")
-    # whatever the tokenizer can mark
-    anything = request.name in ("text", "hub")
-    languages = list(dict.fromkeys(request.languages or (tokenizer.marked if anything else entry.languages)))
+    # These do not say what they hold: every language counts that the tokenizer can mark.
+    unknown = request.name in ("text", "hub")
+    languages = list(dict.fromkeys(request.languages or (tokenizer.marked if unknown else entry.languages)))
     check_languages(request.name, languages, tokenizer.markers)
     quality = load_quality(request.quality)
     max_samples = request.max_samples or entry.max_samples
-    inputs = local_files.find(request.paths) if request.name == "text" else []
+    inputs = local_files.find_files(request.paths) if request.name == "text" else []
     parameters = {
         "corpus": request.name,
         "paths": [str(path if request.name == "hub" else path.resolve()) for path in request.paths],
@@ -104,10 +147,10 @@ def check(request: Request, tokenizer: Any) -> Checked:
         "quality_files": _quality_files(quality),
         "tokenizer": tokenizer.fingerprint[:12],
     }
-    return Checked(languages, quality, max_samples, parameters)
+    return CheckedRequest(request.streams(languages), quality, max_samples, parameters)
 
 
-def existing(request: Request, parameters: dict[str, Any]) -> Manifest | None:
+def existing_manifest(request: Request, parameters: dict[str, Any]) -> Manifest | None:
     """The manifest of a whole folder prepared with the same parameters; UserError for any other folder,
     unless it may be replaced.
     """
@@ -126,7 +169,8 @@ def existing(request: Request, parameters: dict[str, Any]) -> Manifest | None:
     changed = difference(manifest.parameters, parameters)
     if changed:
         raise UserError(
-            f"{out} was prepared with other parameters ({changed}); --force replaces it, --out DIR writes elsewhere"
+            f"{out} was prepared with other parameters ({changed}); "
+            "--force replaces it, --out DIR writes elsewhere"
         )
     return manifest
 
@@ -146,7 +190,7 @@ def difference(before: dict[str, Any], now: dict[str, Any], path: str = "") -> s
 
 
 def missing_scores(name: str, quality: QualityConfig) -> list[str]:
-    """Scores that a rule asks for and no dataset gives, so that a slip of the pen is no silent pass; files of
+    """Scores that a rule asks for and no dataset gives, so that a misspelt name is no silent pass; files of
     signals may hold any.
     """
     datasets = [DATASETS[dataset] for dataset in preparation(name).datasets]
@@ -162,24 +206,20 @@ def missing_scores(name: str, quality: QualityConfig) -> list[str]:
 def _show(value: Any) -> str:
     if isinstance(value, dict):
         return "other settings"
-    return (
-        "the default"
-        if value is None
-        else ",".join(map(str, value))
-        if isinstance(value, list)
-        else str(value)
-    )
+    if value is None:
+        return "the default"
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def _check_part(request: Request) -> None:
-    number, count = request.part  # type: ignore[misc]
+def _check_part(request: Request, number: int, count: int) -> None:
     if not 1 <= number <= count:
         raise UserError(f"--part {number}/{count} is none; the first of eight is 1/8, the last 8/8")
     if request.name == "sample":
         raise UserError("'sample' is made in seconds and has no parts")
     if request.max_samples or request.max_tokens or preparation(request.name).max_samples:
         raise UserError(
-            "--part takes its part of all files; it does not go with --max-samples, --max-tokens or a corpus that has a cap"
+            "--part takes its part of all files; "
+            "it does not go with --max-samples, --max-tokens or a corpus that has a cap"
         )
 
 

@@ -7,7 +7,7 @@ gives up: its world is small and its sentences are simple.
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from importlib import import_module
 
 from braingpt.data.document import Document
@@ -15,8 +15,8 @@ from braingpt.data.sample.grammar import Draw
 
 DEFAULT_BYTES = 4_000_000
 
-# language, module, function, share of the bytes in percent; the second Korean stream is code-switched with
-# English
+# Language, module, function, share of the bytes in percent; the second Korean stream is code-switched with
+# English.
 _STREAMS = (
     ("ko", "korean", "document", 37.5),
     ("ko", "korean", "mixed_document", 2.5),
@@ -54,11 +54,12 @@ def documents(seed: int = 0, size_bytes: int = DEFAULT_BYTES) -> Iterator[Docume
 
 
 class SampleStream:
-    """The corpus as the pipeline reads it (`data/sources/document_stream.py`): resumed by making it anew up
+    """The corpus as the pipeline reads it (`data/sources/document_stream.py`): resumed by making it again up
     to the position.
     """
 
-    source, language, label, found, reason = "sample", None, "sample", True, ""
+    source, language, label = "sample", None, "sample"
+    available, absent_reason = True, ""
 
     def __init__(self, languages: list[str]) -> None:
         self._languages, self._next, self._bytes = languages, 0, 0
@@ -71,11 +72,11 @@ class SampleStream:
         """Begin at a position."""
         self._next = position["next"]
 
-    def done(self) -> float:
-        """Share made so far."""
+    def fraction_read(self) -> float:
+        """Share made so far, 0 to 1."""
         return min(1.0, self._bytes / DEFAULT_BYTES)
 
-    def __iter__(self) -> Iterator[Document]:
+    def __iter__(self) -> Generator[Document, None, None]:
         """Documents of the languages wanted, from the position on."""
         for number, document in enumerate(documents()):
             self._bytes += len(document.text.encode())

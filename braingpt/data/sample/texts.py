@@ -15,7 +15,9 @@ from braingpt.data.sample.grammar import Beat
 
 
 def _lines(language: str, name: str) -> list[str]:
-    text = files(__package__).joinpath("texts", language, f"{name}.txt").read_text(encoding="utf-8")
+    text = (
+        files("braingpt.data.sample").joinpath("texts", language, f"{name}.txt").read_text(encoding="utf-8")
+    )
     return [line.strip() for line in text.splitlines() if not line.startswith("//")]
 
 
@@ -40,14 +42,16 @@ def table(language: str, name: str) -> list[list[str]]:
 @cache
 def stories(language: str, name: str) -> dict[str, list[Beat]]:
     """Stories by name, each a list of beats for `grammar.tell`."""
-    found: dict[str, list[Beat]] = {}
+    by_name: dict[str, list[Beat]] = {}
+    beats: list[Beat] = []
     beat: list[str] = []
     for line in [*_lines(language, name), ""]:
         if line.startswith("# "):
-            beats = found.setdefault(line[2:], [])
+            beats = by_name.setdefault(line[2:], [])
         elif line:
             beat.append(line)
         elif beat:
-            beats.append("\n" if beat == ["¶"] else tuple("" if option == "-" else option for option in beat))
+            options = tuple("" if option == "-" else option for option in beat)
+            beats.append("\n" if beat == ["¶"] else options)
             beat = []
-    return found
+    return by_name

@@ -2,7 +2,7 @@
 drawn at random, all of them counted.
 
 Token files are memory-mapped. Drawing reads only around the documents drawn, whatever the size of the folder;
-counting reads every token once, in pieces.
+counting reads every token once, in blocks.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,41 +17,57 @@ from braingpt.data.shards.manifest import (
     Manifest,
     TokenStream,
     check_sizes,
-    command_for,
+    prepare_command,
     read_manifest,
 )
 from braingpt.errors import UserError, did_you_mean
 from braingpt.tokenizer import Tokenizer
 
-# tokens looked at at once
-PIECE = 1 << 20
-# draws for each document wanted, before documents are taken in their order
+# Tokens looked at at once.
+BLOCK = 1 << 20
+# Draws for each document wanted, before documents are taken in their order.
 ATTEMPTS = 30
-# bins of the histogram of lengths between a length and its double
+# Bins of the histogram of lengths between a length and its double, and in all.
 PER_OCTAVE = 4
+LENGTH_BINS = 40 * PER_OCTAVE
 
 
 class StoredDocument(NamedTuple):
-    """One document: where it stands, and its token ids.
+    """One document of a prepared folder.
 
-    `whole`: it ends with an end of text (a cut for validation may leave one that does not).
+    Attributes:
+        split: "train" or "validation".
+        language: Language of its stream.
+        source: Source of its stream.
+        file: Path of its file within the folder.
+        start: Index of its first token in the file.
+        ids: Its token ids, int64, marker and end of text included.
+        whole: Whether it ends with an end of text; a cut for validation may leave one that does not.
     """
 
     split: str
     language: str
     source: str
     file: str
-    # token in the file
     start: int
     ids: np.ndarray
     whole: bool
 
 
 @dataclass
-class Counted:
-    """What one stream's tokens say.
+class StreamStatistics:
+    """What the tokens of one stream say, all of them counted.
 
-    `documents` are those that end in it; `characters` and `bytes` are of their text.
+    Attributes:
+        stream: The stream.
+        documents: Documents that end in it.
+        tokens: Tokens, markers and ends of text included.
+        characters: Characters of its text.
+        bytes: UTF-8 bytes of its text.
+        broken: Tokens that are no whole characters.
+        shortest: Tokens of the shortest document, marker and end of text included.
+        longest: Tokens of the longest document.
+        lengths: Documents by length, int64 (LENGTH_BINS,), see `bin_of`.
     """
 
     stream: TokenStream
@@ -59,15 +75,12 @@ class Counted:
     tokens: int = 0
     characters: int = 0
     bytes: int = 0
-    # tokens that are no whole characters
     broken: int = 0
-    # tokens, markers and end of text included
     shortest: int = 0
     longest: int = 0
-    # documents by length, see `bin_of`
-    lengths: np.ndarray = field(default_factory=lambda: np.zeros(40 * PER_OCTAVE, dtype=np.int64))
+    lengths: np.ndarray = field(default_factory=lambda: np.zeros(LENGTH_BINS, dtype=np.int64))
 
-    def length(self, length_N: np.ndarray) -> None:
+    def count_lengths(self, length_N: np.ndarray) -> None:
         """Count documents of these lengths."""
         if not len(length_N):
             return
@@ -83,36 +96,42 @@ def bin_of(length_N: np.ndarray) -> np.ndarray:
 
 
 class DocumentReader:
-    """A prepared folder and the tokenizer in it.
-
-    UserError when it is not one, is damaged, or holds another tokenizer than its tokens'.
-    """
+    """A prepared folder and the tokenizer in it."""
 
     def __init__(self, folder: Path) -> None:
+        """Open a prepared folder.
+
+        Args:
+            folder: A folder that `braingpt data prepare` wrote.
+
+        Raises:
+            UserError: The folder is none, is damaged, or holds another tokenizer than its tokens'.
+        """
         self.folder = folder
         self.manifest: Manifest = read_manifest(folder)
         check_sizes(folder, self.manifest)
         self.tokenizer = Tokenizer.load(folder / "tokenizer")
         if self.tokenizer.fingerprint != self.manifest.tokenizer.fingerprint:
             raise UserError(
-                f"{folder / 'tokenizer'} is not the tokenizer of these tokens; prepare it again: {command_for(folder)} --force"
+                f"{folder / 'tokenizer'} is not the tokenizer of these tokens; "
+                f"prepare it again: {prepare_command(folder)} --force"
             )
 
     def streams(
         self, language: str | None = None, source: str | None = None, split: str | None = None
     ) -> list[TokenStream]:
-        """The streams that are asked for, None standing for any.
+        """The streams of a language, a source and a split; None stands for any.
 
-        UserError where a name is not there, or nothing goes together.
+        UserError where a name is not there, or no stream has all of them.
         """
         every = self.manifest.streams
-        for name, asked, there in (
+        for field_name, wanted, known in (
             ("language", language, {stream.language for stream in every}),
             ("source", source, {stream.source for stream in every}),
             ("split", split, set(SPLITS)),
         ):
-            if asked is not None and asked not in there:
-                raise UserError(f"{self.folder} has no {name} '{asked}'{did_you_mean(asked, there)}")
+            if wanted is not None and wanted not in known:
+                raise UserError(f"{self.folder} has no {field_name} '{wanted}'{did_you_mean(wanted, known)}")
         chosen = [
             one
             for one in every
@@ -122,15 +141,21 @@ class DocumentReader:
         ]
         if not chosen:
             raise UserError(
-                f"{self.folder} holds no documents of language '{language}' from '{source}' in split '{split}'"
+                f"{self.folder} holds no documents of language '{language}' from '{source}' "
+                f"in split '{split}'"
             )
         return chosen
 
     def draw(self, streams: list[TokenStream], count: int, seed: int = 0) -> list[StoredDocument]:
-        """`count` different documents (fewer where there are fewer), the same ones for the same seed.
+        """Different documents of some streams, drawn at random.
 
         Each is the document after a token drawn at random, so that long ones are not drawn more often than
         short ones.
+
+        Args:
+            streams: Where to draw from.
+            count: How many documents; fewer are returned where there are fewer.
+            seed: The same documents come for the same seed.
         """
         places = [(stream, file.path, self._ids(file.path)) for stream in streams for file in stream.files]
         ends = np.cumsum([len(ids) for _, _, ids in places])
@@ -143,13 +168,13 @@ class DocumentReader:
             number = int(np.searchsorted(ends, token, side="right"))
             stream, path, ids = places[number]
             start = self._next_end(ids, token - int(ends[number] - len(ids))) + 1
-            # that was the last one: the next file's first
+            # Behind the last document of a file comes the first of the next.
             if start == len(ids):
                 stream, path, ids = places[(number + 1) % len(places)]
                 start = 0
             if (path, start) not in drawn:
                 drawn[path, start] = self._document(stream, path, ids, start)
-        # nearly all are wanted
+        # Where nearly all are wanted, drawing alone does not find the last ones.
         for stream, path, ids in places:
             start = 0
             while len(drawn) < count and start < len(ids):
@@ -158,27 +183,27 @@ class DocumentReader:
                 start += len(document.ids)
         return list(drawn.values())
 
-    def count(self, progress: Callable[[int], None] = lambda tokens: None) -> list[Counted]:
+    def count(self, progress: Callable[[int], None] = lambda tokens: None) -> list[StreamStatistics]:
         """Every stream's tokens, counted.
 
-        `progress` is told how many tokens were read since it was last told.
+        `progress` is called with the number of tokens read since its last call.
         """
         entries = [self.tokenizer.token(token) for token in range(self.tokenizer.vocab_size)]
         bytes_V = np.array([len(entry) for entry in entries])
         characters_V = np.array([sum(byte & 0xC0 != 0x80 for byte in entry) for entry in entries])
         broken_V = np.array([not _whole(entry) for entry in entries])
-        found = []
+        statistics = []
         for stream in self.manifest.streams:
-            counted = Counted(stream)
+            counted = StreamStatistics(stream)
             used_V = np.zeros(len(entries), dtype=np.int64)
             for file in stream.files:
-                # tokens of a document that began in the piece before
+                # Tokens so far of a document that began in a block before.
                 begun = 0
-                for ids in self._pieces(file.path):
+                for ids in self._blocks(file.path):
                     used_V += np.bincount(ids, minlength=len(entries))[: len(entries)]
                     ends = np.flatnonzero(ids == self.tokenizer.eot) + 1
                     if len(ends):
-                        counted.length(np.diff(ends, prepend=-begun))
+                        counted.count_lengths(np.diff(ends, prepend=-begun))
                         begun = len(ids) - int(ends[-1])
                     else:
                         begun += len(ids)
@@ -187,8 +212,8 @@ class DocumentReader:
             counted.bytes, counted.characters, counted.broken = (
                 int(used_V @ each) for each in (bytes_V, characters_V, broken_V)
             )
-            found.append(counted)
-        return found
+            statistics.append(counted)
+        return statistics
 
     def problems(self) -> list[str]:
         """What a hash cannot show: token ids that the tokenizer does not have, and files that the manifest
@@ -197,36 +222,37 @@ class DocumentReader:
         named = {file.path for stream in self.manifest.streams for file in stream.files}
         lines = []
         for path in sorted(named):
-            largest = max(int(ids.max()) for ids in self._pieces(path))
+            largest = max(int(ids.max()) for ids in self._blocks(path))
             if largest >= self.tokenizer.vocab_size:
                 lines.append(
-                    f"{self.folder / path} holds token {largest}, beyond the vocabulary of {self.tokenizer.vocab_size}"
+                    f"{self.folder / path} holds token {largest}, "
+                    f"beyond the vocabulary of {self.tokenizer.vocab_size}"
                 )
-        there = {
+        present = {
             path.relative_to(self.folder).as_posix()
             for split in SPLITS
             for path in (self.folder / split).glob("*")
         }
-        return lines + [f"{self.folder / path} is not in the manifest" for path in sorted(there - named)]
+        return lines + [f"{self.folder / path} is not in the manifest" for path in sorted(present - named)]
 
     def _ids(self, path: str) -> np.ndarray:
         return np.memmap(
             self.folder / path, dtype=np.dtype(self.manifest.dtype).newbyteorder("<"), mode="r"
         ).view(np.ndarray)
 
-    def _pieces(self, path: str) -> Iterator[np.ndarray]:
+    def _blocks(self, path: str) -> Iterator[np.ndarray]:
         ids = self._ids(path)
-        for start in range(0, len(ids), PIECE):
-            yield ids[start : start + PIECE]
+        for start in range(0, len(ids), BLOCK):
+            yield ids[start : start + BLOCK]
 
     def _next_end(self, ids: np.ndarray, start: int) -> int:
-        """Where the next end of text stands, from `start` on; the last token where there is none."""
+        """Index of the next end of text, from `start` on; of the last token where there is none."""
         size = 1024
         while start < len(ids):
             found = np.flatnonzero(ids[start : start + size] == self.tokenizer.eot)
             if len(found):
                 return start + int(found[0])
-            start, size = start + size, min(2 * size, PIECE)
+            start, size = start + size, min(2 * size, BLOCK)
         return len(ids) - 1
 
     def _document(self, stream: TokenStream, path: str, ids: np.ndarray, start: int) -> StoredDocument:

@@ -3,9 +3,9 @@ hash of every file.
 
     DIR/manifest.json
     DIR/tokenizer/                      the tokenizer the tokens belong to
-    DIR/train/ko-klue-00000.bin         flat little-endian token ids: marker, text, end of text; marker, text,
-    ...
+    DIR/train/ko-klue-00000.bin         little-endian token ids: marker, text, end of text; marker, text, ...
     DIR/validation/ko-klue-00000.bin
+    DIR/documents.log                   keys and places of the documents (of a part that is to be joined)
 
 A stream is one language of one source in one split; its files follow each other.
 """
@@ -21,8 +21,14 @@ from braingpt.data.sources.catalog import PREPARATIONS
 from braingpt.errors import UserError
 
 FORMAT = 1
+# Name of the manifest in a prepared folder.
 NAME = "manifest.json"
-SPLITS = ("train", "validation")
+# Name of the log of documents that deduplication keeps (`dedup/index.py`).
+DOCUMENT_LOG = "documents.log"
+Split = Literal["train", "validation"]
+SPLITS: tuple[Split, Split] = ("train", "validation")
+# How a token is stored.
+TokenDtype = Literal["uint16", "uint32"]
 
 
 class _Record(BaseModel):
@@ -47,7 +53,7 @@ class ShardFile(_Record):
 class TokenStream(_Record):
     """Counts of one language of one source in one split; `bytes` are of UTF-8 text, before tokenizing."""
 
-    split: Literal["train", "validation"]
+    split: Split
     language: str
     source: str
     documents: int
@@ -64,11 +70,19 @@ class TokenizerFacts(_Record):
 
 
 class Manifest(_Record):
-    """The whole file. `filters`: per source, what was read, kept, and dropped by which rule.
+    """The whole file.
 
-    `parameters`: the command's.
-
-    `revisions`: the commit of the hub that each configuration was read at.
+    Attributes:
+        format: Version of the format.
+        name: The corpus.
+        braingpt: Version that prepared the folder.
+        created: Time of the preparation (ISO 8601, UTC).
+        parameters: The command's options that decide the contents.
+        tokenizer: Which tokenizer the ids belong to.
+        dtype: Type of a token in the files.
+        streams: What the folder holds.
+        filters: Per source, what was read, kept, and dropped by which rule.
+        revisions: The commit of the hub that each configuration was read at.
     """
 
     format: Literal[1] = FORMAT
@@ -77,7 +91,7 @@ class Manifest(_Record):
     created: str
     parameters: dict[str, Any]
     tokenizer: TokenizerFacts
-    dtype: Literal["uint16", "uint32"]
+    dtype: TokenDtype
     streams: list[TokenStream]
     filters: dict[str, Any]
     revisions: dict[str, str] = Field(default_factory=dict)
@@ -99,36 +113,40 @@ class Manifest(_Record):
 def read_manifest(folder: Path) -> Manifest:
     """The manifest of a prepared folder.
 
-    Raises UserError for a missing folder or a manifest that cannot be read.
+    Args:
+        folder: A folder that `braingpt data prepare` wrote.
+
+    Raises:
+        UserError: There is no such folder, or its manifest cannot be read.
     """
     path = folder / NAME
     if not path.is_file():
         reason = "is not a prepared data folder" if folder.exists() else "does not exist"
-        raise UserError(f"{folder} {reason}; make it with: {command_for(folder)}")
+        raise UserError(f"{folder} {reason}; make it with: {prepare_command(folder)}")
     try:
         return Manifest.model_validate_json(path.read_bytes())
     except ValidationError as error:
         first = error.errors()[0]
         reason = " ".join([".".join(map(str, first["loc"])), *first["msg"].split()])[:160].strip()
         raise UserError(
-            f"{path} is damaged ({reason}); prepare it again: {command_for(folder)} --force"
+            f"{path} is damaged ({reason}); prepare it again: {prepare_command(folder)} --force"
         ) from None
 
 
-def command_for(folder: Path) -> str:
-    """The command that would make `folder`, as well as its name tells."""
+def prepare_command(folder: Path) -> str:
+    """The command that would make `folder`, as far as its name says."""
     name = folder.name if folder.name in PREPARATIONS and folder.name != "text" else None
     out = "" if folder == Path("data") / folder.name else f" --out {folder}"
     return f"braingpt data prepare {name}{out}" if name else f"braingpt data prepare NAME --out {folder}"
 
 
 def check_sizes(folder: Path, manifest: Manifest) -> None:
-    """Every file there and as long as the manifest says, or a UserError naming the first that is not."""
+    """UserError for the first file that is missing or not as long as the manifest says."""
     for stream in manifest.streams:
         for file in stream.files:
             problem = _size_problem(folder, file, manifest.itemsize)
             if problem:
-                raise UserError(f"{problem}; prepare the folder again: {command_for(folder)} --force")
+                raise UserError(f"{problem}; prepare the folder again: {prepare_command(folder)} --force")
 
 
 def verify(folder: Path, manifest: Manifest) -> list[str]:

@@ -7,12 +7,12 @@ the files' sizes; `braingpt data verify` also checks hashes.
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from braingpt.data.shards.manifest import Manifest, check_sizes, command_for, read_manifest
+from braingpt.data.shards.manifest import Manifest, check_sizes, prepare_command, read_manifest
 from braingpt.errors import UserError
+from braingpt.tokenizer import Tokenizer
 
 
 class ShardSet:
@@ -28,25 +28,33 @@ class ShardSet:
             dtype = np.dtype(manifest.dtype).newbyteorder("<")
             for stream in manifest.streams:
                 for file in stream.files:
-                    # a plain array over the map: np.memmap's own slicing is ten times slower
+                    # A plain array over the map: np.memmap's own slicing is ten times slower.
                     ids = np.memmap(folder / file.path, dtype=dtype, mode="r").view(np.ndarray)
                     self._files.setdefault((stream.split, stream.language), []).append(ids)
         self._starts = {key: np.cumsum([0, *map(len, files)]) for key, files in self._files.items()}
 
     @classmethod
-    def open(cls, folders: Iterable[str | Path], tokenizer: Any) -> "ShardSet":
-        """The prepared `folders`, for `tokenizer` (its `fingerprint` is read).
+    def open(cls, folders: Iterable[str | Path], tokenizer: Tokenizer) -> "ShardSet":
+        """Open prepared folders.
 
-        Raises UserError for no folder, a missing one (naming the command that makes it), another tokenizer's
-        tokens, a damaged manifest, a missing or truncated file.
+        Args:
+            folders: Folders that `braingpt data prepare` wrote; a repeated one counts once.
+            tokenizer: The tokenizer their tokens must belong to; its fingerprint is compared.
+
+        Returns:
+            The tokens of all folders, merged by language.
+
+        Raises:
+            UserError: No folder is given, one is missing or damaged, or its tokens are another tokenizer's.
         """
         opened: list[tuple[Path, Manifest]] = []
         for folder in dict.fromkeys(map(Path, folders)):
             manifest = read_manifest(folder)
             if manifest.tokenizer.fingerprint != tokenizer.fingerprint:
                 raise UserError(
-                    f"{folder} was prepared with another tokenizer ({manifest.tokenizer.fingerprint[:12]}, this one is "
-                    f"{tokenizer.fingerprint[:12]}); prepare it again: {command_for(folder)} --force"
+                    f"{folder} was prepared with another tokenizer "
+                    f"({manifest.tokenizer.fingerprint[:12]}, this one is {tokenizer.fingerprint[:12]}); "
+                    f"prepare it again: {prepare_command(folder)} --force"
                 )
             check_sizes(folder, manifest)
             opened.append((folder, manifest))
@@ -76,7 +84,7 @@ class ShardSet:
     def read_into(self, out: np.ndarray, split: str, language: str, start: int) -> None:
         """Fill `out` with the language's tokens from `start` on, across files where need be.
 
-        IndexError beyond the end.
+        Raises IndexError beyond the end.
         """
         files, starts = self._files[split, language], self._starts[split, language]
         end = start + len(out)

@@ -11,7 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from braingpt.data.shards.documents import PER_OCTAVE, Counted, DocumentReader, StoredDocument
+from braingpt.data.shards.documents import (
+    LENGTH_BINS,
+    PER_OCTAVE,
+    DocumentReader,
+    StoredDocument,
+    StreamStatistics,
+)
 from braingpt.data.shards.manifest import Manifest
 from braingpt.html import page as html
 from braingpt.html.page import table
@@ -19,7 +25,7 @@ from braingpt.html.svg import bars, histogram
 from braingpt.tokenizer import Tokenizer
 from braingpt.tokenizer.pieces import escaped, pieces
 
-# of each language
+# Documents of each language that are shown, and the tokens of each.
 SHOWN_DOCUMENTS, SHOWN_TOKENS = 3, 160
 STYLE = """
 .doc { border: 1px solid var(--line); padding: .6rem; white-space: pre-wrap; margin: .2rem 0 1rem; line-height: 1.8 }
@@ -28,7 +34,7 @@ STYLE = """
 """
 
 
-def figures(stored: DocumentReader, counted: Sequence[Counted]) -> dict[str, Any]:
+def figures(stored: DocumentReader, counted: Sequence[StreamStatistics]) -> dict[str, Any]:
     """The page's numbers as plain values: totals, and figures by language and by stream.
 
     Characters and bytes are of the text.
@@ -56,11 +62,11 @@ def figures(stored: DocumentReader, counted: Sequence[Counted]) -> dict[str, Any
     }
 
 
-def _sums(counted: Sequence[Counted]) -> dict[str, Any]:
+def _sums(counted: Sequence[StreamStatistics]) -> dict[str, Any]:
     tokens, characters, size, documents = (
         sum(getattr(one, key) for one in counted) for key in ("tokens", "characters", "bytes", "documents")
     )
-    lengths = sum((one.lengths for one in counted), np.zeros(40 * PER_OCTAVE, dtype=np.int64))
+    lengths = _lengths_of(counted)
     return {
         "documents": documents,
         "tokens": tokens,
@@ -78,6 +84,11 @@ def _sums(counted: Sequence[Counted]) -> dict[str, Any]:
     }
 
 
+def _lengths_of(counted: Sequence[StreamStatistics]) -> np.ndarray:
+    """Documents of all these streams, by length: int64 (LENGTH_BINS,)."""
+    return sum((one.lengths for one in counted), np.zeros(LENGTH_BINS, dtype=np.int64))
+
+
 def _quantile(lengths: np.ndarray, share: float) -> int | None:
     """The length below which `share` of the documents lie, to within half a bin (a twelfth)."""
     if not lengths.sum():
@@ -86,7 +97,7 @@ def _quantile(lengths: np.ndarray, share: float) -> int | None:
     return round(2 ** ((bin_number + 0.5) / PER_OCTAVE))
 
 
-def page(stored: DocumentReader, counted: Sequence[Counted], facts: dict[str, Any]) -> str:
+def page(stored: DocumentReader, counted: Sequence[StreamStatistics], facts: dict[str, Any]) -> str:
     """The whole page as HTML. `facts`: from `figures`."""
     body = [
         _summary(stored.manifest, facts),
@@ -99,7 +110,8 @@ def page(stored: DocumentReader, counted: Sequence[Counted], facts: dict[str, An
         "<h2>What was dropped</h2>",
         _drops(stored.manifest),
         "<h2>Documents</h2>",
-        '<p class="quiet">Drawn at random; each colour is one token, ⟨n⟩ follows a character that took n of them.</p>',
+        '<p class="quiet">Drawn at random; each colour is one token, '
+        "⟨n⟩ follows a character that took n of them.</p>",
         *_documents(stored, list(facts["by_language"])),
     ]
     return html.page(f"{stored.folder} ({stored.manifest.name})", body, STYLE)
@@ -125,32 +137,48 @@ def _summary(manifest: Manifest, facts: dict[str, Any]) -> str:
 
 
 def _languages(facts: dict[str, Any]) -> str:
-    found = facts["by_language"]
+    by_language = facts["by_language"]
     plot = bars(
-        [(language, one["tokens"], f"{one['tokens']:,}") for language, one in found.items()],
+        [(language, one["tokens"], f"{one['tokens']:,}") for language, one in by_language.items()],
         "tokens by language",
     )
     cost = [
         (language, one["tokens_per_character"] or 0, f"{one['tokens_per_character'] or 0:.3f}")
-        for language, one in found.items()
+        for language, one in by_language.items()
     ]
     rows = [
-        (language, one["documents"], one["tokens"], f"{one['bytes'] / 1e6:,.2f}", _decimal(one["tokens_per_character"], 3),
-         _decimal(one["bytes_per_token"], 2), f"{100 * (one['byte_fallback'] or 0):.1f} %")
-        for language, one in found.items()
-    ]  # fmt: skip
+        (
+            language,
+            one["documents"],
+            one["tokens"],
+            f"{one['bytes'] / 1e6:,.2f}",
+            _decimal(one["tokens_per_character"], 3),
+            _decimal(one["bytes_per_token"], 2),
+            f"{100 * (one['byte_fallback'] or 0):.1f} %",
+        )
+        for language, one in by_language.items()
+    ]
     shown = table(
         ["language", "documents", "tokens", "MB", "tokens / character", "bytes / token", "byte fallback"],
         rows,
     )
-    return f"<h3>Tokens</h3>{plot}<h3>Tokens per character</h3>{bars(cost, 'tokens per character by language')}{shown}"
+    cost_plot = bars(cost, "tokens per character by language")
+    return f"<h3>Tokens</h3>{plot}<h3>Tokens per character</h3>{cost_plot}{shown}"
 
 
 def _streams(facts: dict[str, Any]) -> str:
     rows = [
-        (one["split"], one["language"], one["source"], one["documents"], one["tokens"], f"{one['bytes'] / 1e6:,.2f}", *one["document_tokens"].values())
+        (
+            one["split"],
+            one["language"],
+            one["source"],
+            one["documents"],
+            one["tokens"],
+            f"{one['bytes'] / 1e6:,.2f}",
+            *one["document_tokens"].values(),
+        )
         for one in facts["streams"]
-    ]  # fmt: skip
+    ]
     return table(
         ["split", "language", "source", "documents", "tokens", "MB", "shortest", "median", "90 %", "longest"],
         rows,
@@ -158,13 +186,13 @@ def _streams(facts: dict[str, Any]) -> str:
     )
 
 
-def _lengths(counted: Sequence[Counted], facts: dict[str, Any]) -> str:
+def _lengths(counted: Sequence[StreamStatistics], facts: dict[str, Any]) -> str:
     """A histogram for each language, over one logarithmic scale."""
     lengths = {
-        language: sum(one.lengths for one in counted if one.stream.language == language)
+        language: _lengths_of([one for one in counted if one.stream.language == language])
         for language in facts["by_language"]
     }
-    used = np.flatnonzero(sum(lengths.values()))
+    used = np.flatnonzero(_lengths_of(counted))
     if not len(used):
         return "<p>No document ends here.</p>"
     first, last = int(used[0]) // PER_OCTAVE * PER_OCTAVE, int(used[-1]) + 1
@@ -173,7 +201,8 @@ def _lengths(counted: Sequence[Counted], facts: dict[str, Any]) -> str:
         for place in range(first, last)
     ]
     parts = [
-        '<p class="quiet">Documents by length in tokens, marker and end of text included; the scale is logarithmic.</p>'
+        '<p class="quiet">Documents by length in tokens, marker and end of text included; '
+        "the scale is logarithmic.</p>"
     ]
     for language, one in lengths.items():
         median = facts["by_language"][language]["document_tokens"]["median"]
@@ -220,8 +249,10 @@ def _documents(stored: DocumentReader, languages: Iterable[str]) -> Iterable[str
     for language in languages:
         yield f"<h3>{escape(language)}</h3>"
         for document in stored.draw(stored.streams(language=language), SHOWN_DOCUMENTS):
-            where = f"{document.source}, {document.file} from token {document.start:,}: {len(document.ids):,} tokens"
-            yield f'<small>{escape(where)}</small><div class="doc" lang="{escape(language)}">{_coloured(document, stored.tokenizer)}</div>'
+            length = f"{len(document.ids):,} tokens"
+            where = f"{document.source}, {document.file} from token {document.start:,}: {length}"
+            text = _coloured(document, stored.tokenizer)
+            yield f'<small>{escape(where)}</small><div class="doc" lang="{escape(language)}">{text}</div>'
 
 
 def _coloured(document: StoredDocument, tokenizer: Tokenizer) -> str:

@@ -10,20 +10,24 @@ import codecs
 import io
 import os
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 COMPRESSION = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2"}
-# bytes of one request to the hub
-BLOCK = 16 << 20
-# bytes read from a local or decompressed file at once
+# Bytes of one request to the hub.
+HUB_BLOCK = 16 << 20
+# Bytes read from a local or decompressed file at once.
 BUFFER = 1 << 18
-# bytes: a longer line is skipped and counted, so that memory stays bounded
-LINE = 32 << 20
+# Bytes: a longer line is skipped and counted, so that memory stays bounded.
+MAX_LINE = 32 << 20
 
 
 class File(NamedTuple):
-    """One file to read: a local path or an `hf://` address, its name within its folder or repository, and its
-    bytes where known.
+    """One file to read.
+
+    Attributes:
+        path: A local path or an `hf://` address.
+        name: The file's name within its folder or repository.
+        size: Bytes of the file as stored, where known.
     """
 
     path: str
@@ -32,13 +36,13 @@ class File(NamedTuple):
 
     @property
     def remote(self) -> bool:
-        """On the hub, where reading may fail for a while and then work."""
+        """Whether the file is on the hub, where reading may fail for a while and then work."""
         return self.path.startswith("hf://")
 
 
-def kind(name: str) -> str:
-    """The suffix that tells the format, in lower case: the one before `.gz`, `.zst` or `.bz2` for a
-    compressed file.
+def format_suffix(name: str) -> str:
+    """The suffix that names the format, in lower case: of a compressed file the one before `.gz`, `.zst` or
+    `.bz2`.
     """
     suffixes = [suffix.lower() for suffix in Path(name).suffixes]
     if suffixes[-1:] and suffixes[-1] in COMPRESSION:
@@ -46,7 +50,7 @@ def kind(name: str) -> str:
     return suffixes[-1] if suffixes else ""
 
 
-def open_raw(file: File) -> Any:
+def open_raw(file: File) -> IO[bytes]:
     """The file's own bytes, seekable (a pipe excepted).
 
     Raises OSError, and the HTTP library's errors for a file on the hub.
@@ -55,31 +59,34 @@ def open_raw(file: File) -> Any:
         import huggingface_hub
 
         hub = huggingface_hub.HfFileSystem(endpoint=huggingface_hub.constants.ENDPOINT)
-        return hub.open(file.path, "rb", block_size=BLOCK, cache_type="readahead")
+        raw: Any = hub.open(file.path, "rb", block_size=HUB_BLOCK, cache_type="readahead")
+        return raw
     return open(file.path, "rb", buffering=BUFFER)
 
 
-class Bytes:
+class ByteReader:
     """A file's text as UTF-8 bytes from `start` on: decompressed, and transcoded where a byte-order mark says
     UTF-16.
 
-    `read1` and `readline` come from `io.BufferedReader`; `share()` is how much of the file as stored has been
-    read, or None. Raises OSError where decompression fails, UnicodeError where UTF-16 is broken.
+    A context manager that gives an `io.BufferedReader`. Reading raises OSError where decompression fails,
+    UnicodeError where UTF-16 is broken.
     """
 
     def __init__(self, file: File, start: int = 0) -> None:
         self._raw = raw = open_raw(file)
         try:
             self._size = file.size if file.size is not None else getattr(raw, "size", None)
-            packed = COMPRESSION.get(Path(file.name).suffix.lower())
-            reader = io.BufferedReader(_Decompressed(raw, packed), BUFFER) if packed else raw
-            # a file of the hub
-            if not hasattr(reader, "peek"):
-                reader = io.BufferedReader(raw, BUFFER)
+            codec = COMPRESSION.get(Path(file.name).suffix.lower())
+            if codec:
+                reader = _buffered(_Decompressed(raw, codec))
+            else:
+                # A local file is buffered already, a file of the hub is not.
+                reader = raw if isinstance(raw, io.BufferedReader) else _buffered(raw)
+            seekable = not codec
             if reader.peek(2)[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
-                reader, packed = io.BufferedReader(_Transcoded(reader), BUFFER), "utf-16"
+                reader, seekable = _buffered(_Transcoded(reader)), False
             self._reader = reader
-            if start and not packed:
+            if start and seekable:
                 reader.seek(start)
             elif start:
                 _skip(reader, start)
@@ -93,13 +100,27 @@ class Bytes:
     def __exit__(self, *_: object) -> None:
         self._raw.close()
 
-    def share(self) -> float | None:
-        """Part of the stored file that has been read, 0 to 1; None for a pipe."""
+    def fraction_read(self) -> float | None:
+        """Share of the file as stored that has been read, 0 to 1; None for a pipe."""
         try:
             return min(1.0, self._raw.tell() / self._size) if self._size else None
         except (OSError, ValueError):
-            # a pipe has no place, a closed file neither
+            # Neither a pipe nor a closed file has a place.
             return None
+
+
+def skip_line(reader: io.BufferedReader) -> int:
+    """Read to the end of a line that is too long to keep in memory; the number of bytes read."""
+    size = 0
+    while block := reader.readline(BUFFER):
+        size += len(block)
+        if block.endswith(b"\n"):
+            break
+    return size
+
+
+def _buffered(raw: Any) -> io.BufferedReader:
+    return io.BufferedReader(raw, BUFFER)
 
 
 def _skip(reader: io.BufferedReader, count: int) -> None:
@@ -133,24 +154,25 @@ class _Transcoded(io.RawIOBase):
     def __init__(self, reader: io.BufferedReader) -> None:
         self._reader = reader
         self._decoder = codecs.getincrementaldecoder("utf-16")()
-        self._rest = b""
+        # Transcoded bytes that no caller has taken yet.
+        self._ready = b""
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
-        while not self._rest:
+        while not self._ready:
             block = self._reader.read1(BUFFER)
-            self._rest = self._decoder.decode(block, final=not block).encode()
+            self._ready = self._decoder.decode(block, final=not block).encode()
             if not block:
                 break
-        size = min(len(buffer), len(self._rest))
-        buffer[:size], self._rest = self._rest[:size], self._rest[size:]
+        size = min(len(buffer), len(self._ready))
+        buffer[:size], self._ready = self._ready[:size], self._ready[size:]
         return size
 
 
-def local(path: Path, root: Path | None = None) -> File:
-    """A file on this machine, named from `root` on, or by its last part."""
+def local_file(path: Path, root: Path | None = None) -> File:
+    """A file on this machine, named from the folder `root` on, or by its last part."""
     info = path.stat()
     size = info.st_size if os.path.isfile(path) else None
     return File(str(path), path.relative_to(root).as_posix() if root else path.name, size)

@@ -1,8 +1,6 @@
 """The corpora that `braingpt data prepare` knows.
 
-They are lines of `catalog.yaml`; this file gives them types and checks them.
-
-Nothing here reads a corpus; `streams.py` does.
+They are lines of `catalog.yaml`; this file gives them types and checks them. `open_streams.py` reads a corpus.
 """
 
 from pathlib import Path
@@ -15,16 +13,18 @@ from braingpt.errors import UserError, did_you_mean
 
 
 class DatasetConfig(NamedTuple):
-    """One configuration of a dataset, and the columns of it that hold text.
+    """One configuration of a dataset.
 
-    Of `columns`, those a row has become documents of their own.
+    Attributes:
+        config: The configuration's name; None where the dataset has one only.
+        columns: Columns that hold text; each that a row has becomes a document of its own.
     """
 
     config: str | None
     columns: tuple[str, ...]
 
 
-class _PartLines(BaseModel):
+class _ConfigLines(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
     config: str | None = None
     columns: tuple[str, ...] = ("text",)
@@ -35,14 +35,14 @@ class Dataset(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     id: str
-    # language -> the dataset's own code
+    # Language -> the dataset's own code.
     languages: dict[str, str]
     licence: str
     size: str
     others: bool = False
     config: str | None = None
     columns: tuple[str, ...] = ("text",)
-    parts: tuple[_PartLines, ...] = ()
+    parts: tuple[_ConfigLines, ...] = ()
     splits: tuple[str, ...] = ("train",)
     scores: tuple[str, ...] = ()
     files: str | None = None
@@ -59,12 +59,12 @@ class Dataset(BaseModel):
         """Whether there may be text in the language. Where `others` is set, only the hub knows."""
         return self.others or language in self.languages
 
-    def parts_of(self, language: str) -> list[DatasetConfig]:
+    def configs_of(self, language: str) -> list[DatasetConfig]:
         """What to read for one language; nothing where the dataset has none in it."""
         if not self.offers(language):
             return []
         code = self.languages.get(language, language)
-        lines = self.parts or (_PartLines(config=self.config, columns=self.columns),)
+        lines = self.parts or (_ConfigLines(config=self.config, columns=self.columns),)
         return [
             DatasetConfig(
                 part.config and part.config.format(language=language, code=code),

@@ -2,8 +2,8 @@
 consist of.
 
 `datasets` resolves them exactly as `load_dataset` would (the card's configurations, else the file names), for
-the hub and for a folder alike; no loading script is ever run. The files are then read by `rows.py` as the
-user's own are: a broken row costs a row and not the file, and reading goes on at any place after an
+the hub and for a folder alike; no loading script is ever run. The files are then read by `row_reader.py` as the
+user's own are: a broken row costs a row and not the file, and reading continues at any place after an
 interruption. Every error of the hub becomes one line that says what to do.
 """
 
@@ -15,28 +15,34 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
-from braingpt.data.sources.byte_reader import File, kind, local
+from braingpt.data.sources.byte_reader import File, format_suffix, local_file
 from braingpt.data.sources.row_reader import SUFFIXES
 from braingpt.errors import Failure, UserError, did_you_mean
 
-# where the hub keeps its own parquet copy of most datasets
-CONVERTED = "refs/convert/parquet"
+# The revision at which the hub keeps its own parquet copy of most datasets.
+CONVERTED_REVISION = "refs/convert/parquet"
 
 
 class Absent(Exception):
     """There is no such configuration, split or dataset.
 
-    `short`: its name, where the dataset is there; `known`: what there is instead.
+    Attributes:
+        reason: What is not there, in words.
+        name: Name of what is not there, where the dataset itself is.
+        known: Names of what there is instead.
     """
 
-    def __init__(self, reason: str, short: str = "", known: list[str] | None = None) -> None:
+    def __init__(self, reason: str, name: str = "", known: list[str] | None = None) -> None:
         super().__init__(reason)
-        self.reason, self.short, self.known = reason, short, known or []
+        self.reason, self.name, self.known = reason, name, known or []
 
 
 class Listing(NamedTuple):
-    """Files of one configuration and split, in reading order, and the commit they belong to (None for a local
-    copy).
+    """The files of one configuration and split.
+
+    Attributes:
+        files: The files in reading order.
+        revision: The commit they belong to; None for a local copy.
     """
 
     files: list[File]
@@ -44,23 +50,31 @@ class Listing(NamedTuple):
 
 
 def list_files(id: str, config: str | None, split: str, revision: str | None, source: Path | None) -> Listing:
-    """The files of a configuration and split. `source`: folder with local copies, or None for the hub.
+    """The files of a configuration and split.
 
-    Raises Absent, UserError for a configuration that must be named or a format without text, and the hub's
-    own errors.
+    Args:
+        id: The dataset's id, NAMESPACE/NAME.
+        config: Configuration; None for the only one.
+        split: Split, such as "train".
+        revision: Branch, tag or commit; None for the newest.
+        source: Folder with copies in the hub's layout; None for the hub.
+
+    Raises:
+        Absent: There is no such dataset, configuration or split.
+        UserError: A configuration must be named, or the files hold no text.
+        Exception: The hub's libraries raise their own errors; `explain_error` puts them into words.
     """
     splits, commit = _resolve(id, config, revision, str(source) if source else None)
     if split not in splits:
         part = " ".join(filter(None, (id, config)))
         raise Absent(f"{part} has no split '{split}'", " ".join(filter(None, (config, split))), list(splits))
     names = splits[split]
-    other = sorted({kind(name) or name for name in names} - set(SUFFIXES))
-    if other:
-        convert = (
-            "" if revision == CONVERTED or source else f"; the hub's own copy may do: --revision {CONVERTED}"
-        )
+    unread = sorted({format_suffix(name) or name for name in names} - set(SUFFIXES))
+    if unread:
+        advice = f"; the hub's own copy may do: --revision {CONVERTED_REVISION}"
         raise UserError(
-            f"{id} consists of {', '.join(other)} files, which hold no text braingpt reads{convert}"
+            f"{id} consists of {', '.join(unread)} files, which hold no text braingpt reads"
+            f"{'' if revision == CONVERTED_REVISION or source else advice}"
         )
     return Listing([_file(name, id, source) for name in names], commit)
 
@@ -72,16 +86,16 @@ def glob_files(id: str, pattern: str, revision: str | None, source: Path | None)
     """
     if source is not None:
         home = (source / id).resolve()
-        listing = Listing([local(path, home) for path in sorted(home.glob(pattern))], None)
+        listing = Listing([local_file(path, home) for path in sorted(home.glob(pattern))], None)
     else:
         import huggingface_hub
 
         commit = _commit(id, revision)
         system = huggingface_hub.HfFileSystem(endpoint=huggingface_hub.constants.ENDPOINT)
-        home_of_it = f"datasets/{id}@{commit}"
-        names = sorted(system.glob(f"{home_of_it}/{pattern}"))
+        repository = f"datasets/{id}@{commit}"
+        names = sorted(system.glob(f"{repository}/{pattern}"))
         listing = Listing(
-            [File(f"hf://{name}", name.removeprefix(f"{home_of_it}/")) for name in names], commit
+            [File(f"hf://{name}", name.removeprefix(f"{repository}/")) for name in names], commit
         )
     if not listing.files:
         raise Absent(f"{id} has no {pattern}", pattern)
@@ -105,7 +119,7 @@ def _commit(id: str, revision: str | None) -> str:
 
 def _file(name: str, id: str, source: Path | None) -> File:
     if source is not None:
-        return local(Path(name).resolve(), (source / id).resolve())
+        return local_file(Path(name).resolve(), (source / id).resolve())
     return File(name, name.removeprefix(f"hf://datasets/{id}@").split("/", 1)[1])
 
 
@@ -115,6 +129,7 @@ def _resolve(
 ) -> tuple[dict[str, list[str]], str | None]:
     """File names of every split of a configuration, and the commit."""
     import datasets
+    from datasets.exceptions import DatasetNotFoundError
 
     if source and not os.path.isdir(os.path.join(source, id)):
         raise Absent(f"{id} is not under {source}")
@@ -123,7 +138,7 @@ def _resolve(
     try:
         builder = datasets.load_dataset_builder(base, config, revision=commit)
     except ValueError as error:
-        # `datasets` has no narrower type
+        # `datasets` has no narrower type for these.
         reason = str(error)
         known = _between(reason, "Available: [", "]") or _between(reason, "available configs: [", "]")
         if reason.startswith("BuilderConfig"):
@@ -135,10 +150,11 @@ def _resolve(
     except RuntimeError as error:
         if "scripts are no longer supported" in str(error):
             raise UserError(
-                f"{id} is a loading script, which is never run; the hub's own copy may do: --revision {CONVERTED}"
+                f"{id} is a loading script, which is never run; "
+                f"the hub's own copy may do: --revision {CONVERTED_REVISION}"
             ) from error
         raise
-    except (FileNotFoundError, datasets.exceptions.DatasetNotFoundError) as error:
+    except (FileNotFoundError, DatasetNotFoundError) as error:
         if source:
             raise Absent(f"{id} under {source} has no data files") from error
         raise
@@ -149,11 +165,12 @@ def _resolve(
 
 
 def _between(text: str, start: str, end: str) -> list[str]:
-    _, found, rest = text.partition(start)
-    return [name.strip(" '\"\n") for name in rest.partition(end)[0].split(",")] if found else []
+    """The names listed in `text` between two marks."""
+    _, found, behind = text.partition(start)
+    return [name.strip(" '\"\n") for name in behind.partition(end)[0].split(",")] if found else []
 
 
-def absent(id: str, error: Absent) -> UserError:
+def _absent_error(error: Absent) -> UserError:
     """The error for a dataset the user named that is not there."""
     known = (
         did_you_mean(error.reason.rsplit("'", 2)[-2], error.known)
@@ -163,7 +180,7 @@ def absent(id: str, error: Absent) -> UserError:
     return UserError(f"{error.reason}{known}")
 
 
-def passing(error: BaseException) -> bool:
+def is_transient(error: BaseException) -> bool:
     """Whether reading may succeed a little later: no answer, a broken connection, an overloaded or failing
     server.
     """
@@ -182,7 +199,7 @@ def passing(error: BaseException) -> bool:
             _is_http(one) and status is None
         ):
             return True
-        # fewer bytes came than were announced
+        # Fewer bytes came than were announced.
         if isinstance(one, OSError) and "Consistency check failed" in str(one):
             return True
     return False
@@ -201,13 +218,14 @@ def _is_http(error: BaseException) -> bool:
     )
 
 
-def explain(error: BaseException, id: str, label: str, revision: str | None) -> Exception:
+def explain_error(error: Exception, id: str, label: str, revision: str | None) -> Exception:
     """The error to show for one that came out of listing or reading a file.
 
     A full disk and our own errors stay what they are.
     """
-    import datasets
     import huggingface_hub
+    from datasets.data_files import EmptyDatasetError
+    from datasets.exceptions import DataFilesNotFoundError
     from huggingface_hub import errors
 
     if isinstance(error, UserError | Failure) or (
@@ -215,7 +233,7 @@ def explain(error: BaseException, id: str, label: str, revision: str | None) -> 
     ):
         return error
     if isinstance(error, Absent):
-        return absent(id, error)
+        return _absent_error(error)
     chain = _chain(error)
     page = f"{huggingface_hub.constants.ENDPOINT}/datasets/{id}"
     if any(isinstance(one, errors.GatedRepoError) or "is a gated dataset" in str(one) for one in chain):
@@ -228,14 +246,15 @@ def explain(error: BaseException, id: str, label: str, revision: str | None) -> 
         )
     if any(getattr(getattr(one, "response", None), "status_code", None) in (401, 403) for one in chain):
         return UserError(
-            f"the hub refuses {id} to this account: 'hf auth login' or set HF_TOKEN; {page} says who may read it"
+            f"the hub refuses {id} to this account: 'hf auth login' or set HF_TOKEN; "
+            f"{page} says who may read it"
         )
-    if passing(error) or any(isinstance(one, errors.OfflineModeIsEnabled) for one in chain):
-        return no_hub(f"{label}: {_reason(error)}")
-    empty = (datasets.exceptions.DataFilesNotFoundError, datasets.data_files.EmptyDatasetError)
-    if any(isinstance(one, empty) for one in chain):
+    if is_transient(error) or any(isinstance(one, errors.OfflineModeIsEnabled) for one in chain):
+        return _unreachable(f"{label}: {_reason(error)}")
+    if any(isinstance(one, DataFilesNotFoundError | EmptyDatasetError) for one in chain):
         return UserError(
-            f"{id} has no data files" + ("" if revision else f" on main; perhaps --revision {CONVERTED}")
+            f"{id} has no data files"
+            + ("" if revision else f" on main; perhaps --revision {CONVERTED_REVISION}")
         )
     if any(isinstance(one, errors.EntryNotFoundError | FileNotFoundError) for one in chain):
         return Failure(f"{label} is gone from where it was listed ({_reason(error)})")
@@ -244,21 +263,21 @@ def explain(error: BaseException, id: str, label: str, revision: str | None) -> 
 
 def _chain(error: BaseException | None) -> list[BaseException]:
     """The error and all that led to it; `datasets` hides causes with `from None`."""
-    found: list[BaseException] = []
-    ahead = [error]
-    while ahead:
-        one = ahead.pop(0)
-        if one is not None and not any(one is other for other in found):
-            found.append(one)
-            ahead += [one.__cause__, one.__context__]
-    return found
+    chain: list[BaseException] = []
+    pending = [error]
+    while pending:
+        one = pending.pop(0)
+        if one is not None and not any(one is other for other in chain):
+            chain.append(one)
+            pending += [one.__cause__, one.__context__]
+    return chain
 
 
 def _reason(error: BaseException) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
 
 
-def quiet_hub() -> None:
+def silence_hub() -> None:
     """No progress bars and retry chatter of the hub's libraries: the preparation shows its own progress."""
     import datasets
 
@@ -268,7 +287,7 @@ def quiet_hub() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
-def reach_hub() -> None:
+def check_reachable() -> None:
     """Ask the hub for a sign of life before the long retries of work under way.
 
     Raises Failure without an answer in ten seconds.
@@ -278,20 +297,20 @@ def reach_hub() -> None:
     try:
         huggingface_hub.get_session().head(huggingface_hub.constants.ENDPOINT, timeout=10)
     except Exception as error:
-        # the HTTP library behind the session changed between releases, and with it the exceptions
-        raise no_hub(str(error)) from error
+        # The HTTP library behind the session changed between releases, and with it the exceptions.
+        raise _unreachable(str(error)) from error
 
 
-def no_hub(reason: str) -> Failure:
+def _unreachable(reason: str) -> Failure:
     """The error for a hub that does not answer."""
     return Failure(
-        f"cannot reach the Hugging Face hub ({' '.join(reason.split())[:200]}); the same command goes on where it stopped, "
-        "--source DIR reads a local copy, and 'braingpt data prepare sample' needs no network"
+        f"cannot reach the Hugging Face hub ({' '.join(reason.split())[:200]}); "
+        "the same command continues where it stopped, --source DIR reads a local copy, and 'braingpt data prepare sample' needs no network"
     )
 
 
-def forget() -> None:
-    """Drop what is remembered of listings, so that the next attempt asks anew."""
+def forget_listings() -> None:
+    """Drop what is remembered of listings, so that the next attempt asks again."""
     import huggingface_hub
 
     _resolve.cache_clear()

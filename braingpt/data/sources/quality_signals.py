@@ -6,11 +6,13 @@ A line is `{"id": "2023-06/0000/en_head.json.gz/17", "quality_signals": {name: [
 one span is about the document; those by line are left out.
 """
 
-from collections.abc import Callable, Iterator
+import json
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from braingpt.data.sources.byte_reader import File
-from braingpt.data.sources.row_reader import Damaged, Reader
+from braingpt.data.sources.row import Damaged, Row
+from braingpt.data.sources.row_reader import Reader
 
 
 class Signals:
@@ -19,8 +21,8 @@ class Signals:
     def __init__(
         self, documents: File, rename: tuple[str, str, str, str], note: Callable[[str], None]
     ) -> None:
-        """`rename`: (a, b, c, d), the signals' file is called as the documents' with the last a as b and the
-        ending c as d.
+        """`rename`: (a, b, c, d), the file of signals has the name of the documents' with the last a as b and
+        the ending c as d.
         """
         folder, folder_of_signals, ending, ending_of_signals = rename
         path, name = (
@@ -28,7 +30,7 @@ class Signals:
             for text in (documents.path, documents.name)
         )
         self._file, self._note = File(path, name), note
-        self._rows: Iterator[Any] | None = None
+        self._rows: Iterator[Row] | None = None
         self._at = 0
         self._missing = False
 
@@ -61,19 +63,17 @@ def _swap(text: str, folder: str, other: str, ending: str, other_ending: str) ->
     return head + other + tail.removesuffix(ending) + other_ending
 
 
-def _numbers(values: dict[str, Any], number: int) -> dict[str, float]:
+def _numbers(values: Mapping[str, Any], number: int) -> dict[str, float]:
     """The signals about the whole document, and nothing where the line belongs to another one (ids count from
     0).
     """
-    import json
-
     place = str(values.get("id", "")).rpartition("/")[2]
     if place.isdigit() and int(place) != number - 1:
         return {}
     signals = values.get("quality_signals")
     if isinstance(signals, str):
         signals = json.loads(signals)
-    found = {}
+    numbers = {}
     for name, spans in signals.items() if isinstance(signals, dict) else ():
         if (
             isinstance(spans, list)
@@ -81,5 +81,5 @@ def _numbers(values: dict[str, Any], number: int) -> dict[str, float]:
             and len(spans[0]) == 3
             and isinstance(spans[0][2], int | float)
         ):
-            found[name] = float(spans[0][2])
-    return found
+            numbers[name] = float(spans[0][2])
+    return numbers

@@ -1,0 +1,42 @@
+"""A row of a file, and the ways in which a row or a file can be broken."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+# Rules that count a row from which no document can be made.
+BROKEN_ROW, NOT_UTF8, LINE_TOO_LONG = "broken row", "not UTF-8", "line too long"
+
+
+class Damaged(Exception):
+    """The file cannot be read to its end: cut short, or not what its name says."""
+
+
+class Row(NamedTuple):
+    """One row of a file.
+
+    Attributes:
+        number: The row's number, counted from 1.
+        next: Where the next row begins: bytes of decompressed text, or rows of a parquet file.
+        values: Values by column; None for a broken row.
+        broken: For a broken row, the rule that counts it and what is wrong with it.
+    """
+
+    number: int
+    next: int
+    values: Mapping[str, Any] | None
+    broken: tuple[str, str] = ("", "")
+
+
+def encoding_hint(raw: bytes) -> str:
+    """How bytes that are not UTF-8 look, and the command that converts them where they read as the older
+    Korean encoding.
+    """
+    try:
+        korean = any(
+            "가" <= character <= "힣"
+            for character in raw[:4096].decode("cp949", "strict" if len(raw) < 4096 else "ignore")
+        )
+    except UnicodeDecodeError:
+        korean = False
+    excerpt = raw[:60].decode("cp949" if korean else "utf-8", "replace")
+    return (" (CP949: iconv -f cp949 -t utf-8)" if korean else "") + f": {excerpt}"
