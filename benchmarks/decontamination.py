@@ -19,7 +19,7 @@ from pathlib import Path
 from braingpt.cli.console import guarded
 from braingpt.data.quality.config import Contamination as Settings
 from braingpt.data.quality.contamination import Contamination
-from braingpt.data.quality.text_stats import Shape
+from braingpt.data.quality.text_stats import TextStats
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))
 from clean_text import texts
@@ -44,7 +44,7 @@ def characters_hit(items: list[str], n: int, folder: Path):
     file = folder / "items.txt"
     file.write_text("\n".join(item.replace("\n", " ") for item in items), encoding="utf-8")
     rule = Contamination(Settings(files=[str(file)], characters=n))
-    return lambda text: rule.drops(Shape(text))
+    return lambda text: rule.drops(TextStats(text))
 
 
 def edited(item: str, how: str, others: list[str], chance: random.Random) -> str:

@@ -17,7 +17,7 @@ from braingpt.cli.console import guarded
 from braingpt.data.document import Document
 from braingpt.data.quality import Judge, load_quality
 from braingpt.data.quality.clean import clean
-from braingpt.data.quality.text_stats import Shape
+from braingpt.data.quality.text_stats import TextStats
 from braingpt.tokenizer import Tokenizer
 from braingpt.tokenizer.language import LANGUAGES
 
@@ -53,7 +53,7 @@ def main() -> None:
     _print_drops(drops)
     print(
         "\n| set | "
-        + " | ".join(["clean", "shape", "text", "perplexity", "all but tokenizing", "tokenizing"])
+        + " | ".join(["clean", "stats", "text", "perplexity", "all but tokenizing", "tokenizing"])
         + " |"
     )
     print("|---|---|---|---|---|---|---|")
@@ -88,7 +88,7 @@ def _speeds(documents: list[Document], judge: Judge, tokenizer: Tokenizer) -> li
     ids = [tokenizer.encode(text) for text in texts]
     runs = [
         lambda: [clean(document.text) for document in some],
-        lambda: [Shape(text) for text in texts],
+        lambda: [TextStats(text) for text in texts],
         lambda: [judge.text(document) for document in some],
         lambda: [judge.tokens(document.language, one) for document, one in zip(some, ids, strict=True)],
         lambda: [tokenizer.encode(text) for text in texts],

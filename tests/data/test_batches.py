@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from braingpt.data.batches.batches import BLOCK, Batches, _quotas, permuted, validation_windows
+from braingpt.data.batches.batches import BLOCK, Batches, _quotas, permute, validation_windows
 from braingpt.data.batches.mixture import check_mixture
 from braingpt.data.shards.reader import ShardSet
 from braingpt.errors import UserError
@@ -29,14 +29,14 @@ def _where(batch) -> list[tuple[str, int]]:
 @given(size=st.integers(1, 700), key=st.integers(0, 2**64 - 1))
 def test_permuted_is_a_bijection(size: int, key: int) -> None:
     sizes, keys = np.full(size, size, dtype=np.uint64), np.full(size, key, dtype=np.uint64)
-    assert sorted(permuted(np.arange(size, dtype=np.uint64), sizes, keys).tolist()) == list(range(size))
+    assert sorted(permute(np.arange(size, dtype=np.uint64), sizes, keys).tolist()) == list(range(size))
 
 
 def test_permuted_shuffles_and_depends_on_its_key() -> None:
     size = np.full(5000, 5000, dtype=np.uint64)
     index = np.arange(5000, dtype=np.uint64)
-    one = permuted(index, size, size * 0 + np.uint64(1)).astype(np.int64)
-    two = permuted(index, size, size * 0 + np.uint64(2)).astype(np.int64)
+    one = permute(index, size, size * 0 + np.uint64(1)).astype(np.int64)
+    two = permute(index, size, size * 0 + np.uint64(2)).astype(np.int64)
     assert abs(np.corrcoef(np.arange(5000), one)[0, 1]) < 0.05
     assert abs(np.corrcoef(one, two)[0, 1]) < 0.05
     assert abs(np.corrcoef(one[:-1], one[1:])[0, 1]) < 0.05

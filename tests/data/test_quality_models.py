@@ -18,7 +18,7 @@ from braingpt.data.quality.contamination import Contamination, prepare_list
 from braingpt.data.quality.educational import SHIPPED as CLASSIFIER
 from braingpt.data.quality.educational import Classifier
 from braingpt.data.quality.perplexity import PERCENTILES, SHIPPED, Trigrams, load, sample, save
-from braingpt.data.quality.text_stats import Shape
+from braingpt.data.quality.text_stats import TextStats
 from braingpt.errors import UserError
 from braingpt.tokenizer import Tokenizer
 from braingpt.tokenizer.language import LANGUAGES
@@ -150,9 +150,9 @@ def test_hashes_find_every_shared_stretch_and_no_other() -> None:
     asked = ContaminationSettings(files=["x"], characters=12)
     from braingpt.data.quality.contamination import _hashes, _letters
 
-    hashes = _hashes(_letters(Shape(text)), 12)
+    hashes = _hashes(_letters(TextStats(text)), 12)
     assert len(hashes) == 2989 and len(set(hashes.tolist())) == len({text[i : i + 12] for i in range(2989)})
-    assert (_hashes(_letters(Shape(text[500:600])), 12) == hashes[500:589]).all()
+    assert (_hashes(_letters(TextStats(text[500:600])), 12) == hashes[500:589]).all()
     assert asked.characters == {"default": 12}
 
 

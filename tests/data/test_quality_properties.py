@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from braingpt.data.document import Document
 from braingpt.data.quality.clean import clean, repair
-from braingpt.data.quality.text_stats import Shape
+from braingpt.data.quality.text_stats import TextStats
 from braingpt.tokenizer import Tokenizer
 from braingpt.tokenizer.language import LANGUAGES
 from tests.data.test_quality_rules import GOOD, judge
@@ -68,9 +68,9 @@ def test_a_verdict_does_not_depend_on_what_was_judged_before(
 @settings(max_examples=150, deadline=None)
 def test_counts_are_those_of_the_text(text: str) -> None:
     text = clean(text)
-    shape = Shape(text)
-    assert shape.visible == sum(not character.isspace() for character in text)
-    assert shape.letters >= sum(
+    stats = TextStats(text)
+    assert stats.visible == sum(not character.isspace() for character in text)
+    assert stats.letters >= sum(
         character.isalpha()
         for character in text
         if ord(character) < 0x30000 and not "\uffa0" <= character <= "\uffdc"

@@ -23,7 +23,7 @@ from braingpt import __version__
 from braingpt.data.dedup.deduplicator import Deduplicator
 from braingpt.data.dedup.index import Index
 from braingpt.data.dedup.minhash import band_keys
-from braingpt.data.prepare import chunk_reader, journal, worker_pool
+from braingpt.data.prepare import chunk_reader, journal, preparer, worker_pool
 from braingpt.data.prepare.pipeline import Request, prepare
 from braingpt.data.prepare.worker import Worker
 from braingpt.data.shards.manifest import read_manifest, verify
@@ -268,7 +268,7 @@ def test_an_error_of_the_user_half_way_keeps_what_is_finished(
     monkeypatch.setattr(chunk_reader, "CHUNK_CHARACTERS", 3_000)
     with monkeypatch.context() as patch:
         patch.setattr(
-            pipeline, "check_found", lambda *_: (_ for _ in ()).throw(UserError("the hub refuses it"))
+            preparer, "check_available", lambda *_: (_ for _ in ()).throw(UserError("the hub refuses it"))
         )
         with pytest.raises(UserError, match="the hub refuses it"):
             prepare(Request("text", tmp_path / "out", own, validation=0.2), ByteTokenizer())

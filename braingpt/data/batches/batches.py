@@ -1,11 +1,11 @@
 """Shards to batches. A batch is a pure function of (seed, step, rank, world size): nothing is remembered
 between calls.
 
-Which language stands in which row: global row g (step * rows + row) lies in a phase of the mixture, and there
-in a block of BLOCK rows. Every block of a phase holds the same number of rows of a language, as the weights
-ask, each language spread evenly over the block from an offset drawn per block. So the n-th draw of a language
-up to any row is counted in closed form, without walking through the steps before; a schedule's later phases
-go on counting where the former ended.
+Which language has which row: global row g (step * rows + row) is in a phase of the mixture, and there in a
+block of BLOCK rows. Every block of a phase holds the same number of rows of a language, as the weights ask,
+each language spread evenly over the block from an offset drawn per block. So the n-th draw of a language up to
+any row is counted in closed form, without walking through the steps before; a schedule's later phases continue
+to count where the former ended.
 
 Which window the n-th draw is: n // windows is the language's epoch, and n % windows goes through a
 permutation keyed by seed, language and epoch (a Feistel network with cycle walking: Black and Rogaway,
@@ -26,22 +26,27 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from braingpt.data.batches.mixture import Phase, phases
+from braingpt.data.batches.mixture import Phase, phases_of
 from braingpt.data.shards.reader import ShardSet
 from braingpt.errors import UserError
 
-# rows; weights are kept to 1 / BLOCK
+# Rows of a block; weights are kept to 1 / BLOCK.
 BLOCK = 4096
+# Rounds of the Feistel network.
 _ROUNDS = 6
 _MASK = (1 << 64) - 1
 
 
 class Batch(NamedTuple):
-    """`ids_BL` and `targets_BL` (the ids one position later), int64 on the CPU, and each row's language.
+    """One batch, or the rows of it that belong to one rank; tensors are on the CPU.
 
-    `segments_BL` numbers the documents of each row from 0 (None where nothing resets): the end of text
-    belongs to the document it ends, and its target, the first token of another document, is -100, which
-    counts for nothing.
+    Attributes:
+        ids_BL: Token ids, int64.
+        targets_BL: The ids one position later, int64.
+        language: Language of each row.
+        segments_BL: Number of the document that each token belongs to, from 0 in every row; None where
+            nothing resets. The end of text belongs to the document it ends, and its target, the first token
+            of another document, is -100, which counts for nothing.
     """
 
     ids_BL: Tensor
@@ -51,12 +56,15 @@ class Batch(NamedTuple):
 
 
 class Batches:
-    """Batches of `rows` windows of `context` tokens from one split.
+    """Batches of windows from one split.
 
-    `mixture`: as in `braingpt.data.batches.mixture`; a schedule is laid over `steps` and its last phase goes
-        on beyond them. `reset_at`: the end-of-text id where models are to start afresh at documents.
-        Languages with less than one window are left out and named in `skipped`. Raises UserError when none is
-        left, and for a mixture that is none or names a language the data lacks.
+    Attributes:
+        rows: Windows of a batch, over all ranks.
+        context: Tokens of a window.
+        languages: Languages of the mixture.
+        windows: Number of windows by language.
+        skipped: Languages with less than one window, which are left out.
+        phases: The mixture over the run.
     """
 
     def __init__(
@@ -71,14 +79,24 @@ class Batches:
         steps: int | None = None,
         reset_at: int | None = None,
     ) -> None:
-        self.shards, self.split, self.rows, self.context, self.seed, self.reset_at = (
-            shards,
-            split,
-            rows,
-            context,
-            seed,
-            reset_at,
-        )
+        """Batches of a run.
+
+        Args:
+            shards: The prepared data.
+            split: "train" or "validation".
+            rows: Windows of a batch, over all ranks.
+            context: Tokens of a window.
+            seed: Decides the order of the windows.
+            mixture: How languages share the rows, as in `braingpt.data.batches.mixture`.
+            steps: Steps of the run, over which a schedule is laid; its last phase continues beyond them.
+            reset_at: The end-of-text id where models are to start afresh at documents.
+
+        Raises:
+            UserError: No language has a whole window, or the mixture is none or names a language the data
+                lacks.
+        """
+        self.shards, self.split, self.rows, self.context = shards, split, rows, context
+        self.seed, self.reset_at = seed, reset_at
         present = {
             language: shards.windows(split, language, context + 1) for language in shards.languages(split)
         }
@@ -86,19 +104,20 @@ class Batches:
         self.skipped = [language for language in present if language not in windows]
         if not windows:
             raise UserError(
-                f"the {split} data holds no window of {context} tokens; take a smaller train.context or prepare more data"
+                f"the {split} data holds no window of {context} tokens; "
+                "take a smaller train.context or prepare more data"
             )
-        self.phases = phases(mixture, windows, self.skipped, steps)
+        self.phases = phases_of(mixture, windows, self.skipped, steps)
         self.languages = list(dict.fromkeys(language for phase in self.phases for language in phase.weights))
         self.windows = {language: windows[language] for language in self.languages}
         self._quotas = [self._quota(phase) for phase in self.phases]
         self._windows = np.array(list(self.windows.values()), dtype=np.uint64)
         self._keys = np.array([_key(seed, language) for language in self.languages], dtype=np.uint64)
-        # the last few; recomputed at need, so no hidden state
+        # The last few blocks; others are computed again, so that this is no hidden state.
         self._blocks: dict[tuple[int, int], tuple[np.ndarray, np.ndarray]] = {}
-        # each phase's first row
-        self._starts = [0, *(phase.end * rows for phase in self.phases[:-1])]
-        # each language's draws before the phase
+        # Each phase's first row.
+        self._starts = [0, *(phase.end * rows for phase in self.phases if phase.end is not None)]
+        # Of each phase the draws of each language before it.
         self._before = [np.zeros(len(self.languages), dtype=np.int64)]
         for number, start in enumerate(self._starts[1:]):
             self._before.append(self._drawn(number, start))
@@ -113,17 +132,25 @@ class Batches:
         }
 
     def batch(self, step: int, rank: int = 0, world: int = 1) -> Batch:
-        """The rows of `step` that belong to `rank`: a contiguous 1/world of them.
+        """The rows of one step that belong to one rank: a contiguous 1/world of them.
 
         Together, the ranks see the same rows for any `world`.
+
+        Args:
+            step: The step, from 0.
+            rank: The rank of this process.
+            world: The number of ranks.
+
+        Raises:
+            UserError: The rows cannot be divided among the ranks.
         """
         if self.rows % world:
             raise UserError(
                 f"train.batch ({self.rows}) must be a multiple of the number of processes ({world})"
             )
-        share = self.rows // world
-        language_B, window_B = self.draws(step * self.rows + rank * share, share)
-        ids = np.empty((share, self.context + 1), dtype=np.int64)
+        count = self.rows // world
+        language_B, window_B = self.draws(step * self.rows + rank * count, count)
+        ids = np.empty((count, self.context + 1), dtype=np.int64)
         for row, language, window in zip(ids, language_B.tolist(), window_B.tolist(), strict=True):
             self.shards.read_into(row, self.split, self.languages[language], window * self.context)
         return _batch(ids, [self.languages[language] for language in language_B], self.reset_at)
@@ -137,14 +164,15 @@ class Batches:
             block_B, place_B = np.divmod(row_B - self._starts[phase], BLOCK)
             blocks = block_B[phase_B == phase]
             for block in range(int(blocks[0]), int(blocks[-1]) + 1):
-                here = (phase_B == phase) & (block_B == block)
+                inside = (phase_B == phase) & (block_B == block)
                 order, rank = self._block(phase, block)
-                place = place_B[here]
-                language_B[here] = order[place]
-                nth_B[here] = (self._before[phase] + block * self._quotas[phase])[order[place]] + rank[place]
+                place = place_B[inside]
+                language_B[inside] = order[place]
+                before = self._before[phase] + block * self._quotas[phase]
+                nth_B[inside] = before[order[place]] + rank[place]
         size_B = self._windows[language_B]
         epoch_B, index_B = np.divmod(nth_B.astype(np.uint64), size_B)
-        return language_B, permuted(index_B, size_B, _mix(self._keys[language_B] + epoch_B)).astype(np.int64)
+        return language_B, permute(index_B, size_B, _mix(self._keys[language_B] + epoch_B)).astype(np.int64)
 
     def _quota(self, phase: Phase) -> np.ndarray:
         """Rows of each language in a block of the phase; 0 for those it leaves out."""
@@ -184,11 +212,20 @@ class Batches:
 def validation_windows(
     shards: ShardSet, language: str, context: int, rows: int, limit: int, reset_at: int | None = None
 ) -> Iterator[Batch]:
-    """At most `limit` windows of the language's validation tokens in batches of up to `rows`, the same ones
-    in the same order every time.
+    """Windows of a language's validation tokens, the same ones in the same order every time.
 
-    They do not overlap, and are spread evenly over the sequence so that every source is heard. None where
-    there is no whole window. `reset_at` as in `Batches`.
+    They do not overlap, and are spread evenly over the sequence so that every source takes part.
+
+    Args:
+        shards: The prepared data.
+        language: The language.
+        context: Tokens of a window.
+        rows: Windows of a batch at most.
+        limit: Windows in all at most.
+        reset_at: The end-of-text id where models are to start afresh at documents.
+
+    Returns:
+        An iterator over batches; an empty one where there is no whole window.
     """
     total = shards.windows("validation", language, context + 1)
     count = min(total, limit)
@@ -200,7 +237,7 @@ def validation_windows(
         yield _batch(ids, [language] * len(chosen), reset_at)
 
 
-def permuted(index_B: np.ndarray, size_B: np.ndarray, key_B: np.ndarray) -> np.ndarray:
+def permute(index_B: np.ndarray, size_B: np.ndarray, key_B: np.ndarray) -> np.ndarray:
     """Images of `index_B` under keyed permutations of range(size_B), element by element. All uint64.
 
     A Feistel network on the smallest grid a x b that holds `size` and is nearly square; an image beyond
@@ -254,6 +291,6 @@ def _batch(ids: np.ndarray, language: list[str], reset_at: int | None) -> Batch:
     if reset_at is None:
         return Batch(ids_BL, targets_BL, language)
     ends_BL = (ids_BL == reset_at).long()
-    # not in place: ids and targets of a single row share memory
+    # A copy, since ids and targets of a single row share memory.
     targets_BL = targets_BL.masked_fill(ends_BL.bool(), -100)
     return Batch(ids_BL, targets_BL, language, ends_BL.cumsum(1) - ends_BL)

@@ -1,40 +1,65 @@
 """How languages share the rows of a run: `data.mixture` of a recipe, checked, and turned into weights.
 
-proportional                     as many rows as a language has tokens balanced                         the
-same for every language temperature                      p ~ n^alpha of its tokens n, alpha 0.3 (Conneau et
-al. 2020, section 3); {temperature: 0.5} names another {ko: 2, en: 1}                   weights; languages
-that are not named are left out
+proportional             as many rows as a language has tokens
+balanced                 the same number for every language
+temperature              p ~ n^alpha of its tokens n, alpha 0.3 (Conneau et al. 2020, section 3)
+{temperature: 0.5}       the same with another alpha
+{ko: 2, en: 1}           weights; languages that are not named are left out
 - {until: 0.7, mixture: balanced}            a schedule: up to 70 % of the steps balanced,
 - {until: 1, mixture: {ko: 3, en: 1}}        then Korean three times as often as English
 """
 
 import math
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict, TypeGuard
 
 from braingpt.errors import UserError, did_you_mean
 
 NAMES = ("proportional", "balanced", "temperature")
-# the exponent of `temperature` where none is named
+# The exponent of `temperature` where none is named.
 ALPHA = 0.3
+
+# A mixture that is the same over the whole run, checked: a name, weights, or {"temperature": exponent}.
+ConstantMixture = str | dict[str, float]
+
+
+class ScheduleEntry(TypedDict):
+    """One entry of a schedule: the mixture up to the share `until` of the steps."""
+
+    until: float
+    mixture: ConstantMixture
+
+
+Schedule = list[ScheduleEntry]
 
 
 class Phase(NamedTuple):
-    """A part of a run. `end`: the step before which it lasts, None for the last.
+    """A part of a run with one mixture.
 
-    `weights` by language, summing to 1.
+    Attributes:
+        end: The step before which it ends; None for the last.
+        weights: Weights by language, summing to 1.
     """
 
     end: int | None
     weights: dict[str, float]
 
 
-def check_mixture(value: Any) -> str | dict[str, float] | list[dict[str, Any]]:
-    """`value` as it is kept in a recipe.
+def check_mixture(value: Any) -> ConstantMixture | Schedule:
+    """Check a mixture and bring it into the form in which a recipe keeps it.
 
-    UserError that names data.mixture for anything that is no mixture.
+    Args:
+        value: A mixture in any of the forms above.
+
+    Returns:
+        A name, weights, {"temperature": exponent}, or a schedule of these.
+
+    Raises:
+        UserError: `value` is no mixture; the message names data.mixture.
     """
-    if isinstance(value, list | tuple):
-        return _check_schedule(list(value))
+    return _check_schedule(list(value)) if isinstance(value, list | tuple) else _check_constant(value)
+
+
+def _check_constant(value: Any) -> ConstantMixture:
     if value == "temperature":
         return {"temperature": ALPHA}
     if isinstance(value, str) and value in NAMES:
@@ -46,13 +71,15 @@ def check_mixture(value: Any) -> str | dict[str, float] | list[dict[str, Any]]:
         alpha = value["temperature"]
         if len(value) > 1 or not _is_number(alpha) or not 0 <= alpha <= 1:
             raise UserError(
-                f"data.mixture: temperature takes an exponent from 0 (balanced) to 1 (proportional) and nothing else, not {value!r}"
+                "data.mixture: temperature takes an exponent from 0 (balanced) to 1 (proportional) "
+                f"and nothing else, not {value!r}"
             )
         return {"temperature": float(alpha)}
     for language, weight in value.items():
         if not isinstance(language, str):
             raise UserError(
-                f"data.mixture: {language!r} is no language code; a code that YAML reads as something else needs quotes"
+                f"data.mixture: {language!r} is no language code; "
+                "a code that YAML reads as something else needs quotes"
             )
         if not _is_number(weight) or not 0 < weight < math.inf:
             raise UserError(
@@ -61,62 +88,69 @@ def check_mixture(value: Any) -> str | dict[str, float] | list[dict[str, Any]]:
     return {language: float(weight) for language, weight in value.items()}
 
 
-def _check_schedule(parts: list[Any]) -> list[dict[str, Any]]:
-    checked: list[dict[str, Any]] = []
+def _check_schedule(entries: list[Any]) -> Schedule:
+    checked: Schedule = []
     before = 0.0
-    for number, part in enumerate(parts):
-        last = number == len(parts) - 1
+    for number, entry in enumerate(entries):
+        last = number == len(entries) - 1
         if (
-            not isinstance(part, dict)
-            or not {"mixture"} <= set(part) <= {"mixture", "until"}
-            or isinstance(part["mixture"], list)
+            not isinstance(entry, dict)
+            or not {"mixture"} <= set(entry) <= {"mixture", "until"}
+            or isinstance(entry["mixture"], list)
         ):
             raise UserError(
-                f"data.mixture: a part of a schedule is {{until: SHARE, mixture: MIXTURE}}, not {part!r}"
+                f"data.mixture: a part of a schedule is {{until: SHARE, mixture: MIXTURE}}, not {entry!r}"
             )
-        until = part.get("until", 1.0 if last else None)
+        until = entry.get("until", 1.0 if last else None)
         if not _is_number(until) or not before < until <= 1 or (last and until != 1):
             raise UserError(
-                f"data.mixture: 'until' rises from part to part, and the last is 1: a share of the run's steps, not {until!r}"
+                "data.mixture: 'until' rises from part to part, and the last is 1: "
+                f"a share of the run's steps, not {until!r}"
             )
-        checked.append({"until": float(until), "mixture": check_mixture(part["mixture"])})
+        checked.append({"until": float(until), "mixture": _check_constant(entry["mixture"])})
         before = until
     if not checked:
         raise UserError("data.mixture: the schedule is empty")
     return checked
 
 
-def is_schedule(mixture: Any) -> bool:
+def is_schedule(mixture: Any) -> TypeGuard[Schedule]:
     """Whether a checked mixture changes over the run."""
     return isinstance(mixture, list)
 
 
-def phases(mixture: Any, windows: dict[str, int], skipped: list[str], steps: int | None) -> list[Phase]:
-    """The mixture's phases over a run of `steps`, which only a schedule needs; a phase too short for a step
-    is left out.
+def phases_of(mixture: Any, windows: dict[str, int], skipped: list[str], steps: int | None) -> list[Phase]:
+    """The phases of a mixture over a run; a phase too short for a step is left out.
 
-    `windows`: by language, how many there are; `skipped`: languages with less than one. UserError for a
-        language that is neither.
+    Args:
+        mixture: A mixture in any of the forms above.
+        windows: Number of windows by language.
+        skipped: Languages with less than one window.
+        steps: Steps of the run, which only a schedule needs.
+
+    Raises:
+        UserError: The mixture names a language that the data lacks or has too little of.
+        ValueError: A schedule has no number of steps.
     """
     checked = check_mixture(mixture)
-    if not is_schedule(checked):
+    if not isinstance(checked, list):
         return [Phase(None, _weights(checked, windows, skipped))]
     if steps is None:
         raise ValueError("a schedule needs the number of steps")
-    found: list[Phase] = []
-    for part in checked:
-        end = round(part["until"] * steps)
-        weights = _weights(part["mixture"], windows, skipped)
-        if part["until"] == 1:
-            found.append(Phase(None, weights))
-        elif end > (found[-1].end if found else 0):
-            found.append(Phase(end, weights))
-    return found
+    phases: list[Phase] = []
+    last_end = 0
+    for entry in checked:
+        end = round(entry["until"] * steps)
+        weights = _weights(entry["mixture"], windows, skipped)
+        if entry["until"] == 1:
+            phases.append(Phase(None, weights))
+        elif end > last_end:
+            phases.append(Phase(end, weights))
+            last_end = end
+    return phases
 
 
-def _weights(
-    mixture: str | dict[str, float], windows: dict[str, int], skipped: list[str]
-) -> dict[str, float]:
+def _weights(mixture: ConstantMixture, windows: dict[str, int], skipped: list[str]) -> dict[str, float]:
     """Weights that sum to 1, by language."""
     if isinstance(mixture, str):
         raw = {
@@ -130,7 +164,8 @@ def _weights(
         for language in raw:
             if language in skipped:
                 raise UserError(
-                    f"data.mixture names '{language}', whose data is shorter than one window; take a smaller train.context"
+                    f"data.mixture names '{language}', whose data is shorter than one window; "
+                    "take a smaller train.context"
                 )
             if language not in windows:
                 raise UserError(

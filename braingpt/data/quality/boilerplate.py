@@ -9,14 +9,15 @@ from functools import cache
 
 from braingpt.data.quality import config as settings
 from braingpt.data.quality.clean import clean
-from braingpt.data.quality.text_stats import EXAMINED, Shape
+from braingpt.data.quality.config import bound_of
+from braingpt.data.quality.text_stats import EXAMINED, TextStats
 
 
 class Boilerplate:
     """Cuts boilerplate lines, with the phrases of the document's language and those for all."""
 
     def __init__(self, values: settings.Boilerplate) -> None:
-        self._characters = values.characters
+        self._characters, self._share = values.characters, values.share
 
         @cache
         def phrases(language: str) -> list[str]:
@@ -28,22 +29,26 @@ class Boilerplate:
 
         self._phrases = phrases
 
-    def cut(self, text: str, shape: Shape, language: str) -> tuple[str, float]:
-        """(the text without such lines, the share of the characters of its lines that they made).
+    def allowed_share(self, language: str) -> float:
+        """The greatest share of boilerplate that a document may have."""
+        return bound_of(self._share, language)
+
+    def cut(self, text: str, stats: TextStats, language: str) -> tuple[str, float]:
+        """(the text without boilerplate lines, their share of the characters of all its lines).
 
         A longer text than EXAMINED is left whole.
         """
-        lowered = shape.lowered
-        found = [phrase for phrase in self._phrases(language) if phrase in lowered]
-        if not found or len(text) > EXAMINED:
+        lowered = stats.lowered
+        present = [phrase for phrase in self._phrases(language) if phrase in lowered]
+        if not present or len(text) > EXAMINED:
             return text, 0.0
         lines = text.split("\n")
         bad = [
-            len(line) <= self._characters and any(phrase in line.lower() for phrase in found)
+            len(line) <= self._characters and any(phrase in line.lower() for phrase in present)
             for line in lines
         ]
         cut = sum(len(line.strip()) for line, one in zip(lines, bad, strict=True) if one)
         if not cut:
             return text, 0.0
         kept = "\n".join(line for line, one in zip(lines, bad, strict=True) if not one)
-        return clean(kept), cut / sum(map(len, shape.lines))
+        return clean(kept), cut / sum(map(len, stats.lines))

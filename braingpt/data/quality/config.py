@@ -11,10 +11,11 @@ nearest known name.
 
 import re
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import yaml
 from pydantic import BeforeValidator, Field, ValidationError
+from pydantic_core import ErrorDetails
 
 from braingpt.errors import UserError, did_you_mean
 from braingpt.model.config import Settings
@@ -27,7 +28,8 @@ def _by_language(value: Any) -> Any:
         for key in value:
             if not isinstance(key, str) or not re.fullmatch("default|[a-z]{2,3}", key):
                 raise ValueError(
-                    f"{key!r} is no language code such as ko; one that YAML reads as something else needs quotes"
+                    f"{key!r} is no language code such as ko; "
+                    "one that YAML reads as something else needs quotes"
                 )
         if "default" not in value:
             raise ValueError("a bound by language needs 'default' for the languages it does not name")
@@ -62,13 +64,13 @@ class Short(Settings):
     characters: Count
 
 
-class Least(Settings):
+class MinimumShare(Settings):
     """At least this share."""
 
     share: Share
 
 
-class Most(Settings):
+class MaximumShare(Settings):
     """At most this share."""
 
     share: Share
@@ -124,7 +126,7 @@ class ShortLines(Lines):
 
 
 class Ngrams(Settings):
-    """Greatest shares of the words that stand in runs of 5 and of 10 words which occurred before (Gopher;
+    """The greatest shares of the words that are in runs of 5 and of 10 words which occurred before (Gopher;
     there shares of characters).
     """
 
@@ -163,8 +165,8 @@ class Perplexity(Settings):
     one of `scripts/train_perplexity.py`.
 
     `margin`: so much of the way from there to gibberish (shuffled characters) is still allowed; 0 cuts at the
-        percentile itself. At most `tokens` of a document are scored, in stretches spread over it; documents
-        of fewer than `least` tokens pass.
+    percentile itself. At most `tokens` of a document are scored, in stretches spread over it; documents of
+    fewer than `least` tokens pass.
     """
 
     percentile: Annotated[dict[str, Annotated[float, Field(gt=50, lt=100)]], BeforeValidator(_by_language)]
@@ -177,9 +179,9 @@ class Perplexity(Settings):
 class Educational(Settings):
     """The least educational value, from 0 to 1.
 
-    `scores`: least values of scores that come with the source, by their name there; a document without them
-        is asked of the classifier, where `classifier` is not false: at least this score, by the shipped
-        `model` or one of `scripts/train_educational.py`.
+    `scores`: least values of scores that come with the source, by their name there. A document without them
+    is judged by the classifier, where `classifier` is not false: at least this score, by the shipped `model`
+    or one of `scripts/train_educational.py`.
     """
 
     scores: dict[str, float] = Field(default_factory=dict)
@@ -193,7 +195,7 @@ class Contamination(Settings):
     """Documents that share a stretch of so many letters and digits with an evaluation set are dropped.
 
     `files`: the sets (txt, jsonl, parquet, also .gz), or lists that `prepare_list` wrote (.npy).
-        `characters`: for Korean (`ko`) and the others.
+    `characters`: for Korean (`ko`) and the others.
     """
 
     files: list[str] = Field(default_factory=list)
@@ -205,14 +207,15 @@ class Contamination(Settings):
 class NearDuplicates(Settings):
     """Of documents whose token trigrams have at least this Jaccard similarity, only the first is kept.
 
-    The same texts are always one.
+    Documents of the same text are always one.
     """
 
     similarity: float = Field(gt=0, le=1)
 
 
-def _rule(kind: type[Settings]) -> Any:
-    return Annotated[kind | None, BeforeValidator(_off)]
+_Rule = TypeVar("_Rule", bound=Settings)
+# A rule's settings; `false` in the file is None here, `true` the settings without a value.
+_Switch = Annotated[_Rule | None, BeforeValidator(_off)]
 
 
 class QualityConfig(Settings):
@@ -220,35 +223,35 @@ class QualityConfig(Settings):
 
     normalise: Normalise
     language: Language
-    # the most frequent words by language, for the rule and for finding switches of language
+    # The most frequent words by language, for the rule and for finding switches of language.
     stop_word_lists: dict[str, str]
-    short: _rule(Short)
-    few_letters: _rule(Least)
-    other_script: _rule(Least)
-    word_length: _rule(WordLength)
-    lone_jamo: _rule(Most)
-    symbols: _rule(Symbols)
-    damage: _rule(Most)
-    stop_words: _rule(StopWords)
-    endings: _rule(Endings)
-    repeated_letters: _rule(Most)
-    bullets: _rule(Lines)
-    ellipses: _rule(Lines)
-    short_lines: _rule(ShortLines)
-    unfinished_lines: _rule(Lines)
-    repeated_lines: _rule(Most)
-    repeated_paragraphs: _rule(Most)
-    top_ngram: _rule(TopNgram)
-    repeated_ngrams: _rule(Ngrams)
-    boilerplate: _rule(Boilerplate)
-    placeholder: _rule(Placeholder)
-    perplexity: _rule(Perplexity)
-    educational: _rule(Educational)
-    contamination: _rule(Contamination)
-    near_duplicates: _rule(NearDuplicates)
+    short: _Switch[Short]
+    few_letters: _Switch[MinimumShare]
+    other_script: _Switch[MinimumShare]
+    word_length: _Switch[WordLength]
+    lone_jamo: _Switch[MaximumShare]
+    symbols: _Switch[Symbols]
+    damage: _Switch[MaximumShare]
+    stop_words: _Switch[StopWords]
+    endings: _Switch[Endings]
+    repeated_letters: _Switch[MaximumShare]
+    bullets: _Switch[Lines]
+    ellipses: _Switch[Lines]
+    short_lines: _Switch[ShortLines]
+    unfinished_lines: _Switch[Lines]
+    repeated_lines: _Switch[MaximumShare]
+    repeated_paragraphs: _Switch[MaximumShare]
+    top_ngram: _Switch[TopNgram]
+    repeated_ngrams: _Switch[Ngrams]
+    boilerplate: _Switch[Boilerplate]
+    placeholder: _Switch[Placeholder]
+    perplexity: _Switch[Perplexity]
+    educational: _Switch[Educational]
+    contamination: _Switch[Contamination]
+    near_duplicates: _Switch[NearDuplicates]
 
 
-def at(bound: dict[str, Any], language: str) -> Any:
+def bound_of(bound: dict[str, Any], language: str) -> Any:
     """The bound of one language."""
     return bound.get(language, bound["default"])
 
@@ -256,7 +259,11 @@ def at(bound: dict[str, Any], language: str) -> Any:
 def load_quality(path: str | Path | None = None) -> QualityConfig:
     """The settings of a YAML file over the package's defaults.
 
-    UserError for a file that cannot be read, an unknown key, a bad value.
+    Args:
+        path: The file; None for the defaults alone.
+
+    Raises:
+        UserError: The file cannot be read, or has an unknown key or a bad value.
     """
     tree = _read(DEFAULT)
     if path is not None:
@@ -296,7 +303,7 @@ def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _explain(error: dict[str, Any]) -> str:
+def _explain(error: ErrorDetails) -> str:
     """One line for the first thing pydantic found wrong."""
     path = [str(part) for part in error["loc"]]
     key = ".".join(path)
@@ -306,7 +313,8 @@ def _explain(error: dict[str, Any]) -> str:
         return f"the quality settings lack '{key}'"
     if error["type"] == "model_type":
         off = "" if key in ("normalise", "language") else ", or false to be off"
-        return f"quality setting {key} takes {', '.join(_siblings(path))} by name{off}, not {error.get('input')!r}"
+        known = ", ".join(_siblings(path))
+        return f"quality setting {key} takes {known} by name{off}, not {error.get('input')!r}"
     return (
         f"quality setting {key}: {error['msg'].removeprefix('Value error, ')} (it is {error.get('input')!r})"
     )

@@ -18,18 +18,18 @@ from typing import Any
 import numpy as np
 
 from braingpt.data.quality import config as settings
-from braingpt.data.quality.text_stats import DIGIT, EXAMINED, HANGUL, LATIN, Shape
+from braingpt.data.quality.text_stats import DIGIT, EXAMINED, HANGUL, LATIN, TextStats
 from braingpt.errors import UserError
 
-# odd: powers of it never vanish modulo 2 ** 64
+# An odd number: powers of it never vanish modulo 2 ** 64.
 _P = np.uint64(0x9E3779B97F4A7C15)
 _FILTER_BITS = 24
-# share of Hangul from which a text's stretches are the Korean ones
-KOREAN = 0.3
+# Share of Hangul from which a text's stretches have the Korean length.
+KOREAN_SHARE = 0.3
 
 
 class Contamination:
-    """The rule. UserError for a file that cannot be read or holds no text."""
+    """The rule on stretches shared with evaluation sets. UserError for a set that cannot be read or has none."""
 
     def __init__(self, values: settings.Contamination) -> None:
         if not values.files:
@@ -38,23 +38,24 @@ class Contamination:
         grams = [
             _read_list(Path(file), self._lengths)
             if file.endswith(".npy")
-            else _of_texts(texts_of(Path(file)), self._lengths)
+            else _grams_of_texts(texts_of(Path(file)), self._lengths)
             for file in values.files
         ]
-        for file, found in zip(values.files, grams, strict=True):
-            # a filter that can find nothing would be taken for a clean corpus
-            if not any(map(len, found.values())):
+        for file, by_length in zip(values.files, grams, strict=True):
+            # A filter that can find nothing would be taken for a clean corpus.
+            if not any(map(len, by_length.values())):
                 raise UserError(
-                    f"the evaluation set {file} holds no text of {self._lengths[0]} letters and digits or more"
+                    f"the evaluation set {file} holds no text of {self._lengths[0]} letters and digits "
+                    "or more"
                 )
         self._grams = {
             length: np.unique(np.concatenate([one[length] for one in grams])) for length in self._lengths
         }
-        self._filters = {length: _bits(found) for length, found in self._grams.items()}
+        self._filters = {length: _prefix_filter(found) for length, found in self._grams.items()}
 
-    def drops(self, shape: Shape) -> bool:
+    def drops(self, stats: TextStats) -> bool:
         """Whether the document shares a stretch with an evaluation set."""
-        letters_N = _letters(shape)
+        letters_N = _letters(stats)
         for length, grams in self._grams.items():
             if not len(grams):
                 continue
@@ -73,8 +74,8 @@ def prepare_list(
     number by length.
     """
     lengths = _lengths(values or settings.Contamination())
-    found = [_of_texts(texts_of(file), lengths) for file in files]
-    grams = {length: np.unique(np.concatenate([one[length] for one in found])) for length in lengths}
+    by_file = [_grams_of_texts(texts_of(file), lengths) for file in files]
+    grams = {length: np.unique(np.concatenate([one[length] for one in by_file])) for length in lengths}
     rows = [np.stack([np.full(len(one), length, np.uint64), one], axis=1) for length, one in grams.items()]
     np.save(out, np.concatenate(rows))
     return {length: len(one) for length, one in grams.items()}
@@ -119,18 +120,18 @@ def _lengths(values: settings.Contamination) -> list[int]:
     return sorted(set(values.characters.values()))
 
 
-def _of_texts(texts: Iterable[str], lengths: list[int]) -> dict[int, np.ndarray]:
+def _grams_of_texts(texts: Iterable[str], lengths: list[int]) -> dict[int, np.ndarray]:
     """Hashes of all stretches of the texts, by length.
 
     The shortest length serves Korean text, the longest the rest.
     """
-    found: dict[int, list[np.ndarray]] = {length: [np.empty(0, np.uint64)] for length in lengths}
+    grams: dict[int, list[np.ndarray]] = {length: [np.empty(0, np.uint64)] for length in lengths}
     for text in texts:
-        shape = Shape(text)
-        korean = shape.counts[HANGUL] >= KOREAN * max(1, shape.letters)
+        stats = TextStats(text)
+        korean = stats.counts[HANGUL] >= KOREAN_SHARE * max(1, stats.letters)
         length = lengths[0] if korean else lengths[-1]
-        found[length].append(_hashes(_letters(shape), length))
-    return {length: np.unique(np.concatenate(all)) for length, all in found.items()}
+        grams[length].append(_hashes(_letters(stats), length))
+    return {length: np.unique(np.concatenate(hashes)) for length, hashes in grams.items()}
 
 
 def _read_list(path: Path, lengths: list[int]) -> dict[int, np.ndarray]:
@@ -138,26 +139,26 @@ def _read_list(path: Path, lengths: list[int]) -> dict[int, np.ndarray]:
         table = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise UserError(f"cannot read the evaluation set {path}: {error}") from None
-    made = sorted(set(np.unique(table[:, 0]).tolist()) - set(lengths)) if table.ndim == 2 else [0]
-    if made:
+    other = sorted(set(np.unique(table[:, 0]).tolist()) - set(lengths)) if table.ndim == 2 else [0]
+    if other:
         raise UserError(f"{path} was prepared for stretches of other lengths; prepare it again")
     return {length: table[table[:, 0] == length, 1] for length in lengths}
 
 
-def _letters(shape: Shape) -> np.ndarray:
+def _letters(stats: TextStats) -> np.ndarray:
     """uint32: the letters and digits of a text, in lower case where one letter stays one letter."""
-    lowered = shape.lowered
-    # a letter that becomes two, such as İ: leave the text as it is
-    if len(lowered) != len(shape.text):
-        lowered = shape.text
+    lowered = stats.lowered
+    # A letter may become two, such as İ; then the text stays as it is.
+    if len(lowered) != len(stats.text):
+        lowered = stats.text
     codes_N = np.frombuffer(lowered.encode("utf-32-le"), np.uint32)
-    return codes_N[(shape.kinds_N >= LATIN) & (shape.kinds_N <= DIGIT)]
+    return codes_N[(stats.kinds_N >= LATIN) & (stats.kinds_N <= DIGIT)]
 
 
 def _hashes(codes_N: np.ndarray, length: int) -> np.ndarray:
-    """uint64: the hash of the stretch at every position; of c[0] ..
+    """uint64: the hash of the stretch at every position.
 
-    c[n-1] it is the sum of c[i] P^(n-i), then mixed.
+    Of the characters c[0], ..., c[n-1] it is the sum of c[i] P^(n-i), then mixed.
     """
     count = len(codes_N) - length + 1
     if count <= 0:
@@ -169,8 +170,8 @@ def _hashes(codes_N: np.ndarray, length: int) -> np.ndarray:
             np.cumsum((codes_N.astype(np.uint64) + np.uint64(1)) * inverse[: len(codes_N)]),
         ]
     )
-    # a difference holds the sum of c[j] P^-(j+1) for j in i .. i+n-1; times P^(i+n) the exponents count from
-    # the stretch's own end
+    # A difference holds the sum of c[j] P^-(j+1) for j in i .. i+n-1; times P^(i+n), the exponents count from
+    # the stretch's own end.
     hashed = (sums[length:] - sums[:-length]) * powers[length - 1 :][:count]
     hashed ^= hashed >> np.uint64(31)
     return hashed * np.uint64(0xD6E8FEB86659FD93)
@@ -184,7 +185,7 @@ def _powers() -> tuple[np.ndarray, np.ndarray]:
     )
 
 
-def _bits(grams: np.ndarray) -> np.ndarray:
+def _prefix_filter(grams: np.ndarray) -> np.ndarray:
     """bool (2 ** _FILTER_BITS,): whether any hash begins so; most positions of a clean document end here."""
     bits = np.zeros(1 << _FILTER_BITS, bool)
     bits[grams >> np.uint64(64 - _FILTER_BITS)] = True

@@ -8,11 +8,12 @@ manuals from film reviews (docs/results/quality-filters.md), which is why the ru
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from braingpt.data.quality import config as settings
-from braingpt.data.quality.config import at
+from braingpt.data.quality.config import bound_of
 from braingpt.errors import UserError
 
 SHIPPED = Path(__file__).parent.parent.parent / "assets" / "educational.npz"
@@ -32,9 +33,10 @@ class Classifier:
             raise UserError(f"{path} is no classifier of scripts/train_educational.py: {error}") from None
 
     def languages(self) -> list[str]:
+        """Languages that the classifier knows."""
         return sorted(self._weights)
 
-    def score(self, language: str, ids: Sequence[int]) -> float:
+    def score(self, language: str, ids: Sequence[int] | np.ndarray) -> float:
         """From 0 to 1. The last weight of a language is the bias; the rest are by token."""
         weights_V = self._weights[language]
         logit = float(weights_V[np.asarray(ids)].mean() + weights_V[-1])
@@ -43,7 +45,7 @@ class Classifier:
     @staticmethod
     def save(path: Path, fingerprint: str, weights: dict[str, np.ndarray]) -> None:
         """Write float16 weights of (vocab + 1,) by language."""
-        arrays = {language: one.astype(np.float16) for language, one in weights.items()}
+        arrays: dict[str, Any] = {language: one.astype(np.float16) for language, one in weights.items()}
         np.savez_compressed(path, fingerprint=np.array(fingerprint), **arrays)
 
 
@@ -58,20 +60,22 @@ class Educational:
             Classifier(Path(values.model) if values.model else SHIPPED) if values.classifier else None
         )
 
-    def drops(self, language: str, ids: Sequence[int], scores: dict[str, float] | None) -> bool:
-        """Whether the document is of too little value. Languages the classifier does not know pass."""
-        if (
-            not self.classifier
-            or not len(ids)
-            or language not in self.classifier.languages()
-            or self._known(scores)
-        ):
+    def drops(self, language: str, ids: Sequence[int] | np.ndarray, scores: dict[str, float] | None) -> bool:
+        """Whether the classifier finds a document of too little value.
+
+        A document with scores of its source passes, and one in a language the classifier does not know.
+        """
+        least = self._values.classifier
+        if not self.classifier or not least or not len(ids) or self._known(scores):
             return False
-        return self.classifier.score(language, ids) < at(self._values.classifier, language)
+        if language not in self.classifier.languages():
+            return False
+        return self.classifier.score(language, ids) < bound_of(least, language)
 
     def drops_by_scores(self, scores: dict[str, float] | None) -> bool:
         """Whether a score of the source lies below what is asked."""
-        return any(scores[name] < self._values.scores[name] for name in self._known(scores))
+        return any(score < self._values.scores[name] for name, score in self._known(scores).items())
 
-    def _known(self, scores: dict[str, float] | None) -> list[str]:
-        return [name for name in self._values.scores if name in (scores or {})]
+    def _known(self, scores: dict[str, float] | None) -> dict[str, float]:
+        """Those of a document's scores that the rule has a least value for."""
+        return {name: score for name, score in (scores or {}).items() if name in self._values.scores}

@@ -11,25 +11,34 @@ A verdict depends on the document and the settings alone, never on other documen
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
+import numpy as np
+
 from braingpt.data.document import Document
 from braingpt.data.quality.boilerplate import Boilerplate
 from braingpt.data.quality.clean import clean, repair, tidy
-from braingpt.data.quality.config import QualityConfig, at
+from braingpt.data.quality.config import QualityConfig
 from braingpt.data.quality.contamination import Contamination
 from braingpt.data.quality.educational import Educational
 from braingpt.data.quality.language_switches import Segmenter
 from braingpt.data.quality.perplexity import Perplexity
 from braingpt.data.quality.rules import Rule, rules_of
-from braingpt.data.quality.text_stats import EXAMINED, HANGUL, JAMO, LATIN, UNCLEAN, Shape
+from braingpt.data.quality.text_stats import EXAMINED, HANGUL, JAMO, LATIN, UNCLEAN, TextStats
 from braingpt.tokenizer.language import LANGUAGES, detect_counted
 
-_OTHER_VOCABULARY = "the {rule} model was trained on another tokenizer's ids and is left out; scripts/train_{rule}.py trains one for yours"
+_OTHER_VOCABULARY = (
+    "the {rule} model was trained on another tokenizer's ids and is left out; "
+    "scripts/train_{rule}.py trains one for yours"
+)
 
 
 class Judged(NamedTuple):
-    """`text`: cleaned. `segments`: (language or None, piece) of code-switched text; joined they are `text`.
+    """What the judge says about a document.
 
-    `rule`: what dropped it, or None.
+    Attributes:
+        text: The cleaned text.
+        language: Its language; None where it is unknown.
+        segments: (language or None, piece) of code-switched text; joined, the pieces are `text`.
+        rule: The rule that drops it, or None.
     """
 
     text: str
@@ -39,11 +48,10 @@ class Judged(NamedTuple):
 
 
 class Judge:
-    """Cleans and judges. `languages`: the ones wanted, of those the tokenizer has `marked`.
+    """Cleans and judges.
 
-    `fingerprint`: of the tokenizer whose ids `tokens` will see; the models are bound to it.
-
-    `notes` says in a line each what is left out. UserError for a model or evaluation set that cannot be read.
+    Attributes:
+        notes: A line for each model that is left out, and why.
     """
 
     def __init__(
@@ -53,6 +61,17 @@ class Judge:
         fingerprint: str,
         marked: Collection[str] = LANGUAGES,
     ) -> None:
+        """A judge by some rules.
+
+        Args:
+            config: The rules.
+            languages: The languages wanted.
+            fingerprint: Fingerprint of the tokenizer whose ids `tokens` will see; models are bound to it.
+            marked: The languages that the tokenizer can mark, `languages` among them.
+
+        Raises:
+            UserError: A model or an evaluation set cannot be read.
+        """
         self.config = config
         self._marked = tuple(marked)
         self.languages = frozenset(languages)
@@ -79,41 +98,44 @@ class Judge:
             known = self._educational.classifier.languages()
             if unknown := [language for language in languages if language not in known]:
                 self.notes.append(
-                    f"the educational classifier knows {', '.join(known)}; documents in {', '.join(unknown)} pass it"
+                    f"the educational classifier knows {', '.join(known)}; "
+                    f"documents in {', '.join(unknown)} pass it"
                 )
 
     def text(self, document: Document) -> Judged:
-        """The document cleaned, its language found, and the rules on its text asked."""
-        text, shape = _cleaned(repair(document.text) if self.config.normalise.mojibake else document.text)
+        """Clean the document, find its language and ask the rules on its text."""
+        text, stats = _cleaned(repair(document.text) if self.config.normalise.mojibake else document.text)
         if not text:
             return Judged(text, document.language, [], "empty")
         language = document.language if self.config.language.trust_source else None
         if language is None:
             language = detect_counted(
-                shape.text,
-                shape.letters,
-                shape.counts[HANGUL] + shape.counts[JAMO],
-                shape.counts[LATIN],
+                stats.text,
+                stats.letters,
+                stats.counts[HANGUL] + stats.counts[JAMO],
+                stats.counts[LATIN],
                 self._marked,
             )
         if language not in self.languages:
             return Judged(text, language, [], "language")
         if self._boilerplate:
-            text, share = self._boilerplate.cut(text, shape, language)
-            if share > at(self.config.boilerplate.share, language):
+            text, share = self._boilerplate.cut(text, stats, language)
+            if share > self._boilerplate.allowed_share(language):
                 return Judged(text, language, [], "boilerplate")
             if share:
-                shape = Shape(text)
+                stats = TextStats(text)
         for name, breaks in self._rules[language]:
-            if breaks(shape):
+            if breaks(stats):
                 return Judged(text, language, [], name)
         if self._educational and self._educational.drops_by_scores(document.scores):
             return Judged(text, language, [], "educational")
-        if self._contamination and self._contamination.drops(shape):
+        if self._contamination and self._contamination.drops(stats):
             return Judged(text, language, [], "contamination")
-        return Judged(text, language, self._segmenter.cut(text, shape, language), None)
+        return Judged(text, language, self._segmenter.cut(text, stats, language), None)
 
-    def tokens(self, language: str, ids: Sequence[int], scores: dict[str, float] | None = None) -> str | None:
+    def tokens(
+        self, language: str, ids: Sequence[int] | np.ndarray, scores: dict[str, float] | None = None
+    ) -> str | None:
         """The rule that the tokens of a text break, or None.
 
         `scores`: those of the source, as in the document.
@@ -123,7 +145,7 @@ class Judge:
     def tokens_of(
         self,
         languages: Sequence[str],
-        ids: Sequence[Sequence[int]],
+        ids: Sequence[Sequence[int] | np.ndarray],
         scores: Sequence[dict[str, float] | None],
     ) -> list[str | None]:
         """`tokens` of many texts, faster."""
@@ -138,17 +160,17 @@ class Judge:
         return rules
 
 
-def _cleaned(text: str) -> tuple[str, Shape]:
-    """`clean(text)` and its shape.
+def _cleaned(text: str) -> tuple[str, TextStats]:
+    """`clean(text)` and its statistics.
 
-    Most texts are clean, and counting characters tells so faster than searching for those to remove.
+    Most texts are clean, and counting characters shows it faster than searching for those to remove.
     """
     text = text.strip()
     try:
-        shape = Shape(text)
+        stats = TextStats(text)
     except UnicodeEncodeError:
-        # a lone surrogate
-        shape = None
-    dirty = shape is None or len(text) > EXAMINED or shape.counts[UNCLEAN]
+        # The text holds a lone surrogate.
+        stats = None
+    dirty = stats is None or len(text) > EXAMINED or stats.counts[UNCLEAN]
     tidied = clean(text) if dirty else tidy(text)
-    return tidied, shape if shape and tidied == text else Shape(tidied)
+    return tidied, stats if stats and tidied == text else TextStats(tidied)

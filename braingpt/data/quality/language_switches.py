@@ -12,47 +12,46 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from braingpt.data.quality.text_stats import HANGUL, JAMO, LATIN, Shape
+from braingpt.data.quality.text_stats import HANGUL, JAMO, LATIN, TextStats
 from braingpt.tokenizer.language import INSERTED_WORDS, LANGUAGES, split
 
-# a Latin piece of fewer is an insertion
-WORDS = 4
-# of its words, at least
-STOP_WORDS = 0.15
+# A Latin piece of fewer words is an insertion.
+MIN_WORDS = 4
+# Share of stop words among the words of a switch, at least.
+STOP_WORD_SHARE = 0.15
 _latin = re.compile("[A-Za-z\u00aa-\u02af\u1e00-\u1eff]")
 _hangul_word = re.compile("[\uac00-\ud7a3]+")
 
 
 class Segmenter:
-    """Cuts code-switched documents.
-
-    `lists`: stop words by language; in a language without a list, any piece of some words counts.
-
-    `marked`: the languages that can be told apart.
-    """
+    """Cuts code-switched documents."""
 
     def __init__(self, lists: dict[str, str], marked: tuple[str, ...] = LANGUAGES) -> None:
+        """`lists`: stop words by language; in a language without a list, any piece of some words counts.
+
+        `marked`: the languages to choose from.
+        """
         self._marked = marked
         self._stop = {language: frozenset(words.split()) for language, words in lists.items()}
         self._any_stop = frozenset().union(*self._stop.values())
 
-    def cut(self, text: str, shape: Shape, language: str) -> list[tuple[str | None, str]]:
+    def cut(self, text: str, stats: TextStats, language: str) -> list[tuple[str | None, str]]:
         """(language, piece) in order; joined, the pieces are `text`. `language`: that of the document."""
-        if not self._may_switch(text, shape, language):
+        if not self._may_switch(text, stats, language):
             return [(language, text)]
-        found: list[tuple[str | None, str]] = []
+        segments: list[tuple[str | None, str]] = []
         for code, piece in split(text, self._marked):
             if code != language and not self._is_switch(code, piece):
-                code = found[-1][0] if found else language
-            if found and found[-1][0] == code:
-                found[-1] = (code, found[-1][1] + piece)
+                code = segments[-1][0] if segments else language
+            if segments and segments[-1][0] == code:
+                segments[-1] = (code, segments[-1][1] + piece)
             else:
-                found.append((code, piece))
-        return found
+                segments.append((code, piece))
+        return segments
 
-    def _may_switch(self, text: str, shape: Shape, language: str) -> bool:
-        hangul, latin = shape.counts[HANGUL] + shape.counts[JAMO], shape.counts[LATIN]
-        if len(text) > len(shape.text):
+    def _may_switch(self, text: str, stats: TextStats, language: str) -> bool:
+        hangul, latin = stats.counts[HANGUL] + stats.counts[JAMO], stats.counts[LATIN]
+        if len(text) > len(stats.text):
             return True
         if not hangul or not latin:
             return False
@@ -60,8 +59,8 @@ class Segmenter:
             return hangul > INSERTED_WORDS
         if not self._stop:
             return True
-        return not self._any_stop.isdisjoint(shape.words) and any(
-            map(self._may_be_sentence, _latin_stretches(shape))
+        return not self._any_stop.isdisjoint(stats.words) and any(
+            map(self._may_be_sentence, _latin_stretches(stats))
         )
 
     def _may_be_sentence(self, stretch: str) -> bool:
@@ -69,7 +68,7 @@ class Segmenter:
         and a stop word among them.
         """
         words = stretch.lower().split()
-        return len(words) >= WORDS and not self._any_stop.isdisjoint(words)
+        return len(words) >= MIN_WORDS and not self._any_stop.isdisjoint(words)
 
     def _is_switch(self, code: str | None, piece: str) -> bool:
         if code is None:
@@ -78,20 +77,20 @@ class Segmenter:
             return len(_hangul_word.findall(piece)) > INSERTED_WORDS
         words = piece.lower().split()
         stop = self._stop.get(code)
-        return len(words) >= WORDS and (
-            stop is None or sum(map(stop.__contains__, words)) >= STOP_WORDS * len(words)
+        return len(words) >= MIN_WORDS and (
+            stop is None or sum(map(stop.__contains__, words)) >= STOP_WORD_SHARE * len(words)
         )
 
 
-def _latin_stretches(shape: Shape) -> Iterator[str]:
+def _latin_stretches(stats: TextStats) -> Iterator[str]:
     """The stretches without Hangul of a text that has some, where they may hold a few words: each from its
     first Latin letter on.
     """
-    of_hangul = np.flatnonzero((shape.kinds_N == HANGUL) | (shape.kinds_N == JAMO))
+    of_hangul = np.flatnonzero((stats.kinds_N == HANGUL) | (stats.kinds_N == JAMO))
     befores = np.concatenate([[-1], of_hangul])
-    gaps = np.diff(befores, append=len(shape.text))
-    for number in np.flatnonzero(gaps >= 2 * WORDS).tolist():
+    gaps = np.diff(befores, append=len(stats.text))
+    for number in np.flatnonzero(gaps >= 2 * MIN_WORDS).tolist():
         start = int(befores[number]) + 1
-        latin = _latin.search(shape.text, start, start + int(gaps[number]) - 1)
+        latin = _latin.search(stats.text, start, start + int(gaps[number]) - 1)
         if latin:
-            yield shape.text[latin.start() : start + int(gaps[number]) - 1]
+            yield stats.text[latin.start() : start + int(gaps[number]) - 1]

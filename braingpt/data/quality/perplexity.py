@@ -11,31 +11,33 @@ text with its characters shuffled does not, since its many short tokens are each
 is the other way round (docs/results/quality-filters.md).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from braingpt.data.quality import config as settings
-from braingpt.data.quality.config import at
+from braingpt.data.quality.config import bound_of
 from braingpt.errors import UserError
 
 SHIPPED = Path(__file__).parent.parent.parent / "assets" / "perplexity.npz"
-# of one, two and three tokens
+# Weights of the counts of one, two and three tokens.
 WEIGHTS = (0.05, 0.35, 0.60)
-# slots of a table: 2 ** BITS
+# A table has 2 ** BITS slots.
 BITS = 18
+# The exponent of bytes in the score; that of tokens is what it lacks to 1.
 BYTES = 0.5
-# tokens looked up together: what is computed of them stays in the processor's cache
+# Tokens looked up together: what is computed of them stays in the processor's cache.
 BLOCK = 1 << 14
-# a long document is scored in so many, spread evenly
+# A long document is scored in so many stretches, spread evenly.
 STRETCHES = 4
-# whose scores the model keeps
+# Percentiles of clean text whose scores the model keeps.
 PERCENTILES = np.concatenate([np.arange(50, 99, 1.0), np.arange(99, 100, 0.05)])
 
-# 11 bits of the hash
+# The 11 bits of a slot that hold a part of the key's hash.
 _CHECK = 2047
-# what the other five stand for
+# Counts that the other five bits stand for.
 _COUNTS = np.concatenate([[0.0], 2 ** (np.arange(31) / 2)]).astype(np.float32)
 
 
@@ -60,38 +62,38 @@ class Trigrams:
         """From the ids of clean text; the `entries` most frequent pairs and triples are kept."""
         vocab = len(bytes_V)
         pairs = ids_N[:-1].astype(np.int64) * vocab + ids_N[1:]
-        tables = [_table(keys, entries) for keys in (pairs, pairs[:-1] * vocab + ids_N[2:])]
-        return cls(np.bincount(ids_N, minlength=vocab).astype(np.float32), *tables, bytes_V)
+        twos_S, threes_S = (_table(keys, entries) for keys in (pairs, pairs[:-1] * vocab + ids_N[2:]))
+        return cls(np.bincount(ids_N, minlength=vocab).astype(np.float32), twos_S, threes_S, bytes_V)
 
     def score(self, ids_N: np.ndarray) -> float:
-        """Of three ids or more; the lower the likelier."""
+        """The score of three ids or more; the lower, the likelier the text."""
         return self.scores([ids_N])[0]
 
     def scores(self, texts: list[np.ndarray]) -> list[float]:
         """`score` of each: many are looked up together, since short ones cost more calls than arithmetic."""
-        found: list[float] = []
+        scores: list[float] = []
         ends = np.cumsum([len(ids_N) for ids_N in texts])
-        while len(found) < len(texts):
-            first, before = len(found), int(ends[len(found) - 1]) if found else 0
+        while len(scores) < len(texts):
+            first, before = len(scores), int(ends[len(scores) - 1]) if scores else 0
             last = max(first + 1, int(np.searchsorted(ends, before + BLOCK, side="right")))
             ids_N = np.concatenate(texts[first:last]).astype(np.uint64)
             bits_N, size_N = self._bits(ids_N), self.bytes_V.take(ids_N[2:].view(np.int64))
             start = 0
             for end in (ends[first:last] - before - 2).tolist():
                 bits, size = float(bits_N[start:end].sum()), int(size_N[start:end].sum())
-                found.append(bits / (max(1, size) ** BYTES * (end - start) ** (1 - BYTES)))
-                # the first two of the next text have no two before them
+                scores.append(bits / (max(1, size) ** BYTES * (end - start) ** (1 - BYTES)))
+                # The first two tokens of the next text have no two before them.
                 start = end + 2
-        return found
+        return scores
 
     def _bits(self, ids_N: np.ndarray) -> np.ndarray:
         """float32 (N - 2,): bits of each token from the third on."""
         pairs_M = ids_N[:-1] * np.uint64(self.vocab)
         pairs_M += ids_N[1:]
-        twos_M = _look(self.twos_S, pairs_M)
+        twos_M = _look_up(self.twos_S, pairs_M)
         triples_L = pairs_M[:-1] * np.uint64(self.vocab)
         triples_L += ids_N[2:]
-        three_L = _look(self.threes_S, triples_L)
+        three_L = _look_up(self.threes_S, triples_L)
         last_L, middle_L = ids_N[2:].view(np.int64), ids_N[1:-1].view(np.int64)
         p_L = np.minimum(twos_M[1:] * self._context_V.take(middle_L), WEIGHTS[1])
         p_L += self._least_V.take(last_L)
@@ -114,7 +116,7 @@ class Perplexity:
         self.fingerprint, self._models, self._scores = load(path)
         self._limits: dict[str, float] = {}
 
-    def drops(self, languages: Sequence[str], ids: Sequence[Sequence[int]]) -> list[bool]:
+    def drops(self, languages: Sequence[str], ids: Sequence[Sequence[int] | np.ndarray]) -> list[bool]:
         """Of each document, given by its language and ids, whether it is too unlikely.
 
         Languages without a model pass, and documents too short to tell.
@@ -129,25 +131,22 @@ class Perplexity:
                 if other == language and len(one) >= self._values.least
             ]
             limit = self._limit(language)
-            for number, score in zip(
-                numbers,
-                self._models(language).scores([sample(ids[n], self._values.tokens) for n in numbers]),
-                strict=True,
-            ):
+            samples = [sample(ids[number], self._values.tokens) for number in numbers]
+            for number, score in zip(numbers, self._models(language).scores(samples), strict=True):
                 dropped[number] = score > limit
         return dropped
 
     def _limit(self, language: str) -> float:
         if language not in self._limits:
             scores = self._scores[language]
-            clean = float(np.interp(at(self._values.percentile, language), PERCENTILES, scores[:-1]))
-            self._limits[language] = clean + at(self._values.margin, language) * max(
+            clean = float(np.interp(bound_of(self._values.percentile, language), PERCENTILES, scores[:-1]))
+            self._limits[language] = clean + bound_of(self._values.margin, language) * max(
                 0.0, float(scores[-1]) - clean
             )
         return self._limits[language]
 
 
-def sample(ids: Sequence[int], tokens: int) -> np.ndarray:
+def sample(ids: Sequence[int] | np.ndarray, tokens: int) -> np.ndarray:
     """At most `tokens` of the ids: all of a short document, else STRETCHES stretches spread evenly over it,
     the same every time.
     """
@@ -169,7 +168,7 @@ def _hash(keys_N: np.ndarray) -> np.ndarray:
 def _table(keys_N: np.ndarray, entries: int) -> np.ndarray:
     """uint16 (2 ** BITS,) of the most frequent keys; where two share a slot, the more frequent one stays."""
     keys, counts = np.unique(keys_N, return_counts=True)
-    # rising: the last one written to a slot is the most frequent
+    # In rising order, so that the last one written to a slot is the most frequent.
     most = np.argsort(counts, kind="stable")[-entries:]
     hashed = _hash(keys[most].astype(np.uint64))
     steps = np.clip(np.round(np.log2(counts[most]) * 2) + 1, 1, 31).astype(np.uint64)
@@ -180,7 +179,7 @@ def _table(keys_N: np.ndarray, entries: int) -> np.ndarray:
     return table_S
 
 
-def _look(table_S: np.ndarray, keys_N: np.ndarray) -> np.ndarray:
+def _look_up(table_S: np.ndarray, keys_N: np.ndarray) -> np.ndarray:
     """float32: the counts of the keys, 0 for those not in the table."""
     hashed_N = _hash(keys_N)
     slots_N = table_S.take((hashed_N >> np.uint64(64 - BITS)).view(np.int64))
@@ -196,7 +195,7 @@ def save(path: Path, fingerprint: str, models: dict[str, Trigrams], scores: dict
     """Write models for the tokenizer of `fingerprint` and, by language, the scores of clean text at
     PERCENTILES, and the first percentile of shuffled text after them.
     """
-    arrays = {
+    arrays: dict[str, Any] = {
         "fingerprint": np.array(fingerprint),
         "bytes": next(iter(models.values())).bytes_V.astype(np.uint16),
     }
@@ -211,7 +210,7 @@ def save(path: Path, fingerprint: str, models: dict[str, Trigrams], scores: dict
     np.savez_compressed(path, **arrays)
 
 
-def load(path: Path):
+def load(path: Path) -> tuple[str, Callable[[str], Trigrams], dict[str, np.ndarray]]:
     """(fingerprint, a function from language to model, scores by language).
 
     Models are read from the file when first asked for.

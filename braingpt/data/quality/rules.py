@@ -1,5 +1,5 @@
-"""The rules on a document's shape: each takes a `Shape` and the bounds of one language and says whether the
-document breaks it.
+"""The rules on a document's text: each takes its `TextStats` and the bounds of one language and says whether
+the document breaks it.
 
 Sources: word length, symbols, bullets, ellipses, stop words and repetition from Gopher (Rae et al. 2021,
 appendix A); placeholders and boilerplate lines from C4 (Raffel et al. 2020, section 2.2); short and
@@ -15,14 +15,14 @@ import numpy as np
 
 from braingpt.data.quality import config as settings
 from braingpt.data.quality.clean import MOJIBAKE
-from braingpt.data.quality.config import QualityConfig, at
-from braingpt.data.quality.text_stats import DIGIT, HANGUL, JAMO, LATIN, SYMBOL, Shape
+from braingpt.data.quality.config import QualityConfig, bound_of
+from braingpt.data.quality.text_stats import DIGIT, HANGUL, JAMO, LATIN, SYMBOL, TextStats
 
-# True: the document breaks it
-Rule = Callable[[Shape], bool]
+# True where the document breaks the rule.
+Rule = Callable[[TextStats], bool]
 
 _BULLETS = ("•", "●", "○", "■", "▪", "►", "▶", "‣", "◦", "- ", "* ", "·", "※", "ㆍ")
-# not a heading
+# A heading has a space after the sign.
 _HASHTAG = re.compile(r"#\w")
 _P = np.uint64(0x9E3779B97F4A7C15)
 _ELLIPSES = ("...", "…", "[...]", "(...)")
@@ -31,92 +31,96 @@ _ENDS = tuple(".!?…。\"'”’»)]:;")
 
 def rules_of(config: QualityConfig, language: str) -> list[tuple[str, Rule]]:
     """The rules that are on, in the order of the settings, with the bounds of one language: (name, rule)."""
-    found = []
+    rules = []
     for key, make in _RULES.items():
         values = getattr(config, key)
         if values is not None:
             rule = _stop_words(values, language, config) if key == "stop_words" else make(values, language)
             if rule is not None:
-                found.append((key.replace("_", " "), rule))
-    return found
+                rules.append((key.replace("_", " "), rule))
+    return rules
 
 
 def _short(values: settings.Short, language: str) -> Rule:
-    least = at(values.characters, language)
-    return lambda shape: shape.visible < least
+    least = bound_of(values.characters, language)
+    return lambda stats: stats.visible < least
 
 
-def _few_letters(values: settings.Least, language: str) -> Rule:
-    least = at(values.share, language)
-    return lambda shape: shape.letters < least * shape.visible
+def _few_letters(values: settings.MinimumShare, language: str) -> Rule:
+    least = bound_of(values.share, language)
+    return lambda stats: stats.letters < least * stats.visible
 
 
-def _other_script(values: settings.Least, language: str) -> Rule:
-    least, kind = at(values.share, language), HANGUL if language == "ko" else LATIN
-    return lambda shape: (
-        shape.counts[kind] + (shape.counts[JAMO] if kind == HANGUL else 0) < least * shape.letters
+def _other_script(values: settings.MinimumShare, language: str) -> Rule:
+    least, kind = bound_of(values.share, language), HANGUL if language == "ko" else LATIN
+    return lambda stats: (
+        stats.counts[kind] + (stats.counts[JAMO] if kind == HANGUL else 0) < least * stats.letters
     )
 
 
-def _damage(values: settings.Most, language: str) -> Rule:
-    most = at(values.share, language)
+def _damage(values: settings.MaximumShare, language: str) -> Rule:
+    most = bound_of(values.share, language)
 
-    def rule(shape: Shape) -> bool:
-        damaged = shape.text.count("\ufffd")
-        if _may_be_mojibake(shape.codes_N):
-            damaged += 2 * len(MOJIBAKE.findall(shape.text))
-        return damaged > most * shape.visible
+    def rule(stats: TextStats) -> bool:
+        damaged = stats.text.count("\ufffd")
+        if _may_be_mojibake(stats.codes_N):
+            damaged += 2 * len(MOJIBAKE.findall(stats.text))
+        return damaged > most * stats.visible
 
     return rule
 
 
 def _may_be_mojibake(codes_N: np.ndarray) -> bool:
-    """Whether a letter that MOJIBAKE begins with stands before anything but ASCII and letters of Latin-1: so
-    for hardly any text without it.
+    """Whether a letter that MOJIBAKE begins with comes before anything but ASCII and letters of Latin-1, which
+    is true of hardly any text without mojibake.
     """
     after_M = codes_N[1:][codes_N[:-1] - np.uint32(0xC2) <= 0xF4 - 0xC2]
     return bool(((after_M >= 0x80) & (after_M - np.uint32(0xC0) > 0xFF - 0xC0)).any())
 
 
 def _word_length(values: settings.WordLength, language: str) -> Rule:
-    least, most, words = at(values.least, language), at(values.most, language), at(values.words, language)
+    least, most, words = (
+        bound_of(values.least, language),
+        bound_of(values.most, language),
+        bound_of(values.words, language),
+    )
 
-    def rule(shape: Shape) -> bool:
-        count = len(shape.words)
-        return count >= words and not least * count <= shape.visible <= most * count
+    def rule(stats: TextStats) -> bool:
+        count = len(stats.words)
+        return count >= words and not least * count <= stats.visible <= most * count
 
     return rule
 
 
-def _lone_jamo(values: settings.Most, language: str) -> Rule:
-    most = at(values.share, language)
-    return lambda shape: shape.counts[JAMO] > most * shape.visible
+def _lone_jamo(values: settings.MaximumShare, language: str) -> Rule:
+    most = bound_of(values.share, language)
+    return lambda stats: stats.counts[JAMO] > most * stats.visible
 
 
 def _symbols(values: settings.Symbols, language: str) -> Rule:
-    share, per_word = at(values.share, language), at(values.per_word, language)
+    share, per_word = bound_of(values.share, language), bound_of(values.per_word, language)
 
-    def rule(shape: Shape) -> bool:
-        if shape.counts[SYMBOL] > share * shape.visible:
+    def rule(stats: TextStats) -> bool:
+        if stats.counts[SYMBOL] > share * stats.visible:
             return True
-        marks = len(_HASHTAG.findall(shape.text)) + shape.text.count("...") + shape.text.count("…")
-        return marks > per_word * max(len(shape.words), 12)
+        marks = len(_HASHTAG.findall(stats.text)) + stats.text.count("...") + stats.text.count("…")
+        return marks > per_word * max(len(stats.words), 12)
 
     return rule
 
 
-def _repeated_letters(values: settings.Most, language: str) -> Rule:
-    most = at(values.share, language)
+def _repeated_letters(values: settings.MaximumShare, language: str) -> Rule:
+    most = bound_of(values.share, language)
 
-    def rule(shape: Shape) -> bool:
-        same_N = shape.codes_N[1:] == shape.codes_N[:-1]
+    def rule(stats: TextStats) -> bool:
+        same_N = stats.codes_N[1:] == stats.codes_N[:-1]
         third_N = same_N[1:] & same_N[:-1]
-        # one 하하하 in a short line is none too many
-        allowed = max(2, most * shape.visible)
+        # One 하하하 in a short line is not too much.
+        allowed = max(2, most * stats.visible)
         if np.count_nonzero(third_N) <= allowed:
             return False
-        kinds = shape.kinds_N[:-2][third_N]
-        # 1999 and 1,000 are no letters
+        kinds = stats.kinds_N[:-2][third_N]
+        # Digits as in 1999 and 1,000 do not count.
         return int(((kinds >= LATIN) & (kinds < DIGIT) & (kinds != JAMO)).sum()) > allowed
 
     return rule
@@ -125,13 +129,13 @@ def _repeated_letters(values: settings.Most, language: str) -> Rule:
 def _stop_words(values: settings.StopWords, language: str, config: QualityConfig) -> Rule | None:
     if language not in config.stop_word_lists:
         return None
-    share, words = at(values.share, language), at(values.words, language)
+    share, words = bound_of(values.share, language), bound_of(values.words, language)
     known = frozenset(config.stop_word_lists[language].split())
 
-    def rule(shape: Shape) -> bool:
-        if len(shape.words) < words:
+    def rule(stats: TextStats) -> bool:
+        if len(stats.words) < words:
             return False
-        return sum(map(known.__contains__, shape.words)) < share * len(shape.words)
+        return sum(map(known.__contains__, stats.words)) < share * len(stats.words)
 
     return rule
 
@@ -139,20 +143,20 @@ def _stop_words(values: settings.StopWords, language: str, config: QualityConfig
 def _endings(values: settings.Endings, language: str) -> Rule | None:
     if language != "ko":
         return None
-    share, stretches = at(values.share, language), at(values.stretches, language)
+    share, stretches = bound_of(values.share, language), bound_of(values.stretches, language)
     table_C = np.zeros(0x10000, bool)
     table_C[[ord(syllable) for syllable in values.syllables]] = True
 
-    def rule(shape: Shape) -> bool:
-        last_E = shape.final_syllables()
+    def rule(stats: TextStats) -> bool:
+        last_E = stats.final_syllables()
         return len(last_E) >= stretches and np.count_nonzero(table_C[last_E]) < share * len(last_E)
 
     return rule
 
 
 def _of_lines(values: settings.Lines, language: str, bad: Callable[[str], bool]) -> Rule:
-    share, lines = at(values.share, language), at(values.lines, language)
-    return lambda shape: len(shape.lines) >= lines and sum(map(bad, shape.lines)) > share * len(shape.lines)
+    share, lines = bound_of(values.share, language), bound_of(values.lines, language)
+    return lambda stats: len(stats.lines) >= lines and sum(map(bad, stats.lines)) > share * len(stats.lines)
 
 
 def _bullets(values: settings.Lines, language: str) -> Rule:
@@ -164,7 +168,7 @@ def _ellipses(values: settings.Lines, language: str) -> Rule:
 
 
 def _short_lines(values: settings.ShortLines, language: str) -> Rule:
-    characters = at(values.characters, language)
+    characters = bound_of(values.characters, language)
     return _of_lines(values, language, lambda line: len(line) < characters)
 
 
@@ -172,18 +176,18 @@ def _unfinished_lines(values: settings.Lines, language: str) -> Rule:
     return _of_lines(values, language, lambda line: not line.endswith(_ENDS))
 
 
-def _repeated_lines(values: settings.Most, language: str) -> Rule:
-    most = at(values.share, language)
-    return lambda shape: _repeats(shape.lines, most)
+def _repeated_lines(values: settings.MaximumShare, language: str) -> Rule:
+    most = bound_of(values.share, language)
+    return lambda stats: _repeats(stats.lines, most)
 
 
-def _repeated_paragraphs(values: settings.Most, language: str) -> Rule:
-    most = at(values.share, language)
-    return lambda shape: "\n\n" in shape.text and _repeats(shape.text.split("\n\n"), most)
+def _repeated_paragraphs(values: settings.MaximumShare, language: str) -> Rule:
+    most = bound_of(values.share, language)
+    return lambda stats: "\n\n" in stats.text and _repeats(stats.text.split("\n\n"), most)
 
 
 def _repeats(parts: list[str], most: float) -> bool:
-    """Whether more than this share of the characters stand in parts that occurred before.
+    """Whether more than this share of the characters are in parts that occurred before.
 
     Parts of a few characters do not count.
     """
@@ -196,31 +200,35 @@ def _repeats(parts: list[str], most: float) -> bool:
 
 
 def _top_ngram(values: settings.TopNgram, language: str) -> Rule:
-    share, words = at(values.share, language), at(values.words, language)
+    share, words = bound_of(values.share, language), bound_of(values.words, language)
 
-    def rule(shape: Shape) -> bool:
-        if len(shape.words) < words:
+    def rule(stats: TextStats) -> bool:
+        if len(stats.words) < words:
             return False
-        pairs = _ngrams(shape.word_hashes_W, 2)
+        pairs = _ngrams(stats.word_hashes_W, 2)
         pairs.sort()
-        # occurrences that are still allowed
-        most = int(share * len(shape.words) / 2)
-        # a run of most + 1 equal pairs
+        # Occurrences of one pair that are still allowed.
+        most = int(share * len(stats.words) / 2)
+        # Sorted, one pair too many is a run of most + 1 equal ones.
         return bool((pairs[most:] == pairs[: len(pairs) - most]).any())
 
     return rule
 
 
 def _repeated_ngrams(values: settings.Ngrams, language: str) -> Rule:
-    five, ten, words = at(values.five, language), at(values.ten, language), at(values.words, language)
+    five, ten, words = (
+        bound_of(values.five, language),
+        bound_of(values.ten, language),
+        bound_of(values.words, language),
+    )
 
-    def rule(shape: Shape) -> bool:
-        if len(shape.words) < words:
+    def rule(stats: TextStats) -> bool:
+        if len(stats.words) < words:
             return False
         least = min(five, ten)
-        repeated = _repeated_share(shape.word_hashes_W, 5, least)
-        # what stands in a repeated ten stands in a repeated five, so the tens are rarely looked at
-        return repeated > five or (repeated > ten and _repeated_share(shape.word_hashes_W, 10, ten) > ten)
+        repeated = _repeated_share(stats.word_hashes_W, 5, least)
+        # A word in a repeated run of ten is in a repeated run of five, so the tens are rarely looked at.
+        return repeated > five or (repeated > ten and _repeated_share(stats.word_hashes_W, 10, ten) > ten)
 
     return rule
 
@@ -244,7 +252,7 @@ def _repeated_share(hashes_W: np.ndarray, n: int, least: float) -> float:
     if n * np.count_nonzero(sorted_G[1:] == sorted_G[:-1]) <= least * len(hashes_W):
         return 0.0
     order_G = np.argsort(keys_G, kind="stable")
-    # stable: every occurrence but the first
+    # The order is stable, so these are all occurrences but the first.
     again_G = order_G[1:][sorted_G[1:] == sorted_G[:-1]]
     starts_W = np.zeros(len(hashes_W), bool)
     starts_W[again_G] = True
@@ -256,7 +264,7 @@ def _repeated_share(hashes_W: np.ndarray, n: int, least: float) -> float:
 
 def _placeholder(values: settings.Placeholder, language: str) -> Rule:
     phrases = [phrase.lower() for phrase in values.phrases]
-    return lambda shape: any(phrase in shape.lowered for phrase in phrases)
+    return lambda stats: any(phrase in stats.lowered for phrase in phrases)
 
 
 _RULES: dict[str, Callable[..., Rule | None]] = {

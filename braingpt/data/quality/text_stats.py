@@ -12,7 +12,7 @@ import numpy as np
 
 from braingpt.data.quality.clean import REMOVED
 
-# characters of a document that are looked at
+# Characters of a document that are looked at.
 EXAMINED = 500_000
 
 # Classes of characters.
@@ -31,10 +31,10 @@ _RANGES = {
 
 
 @cache
-def _table() -> np.ndarray:
+def _class_table() -> np.ndarray:
     """uint8 (0x110000,): the class of every code point."""
     table_C = np.full(0x110000, SYMBOL, np.uint8)
-    # no letter of a modern script lies beyond
+    # No letter of a modern script lies beyond.
     every = "".join(map(chr, [*range(0xD800), *range(0xE000, 0x30000)]))
     codes_N = np.frombuffer(every.encode("utf-32-le"), np.uint32)
     for kind, members in [
@@ -47,23 +47,30 @@ def _table() -> np.ndarray:
     return table_C
 
 
-class Shape:
+class TextStats:
     """A cleaned text as the rules see it.
 
-    Shares are of its visible characters: all that are not white space.
+    Attributes:
+        text: The beginning of the text, of at most EXAMINED characters.
+        codes_N: Code points, uint32.
+        kinds_N: Class of each character, uint8.
+        counts: Number of characters by class.
+        visible: Characters that are not white space; shares are of these.
+        letters: Letters of any script.
     """
 
     def __init__(self, text: str) -> None:
         self.text = text = text[:EXAMINED]
         self.codes_N = np.frombuffer(text.encode("utf-32-le"), np.uint32)
-        # no code lies outside; "clip" spares a pass that would check it
-        self.kinds_N = _table().take(self.codes_N, mode="clip")
+        # No code lies outside the table; "clip" spares a pass that would check it.
+        self.kinds_N = _class_table().take(self.codes_N, mode="clip")
         self.counts = np.bincount(self.kinds_N, minlength=UNCLEAN + 1).tolist()
         self.visible = len(text) - self.counts[SPACE] - self.counts[NEWLINE]
         self.letters = self.counts[LATIN] + self.counts[HANGUL] + self.counts[JAMO] + self.counts[LETTER]
 
     @cached_property
     def lowered(self) -> str:
+        """The text in lower case."""
         return self.text.lower()
 
     @cached_property
@@ -86,7 +93,7 @@ class Shape:
 
     def final_syllables(self) -> np.ndarray:
         """Code points of the last syllable of every stretch of two Hangul syllables and more: where particles
-        and endings stand.
+        and endings are.
         """
         hangul_N = self.kinds_N == HANGUL
         before_M, last_M = hangul_N[:-1], hangul_N[1:]
