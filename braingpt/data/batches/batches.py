@@ -3,9 +3,9 @@ between calls.
 
 Which language has which row: global row g (step * rows + row) is in a phase of the mixture, and there in a
 block of BLOCK rows. Every block of a phase holds the same number of rows of a language, as the weights ask,
-each language spread evenly over the block from an offset drawn per block. So the n-th draw of a language up to
-any row is counted in closed form, without walking through the steps before; a schedule's later phases continue
-to count where the former ended.
+each language spread evenly over the block from an offset drawn per block. So the n-th draw of a language up
+to any row is counted in closed form, without walking through the steps before; a schedule's later phases
+continue to count where the former ended.
 
 Which window the n-th draw is: n // windows is the language's epoch, and n % windows goes through a
 permutation keyed by seed, language and epoch (a Feistel network with cycle walking: Black and Rogaway,

@@ -1,9 +1,9 @@
 """What makes two documents the same, or nearly, and on which side of the split they are.
 
-The same: their content hashes agree (`content_hash.py`). Nearly: the Jaccard similarity of their token trigrams,
-computed exactly, reaches a threshold; MinHash only proposes whom to compare. The content hash also decides
-which documents are held out for validation, and as only one of a group of near duplicates is kept, no such
-group is on both sides.
+The same: their content hashes agree (`content_hash.py`). Nearly: the Jaccard similarity of their token
+trigrams, computed exactly, reaches a threshold; MinHash only proposes which ones to compare. The content hash
+also decides which documents are held out for validation, and as only one of a group of near duplicates is
+kept, no such group is on both sides.
 """
 
 from collections.abc import Callable

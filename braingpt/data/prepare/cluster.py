@@ -1,16 +1,16 @@
 """A preparation on many machines: datatrove's executors run `braingpt data prepare --part N/COUNT` for every
 part, and know which are done.
 
-    python -m braingpt.data.cluster --engine local --parts 2 --jobs 2 --out data/web -- fineweb2 --languages
-    ko
-    python -m braingpt.data.cluster --engine slurm --parts 1000 --jobs 200 --cpus 16 --partition cpu --time
-    20:00:00 --out /shared/web -- fineweb2
+    python -m braingpt.data.cluster --engine local --parts 2 --jobs 2 --out data/web \\
+        -- fineweb2 --languages ko
+    python -m braingpt.data.cluster --engine slurm --parts 1000 --jobs 200 --cpus 16 --partition cpu \\
+        --time 20:00:00 --out /shared/web -- fineweb2
     python -m braingpt.data.cluster --engine ray --parts 64 --jobs 16 --cpus 8 --out /shared/web -- fineweb
 
 What follows `--` is given to `braingpt data prepare`. The parts are folders of their own,
 DIR/part-00001-of-01000: train on them as they are (`--data` takes many), or make them one with `braingpt data
-join`. The command can be repeated: finished parts are skipped, interrupted ones go on. It needs `pip install
-"braingpt[cluster]"`; parts must lie where all machines see them.
+join`. The command can be repeated: finished parts are skipped, interrupted ones continue. It needs `pip
+install "braingpt[cluster]"`; all machines must see the folder of the parts.
 """
 
 import argparse
@@ -28,7 +28,7 @@ def part_folder(out: Path, number: int, count: int) -> Path:
 
 
 class PreparePart:
-    """What a task does, in a process of its own. A callable object, since datatrove pickles it."""
+    """What a task of the engine does. An object and not a function, since datatrove pickles it."""
 
     def __init__(self, out: Path, arguments: list[str]) -> None:
         self.out, self.arguments = out, arguments
@@ -53,8 +53,8 @@ class PreparePart:
         ]
         done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
         if done.returncode:
-            said = done.stderr.strip().splitlines()[-1:] or [f"ended with code {done.returncode}"]
-            raise Failure(f"part {rank + 1} of {world_size}: {said[0].removeprefix('braingpt: ')}")
+            reason = done.stderr.strip().splitlines()[-1:] or [f"ended with code {done.returncode}"]
+            raise Failure(f"part {rank + 1} of {world_size}: {reason[0].removeprefix('braingpt: ')}")
         return data
 
 
@@ -97,21 +97,23 @@ def main(words: list[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--engine", choices=["local", "slurm", "ray"], default="local")
-    parser.add_argument("--parts", type=int, required=True, help="as many as there are files, at most")
     parser.add_argument(
-        "--jobs", type=int, default=-1, help="parts at work at the same time; all if not given"
+        "--parts", type=int, required=True, help="number of parts; at most as many as there are files"
     )
     parser.add_argument(
-        "--cpus", type=int, default=1, help="of a part; give --workers the same number behind --"
+        "--jobs", type=int, default=-1, help="parts prepared at the same time; all if not given"
     )
-    parser.add_argument("--gb-per-cpu", type=int, default=2)
-    parser.add_argument("--partition", help="of slurm")
-    parser.add_argument("--time", help="of slurm, for a part: HH:MM:SS")
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument(
+        "--cpus", type=int, default=1, help="processors of a part; give --workers the same number behind --"
+    )
+    parser.add_argument("--gb-per-cpu", type=int, default=2, help="memory for each processor, in GB")
+    parser.add_argument("--partition", help="the partition of slurm")
+    parser.add_argument("--time", help="slurm's time limit of a part, HH:MM:SS")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the parts")
     options = parser.parse_args(own)
     try:
         if not arguments:
-            raise UserError("what to prepare stands behind --: ... -- fineweb2 --languages ko")
+            raise UserError("say behind -- what to prepare: ... -- fineweb2 --languages ko")
         if options.parts < 1:
             raise UserError(f"--parts must be at least 1, not {options.parts}")
         executor(options, arguments).run()
@@ -119,7 +121,7 @@ def main(words: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2 if isinstance(error, UserError) else 1
     except RuntimeError as error:
-        # the local engine's, of a part that failed
+        # The local engine raises it where a part failed.
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0

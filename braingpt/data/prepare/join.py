@@ -1,9 +1,9 @@
 """Parts of a preparation, made on several machines, put together as one prepared folder: near duplicates
-across them go, as within one.
+across them are dropped, as within one.
 
-Every part has kept the log of its index (`dedup/index.py`): the keys of each document and where its tokens lie. The
-parts are read in order, a document that an earlier part has is left out, and the others are copied. Memory is
-that of the index, whatever the size.
+Every part has kept the log of its index (`dedup/index.py`): the keys of each document and where its tokens
+are. The parts are read in order, a document that an earlier part has is left out, and the others are copied.
+Memory is that of the index, whatever the size.
 """
 
 from collections.abc import Callable, Iterator

@@ -54,7 +54,7 @@ class Journal:
 
 
 def _read(work: Path) -> dict[str, Any] | None:
-    """The state in a work folder, None where there is none, or none that can be read."""
+    """The state in a work folder; None where there is none that can be read."""
     try:
         return json.loads((work / JOURNAL).read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -9,10 +9,11 @@ A text on its way to a shard, and where each step is:
     1. `sources/open_streams.py` opens the streams of a corpus; `sources/document_stream.py` reads files
        (`row_reader.py`, `byte_reader.py`) and makes documents of their rows.
     2. `chunk_reader.py` cuts the streams into chunks of documents.
-    3. `worker.py`, in the processes of `worker_pool.py`, cleans and judges a chunk (`quality/judge.py`), makes
-       tokens of it, and computes the keys by which duplicates are found (`dedup/minhash.py`).
+    3. `worker.py`, in the processes of `worker_pool.py`, cleans and judges a chunk (`quality/judge.py`),
+       makes tokens of it, and computes the keys by which duplicates are found (`dedup/minhash.py`).
     4. `preparer.py` takes the outcomes in the order of reading and decides all that depends on the documents
-       before: duplicates (`dedup/deduplicator.py`), limits (`limits.py`), the split (`dedup/content_hash.py`).
+       before: duplicates (`dedup/deduplicator.py`), limits (`limits.py`), the split
+       (`dedup/content_hash.py`).
     5. `shards/writer.py` writes the tokens; `journal.py` notes every few seconds how far the work is.
 
 Memory is bounded by a few chunks. The result is a pure function of the inputs and the parameters: the number

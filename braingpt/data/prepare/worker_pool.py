@@ -71,7 +71,7 @@ def _seconds_left(seconds: float, done: float | None) -> float:
 def _outcomes_of_processes(
     reading: Iterator[Chunk], worker: Worker, settings: WorkerSettings, workers: int
 ) -> Iterator[tuple[Chunk, Outcome]]:
-    """`outcomes` of what is left to read, by processes; until one of them has begun, `worker` continues here."""
+    """`outcomes` of what is left to read, by processes; `worker` continues until one of them has begun."""
     others = set(multiprocessing.active_children())
     pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _begin_process, settings)
     submitted: deque[tuple[Chunk, Future[Outcome]]] = deque()

@@ -29,7 +29,7 @@ KOREAN_SHARE = 0.3
 
 
 class Contamination:
-    """The rule on stretches shared with evaluation sets. UserError for a set that cannot be read or has none."""
+    """The rule on text shared with evaluation sets. UserError for a set that cannot be read or is empty."""
 
     def __init__(self, values: settings.Contamination) -> None:
         if not values.files:

@@ -1,8 +1,8 @@
 """Educational value: scores that come with the source where there are any, else a small classifier's.
 
 The classifier is linear: the mean over a document's tokens of a weight per token, then a sigmoid; 1 is like
-the educational side of what it was trained on. The shipped one knows Korean alone and tells encyclopedia and
-manuals from film reviews (docs/results/quality-filters.md), which is why the rule is off unless asked for.
+the educational side of what it was trained on. The shipped one knows Korean alone and separates encyclopedia
+and manuals from film reviews (docs/results/quality-filters.md), so the rule is off unless asked for.
 `scripts/train_educational.py` trains one on text of your own.
 """
 

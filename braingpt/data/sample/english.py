@@ -32,15 +32,15 @@ def cast(draw: Draw) -> dict[str, Any]:
     lists = words("en")
     season = draw.choice(list(_SEASONS))
     following = list(_SEASONS)[(list(_SEASONS).index(season) + 1) % 4]
-    found: dict[str, Any] = dict(zip(("hero", "friend", "friend2"), people(draw, 3), strict=True))
+    roles: dict[str, Any] = dict(zip(("hero", "friend", "friend2"), people(draw, 3), strict=True))
 
     def pick(key: str, *names: str) -> None:
-        found.update(zip(names, map(English, draw.several(lists[key], len(names))), strict=True))
+        roles.update(zip(names, map(English, draw.several(lists[key], len(names))), strict=True))
 
     for key, kinds in (("elder", "elders"), ("stranger", "strangers")):
         gender = draw.choice("mf")
         word = draw.choice(lists[f"{kinds} {'men' if gender == 'm' else 'women'}"])
-        found[key] = English(word.split("=")[0], gender)
+        roles[key] = English(word.split("=")[0], gender)
     pick("pet kinds", "pet")
     pick("pet names", "petname")
     pick("colors", "color", "color2")
@@ -68,61 +68,61 @@ def cast(draw: Draw) -> dict[str, Any]:
     pick("fruits", "fruit")
     pick("books", "book")
     pick("weekdays", "weekday")
-    found["schoolday"] = draw.choice(lists["weekdays"][:5])
+    roles["schoolday"] = draw.choice(lists["weekdays"][:5])
     pick("play", "play", "play2", "play3")
     pick(f"play in {season}", "season_play", "season_play2")
     pick(f"play in {following}", "next_play")
-    found |= {"season": English(season), "next_season": English(following)}
+    roles |= {"season": English(season), "next_season": English(following)}
 
     time = draw.choice(lists["times"])
     weather, fair = _weather(draw, season, False), _weather(draw, season, True)
-    found |= {
+    roles |= {
         "opening": f"One {season} {time}, {weather[1]}",
         "morning": f"One {season} morning, {weather[1]}",
     }
-    found |= {
+    roles |= {
         "fair": f"One {season} {time}, {fair[1]}",
         "fairsentence": capital(fair[1]),
         "weather": English(weather[1]),
     }
-    found |= {
+    roles |= {
         "later": LATER,
         "fairlater": LATER,
         "weather_later": weather[2],
         "fair_later": fair[2],
         "time": time,
     }
-    found |= {"month_name": lists["months"][draw.choice(_SEASONS[season]) - 1], "day": draw.between(1, 28)}
+    roles |= {"month_name": lists["months"][draw.choice(_SEASONS[season]) - 1], "day": draw.between(1, 28)}
 
     place, rides, seen, done, souvenir, _ = draw.choice(
         [row for row in table("en", "trips") if row[5] == "y" or season != "winter"]
     )
     sights, doings = draw.several(items(seen), 2), draw.several(items(done), 2)
-    found |= {
+    roles |= {
         "place": place,
         "ride": draw.choice(items(rides)),
         "seen": sights[0],
         "seen2": sights[1],
         "souvenir": souvenir,
     }
-    found |= {"done": English(doings[0]), "done2": English(doings[1])}
+    roles |= {"done": English(doings[0]), "done2": English(doings[1])}
     dish, ingredients, steps, taste = draw.choice(table("en", "dishes"))
-    found |= {"dish": English(dish), "ingredients": ingredients, "taste": taste}
-    found |= {f"step{i}": step for i, step in enumerate(items(steps), 1)}
+    roles |= {"dish": English(dish), "ingredients": ingredients, "taste": taste}
+    roles |= {f"step{i}": step for i, step in enumerate(items(steps), 1)}
     thing, fault, mend, tool = draw.choice(table("en", "broken"))
-    found |= {"broken": thing, "fault": fault, "mend": English(mend), "tool": tool}
+    roles |= {"broken": thing, "fault": fault, "mend": English(mend), "tool": tool}
     job, job_place, task, event, result = draw.choice(table("en", "jobs"))
-    found |= {
+    roles |= {
         "job": English(job),
         "job_place": job_place,
         "task": task,
         "work_event": event,
         "work_result": result,
     }
-    return found | {"skill": draw.choice(table("en", "skills"))[0]}
+    return roles | {"skill": draw.choice(table("en", "skills"))[0]}
 
 
-def _title(draw: Draw, topic: str, found: dict[str, Any]) -> str:
+def _title(draw: Draw, topic: str, roles: dict[str, Any]) -> str:
     titles = {
         "lost at home": "The {color} {thing}",
         "lost outside": "The lost {thing}",
@@ -134,23 +134,23 @@ def _title(draw: Draw, topic: str, found: dict[str, Any]) -> str:
         "something broken": "The broken {broken}",
         "growing a plant": "{hero} and the {plant}",
     }
-    return titles[topic].format_map(found) + "\n" if topic in titles and draw.chance(35) else ""
+    return titles[topic].format_map(roles) + "\n" if topic in titles and draw.chance(35) else ""
 
 
 def _story(draw: Draw) -> str:
-    found = cast(draw)
-    told = {**stories("en", "stories"), **stories("en", "tales")}
-    topic = draw.choice(list(told))
-    text = tell(told[topic], draw, found)
-    if found["fair"][1:] in text or found["fairsentence"] in text:
-        text = settle(text, "", found["fair_later"], "")
-    text = settle(text, found["weather"].text, found["weather_later"], draw.choice(words("en")["neutral"]))
-    return _title(draw, topic, found) + text
+    roles = cast(draw)
+    topics = {**stories("en", "stories"), **stories("en", "tales")}
+    topic = draw.choice(list(topics))
+    text = tell(topics[topic], draw, roles)
+    if roles["fair"][1:] in text or roles["fairsentence"] in text:
+        text = settle(text, "", roles["fair_later"], "")
+    text = settle(text, roles["weather"].text, roles["weather_later"], draw.choice(words("en")["neutral"]))
+    return _title(draw, topic, roles) + text
 
 
 def _note(draw: Draw) -> str:
-    told = stories("en", "notes")
-    return tell(told[draw.choice(list(told))], draw, cast(draw))
+    topics = stories("en", "notes")
+    return tell(topics[draw.choice(list(topics))], draw, cast(draw))
 
 
 def _money(draw: Draw) -> dict[str, str]:
@@ -176,19 +176,19 @@ def _said(draw: Draw, speaker: English, text: str, asked: bool) -> str:
 
 
 def _talk(draw: Draw) -> str:
-    told = stories("en", "talk")
-    found = cast(draw)
+    topics = stories("en", "talk")
+    roles = cast(draw)
     sky = draw.choice(table("en", "sky"))
-    found |= {
-        "a": found["hero"],
-        "b": found["friend"],
+    roles |= {
+        "a": roles["hero"],
+        "b": roles["friend"],
         "sky": sky[0],
         "sky2": sky[1],
         "bring": sky[2],
     } | _money(draw)
-    found["people"] = words("en")["numbers"][draw.between(2, 6)]
-    speakers = {"A": found["a"], "B": found["b"]}
-    lines = turns(told[draw.choice(list(told))], draw, found)
+    roles["people"] = words("en")["numbers"][draw.between(2, 6)]
+    speakers = {"A": roles["a"], "B": roles["b"]}
+    lines = turns(topics[draw.choice(list(topics))], draw, roles)
     if draw.chance(50):
         return "\n".join(f'{speakers[who]}: "{text}"' for who, text in lines)
     asked = [False] + [text[-1] == "?" for _, text in lines]

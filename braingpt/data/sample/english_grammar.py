@@ -58,7 +58,7 @@ _PAST = dict(
     ]
 )
 _PRONOUNS = {"he": "she", "him": "her", "his": "her", "himself": "herself"}
-# stop: stopped, skip: skipping
+# The last letter doubles before an ending: stop, stopped; skip, skipping.
 _DOUBLED = re.compile(r"[^aeiou][aeiou][bdgmnpt]$")
 
 

@@ -61,15 +61,15 @@ def cast(forms: Forms, draw: Draw) -> dict[str, Any]:
     lists = words(code)
     both = [f"m {name}" for name in lists["men"]] + [f"f {name}" for name in lists["women"]]
     hero, friend, third = (parse(forms, entry) for entry in draw.several(both, 3))
-    found: dict[str, Any] = {"hero": hero, "friend": friend, "friend2": third}
+    roles: dict[str, Any] = {"hero": hero, "friend": friend, "friend2": third}
     for key, color in zip(("thing", "thing2"), draw.several(lists["colors"], 2), strict=True):
-        found[key] = parse(forms, draw.choice(lists["things"]), color=color, owner=hero.gender)
-    found["elder"] = parse(forms, draw.choice(lists["elders"]), owner=hero.gender)
-    found["stranger"] = parse(forms, draw.choice(lists["strangers"]))
+        roles[key] = parse(forms, draw.choice(lists["things"]), color=color, owner=hero.gender)
+    roles["elder"] = parse(forms, draw.choice(lists["elders"]), owner=hero.gender)
+    roles["stranger"] = parse(forms, draw.choice(lists["strangers"]))
     traits = draw.several(lists["traits"], 2)
     for key, entry, trait in zip(("animal", "animal2"), draw.several(lists["fable"], 2), traits, strict=True):
-        found[key] = parse(forms, entry, color=trait)
-    found["pet"] = parse(forms, draw.choice(lists["pets"]), owner=hero.gender)
+        roles[key] = parse(forms, entry, color=trait)
+    roles["pet"] = parse(forms, draw.choice(lists["pets"]), owner=hero.gender)
     for key in (
         "petname",
         "fable food",
@@ -83,53 +83,53 @@ def cast(forms: Forms, draw: Draw) -> dict[str, Any]:
         "hour",
         "neutral",
     ):
-        found[key.replace(" ", "_")] = draw.choice(lists[key])
-    found["Weekday"] = capital(found["weekday"])
-    found["schoolday"] = draw.choice(lists["weekday"][:5])
-    found["Schoolday"] = capital(found["schoolday"])
+        roles[key.replace(" ", "_")] = draw.choice(lists[key])
+    roles["Weekday"] = capital(roles["weekday"])
+    roles["schoolday"] = draw.choice(lists["weekday"][:5])
+    roles["Schoolday"] = capital(roles["schoolday"])
     for key in ("indoor", "outdoor"):
-        found |= dict(zip((key, f"{key}2"), draw.several(lists[key], 2), strict=True))
-    found |= dict(zip(("park", "to_park"), draw.choice(lists["parks"]).split("="), strict=True))
+        roles |= dict(zip((key, f"{key}2"), draw.several(lists[key], 2), strict=True))
+    roles |= dict(zip(("park", "to_park"), draw.choice(lists["parks"]).split("="), strict=True))
     for key, pair in zip(("play", "play2"), draw.several(lists["play"], 2), strict=True):
-        found[key], found[f"{key}ed"] = (part.strip() for part in pair.split("="))
+        roles[key], roles[f"{key}ed"] = (part.strip() for part in pair.split("="))
 
     # they: of two genders it is masculine
-    for key, others in (("both", friend), ("family", found["elder"])):
-        found[key] = forms.noun("", "f" if hero.gender == others.gender == "f" else "m")
-    found["animals"] = forms.noun(
-        "", "f" if found["animal"].gender == found["animal2"].gender == "f" else "m"
+    for key, others in (("both", friend), ("family", roles["elder"])):
+        roles[key] = forms.noun("", "f" if hero.gender == others.gender == "f" else "m")
+    roles["animals"] = forms.noun(
+        "", "f" if roles["animal"].gender == roles["animal2"].gender == "f" else "m"
     )
 
     rows = table(code, "weather")
     weather = draw.choice(rows)
     cold = "c" in weather[3]
     fair = draw.choice([row for row in rows if "f" in row[3] and ("c" in row[3]) == cold])
-    found |= {
+    roles |= {
         "weather": weather[1],
         "weather_later": weather[2],
         "fairsentence": fair[1],
         "fair_later": fair[2],
     }
-    found |= {"opening": f"{weather[0]} {weather[1]}", "fair": f"{fair[0]} {fair[1]}", "later": LATER}
+    roles |= {"opening": f"{weather[0]} {weather[1]}", "fair": f"{fair[0]} {fair[1]}", "later": LATER}
 
     to, at, ride, seen, done, souvenir, _ = draw.choice(
         [row for row in table(code, "trips") if row[6] == "y" or not cold]
     )
-    found |= {"to": to, "at": at, "ride": draw.choice(items(ride)), "souvenir": souvenir}
-    found |= dict(zip(("seen", "seen2"), draw.several(items(seen), 2), strict=True))
-    found |= dict(zip(("done", "done2"), draw.several(items(done), 2), strict=True))
+    roles |= {"to": to, "at": at, "ride": draw.choice(items(ride)), "souvenir": souvenir}
+    roles |= dict(zip(("seen", "seen2"), draw.several(items(seen), 2), strict=True))
+    roles |= dict(zip(("done", "done2"), draw.several(items(done), 2), strict=True))
     dish, ingredients, steps, taste = draw.choice(table(code, "dishes"))
-    found |= {"dish": dish, "ingredients": ingredients, "taste": taste} | {
+    roles |= {"dish": dish, "ingredients": ingredients, "taste": taste} | {
         f"step{i}": step for i, step in enumerate(items(steps), 1)
     }
-    found["fruit"] = parse(forms, draw.choice(lists["fruits"]))
+    roles["fruit"] = parse(forms, draw.choice(lists["fruits"]))
     price, count = 10 * draw.between(3, 9), draw.between(2, 9)
-    found |= {
+    roles |= {
         "price": price,
         "count": lists["numbers"][count],
         "total": f"{price * count // 100},{price * count % 100:02}",
     }
-    return found | {
+    return roles | {
         "change": f"{(1000 - price * count) // 100},{(1000 - price * count) % 100:02}",
         "a": hero,
         "b": friend,
@@ -137,19 +137,19 @@ def cast(forms: Forms, draw: Draw) -> dict[str, Any]:
 
 
 def _story(forms: Forms, draw: Draw) -> str:
-    found = cast(forms, draw)
-    told = stories(forms.language, "stories")
-    text = tell(told[draw.choice(list(told))], draw, found)
-    if found["fairsentence"] in text:
-        return settle(text, "", found["fair_later"], "")
-    return settle(text, found["weather"], found["weather_later"], found["neutral"])
+    roles = cast(forms, draw)
+    topics = stories(forms.language, "stories")
+    text = tell(topics[draw.choice(list(topics))], draw, roles)
+    if roles["fairsentence"] in text:
+        return settle(text, "", roles["fair_later"], "")
+    return settle(text, roles["weather"], roles["weather_later"], roles["neutral"])
 
 
 def _talk(forms: Forms, draw: Draw) -> str:
-    found = cast(forms, draw)
-    told = stories(forms.language, "talk")
-    lines = turns(told[draw.choice(list(told))], draw, found)
-    speakers = {"A": found["a"], "B": found["b"]}
+    roles = cast(forms, draw)
+    topics = stories(forms.language, "talk")
+    lines = turns(topics[draw.choice(list(topics))], draw, roles)
+    speakers = {"A": roles["a"], "B": roles["b"]}
     if draw.chance(40):
         return "\n".join(forms.script(speakers[who], text) for who, text in lines)
     asked = [False] + [text[-1] == "?" for _, text in lines]
@@ -161,7 +161,7 @@ def _facts(forms: Forms, draw: Draw) -> str:
     of statement.
     """
     code = forms.language
-    lists, told = words(code), stories(code, "facts")
+    lists, topics = words(code), stories(code, "facts")
     topic = draw.choice(
         (
             "capital",
@@ -178,42 +178,42 @@ def _facts(forms: Forms, draw: Draw) -> str:
     )
     lines: list[str] = []
     if topic == "common":
-        lines = draw.several(told[topic][0], draw.between(4, 7))
+        lines = draw.several(topics[topic][0], draw.between(4, 7))
     elif topic == "capital":
         for row in draw.several(table("world", "capitals"), draw.between(4, 7)):
-            found: dict[str, Any] = {"land": forms.country(row[forms.column]), "city": row[forms.column + 1]}
-            lines.append(fill(draw.choice(told[topic][0]), draw, found))
+            roles: dict[str, Any] = {"land": forms.country(row[forms.column]), "city": row[forms.column + 1]}
+            lines.append(fill(draw.choice(topics[topic][0]), draw, roles))
     elif topic == "animal":
         for name, food, home, trait in draw.several(table(code, "animals"), draw.between(2, 4)):
-            found = {"animal": parse(forms, name), "food": food, "home": home, "trait": trait}
-            beats = draw.several(told[topic], draw.between(2, len(told[topic])))
-            lines += [fill(draw.choice(beat), draw, found) for beat in beats]
+            roles = {"animal": parse(forms, name), "food": food, "home": home, "trait": trait}
+            beats = draw.several(topics[topic], draw.between(2, len(topics[topic])))
+            lines += [fill(draw.choice(beat), draw, roles) for beat in beats]
     elif topic == "opposite":
         for pair in draw.several(lists["opposites"], draw.between(3, 6)):
-            found = dict(zip(("one", "other"), pair.split("="), strict=True))
-            lines.append(fill(draw.choice(told[topic][0]), draw, found))
+            roles = dict(zip(("one", "other"), pair.split("="), strict=True))
+            lines.append(fill(draw.choice(topics[topic][0]), draw, roles))
     elif topic == "problem":
         hero, friend = map(forms.noun, draw.several(lists["men"] + lists["women"], 2))
         have, more = draw.between(2, 10), draw.between(2, 9)
         beat = draw.below(2)
         have, left = (have, have + more) if beat == 0 else (have + more, have)
         numbers = lists["numbers"]
-        found = {
+        roles = {
             "hero": hero,
             "friend": friend,
             "toys": draw.choice(lists["toys"]),
             "have": numbers[have],
             "more": numbers[more],
         }
-        lines = [fill(draw.choice(told[topic][beat]), draw, found | {"left": numbers[left]})]
+        lines = [fill(draw.choice(topics[topic][beat]), draw, roles | {"left": numbers[left]})]
     else:
         for _ in range(draw.between(4, 7)):
             a, b, c, d = draw.between(1, 20), draw.between(1, 20), draw.between(2, 10), draw.between(2, 10)
-            found = {"a": a, "b": b, "total": a + b, "c": c, "d": d, "product": c * d, "double": 2 * a}
+            roles = {"a": a, "b": b, "total": a + b, "c": c, "d": d, "product": c * d, "double": 2 * a}
             day, month = draw.below(7), draw.below(12)
-            found |= {"day": lists["weekday"][day], "next_day": lists["weekday"][(day + 1) % 7]}
-            found |= {"month": lists["months"][month], "next_month": lists["months"][(month + 1) % 12]}
-            lines.append(capital(fill(draw.choice(told[topic][0]), draw, found)))
+            roles |= {"day": lists["weekday"][day], "next_day": lists["weekday"][(day + 1) % 7]}
+            roles |= {"month": lists["months"][month], "next_month": lists["months"][(month + 1) % 12]}
+            lines.append(capital(fill(draw.choice(topics[topic][0]), draw, roles)))
     return draw.choice((" ", "\n")).join(dict.fromkeys(lines))
 
 

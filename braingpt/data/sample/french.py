@@ -20,7 +20,7 @@ _ASPIRATED = (
     "handball",
     "Hugo",
 )
-# spec -> masculine, feminine, before a vowel
+# Spec -> (masculine, feminine, before a vowel).
 _ARTICLES = {
     "le": ("le ", "la ", "l'"),
     "un": ("un ", "une ", ""),

@@ -7,8 +7,8 @@ roten Ball with the ball's colour.
 from braingpt.data.sample.european import Forms, Gendered, write
 from braingpt.data.sample.grammar import Draw, Noun, capital
 
-# masculine form -> (kind, masculine, feminine, neuter); the kind decides the adjective: w(eak) after der,
-# m(ixed) after ein and sein
+# Masculine form -> (case, kind, masculine, feminine, neuter); the kind decides the adjective: w(eak) after
+# der, m(ixed) after ein and sein.
 _DETERMINERS = {
     "der": ("nom", "w", "der", "die", "das"),
     "den": ("acc", "w", "den", "die", "das"),

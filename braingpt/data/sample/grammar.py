@@ -16,10 +16,10 @@ from collections.abc import Mapping, Sequence, Set
 from typing import Any, TypeVar
 
 T = TypeVar("T")
-# one sentence of a story: its alternatives; a plain string is the only alternative
+# One sentence of a story: its alternatives; a plain string is the only alternative.
 Beat = str | tuple[str, ...]
 
-# stands for a sentence that depends on what the text said before
+# Stands for a sentence that depends on what the text said before.
 LATER = "<later>"
 _CHOICE = re.compile(r"\[([^\[\]]*)\]")
 _SPACES = re.compile(r"\s*\n\s*|[ ]{2,}")
@@ -44,14 +44,16 @@ class Draw:
         return low + self.below(high - low + 1)
 
     def choice(self, items: Sequence[T]) -> T:
+        """One of the items."""
         return items[self.below(len(items))]
 
     def several(self, items: Sequence[T], count: int) -> list[T]:
         """`count` different items, in random order."""
-        rest = list(items)
-        return [rest.pop(self.below(len(rest))) for _ in range(count)]
+        remaining = list(items)
+        return [remaining.pop(self.below(len(remaining))) for _ in range(count)]
 
     def chance(self, percent: int) -> bool:
+        """True in so many of a hundred cases."""
         return self.below(100) < percent
 
 
@@ -82,15 +84,15 @@ def fill(template: str, draw: Draw, words: Mapping[str, Any]) -> str:
 
 def marked(option: str) -> tuple[list[tuple[str, str]], str]:
     """An alternative's marks, each with its sign ("", "?" or "!"), and its text."""
-    found = []
+    marks = []
     while mark := _MARK.match(option):
-        found.append((mark[1], mark[2]))
+        marks.append((mark[1], mark[2]))
         option = option[mark.end() :]
-    return found, option
+    return marks, option
 
 
 def fits(marks: Sequence[tuple[str, str]], left: Set[str]) -> bool:
-    """Whether an alternative may stand after those that left the marks `left`."""
+    """Whether an alternative may follow those that left the marks `left`."""
     return all((name in left) == (sign == "?") for sign, name in marks if sign)
 
 
@@ -125,8 +127,8 @@ def turns(beats: Sequence[Beat], draw: Draw, words: Mapping[str, Any]) -> list[t
     return [(speaker, text) for speaker, _, text in lines]
 
 
-def settle(text: str, told: str, outcome: str, otherwise: str) -> str:
-    """Sets the sentence for `LATER`: `outcome`, what became of the weather, where the text told of it, else a
-    neutral one.
+def settle(text: str, weather: str, outcome: str, otherwise: str) -> str:
+    """Put the sentence for `LATER` in: `outcome`, what became of the weather, where the text speaks of
+    `weather`, else the neutral `otherwise`.
     """
-    return text.replace(LATER, outcome if told in text else otherwise)
+    return text.replace(LATER, outcome if weather in text else otherwise)

@@ -11,9 +11,9 @@ from braingpt.data.sample.texts import items, stories, table, words
 
 _MONTHS = {"봄": (3, 4, 5), "여름": (6, 7, 8), "가을": (9, 10, 11), "겨울": (12, 1, 2)}
 _SEASONS = tuple(_MONTHS)
-# weather that lets people play outside
+# Weather that lets people play outside.
 _FAIR = ("맑음", "바람")
-# index of the final consonant ㅆ
+# Index of the final consonant ㅆ.
 _CLOSED_SS = 20
 
 
@@ -42,23 +42,23 @@ def cast(draw: Draw) -> dict[str, Any]:
     familiar = draw.chance(60)
     season = draw.choice(_SEASONS)
     following = _SEASONS[(_SEASONS.index(season) + 1) % 4]
-    found: dict[str, Any] = {
+    roles: dict[str, Any] = {
         "color": draw.choice(lists["colors"]),
         "weekday": Word(draw.choice(lists["weekdays"])),
     }
-    found["schoolday"] = Word(draw.choice(lists["weekdays"][:5]))
+    roles["schoolday"] = Word(draw.choice(lists["weekdays"][:5]))
 
     def nouns(key: str, *names: str) -> None:
-        found.update(zip(names, map(Word, draw.several(lists[key], len(names))), strict=True))
+        roles.update(zip(names, map(Word, draw.several(lists[key], len(names))), strict=True))
 
     def verbs(key: str, *names: str) -> None:
-        found.update(zip(names, map(Verb, draw.several(lists[key], len(names))), strict=True))
+        roles.update(zip(names, map(Verb, draw.several(lists[key], len(names))), strict=True))
 
     hero, friend = draw.several(lists["names"], 2)
-    found |= {"hero": Person(hero, familiar), "friend": Person(friend, familiar)}
-    # adults are called by their plain names
-    found |= {"worker": Person(hero, False), "colleague": Person(friend, False)}
-    found |= {
+    roles |= {"hero": Person(hero, familiar), "friend": Person(friend, familiar)}
+    # Adults are called by their plain names.
+    roles |= {"worker": Person(hero, False), "colleague": Person(friend, False)}
+    roles |= {
         "season": Word(season),
         "next_season": Word(following),
         "next_play": Verb(draw.choice(lists[f"play in {following}"])),
@@ -94,24 +94,24 @@ def cast(draw: Draw) -> dict[str, Any]:
     verbs("play outside", "outdoor_play")
     verbs(f"play in {season}", "season_play", "season_play2")
     title = draw.choice(lists["books"])
-    found["book"] = Word(f"『{title}』", title)
+    roles["book"] = Word(f"『{title}』", title)
 
     time = draw.choice(lists["times"])
     any_weather, fair = _weather(draw, season, False), _weather(draw, season, True)
-    found |= {
+    roles |= {
         "opening": f"어느 {season}날 {time}, {any_weather[1]}",
         "weather": any_weather[1],
         "weather_later": any_weather[2],
     }
-    found |= {"morning": f"어느 {season}날 아침, {any_weather[1]}", "sky": any_weather[3]}
-    found |= {
+    roles |= {"morning": f"어느 {season}날 아침, {any_weather[1]}", "sky": any_weather[3]}
+    roles |= {
         "fair": f"어느 {season}날 {time}, {fair[1]}",
         "fairday": f"어느 {season}날, {fair[1]}",
         "fairsentence": fair[1],
         "fair_later": fair[2],
         "time": time,
     }
-    found |= {
+    roles |= {
         "later": LATER,
         "fairlater": LATER,
         "month": draw.choice(_MONTHS[season]),
@@ -122,30 +122,30 @@ def cast(draw: Draw) -> dict[str, Any]:
         [row for row in table("ko", "trips") if row[5] == "y" or season != "겨울"]
     )
     sights, doings = draw.several(items(seen), 2), draw.several(items(done), 2)
-    found |= {
+    roles |= {
         "place": Word(place),
         "ride": Word(draw.choice(items(rides))),
         "seen": sights[0],
         "seen2": sights[1],
     }
-    found |= {"done": Verb(doings[0]), "done2": Verb(doings[1]), "souvenir": Word(souvenir)}
+    roles |= {"done": Verb(doings[0]), "done2": Verb(doings[1]), "souvenir": Word(souvenir)}
 
     dish, other = draw.several(table("ko", "dishes"), 2)
     ingredients = items(dish[1])
-    found |= {f"step{i}": step for i, step in enumerate(items(dish[2]), 1)}
-    found |= {
+    roles |= {f"step{i}": step for i, step in enumerate(items(dish[2]), 1)}
+    roles |= {
         "dish": Word(dish[0]),
         "taste": dish[3],
         "dish2": Word(other[0]),
         "taste2": other[3],
         "ingredient": Word(ingredients[-1]),
     }
-    found |= {"ingredients": Word(", ".join(ingredients)), "shopping": Word(", ".join(ingredients[1:]))}
+    roles |= {"ingredients": Word(", ".join(ingredients)), "shopping": Word(", ".join(ingredients[1:]))}
 
     thing, fault, mend, tool = draw.choice(table("ko", "broken"))
-    found |= {"broken": Word(thing), "fault": fault, "mend": Verb(mend), "tool": Word(tool)}
+    roles |= {"broken": Word(thing), "fault": fault, "mend": Verb(mend), "tool": Word(tool)}
     job, job_place, task, event, result = draw.choice(table("ko", "jobs"))
-    found |= {
+    roles |= {
         "job": Word(job),
         "job_place": Word(job_place),
         "task": Verb(task),
@@ -153,25 +153,25 @@ def cast(draw: Draw) -> dict[str, Any]:
         "work_result": result,
     }
     skill, do_skill = draw.choice(table("ko", "skills"))
-    return found | {"skill": Word(skill), "do_skill": Verb(do_skill)}
+    return roles | {"skill": Word(skill), "do_skill": Verb(do_skill)}
 
 
 def _story(draw: Draw) -> str:
-    found = cast(draw)
-    told = {**stories("ko", "stories"), **stories("ko", "tales")}
-    text = tell(told[draw.choice(list(told))], draw, found)
+    roles = cast(draw)
+    topics = {**stories("ko", "stories"), **stories("ko", "tales")}
+    text = tell(topics[draw.choice(list(topics))], draw, roles)
     outcome, weather = (
-        (found["weather_later"], found["weather"])
-        if found["weather"] in text
-        else (found["fair_later"], found["fairsentence"])
+        (roles["weather_later"], roles["weather"])
+        if roles["weather"] in text
+        else (roles["fair_later"], roles["fairsentence"])
     )
     text = settle(text, weather, outcome, draw.choice(words("ko")["neutral"]))
     return polite(text, draw.choice(("다", "다", "어요", "어요", "습니다")))
 
 
 def _note(draw: Draw) -> str:
-    told = stories("ko", "notes")
-    return tell(told[draw.choice(list(told))], draw, cast(draw))
+    topics = stories("ko", "notes")
+    return tell(topics[draw.choice(list(topics))], draw, cast(draw))
 
 
 def _money(draw: Draw) -> dict[str, Any]:
@@ -182,13 +182,13 @@ def _money(draw: Draw) -> dict[str, Any]:
     return {key: f"{amount:,}" for key, amount in amounts.items()} | {"count": native(count)}
 
 
-def _speech(draw: Draw, told: list[tuple[str, str]], found: dict[str, Any]) -> str:
+def _speech(draw: Draw, dialogue: list[tuple[str, str]], roles: dict[str, Any]) -> str:
     """Turns with their speakers: half of the documents as `이름: "..."`, half as `"..." 이름이 말했다.`"""
-    speakers = {"A": found["a"], "B": found["b"]}
+    speakers = {"A": roles["a"], "B": roles["b"]}
     if draw.chance(50):
-        return "\n".join(f'{speakers[who].text}: "{text}"' for who, text in told)
+        return "\n".join(f'{speakers[who].text}: "{text}"' for who, text in dialogue)
     lines, asked = [], False
-    for who, text in told:
+    for who, text in dialogue:
         elder = not isinstance(speakers[who], Person)
         verb = (
             ("물으셨다" if elder else "물었다")
@@ -201,31 +201,31 @@ def _speech(draw: Draw, told: list[tuple[str, str]], found: dict[str, Any]) -> s
 
 
 def _talk(draw: Draw) -> str:
-    told = {**stories("ko", "talk"), **stories("ko", "talk_family")}
-    topic = draw.choice(list(told))
-    found = cast(draw)
+    topics = {**stories("ko", "talk"), **stories("ko", "talk_family")}
+    topic = draw.choice(list(topics))
+    roles = cast(draw)
     sky = draw.choice(table("ko", "sky"))
     third = draw.choice(
-        [name for name in words("ko")["names"] if name not in (found["hero"].text, found["friend"].text)]
+        [name for name in words("ko")["names"] if name not in (roles["hero"].text, roles["friend"].text)]
     )
-    found |= {"weather_talk": sky[0], "weather_talk2": sky[1], "bring": Word(sky[2])} | _money(draw)
-    found |= {
+    roles |= {"weather_talk": sky[0], "weather_talk2": sky[1], "bring": Word(sky[2])} | _money(draw)
+    roles |= {
         "fruit": Word(draw.choice(words("ko")["fruits"])),
         "people": native(draw.between(2, 6)),
-        "food": found["outing_food"],
+        "food": roles["outing_food"],
     }
-    found |= {
-        "fable": found["animal"],
-        "fable2": found["animal2"],
+    roles |= {
+        "fable": roles["animal"],
+        "fable2": roles["animal2"],
         "elder2": Word(draw.choice(("엄마", "아빠"))),
     }
-    elders = {"phone call to grandmother": Word("할머니"), "getting up": found["elder"]}
-    found |= {
-        "a": found["hero"],
-        "b": elders.get(topic, found["friend"]),
-        "friend2": Person(third, found["hero"].familiar),
+    elders = {"phone call to grandmother": Word("할머니"), "getting up": roles["elder"]}
+    roles |= {
+        "a": roles["hero"],
+        "b": elders.get(topic, roles["friend"]),
+        "friend2": Person(third, roles["hero"].familiar),
     }
-    return _speech(draw, turns(told[topic], draw, found), found)
+    return _speech(draw, turns(topics[topic], draw, roles), roles)
 
 
 def document(draw: Draw) -> str:
@@ -249,19 +249,19 @@ def mixed_document(draw: Draw) -> str:
             )
         )
         return "\n".join(form.format(*pair) for pair in quoted)
-    told = stories("ko", "mixed_talk")
-    topic = draw.choice(list(told))
+    topics = stories("ko", "mixed_talk")
+    topic = draw.choice(list(topics))
     names = [Person(name, False) for name in draw.several(lists["names"], 2)]
     tech, jobs = ([Word(t, s) for t, s, kind in table("ko", "work_terms") if kind == key] for key in "tj")
-    found: dict[str, Any] = {"a": names[0], "b": names[1], "weekday": draw.choice(lists["weekdays"])}
+    roles: dict[str, Any] = {"a": names[0], "b": names[1], "weekday": draw.choice(lists["weekdays"])}
     message, last, cause, cure = draw.choice(table("ko", "errors"))
-    found |= {"error": Word(f"'{message}'", last), "cause": cause, "cure": cure}
-    found |= {"term": draw.choice(tech)} | dict(zip(("job", "job2"), draw.several(jobs, 2), strict=True))
-    found |= {"city": draw.choice(table("world", "capitals"))[2]}
-    found |= dict(zip(("sport", "sport2"), map(Word, draw.several(lists["sports"], 2)), strict=True))
-    found |= {"hour": draw.choice(("한", "두", "세", "네", "아홉", "열", "열한"))}
-    found |= dict(zip(("coffee", "coffee2"), draw.several(lists["coffees"], 2), strict=True))
-    found |= dict(zip(("english", "korean"), draw.choice(table("ko", "phrases")), strict=True))
+    roles |= {"error": Word(f"'{message}'", last), "cause": cause, "cure": cure}
+    roles |= {"term": draw.choice(tech)} | dict(zip(("job", "job2"), draw.several(jobs, 2), strict=True))
+    roles |= {"city": draw.choice(table("world", "capitals"))[2]}
+    roles |= dict(zip(("sport", "sport2"), map(Word, draw.several(lists["sports"], 2)), strict=True))
+    roles |= {"hour": draw.choice(("한", "두", "세", "네", "아홉", "열", "열한"))}
+    roles |= dict(zip(("coffee", "coffee2"), draw.several(lists["coffees"], 2), strict=True))
+    roles |= dict(zip(("english", "korean"), draw.choice(table("ko", "phrases")), strict=True))
     korean, english, sound = draw.choice(table("ko", "terms"))
-    found |= {"word_ko": Word(korean), "word_en": Word(english, sound)}
-    return _speech(draw, turns(told[topic], draw, found), found)
+    roles |= {"word_ko": Word(korean), "word_en": Word(english, sound)}
+    return _speech(draw, turns(topics[topic], draw, roles), roles)

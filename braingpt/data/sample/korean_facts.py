@@ -19,8 +19,8 @@ def native(n: int) -> str:
 
 
 def predicate(word: Noun | str, kind: str, style: str) -> str:
-    """A sentence's end: kind "=" (noun), "v" (verb) or "a" (adjective) in plain, polite (해요체) or formal style
-    (합쇼체).
+    """A sentence's end: kind "=" (noun), "v" (verb) or "a" (adjective) in plain, polite (해요체) or formal
+    style (합쇼체).
     """
     if kind == "=":
         noun = word if isinstance(word, Word) else Word(str(word), str(word).strip("'"))
@@ -45,9 +45,8 @@ def _capitals(draw: Draw, style: str) -> list[str]:
         elif form == 1:
             lines.append(f"{city:은} {country:의} {predicate('수도', '=', style)}.")
         elif form == 2 and style != "plain":
-            lines.append(
-                f"{country:의} 수도는 어디{'예요' if style == 'polite' else '입니까'}? {predicate(city, '=', style)}."
-            )
+            question = "예요" if style == "polite" else "입니까"
+            lines.append(f"{country:의} 수도는 어디{question}? {predicate(city, '=', style)}.")
         else:
             lines.append(f"{country:의} 수도는 {predicate(city, '=', style)}.")
     return lines

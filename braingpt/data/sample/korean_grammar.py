@@ -1,8 +1,8 @@
 """Korean particles and verb endings.
 
-Particles follow the last sound of the word: the final consonant of a Hangul syllable is `(code - 0xAC00) %
-28`, 0 for none, 8 for ㄹ. Endings follow the rules of the standard orthography (한글 맞춤법, chapter 4): vowel
-harmony, contraction, and the irregular stems.
+Particles follow the last sound of the word: the final consonant of a Hangul syllable is
+`(code - 0xAC00) % 28`, 0 for none, 8 for ㄹ. Endings follow the rules of the standard orthography (한글
+맞춤법, chapter 4): vowel harmony, contraction, and the irregular stems.
 """
 
 from functools import cache
@@ -13,7 +13,7 @@ _FIRST, _LAST, _RIEUL = 0xAC00, 0xD7A3, 8
 _VOWELS = "ㅏㅐㅑㅒㅓㅔㅕㅖㅗㅘㅙㅚㅛㅜㅝㅞㅟㅠㅡㅢㅣ"
 _FINALS = " ㄱㄲㄳㄴㄵㄶㄷㄹㄺㄻㄼㄽㄾㄿㅀㅁㅂㅄㅅㅆㅇㅈㅊㅋㅌㅍㅎ"
 
-# spec -> (after a consonant, after a vowel); any other spec is attached as it is (에, 에서, 도, 의, 에게, ...)
+# Spec -> (after a consonant, after a vowel); any other spec is attached as it is (에, 에서, 도, 의, ...).
 PARTICLES = {
     "은": ("은", "는"),
     "이": ("이", "가"),
@@ -95,8 +95,8 @@ class Word(Noun):
 
 
 class Person(Word):
-    """A given name. In familiar narration a name with a final consonant takes 이 before the particle: 지훈이가,
-    but 지훈아!
+    """A given name. In familiar narration a name with a final consonant takes 이 before the particle:
+    지훈이가, but 지훈아!
     """
 
     def __init__(self, name: str, familiar: bool) -> None:
@@ -111,7 +111,7 @@ class Person(Word):
     def form(self, spec: str) -> str:
         if spec == "아":
             return attach(self.text, spec)
-        # both take 이 in any style: 지훈이네, 지훈이랑
+        # Both take 이 in any style: 지훈이네, 지훈이랑.
         if spec in ("네", "이랑"):
             return attach(self.called, spec)
         return attach(self.base, spec)
@@ -122,7 +122,7 @@ def number(n: int) -> Word:
     return Word(str(n), read_number(n))
 
 
-# Irregular stems by their last word. Everything else is regular, or regular by its shape (ㄹ, 으 and 하 stems).
+# Irregular stems by their last word. All others are regular, or regular by their shape (ㄹ, 으, 하 stems).
 _IRREGULAR = {
     "ㄷ": ["걷", "듣", "묻", "싣", "깨닫"],
     "ㅂ": [
@@ -194,8 +194,9 @@ _MERGED = {
 
 
 def _apart(syllable: str) -> tuple[int, str, str]:
-    initial, rest = divmod(ord(syllable) - _FIRST, 588)
-    vowel, last = divmod(rest, 28)
+    """(index of the initial consonant, vowel, final consonant or a space) of a Hangul syllable."""
+    initial, vowel_and_last = divmod(ord(syllable) - _FIRST, 588)
+    vowel, last = divmod(vowel_and_last, 28)
     return initial, _VOWELS[vowel], _FINALS[last]
 
 
@@ -235,12 +236,12 @@ def _infinitive(stem: str, kind: str | None) -> str:
 
 @cache
 def conjugate(verb: str, ending: str) -> str:
-    """`verb` in dictionary form (its last word decides: "그림을 그리다") with `ending`, spelled as after a closed
-    dark stem.
+    """`verb` in dictionary form (its last word decides: "그림을 그리다") with `ending`, spelled as after a
+    closed dark stem.
 
-    Endings in 어 (어, 어서, 었다, 어요) take harmony and contraction; those in 으 (으면, 은, 을, 으러) lose it after a vowel
-    or ㄹ; 는다 and 습니다 change after a vowel; the others (고, 지, 자, 는, 기) follow the stem as it is. ㄹ falls before
-    ㄴ and ㅅ.
+    Endings in 어 (어, 어서, 었다, 어요) take harmony and contraction; those in 으 (으면, 은, 을, 으러) lose it
+    after a vowel or ㄹ; 는다 and 습니다 change after a vowel; the others (고, 지, 자, 는, 기) follow the
+    stem as it is. ㄹ falls before ㄴ and ㅅ.
     """
     stem = verb[:-1]
     kind = _KIND.get(stem.split(" ")[-1])

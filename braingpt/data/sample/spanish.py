@@ -9,7 +9,7 @@ import re
 from braingpt.data.sample.european import Forms, Gendered, agree, write
 from braingpt.data.sample.grammar import Draw, Noun, capital
 
-# feminine, but el and un
+# Feminine words that take el and un.
 _STRESSED_A = ("águila", "agua", "hacha", "alma", "aula", "ala", "hada")
 _ARTICLES = {
     "el": ("el", "la"),
@@ -29,7 +29,7 @@ class Spanish(Gendered):
         if wanted == "y":
             return f"{'e' if _SOUNDS_LIKE_I.match(self.text) else 'y'} {self.text}"
         color = f" {agree(self.color, self.gender)}" if spec.endswith("*") else ""
-        # `*` alone: the noun and its colour, as after mi and su
+        # `*` alone gives the noun and its colour, as after mi and su.
         if not wanted:
             return self.text + color
         if wanted not in _ARTICLES:

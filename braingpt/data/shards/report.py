@@ -28,8 +28,12 @@ from braingpt.tokenizer.pieces import escaped, pieces
 # Documents of each language that are shown, and the tokens of each.
 SHOWN_DOCUMENTS, SHOWN_TOKENS = 3, 160
 STYLE = """
-.doc { border: 1px solid var(--line); padding: .6rem; white-space: pre-wrap; margin: .2rem 0 1rem; line-height: 1.8 }
-.doc span { color: #111; border-radius: 2px } .t0 { background: #afd7ff } .t1 { background: #d7ffd7 } .t2 { background: #ffd7d7 } .t3 { background: #ffffaf }
+.doc {
+  border: 1px solid var(--line); padding: .6rem; white-space: pre-wrap; margin: .2rem 0 1rem; line-height: 1.8
+}
+.doc span { color: #111; border-radius: 2px }
+.t0 { background: #afd7ff } .t1 { background: #d7ffd7 }
+.t2 { background: #ffd7d7 } .t3 { background: #ffffaf }
 .doc .s { background: #444; color: #fff; padding: 0 .3em }
 """
 
@@ -121,8 +125,9 @@ def _summary(manifest: Manifest, facts: dict[str, Any]) -> str:
     read, kept = (
         sum(int(report.get(key, 0)) for report in manifest.filters.values()) for key in ("read", "kept")
     )
+    size = f"{facts['bytes'] / 1e6:,.1f} MB"
     lines = [
-        f"{facts['documents']:,} documents, {facts['tokens']:,} tokens, {facts['bytes'] / 1e6:,.1f} MB of text",
+        f"{facts['documents']:,} documents, {facts['tokens']:,} tokens, {size} of text",
         *([f"{read:,} documents read, {kept:,} kept ({100 * kept / read:.1f} %)"] if read else []),
         f"vocabulary of {facts['vocab_size']:,}, tokenizer {manifest.tokenizer.fingerprint[:12]}",
         f"prepared {manifest.created} by braingpt {manifest.braingpt}",

@@ -1,7 +1,7 @@
 """Writing one token stream: documents appended to files of bounded size, cut back to any former state.
 
-Files only ever grow until `StreamWriter.restore` cuts them, so that the sizes in a journal are enough to be as
-at the moment it was written.
+Files only ever grow until `StreamWriter.restore` cuts them, so that the sizes in a journal are enough to
+return to the moment at which it was written.
 """
 
 import contextlib

@@ -134,7 +134,7 @@ class FolderWriter:
         return [stream.state() for stream in self.streams]
 
     def restore(self, states: list[dict[str, Any]]) -> None:
-        """Return to a former state: streams in its order, files cut to its sizes, nothing else in the folder."""
+        """Return to a former state: its streams, files cut to its sizes, nothing else in the folder."""
         for stream in self.streams:
             stream.close()
         self.streams, self._by_key = [], {}

@@ -1,6 +1,6 @@
 """The corpora that `braingpt data prepare` knows.
 
-They are lines of `catalog.yaml`; this file gives them types and checks them. `open_streams.py` reads a corpus.
+They are lines of `catalog.yaml`; this file gives them types and checks them. `open_streams.py` reads them.
 """
 
 from pathlib import Path

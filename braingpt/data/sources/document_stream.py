@@ -1,5 +1,5 @@
-"""A stream of documents with positions: where reading continues after an interruption, or after a network that
-failed for a while.
+"""A stream of documents with positions: where reading continues after an interruption, or after a network
+that failed for a while.
 
 A stream goes through the files of one source in one language: list the files, read the rows of each, make a
 document of every text column of a row. `position()` after a document is the place behind it, small and
@@ -42,7 +42,7 @@ class StreamSpec:
         id: The dataset's id on the hub; empty for the user's own files.
         columns: Columns that hold text, of which those that a row has are read; None finds one in each file.
         scores: Columns of numbers that go with each document.
-        signals: How the file of quality signals beside each file is called (`Signals`); None for no such file.
+        signals: How the file of quality signals beside each file is called (`Signals`); None for none.
         revision: Branch, tag or commit that the user asked for.
         part: (2, 8) takes the second, tenth, ... of the files.
     """
@@ -243,7 +243,7 @@ class DocumentStream:
         return listing
 
     def _documents_of_file(self, file: File) -> Iterator[Document]:
-        """Documents of one file from the position on, which is moved behind each of them before it is given."""
+        """Documents of one file from the position on, which moves behind each of them before it is given."""
         at, spec = self._at, self.spec
         columns = (at.column,) if at.column else spec.columns
         self._reader = reader = Reader(file, [*columns, *spec.scores] if columns else None)

@@ -2,8 +2,8 @@
 consist of.
 
 `datasets` resolves them exactly as `load_dataset` would (the card's configurations, else the file names), for
-the hub and for a folder alike; no loading script is ever run. The files are then read by `row_reader.py` as the
-user's own are: a broken row costs a row and not the file, and reading continues at any place after an
+the hub and for a folder alike; no loading script is ever run. The files are then read by `row_reader.py` as
+the user's own are: a broken row costs a row and not the file, and reading continues at any place after an
 interruption. Every error of the hub becomes one line that says what to do.
 """
 
@@ -103,7 +103,7 @@ def glob_files(id: str, pattern: str, revision: str | None, source: Path | None)
 
 
 def _commit(id: str, revision: str | None) -> str:
-    """The commit a branch stands for now.
+    """The commit that a branch is at now.
 
     Raises the hub's own errors, which `load_dataset_builder` would turn into one without a cause.
     """
@@ -305,7 +305,8 @@ def _unreachable(reason: str) -> Failure:
     """The error for a hub that does not answer."""
     return Failure(
         f"cannot reach the Hugging Face hub ({' '.join(reason.split())[:200]}); "
-        "the same command continues where it stopped, --source DIR reads a local copy, and 'braingpt data prepare sample' needs no network"
+        "the same command continues where it stopped, --source DIR reads a local copy, "
+        "and 'braingpt data prepare sample' needs no network"
     )
 
 

@@ -66,7 +66,7 @@ def rows_of_array(reader: io.BufferedReader, at: int, number: int) -> Iterator[R
 
 
 def starts_with_bracket(file: File, start: int, reader: io.BufferedReader) -> bool:
-    """Whether the file is one array; `reader` stands at byte `start` of it."""
+    """Whether the file is one array; `reader` is at byte `start` of it."""
     if not start:
         return reader.peek(64).removeprefix(codecs.BOM_UTF8).lstrip()[:1] == b"["
     with ByteReader(file) as beginning:

@@ -61,8 +61,8 @@ def rows_of_parquet(
 
 
 def _present(table: "pyarrow.parquet.ParquetFile", columns: list[str] | None) -> list[str] | None:
-    """Of the columns needed those the file has; None, for all, when it has none of them, so that a message can
-    name those there are.
+    """Of the columns needed those the file has; None, for all, when it has none of them, so that a message
+    can name those there are.
     """
     if not columns:
         return None

@@ -16,7 +16,7 @@ from braingpt.data.sources.row import BROKEN_ROW, LINE_TOO_LONG, Damaged, Row
 def rows_of_table(reader: io.BufferedReader, delimiter: str, start: int, number: int) -> Iterator[Row]:
     """Rows from byte `start` on, 0 for the first; `number` rows come before.
 
-    `reader` stands at the beginning of the file, whose header is read in any case. Raises Damaged where the
+    `reader` is at the beginning of the file, whose header is read in any case. Raises Damaged where the
     header cannot be read.
     """
     lines = _Lines(reader)
