@@ -1,4 +1,4 @@
-"""The promises of batches: pure, every window once per epoch, weights kept, the same rows for any world size."""
+"""What batches promise: pure, every window once per epoch, weights kept, the same rows for any world size."""
 
 import time
 from collections import Counter

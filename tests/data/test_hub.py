@@ -229,7 +229,8 @@ def test_a_lasting_fault_is_one_line_and_reading_goes_on_later(root: Path, serve
     got: list[str] = []
     with pytest.raises(
         Failure,
-        match=r"cannot reach the Hugging Face hub \(org/some tables train: data/train-1.*continues where it stopped",
+        match=r"cannot reach the Hugging Face hub \(org/some tables train: data/train-1.*continues where it "
+        r"stopped",
     ) as caught:
         for document in stream:
             got.append(document.text)

@@ -1,4 +1,4 @@
-"""The user's own files: every format, every fault a file can have, and going on at any place."""
+"""The user's own files: every format, every fault a file can have, and reading that continues anywhere."""
 
 import bz2
 import gzip
@@ -76,7 +76,7 @@ def test_a_text_beyond_the_bound_is_counted_in_a_parquet_file_too(
     assert _read(tmp_path / "a.parquet") == (["한" * 333, "short"], {"line too long": 1})
 
 
-def test_files_that_nobody_reads_are_told(tmp_path: Path) -> None:
+def test_files_that_nobody_reads_are_noted(tmp_path: Path) -> None:
     for name in ("a.txt", "b.pdf", "below/c.PDF", "LICENSE", ".git/config", "d.jsonl.gz"):
         _write(tmp_path / name, "")
     notes: list[str] = []
@@ -294,8 +294,8 @@ def _variety(folder: Path) -> list[Path]:
     return sorted(paths)
 
 
-def test_reading_goes_on_at_every_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stopped behind any document and gone on with there: the same documents, every broken row counted once."""
+def test_reading_continues_at_every_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stopped behind any document and continued there: the same documents, every broken row counted once."""
     monkeypatch.setattr(row_reader, "PIECE", 100)
     paths = _variety(tmp_path)
     whole, counts = _stream(paths)

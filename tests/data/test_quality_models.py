@@ -24,7 +24,10 @@ from braingpt.tokenizer import Tokenizer
 from braingpt.tokenizer.language import LANGUAGES
 from tests.data.test_quality_rules import GOOD, config, judge
 
-REVIEW = "진짜 재미없다 시간 아깝고 돈 아깝다 배우들 연기도 별로고 이걸 왜 봤는지 모르겠음 평점 알바 너무 심하네 절대 보지마세요 비추"
+REVIEW = (
+    "진짜 재미없다 시간 아깝고 돈 아깝다 배우들 연기도 별로고 이걸 왜 봤는지 모르겠음 "
+    "평점 알바 너무 심하네 절대 보지마세요 비추"
+)
 
 
 def encode(text: str) -> list[int]:

@@ -12,18 +12,36 @@ from braingpt.tokenizer import Tokenizer
 from braingpt.tokenizer.language import LANGUAGES
 
 GOOD = {
-    "ko": "서울은 대한민국의 수도이자 가장 큰 도시이다. 한강이 도시의 한가운데를 지나가며, 북쪽에는 북한산이 있고 남쪽에는 관악산이 있다. "
-    "조선이 세워진 뒤 육백 년이 넘도록 나라의 중심이었고, 지금은 천만 명에 가까운 사람들이 이곳에서 살아가고 있다. 봄에는 벚꽃이 피고 가을에는 단풍이 든다.",
-    "en": "The library opened in the spring of 1923, when the town had barely four thousand people. Its first keeper, a retired teacher, "
-    "bought the books with her own money and lent them to anyone who could write their name. It has been open every day since then.",
-    "de": "Die Bibliothek wurde im Frühjahr 1923 eröffnet, als die Stadt kaum viertausend Einwohner hatte. Ihre erste Leiterin war eine "
-    "pensionierte Lehrerin, die die Bücher von ihrem eigenen Geld kaufte und sie jedem lieh, der seinen Namen schreiben konnte.",
-    "fr": "La bibliothèque a ouvert au printemps de 1923, quand la ville comptait à peine quatre mille habitants. Sa première directrice, "
-    "une institutrice à la retraite, achetait les livres avec son propre argent et les prêtait à tous ceux qui savaient écrire leur nom.",
-    "es": "La biblioteca abrió en la primavera de 1923, cuando la ciudad apenas tenía cuatro mil habitantes. Su primera directora, una "
-    "maestra jubilada, compraba los libros con su propio dinero y los prestaba a todo el que supiera escribir su nombre.",
-    "it": "La biblioteca fu aperta nella primavera del 1923, quando la città contava appena quattromila abitanti. La sua prima direttrice, "
-    "una maestra in pensione, comprava i libri con il proprio denaro e li prestava a chiunque sapesse scrivere il proprio nome.",
+    "ko": (
+        "서울은 대한민국의 수도이자 가장 큰 도시이다. 한강이 도시의 한가운데를 지나가며, 북쪽에는 북한산이 "
+        "있고 남쪽에는 관악산이 있다. 조선이 세워진 뒤 육백 년이 넘도록 나라의 중심이었고, 지금은 천만 "
+        "명에 가까운 사람들이 이곳에서 살아가고 있다. 봄에는 벚꽃이 피고 가을에는 단풍이 든다."
+    ),
+    "en": (
+        "The library opened in the spring of 1923, when the town had barely four thousand people. Its "
+        "first keeper, a retired teacher, bought the books with her own money and lent them to anyone who "
+        "could write their name. It has been open every day since then."
+    ),
+    "de": (
+        "Die Bibliothek wurde im Frühjahr 1923 eröffnet, als die Stadt kaum viertausend Einwohner hatte. "
+        "Ihre erste Leiterin war eine pensionierte Lehrerin, die die Bücher von ihrem eigenen Geld kaufte "
+        "und sie jedem lieh, der seinen Namen schreiben konnte."
+    ),
+    "fr": (
+        "La bibliothèque a ouvert au printemps de 1923, quand la ville comptait à peine quatre mille "
+        "habitants. Sa première directrice, une institutrice à la retraite, achetait les livres avec son "
+        "propre argent et les prêtait à tous ceux qui savaient écrire leur nom."
+    ),
+    "es": (
+        "La biblioteca abrió en la primavera de 1923, cuando la ciudad apenas tenía cuatro mil habitantes. "
+        "Su primera directora, una maestra jubilada, compraba los libros con su propio dinero y los "
+        "prestaba a todo el que supiera escribir su nombre."
+    ),
+    "it": (
+        "La biblioteca fu aperta nella primavera del 1923, quando la città contava appena quattromila "
+        "abitanti. La sua prima direttrice, una maestra in pensione, comprava i libri con il proprio "
+        "denaro e li prestava a chiunque sapesse scrivere il proprio nome."
+    ),
 }
 _WORDS = GOOD["en"].split()
 _VARIED = "\n".join(
@@ -65,7 +83,8 @@ BAD = [
         "endings",
         None,
         "ko",
-        "사과 바나나 포도 수박 참외 딸기 감자 양파 당근 오이 배추 무청 시금치 콩나물 숙주 버섯 호박 가지 토란 연근 우엉 생강 마늘 대파 쪽파 부추",
+        "사과 바나나 포도 수박 참외 딸기 감자 양파 당근 오이 배추 무청 시금치 콩나물 숙주 버섯 호박 가지 "
+        "토란 연근 우엉 생강 마늘 대파 쪽파 부추",
     ),
     ("bullets", None, "en", "\n".join(f"- {line}" for line in _VARIED.split("\n"))),
     ("ellipses", None, "en", "\n".join(f"{line} ..." for line in _VARIED.split("\n"))),
@@ -97,7 +116,8 @@ BAD = [
         "boilerplate",
         None,
         "en",
-        "We use cookies to give you the best of our site.\nThe town has a library.\nAll rights reserved by the owners.",
+        "We use cookies to give you the best of our site.\nThe town has a library.\nAll rights reserved by "
+        "the owners.",
     ),
 ]
 
@@ -169,7 +189,8 @@ def test_code_switched_text_is_cut_where_the_language_really_changes(shipped: Ju
     ) == text
     named = (
         GOOD["ko"]
-        + " CWnd::OnCreate printf wprintf HeapAlloc 함수를 호출한다. 그리고 Visual Studio Code Editor 를 연다."
+        + " CWnd::OnCreate printf wprintf HeapAlloc 함수를 호출한다. 그리고 Visual Studio Code Editor 를 "
+        "연다."
     )
     assert len(shipped.text(Document(named, "ko", "test", "1")).segments) == 1
 

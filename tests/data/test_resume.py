@@ -228,7 +228,7 @@ def _interrupted(out: Path, own, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize(
     ("version", "said"), [("0.0.9", "by braingpt 0.0.9, "), (None, "by an earlier braingpt, ")]
 )
-def test_another_version_does_not_go_on(
+def test_another_version_does_not_continue(
     tmp_path: Path, own, monkeypatch: pytest.MonkeyPatch, version, said: str
 ) -> None:
     work = _interrupted(tmp_path / "out", own, monkeypatch)
@@ -303,9 +303,14 @@ def test_ctrl_c_while_workers_begin_is_one_line(tmp_path: Path) -> None:
     command = [sys.executable, "-c", small_chunks, "data", "prepare", "text", "a.jsonl", "--workers", "3"]
     for number, wait in enumerate((0.0, 0.2, 0.5)):
         process = subprocess.Popen(
-            [*command, "--out", str(number)], cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-            start_new_session=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-        )  # fmt: skip
+            [*command, "--out", str(number)],
+            cwd=tmp_path,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        )
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
         while process.poll() is None and not children.read_text().strip():
             time.sleep(0.02)
@@ -333,7 +338,7 @@ def test_a_dead_worker_is_one_line(tmp_path: Path, own, unhurried, monkeypatch: 
     assert not (tmp_path / "out").exists()
 
 
-def test_caps(tmp_path: Path, own) -> None:
+def test_limits(tmp_path: Path, own) -> None:
     capped = prepare(
         Request("text", tmp_path / "tokens", own, languages=["ko", "en"], max_tokens=3_000), ByteTokenizer()
     ).manifest

@@ -112,12 +112,14 @@ def test_english_articles_in_the_corpus(corpus: list[Document]) -> None:
     [
         (
             "fr",
-            r"\b(?:le|la|de|que|je|ne|se|du|au) (?:[aâeéèêiîoôu]|homme|herbe|heure|hiver)\w*|\b(?:à|de) les?\b|\bsa [aeiouéè]",
+            r"\b(?:le|la|de|que|je|ne|se|du|au) (?:[aâeéèêiîoôu]|homme|herbe|heure|hiver)\w*|\b(?:à|de) "
+            r"les?\b|\bsa [aeiouéè]",
         ),
         ("es", r"\b(?:de|a) el\b|\by (?:i|hi)[^ae]\w*|\b(?:la|una) (?:agua|águila)\b"),
         (
             "it",
-            r"\b(?:il|un|del|al|nel|sul) (?:z|gn|ps|s[^aeiou ])\w*|\b(?:il|dello|della|del|nel|una) [aeiou]\w*|\b(?:di|a|da|in) (?:il|lo|gli|i)\b",
+            r"\b(?:il|un|del|al|nel|sul) (?:z|gn|ps|s[^aeiou ])\w*|\b(?:il|dello|della|del|nel|una) "
+            r"[aeiou]\w*|\b(?:di|a|da|in) (?:il|lo|gli|i)\b",
         ),
         ("de", r"\b(?:ein|kein|sein|ihr) \w+e (?:Ball|Buch|Schal)\b|\b(?:mit|von) (?:den|die|das) "),
     ],

@@ -1,4 +1,4 @@
-"""The word forms behind the sample corpus: Korean particles and endings, articles, cases, elision, agreement."""
+"""Word forms behind the sample corpus: Korean particles and endings, articles, cases, elision, agreement."""
 
 import unicodedata
 
@@ -129,7 +129,8 @@ def test_particles_of_names_numbers_and_foreign_words() -> None:
         ("가다", "가서 갔다 가요 가고 가면 간 갈 가는 간다 갑니다"),
         (
             "책을 읽다",
-            "책을 읽어서 책을 읽었다 책을 읽어요 책을 읽고 책을 읽으면 책을 읽은 책을 읽을 책을 읽는 책을 읽는다 책을 읽습니다",
+            "책을 읽어서 책을 읽었다 책을 읽어요 책을 읽고 책을 읽으면 책을 읽은 책을 읽을 책을 읽는 책을 "
+            "읽는다 책을 읽습니다",
         ),
         ("보다", "봐서 봤다 봐요 보고 보면 본 볼 보는 본다 봅니다"),
         ("배우다", "배워서 배웠다 배워요 배우고 배우면 배운 배울 배우는 배운다 배웁니다"),
@@ -257,8 +258,8 @@ def test_german_cases() -> None:
     )
     assert f"{German('Bär', 'm', 'Bären'):der} {German('Bär', 'm', 'Bären'):den}" == "der Bär den Bären"
     assert (
-        f"{German('Hut', 'm', owner='f'):seinen} {German('Oma', 'f', owner='f'):seinem} {German('Buch', 'n'):sein}"
-        == "ihren Hut ihrer Oma sein Buch"
+        f"{German('Hut', 'm', owner='f'):seinen} {German('Oma', 'f', owner='f'):seinem} "
+        f"{German('Buch', 'n'):sein}" == "ihren Hut ihrer Oma sein Buch"
     )
     assert f"{ball:er/sie/es} {lamp:er/sie/es} {book:er/sie/es}" == "er sie es"
     assert f"{GermanCountry('die Schweiz'):von} {GermanCountry('Japan'):von}" == "der Schweiz von Japan"
@@ -292,8 +293,8 @@ def test_french_elision_contraction_and_agreement() -> None:
     ]
     assert [f"{owl:{s}}" for s in ("le", "du", "de")] == ["le hibou", "du hibou", "de hibou"]
     assert (
-        f"{French('homme', 'm'):le} {French('arbre', 'm'):ce} {French('Anna', 'f'):de} {French('Inès', 'f'):que}"
-        == "l'homme cet arbre d'Anna qu'Inès"
+        f"{French('homme', 'm'):le} {French('arbre', 'm'):ce} {French('Anna', 'f'):de} "
+        f"{French('Inès', 'f'):que}" == "l'homme cet arbre d'Anna qu'Inès"
     )
     names = ("la France", "le Japon", "l'Italie", "Cuba")
     assert [f"{FrenchCountry(name):de}" for name in names] == [
@@ -342,21 +343,23 @@ def test_italian() -> None:
     expected = {
         "m zaino zaini": "lo zaino|uno zaino|dello zaino|nello zaino|gli zaini|il suo zaino",
         "m gnomo gnomi": "lo gnomo|uno gnomo|dello gnomo|nello gnomo|gli gnomi|il suo gnomo",
-        "m studente studenti": "lo studente|uno studente|dello studente|nello studente|gli studenti|il suo studente",
+        "m studente studenti": "lo studente|uno studente|dello studente|nello studente|gli studenti|il suo "
+        "studente",
         "m amico amici": "l'amico|un amico|dell'amico|nell'amico|gli amici|il suo amico",
         "m sasso sassi": "il sasso|un sasso|del sasso|nel sasso|i sassi|il suo sasso",
         "f isola isole": "l'isola|un'isola|dell'isola|nell'isola|le isole|la sua isola",
         "f stella stelle": "la stella|una stella|della stella|nella stella|le stelle|la sua stella",
         "m yogurt yogurt": "lo yogurt|uno yogurt|dello yogurt|nello yogurt|gli yogurt|il suo yogurt",
-        "m psicologo psicologi": "lo psicologo|uno psicologo|dello psicologo|nello psicologo|gli psicologi|il suo psicologo",
+        "m psicologo psicologi": "lo psicologo|uno psicologo|dello psicologo|nello psicologo|gli "
+        "psicologi|il suo psicologo",
     }
     for entry, forms in expected.items():
         gender, one, many = entry.split()
         noun = Italian(one, gender, many)
         assert "|".join(f"{noun:{s}}" for s in ("il", "un", "del", "nel", "i", "il suo")) == forms
     assert (
-        f"{Italian('sciarpa', 'f', color='rosso/rossa'):Il*} {Italian('Anna', 'f'):a} {Italian('Elena', 'f'):e}"
-        == "La sciarpa rossa ad Anna ed Elena"
+        f"{Italian('sciarpa', 'f', color='rosso/rossa'):Il*} {Italian('Anna', 'f'):a} "
+        f"{Italian('Elena', 'f'):e}" == "La sciarpa rossa ad Anna ed Elena"
     )
     names = ("la Francia", "il Belgio", "l'Italia", "Cuba")
     assert [f"{ItalianCountry(name):di}" for name in names] == [

@@ -94,7 +94,8 @@ NEVER = [
     ("de", r"kochte (?:Milch|Limonade|Wasser|Apfelsaft)"),
     (
         "en",
-        r"little (?:red|yellow|blue|green|orange|purple|pink|silver|golden) (?:dog|cat|puppy|kitten|terrier|spaniel|sheepdog|poodle)",
+        r"little (?:red|yellow|blue|green|orange|purple|pink|silver|golden) (?:dog|cat|puppy|kitten|terrier|"
+        r"spaniel|sheepdog|poodle)",
     ),
     ("en", r"I can recommend a loaf|Today we have a loaf"),
     ("en", r"bag of potatoes in (?:his|her) bag"),

@@ -125,6 +125,7 @@ def english(number: int) -> str:
     """An English document."""
     draw = random.Random(number)
     words = [draw.choice(ENGLISH_WORDS) for _ in range(10)]
-    return "The {} and the {} of the {} were near the {}, and {} with {} had {} for the {}, but {} saw {}.".format(
-        *words
+    template = (
+        "The {} and the {} of the {} were near the {}, and {} with {} had {} for the {}, but {} saw {}."
     )
+    return template.format(*words)

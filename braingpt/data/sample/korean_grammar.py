@@ -239,8 +239,8 @@ def conjugate(verb: str, ending: str) -> str:
     """`verb` in dictionary form (its last word decides: "그림을 그리다") with `ending`, spelled as after a
     closed dark stem.
 
-    Endings in 어 (어, 어서, 었다, 어요) take harmony and contraction; those in 으 (으면, 은, 을, 으러) lose it
-    after a vowel or ㄹ; 는다 and 습니다 change after a vowel; the others (고, 지, 자, 는, 기) follow the
+    Endings in 어 (어, 어서, 었다, 어요) take harmony and contraction. Those in 으 (으면, 은, 을, 으러) lose
+    it after a vowel or ㄹ. 는다 and 습니다 change after a vowel. The others (고, 지, 자, 는, 기) follow the
     stem as it is. ㄹ falls before ㄴ and ㅅ.
     """
     stem = verb[:-1]

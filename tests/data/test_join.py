@@ -121,7 +121,8 @@ def test_parts_of_different_commits_are_refused(tmp_path: Path, own: Path, whole
         (folder / "manifest.json").write_text(manifest.model_dump_json())
     with pytest.raises(
         UserError,
-        match=r"part-2 read some/data train at commit bbbbbbbbbbbb, .*part-1 at aaaaaaaaaaaa: .*same --revision",
+        match=r"part-2 read some/data train at commit bbbbbbbbbbbb, .*part-1 at aaaaaaaaaaaa: .*same "
+        r"--revision",
     ):
         join(folders, tmp_path / "out")
 
