@@ -1,6 +1,7 @@
 """Hashes, signatures, counts and the index on disk."""
 
 import random
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,11 @@ from hypothesis import strategies as st
 
 from braingpt.data.dedup import index as index_module
 from braingpt.data.dedup.content_hash import content_hash, is_held_out
-from braingpt.data.dedup.deduplicator import similarity, trigrams
+from braingpt.data.dedup.deduplicator import Deduplicator, similarity, trigrams
 from braingpt.data.dedup.index import KEYS, RECORD, Index
 from braingpt.data.dedup.minhash import band_keys
 from braingpt.data.prepare.drop_counts import DropCounts
+from braingpt.data.shards.stream_writer import Place
 from tests.data.texts import english, korean
 
 
@@ -167,3 +169,40 @@ def test_counts_continue_from_their_report() -> None:
     report = counts.report()
     assert (report["read"], report["kept"]) == (20, 10)
     assert report["dropped"]["short"] == {"documents": 5, "samples": ["sample 1", "sample 3", "sample 5"]}
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, 12), st.integers(0, 2)), max_size=40),
+    st.lists(st.integers(0, 40), max_size=4),
+)
+def test_duplicates_do_not_depend_on_chunks(
+    tmp_path_factory, documents: list[tuple[int, int]], cuts: list[int]
+) -> None:
+    """As one after the other against all that were kept: which is what the rule says."""
+    folder = tmp_path_factory.mktemp("index")
+    texts = [korean(number) + " 그리고" * changed for number, changed in documents]
+    ids = [np.frombuffer(text.encode(), dtype=np.uint8) for text in texts]
+    keys = np.zeros((len(texts), 17), dtype=np.uint64)
+    keys[:, 0] = [hash(text) & (2**64 - 1) for text in texts]
+    keys[:, 1:] = band_keys(texts)
+    store: list[np.ndarray] = []
+    index = Index(folder)
+    duplicates = Deduplicator(index, lambda stream, place: store[place.at], 0.7)
+    verdicts = []
+    edges = sorted({0, len(texts), *(min(cut, len(texts)) for cut in cuts)})
+    for begin, end in pairwise(edges):
+        duplicates.begin(keys[begin:end], ids[begin:end])
+        for number in range(end - begin):
+            verdicts.append(duplicates.rule(number))
+            if verdicts[-1] is None:
+                duplicates.keep(number, 0, Place(0, len(store), len(ids[begin + number])))
+                store.append(ids[begin + number])
+        duplicates.end()
+    index.close()
+    first: dict[int, int] = {}
+    for (number, changed), verdict in zip(documents, verdicts, strict=True):
+        assert (verdict is None) == (number not in first)
+        if verdict == "duplicate":
+            assert changed == first[number]
+        first.setdefault(number, changed)

@@ -260,3 +260,17 @@ def test_progress_is_reported(
     assert len(reports) > 3
     assert reports[-1].tokens == sum(stream.tokens for stream in done.manifest.streams)
     assert [progress.kept for progress in reports] == sorted(progress.kept for progress in reports)
+
+
+def test_code_switches_are_marked(tmp_path: Path) -> None:
+    text = f"{korean(1)} {english(2)} {korean(3)}"
+    (tmp_path / "own.txt").write_text(text)
+    tokenizer = ByteTokenizer()
+    prepare(Request("text", tmp_path / "out", [tmp_path / "own.txt"], validation=0.0), tokenizer)
+    ids = np.fromfile(tmp_path / "out" / "train" / "ko-text-00000.bin", dtype="<u2")
+    assert [
+        language for token in ids for language, marker in tokenizer.markers.items() if token == marker
+    ] == ["ko", "en", "ko"]
+    assert bytes(ids[ids < 256].astype(np.uint8)).decode() == text
+    begins = int(np.flatnonzero(ids == tokenizer.markers["en"])[0])
+    assert bytes(ids[begins + 1 : begins + 9].astype(np.uint8)).decode().strip().startswith("The")

@@ -11,23 +11,15 @@ import signal
 import subprocess
 import sys
 import time
-from itertools import pairwise
 from pathlib import Path
 
-import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from braingpt import __version__
-from braingpt.data.dedup.deduplicator import Deduplicator
-from braingpt.data.dedup.index import Index
-from braingpt.data.dedup.minhash import band_keys
 from braingpt.data.prepare import chunk_reader, journal, preparer, worker_pool
 from braingpt.data.prepare.pipeline import Request, prepare
 from braingpt.data.prepare.worker import Worker
 from braingpt.data.shards.manifest import read_manifest, verify
-from braingpt.data.shards.stream_writer import Place
 from braingpt.data.shards.writer import FolderWriter
 from braingpt.errors import UserError
 from tests.data.folders import ByteTokenizer
@@ -346,54 +338,3 @@ def test_limits(tmp_path: Path, own) -> None:
         tokens = sum(stream.tokens for stream in capped.streams if stream.language == language)
         assert 2_500 < tokens <= 3_000
     assert capped.filters["text"]["read"] < 450
-
-
-def test_code_switches_are_marked(tmp_path: Path) -> None:
-    text = f"{korean(1)} {english(2)} {korean(3)}"
-    (tmp_path / "own.txt").write_text(text)
-    tokenizer = ByteTokenizer()
-    prepare(Request("text", tmp_path / "out", [tmp_path / "own.txt"], validation=0.0), tokenizer)
-    ids = np.fromfile(tmp_path / "out" / "train" / "ko-text-00000.bin", dtype="<u2")
-    assert [
-        language for token in ids for language, marker in tokenizer.markers.items() if token == marker
-    ] == ["ko", "en", "ko"]
-    assert bytes(ids[ids < 256].astype(np.uint8)).decode() == text
-    begins = int(np.flatnonzero(ids == tokenizer.markers["en"])[0])
-    assert bytes(ids[begins + 1 : begins + 9].astype(np.uint8)).decode().strip().startswith("The")
-
-
-@settings(max_examples=25, deadline=None)
-@given(
-    st.lists(st.tuples(st.integers(0, 12), st.integers(0, 2)), max_size=40),
-    st.lists(st.integers(0, 40), max_size=4),
-)
-def test_duplicates_do_not_depend_on_chunks(
-    tmp_path_factory, documents: list[tuple[int, int]], cuts: list[int]
-) -> None:
-    """As one after the other against all that were kept: which is what the rule says."""
-    folder = tmp_path_factory.mktemp("index")
-    texts = [korean(number) + " 그리고" * changed for number, changed in documents]
-    ids = [np.frombuffer(text.encode(), dtype=np.uint8) for text in texts]
-    keys = np.zeros((len(texts), 17), dtype=np.uint64)
-    keys[:, 0] = [hash(text) & (2**64 - 1) for text in texts]
-    keys[:, 1:] = band_keys(texts)
-    store: list[np.ndarray] = []
-    index = Index(folder)
-    duplicates = Deduplicator(index, lambda stream, place: store[place.at], 0.7)
-    verdicts = []
-    edges = sorted({0, len(texts), *(min(cut, len(texts)) for cut in cuts)})
-    for begin, end in pairwise(edges):
-        duplicates.begin(keys[begin:end], ids[begin:end])
-        for number in range(end - begin):
-            verdicts.append(duplicates.rule(number))
-            if verdicts[-1] is None:
-                duplicates.keep(number, 0, Place(0, len(store), len(ids[begin + number])))
-                store.append(ids[begin + number])
-        duplicates.end()
-    index.close()
-    first: dict[int, int] = {}
-    for (number, changed), verdict in zip(documents, verdicts, strict=True):
-        assert (verdict is None) == (number not in first)
-        if verdict == "duplicate":
-            assert changed == first[number]
-        first.setdefault(number, changed)

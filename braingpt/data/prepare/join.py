@@ -84,23 +84,7 @@ def join(
             index.close()
         if not any(stream.tokens for stream in writer.streams):
             raise UserError(f"the parts of '{first.name}' hold no documents; nothing was written")
-        given = first.parameters["validation"]
-        share = SMALL_VALIDATION if given is None else given
-        writer.hold_out(share, tokenizer.token_bytes())
-        writer.sync()
-        writer.restore(writer.state())
-        streams = writer.close()
-        tokenizer.save(writer.root / "tokenizer")
-        manifest = first.model_copy(
-            update={
-                "braingpt": __version__,
-                "created": datetime.now(UTC).isoformat(timespec="seconds"),
-                "parameters": {**first.parameters, "part": None},
-                "revisions": _revisions(parts),
-                "streams": streams,
-                "filters": {source: counts.report() for source, counts in joiner.counts.items()},
-            }
-        )
+        manifest = _finish(writer, parts, tokenizer, joiner.counts)
         writer.publish(manifest)
     return manifest, tokenizer
 
@@ -116,6 +100,32 @@ def copy_document_log(writer: FolderWriter, index: Index, streams: list[TokenStr
         for _, records in index.batches():
             records["stream"] = number_S[records["stream"]]
             file.write(records.tobytes())
+
+
+def _finish(
+    writer: FolderWriter,
+    parts: list[tuple[Path, Manifest]],
+    tokenizer: Tokenizer,
+    counts: dict[str, DropCounts],
+) -> Manifest:
+    """Settle the splits, save the tokenizer, and describe the folder."""
+    first = parts[0][1]
+    given = first.parameters["validation"]
+    writer.hold_out(SMALL_VALIDATION if given is None else given, tokenizer.token_bytes())
+    writer.sync()
+    writer.restore(writer.state())
+    streams = writer.close()
+    tokenizer.save(writer.root / "tokenizer")
+    return first.model_copy(
+        update={
+            "braingpt": __version__,
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "parameters": {**first.parameters, "part": None},
+            "revisions": _revisions(parts),
+            "streams": streams,
+            "filters": {source: one.report() for source, one in counts.items()},
+        }
+    )
 
 
 def _read_parts(folders: list[Path]) -> list[tuple[Path, Manifest]]:

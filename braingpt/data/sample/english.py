@@ -10,6 +10,36 @@ from braingpt.data.sample.grammar import LATER, Draw, capital, settle, tell, tur
 from braingpt.data.sample.texts import items, stories, table, words
 
 _SEASONS = {"spring": (3, 4, 5), "summer": (6, 7, 8), "autumn": (9, 10, 11), "winter": (12, 1, 2)}
+# Word list -> names of the words that a document draws from it.
+_WORDS = (
+    ("pet kinds", "pet"),
+    ("pet names", "petname"),
+    ("colors", "color", "color2"),
+    ("fur colors", "fur"),
+    ("things", "thing", "decoy"),
+    ("indoors", "indoor", "indoor2"),
+    ("outdoors", "outdoor", "outdoor2"),
+    ("parks", "park"),
+    ("shops", "shop"),
+    ("gift shops", "gift_shop"),
+    ("spots", "spot"),
+    ("landmarks", "landmark"),
+    ("snacks", "snack"),
+    ("drinks", "drink"),
+    ("hot drinks", "hot_drink"),
+    ("menu", "menu"),
+    ("topics", "topic"),
+    ("hours", "hour"),
+    ("plants", "plant"),
+    ("fable", "animal", "animal2"),
+    ("fable food", "fable_food"),
+    ("traits", "traits", "trait2"),
+    ("subjects", "subject", "subject2", "subject3"),
+    ("subjects with homework", "study"),
+    ("fruits", "fruit"),
+    ("books", "book"),
+    ("weekdays", "weekday"),
+)
 
 
 def people(draw: Draw, count: int) -> list[English]:
@@ -41,42 +71,21 @@ def cast(draw: Draw) -> dict[str, Any]:
         gender = draw.choice("mf")
         word = draw.choice(lists[f"{kinds} {'men' if gender == 'm' else 'women'}"])
         roles[key] = English(word.split("=")[0], gender)
-    pick("pet kinds", "pet")
-    pick("pet names", "petname")
-    pick("colors", "color", "color2")
-    pick("fur colors", "fur")
-    pick("things", "thing", "decoy")
-    pick("indoors", "indoor", "indoor2")
-    pick("outdoors", "outdoor", "outdoor2")
-    pick("parks", "park")
-    pick("shops", "shop")
-    pick("gift shops", "gift_shop")
-    pick("spots", "spot")
-    pick("landmarks", "landmark")
-    pick("snacks", "snack")
-    pick("drinks", "drink")
-    pick("hot drinks", "hot_drink")
-    pick("menu", "menu")
-    pick("topics", "topic")
-    pick("hours", "hour")
-    pick("plants", "plant")
-    pick("fable", "animal", "animal2")
-    pick("fable food", "fable_food")
-    pick("traits", "traits", "trait2")
-    pick("subjects", "subject", "subject2", "subject3")
-    pick("subjects with homework", "study")
-    pick("fruits", "fruit")
-    pick("books", "book")
-    pick("weekdays", "weekday")
+    for key, *names in _WORDS:
+        pick(key, *names)
     roles["schoolday"] = draw.choice(lists["weekdays"][:5])
     pick("play", "play", "play2", "play3")
     pick(f"play in {season}", "season_play", "season_play2")
     pick(f"play in {following}", "next_play")
     roles |= {"season": English(season), "next_season": English(following)}
+    return roles | _weather_roles(draw, season) | _trip_roles(draw, season) | _work_roles(draw)
 
-    time = draw.choice(lists["times"])
+
+def _weather_roles(draw: Draw, season: str) -> dict[str, Any]:
+    """A day of a season, its weather, fair weather for what happens outside, and what becomes of both."""
+    time = draw.choice(words("en")["times"])
     weather, fair = _weather(draw, season, False), _weather(draw, season, True)
-    roles |= {
+    roles: dict[str, Any] = {
         "opening": f"One {season} {time}, {weather[1]}",
         "morning": f"One {season} morning, {weather[1]}",
     }
@@ -92,13 +101,20 @@ def cast(draw: Draw) -> dict[str, Any]:
         "fair_later": fair[2],
         "time": time,
     }
-    roles |= {"month_name": lists["months"][draw.choice(_SEASONS[season]) - 1], "day": draw.between(1, 28)}
+    roles |= {
+        "month_name": words("en")["months"][draw.choice(_SEASONS[season]) - 1],
+        "day": draw.between(1, 28),
+    }
+    return roles
 
+
+def _trip_roles(draw: Draw, season: str) -> dict[str, Any]:
+    """A trip that fits the season: where to, how, what is seen and done there, what is brought back."""
     place, rides, seen, done, souvenir, _ = draw.choice(
         [row for row in table("en", "trips") if row[5] == "y" or season != "winter"]
     )
     sights, doings = draw.several(items(seen), 2), draw.several(items(done), 2)
-    roles |= {
+    roles: dict[str, Any] = {
         "place": place,
         "ride": draw.choice(items(rides)),
         "seen": sights[0],
@@ -106,8 +122,13 @@ def cast(draw: Draw) -> dict[str, Any]:
         "souvenir": souvenir,
     }
     roles |= {"done": English(doings[0]), "done2": English(doings[1])}
+    return roles
+
+
+def _work_roles(draw: Draw) -> dict[str, Any]:
+    """A dish, a broken thing and its repair, a job, a skill."""
     dish, ingredients, steps, taste = draw.choice(table("en", "dishes"))
-    roles |= {"dish": English(dish), "ingredients": ingredients, "taste": taste}
+    roles: dict[str, Any] = {"dish": English(dish), "ingredients": ingredients, "taste": taste}
     roles |= {f"step{i}": step for i, step in enumerate(items(steps), 1)}
     thing, fault, mend, tool = draw.choice(table("en", "broken"))
     roles |= {"broken": thing, "fault": fault, "mend": English(mend), "tool": tool}

@@ -1,8 +1,8 @@
 """What German, French, Spanish and Italian share: the cast of a document, its kinds, and the facts.
 
-A language adds its word forms (`Forms`) and its texts. Nouns stand in `words.txt` with their gender: `m Ball
+A language adds its word forms (`Forms`) and its texts. Nouns are in `words.txt` with their gender: `m Ball
 | f Lampe | n Buch`; a second form after a slash is what the language needs (German: the other cases; Italian:
-the plural). Activities stand as `infinitive = past`.
+the plural). Activities are written `infinitive = past`.
 """
 
 from collections.abc import Callable
@@ -11,6 +11,21 @@ from typing import Any
 
 from braingpt.data.sample.grammar import LATER, Draw, Noun, capital, fill, settle, tell, turns
 from braingpt.data.sample.texts import items, stories, table, words
+
+# Word lists of which a document draws one each.
+_WORDS = (
+    "petname",
+    "fable food",
+    "weekday",
+    "snack",
+    "drink",
+    "shop",
+    "spot",
+    "landmark",
+    "book",
+    "hour",
+    "neutral",
+)
 
 
 class Gendered(Noun):
@@ -35,9 +50,9 @@ class Forms:
     noun: type[Gendered]
     country: Callable[[str], Noun]
     said: Callable[[Draw, Noun, str, bool], str]
-    # the same as in the text of a play
+    # The same as in the text of a play.
     script: Callable[[Noun, str], str]
-    # of the country in world/capitals; its capital stands right of it
+    # Column of the country in world/capitals; its capital is in the next one.
     column: int
     genders: str = "mf"
 
@@ -70,19 +85,7 @@ def cast(forms: Forms, draw: Draw) -> dict[str, Any]:
     for key, entry, trait in zip(("animal", "animal2"), draw.several(lists["fable"], 2), traits, strict=True):
         roles[key] = parse(forms, entry, color=trait)
     roles["pet"] = parse(forms, draw.choice(lists["pets"]), owner=hero.gender)
-    for key in (
-        "petname",
-        "fable food",
-        "weekday",
-        "snack",
-        "drink",
-        "shop",
-        "spot",
-        "landmark",
-        "book",
-        "hour",
-        "neutral",
-    ):
+    for key in _WORDS:
         roles[key.replace(" ", "_")] = draw.choice(lists[key])
     roles["Weekday"] = capital(roles["weekday"])
     roles["schoolday"] = draw.choice(lists["weekday"][:5])
@@ -93,31 +96,15 @@ def cast(forms: Forms, draw: Draw) -> dict[str, Any]:
     for key, pair in zip(("play", "play2"), draw.several(lists["play"], 2), strict=True):
         roles[key], roles[f"{key}ed"] = (part.strip() for part in pair.split("="))
 
-    # they: of two genders it is masculine
+    # "They" is masculine for persons of two genders.
     for key, others in (("both", friend), ("family", roles["elder"])):
         roles[key] = forms.noun("", "f" if hero.gender == others.gender == "f" else "m")
     roles["animals"] = forms.noun(
         "", "f" if roles["animal"].gender == roles["animal2"].gender == "f" else "m"
     )
 
-    rows = table(code, "weather")
-    weather = draw.choice(rows)
-    cold = "c" in weather[3]
-    fair = draw.choice([row for row in rows if "f" in row[3] and ("c" in row[3]) == cold])
-    roles |= {
-        "weather": weather[1],
-        "weather_later": weather[2],
-        "fairsentence": fair[1],
-        "fair_later": fair[2],
-    }
-    roles |= {"opening": f"{weather[0]} {weather[1]}", "fair": f"{fair[0]} {fair[1]}", "later": LATER}
-
-    to, at, ride, seen, done, souvenir, _ = draw.choice(
-        [row for row in table(code, "trips") if row[6] == "y" or not cold]
-    )
-    roles |= {"to": to, "at": at, "ride": draw.choice(items(ride)), "souvenir": souvenir}
-    roles |= dict(zip(("seen", "seen2"), draw.several(items(seen), 2), strict=True))
-    roles |= dict(zip(("done", "done2"), draw.several(items(done), 2), strict=True))
+    weather_roles, cold = _weather_roles(draw, code)
+    roles |= weather_roles | _trip_roles(draw, code, cold)
     dish, ingredients, steps, taste = draw.choice(table(code, "dishes"))
     roles |= {"dish": dish, "ingredients": ingredients, "taste": taste} | {
         f"step{i}": step for i, step in enumerate(items(steps), 1)
@@ -134,6 +121,35 @@ def cast(forms: Forms, draw: Draw) -> dict[str, Any]:
         "a": hero,
         "b": friend,
     }
+
+
+def _weather_roles(draw: Draw, code: str) -> tuple[dict[str, Any], bool]:
+    """(a day and its weather, fair weather for what happens outside and what becomes of both, whether it is
+    cold).
+    """
+    rows = table(code, "weather")
+    weather = draw.choice(rows)
+    cold = "c" in weather[3]
+    fair = draw.choice([row for row in rows if "f" in row[3] and ("c" in row[3]) == cold])
+    roles: dict[str, Any] = {
+        "weather": weather[1],
+        "weather_later": weather[2],
+        "fairsentence": fair[1],
+        "fair_later": fair[2],
+    }
+    roles |= {"opening": f"{weather[0]} {weather[1]}", "fair": f"{fair[0]} {fair[1]}", "later": LATER}
+    return roles, cold
+
+
+def _trip_roles(draw: Draw, code: str, cold: bool) -> dict[str, Any]:
+    """A trip that fits the weather: where to, how, what is seen and done there, what is brought back."""
+    to, at, ride, seen, done, souvenir, _ = draw.choice(
+        [row for row in table(code, "trips") if row[6] == "y" or not cold]
+    )
+    roles: dict[str, Any] = {"to": to, "at": at, "ride": draw.choice(items(ride)), "souvenir": souvenir}
+    roles |= dict(zip(("seen", "seen2"), draw.several(items(seen), 2), strict=True))
+    roles |= dict(zip(("done", "done2"), draw.several(items(done), 2), strict=True))
+    return roles
 
 
 def _story(forms: Forms, draw: Draw) -> str:
@@ -157,7 +173,7 @@ def _talk(forms: Forms, draw: Draw) -> str:
 
 
 def _facts(forms: Forms, draw: Draw) -> str:
-    """A document of true statements on one subject; the wording stands in `facts.txt`, a beat for each kind
+    """A document of true statements on one subject; the wording is in `facts.txt`, a beat for each kind
     of statement.
     """
     code = forms.language

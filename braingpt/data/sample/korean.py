@@ -2,9 +2,10 @@
 characters and things come back.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
-from braingpt.data.sample.grammar import LATER, Draw, settle, tell, turns
+from braingpt.data.sample.grammar import LATER, Draw, Noun, settle, tell, turns
 from braingpt.data.sample.korean_facts import facts, native
 from braingpt.data.sample.korean_grammar import Person, Verb, Word, final
 from braingpt.data.sample.texts import items, stories, table, words
@@ -15,6 +16,41 @@ _SEASONS = tuple(_MONTHS)
 _FAIR = ("맑음", "바람")
 # Index of the final consonant ㅆ.
 _CLOSED_SS = 20
+# Word list -> names of the nouns that a document draws from it.
+_NOUNS = (
+    ("elders", "elder"),
+    ("pet_kinds", "pet"),
+    ("roaming pets", "roamer"),
+    ("pet_names", "petname"),
+    ("things", "thing", "decoy"),
+    ("indoors", "indoor", "indoor2"),
+    ("outdoors", "outdoor", "outdoor2"),
+    ("parks", "park"),
+    ("shops", "shop"),
+    ("gift shops", "gift_shop"),
+    ("breakfasts", "breakfast"),
+    ("strangers", "stranger"),
+    ("snacks", "snack"),
+    ("drinks", "drink"),
+    ("outing food", "outing_food"),
+    ("cakes", "cake"),
+    ("plants", "plant"),
+    ("fable", "animal", "animal2"),
+    ("fable_food", "fable_food"),
+    ("subjects", "subject", "subject2", "subject3"),
+    ("subjects with homework", "study"),
+    ("spots", "spot"),
+    ("landmarks", "landmark"),
+    ("study places", "study_place"),
+    ("meeting places", "meeting"),
+)
+# The same of verbs and phrases of doing.
+_VERBS = (
+    ("play", "play", "play2", "play3"),
+    ("play alone", "alone"),
+    ("play at home", "home_play"),
+    ("play outside", "outdoor_play"),
+)
 
 
 def polite(text: str, ending: str) -> str:
@@ -48,11 +84,8 @@ def cast(draw: Draw) -> dict[str, Any]:
     }
     roles["schoolday"] = Word(draw.choice(lists["weekdays"][:5]))
 
-    def nouns(key: str, *names: str) -> None:
-        roles.update(zip(names, map(Word, draw.several(lists[key], len(names))), strict=True))
-
-    def verbs(key: str, *names: str) -> None:
-        roles.update(zip(names, map(Verb, draw.several(lists[key], len(names))), strict=True))
+    def draw_words(kind: type[Noun], key: str, names: Sequence[str]) -> None:
+        roles.update(zip(names, map(kind, draw.several(lists[key], len(names))), strict=True))
 
     hero, friend = draw.several(lists["names"], 2)
     roles |= {"hero": Person(hero, familiar), "friend": Person(friend, familiar)}
@@ -63,42 +96,26 @@ def cast(draw: Draw) -> dict[str, Any]:
         "next_season": Word(following),
         "next_play": Verb(draw.choice(lists[f"play in {following}"])),
     }
-    nouns("elders", "elder")
-    nouns("pet_kinds", "pet")
-    nouns("roaming pets", "roamer")
-    nouns("pet_names", "petname")
-    nouns("things", "thing", "decoy")
-    nouns("indoors", "indoor", "indoor2")
-    nouns("outdoors", "outdoor", "outdoor2")
-    nouns("parks", "park")
-    nouns("shops", "shop")
-    nouns("gift shops", "gift_shop")
-    nouns("breakfasts", "breakfast")
-    nouns("strangers", "stranger")
-    nouns("snacks", "snack")
-    nouns("drinks", "drink")
-    nouns("outing food", "outing_food")
-    nouns("cakes", "cake")
-    nouns("plants", "plant")
-    nouns("fable", "animal", "animal2")
-    nouns("fable_food", "fable_food")
-    nouns("subjects", "subject", "subject2", "subject3")
-    nouns("subjects with homework", "study")
-    nouns("spots", "spot")
-    nouns("landmarks", "landmark")
-    nouns("study places", "study_place")
-    nouns("meeting places", "meeting")
-    verbs("play", "play", "play2", "play3")
-    verbs("play alone", "alone")
-    verbs("play at home", "home_play")
-    verbs("play outside", "outdoor_play")
-    verbs(f"play in {season}", "season_play", "season_play2")
+    for key, *names in _NOUNS:
+        draw_words(Word, key, names)
+    for key, *names in (*_VERBS, (f"play in {season}", "season_play", "season_play2")):
+        draw_words(Verb, key, names)
     title = draw.choice(lists["books"])
     roles["book"] = Word(f"『{title}』", title)
+    return (
+        roles
+        | _weather_roles(draw, season)
+        | _trip_roles(draw, season)
+        | _dish_roles(draw)
+        | _work_roles(draw)
+    )
 
-    time = draw.choice(lists["times"])
+
+def _weather_roles(draw: Draw, season: str) -> dict[str, Any]:
+    """A season's weather: any, and fair for what happens outside; with what becomes of it later."""
+    time = draw.choice(words("ko")["times"])
     any_weather, fair = _weather(draw, season, False), _weather(draw, season, True)
-    roles |= {
+    roles: dict[str, Any] = {
         "opening": f"어느 {season}날 {time}, {any_weather[1]}",
         "weather": any_weather[1],
         "weather_later": any_weather[2],
@@ -117,22 +134,30 @@ def cast(draw: Draw) -> dict[str, Any]:
         "month": draw.choice(_MONTHS[season]),
         "day": draw.between(1, 28),
     }
+    return roles
 
+
+def _trip_roles(draw: Draw, season: str) -> dict[str, Any]:
+    """A trip that fits the season: where to, how, what is seen and done there, what is brought back."""
     place, rides, seen, done, souvenir, _ = draw.choice(
         [row for row in table("ko", "trips") if row[5] == "y" or season != "겨울"]
     )
     sights, doings = draw.several(items(seen), 2), draw.several(items(done), 2)
-    roles |= {
+    roles: dict[str, Any] = {
         "place": Word(place),
         "ride": Word(draw.choice(items(rides))),
         "seen": sights[0],
         "seen2": sights[1],
     }
     roles |= {"done": Verb(doings[0]), "done2": Verb(doings[1]), "souvenir": Word(souvenir)}
+    return roles
 
+
+def _dish_roles(draw: Draw) -> dict[str, Any]:
+    """A dish and how it is made, and another one."""
     dish, other = draw.several(table("ko", "dishes"), 2)
     ingredients = items(dish[1])
-    roles |= {f"step{i}": step for i, step in enumerate(items(dish[2]), 1)}
+    roles: dict[str, Any] = {f"step{i}": step for i, step in enumerate(items(dish[2]), 1)}
     roles |= {
         "dish": Word(dish[0]),
         "taste": dish[3],
@@ -141,9 +166,13 @@ def cast(draw: Draw) -> dict[str, Any]:
         "ingredient": Word(ingredients[-1]),
     }
     roles |= {"ingredients": Word(", ".join(ingredients)), "shopping": Word(", ".join(ingredients[1:]))}
+    return roles
 
+
+def _work_roles(draw: Draw) -> dict[str, Any]:
+    """A broken thing and its repair, a job, a skill."""
     thing, fault, mend, tool = draw.choice(table("ko", "broken"))
-    roles |= {"broken": Word(thing), "fault": fault, "mend": Verb(mend), "tool": Word(tool)}
+    roles: dict[str, Any] = {"broken": Word(thing), "fault": fault, "mend": Verb(mend), "tool": Word(tool)}
     job, job_place, task, event, result = draw.choice(table("ko", "jobs"))
     roles |= {
         "job": Word(job),
