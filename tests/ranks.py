@@ -20,7 +20,7 @@ ENTRIES = {"r50k_base": 50_256, "cl100k_base": 100_256, "o200k_base": 199_998}
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[bool]:
     """Make every name of NAMED open; the value is whether the rank files are the real ones."""
-    real = all(map(named.at_hand, named.NAMED))
+    real = all(map(named.is_cached, named.NAMED))
     with pytest.MonkeyPatch.context() as patch:
         if not real:
             _stand_in(patch, tmp_path_factory.mktemp("ranks"))
@@ -42,7 +42,7 @@ def _stand_in(patch: pytest.MonkeyPatch, folder) -> None:
         return {entry: rank for rank, entry in enumerate([*learnt, *added])}
 
     for name in named.NAMED.values():
-        (folder / hashlib.sha1(named.RANKS_AT.format(name).encode()).hexdigest()).touch()
+        (folder / hashlib.sha1(named.RANKS_URL.format(name).encode()).hexdigest()).touch()
     patch.setattr(openai_public, "load_tiktoken_bpe", load)
     # What tiktoken made before is set aside; the stand-ins fall away with the patch.
     patch.setattr(tiktoken.registry, "ENCODINGS", {})
