@@ -12,8 +12,12 @@ from braingpt.tokenizer.encoding import Tokenizer
 
 
 class Piece(NamedTuple):
-    """`text` is what `ids` stand for together; `special` marks a control token or a language marker, spelled
-    out.
+    """One token, or the tokens that spell one character together.
+
+    Attributes:
+        text: What the tokens stand for.
+        ids: The tokens.
+        special: Whether it is a control token or a language marker, whose name `text` is.
     """
 
     text: str

@@ -6,7 +6,7 @@ counts of single tokens and two hashed tables, of the most frequent pairs and tr
 11 bits of the key's hash, which make a false hit rare (1 in 2,048), and the count in half steps of its
 logarithm. p(c | a, b) = .05 p(c) + .35 n(bc)/n(b) + .60 n(abc)/n(ab).
 
-The score is bits / (tokens^(1-x) bytes^x), x = BYTES: per token, text with its words shuffled stands out and
+The score is bits / (tokens^(1-x) bytes^x), x = BYTES: per token, text with its words shuffled scores high and
 text with its characters shuffled does not, since its many short tokens are each quite frequent; per byte it
 is the other way round (docs/results/quality-filters.md).
 """

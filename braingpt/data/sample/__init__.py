@@ -29,10 +29,15 @@ _STREAMS = (
 
 
 def documents(seed: int = 0, size_bytes: int = DEFAULT_BYTES) -> Iterator[Document]:
-    """The corpus as a stream with the languages interleaved in their shares, no text twice.
+    """The corpus with the languages interleaved in their shares, no text twice.
 
-    `size_bytes`: UTF-8 bytes of all texts together; the last document goes over it by less than its own
-        length, and a smaller corpus is the beginning of a larger one with the same seed.
+    Args:
+        seed: Decides the texts.
+        size_bytes: UTF-8 bytes of all texts together, which the last document exceeds by less than its own
+            length. A smaller corpus is the beginning of a larger one with the same seed.
+
+    Returns:
+        An iterator over the documents.
     """
     write = [getattr(import_module(f"{__name__}.{module}"), function) for _, module, function, _ in _STREAMS]
     draws = [Draw(seed * len(_STREAMS) + i) for i in range(len(_STREAMS))]

@@ -120,7 +120,7 @@ class DocumentReader:
     def streams(
         self, language: str | None = None, source: str | None = None, split: str | None = None
     ) -> list[TokenStream]:
-        """The streams of a language, a source and a split; None stands for any.
+        """The streams of a language, a source and a split; None means any.
 
         UserError where a name is not there, or no stream has all of them.
         """

@@ -24,7 +24,7 @@ from braingpt.errors import UserError
 
 @dataclass(frozen=True)
 class StreamRequest:
-    """What is to be read. None stands for what the catalog says.
+    """What is to be read. None means what the catalog says.
 
     Attributes:
         name: A corpus of the catalog, or "text" with `paths` to files and folders, or "hub" with one path, a
