@@ -19,7 +19,7 @@ from braingpt.bench.machine import cpu_name
 from braingpt.cli.console import guarded
 from braingpt.cli.inspection_view import achieved as table
 from braingpt.device.cpu import configure_cpu
-from braingpt.inspection.dense_twin import achieved
+from braingpt.inspection.dense_twin import compare_with_twin
 
 
 def main() -> None:
@@ -42,7 +42,7 @@ def main() -> None:
         out.print(
             f"\n{name}: a window of {arguments.context} tokens read, 16 written; the lowest of {arguments.rounds} rounds, of the dense twin's"
         )
-        out.print(table(achieved(model, ids, arguments.context, arguments.rounds)))
+        out.print(table(compare_with_twin(model, ids, arguments.context, arguments.rounds)))
         sys.stdout.flush()
 
 

@@ -35,7 +35,7 @@ import torch
 from torch import Tensor, nn
 
 from braingpt.bench.machine import machine
-from braingpt.bench.peers import MAKERS, check_peer
+from braingpt.bench.peers import BUILDERS, check_peer
 from braingpt.cli.console import guarded
 from braingpt.data.batches.batches import Batches
 from braingpt.data.shards.reader import ShardSet
@@ -129,7 +129,7 @@ def litgpt_peer(recipe: Recipe, context: int, options: argparse.Namespace) -> Pe
     from litgpt.utils import chunked_cross_entropy
 
     torch.manual_seed(options.seed)
-    model = MAKERS["litgpt"](recipe.model, context).inner
+    model = BUILDERS["litgpt"](recipe.model, context).inner
     forward = torch.compile(model) if options.compile else model
     loss = lambda ids, targets: chunked_cross_entropy(forward(ids), targets, chunk_size=0)  # noqa: E731
     return Peer(model, loss, torch.optim.AdamW(model.parameters(), lr=1e-3, **ADAMW))

@@ -52,7 +52,7 @@ def main() -> None:
         return perplexity.evaluate(model, shards, tokenizer, context=args.context, windows=args.windows).loss
 
     print("threshold, layers used, loss, rise of perplexity")
-    for setting in exit_threshold.settings(model, score):
+    for setting in exit_threshold.sweep_thresholds(model, score):
         print(
             f"{setting.threshold!s:>6} {setting.layers_used:7.1%} {setting.loss:8.4f} {setting.perplexity_cost:8.2%}"
         )

@@ -28,7 +28,7 @@ from braingpt.device.cpu import configure_cpu
 from braingpt.episodic.memory import EpisodicMemory, Remembering
 from braingpt.episodic.store import Store
 from braingpt.evaluation.perplexity import evaluate
-from braingpt.evaluation.tasks.facts import BEHIND, continued, facts, share_recalled
+from braingpt.evaluation.tasks.facts import DISTRACTOR, continuations, facts, share_recalled
 
 
 def recalled(plain: Any, remembering: Any, tokenizer: Any, language: str, taught: int) -> dict[str, float]:
@@ -37,7 +37,7 @@ def recalled(plain: Any, remembering: Any, tokenizer: Any, language: str, taught
     unknown = unknown[: max(20, taught // 2)]
 
     def false(model: Any) -> float:
-        written = continued(model, tokenizer, [start for start, _ in unknown], language)
+        written = continuations(model, tokenizer, [start for start, _ in unknown], language)
         return statistics.mean(
             any(text.strip().startswith(v) for v in values)
             for text, (_, values) in zip(written, unknown, strict=True)
@@ -47,7 +47,7 @@ def recalled(plain: Any, remembering: Any, tokenizer: Any, language: str, taught
     figures = {
         "without": share(plain),
         "with": share(remembering),
-        "behind": share(remembering, before=BEHIND[language]),
+        "behind": share(remembering, before=DISTRACTOR[language]),
     }
     return {**figures, "false without": false(plain), "false with": false(remembering)}
 

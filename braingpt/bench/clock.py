@@ -75,7 +75,7 @@ def gpu_seconds(work: Work) -> float:
     return first.elapsed_time(last) / 1e3
 
 
-def in_turns(works: Mapping[str, Work], rounds: int, clock: ColdClock) -> dict[str, Series]:
+def time_in_turns(works: Mapping[str, Work], rounds: int, clock: ColdClock) -> dict[str, Series]:
     """Seconds a call of each work: rounds in which each takes its turn, a round's figure being the median of
     its calls.
 

@@ -21,13 +21,13 @@ import torch
 from braingpt.bench.contender import Contender
 from braingpt.device.eval_mode import eval_mode
 from braingpt.errors import one_line
-from braingpt.evaluation.tasks.facts import BEHIND, facts, share_recalled
+from braingpt.evaluation.tasks.facts import DISTRACTOR, facts, share_recalled
 from braingpt.model.lm import LanguageModel
 
 # tokens said twice, and how many such rows
 REPEATED, ROWS = 64, 16
 # facts a language, and how many of them stand in one context
-TAUGHT, TOLD = 12, 4
+FACTS_PER_LANGUAGE, FACTS_PER_CONTEXT = 12, 4
 
 
 def few_shot(contender: Contender, windows: int) -> dict[str, Any]:
@@ -37,7 +37,7 @@ def few_shot(contender: Contender, windows: int) -> dict[str, Any]:
     """
     model, tokenizer = contender.model, contender.trainer.tokenizer
     languages = [language for language in ("ko", "en") if language in tokenizer.markers]
-    known = {language: facts(language, TAUGHT)[0] for language in languages}
+    known = {language: facts(language, FACTS_PER_LANGUAGE)[0] for language in languages}
     figures: dict[str, Any] = {
         "in_context_gain": in_context_gain(contender, windows),
         "repetition": repetition(model),
@@ -45,14 +45,16 @@ def few_shot(contender: Contender, windows: int) -> dict[str, Any]:
             share_recalled(model, tokenizer, known[language], language) for language in languages
         ),
         "facts_in_context": statistics.mean(
-            _told(model, tokenizer, known[language], language) for language in languages
+            _recall_in_context(model, tokenizer, known[language], language) for language in languages
         ),
         "facts_in_memory": None,
         "facts_in_memory_behind": None,
     }
     if isinstance(model, LanguageModel):
         try:
-            figures["facts_in_memory"], figures["facts_in_memory_behind"] = _taught(model, tokenizer, known)
+            figures["facts_in_memory"], figures["facts_in_memory_behind"] = _recall_from_memory(
+                model, tokenizer, known
+            )
         except RuntimeError as error:
             figures["memory_error"] = one_line(error)
     return figures
@@ -82,9 +84,9 @@ def repetition(model: torch.nn.Module) -> float:
     return float((said_BL == once_BL[:, 1:]).float().mean())
 
 
-def _told(model: Any, tokenizer: Any, known: list[tuple[str, str]], language: str) -> float:
+def _recall_in_context(model: Any, tokenizer: Any, known: list[tuple[str, str]], language: str) -> float:
     """Facts in groups: each is asked for behind the group's texts."""
-    groups = [known[first : first + TOLD] for first in range(0, len(known), TOLD)]
+    groups = [known[first : first + FACTS_PER_CONTEXT] for first in range(0, len(known), FACTS_PER_CONTEXT)]
     return statistics.mean(
         share_recalled(
             model, tokenizer, group, language, before=" ".join(start + end for start, end in group) + " "
@@ -93,7 +95,9 @@ def _told(model: Any, tokenizer: Any, known: list[tuple[str, str]], language: st
     )
 
 
-def _taught(model: Any, tokenizer: Any, known: dict[str, list[tuple[str, str]]]) -> tuple[float, float]:
+def _recall_from_memory(
+    model: Any, tokenizer: Any, known: dict[str, list[tuple[str, str]]]
+) -> tuple[float, float]:
     """Shares of the taught facts that come back: asked for alone, and behind another sentence."""
     from braingpt.episodic.memory import EpisodicMemory, Remembering
 
@@ -104,7 +108,10 @@ def _taught(model: Any, tokenizer: Any, known: dict[str, list[tuple[str, str]]])
             memory.teach(model, tokenizer, start + end, language)
     remembering = Remembering(model, memory)
     shares = [
-        [share_recalled(remembering, tokenizer, pairs, language, before) for before in ("", BEHIND[language])]
+        [
+            share_recalled(remembering, tokenizer, pairs, language, before)
+            for before in ("", DISTRACTOR[language])
+        ]
         for language, pairs in known.items()
     ]
     alone, behind = map(statistics.mean, zip(*shares, strict=True))

@@ -35,7 +35,7 @@ LITGPT_CONFIG = "tiny-llama-1.1b"
 MAMBA_HEAD, MAMBA_STATE = 64, 64
 
 
-class _State:
+class PeerState:
     """What a peer carries from token to token: its library's cache, and how many tokens were read."""
 
     def __init__(self, rows: int, cache: Any = None) -> None:
@@ -80,7 +80,7 @@ class Peer(nn.Module):
         self,
         ids_BL: Tensor,
         targets_BL: Tensor | None = None,
-        state: _State | None = None,
+        state: PeerState | None = None,
         segments_BL: Tensor | None = None,
         reduction: str = "mean",
         last: bool = False,
@@ -105,18 +105,18 @@ class Peer(nn.Module):
     def _whole(self, ids_BL: Tensor) -> Tensor:
         return (self._trained if self.training else self.inner)(ids_BL, use_cache=False).logits
 
-    def _read(self, ids_BL: Tensor, state: _State, last: bool) -> Tensor:
+    def _read(self, ids_BL: Tensor, state: PeerState, last: bool) -> Tensor:
         out = self._call(ids_BL, cache=state.cache, use_cache=True, logits_to_keep=int(last))
         state.cache = out.cache
         return out.logits
 
-    def step(self, ids_B: Tensor, state: _State) -> Tensor:
+    def step(self, ids_B: Tensor, state: PeerState) -> Tensor:
         """One token more for each row: logits (B, V)."""
         return self(ids_B[:, None], state=state, last=True).logits[:, -1]
 
-    def new_state(self, rows: int = 1) -> _State:
+    def new_state(self, rows: int = 1) -> PeerState:
         """A state that has read nothing."""
-        return _State(rows)
+        return PeerState(rows)
 
     def compile_blocks(self, backend: str = "inductor") -> None:
         """Compile what training calls: the whole forward pass."""
@@ -158,10 +158,10 @@ class Peer(nn.Module):
 class GPT2(Peer):
     """Hugging Face's GPT-2."""
 
-    def new_state(self, rows: int = 1) -> _State:
+    def new_state(self, rows: int = 1) -> PeerState:
         from transformers import DynamicCache
 
-        return _State(rows, DynamicCache())
+        return PeerState(rows, DynamicCache())
 
 
 class Mamba2(Peer):
@@ -181,11 +181,11 @@ class LitGPT(Peer):
         self.inner.clear_kv_cache()
         return (self._trained if self.training else self.inner)(ids_BL)
 
-    def new_state(self, rows: int = 1) -> _State:
+    def new_state(self, rows: int = 1) -> PeerState:
         self.inner.set_kv_cache(rows, max_seq_length=self.positions, device=self.device)
-        return _State(rows, [block.attn.kv_cache for block in self.inner.transformer.h])
+        return PeerState(rows, [block.attn.kv_cache for block in self.inner.transformer.h])
 
-    def _read(self, ids_BL: Tensor, state: _State, last: bool) -> Tensor:
+    def _read(self, ids_BL: Tensor, state: PeerState, last: bool) -> Tensor:
         end = state.seen + ids_BL.shape[1]
         position_L = torch.arange(state.seen, end, device=ids_BL.device)
         logits_BLV = self._call(ids_BL, position_L, input_pos_maxp1=end)
@@ -236,7 +236,7 @@ def _litgpt(config: DenseConfig, positions: int) -> Peer:
     return LitGPT(inner, config, positions)
 
 
-MAKERS: dict[str, Callable[[DenseConfig, int], Peer]] = {
+BUILDERS: dict[str, Callable[[DenseConfig, int], Peer]] = {
     "gpt2-hf": _gpt2,
     "mamba2-hf": _mamba2,
     "litgpt": _litgpt,
@@ -247,8 +247,8 @@ def check_peer(name: str) -> None:
     """UserError for a peer there is not, or whose library cannot be imported: one line that says how to get
     it.
     """
-    if name not in MAKERS:
-        raise UserError(f"unknown peer '{name}'{did_you_mean(name, MAKERS)}")
+    if name not in BUILDERS:
+        raise UserError(f"unknown peer '{name}'{did_you_mean(name, BUILDERS)}")
     library = "litgpt" if name == "litgpt" else "transformers"
     # of what libraries register in an old way: nothing a user could do
     logging.getLogger("torch.utils._pytree").setLevel(logging.ERROR)
@@ -267,9 +267,9 @@ def build_peer(name: str, like: DenseConfig, total: int, positions: int, seed: i
     check_peer(name)
     with torch.device("meta"), contextlib.redirect_stderr(io.StringIO()):
         one, two = (
-            MAKERS[name](like.model_copy(update={"layers": layers}), positions).parameters_total()
+            BUILDERS[name](like.model_copy(update={"layers": layers}), positions).parameters_total()
             for layers in (1, 2)
         )
     layers = max(1, round((total - one) / (two - one)) + 1)
     torch.manual_seed(seed)
-    return MAKERS[name](like.model_copy(update={"layers": layers}), positions)
+    return BUILDERS[name](like.model_copy(update={"layers": layers}), positions)

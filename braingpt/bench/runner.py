@@ -27,7 +27,7 @@ from braingpt.bench.machine import machine
 from braingpt.bench.peak_memory import training_memory
 from braingpt.bench.peers import build_peer
 from braingpt.bench.results import Results
-from braingpt.bench.settings import Settings
+from braingpt.bench.settings import BenchSettings
 from braingpt.bench.speed import Say, generation, training_speed
 from braingpt.checkpoint import checkpoint, listing
 from braingpt.device.compile import compile_steps
@@ -40,15 +40,15 @@ from braingpt.recipes import Recipe
 from braingpt.utils.formatting import byte_size
 
 # numbers a token and unit of width that reading a prompt holds at once, generously
-MOST_HELD = 40
+PROMPT_NUMBERS = 40
 # numbers a token, layer and unit of width that training keeps for the backward pass, at least
-LEAST_KEPT = 10
+TRAINING_NUMBERS = 10
 # share done, what is being done
 Progress = Callable[[float, str], None]
 
 
 def run_bench(
-    settings: Settings, progress: Progress = lambda share, what: None, out: Path | None = None
+    settings: BenchSettings, progress: Progress = lambda share, what: None, out: Path | None = None
 ) -> dict[str, Any]:
     """Measure; returns the report (docs/bench.md).
 
@@ -64,12 +64,12 @@ def run_bench(
         if out is not None:
             out.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory() as scratch:
-            return _Run(settings, Path(scratch), out, progress).whole()
+            return _BenchRun(settings, Path(scratch), out, progress).whole()
     finally:
         torch.set_num_threads(before)
 
 
-class _Run:
+class _BenchRun:
     """The stages, in their order, over one report."""
 
     SHARES = (
@@ -81,7 +81,7 @@ class _Run:
         ("few_shot", 0.05),
     )
 
-    def __init__(self, settings: Settings, scratch: Path, out: Path | None, progress: Progress) -> None:
+    def __init__(self, settings: BenchSettings, scratch: Path, out: Path | None, progress: Progress) -> None:
         self.settings, self.scratch, self.progress = settings, scratch, progress
         self.device = torch.device(settings.device)
         self.folder = out or scratch
@@ -90,7 +90,7 @@ class _Run:
     def whole(self) -> dict[str, Any]:
         """Every stage that is not there yet."""
         from braingpt.bench.report.claims import claims
-        from braingpt.bench.report.comparisons import views
+        from braingpt.bench.report.comparisons import matched_comparisons
 
         results = self.results
         dtype = autocast_dtype(self.recipe(self.settings.architectures[0]).train.dtype, self.device)
@@ -108,7 +108,7 @@ class _Run:
         results.stage("time", self._time)
         results.stage("generation", self._generation)
         results.stage("few_shot", self._few_shot)
-        results.put("views", views(results.report))
+        results.put("views", matched_comparisons(results.report))
         results.put("claims", claims(results.report))
         return results.report
 
@@ -207,7 +207,8 @@ class _Run:
         """
         s, free, shape = self.settings, free_memory(self.device), model.config
         least = (
-            16 * model.parameters_total() + 4 * LEAST_KEPT * s.batch * s.context * shape.layers * shape.hidden
+            16 * model.parameters_total()
+            + 4 * TRAINING_NUMBERS * s.batch * s.context * shape.layers * shape.hidden
         )
         if least > free:
             raise UserError(
@@ -220,7 +221,10 @@ class _Run:
                     if isinstance(model, LanguageModel)
                     else 8 * context * shape.layers * shape.hidden
                 )
-                need = rows * (state + 4 * MOST_HELD * context * shape.hidden) + 4 * model.parameters_total()
+                need = (
+                    rows * (state + 4 * PROMPT_NUMBERS * context * shape.hidden)
+                    + 4 * model.parameters_total()
+                )
                 if need > free:
                     raise UserError(
                         f"to write on from {rows} x {context:,} tokens {name} takes about {byte_size(need)}, {byte_size(free)} are free; "

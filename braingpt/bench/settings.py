@@ -20,16 +20,16 @@ CPU_STEPS = {"nano": 60, "tiny": 40, "small": 10}
 GPU_STEPS = 200
 CONTEXTS, BATCHES = (512, 2048), (1, 8)
 # tokens in which compiled generation takes its last forms: those of a token that attention chooses come late
-WARM = 48
+COMPILE_WARM_TOKENS = 48
 FULL = {"contexts": (512, 2048, 8192, 32768), "seeds": 3}
 # by options; and growth is laid over steps, which equal time does not know, and is not for peers
-SETTLED = (
+SET_BY_OPTIONS = (
     "train.steps", "train.context", "train.batch", "train.micro_batch", "train.seed", "train.compile", "train.growth", "data.folders",
 )  # fmt: skip
 
 
 @dataclass(frozen=True)
-class Settings:
+class BenchSettings:
     """What is measured. Tokens, steps and rounds; `folders` are prepared data; contenders are
     `architectures`, then `peers`.
     """
@@ -60,7 +60,7 @@ class Settings:
     @property
     def warm_tokens(self) -> int:
         """Generated before anything is timed."""
-        return max(self.new_tokens, WARM) if self.compile else self.new_tokens
+        return max(self.new_tokens, COMPILE_WARM_TOKENS) if self.compile else self.new_tokens
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -68,7 +68,7 @@ class Settings:
         return self.architectures + self.peers
 
 
-def settle(
+def resolve_settings(
     architectures: Sequence[str],
     size: str = "nano",
     folders: Sequence[str] = (),
@@ -80,7 +80,7 @@ def settle(
     threads: int | None = None,
     device: str | None = None,
     **others: Any,
-) -> Settings:
+) -> BenchSettings:
     """Settings, with what was left out taken from the size's recipe and on a CPU cut down to minutes.
 
     UserError if they do not fit.
@@ -94,7 +94,7 @@ def settle(
         (
             change
             for change in changes
-            if not change.startswith(("train.", "data.")) or change.split("=")[0] in SETTLED
+            if not change.startswith(("train.", "data.")) or change.split("=")[0] in SET_BY_OPTIONS
         ),
         None,
     ):
@@ -120,7 +120,7 @@ def settle(
     if others.get("compile"):
         check_compiler(place, "measure")
     folders = tuple(map(str, folders or recipe.data.folders))
-    return Settings(
+    return BenchSettings(
         tuple(architectures),
         size,
         folders,

@@ -128,7 +128,7 @@ def compare(
     from braingpt.bench.report.page import architectures_page
     from braingpt.bench.results import FILE
     from braingpt.bench.runner import run_bench
-    from braingpt.bench.settings import BATCHES, CONTEXTS, FULL, settle
+    from braingpt.bench.settings import BATCHES, CONTEXTS, FULL, resolve_settings
     from braingpt.utils.atomic_write import write_whole
 
     check_target(json)
@@ -137,7 +137,7 @@ def compare(
         check_out(out)
     shown = console(json == "-")
     wide = FULL if full else {}
-    settings = settle(
+    settings = resolve_settings(
         architectures, size, data or (), steps=steps, tokens=tokens, context=context, batch=batch, threads=threads,
         device=None if device == "auto" else device, peers=tuple(peer or ()), minutes=minutes, seeds=seeds or wide.get("seeds", 1), rounds=rounds,
         contexts=_numbers(contexts, "--contexts", 2) or wide.get("contexts", CONTEXTS), batches=_numbers(batches, "--batches", 1) or BATCHES,

@@ -41,14 +41,14 @@ def kernels(
 
     A row that fails says why and the others go on.
     """
-    from braingpt.bench.kernels.runner import run_kernels, settle
+    from braingpt.bench.kernels.runner import resolve_kernel_settings, run_kernels
     from braingpt.bench.report.page import kernels_page
     from braingpt.utils.atomic_write import write_whole
 
     check_target(json)
     check_target(html, "--html")
     place = None if device == "auto" else device
-    settings = settle(
+    settings = resolve_kernel_settings(
         operations or (),
         size,
         batch=batch,

@@ -55,13 +55,13 @@ def calibrate(
         f"{recipe.name}, step {state['step']}: threshold, layers a token goes through, loss, rise of perplexity",
         soft_wrap=True,
     )
-    for setting in exit_threshold.settings(model, score):
+    for setting in exit_threshold.sweep_thresholds(model, score):
         found.append(setting)
         name = "none" if setting.threshold is None else f"{setting.threshold:g}"
         out.print(
             f"{name:>6} {percent(setting.layers_used):>8} {number(setting.loss):>8} {percent(setting.perplexity_cost):>8}"
         )
-    chosen = exit_threshold.best(found, budget)
+    chosen = exit_threshold.cheapest_within(found, budget)
     if chosen.threshold is None:
         out.print(
             f"no threshold keeps perplexity within {percent(budget)}: this model does without exits",

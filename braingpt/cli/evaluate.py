@@ -104,8 +104,8 @@ def evaluate(
     os.environ.setdefault("TQDM_DISABLE", "1")
     from braingpt.checkpoint.listing import resolve
     from braingpt.errors import UserError
-    from braingpt.evaluation.runner import Wanted, check_tasks
-    from braingpt.evaluation.uncertainty import compared
+    from braingpt.evaluation.runner import EvalRequest, check_tasks
+    from braingpt.evaluation.uncertainty import compare_all
 
     names = tuple(dict.fromkeys(name for name in tasks.replace(" ", "").split(",") if name))
     if not names:
@@ -122,7 +122,9 @@ def evaluate(
         # told now, not after the first one's hours
         resolve(against)
     source = read_text(text) if text else None
-    wanted = Wanted(names, source, tuple(data or ()), lang, context, windows, limit, shots, task_files, cache)
+    wanted = EvalRequest(
+        names, source, tuple(data or ()), lang, context, windows, limit, shots, task_files, cache
+    )
     manager = check_tasks(wanted)
     out, side = console(json == "-"), console(json_output=True)
     settings = {"dtype": dtype, "effort": effort, "exit_threshold": exit_threshold}
@@ -138,7 +140,7 @@ def evaluate(
     if against is not None:
         same = replace(wanted, context=head["context"], folders=tuple(map(Path, head["folders"])))
         other, others = _measured(against, same, manager, device, side, text)
-        comparisons = compared(measured.figures, others.figures)
+        comparisons = compare_all(measured.figures, others.figures)
         result |= {"against": other, "comparisons": [comparison.as_dict() for comparison in comparisons]}
     deliver(result, json)
     if html is not None:

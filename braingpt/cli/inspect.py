@@ -67,10 +67,10 @@ def inspect_sparsity(
     """
     from braingpt.cli import inspection_view as view
     from braingpt.html.png import check_png, write_png
-    from braingpt.inspection.memory_use import remembered
+    from braingpt.inspection.memory_use import count_memory_use
     from braingpt.inspection.page import page, pictures
-    from braingpt.inspection.runner import Text, inspect_model
-    from braingpt.inspection.runner import growth as grow
+    from braingpt.inspection.runner import TokenWindows, inspect_model
+    from braingpt.inspection.runner import sparsity_over_training as grow
     from braingpt.utils.atomic_write import write_whole
 
     check_target(json)
@@ -86,13 +86,13 @@ def inspect_sparsity(
     checkpoints = _checkpoints(folder) if growth else []
     taught = _memory(memory, state) if memory else None
     name, parts = _parts(source, str(text), recipe, tokenizer, context)
-    windows = Text.of(parts, context)
+    windows = TokenWindows.of(parts, context)
     if rounds and not _twin_fits(model):
         side.print("not measured against a dense twin: it does not fit beside the model", soft_wrap=True)
         rounds = 0
     with fitting(context), side.status("opening", refresh_per_second=2) as status:
         found = inspect_model(model, tokenizer, windows, rounds, status.update)
-        recalled = remembered(model, taught, windows.windows) if taught else None
+        recalled = count_memory_use(model, taught, windows.windows) if taught else None
         grown = list(grow(_models(checkpoints, model.device, status.update), windows))
     head = {"run": str(folder), "recipe": recipe.name, "step": state["step"], "text": name}
     parameters = {
@@ -212,7 +212,7 @@ def _print(
         out.print(view.achieved(found.achieved))
         if busy := view.busy():
             out.print(busy, style="dim")
-    if found.told:
+    if found.specialisation:
         out.print("\nwhat the winning column tells, as a share of all there is to know:")
         out.print(view.told(found))
         out.print("\ncolumns, from none of the tokens (blank) to twice an even share (full):")

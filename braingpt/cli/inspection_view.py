@@ -136,12 +136,12 @@ def told(look: Any) -> Any:
     """What columns tell of each label, by layer, as a share, and by chance."""
     from rich.table import Table
 
-    names = list(dict.fromkeys(one.label for one in look.told))
+    names = list(dict.fromkeys(one.label for one in look.specialisation))
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for head in ("layer", *(part for name in names for part in (name, "chance"))):
         table.add_column(head, justify="right", no_wrap=True)
-    for layer in dict.fromkeys(one.layer for one in look.told):
-        found = {one.label: one for one in look.told if one.layer == layer}
+    for layer in dict.fromkeys(one.layer for one in look.specialisation):
+        found = {one.label: one for one in look.specialisation if one.layer == layer}
         table.add_row(
             str(layer),
             *(

@@ -188,14 +188,14 @@ def _write(model: Any, tokenizer: Any, shards: "ShardSet", language: str, screen
 
 def _look(model: Any, tokenizer: Any, shards: "ShardSet", screen: Any) -> Any:
     """Count on held-out text what the model left out."""
-    from braingpt.inspection.sparsity import inspect_ids
+    from braingpt.inspection.sparsity import sparsity_of_tokens
 
     ids: list[int] = []
     for language in shards.languages("validation"):
         ids += shards.window(
             "validation", language, 0, min(2048, shards.tokens("validation", language))
         ).tolist()
-    report = inspect_ids(model, ids, context=128)
+    report = sparsity_of_tokens(model, ids, context=128)
     total, active = model.parameters_total(), model.parameters_active()
     figures = (
         ("tokens that attend, in attention layers", report.total.attended),

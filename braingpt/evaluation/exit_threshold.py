@@ -13,7 +13,7 @@ THRESHOLDS = (0.99, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1)
 
 
 @dataclass(frozen=True)
-class Setting:
+class ThresholdScore:
     """A threshold (None: no token leaves), the mean share of the layers a token goes through, and what it
     costs.
     """
@@ -30,7 +30,7 @@ class Setting:
         return asdict(self)
 
 
-def settings(model: nn.Module, score: Callable[[], float]) -> Iterator[Setting]:
+def sweep_thresholds(model: nn.Module, score: Callable[[], float]) -> Iterator[ThresholdScore]:
     """Each threshold in turn, from the most careful on; `score` gives the loss of the model as it is set.
 
     The model's own threshold comes back.
@@ -39,18 +39,18 @@ def settings(model: nn.Module, score: Callable[[], float]) -> Iterator[Setting]:
     try:
         model.set_exit_threshold(None)
         full = score()
-        yield Setting(None, 1.0, full, 0.0)
+        yield ThresholdScore(None, 1.0, full, 0.0)
         for threshold in THRESHOLDS:
             model.set_exit_threshold(threshold)
             # what was counted before is not of this threshold
             model.early.share()
             loss = score()
-            yield Setting(threshold, model.early.share(), loss, math.expm1(loss - full))
+            yield ThresholdScore(threshold, model.early.share(), loss, math.expm1(loss - full))
     finally:
         model.set_exit_threshold(before)
 
 
-def best(found: list[Setting], budget: float) -> Setting:
+def cheapest_within(found: list[ThresholdScore], budget: float) -> ThresholdScore:
     """The setting that uses fewest layers among those that raise perplexity by at most the share `budget`."""
     return min(
         (setting for setting in found if setting.perplexity_cost <= budget),

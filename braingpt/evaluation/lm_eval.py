@@ -36,7 +36,7 @@ from braingpt.inference.text_stream import non_text_tokens
 NEW_TOKENS = 256
 
 
-class Adapter(LM):
+class HarnessModel(LM):
     """One of our models as the harness asks it.
 
     `cut`: requests that did not fit `context` tokens and lost their beginning.
@@ -153,7 +153,7 @@ def _before(text: str, until: list[str]) -> str:
 
 
 @dataclass
-class Answers:
+class HarnessResult:
     """Figures of the tasks, requests that were too long, and the harness's own table for the JSON."""
 
     figures: list[Figure]
@@ -184,7 +184,7 @@ def open_tasks(names: Sequence[str], known: Sequence[str] = (), files: Path | No
     return manager
 
 
-def run(
+def run_tasks(
     model: nn.Module,
     tokenizer: Any,
     manager: TaskManager,
@@ -196,7 +196,7 @@ def run(
     shots: int | None = None,
     cache: Path | None = None,
     say: Callable[[str], None] = lambda what: None,
-) -> Answers:
+) -> HarnessResult:
     """Measure tasks. `limit`: at most so many items of each; `shots`: examples before each; `cache`: where
     answers are kept, without ending.
 
@@ -205,7 +205,7 @@ def run(
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     # it asks git, which complains on the terminal outside of a repository
     evaluator.get_git_commit_hash = lambda: None
-    adapter = Adapter(model, tokenizer, context, language, say)
+    adapter = HarnessModel(model, tokenizer, context, language, say)
     if cache is not None:
         try:
             cache.parent.mkdir(parents=True, exist_ok=True)
@@ -230,7 +230,7 @@ def run(
         "items": found["n-samples"],
         "versions": found["versions"],
     }
-    return Answers(
+    return HarnessResult(
         [figure for task in found["results"] for figure in _figures(found, task)], adapter.cut, _plain(raw)
     )
 

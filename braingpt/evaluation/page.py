@@ -3,7 +3,7 @@
 from html import escape
 from typing import Any
 
-from braingpt.evaluation.runner import Measured
+from braingpt.evaluation.runner import EvalResult
 from braingpt.evaluation.uncertainty import CONFIDENCE, RESAMPLES, Comparison, Figure
 from braingpt.html import svg
 from braingpt.html.page import page as whole_page
@@ -16,7 +16,7 @@ METHOD = (
 )
 
 
-def page(result: dict[str, Any], measured: Measured, comparisons: list[Comparison]) -> str:
+def page(result: dict[str, Any], measured: EvalResult, comparisons: list[Comparison]) -> str:
     """The HTML of what `braingpt eval` found. `result`: its JSON."""
     body = [_about(result)]
     if measured.scores:
@@ -50,7 +50,7 @@ def _about(result: dict[str, Any]) -> str:
     )
 
 
-def _perplexity(measured: Measured) -> str:
+def _perplexity(measured: EvalResult) -> str:
     bits = [
         figure
         for figure in measured.figures
@@ -61,8 +61,8 @@ def _perplexity(measured: Measured) -> str:
         (
             f.language,
             scores[f.language].tokens,
-            *map(_written, (scores[f.language].loss, scores[f.language].perplexity, f.value)),
-            _span(f),
+            *map(_number, (scores[f.language].loss, scores[f.language].perplexity, f.value)),
+            _interval(f),
         )
         for f in bits
     ]
@@ -72,7 +72,7 @@ def _perplexity(measured: Measured) -> str:
 
 def _tasks(figures: list[Figure]) -> str:
     rows = [
-        (figure.label, _written(figure.value), _span(figure), _written(figure.chance), len(figure.amount))
+        (figure.label, _number(figure.value), _interval(figure), _number(figure.chance), len(figure.amount))
         for figure in figures
     ]
     shares = [figure for figure in figures if figure.value is not None and 0 <= figure.value <= 1]
@@ -91,7 +91,7 @@ def _tasks(figures: list[Figure]) -> str:
 
 def _differences(comparisons: list[Comparison]) -> str:
     rows = [
-        (one.first.label, *map(_written, (one.first.value, one.second.value, one.difference)),
+        (one.first.label, *map(_number, (one.first.value, one.second.value, one.difference)),
          "-" if one.interval is None else f"{one.interval[0]:+.4f} to {one.interval[1]:+.4f}", "-" if one.p is None else f"{one.p:.4f}")
         for one in comparisons
     ]  # fmt: skip
@@ -102,7 +102,7 @@ def _bars(figures: list[Figure], labels: list[str], title: str) -> str:
     drawn = [
         (figure, label) for figure, label in zip(figures, labels, strict=True) if figure.value is not None
     ]
-    rows = [(label, figure.value, _written(figure.value)) for figure, label in drawn]
+    rows = [(label, figure.value, _number(figure.value)) for figure, label in drawn]
     spread, chances = (
         [figure.interval() or (figure.value, figure.value) for figure, _ in drawn],
         [figure.chance for figure, _ in drawn],
@@ -110,10 +110,10 @@ def _bars(figures: list[Figure], labels: list[str], title: str) -> str:
     return svg.bars(rows, title, spread, chances) if rows else ""
 
 
-def _span(figure: Figure) -> str:
+def _interval(figure: Figure) -> str:
     interval = figure.interval()
     return "-" if interval is None else f"{interval[0]:.4f} - {interval[1]:.4f}"
 
 
-def _written(value: float | None) -> str:
+def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:,.4f}" if abs(value) < 1000 else f"{value:,.0f}"

@@ -176,14 +176,14 @@ def evaluate_text(
     names = {marker: name for name, marker in tokenizer.markers.items()}
     bytes_V = torch.from_numpy(np.asarray(tokenizer.token_bytes())).to(device)
     scores = Scores()
-    for ids_BL, targets_BL in windows_of(ids, context, rows):
+    for ids_BL, targets_BL in scoring_windows(ids, context, rows):
         scores.count(
             names.get(ids[0], "?"), score_rows(model, ids_BL.to(device), targets_BL.to(device), bytes_V)
         )
     return scores
 
 
-def windows_of(ids: list[int], context: int, rows: int) -> Iterator[tuple[Tensor, Tensor]]:
+def scoring_windows(ids: list[int], context: int, rows: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Ids and targets (B <= rows, L <= context) that predict ids[1:] once each; the last window is padded on
     the right.
     """

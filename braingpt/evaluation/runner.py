@@ -1,7 +1,7 @@
 """What `braingpt eval` measures of one checkpoint: perplexity, the tasks made here, the harness's; all of it
 as figures with their units.
 
-Measured of two checkpoints by one `Wanted`, figures pair unit by unit (`figures.compared`).
+Measured of two checkpoints by one `EvalRequest`, figures pair unit by unit (`figures.compared`).
 """
 
 import importlib.util
@@ -24,7 +24,7 @@ BUILT_IN = ("perplexity", "recall", *ITEM_TASKS)
 
 
 @dataclass(frozen=True)
-class Wanted:
+class EvalRequest:
     """Which tasks, on what.
 
     `text` or `folders` are for perplexity; `limit` (items a task), `shots`, `files` and `cache` as in
@@ -51,7 +51,7 @@ class Wanted:
 
 
 @dataclass
-class Measured:
+class EvalResult:
     """Figures in the order of the tasks, the scores behind those of perplexity, and what was noticed."""
 
     figures: list[Figure] = field(default_factory=list)
@@ -60,7 +60,7 @@ class Measured:
     harness: dict[str, Any] | None = None
 
 
-def check_tasks(wanted: Wanted) -> Any:
+def check_tasks(wanted: EvalRequest) -> Any:
     """The harness's tasks, opened, where some are wanted; else None.
 
     UserError for an unknown one, or where the harness is missing.
@@ -85,16 +85,16 @@ def measure(
     model: nn.Module,
     tokenizer: Any,
     recipe: Any,
-    wanted: Wanted,
+    wanted: EvalRequest,
     manager: Any,
     key: str,
     say: Callable[[str], None] = lambda what: None,
-) -> Measured:
+) -> EvalResult:
     """Everything wanted of one model.
 
     `manager`: of `check_tasks`; `key`: what the harness's answers are kept under; `say`: told what is next.
     """
-    measured, context = Measured(), wanted.context or recipe.train.context
+    measured, context = EvalResult(), wanted.context or recipe.train.context
     for task in wanted.tasks:
         if task == "perplexity":
             say("perplexity")
@@ -122,7 +122,7 @@ def measure(
 
 
 def _perplexity(
-    model: nn.Module, tokenizer: Any, recipe: Any, wanted: Wanted, context: int
+    model: nn.Module, tokenizer: Any, recipe: Any, wanted: EvalRequest, context: int
 ) -> perplexity.Scores:
     if wanted.text is not None:
         return perplexity.evaluate_text(
@@ -147,17 +147,17 @@ def _languages(tokenizer: Any, asked: str | None) -> Sequence[str]:
 def _harness(
     model: nn.Module,
     tokenizer: Any,
-    wanted: Wanted,
+    wanted: EvalRequest,
     manager: Any,
     context: int,
     key: str,
-    measured: Measured,
+    measured: EvalResult,
     say: Callable[[str], None],
 ) -> None:
     from braingpt.evaluation import lm_eval
 
     cache = None if wanted.cache is None else wanted.cache / f"{key}-{context}-{wanted.language or 'auto'}"
-    found = lm_eval.run(
+    found = lm_eval.run_tasks(
         model, tokenizer, manager, wanted.foreign, context=context, language=wanted.language, limit=wanted.limit, shots=wanted.shots,
         cache=cache, say=say,
     )  # fmt: skip

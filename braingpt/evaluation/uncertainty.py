@@ -156,14 +156,14 @@ def compare(first: Figure, second: Figure) -> Comparison:
         )
     amount_U = first.amount - second.amount
     difference = float(amount_U.sum()) / (float(first.weight.sum()) or 1.0)
-    p = _flipped(amount_U) if len(amount_U) > 1 else None
+    p = _permutation_p(amount_U) if len(amount_U) > 1 else None
     if len(amount_U) > 1 and not amount_U.any() and first.share:
         most = 1 - _all_hit(len(amount_U))
         return Comparison(first, second, difference, (-most, most), p)
     return Comparison(first, second, difference, _interval(amount_U, first.weight, first.stratum), p)
 
 
-def compared(first: list[Figure], second: list[Figure]) -> list[Comparison]:
+def compare_all(first: list[Figure], second: list[Figure]) -> list[Comparison]:
     """Each figure of the first list with its namesake in the second."""
     others = {figure.name: figure for figure in second}
     return [
@@ -182,7 +182,7 @@ def _interval(
     draw = np.random.default_rng(SEED)
     above_R, below_R = np.zeros(RESAMPLES), np.zeros(RESAMPLES)
     for part in strata:
-        for rows in _pieces(RESAMPLES, len(part)):
+        for rows in _resample_slices(RESAMPLES, len(part)):
             drawn = part[draw.integers(0, len(part), (rows.stop - rows.start, len(part)))]
             above_R[rows] += amount_U[drawn].sum(1)
             below_R[rows] += weight_U[drawn].sum(1)
@@ -203,7 +203,7 @@ def _strata(units: int, stratum_U: np.ndarray | None) -> list[np.ndarray]:
     return [np.flatnonzero(stratum_U == one) for one in np.unique(stratum_U)]
 
 
-def _flipped(amount_U: np.ndarray) -> float:
+def _permutation_p(amount_U: np.ndarray) -> float:
     """Share of random signs, the true ones among them, under which the sum is as far from zero as it is."""
     draw, seen = np.random.default_rng(SEED), abs(float(amount_U.sum()))
     # what does not differ cannot part
@@ -211,13 +211,13 @@ def _flipped(amount_U: np.ndarray) -> float:
     if not len(amount_U):
         return 1.0
     slack, as_far = 1e-9 * float(np.abs(amount_U).sum()), 1
-    for rows in _pieces(FLIPS, len(amount_U)):
+    for rows in _resample_slices(FLIPS, len(amount_U)):
         sign = 2.0 * draw.integers(0, 2, (rows.stop - rows.start, len(amount_U)), dtype=np.int8) - 1.0
         as_far += int((np.abs(sign @ amount_U) >= seen - slack).sum())
     return as_far / (FLIPS + 1)
 
 
-def _pieces(count: int, units: int) -> Iterator[slice]:
+def _resample_slices(count: int, units: int) -> Iterator[slice]:
     """Slices of `count` resamples, so many at a time as memory is meant to hold."""
     step = max(1, AT_ONCE // max(1, units))
     for start in range(0, count, step):

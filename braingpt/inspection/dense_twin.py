@@ -68,7 +68,7 @@ class DenseComparison:
 
 
 @dataclass
-class Taken:
+class PassCost:
     """Of one pass over the model: seconds or bytes by (layer, part), and of everything."""
 
     parts: dict[tuple[int, str], float]
@@ -86,7 +86,7 @@ def dense_twin(model: LanguageModel) -> LanguageModel:
     )
 
 
-def achieved(
+def compare_with_twin(
     model: LanguageModel, ids: list[int], context: int, rounds: int = ROUNDS
 ) -> list[DenseComparison]:
     """Each part of each layer, then the whole model, over the first window of `context` tokens of `ids`;
@@ -156,8 +156,8 @@ def _write(model: LanguageModel, ids_1L: Tensor) -> Callable[[], Any]:
     return lambda: [model.step(ids_1, state) for ids_1 in ids_S1]
 
 
-def _timed(model: LanguageModel, how: Callable, ids_1L: Tensor) -> Taken:
-    now, run, found = _clock(model.device), how(model, ids_1L), Taken({}, 0.0)
+def _timed(model: LanguageModel, how: Callable, ids_1L: Tensor) -> PassCost:
+    now, run, found = _clock(model.device), how(model, ids_1L), PassCost({}, 0.0)
     with _watching(model, now, found):
         began = now()
         run()
@@ -178,7 +178,7 @@ def _clock(device: torch.device) -> Callable[[], float]:
 
 
 @contextmanager
-def _watching(model: LanguageModel, now: Callable[[], float], found: Taken) -> Iterator[None]:
+def _watching(model: LanguageModel, now: Callable[[], float], found: PassCost) -> Iterator[None]:
     """Adds to `found` what `now` rises by inside each mixer and MLP."""
     began: dict[tuple[int, str], float] = {}
 
@@ -209,21 +209,21 @@ def _watching(model: LanguageModel, now: Callable[[], float], found: Taken) -> I
             hook.remove()
 
 
-def _lowest(found: list[Taken]) -> Taken:
+def _lowest(found: list[PassCost]) -> PassCost:
     """Of each part by itself: what else runs on the machine only ever adds."""
     parts = {key: min(one.parts.get(key, 0.0) for one in found) for key in found[0].parts}
-    return Taken(parts, min(one.whole for one in found))
+    return PassCost(parts, min(one.whole for one in found))
 
 
-def _bytes_moved(model: LanguageModel, how: Callable, ids_1L: Tensor) -> Taken:
-    run, found, moved = how(model, ids_1L), Taken({}, 0.0), Moved()
-    with _watching(model, lambda: moved.bytes, found), moved, count_launches(moved.add):
+def _bytes_moved(model: LanguageModel, how: Callable, ids_1L: Tensor) -> PassCost:
+    run, found, moved = how(model, ids_1L), PassCost({}, 0.0), ByteCounter()
+    with _watching(model, lambda: moved.bytes, found), moved, counting(moved.add):
         run()
     found.whole = moved.bytes
     return found
 
 
-class Moved(TorchDispatchMode):
+class ByteCounter(TorchDispatchMode):
     """Counts the bytes that operations read and write.
 
     Views move nothing; an expanded tensor is read once; a lookup reads what it gives.
@@ -251,7 +251,7 @@ class Moved(TorchDispatchMode):
         return out
 
 
-def _arithmetic(model: LanguageModel, ids_1L: Tensor) -> Taken:
+def _arithmetic(model: LanguageModel, ids_1L: Tensor) -> PassCost:
     """Operations counted by the layers themselves, while reading, by part."""
     records = {
         (layer, part): WorkCounters(layer, part) for layer in range(len(model.blocks)) for part in PARTS
@@ -270,7 +270,7 @@ def _arithmetic(model: LanguageModel, ids_1L: Tensor) -> Taken:
         for module, _ in parts:
             module.record = None
     head = 2 * model.embedding.weight.numel() * ids_1L.numel()
-    return Taken(
+    return PassCost(
         {key: float(record.flops) for key, record in records.items()},
         head + sum(record.flops for record in records.values()),
     )

@@ -16,7 +16,7 @@ from braingpt.episodic.memory import EpisodicMemory
 from braingpt.model.sequence_layout import Layout
 
 
-def remembered(model: nn.Module, memory: EpisodicMemory, windows: Sequence[Tensor]) -> dict[str, int]:
+def count_memory_use(model: nn.Module, memory: EpisodicMemory, windows: Sequence[Tensor]) -> dict[str, int]:
     """Counts over the windows (B, L).
 
     tokens: read by the model. reads: of the memory, one a token; entries_read: of each. believed: tokens at

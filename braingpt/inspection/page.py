@@ -33,13 +33,13 @@ def pictures(look: Inspection, grown: list[dict[str, Any]]) -> dict[str, str]:
     for language, rows in look.loads.items():
         if rows:
             title = f"columns by layer, {language}: tokens won over an even share (white: none, darkest: {EVEN:g} times)"
-            drawn[f"columns-{language.replace('?', 'unknown')}"] = svg.heatmap(rows, layers, title, darkest=EVEN)
-    if look.told:
+            drawn[f"columns-{language.replace('?', 'unknown')}"] = svg.heatmap(rows, layers, title, most=EVEN)
+    if look.specialisation:
         curves = {}
-        for label in dict.fromkeys(one.label for one in look.told):
-            curves[label] = [(one.layer, one.share) for one in look.told if one.label == label]
+        for label in dict.fromkeys(one.label for one in look.specialisation):
+            curves[label] = [(one.layer, one.share) for one in look.specialisation if one.label == label]
             curves[f"{label}, shuffled"] = [
-                (one.layer, one.shuffled) for one in look.told if one.label == label
+                (one.layer, one.shuffled) for one in look.specialisation if one.label == label
             ]
         drawn["specialisation"] = svg.lines(
             curves, "what the winning column tells, as a share of the label's entropy", "layer"

@@ -10,17 +10,17 @@ import torch
 from torch import Tensor, nn
 
 from braingpt.errors import UserError
-from braingpt.inspection.dense_twin import DenseComparison, achieved
-from braingpt.inspection.sparsity import Report, inspect_windows, windows_of
-from braingpt.inspection.specialisation import Told, labels, loads, told
-from braingpt.inspection.trace import Trace, spent, trace
+from braingpt.inspection.dense_twin import DenseComparison, compare_with_twin
+from braingpt.inspection.sparsity import SparsityReport, sparsity_of_windows, token_windows
+from braingpt.inspection.specialisation import Specialisation, labels, loads, specialisation
+from braingpt.inspection.trace import Trace, trace, work_per_token
 
 # windows read at once
 ROWS = 8
 
 
 @dataclass
-class Text:
+class TokenWindows:
     """Windows (B, L) of tokens, each of one language, or of None where the text itself tells."""
 
     windows: list[Tensor]
@@ -32,7 +32,7 @@ class Text:
 
         UserError where there are none.
         """
-        cut = [(language, window) for language, ids in parts for window in windows_of(ids, context, ROWS)]
+        cut = [(language, window) for language, ids in parts for window in token_windows(ids, context, ROWS)]
         if not cut:
             raise UserError("there are no tokens to look at")
         return cls([window for _, window in cut], [language for language, _ in cut])
@@ -48,18 +48,18 @@ class Text:
 
 @dataclass
 class Inspection:
-    """What was found. starts: of `Text`; labels: of each token; loads: by language, layer and column; spent:
+    """What was found. starts: of `TokenWindows`; labels: of each token; loads: by language, layer and column; spent:
     (N,) of each token; achieved: empty if not measured.
     """
 
-    report: Report
+    report: SparsityReport
     trace: Trace
     starts: dict[str, int]
-    spent: Tensor
+    work_per_token: Tensor
     labels: dict[str, list[str]]
-    told: list[Told]
+    specialisation: list[Specialisation]
     loads: dict[str, list[list[float]]]
-    achieved: list[DenseComparison]
+    compare_with_twin: list[DenseComparison]
 
     def depths(self) -> list[int]:
         """How many tokens went through 0, 1, ... all layers."""
@@ -87,30 +87,36 @@ class Inspection:
 
 
 def inspect_model(
-    model: nn.Module, tokenizer: Any, text: Text, rounds: int, say: Callable[[str], None] = lambda what: None
+    model: nn.Module,
+    tokenizer: Any,
+    text: TokenWindows,
+    rounds: int,
+    say: Callable[[str], None] = lambda what: None,
 ) -> Inspection:
     """Count, follow and, with `rounds` > 0, time the model on the text. `say`: told what is next."""
     say("counting what the layers do")
-    report = inspect_windows(model, text.windows)
+    report = sparsity_of_windows(model, text.windows)
     say("following the tokens")
     found, labelled = trace(model, text.windows), labels(tokenizer, text.windows, text.languages)
     say(f"{rounds} rounds beside a dense twin")
-    timed = achieved(model, text.windows[0][0].tolist(), report.context, rounds) if rounds else []
+    timed = compare_with_twin(model, text.windows[0][0].tolist(), report.context, rounds) if rounds else []
     say("asking what the columns tell")
     by_language = loads(found, labelled["language"])
     return Inspection(
         report,
         found,
         text.starts(),
-        spent(model, found, report.context),
+        work_per_token(model, found, report.context),
         labelled,
-        told(found, labelled),
+        specialisation(found, labelled),
         by_language,
         timed,
     )
 
 
-def growth(models: Iterable[tuple[int, nn.Module]], text: Text) -> Iterator[dict[str, Any]]:
+def sparsity_over_training(
+    models: Iterable[tuple[int, nn.Module]], text: TokenWindows
+) -> Iterator[dict[str, Any]]:
     """The sums over layers of each (step, model) on the same text."""
     for step, model in models:
-        yield {"step": step, **asdict(inspect_windows(model, text.windows).total)}
+        yield {"step": step, **asdict(sparsity_of_windows(model, text.windows).total)}

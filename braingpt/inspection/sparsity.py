@@ -4,7 +4,7 @@ Every figure is a quotient of two counts that the layers make as they run (`mode
 weights; nothing is taken from the recipe. A share of 100 % means no sparsity. "Computed" is the
 floating-point work done over that of the same shape done densely: only this share saves time. V1 silences
 columns and keys after computing them, so it is sparse and yet computes everything. What the recipe promises
-stands beside it (`promised`), and what the clock says is `achieved.py`'s matter.
+stands beside it (`promised_sparsity`), and what the clock says is `achieved.py`'s matter.
 """
 
 import math
@@ -61,7 +61,7 @@ class LayerSparsity:
 
 
 @dataclass
-class Report:
+class SparsityReport:
     """Layers and their sum over `tokens` tokens read in windows of `context`."""
 
     tokens: int
@@ -69,14 +69,14 @@ class Report:
     layers: list[LayerSparsity]
     total: LayerSparsity
     # by the recipe and the closed forms, for the sum over layers
-    promised: dict[str, float | None]
+    promised_sparsity: dict[str, float | None]
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
         return asdict(self)
 
 
-def inspect(
+def sparsity_of_text(
     model: nn.Module,
     tokenizer: Any,
     text: str,
@@ -84,25 +84,29 @@ def inspect(
     language: str | None = None,
     context: int = 256,
     rows: int = 8,
-) -> Report:
+) -> SparsityReport:
     """Count what `model` does on `text`, read in windows of `context` tokens.
 
     Raises UserError for an empty text.
     """
     if not text.strip():
         raise UserError("the text is empty; there is nothing to look at")
-    return inspect_ids(model, tokenizer.encode(text, language=language or "auto"), context=context, rows=rows)
+    return sparsity_of_tokens(
+        model, tokenizer.encode(text, language=language or "auto"), context=context, rows=rows
+    )
 
 
-def inspect_ids(model: nn.Module, ids: list[int], *, context: int = 256, rows: int = 8) -> Report:
-    """`inspect` for tokens."""
+def sparsity_of_tokens(
+    model: nn.Module, ids: list[int], *, context: int = 256, rows: int = 8
+) -> SparsityReport:
+    """`sparsity_of_text` for tokens."""
     if not ids:
         raise UserError("there are no tokens to look at")
-    return inspect_windows(model, list(windows_of(ids, context, rows)))
+    return sparsity_of_windows(model, list(token_windows(ids, context, rows)))
 
 
-def inspect_windows(model: nn.Module, windows: Sequence[Tensor]) -> Report:
-    """`inspect` for windows (B, L) of tokens."""
+def sparsity_of_windows(model: nn.Module, windows: Sequence[Tensor]) -> SparsityReport:
+    """`sparsity_of_text` for windows (B, L) of tokens."""
     with eval_mode(model), model.recording() as records:
         for ids_BL in windows:
             ids_BL = ids_BL.to(model.device)
@@ -115,12 +119,16 @@ def inspect_windows(model: nn.Module, windows: Sequence[Tensor]) -> Report:
     ]
     tokens, longest = sum(window.numel() for window in windows), max(window.shape[1] for window in windows)
     dense = _dense(records) / tokens
-    return Report(
-        tokens, longest, layers, _shares(None, "all", records, weights), promised(model, longest, dense)
+    return SparsityReport(
+        tokens,
+        longest,
+        layers,
+        _shares(None, "all", records, weights),
+        promised_sparsity(model, longest, dense),
     )
 
 
-def promised(model: nn.Module, context: int, dense: float) -> dict[str, float | None]:
+def promised_sparsity(model: nn.Module, context: int, dense: float) -> dict[str, float | None]:
     """What the recipe and the closed forms say of the model, for windows of `context` tokens, under the names
     of `LayerSparsity`.
 
@@ -155,7 +163,7 @@ def promised(model: nn.Module, context: int, dense: float) -> dict[str, float | 
     }
 
 
-def windows_of(ids: list[int], context: int, rows: int) -> Iterator[Tensor]:
+def token_windows(ids: list[int], context: int, rows: int) -> Iterator[Tensor]:
     """(B, L) windows that hold every token once.
 
     No padding, which would be counted: the rest is a window of its own.

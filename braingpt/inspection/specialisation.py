@@ -27,7 +27,7 @@ LABELS = ("language", "script", "place")
 
 
 @dataclass(frozen=True)
-class Told:
+class Specialisation:
     """By one layer, of one label: shares of the label's entropy, as it is and with the labels shuffled; and
     the entropy in bits.
     """
@@ -85,7 +85,7 @@ def script(piece: Piece) -> str:
     return "marks"
 
 
-def told(found: Trace, labelled: dict[str, list[str]]) -> list[Told]:
+def specialisation(found: Trace, labelled: dict[str, list[str]]) -> list[Specialisation]:
     """Each layer's columns on each label that varies in this text."""
     generator, rows = torch.Generator().manual_seed(0), []
     for label, values in labelled.items():
@@ -102,7 +102,7 @@ def told(found: Trace, labelled: dict[str, list[str]]) -> list[Told]:
             bits, entropy = information(winner_NA, seen_N, found.columns[layer], len(names))
             if entropy > 0:
                 by_chance, _ = information(winner_NA, shuffled_N, found.columns[layer], len(names))
-                rows.append(Told(layer, label, bits / entropy, by_chance / entropy, entropy))
+                rows.append(Specialisation(layer, label, bits / entropy, by_chance / entropy, entropy))
     return rows
 
 

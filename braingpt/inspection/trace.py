@@ -139,7 +139,7 @@ def _following(model: nn.Module, found: Trace) -> Iterator[_Follower]:
             hook.remove()
 
 
-def spent(model: nn.Module, found: Trace, context: int) -> Tensor:
+def work_per_token(model: nn.Module, found: Trace, context: int) -> Tensor:
     """(N,) the arithmetic of the layers spent on each token, over that on one that goes through all of them
     and attends wherever there is attention.
 

@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from braingpt.bench import clock, limits
 from braingpt.bench.kernels import runner
 from braingpt.bench.kernels.operations import OPERATIONS, Shapes
-from braingpt.bench.kernels.runner import measured, run_kernels, settle
+from braingpt.bench.kernels.runner import measured, resolve_kernel_settings, run_kernels
 from braingpt.bench.report.formatting import kernel_failures, kernel_row
 from braingpt.bench.report.page import kernels_page
 from braingpt.errors import UserError
@@ -24,7 +24,7 @@ def small(monkeypatch):
     monkeypatch.setitem(clock.COLD_BYTES, "cpu", 1 << 20)
     monkeypatch.setitem(limits.BYTES, "cpu", 4 << 20)
     monkeypatch.setattr(clock, "MOST_CALLS", 2)
-    return settle(size="nano", batch=1, context=16, device="cpu", threads=1, rounds=2)
+    return resolve_kernel_settings(size="nano", batch=1, context=16, device="cpu", threads=1, rounds=2)
 
 
 def test_every_operation_is_measured(small):
@@ -145,4 +145,4 @@ def test_ratios_are_of_neighbouring_rounds():
 )
 def test_wrong_settings_are_refused(arguments, message):
     with pytest.raises(UserError, match=message):
-        settle(**arguments, device="cpu")
+        resolve_kernel_settings(**arguments, device="cpu")

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from braingpt.bench import peers
-from braingpt.bench.peers import MAKERS, Peer, build_peer, check_peer
+from braingpt.bench.peers import BUILDERS, Peer, build_peer, check_peer
 from braingpt.errors import Failure, UserError
 from braingpt.inference.engine import generate_batch
 from braingpt.model.config import DenseConfig
@@ -53,7 +53,7 @@ def test_a_librarys_model_takes_the_place_of_ours():
     contract(Peer(Library(), LIKE))
 
 
-@pytest.mark.parametrize("name", list(MAKERS))
+@pytest.mark.parametrize("name", list(BUILDERS))
 def test_the_real_ones_do_too(name):
     pytest.importorskip("litgpt" if name == "litgpt" else "transformers")
     peer = build_peer(name, LIKE, total=40_000, positions=24)

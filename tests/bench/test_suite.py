@@ -14,7 +14,7 @@ from braingpt.bench.learning import portions, stability
 from braingpt.bench.peak_memory import training_memory
 from braingpt.bench.report.page import architectures_page
 from braingpt.bench.runner import run_bench
-from braingpt.bench.settings import settle
+from braingpt.bench.settings import resolve_settings
 from braingpt.device.device import pick_device
 from braingpt.errors import UserError
 from braingpt.train.loop import train
@@ -48,7 +48,7 @@ def quick():
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(clock.COLD_BYTES, "cpu", 1 << 20)
         patch.setitem(limits.BYTES, "cpu", 4 << 20)
-        patch.setattr("braingpt.bench.few_shot.TAUGHT", 4)
+        patch.setattr("braingpt.bench.few_shot.FACTS_PER_LANGUAGE", 4)
         patch.setattr("braingpt.episodic.calibrate.TAUGHT", 16)
         patch.setattr("braingpt.episodic.calibrate.FOREIGN", 32)
         yield
@@ -77,7 +77,7 @@ def began(folder, tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def asked(data):
-    return settle(["v2", "dense"], "nano", [str(data)], **SHORT)
+    return resolve_settings(["v2", "dense"], "nano", [str(data)], **SHORT)
 
 
 @pytest.fixture(scope="module")
@@ -306,10 +306,10 @@ def test_the_tail_of_gradient_norms():
 
 
 def test_settings_left_out_come_from_the_recipe_and_fit_a_processor():
-    asked = settle(["v1", "v2", "dense-active"], "small", device="cpu")
+    asked = resolve_settings(["v1", "v2", "dense-active"], "small", device="cpu")
     assert asked.context == 1024 and asked.batch == 1 and asked.steps == 10
     assert asked.folders == ("data/korean", "data/simple")
-    assert settle(["v1"], "nano", tokens=10_000, batch=8, device="cpu").steps == 10
+    assert resolve_settings(["v1"], "nano", tokens=10_000, batch=8, device="cpu").steps == 10
 
 
 @pytest.mark.parametrize(
@@ -334,14 +334,14 @@ def test_settings_left_out_come_from_the_recipe_and_fit_a_processor():
 )
 def test_wrong_settings_are_refused(arguments, options, message):
     with pytest.raises(UserError, match=message) as caught:
-        settle(*arguments, device="cpu", **options)
+        resolve_settings(*arguments, device="cpu", **options)
     assert "\n" not in str(caught.value)
 
 
 def test_data_that_are_not_prepared_name_the_command(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match="braingpt data prepare sample"):
-        run_bench(settle(["v1", "v2"], "nano", steps=2, device="cpu"))
+        run_bench(resolve_settings(["v1", "v2"], "nano", steps=2, device="cpu"))
 
 
 @pytest.mark.parametrize(
@@ -350,4 +350,6 @@ def test_data_that_are_not_prepared_name_the_command(tmp_path, monkeypatch):
 )
 def test_what_cannot_fit_into_memory_is_told_before_anything_is_measured(data, options, message):
     with pytest.raises(UserError, match=message):
-        run_bench(settle(["dense"], "nano", [str(data)], steps=2, device="cpu", **{"batch": 1} | options))
+        run_bench(
+            resolve_settings(["dense"], "nano", [str(data)], steps=2, device="cpu", **{"batch": 1} | options)
+        )

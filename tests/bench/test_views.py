@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from braingpt.bench.report.claims import claims
-from braingpt.bench.report.comparisons import groups, views
+from braingpt.bench.report.comparisons import groups_alike, matched_comparisons
 
 
 @given(
@@ -11,7 +11,7 @@ from braingpt.bench.report.comparisons import groups, views
     st.floats(0, 0.2),
 )
 def test_groups_are_alike_and_no_name_is_in_two(counts, tolerance):
-    found = groups(counts, tolerance)
+    found = groups_alike(counts, tolerance)
     names = [name for group in found for name in group]
     assert len(names) == len(set(names))
     for group in found:
@@ -74,7 +74,7 @@ def report():
         "generation": [{"context": context, "rows": 1, "results": results} for context in (512, 2048)],
         "few_shot": {"v1": few | {"facts_in_memory": 0.7}, "v2": few},
     }  # fmt: skip
-    return report | {"views": views(report)}
+    return report | {"views": matched_comparisons(report)}
 
 
 def test_views_name_what_is_equal(report):

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from braingpt.checkpoint import listing
-from braingpt.inspection.runner import Text
+from braingpt.inspection.runner import TokenWindows
 
 
 def test_everything_at_once(here, braingpt, capsys, tmp_path, monkeypatch):
@@ -103,7 +103,7 @@ def test_pictures_are_png_files_where_there_is_a_renderer(here, braingpt, tmp_pa
 
 
 def test_windows_are_of_one_language_and_hold_every_token_once():
-    text = Text.of([("ko", list(range(70))), ("en", list(range(100, 110)))], 32)
+    text = TokenWindows.of([("ko", list(range(70))), ("en", list(range(100, 110)))], 32)
     assert torch.cat([window.flatten() for window in text.windows]).tolist() == [*range(70), *range(100, 110)]
     assert text.languages == ["ko", "ko", "en"] and all(window.shape[1] <= 32 for window in text.windows)
 

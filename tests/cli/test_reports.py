@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from braingpt.cli.inspection_view import layers as _table
-from braingpt.inspection.sparsity import inspect_ids
+from braingpt.inspection.sparsity import sparsity_of_tokens
 from tests.conftest import SMALL, awake
 
 
@@ -101,7 +101,7 @@ def test_inspect_counts_on_the_runs_data_and_on_a_text(here, braingpt, capsys, t
 
 @pytest.mark.parametrize("name", list(SMALL))
 def test_the_sparsity_table_fits_80_columns_uncut(name):
-    report = inspect_ids(awake(SMALL[name]), list(range(90)))
+    report = sparsity_of_tokens(awake(SMALL[name]), list(range(90)))
     out = Console(file=io.StringIO(), width=80)
     out.print(_table(report))
     text = out.file.getvalue()

@@ -10,7 +10,7 @@ pytest.importorskip("lm_eval")
 from braingpt.errors import Failure, UserError
 from braingpt.evaluation import lm_eval
 from braingpt.evaluation.likelihood import Pair, likelihoods
-from braingpt.evaluation.runner import Wanted, check_tasks
+from braingpt.evaluation.runner import EvalRequest, check_tasks
 from braingpt.tokenizer import Tokenizer
 from tests.conftest import awake
 from tests.tiny_runs import tiny
@@ -61,7 +61,7 @@ def model():
 
 
 def run(model, files, names, **more):
-    return lm_eval.run(model, T, lm_eval.open_tasks(names, files=files), names, context=32, **more)
+    return lm_eval.run_tasks(model, T, lm_eval.open_tasks(names, files=files), names, context=32, **more)
 
 
 def test_answers_are_those_of_the_model_item_by_item(model, files):
@@ -116,7 +116,7 @@ def test_an_interrupted_run_goes_on_where_it_stopped(model, files, tmp_path, mon
 
 
 def test_generation_stops_at_its_strings_and_long_prompts_are_cut(model):
-    adapter = lm_eval.Adapter(model, T, 16, "ko")
+    adapter = lm_eval.HarnessModel(model, T, 16, "ko")
     marker, settings = T.markers["ko"], {"until": [], "max_gen_toks": 6}
     long, short = adapter._written([[marker, *range(300, 340)], [marker, 300]], settings)
     assert adapter.cut == 1 and long and short
@@ -127,7 +127,7 @@ def test_generation_stops_at_its_strings_and_long_prompts_are_cut(model):
 
 def test_unknown_tasks_and_missing_data_are_one_line(model, files, tmp_path):
     with pytest.raises(UserError, match="no such folder"):
-        check_tasks(Wanted(("local_sums",), files=tmp_path / "none"))
+        check_tasks(EvalRequest(("local_sums",), files=tmp_path / "none"))
     (tmp_path / "gone.yaml").write_text(
         TASK.format(name="local_gone", data=tmp_path / "gone.jsonl", kind="multiple_choice") + CHOICE
     )

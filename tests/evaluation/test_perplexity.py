@@ -7,7 +7,14 @@ from hypothesis import strategies as st
 
 from braingpt.data.shards.reader import ShardSet
 from braingpt.errors import UserError
-from braingpt.evaluation.perplexity import IGNORED, Score, evaluate, evaluate_text, score_rows, windows_of
+from braingpt.evaluation.perplexity import (
+    IGNORED,
+    Score,
+    evaluate,
+    evaluate_text,
+    score_rows,
+    scoring_windows,
+)
 from braingpt.model.lm import build
 from braingpt.tokenizer import Tokenizer
 from tests.conftest import awake
@@ -102,7 +109,7 @@ def test_text_equals_one_long_window_where_it_fits(model):
 def test_windows_predict_every_token_but_the_first_once(count, context, rows):
     ids = list(range(1000, 1000 + count))
     seen = []
-    for ids_BL, targets_BL in windows_of(ids, context, rows):
+    for ids_BL, targets_BL in scoring_windows(ids, context, rows):
         assert ids_BL.shape == targets_BL.shape and ids_BL.shape[0] <= rows and ids_BL.shape[1] <= context
         scored = targets_BL != IGNORED
         assert torch.equal(ids_BL[scored] + 1, targets_BL[scored])

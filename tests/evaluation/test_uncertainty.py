@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from braingpt.errors import UserError
-from braingpt.evaluation.uncertainty import Figure, compare, compared, pooled
+from braingpt.evaluation.uncertainty import Figure, compare, compare_all, pooled
 
 
 def figure(amount, weight=None, **more):
@@ -95,5 +95,5 @@ def test_other_units_are_refused_and_namesakes_found():
         compare(figure([1, 2, 3]), figure([1, 2]))
     with pytest.raises(UserError, match="same text"):
         compare(figure([1, 2], [5, 6]), figure([1, 2], [5, 7]))
-    assert [c.difference for c in compared([figure([1, 1]), figure([])], [figure([0, 1])])] == [0.5]
+    assert [c.difference for c in compare_all([figure([1, 1]), figure([])], [figure([0, 1])])] == [0.5]
     assert figure([5]).interval() is None and figure([], []).value is None

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from braingpt.inspection.trace import spent, trace
+from braingpt.inspection.trace import trace, work_per_token
 from braingpt.model.columns.columns import SilencedColumns, SparseColumns
 from braingpt.model.layers import MLP
 from braingpt.model.memory.delta_rule import DeltaMemory
@@ -134,7 +134,7 @@ def test_work_of_columns_is_the_closed_form_and_what_torch_counts(small):
 
 def test_what_is_spent_on_a_token_follows_what_becomes_of_it(small):
     found = trace(small, WINDOWS)
-    share = spent(small, found, 40)
+    share = work_per_token(small, found, 40)
     assert ((share > 0) & (share <= 1 + 1e-9)).all()
     everything = (found.depth() == len(small.blocks)) & found.attended.all(0)
     assert torch.allclose(share[everything], torch.ones_like(share[everything]))

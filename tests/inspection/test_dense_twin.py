@@ -5,8 +5,8 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import _disable_current_modes
 
-from braingpt.inspection.dense_twin import Moved, _bytes_moved, _read, achieved, dense_twin
-from braingpt.inspection.sparsity import inspect_ids
+from braingpt.inspection.dense_twin import ByteCounter, _bytes_moved, _read, compare_with_twin, dense_twin
+from braingpt.inspection.sparsity import sparsity_of_tokens
 from braingpt.kernels.columns import columns as columns_kernel
 from braingpt.kernels.columns import triton_ops
 from braingpt.kernels.launch import launch, stored_bytes
@@ -71,7 +71,7 @@ def honest():
 
 
 def columns_of(model):
-    return next(one for one in achieved(model, IDS, 48, rounds=4) if one.part == "mlp")
+    return next(one for one in compare_with_twin(model, IDS, 48, rounds=4) if one.part == "mlp")
 
 
 def test_the_masked_dense_impostor_is_exposed_and_the_honest_layer_is_not(honest):
@@ -81,13 +81,13 @@ def test_the_masked_dense_impostor_is_exposed_and_the_honest_layer_is_not(honest
     try:
         # the same function, and the same claims
         with torch.no_grad():
-            claims = inspect_ids(honest, IDS)
+            claims = sparsity_of_tokens(honest, IDS)
             fake = columns_of(honest)
     finally:
         block.mlp = block.mlp.real
     assert (
         claims.total.columns_active == pytest.approx(3 / 161)
-        and claims.total.columns_active == inspect_ids(honest, IDS).total.columns_active
+        and claims.total.columns_active == sparsity_of_tokens(honest, IDS).total.columns_active
     )
     assert fake.counted == real.counted < 0.1 and fake.promised == real.promised < 0.1
     assert real.writing_bytes < 0.1 < 0.95 < fake.writing_bytes and fake.reading_bytes > 1
@@ -122,7 +122,7 @@ def test_where_kernels_run_the_bytes_are_those_of_the_winners(honest, monkeypatc
 
 def test_where_kernels_of_others_run_no_bytes_are_told(honest, monkeypatch):
     monkeypatch.setattr("braingpt.inspection.dense_twin.UNSEEN", ("chunked",))
-    found = achieved(honest, IDS, 48, rounds=1)
+    found = compare_with_twin(honest, IDS, 48, rounds=1)
     assert all(
         one.reading_bytes is None and one.writing_bytes is None and one.reading_time > 0 for one in found
     )
@@ -139,7 +139,7 @@ def test_impostor_and_honest_layer_compute_the_same(honest):
 def test_a_dense_model_is_its_own_twin():
     model = build(SMALL["dense-grouped"]).eval()
     assert dense_twin(model).config == model.config
-    found = achieved(model, [token % 97 for token in IDS], 32, rounds=1)
+    found = compare_with_twin(model, [token % 97 for token in IDS], 32, rounds=1)
     assert [(one.layer, one.part) for one in found] == [
         (0, "mixer"),
         (0, "mlp"),
@@ -160,7 +160,7 @@ def test_layers_that_no_token_reaches_take_nothing():
     with torch.no_grad():
         for exit_ in model.exits:
             exit_.selector.levels.fill_(float("inf"))
-    last = achieved(model, [token % 97 for token in IDS], 32, rounds=1)[-3:-1]
+    last = compare_with_twin(model, [token % 97 for token in IDS], 32, rounds=1)[-3:-1]
     assert all(
         one.counted == one.reading_time == one.reading_bytes == one.writing_time == 0 < one.promised
         for one in last
@@ -169,15 +169,15 @@ def test_layers_that_no_token_reaches_take_nothing():
 
 def test_moved_counts_what_is_read_and_written():
     table, x = torch.zeros(1000, 8), torch.ones(4, 8)
-    with Moved() as moved:
+    with ByteCounter() as moved:
         turned = x.view(8, 4).T
     assert turned.shape == (4, 8) and moved.bytes == 0
-    with Moved() as moved:
+    with ByteCounter() as moved:
         x @ table[:16].T
     assert moved.bytes == 4 * (32 + 16 * 8 + 4 * 16)
-    with Moved() as moved:
+    with ByteCounter() as moved:
         torch.nn.functional.embedding(torch.tensor([1, 2]), table)
     assert moved.bytes == 2 * 4 * 16
-    with Moved() as moved:
+    with ByteCounter() as moved:
         x + torch.ones(1).expand(4, 8)
     assert moved.bytes >= 4 * (32 + 1 + 32) and moved.bytes < 4 * (32 + 32 + 32)

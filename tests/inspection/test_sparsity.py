@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from braingpt.errors import UserError
-from braingpt.inspection.sparsity import SAMPLE, _entropy, inspect, inspect_ids
+from braingpt.inspection.sparsity import SAMPLE, _entropy, sparsity_of_text, sparsity_of_tokens
 from braingpt.model.layers import MLP
 from braingpt.recipes import load_recipe
 from braingpt.tokenizer import Tokenizer
@@ -15,7 +15,7 @@ IDS = torch.randint(97, (83,), generator=torch.Generator().manual_seed(0)).tolis
 
 def test_a_dense_model_leaves_out_nothing():
     model = awake(SMALL["dense"])
-    report = inspect_ids(model, IDS, context=20)
+    report = sparsity_of_tokens(model, IDS, context=20)
     assert [layer.mixer for layer in report.layers] == ["attention"] * 2
     for row in [*report.layers, report.total]:
         assert (
@@ -32,14 +32,14 @@ def test_neurons_are_counted_on_what_the_layer_computes():
             module.up.register_forward_hook(
                 lambda _m, _i, out: fired.append((out > 0).double().mean().item())
             )
-    report = inspect_ids(model, IDS[:40], context=40)
+    report = sparsity_of_tokens(model, IDS[:40], context=40)
     assert [layer.neurons_fired for layer in report.layers] == pytest.approx(fired)
     assert report.total.neurons_fired == pytest.approx(sum(fired) / 2)
 
 
 def test_v1_is_sparse_in_keys_and_columns_and_leaves_out_the_values_of_dropped_keys_alone():
     model = awake(SMALL["v1"])
-    report = inspect_ids(model, IDS, context=83)
+    report = sparsity_of_tokens(model, IDS, context=83)
     config = SMALL["v1"]
     # the rule of the recipe, counted by hand
     keep = [max(min(query, 4), math.ceil(0.05 * query - 1e-6)) for query in range(1, 84)]
@@ -57,15 +57,15 @@ def test_the_two_four_form_is_found_in_the_weights_multiplied_with():
     block = sparse.blocks[0]
     mlp = block.mlp.up.weight.numel() + block.mlp.down.weight.numel()
     matrices = sum(p.numel() for p in block.parameters() if p.ndim >= 2)
-    assert inspect_ids(sparse, IDS).layers[0].weights_zero == pytest.approx(0.5 * mlp / matrices)
-    assert inspect_ids(full, IDS).total.weights_zero == 0
+    assert sparsity_of_tokens(sparse, IDS).layers[0].weights_zero == pytest.approx(0.5 * mlp / matrices)
+    assert sparsity_of_tokens(full, IDS).total.weights_zero == 0
 
 
 def test_v2_counts_chosen_tokens_and_winning_columns():
     model = awake(SMALL["v2"])
     with model.recording() as records, torch.no_grad():
         model.eval()(torch.tensor([IDS]))
-    report = inspect_ids(model, IDS, context=83)
+    report = sparsity_of_tokens(model, IDS, context=83)
     for layer, record in zip(report.layers, records, strict=True):
         assert layer.columns_active == pytest.approx(3 / 9) and layer.columns_dead == int(
             (record.column_load == 0).sum()
@@ -91,7 +91,7 @@ def test_with_sparsity_switched_off_none_is_reported(recipe):
             "model.two_four=false",
         ],
     }
-    report = inspect_ids(
+    report = sparsity_of_tokens(
         awake(load_recipe(recipe, off[recipe]).model).float(),
         torch.randint(16_000, (60,)).tolist(),
         context=30,
@@ -109,7 +109,7 @@ def test_with_sparsity_switched_off_none_is_reported(recipe):
 def test_windows_hold_every_token_once_and_leave_no_trace():
     model = awake(SMALL["v2"])
     model.train()
-    report = inspect_ids(model, IDS, context=10, rows=3)
+    report = sparsity_of_tokens(model, IDS, context=10, rows=3)
     assert report.total.tokens == len(IDS) == 83 and report.context == 10
     assert model.training and all(getattr(module, "record", None) is None for module in model.modules())
     assert report.as_dict()["layers"][0]["mixer"] == "mamba"
@@ -120,11 +120,11 @@ def test_text_is_read_and_an_empty_one_refused():
         awake(load_recipe("nano-dense", ["model.hidden=32"]).model).float(),
         Tokenizer.default(),
     )
-    assert inspect(model, tokenizer, SAMPLE).tokens == len(tokenizer.encode(SAMPLE, language="auto"))
+    assert sparsity_of_text(model, tokenizer, SAMPLE).tokens == len(tokenizer.encode(SAMPLE, language="auto"))
     with pytest.raises(UserError, match="empty"):
-        inspect(model, tokenizer, " \n")
+        sparsity_of_text(model, tokenizer, " \n")
     with pytest.raises(UserError, match="no tokens"):
-        inspect_ids(model, [])
+        sparsity_of_tokens(model, [])
 
 
 def test_entropy():

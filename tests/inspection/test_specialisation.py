@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from braingpt.inspection.page import page, pictures
-from braingpt.inspection.runner import Text, inspect_model
-from braingpt.inspection.specialisation import information, labels, loads, script, told
+from braingpt.inspection.runner import TokenWindows, inspect_model
+from braingpt.inspection.specialisation import information, labels, loads, script, specialisation
 from braingpt.inspection.trace import Trace
 from braingpt.model.lm import build
 from braingpt.recipes import load_recipe
@@ -42,7 +42,7 @@ def test_what_is_told_exceeds_chance_only_where_columns_know():
     arrived = torch.ones(3, 600, dtype=torch.bool)
     found = Trace([0] * 600, arrived, arrived, [knows, guesses, None], [2, 8, 0])
     # what does not vary cannot be told
-    sure, unsure = told(found, {"language": label, "place": ["all"] * 600})
+    sure, unsure = specialisation(found, {"language": label, "place": ["all"] * 600})
     assert sure.share == pytest.approx(1) and sure.shuffled < 0.05 and sure.entropy == pytest.approx(1)
     assert unsure.share < 0.05
     assert loads(found, label) == {
@@ -78,7 +78,7 @@ def test_tokens_are_labelled_by_language_script_and_place():
 @pytest.mark.parametrize("name", ["nano-v2", "nano-v1", "nano-dense"])
 def test_the_page_holds_every_picture_and_loads_nothing(name):
     model = build(load_recipe(name, ["model.layers=2", "model.hidden=32", "model.heads=4"]).model).eval()
-    text = Text.of(
+    text = TokenWindows.of(
         [
             ("ko", T.encode("한강은 서울을 가로질러 흐른다. " * 6, "ko")),
             ("en", T.encode("<b>The river & the city</b> " * 6, "en")),

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from braingpt.errors import UserError
-from braingpt.evaluation.exit_threshold import THRESHOLDS, Setting, best, settings
+from braingpt.evaluation.exit_threshold import THRESHOLDS, ThresholdScore, cheapest_within, sweep_thresholds
 from braingpt.inference.engine import generate, stream
 from braingpt.inference.speculative import SpeculativeDecoder
 from braingpt.model.config import V1Config
@@ -204,12 +204,16 @@ def test_calibration_scores_each_threshold_and_keeps_to_the_budget(model):
         with torch.no_grad():
             return float(model(ids, targets).loss)
 
-    found = list(settings(model, score))
+    found = list(sweep_thresholds(model, score))
     assert [setting.threshold for setting in found] == [None, *THRESHOLDS] and model.early.threshold == 0.06
     assert found[0].layers_used == 1 == found[1].layers_used and found[0].perplexity_cost == 0
-    rows = [Setting(None, 1.0, 3.0, 0.0), Setting(0.9, 0.8, 3.0, 0.005), Setting(0.5, 0.4, 3.1, 0.02)]
+    rows = [
+        ThresholdScore(None, 1.0, 3.0, 0.0),
+        ThresholdScore(0.9, 0.8, 3.0, 0.005),
+        ThresholdScore(0.5, 0.4, 3.1, 0.02),
+    ]
     assert (
-        best(rows, 0.01).threshold == 0.9
-        and best(rows, 0.05).threshold == 0.5
-        and best(rows, 0).threshold is None
+        cheapest_within(rows, 0.01).threshold == 0.9
+        and cheapest_within(rows, 0.05).threshold == 0.5
+        and cheapest_within(rows, 0).threshold is None
     )

@@ -17,7 +17,7 @@ from typing import IO, Any
 
 import torch
 
-from braingpt.bench.clock import ColdClock, Work, in_turns
+from braingpt.bench.clock import ColdClock, Work, time_in_turns
 from braingpt.bench.limits import limits
 from braingpt.bench.machine import machine
 from braingpt.device.cpu import configure_cpu
@@ -32,7 +32,7 @@ GO_ON = 3
 
 
 @dataclass(frozen=True)
-class Settings:
+class KernelSettings:
     """What is measured: `operations` by name, in the shapes of the `size` recipes, over `batch` x `context`
     tokens.
     """
@@ -47,7 +47,7 @@ class Settings:
     rounds: int = 5
 
 
-def settle(
+def resolve_kernel_settings(
     operations: Sequence[str] = (),
     size: str = "small",
     *,
@@ -57,7 +57,7 @@ def settle(
     dtype: str = "auto",
     threads: int | None = None,
     rounds: int = 5,
-) -> Settings:
+) -> KernelSettings:
     """Checked settings: all operations by default, bfloat16 on a GPU that has it.
 
     UserError for a name there is not.
@@ -76,13 +76,13 @@ def settle(
     dtype = ("bfloat16" if native else "float32") if dtype == "auto" else dtype
     batch = batch or (GPU_BATCH if place.type == "cuda" else CPU_BATCH)
     threads = threads or torch.get_num_threads()
-    return Settings(
+    return KernelSettings(
         tuple(operations) or tuple(OPERATIONS), size, batch, context, str(place), dtype, threads, rounds
     )
 
 
 def run_kernels(
-    settings: Settings, progress: Callable[[float, str], None] = lambda share, what: None
+    settings: KernelSettings, progress: Callable[[float, str], None] = lambda share, what: None
 ) -> dict[str, Any]:
     """Measure; returns {"settings", "machine", "limits", "rows"}, JSON-ready.
 
@@ -119,7 +119,9 @@ def run_kernels(
     return {"kind": "kernels", "settings": asdict(settings), **found, "rows": rows}
 
 
-def _process(settings: Settings, operations: Sequence[str], complaints: IO[str]) -> subprocess.Popen[str]:
+def _process(
+    settings: KernelSettings, operations: Sequence[str], complaints: IO[str]
+) -> subprocess.Popen[str]:
     """A worker for these operations, its request sent."""
     command = [sys.executable, "-m", "braingpt.bench.kernels.runner"]
     process = subprocess.Popen(
@@ -139,10 +141,10 @@ def _record(line: str) -> dict[str, Any]:
     return record if isinstance(record, dict) else {}
 
 
-def measured(settings: Settings) -> Iterator[dict[str, Any]]:
+def measured(settings: KernelSettings) -> Iterator[dict[str, Any]]:
     """In this process: the machine with its limits, then a row for each operation.
 
-    Raises `_Broken` where no further row can be measured.
+    Raises `_BrokenContext` where no further row can be measured.
     """
     from braingpt.bench.kernels.operations import Shapes
 
@@ -166,11 +168,11 @@ def measured(settings: Settings) -> Iterator[dict[str, Any]]:
             try:
                 torch.cuda.synchronize()
             except RuntimeError as error:
-                raise _Broken from error
+                raise _BrokenContext from error
             torch.cuda.empty_cache()
 
 
-class _Broken(Exception):
+class _BrokenContext(Exception):
     """The GPU's context is lost to this process."""
 
 
@@ -192,7 +194,7 @@ def _row(
                 works[other] = work
         except RuntimeError as error:
             failed[other] = _reason(error)
-    found = in_turns(works, rounds, clock)
+    found = time_in_turns(works, rounds, clock)
     dtype = "float32" if operation.float32 else str(shapes.dtype).removeprefix("torch.")
     limit = {
         "bytes": operation.bytes / most[dtype]["bytes_per_second"],
@@ -218,12 +220,12 @@ def main(request: dict[str, Any]) -> int:
     configure_cpu()
     torch.set_num_threads(request["threads"])
     try:
-        for record in measured(Settings(**{**request, "operations": tuple(request["operations"])})):
+        for record in measured(KernelSettings(**{**request, "operations": tuple(request["operations"])})):
             print(json.dumps(record), flush=True)
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
-    except _Broken:
+    except _BrokenContext:
         return GO_ON
     return 0
 

@@ -15,7 +15,7 @@ TOLERANCE = {"total": 0.02, "active": 0.05}
 BUDGETS = {"tokens": "equal tokens", "time": "equal wall-clock"}
 
 
-def views(report: dict[str, Any]) -> list[dict[str, Any]]:
+def matched_comparisons(report: dict[str, Any]) -> list[dict[str, Any]]:
     """[{"matching", "parameters", "budget", "contenders": {name: figures}, "spread", "words"}]: of the four
     matchings those that were measured.
 
@@ -30,7 +30,7 @@ def views(report: dict[str, Any]) -> list[dict[str, Any]]:
     return found
 
 
-def groups(counts: dict[str, int], tolerance: float) -> list[list[str]]:
+def groups_alike(counts: dict[str, int], tolerance: float) -> list[list[str]]:
     """Names whose counts lie within `tolerance` of their group's smallest, each name in one group, groups of
     two or more, in the names' order.
     """
@@ -58,9 +58,11 @@ def _views(report: dict[str, Any], kind: str, budget: str) -> list[dict[str, Any
     )
     found, total = (
         [],
-        groups({name: report["contenders"][name]["parameters_total"] for name in runs}, TOLERANCE["total"]),
+        groups_alike(
+            {name: report["contenders"][name]["parameters_total"] for name in runs}, TOLERANCE["total"]
+        ),
     )
-    for group in groups(counts, TOLERANCE[kind]):
+    for group in groups_alike(counts, TOLERANCE[kind]):
         if kind == "active" and any(set(group) <= set(other) for other in total):
             # seen already
             continue

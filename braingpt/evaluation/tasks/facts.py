@@ -66,7 +66,7 @@ FACTS = {
 }  # fmt: skip
 
 # another sentence before the question
-BEHIND = {"ko": "오늘은 비가 왔다. ", "en": "It was raining today. "}
+DISTRACTOR = {"ko": "오늘은 비가 왔다. ", "en": "It was raining today. "}
 
 
 def facts(
@@ -84,7 +84,7 @@ def facts(
     return known, [(fact[0].format(person), fact[2]) for person, fact in cases[taught:]]
 
 
-def continued(model: Any, tokenizer: Any, prompts: list[str], language: str) -> list[str]:
+def continuations(model: Any, tokenizer: Any, prompts: list[str], language: str) -> list[str]:
     """What is written after each prompt, greedily, a dozen tokens of it.
 
     Prompts of equal length are read together, so that none is padded.
@@ -104,5 +104,5 @@ def share_recalled(
     model: Any, tokenizer: Any, known: list[tuple[str, str]], language: str, before: str = ""
 ) -> float:
     """Share of the facts whose beginning, behind the text `before`, the model goes on with to the letter."""
-    written = continued(model, tokenizer, [before + start for start, _ in known], language)
+    written = continuations(model, tokenizer, [before + start for start, _ in known], language)
     return statistics.mean(text.startswith(end) for text, (_, end) in zip(written, known, strict=True))
