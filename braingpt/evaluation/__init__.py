@@ -1,1 +1,1 @@
-"""Perplexity and bits per byte, by language."""
+"""How well a model predicts, answers and recalls, with the uncertainty of each figure."""

@@ -1,5 +1,7 @@
-"""Which exit threshold keeps the loss within a budget: the validation text is scored at a row of thresholds,
-and the one that spares most layers is named.
+"""Which exit threshold keeps the loss within a budget.
+
+The validation text is scored at each of several thresholds, and the threshold that saves most layers is
+chosen among those within the budget.
 """
 
 import math
@@ -7,22 +9,22 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from torch import nn
+from braingpt.model.lm import LanguageModel
 
 THRESHOLDS = (0.99, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1)
 
 
 @dataclass(frozen=True)
 class ThresholdScore:
-    """A threshold (None: no token leaves), the mean share of the layers a token goes through, and what it
-    costs.
-    """
+    """What a model uses and loses at one threshold."""
 
+    # None: no token leaves early.
     threshold: float | None
+    # Mean share of the layers that a token passes.
     layers_used: float
-    # nats a token
+    # Nats a token.
     loss: float
-    # perplexity over that without exits, less one
+    # Perplexity over that without exits, less one.
     perplexity_cost: float
 
     def as_dict(self) -> dict[str, Any]:
@@ -30,29 +32,37 @@ class ThresholdScore:
         return asdict(self)
 
 
-def sweep_thresholds(model: nn.Module, score: Callable[[], float]) -> Iterator[ThresholdScore]:
-    """Each threshold in turn, from the most careful on; `score` gives the loss of the model as it is set.
+def sweep_thresholds(model: LanguageModel, score: Callable[[], float]) -> Iterator[ThresholdScore]:
+    """Score a model at each threshold in turn, the most careful first.
 
-    The model's own threshold comes back.
+    The model's own threshold is set again at the end.
+
+    Args:
+        model: A model with early exits.
+        score: Returns the model's loss, in nats a token, at the threshold that is set.
+
+    Yields:
+        The score without exits, then one for each of `THRESHOLDS`.
     """
-    before = model.early.threshold
+    early = model.early
+    before = early.threshold
     try:
         model.set_exit_threshold(None)
         full = score()
         yield ThresholdScore(None, 1.0, full, 0.0)
         for threshold in THRESHOLDS:
             model.set_exit_threshold(threshold)
-            # what was counted before is not of this threshold
-            model.early.share()
+            # Tokens counted so far belong to the threshold before.
+            early.share()
             loss = score()
-            yield ThresholdScore(threshold, model.early.share(), loss, math.expm1(loss - full))
+            yield ThresholdScore(threshold, early.share(), loss, math.expm1(loss - full))
     finally:
         model.set_exit_threshold(before)
 
 
-def cheapest_within(found: list[ThresholdScore], budget: float) -> ThresholdScore:
-    """The setting that uses fewest layers among those that raise perplexity by at most the share `budget`."""
+def cheapest_within(scores: list[ThresholdScore], budget: float) -> ThresholdScore:
+    """The score with fewest layers among those that raise perplexity by at most the share `budget`."""
     return min(
-        (setting for setting in found if setting.perplexity_cost <= budget),
-        key=lambda setting: setting.layers_used,
+        (score for score in scores if score.perplexity_cost <= budget),
+        key=lambda score: score.layers_used,
     )

@@ -1,49 +1,58 @@
-"""How likely a model finds a continuation: the one question behind every task that offers answers to choose
-from.
+"""How likely a model finds a continuation: the one question behind every task that offers answers.
 
-Pairs are sorted by length and read in batches of like ones, padded on the right, which no token before it
-sees.
+Pairs are sorted by length and read in batches of similar lengths, padded on the right, which no token before
+the padding sees.
 
-Legend: B rows, L tokens, V vocabulary.
+Legend: B rows, L tokens, P judged tokens of a row, N judged tokens of all rows, V vocabulary.
 """
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
-from torch import nn
 
 from braingpt.device.eval_mode import eval_mode
+from braingpt.model.lm import LanguageModel
+from braingpt.tokenizer import Tokenizer
 
-# of a batch: were all of them judged, their logits would be 135 MB at 16,448 entries
-TOKENS = 2_048
+# Tokens of a batch. If all of them were judged, their logits would be 135 MB at 16,448 entries.
+BATCH_TOKENS = 2_048
 
 
 class Pair(NamedTuple):
-    """Tokens given, the first of them a marker, and tokens to be judged; neither is empty."""
+    """Tokens given, the first of which is a marker, and tokens to be judged; neither is empty."""
 
     context: list[int]
     continuation: list[int]
 
 
 class Likelihood(NamedTuple):
-    """index: of the pair.  nats: log-probability of the continuation.
+    """How likely one pair's continuation is."""
 
-    greedy: whether each of its tokens was the likeliest.  cut: tokens of the context that did not fit.
-    """
-
+    # Of the pair.
     index: int
+    # Log-probability of the continuation.
     nats: float
+    # Whether each token of the continuation was the likeliest.
     greedy: bool
+    # Tokens of the context that did not fit.
     cut: int
 
 
-def encode_pair(tokenizer: Any, context: str, continuation: str, language: str | None = None) -> Pair:
-    """Both as one text, as the model was trained to read it, behind the marker of `language` (None:
-    detected), and split again.
+def encode_pair(tokenizer: Tokenizer, context: str, continuation: str, language: str | None = None) -> Pair:
+    """Encode context and continuation as one text, as the model was trained to read it, and split the tokens.
 
-    Spaces at the end of the context go with the continuation, where the tokenizer puts them.
+    Spaces at the end of the context belong to the continuation, where the tokenizer puts them.
+
+    Args:
+        tokenizer: The model's vocabulary.
+        context: The text given.
+        continuation: The text to be judged.
+        language: Whose marker comes first; None: detected.
+
+    Returns:
+        The tokens of both, the marker first.
     """
     kept = context.rstrip(" ")
     continuation, context = context[len(kept) :] + continuation, kept
@@ -52,24 +61,33 @@ def encode_pair(tokenizer: Any, context: str, continuation: str, language: str |
         if language
         else tokenizer.encode(context or continuation, language="auto")[:1]
     )
-    # no language was recognised
+    # No language was recognised.
     if not start or start[0] not in tokenizer.markers.values():
         start = [tokenizer.eot]
     given, whole = tokenizer.encode(context), tokenizer.encode(context + continuation)
     judged = whole[len(given) :]
-    # a token reaches over the border: each part for itself
+    # A token reaches over the border: encode each part by itself.
     if whole[: len(given)] != given or not judged:
         judged = tokenizer.encode(continuation)
     return Pair(start + given, judged)
 
 
 def likelihoods(
-    model: nn.Module, pairs: Sequence[Pair], longest: int, tokens: int = TOKENS
+    model: LanguageModel, pairs: Sequence[Pair], longest: int, tokens: int = BATCH_TOKENS
 ) -> Iterator[Likelihood]:
-    """Each pair's, longest first, as batches of about `tokens` tokens are done.
+    """How likely each pair's continuation is, the longest pairs first.
 
-    The model reads at most `longest` tokens at once: of a longer pair the beginning is left out, but for the
-    marker. Pairs that read the same, like a question's answers of one token each, are read once.
+    Pairs that read the same tokens, such as a question's answers of one token each, are read once.
+
+    Args:
+        model: The model that judges.
+        pairs: Contexts and continuations.
+        longest: Tokens that the model reads at once, at most. A longer pair loses the beginning of its
+            context, but not the marker.
+        tokens: Tokens of a batch, about.
+
+    Yields:
+        A likelihood for each pair, as batches are done.
     """
     cut, readers = [], defaultdict(list)
     for index, pair in enumerate(pairs):
@@ -83,7 +101,7 @@ def likelihoods(
             start += len(batch)
             judged = [max(len(pairs[index].continuation) for index in readers[ids]) for ids in batch]
             ids_BL, at_BL = _padded(batch, judged)
-            # the head is most of a small model's work
+            # The head is most of a small model's work, so only judged tokens have logits.
             logits_NV = model(ids_BL.to(model.device), at_BL=at_BL.to(model.device)).logits
             for ids, logits_PV in zip(batch, logits_NV.split(at_BL.sum(1).tolist()), strict=True):
                 for index in readers[ids]:
@@ -91,17 +109,14 @@ def likelihoods(
 
 
 def _fitted(pair: Pair, longest: int) -> tuple[tuple[int, ...], int]:
-    """What the model reads, and how many tokens were left out.
-
-    The last token is only predicted, never read.
-    """
+    """Tokens that the model reads (the last one is only predicted), and how many tokens are cut."""
     ids = (*pair.context, *pair.continuation)[:-1]
     cut = max(0, len(ids) - longest)
     return (ids if not cut else (ids[0], *ids[cut + 1 :])), cut
 
 
 def _padded(batch: list[tuple[int, ...]], judged: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Ids (B, L), and where the last `judged` tokens of each row are predicted, as far as it has so many."""
+    """Ids (B, L), and where the last `judged` tokens of each row (or all it has) are predicted."""
     ids_BL = torch.zeros(len(batch), max(map(len, batch)), dtype=torch.int64)
     at_BL = torch.zeros_like(ids_BL, dtype=torch.bool)
     for row, (ids, last) in enumerate(zip(batch, judged, strict=True)):
@@ -112,10 +127,9 @@ def _padded(batch: list[tuple[int, ...]], judged: list[int]) -> tuple[torch.Tens
 
 def _judged(logits_PV: torch.Tensor, continuation: list[int]) -> tuple[float, bool]:
     """Log-probability of the last tokens, and whether they are the likeliest ones."""
-    # all of them, save where they alone are longer than the model may read
+    # All tokens, except where the continuation alone is longer than the model may read.
     judged = continuation[-len(logits_PV) :]
     log_PV = logits_PV[len(logits_PV) - len(judged) :].float().log_softmax(-1)
     target_P = torch.tensor(judged, device=log_PV.device)
-    return float(log_PV.gather(1, target_P[:, None]).double().sum()), bool(
-        (log_PV.argmax(-1) == target_P).all()
-    )
+    nats = log_PV.gather(1, target_P[:, None]).double().sum()
+    return float(nats), bool((log_PV.argmax(-1) == target_P).all())

@@ -1,15 +1,14 @@
-"""EleutherAI's lm-evaluation-harness with our models: `loglikelihood`, `loglikelihood_rolling` and
-`generate_until` of its `LM`.
+"""Tasks of EleutherAI's lm-evaluation-harness, answered by our models: `loglikelihood`,
+`loglikelihood_rolling` and `generate_until` of its `LM`.
 
-Texts begin with the marker of their language, as in training. Answers go through `likelihoods`, sorted and
-batched. Each one is written to a SQLite file of the harness's own cache as soon as it is known, under the
-hash of the model's weights and settings, so the same command after an interruption goes on where it stopped,
-and another task list reuses what it can.
+Texts begin with the marker of their language, as in training. Each answer is written to a SQLite file of the
+harness's own cache as soon as it is known, under the hash of the model's weights and settings. So the same
+command after an interruption continues where it stopped, and another list of tasks reuses known answers.
 
-Tasks need no network where their data are local: a YAML file of the harness's form, in a folder given as
+Tasks need no network where their data are local: a YAML file in the harness's form, in a folder given as
 `files`, with `dataset_path: json` and `dataset_kwargs: {data_files: ...}`.
 
-Written for lm-eval 0.4.9 to 0.4.13. Imported only when one of its tasks is asked for.
+Written for lm-eval 0.4.9 to 0.4.13, an optional package: imported only when one of its tasks is asked for.
 """
 
 import logging
@@ -24,43 +23,46 @@ import numpy as np
 from lm_eval import evaluator
 from lm_eval.api.model import LM
 from lm_eval.tasks import TaskManager
-from torch import nn
 
 from braingpt.errors import Failure, UserError, did_you_mean
-from braingpt.evaluation.likelihood import TOKENS, Pair, encode_pair, likelihoods
+from braingpt.evaluation.likelihood import BATCH_TOKENS, Pair, encode_pair, likelihoods
 from braingpt.evaluation.uncertainty import Figure
 from braingpt.inference.engine import generate_batch
-from braingpt.inference.text_stream import non_text_tokens
+from braingpt.inference.text_stream import unwritable
+from braingpt.model.lm import LanguageModel
+from braingpt.tokenizer import Tokenizer
 
-# of an answer where its task does not say
+# Tokens of an answer where the task names no limit.
 NEW_TOKENS = 256
 
 
 class HarnessModel(LM):
     """One of our models as the harness asks it.
 
-    `cut`: requests that did not fit `context` tokens and lost their beginning.
+    Args:
+        model: The model that answers.
+        tokenizer: The model's vocabulary.
+        context: Tokens that the model reads at once, at most.
+        language: Of all requests; None: detected in each.
+        on_progress: Receives how many requests of a kind are answered.
 
-    `say` is told how many requests of a kind are answered.
+    Attributes:
+        cut: Requests that did not fit and lost their beginning.
     """
 
     def __init__(
         self,
-        model: nn.Module,
-        tokenizer: Any,
+        model: LanguageModel,
+        tokenizer: Tokenizer,
         context: int,
         language: str | None = None,
-        say: Callable[[str], None] = lambda what: None,
+        on_progress: Callable[[str], None] = lambda what: None,
     ) -> None:
         super().__init__()
-        self.model, self.tokenizer, self.context, self.language, self.cut = (
-            model,
-            tokenizer,
-            context,
-            language,
-            0,
-        )
-        self.say = say
+        self.model, self.tokenizer = model, tokenizer
+        self.context, self.language = context, language
+        self.on_progress = on_progress
+        self.cut = 0
 
     def loglikelihood(self, requests: list[Any]) -> list[tuple[float, bool]]:
         """(nats, whether greedy decoding gives it) of each continuation after its context."""
@@ -70,19 +72,20 @@ class HarnessModel(LM):
         ]
         answers: list[Any] = [None] * len(pairs)
         for done, found in enumerate(likelihoods(self.model, pairs, self.context), 1):
-            self.say(f"answers {done:,} of {len(pairs):,}")
+            self.on_progress(f"answers {done:,} of {len(pairs):,}")
             answers[found.index] = (found.nats, found.greedy)
             self.cut += found.cut > 0
             self.cache_hook.add_partial("loglikelihood", requests[found.index].args, answers[found.index])
         return answers
 
     def loglikelihood_rolling(self, requests: list[Any]) -> list[float]:
-        """Nats of whole texts: each token once, in windows that do not overlap, the later ones behind the
-        last token of the one before.
+        """Nats of whole texts: each token once, in windows that do not overlap.
+
+        A later window begins with the last token of the window before it.
         """
         answers = []
         for done, request in enumerate(requests, 1):
-            self.say(f"texts {done:,} of {len(requests):,}")
+            self.on_progress(f"texts {done:,} of {len(requests):,}")
             (text,) = request.args
             (marker, *_), ids = encode_pair(self.tokenizer, "", text, self.language) if text else ([0], [])
             starts = range(0, len(ids), self.context)
@@ -95,7 +98,7 @@ class HarnessModel(LM):
         return answers
 
     def generate_until(self, requests: list[Any]) -> list[str]:
-        """What the model writes after each context, up to the first of the request's stop strings."""
+        """Text that the model generates after each context, up to the first of the request's stop strings."""
         prompts = [
             [*encode_pair(self.tokenizer, context, " ", self.language).context]
             for context, _ in _args(requests)
@@ -107,24 +110,25 @@ class HarnessModel(LM):
         for group in groups.values():
             group.sort(key=lambda i: -len(prompts[i]))
             while group:
-                rows = max(1, TOKENS // min(self.context, len(prompts[group[0]])))
+                rows = max(1, BATCH_TOKENS // min(self.context, len(prompts[group[0]])))
                 batch, group = group[:rows], group[rows:]
                 done += len(batch)
-                self.say(f"writing {done:,} of {len(requests):,}")
-                written = self._written([prompts[i] for i in batch], requests[batch[0]].args[1])
+                self.on_progress(f"writing {done:,} of {len(requests):,}")
+                written = self._generate([prompts[i] for i in batch], requests[batch[0]].args[1])
                 for index, text in zip(batch, written, strict=True):
                     answers[index] = text
                     self.cache_hook.add_partial("generate_until", requests[index].args, text)
         return answers
 
-    def _written(self, prompts: list[list[int]], settings: dict[str, Any]) -> list[str]:
+    def _generate(self, prompts: list[list[int]], settings: dict[str, Any]) -> list[str]:
+        """Answers to prompts that share the harness's settings."""
         until = settings.get("until") or []
         until = [until] if isinstance(until, str) else [text for text in until if text]
         new = int(settings.get("max_gen_toks") or settings.get("max_new_tokens") or NEW_TOKENS)
-        room = max(1, self.context - new)
-        self.cut += sum(len(prompt) > room for prompt in prompts)
+        longest = max(1, self.context - new)
+        self.cut += sum(len(prompt) > longest for prompt in prompts)
         prompts = [
-            prompt if len(prompt) <= room else [prompt[0], *prompt[1:][-(room - 1) :]][:room]
+            prompt if len(prompt) <= longest else [prompt[0], *prompt[1:][-(longest - 1) :]][:longest]
             for prompt in prompts
         ]
         drawn = bool(settings.get("do_sample"))
@@ -154,22 +158,33 @@ def _before(text: str, until: list[str]) -> str:
 
 @dataclass
 class HarnessResult:
-    """Figures of the tasks, requests that were too long, and the harness's own table for the JSON."""
+    """What the harness measured."""
 
     figures: list[Figure]
+    # Requests that did not fit and lost their beginning.
     cut: int
+    # The harness's own table, plain values for JSON.
     raw: dict[str, Any] = field(default_factory=dict)
 
 
 def open_tasks(names: Sequence[str], known: Sequence[str] = (), files: Path | None = None) -> TaskManager:
-    """The harness's list of tasks, and those in the folder `files`.
+    """Open the harness's list of tasks.
 
-    UserError for a name that is in neither, nor in `known`, for the hint.
+    Args:
+        names: Tasks asked for.
+        known: Tasks of our own, for the hint at a misspelt name.
+        files: A folder with YAML files of further tasks.
+
+    Returns:
+        The list, which holds every name.
+
+    Raises:
+        UserError: A name is in neither list.
     """
     if files is not None:
         own = TaskManager(include_path=str(files), include_defaults=False)
+        # Reading the harness's own list takes ten seconds.
         if all(map(own.match_tasks, ([name] for name in names))):
-            # reading the harness's own list takes ten seconds
             return own
     manager = TaskManager(include_path=None if files is None else str(files))
     for name in names:
@@ -185,8 +200,8 @@ def open_tasks(names: Sequence[str], known: Sequence[str] = (), files: Path | No
 
 
 def run_tasks(
-    model: nn.Module,
-    tokenizer: Any,
+    model: LanguageModel,
+    tokenizer: Tokenizer,
     manager: TaskManager,
     names: Sequence[str],
     *,
@@ -195,17 +210,33 @@ def run_tasks(
     limit: int | None = None,
     shots: int | None = None,
     cache: Path | None = None,
-    say: Callable[[str], None] = lambda what: None,
+    on_progress: Callable[[str], None] = lambda what: None,
 ) -> HarnessResult:
-    """Measure tasks. `limit`: at most so many items of each; `shots`: examples before each; `cache`: where
-    answers are kept, without ending.
+    """Measure tasks of the harness.
 
-    Raises Failure where a task's data cannot be had.
+    Args:
+        model: The model that answers.
+        tokenizer: The model's vocabulary.
+        manager: Of `open_tasks`.
+        names: Tasks to measure.
+        context: Tokens that the model reads at once, at most.
+        language: Of all requests; None: detected in each.
+        limit: Items of each task, at most.
+        shots: Examples before each item; None: as the task says.
+        cache: File that keeps the answers, without its ending; None: answers are not kept.
+        on_progress: Receives what is being answered.
+
+    Returns:
+        Figures with their items, and the harness's own table.
+
+    Raises:
+        UserError: The cache's folder is a file.
+        Failure: A task's data cannot be loaded, or the harness fails.
     """
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
-    # it asks git, which complains on the terminal outside of a repository
+    # The harness asks git, which complains on the terminal outside of a repository.
     evaluator.get_git_commit_hash = lambda: None
-    adapter = HarnessModel(model, tokenizer, context, language, say)
+    adapter = HarnessModel(model, tokenizer, context, language, on_progress)
     if cache is not None:
         try:
             cache.parent.mkdir(parents=True, exist_ok=True)
@@ -213,15 +244,21 @@ def run_tasks(
             raise UserError(f"--cache {cache.parent} is a file; name a folder") from None
     try:
         found = evaluator.simple_evaluate(
-            adapter, tasks=list(names), task_manager=manager, num_fewshot=shots, limit=limit, log_samples=True, bootstrap_iters=200,
+            adapter,
+            tasks=list(names),
+            task_manager=manager,
+            num_fewshot=shots,
+            limit=limit,
+            log_samples=True,
+            bootstrap_iters=200,
             use_cache=None if cache is None else str(cache),
-        )  # fmt: skip
+        )
     except (UserError, Failure, KeyboardInterrupt):
         raise
     except OSError as error:
-        # datasets' and the hub's own errors are among them
+        # Errors of `datasets` and of the hub are among them.
         offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") else ""
-        raise Failure(f"the data of {', '.join(names)} cannot be had{offline}: {error}") from error
+        raise Failure(f"cannot load the data of {', '.join(names)}{offline}: {error}") from error
     except Exception as error:
         raise Failure(f"lm-eval could not run {', '.join(names)}: {type(error).__name__}: {error}") from error
     raw = {
@@ -230,14 +267,15 @@ def run_tasks(
         "items": found["n-samples"],
         "versions": found["versions"],
     }
-    return HarnessResult(
-        [figure for task in found["results"] for figure in _figures(found, task)], adapter.cut, _plain(raw)
-    )
+    figures = [figure for task in found["results"] for figure in _figures(found, task)]
+    return HarnessResult(figures, adapter.cut, _plain(raw))
 
 
 def _figures(found: dict[str, Any], task: str) -> list[Figure]:
-    """A figure for each metric of a task: of its items where it is their mean, else the harness's value with
-    its standard error.
+    """A figure for each metric of a task.
+
+    Where the metric is the mean of the task's items, the items are the units; else the figure holds the
+    harness's value and standard error.
     """
     figures, samples = [], found.get("samples", {}).get(task, [])
     better = found.get("higher_is_better", {}).get(task, {})
@@ -261,7 +299,7 @@ def _figures(found: dict[str, Any], task: str) -> list[Figure]:
                 Figure(task, "-", name, np.array(own, float), np.ones(len(own)), lower_is_better=lower)
             )
         elif own and metric == "bits_per_byte":
-            # (nats, bytes) of each text
+            # Each item is (nats, bytes) of one text.
             nats, size = np.array(own, float).T
             figures.append(Figure(task, "-", name, -nats / np.log(2), size, lower_is_better=True))
         else:
@@ -274,7 +312,7 @@ def _figures(found: dict[str, Any], task: str) -> list[Figure]:
 
 
 def _plain(value: Any) -> Any:
-    """What JSON can hold of it; a number that is not finite becomes None."""
+    """The value as JSON can hold it; a number that is not finite becomes None."""
     if isinstance(value, dict):
         return {str(key): _plain(one) for key, one in value.items()}
     if isinstance(value, list | tuple):

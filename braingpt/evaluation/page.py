@@ -1,8 +1,9 @@
-"""The page of `braingpt eval --html`: tables and plots of one result, complete in itself."""
+"""The HTML page of `braingpt eval`: tables and plots of one result, with nothing to load from elsewhere."""
 
 from html import escape
 from typing import Any
 
+from braingpt.evaluation.perplexity import Score, Scores
 from braingpt.evaluation.runner import EvalResult
 from braingpt.evaluation.uncertainty import CONFIDENCE, RESAMPLES, Comparison, Figure
 from braingpt.html import svg
@@ -10,22 +11,29 @@ from braingpt.html.page import page as whole_page
 from braingpt.html.page import paragraphs, table
 
 METHOD = (
-    f"Intervals: {CONFIDENCE:.0%} percentile bootstrap over windows or items, {RESAMPLES:,} resamples, within each language. Differences: the same "
-    "windows and items read by both models; p by sign-flip permutation, not corrected for the number of rows. Bits per byte: nats of the "
-    "tokens that are text, over ln 2, over their bytes of UTF-8; it compares across tokenizers."
+    f"Intervals: {CONFIDENCE:.0%} percentile bootstrap over windows or items, {RESAMPLES:,} resamples, "
+    "within each language. Differences: the same windows and items read by both models; p by sign-flip "
+    "permutation, not corrected for the number of rows. Bits per byte: nats of the tokens that are text, over "
+    "ln 2, over their bytes of UTF-8; bits per byte compare across tokenizers."
 )
 
 
 def page(result: dict[str, Any], measured: EvalResult, comparisons: list[Comparison]) -> str:
-    """The HTML of what `braingpt eval` found. `result`: its JSON."""
+    """The HTML page of a result.
+
+    Args:
+        result: The JSON of `braingpt eval`.
+        measured: The figures in it, with their units.
+        comparisons: With another checkpoint; empty where there is none.
+    """
     body = [_about(result)]
     if measured.scores:
-        body += [f"<h2>Perplexity</h2>{_perplexity(measured)}"]
+        body += [f"<h2>Perplexity</h2>{_perplexity(measured.scores, measured.figures)}"]
     accuracies = [figure for figure in measured.figures if figure.task != "perplexity"]
     if accuracies:
         body += [f"<h2>Tasks</h2>{_tasks(accuracies)}"]
     if comparisons:
-        body += [f"<h2>Less {escape(_title(result['against']))}</h2>", _differences(comparisons)]
+        body += [f"<h2>Compared with {escape(_title(result['against']))}</h2>", _differences(comparisons)]
     return whole_page(
         f"braingpt eval: {_title(result)}", [*body, paragraphs(*measured.notes, METHOD, quiet=True)]
     )
@@ -50,18 +58,14 @@ def _about(result: dict[str, Any]) -> str:
     )
 
 
-def _perplexity(measured: EvalResult) -> str:
-    bits = [
-        figure
-        for figure in measured.figures
-        if figure.metric == "bits_per_byte" and figure.task == "perplexity"
-    ]
-    scores = {**measured.scores.by_language, "all": measured.scores}
+def _perplexity(scores: Scores, figures: list[Figure]) -> str:
+    bits = [figure for figure in figures if figure.metric == "bits_per_byte" and figure.task == "perplexity"]
+    of_language: dict[str, Score] = {**scores.by_language, "all": scores}
     rows = [
         (
             f.language,
-            scores[f.language].tokens,
-            *map(_number, (scores[f.language].loss, scores[f.language].perplexity, f.value)),
+            of_language[f.language].tokens,
+            *map(_number, (of_language[f.language].loss, of_language[f.language].perplexity, f.value)),
             _interval(f),
         )
         for f in bits
@@ -91,22 +95,26 @@ def _tasks(figures: list[Figure]) -> str:
 
 def _differences(comparisons: list[Comparison]) -> str:
     rows = [
-        (one.first.label, *map(_number, (one.first.value, one.second.value, one.difference)),
-         "-" if one.interval is None else f"{one.interval[0]:+.4f} to {one.interval[1]:+.4f}", "-" if one.p is None else f"{one.p:.4f}")
+        (
+            one.first.label,
+            *map(_number, (one.first.value, one.second.value, one.difference)),
+            "-" if one.interval is None else f"{one.interval[0]:+.4f} to {one.interval[1]:+.4f}",
+            "-" if one.p is None else f"{one.p:.4f}",
+        )
         for one in comparisons
-    ]  # fmt: skip
+    ]
     return table(["task", "this", "that", "difference", "95 % interval", "p"], rows)
 
 
 def _bars(figures: list[Figure], labels: list[str], title: str) -> str:
-    drawn = [
-        (figure, label) for figure, label in zip(figures, labels, strict=True) if figure.value is not None
-    ]
-    rows = [(label, figure.value, _number(figure.value)) for figure, label in drawn]
-    spread, chances = (
-        [figure.interval() or (figure.value, figure.value) for figure, _ in drawn],
-        [figure.chance for figure, _ in drawn],
-    )
+    rows: list[tuple[str, float, str]] = []
+    spread: list[tuple[float, float]] = []
+    chances: list[float | None] = []
+    for figure, label in zip(figures, labels, strict=True):
+        if (value := figure.value) is not None:
+            rows.append((label, value, _number(value)))
+            spread.append(figure.interval() or (value, value))
+            chances.append(figure.chance)
     return svg.bars(rows, title, spread, chances) if rows else ""
 
 

@@ -1,14 +1,14 @@
 """How well a model predicts text: loss, perplexity and bits per byte, by language.
 
-Bits per byte compare across tokenizers; loss and perplexity do not. They are the nats of all tokens that
-stand for at least one byte of UTF-8, over ln 2, over those bytes; markers and document ends, which are no
-text, are left out (as in nanochat). Loss and perplexity are means over every predicted token, markers and
+Bits per byte compare across tokenizers; loss and perplexity do not. Bits per byte are the nats of all tokens
+that stand for at least one byte of UTF-8, over ln 2, over those bytes; markers and document ends, which are
+no text, are left out (as in nanochat). Loss and perplexity are means over every predicted token, markers and
 ends included, so they continue the training curve.
 
-Each window is kept as a unit of its own (`Scores.figures`), so that intervals and comparisons between models
-can be made of them.
+Each window is a unit of its own (`Scores.figures`), so that intervals and comparisons between models can be
+made from windows.
 
-Shapes: B rows, L positions, V vocabulary.
+Legend: B rows, L positions, V vocabulary.
 """
 
 import math
@@ -20,11 +20,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from braingpt.data.batches.batches import validation_windows
+from braingpt.data.shards.reader import ShardSet
 from braingpt.device.eval_mode import eval_mode
 from braingpt.errors import UserError
 from braingpt.evaluation.uncertainty import Figure, pooled
+from braingpt.tokenizer import Tokenizer
 
-# the target of a position that is not scored
+# The target of a position that is not scored.
 IGNORED = -100
 
 
@@ -33,11 +36,11 @@ class Score:
     """Sums over scored tokens, and the figures they give. A figure with nothing to divide by is None."""
 
     tokens: int = 0
-    # of UTF-8, in tokens that are text
+    # UTF-8 bytes of the tokens that are text.
     bytes: int = 0
-    # of all tokens
+    # Of all tokens.
     nats: float = 0.0
-    # of tokens that are text
+    # Of the tokens that are text.
     text_nats: float = 0.0
 
     @property
@@ -58,14 +61,14 @@ class Score:
         return self.text_nats / math.log(2) / self.bytes if self.bytes else None
 
     def add(self, other: "Score") -> None:
-        """Pool with another score."""
+        """Add the sums of another score."""
         self.tokens += other.tokens
         self.bytes += other.bytes
         self.nats += other.nats
         self.text_nats += other.text_nats
 
     def as_dict(self) -> dict[str, float | int | None]:
-        """Tokens, bytes and the three figures; what is not finite is None, since JSON has no word for it."""
+        """Tokens, bytes and the three figures; None where a figure is not finite, which JSON cannot hold."""
         figures = {"loss": self.loss, "perplexity": self.perplexity, "bits_per_byte": self.bits_per_byte}
         finite = {
             name: value if value is not None and math.isfinite(value) else None
@@ -79,7 +82,7 @@ class Scores(Score):
     """The pooled score of all languages, and each language's own."""
 
     by_language: dict[str, Score] = field(default_factory=dict)
-    # of each language, in the order they were read
+    # Windows of each language, in the order read.
     windows: dict[str, list[Score]] = field(default_factory=dict)
 
     def count(self, language: str, windows: list[Score]) -> None:
@@ -90,19 +93,23 @@ class Scores(Score):
             self.add(score)
 
     def figures(self) -> list[Figure]:
-        """Bits per byte and loss of each language and, where there are several, of all; the units are
-        windows.
-        """
+        """Bits per byte and loss of each language and, where there are several, of all; units are windows."""
         found = []
         for metric, amount, weight in (
             ("bits_per_byte", lambda s: s.text_nats / math.log(2), "bytes"),
             ("loss", lambda s: s.nats, "tokens"),
         ):
             parts = [
-                Figure("perplexity", language, metric, np.array([amount(s) for s in scores]),
-                       np.array([getattr(s, weight) for s in scores], dtype=float), lower_is_better=True)
+                Figure(
+                    "perplexity",
+                    language,
+                    metric,
+                    np.array([amount(s) for s in scores]),
+                    np.array([getattr(s, weight) for s in scores], dtype=float),
+                    lower_is_better=True,
+                )
                 for language, scores in self.windows.items()
-            ]  # fmt: skip
+            ]
             found += [*parts, *([pooled(parts)] if len(parts) > 1 else [])]
         return found
 
@@ -116,8 +123,8 @@ class Scores(Score):
 
 def evaluate(
     model: nn.Module,
-    shards: Any,
-    tokenizer: Any,
+    shards: ShardSet,
+    tokenizer: Tokenizer,
     *,
     context: int,
     windows: int,
@@ -126,15 +133,28 @@ def evaluate(
     languages: Iterable[str] | None = None,
     reset_at_documents: bool = False,
 ) -> Scores:
-    """Scores over the first `windows` validation windows of `context` tokens of every language, the same ones
-    every time.
+    """Score the first validation windows of every language, the same ones every time.
 
-    `languages`: only these. `reset_at_documents`: as the model was trained; it then starts afresh at each
-        document of a window, and the first token of a document is not scored. Runs in whatever autocast the
-        caller has set. Raises UserError when the shards hold no validation window.
+    The caller's autocast setting applies.
+
+    Args:
+        model: The model to score; its device is `device`.
+        shards: Prepared data with validation windows.
+        tokenizer: The vocabulary of the shards.
+        context: Tokens a window.
+        windows: Windows of each language, at most.
+        rows: Windows read at once.
+        device: Where the model computes.
+        languages: Only these; None: all.
+        reset_at_documents: As the model was trained. A window then starts afresh at each document, and the
+            first token of a document is not scored.
+
+    Returns:
+        The scores of each language and of all.
+
+    Raises:
+        UserError: The shards hold no validation window.
     """
-    from braingpt.data.batches.batches import validation_windows
-
     bytes_V = torch.from_numpy(np.asarray(tokenizer.token_bytes())).to(device)
     scores = Scores()
     for language in languages or shards.languages("validation"):
@@ -148,14 +168,15 @@ def evaluate(
             )
     if not scores.tokens:
         raise UserError(
-            f"the data holds no validation window of {context} tokens; take a smaller context or prepare more data"
+            f"the data holds no validation window of {context} tokens; "
+            "take a smaller context or prepare more data"
         )
     return scores
 
 
 def evaluate_text(
     model: nn.Module,
-    tokenizer: Any,
+    tokenizer: Tokenizer,
     text: str,
     language: str | None = None,
     *,
@@ -163,12 +184,24 @@ def evaluate_text(
     rows: int = 8,
     device: torch.device | str = "cpu",
 ) -> Scores:
-    """Scores of one text as a document: marker, text, end.
+    """Score one text as a document: marker, text, end.
 
-    `language` None is detected ("?" where that fails).
+    Every token after the first is predicted exactly once, in windows that do not see each other.
 
-    Every token after the first is predicted exactly once, in windows of `context` tokens that do not see each
-    other. Raises UserError for an empty text.
+    Args:
+        model: The model to score; its device is `device`.
+        tokenizer: The model's vocabulary.
+        text: The text.
+        language: The text's language; None: detected, "?" where that fails.
+        context: Tokens a window.
+        rows: Windows read at once.
+        device: Where the model computes.
+
+    Returns:
+        The score, under the text's language.
+
+    Raises:
+        UserError: The text is empty.
     """
     if not text.strip():
         raise UserError("the text is empty; there is nothing to evaluate")
@@ -184,8 +217,9 @@ def evaluate_text(
 
 
 def scoring_windows(ids: list[int], context: int, rows: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Ids and targets (B <= rows, L <= context) that predict ids[1:] once each; the last window is padded on
-    the right.
+    """Ids and targets, (B <= rows, L <= context) each, that predict ids[1:] once each.
+
+    The last window is padded on the right.
     """
     starts = range(0, len(ids) - 1, context)
     for first in range(0, len(starts), rows):
@@ -202,9 +236,14 @@ def scoring_windows(ids: list[int], context: int, rows: int) -> Iterator[tuple[T
 def score_rows(
     model: nn.Module, ids_BL: Tensor, targets_BL: Tensor, bytes_V: Tensor, segments_BL: Tensor | None = None
 ) -> list[Score]:
-    """The sums of each row, in float64.
+    """Score each row, with sums in float64.
 
-    `bytes_V`: UTF-8 bytes each token stands for, 0 for specials, on the model's device.
+    Args:
+        model: The model to score.
+        ids_BL: Tokens.
+        targets_BL: What each position should predict; `IGNORED` is not scored.
+        bytes_V: UTF-8 bytes that each token stands for, 0 for specials, on the model's device.
+        segments_BL: Number of each token's document; None: one document a row.
     """
     where = {} if segments_BL is None else {"segments_BL": segments_BL}
     with eval_mode(model):

@@ -1,17 +1,17 @@
-"""What `braingpt eval` measures of one checkpoint: perplexity, the tasks made here, the harness's; all of it
-as figures with their units.
+"""What `braingpt eval` measures of one checkpoint: perplexity, our own tasks, and the harness's tasks, all as
+figures with their units.
 
-Measured of two checkpoints by one `EvalRequest`, figures pair unit by unit (`figures.compared`).
+Figures of two checkpoints measured by one `EvalRequest` pair unit by unit (`uncertainty.compare_all`).
 """
 
+import importlib
 import importlib.util
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import nn
-
+from braingpt.data.shards.reader import ShardSet
 from braingpt.errors import UserError, did_you_mean
 from braingpt.evaluation import perplexity
 from braingpt.evaluation.tasks.in_context import ITEM_TASKS, ITEMS
@@ -19,151 +19,182 @@ from braingpt.evaluation.tasks.in_context import measure as measure_items
 from braingpt.evaluation.tasks.recall import LEVELS, recall_figures
 from braingpt.evaluation.tasks.vocabulary import KINDS
 from braingpt.evaluation.uncertainty import Figure
+from braingpt.model.lm import LanguageModel
+from braingpt.recipes import Recipe
+from braingpt.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from lm_eval.tasks import TaskManager
 
 BUILT_IN = ("perplexity", "recall", *ITEM_TASKS)
 
 
 @dataclass(frozen=True)
 class EvalRequest:
-    """Which tasks, on what.
-
-    `text` or `folders` are for perplexity; `limit` (items a task), `shots`, `files` and `cache` as in
-    `harness.run`.
-    """
+    """Which tasks to measure, on what."""
 
     tasks: tuple[str, ...] = ("perplexity",)
+    # Perplexity: a text, or else folders of prepared data (none: those of the training).
     text: str | None = None
     folders: tuple[Path, ...] = ()
     language: str | None = None
-    # None: that of the model's training
+    # None: the context of the model's training.
     context: int | None = None
+    # Validation windows of each language, for perplexity.
     windows: int = 256
+    # Items of each task, at most.
     limit: int | None = None
+    # The rest is for the harness: examples before each item; a folder with files of further tasks; a folder
+    # that keeps answers.
     shots: int | None = None
     files: Path | None = None
-    # a folder
     cache: Path | None = None
 
     @property
-    def foreign(self) -> tuple[str, ...]:
-        """Tasks that are the harness's."""
+    def harness_tasks(self) -> tuple[str, ...]:
+        """Tasks that belong to lm-evaluation-harness."""
         return tuple(task for task in self.tasks if task not in BUILT_IN)
 
 
 @dataclass
 class EvalResult:
-    """Figures in the order of the tasks, the scores behind those of perplexity, and what was noticed."""
+    """What was measured of one checkpoint."""
 
+    # In the order of the tasks.
     figures: list[Figure] = field(default_factory=list)
+    # Behind the figures of perplexity; None where perplexity was not asked for.
     scores: perplexity.Scores | None = None
+    # What a reader of the figures must know, one line each.
     notes: list[str] = field(default_factory=list)
+    # The harness's own table.
     harness: dict[str, Any] | None = None
 
 
-def check_tasks(wanted: EvalRequest) -> Any:
-    """The harness's tasks, opened, where some are wanted; else None.
+def check_tasks(request: EvalRequest) -> "TaskManager | None":
+    """Open the harness's tasks, where the request names some.
 
-    UserError for an unknown one, or where the harness is missing.
+    Raises:
+        UserError: A task is unknown, the harness is not installed, or the folder of task files is wrong.
     """
-    if not wanted.foreign:
-        if wanted.files is not None:
+    names = request.harness_tasks
+    if not names:
+        if request.files is not None:
             raise UserError("--task-files names a folder of lm-eval tasks, but --tasks names none of them")
         return None
-    if wanted.files is not None and not wanted.files.is_dir():
-        raise UserError(f"--task-files {wanted.files}: there is no such folder")
+    if request.files is not None and not request.files.is_dir():
+        raise UserError(f"--task-files {request.files}: there is no such folder")
     if importlib.util.find_spec("lm_eval") is None:
-        hint = did_you_mean(wanted.foreign[0], BUILT_IN)
+        hint = did_you_mean(names[0], BUILT_IN)
         raise UserError(
-            f"unknown task '{wanted.foreign[0]}'{hint} (lm-eval's tasks need: pip install 'braingpt[eval]')"
+            f"unknown task '{names[0]}'{hint} (lm-eval's tasks need: pip install 'braingpt[eval]')"
         )
-    from braingpt.evaluation.lm_eval import open_tasks
+    return _harness().open_tasks(names, BUILT_IN, request.files)
 
-    return open_tasks(wanted.foreign, BUILT_IN, wanted.files)
+
+def _harness() -> Any:
+    """Our module of the harness, which needs the optional package lm-eval."""
+    return importlib.import_module("braingpt.evaluation.lm_eval")
 
 
 def measure(
-    model: nn.Module,
-    tokenizer: Any,
-    recipe: Any,
-    wanted: EvalRequest,
-    manager: Any,
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    recipe: Recipe,
+    request: EvalRequest,
+    manager: "TaskManager | None",
     key: str,
-    say: Callable[[str], None] = lambda what: None,
+    on_progress: Callable[[str], None] = lambda task: None,
 ) -> EvalResult:
-    """Everything wanted of one model.
+    """Measure all tasks of a request on one model.
 
-    `manager`: of `check_tasks`; `key`: what the harness's answers are kept under; `say`: told what is next.
+    Args:
+        model: The model.
+        tokenizer: The model's vocabulary.
+        recipe: The recipe the model was trained by.
+        request: What to measure.
+        manager: Of `check_tasks`.
+        key: Name under which the harness's answers are kept.
+        on_progress: Receives the name of each task before it begins.
     """
-    measured, context = EvalResult(), wanted.context or recipe.train.context
-    for task in wanted.tasks:
+    result, context = EvalResult(), request.context or recipe.train.context
+    for task in request.tasks:
         if task == "perplexity":
-            say("perplexity")
-            measured.scores = _perplexity(model, tokenizer, recipe, wanted, context)
-            measured.figures += measured.scores.figures()
+            on_progress("perplexity")
+            result.scores = _perplexity(model, tokenizer, recipe, request, context)
+            result.figures += result.scores.figures()
         elif task == "recall":
             for pairs, length in LEVELS:
-                say(f"recall {pairs} in {length}")
-                measured.figures += recall_figures(model, length, pairs)
+                on_progress(f"recall {pairs} in {length}")
+                result.figures += recall_figures(model, length, pairs)
         elif task in ITEM_TASKS:
-            for language in _languages(tokenizer, wanted.language):
-                say(f"{task} {language}")
-                figure = measure_items(
-                    model, tokenizer, task, language, context, min(wanted.limit or ITEMS, ITEMS)
-                )
-                measured.figures.append(figure)
-                if figure.about["cut"]:
-                    measured.notes.append(
-                        f"{task} {language}: {figure.about['cut']} texts are longer than {context} tokens and were cut"
+            for language in _languages(tokenizer, request.language):
+                on_progress(f"{task} {language}")
+                items = min(request.limit or ITEMS, ITEMS)
+                figure = measure_items(model, tokenizer, task, language, context, items)
+                result.figures.append(figure)
+                if cut := figure.about["cut"]:
+                    result.notes.append(
+                        f"{task} {language}: {cut} texts are longer than {context} tokens and were cut"
                     )
-    if wanted.foreign:
-        say(", ".join(wanted.foreign))
-        _harness(model, tokenizer, wanted, manager, context, key, measured, say)
-    return measured
+    if request.harness_tasks:
+        on_progress(", ".join(request.harness_tasks))
+        _measure_harness_tasks(model, tokenizer, request, manager, context, key, result, on_progress)
+    return result
 
 
 def _perplexity(
-    model: nn.Module, tokenizer: Any, recipe: Any, wanted: EvalRequest, context: int
+    model: LanguageModel, tokenizer: Tokenizer, recipe: Recipe, request: EvalRequest, context: int
 ) -> perplexity.Scores:
-    if wanted.text is not None:
+    if request.text is not None:
         return perplexity.evaluate_text(
-            model, tokenizer, wanted.text, wanted.language, context=context, device=model.device
+            model, tokenizer, request.text, request.language, context=context, device=model.device
         )
-    from braingpt.data.shards.reader import ShardSet
-
-    folders = wanted.folders or tuple(Path(folder) for folder in recipe.data.folders)
+    folders = request.folders or tuple(Path(folder) for folder in recipe.data.folders)
     return perplexity.evaluate(
-        model, ShardSet.open(folders, tokenizer), tokenizer, context=context, windows=wanted.windows, device=model.device,
+        model,
+        ShardSet.open(folders, tokenizer),
+        tokenizer,
+        context=context,
+        windows=request.windows,
+        device=model.device,
         reset_at_documents=recipe.data.reset_at_documents,
-    )  # fmt: skip
+    )
 
 
-def _languages(tokenizer: Any, asked: str | None) -> Sequence[str]:
-    """Languages the tasks made here exist in and the model has read, or the one asked for."""
-    if asked is not None and asked not in KINDS:
-        raise UserError(f"the tasks made here are in {' and '.join(KINDS)}, not in '{asked}'")
-    return [asked] if asked else [language for language in KINDS if language in tokenizer.markers]
+def _languages(tokenizer: Tokenizer, language: str | None) -> Sequence[str]:
+    """Languages of our own tasks that the model has read, or the one asked for."""
+    if language is not None and language not in KINDS:
+        raise UserError(f"the tasks made here are in {' and '.join(KINDS)}, not in '{language}'")
+    return [language] if language else [language for language in KINDS if language in tokenizer.markers]
 
 
-def _harness(
-    model: nn.Module,
-    tokenizer: Any,
-    wanted: EvalRequest,
-    manager: Any,
+def _measure_harness_tasks(
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    request: EvalRequest,
+    manager: "TaskManager | None",
     context: int,
     key: str,
-    measured: EvalResult,
-    say: Callable[[str], None],
+    result: EvalResult,
+    on_progress: Callable[[str], None],
 ) -> None:
-    from braingpt.evaluation import lm_eval
-
-    cache = None if wanted.cache is None else wanted.cache / f"{key}-{context}-{wanted.language or 'auto'}"
-    found = lm_eval.run_tasks(
-        model, tokenizer, manager, wanted.foreign, context=context, language=wanted.language, limit=wanted.limit, shots=wanted.shots,
-        cache=cache, say=say,
-    )  # fmt: skip
-    measured.figures += found.figures
-    measured.harness = found.raw
+    """Add the figures of the harness's tasks to `result`."""
+    answers = f"{key}-{context}-{request.language or 'auto'}"
+    found = _harness().run_tasks(
+        model,
+        tokenizer,
+        manager,
+        request.harness_tasks,
+        context=context,
+        language=request.language,
+        limit=request.limit,
+        shots=request.shots,
+        cache=None if request.cache is None else request.cache / answers,
+        on_progress=on_progress,
+    )
+    result.figures += found.figures
+    result.harness = found.raw
     if found.cut:
-        measured.notes.append(
+        result.notes.append(
             f"{found.cut:,} of lm-eval's requests are longer than {context} tokens and lost their beginning"
         )

@@ -1,20 +1,18 @@
 """A measured ratio, how sure it is, and whether two models differ in it.
 
 A figure is a sum of amounts over a sum of weights, over units that were measured apart: nats over tokens by
-window, hits over one by item. The units are what could have been others, so they are what is drawn again.
+window, hits over one by item. Other units could have been measured, so units are what is resampled.
 
 - Interval: percentile bootstrap (Efron 1979) over units, within each stratum (language) where there are
-    several.
-  Shares that are 0 or 1 in every unit, which no drawing again can vary, take the exact binomial's interval
-  (Clopper & Pearson 1934): none of 64 hit
-  means at most 5.6 %. Where two models never differ, the units that might is bounded in the same way.
+  several. Resampling cannot vary shares that are 0 or 1 in every unit: those take the exact binomial interval
+  (Clopper & Pearson 1934), where none of 64 hit means at most 5.6 %. Where two models never differ, the
+  difference is bounded in the same way.
 - Two models on the same units: the bootstrap of the difference, and a sign-flip permutation test (Fisher
-    1935, section 21; McNemar's question
-  where amounts are 0 or 1). p is the share of flips that part the models at least as far; it is not corrected
-  for how many rows a table has.
+  1935, section 21; McNemar's question where amounts are 0 or 1). p is the share of flips that part the models
+  at least as far; p is not corrected for the number of rows of a table.
 
-Windows of one long text lean on each other, so their interval is a little too narrow; windows of validation
-data are spread over it.
+Windows of one long text depend on each other, so their interval is a little too narrow; windows of validation
+data are spread over the data.
 
 Legend: U units, R resamples.
 """
@@ -28,31 +26,31 @@ import numpy as np
 from braingpt.errors import UserError
 
 CONFIDENCE, RESAMPLES, FLIPS, SEED = 0.95, 2_000, 10_000, 0
-# standard errors on both sides that hold 95 % of a normal distribution
+# Standard errors on both sides that hold 95 % of a normal distribution.
 NORMAL = 1.96
-# drawn numbers held at a time
+# Random numbers held at a time.
 AT_ONCE = 1 << 22
 
 
 @dataclass(frozen=True)
 class Figure:
-    """One number of a table.
-
-    `chance`: what guessing reaches; `stratum`: (U,) whole numbers, all 0 by default.
-    """
+    """One number of a table, with the units it was measured on."""
 
     task: str
-    # "all" for the pool, "-" where there is none
+    # "all" for the pool, "-" where there is none.
     language: str
     metric: str
+    # (U,) each.
     amount: np.ndarray
     weight: np.ndarray
+    # (U,) whole numbers; None: one stratum.
     stratum: np.ndarray | None = None
+    # What guessing reaches.
     chance: float | None = None
     lower_is_better: bool = False
-    # what else a reader of the JSON should know
+    # What else a reader of the JSON should know.
     about: dict[str, Any] = field(default_factory=dict)
-    # where the units are not known: the value and its standard error
+    # Where the units are not known: the value and its standard error.
     given: tuple[float, float | None] | None = None
 
     @property
@@ -65,27 +63,23 @@ class Figure:
 
     @property
     def name(self) -> tuple[str, str, str]:
-        """What makes it the same figure of two models."""
+        """Task, language and metric, which are the same for the same figure of two models."""
         return self.task, self.language, self.metric
 
     @property
     def label(self) -> str:
-        """The name in short, for a table: the metric where it is not accuracy alone, the language where there
-        is one.
-        """
+        """The name in short, for a table: without what goes without saying."""
         task = "" if self.task == "perplexity" else self.task
         metric = "" if self.metric in ("accuracy", "acc") else self.metric.replace("_", " ")
         return " ".join(word for word in (task, metric, self.language) if word and word != "-")
 
     @property
     def share(self) -> bool:
-        """Whether it is a share of hits: no loss, which has no most."""
+        """Whether the figure is a share of hits; a loss has no upper bound."""
         return self.chance is not None or self.metric.startswith("acc")
 
     def interval(self) -> tuple[float, float] | None:
-        """The 95 % interval; None where a stratum has fewer than two units: one unit says nothing of how they
-        vary.
-        """
+        """The 95 % interval; None where a stratum has a single unit, which says nothing about variation."""
         if self.given:
             value, error = self.given
             return None if error is None else (value - NORMAL * error, value + NORMAL * error)
@@ -110,13 +104,13 @@ class Figure:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A figure of one model less that of another on the same units."""
+    """The figure of one model minus that of another on the same units."""
 
     first: Figure
     second: Figure
     difference: float
     interval: tuple[float, float] | None
-    # of no difference
+    # Share of sign flips that part the models at least as far; None for a single unit.
     p: float | None
 
     def as_dict(self) -> dict[str, Any]:
@@ -142,17 +136,23 @@ def pooled(figures: list[Figure]) -> Figure:
     """One figure over the units of several, each a stratum of its own."""
     first = figures[0]
     return Figure(
-        first.task, "all", first.metric,
-        np.concatenate([figure.amount for figure in figures]), np.concatenate([figure.weight for figure in figures]),
-        np.repeat(np.arange(len(figures)), [len(figure.amount) for figure in figures]), first.chance, first.lower_is_better,
-    )  # fmt: skip
+        first.task,
+        "all",
+        first.metric,
+        amount=np.concatenate([figure.amount for figure in figures]),
+        weight=np.concatenate([figure.weight for figure in figures]),
+        stratum=np.repeat(np.arange(len(figures)), [len(figure.amount) for figure in figures]),
+        chance=first.chance,
+        lower_is_better=first.lower_is_better,
+    )
 
 
 def compare(first: Figure, second: Figure) -> Comparison:
-    """`first` less `second`. Raises UserError where they were not measured on the same units."""
+    """`first` minus `second`. Raises UserError where the two were not measured on the same units."""
     if len(first.amount) != len(second.amount) or not np.array_equal(first.weight, second.weight):
         raise UserError(
-            f"{' '.join(first.name)}: the two models were not measured on the same text, item by item; their tokenizers may differ"
+            f"{' '.join(first.name)}: the two models were not measured on the same text, item by item; "
+            "their tokenizers may differ"
         )
     amount_U = first.amount - second.amount
     difference = float(amount_U.sum()) / (float(first.weight.sum()) or 1.0)
@@ -176,6 +176,7 @@ def compare_all(first: list[Figure], second: list[Figure]) -> list[Comparison]:
 def _interval(
     amount_U: np.ndarray, weight_U: np.ndarray, stratum_U: np.ndarray | None
 ) -> tuple[float, float] | None:
+    """Percentile bootstrap of the ratio, within strata; None where a stratum has fewer than two units."""
     strata = _strata(len(amount_U), stratum_U)
     if min(map(len, strata), default=0) < 2 or not weight_U.sum():
         return None
@@ -193,20 +194,21 @@ def _interval(
 
 
 def _all_hit(units: int) -> float:
-    """The least share of hits at which it is no surprise yet that every unit hits."""
+    """The least share of hits at which it is not yet surprising that every unit hits."""
     return ((1 - CONFIDENCE) / 2) ** (1 / units)
 
 
 def _strata(units: int, stratum_U: np.ndarray | None) -> list[np.ndarray]:
+    """Numbers of the units of each stratum."""
     if stratum_U is None:
         return [np.arange(units)]
     return [np.flatnonzero(stratum_U == one) for one in np.unique(stratum_U)]
 
 
 def _permutation_p(amount_U: np.ndarray) -> float:
-    """Share of random signs, the true ones among them, under which the sum is as far from zero as it is."""
+    """Share of sign flips, no flip among them, under which the sum is at least as far from zero as it is."""
     draw, seen = np.random.default_rng(SEED), abs(float(amount_U.sum()))
-    # what does not differ cannot part
+    # Units that do not differ cannot part the models.
     amount_U = amount_U[amount_U != 0]
     if not len(amount_U):
         return 1.0
@@ -218,7 +220,7 @@ def _permutation_p(amount_U: np.ndarray) -> float:
 
 
 def _resample_slices(count: int, units: int) -> Iterator[slice]:
-    """Slices of `count` resamples, so many at a time as memory is meant to hold."""
+    """Slices of `count` resamples, each with at most `AT_ONCE` random numbers."""
     step = max(1, AT_ONCE // max(1, units))
     for start in range(0, count, step):
         yield slice(start, min(count, start + step))

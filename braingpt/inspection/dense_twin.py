@@ -2,12 +2,12 @@
 densely, by clock and by what moved.
 
 The yardstick is a dense twin: as many layers of the same width, full attention with as many heads, an MLP of
-all the columns' neurons, fresh weights. Both read the same text, once as a whole (*reading*) and then token
-by token (*writing*), in turns; times are the lowest of several rounds. Bytes are what torch's operations and
-our Triton kernels were handed to read and write, weights among them, counted as they ran (a lookup reads its
-rows, not its table; columns nobody won are not read). So a layer that computes everything and multiplies by a
-mask shows the time and the bytes of a dense one, whatever it says of itself. Of another library's kernels
-(`UNSEEN`) nobody can tell: where they run, bytes are not known.
+all the columns' neurons, fresh weights. Both models read the same text in turns, once as a whole (*reading*)
+and then token by token (*writing*); times are the lowest of several rounds. Bytes are what torch's operations
+and our Triton kernels were handed to read and write, weights among them, counted as the operations ran: a
+lookup reads its rows, not its table, and columns that nobody won are not read. So a layer that computes
+everything and multiplies by a mask shows the time and the bytes of a dense one, whatever its own counters
+say. Kernels of other libraries (`UNCOUNTED_BACKENDS`) cannot be counted: where they run, bytes are not known.
 """
 
 import time
@@ -28,13 +28,16 @@ from braingpt.model.config import DenseConfig
 from braingpt.model.lm import LanguageModel, build
 from braingpt.model.work_counters import WorkCounters
 
-# tokens written; rounds of which the lowest time is taken
-STEPS, ROUNDS = 16, 8
+# Tokens written.
+STEPS = 16
+# Rounds, of which the lowest time counts.
+ROUNDS = 8
 PARTS = ("mixer", "mlp")
-# move nothing, though torch calls them no views
-STILL = {"detach", "empty", "empty_like", "empty_strided", "new_empty", "_unsafe_view"}
-# paths of the scan
-UNSEEN = ("fla", "mamba-ssm")
+# Operations that move nothing, though torch does not call them views.
+MOVES_NOTHING = {"detach", "empty", "empty_like", "empty_strided", "new_empty", "_unsafe_view"}
+# Backends of the scan whose kernels belong to other libraries.
+UNCOUNTED_BACKENDS = ("fla", "mamba-ssm")
+# Operations that read the rows they return, not their whole input.
 LOOKUPS = {
     "embedding",
     "index_select",
@@ -47,19 +50,23 @@ LOOKUPS = {
     "scatter_",
 }
 
+# Makes a pass over the model: a call that reads the ids (1, L), or writes behind them.
+PassMaker = Callable[[LanguageModel, Tensor], Callable[[], Any]]
+
 
 @dataclass(frozen=True)
 class DenseComparison:
-    """One part of one layer, or all of the model (layer None, head included).
+    """One part of one layer, or the whole model with its head.
 
-    Each is the share of the dense twin's; None where not known.
-
-    promised: arithmetic by the model's closed forms; counted: by its counters while it read.
+    Each figure is a share of the dense twin's; None where not known.
     """
 
+    # None: the whole model.
     layer: int | None
     part: str
+    # Arithmetic by the model's closed forms.
     promised: float | None
+    # Arithmetic by the layers' counters while the model read.
     counted: float | None
     reading_time: float
     reading_bytes: float | None
@@ -69,14 +76,15 @@ class DenseComparison:
 
 @dataclass
 class PassCost:
-    """Of one pass over the model: seconds or bytes by (layer, part), and of everything."""
+    """What one pass over the model takes, in seconds, bytes or operations."""
 
+    # By (layer, part).
     parts: dict[tuple[int, str], float]
     whole: float
 
 
 def dense_twin(model: LanguageModel) -> LanguageModel:
-    """The dense model to compare with, on the model's device."""
+    """The dense model that `model` is compared with: fresh weights, on the model's device, in its type."""
     config = model.config
     columns = getattr(config, "columns", None)
     mlp = config.mlp if columns is None else (columns.count + getattr(columns, "shared", 0)) * columns.width
@@ -89,18 +97,26 @@ def dense_twin(model: LanguageModel) -> LanguageModel:
 def compare_with_twin(
     model: LanguageModel, ids: list[int], context: int, rounds: int = ROUNDS
 ) -> list[DenseComparison]:
-    """Each part of each layer, then the whole model, over the first window of `context` tokens of `ids`;
-    steps go on behind it.
+    """Compare each part of each layer, then the whole model, with a dense twin.
+
+    Args:
+        model: The model to measure.
+        ids: Tokens of a text; the first window is read, and generation continues behind it.
+        context: Tokens of the window.
+        rounds: Rounds, of which the lowest times count; one more comes before them.
+
+    Returns:
+        A row for each (layer, part), the whole model last.
     """
     twin = dense_twin(model)
     ids_1L = torch.tensor([ids[:context]], device=model.device)
-    visible = dispatch.select("scan", model.embedding.weight) not in UNSEEN
+    visible = dispatch.select("scan", model.embedding.weight) not in UNCOUNTED_BACKENDS
     with eval_mode(model), eval_mode(twin):
         seconds = {(who, how): [] for who in (model, twin) for how in (_read, _write)}
         for _ in range(rounds + 1):
             for (who, how), found in seconds.items():
                 found.append(_timed(who, how, ids_1L))
-        # the first round loads what is loaded on first use
+        # The first round loads what is loaded on first use.
         times = {key: _lowest(found[1:]) for key, found in seconds.items()}
         sizes = {key: _bytes_moved(*key, ids_1L) if visible else None for key in seconds}
         counts = {who: _arithmetic(who, ids_1L) for who in (model, twin)}
@@ -115,31 +131,41 @@ def _share(
     twin: LanguageModel,
     key: tuple[int, str] | None,
     length: int,
-    times: dict,
-    sizes: dict,
-    counts: dict,
+    times: dict[tuple[LanguageModel, PassMaker], PassCost],
+    sizes: dict[tuple[LanguageModel, PassMaker], PassCost | None],
+    counts: dict[LanguageModel, PassCost],
 ) -> DenseComparison:
-    def over(found: dict, how: Callable) -> float | None:
-        own, dense = found[model, how], found[twin, how]
-        if own is None:
-            return None
+    """The row of one part; `key` None: of the whole model."""
+
+    def ratio(own: PassCost, dense: PassCost) -> float:
         return own.whole / dense.whole if key is None else own.parts.get(key, 0.0) / dense.parts[key]
 
+    def time_ratio(how: PassMaker) -> float:
+        return ratio(times[model, how], times[twin, how])
+
+    def bytes_ratio(how: PassMaker) -> float | None:
+        own, dense = sizes[model, how], sizes[twin, how]
+        return None if own is None or dense is None else ratio(own, dense)
+
     if key is None:
-        promised, counted = (
-            model.flops_per_token(length) / twin.flops_per_token(length),
-            counts[model].whole / counts[twin].whole,
-        )
+        promised = model.flops_per_token(length) / twin.flops_per_token(length)
     else:
-        promised = _closed(model, *key, length) / _closed(twin, *key, length)
-        counted = counts[model].parts.get(key, 0.0) / counts[twin].parts[key]
+        promised = _promised_operations(model, *key, length) / _promised_operations(twin, *key, length)
     layer, part = key or (None, "model")
-    found = [over(of, how) for how in (_read, _write) for of in (times, sizes)]
-    return DenseComparison(layer, part, promised, counted, *found)
+    return DenseComparison(
+        layer=layer,
+        part=part,
+        promised=promised,
+        counted=ratio(counts[model], counts[twin]),
+        reading_time=time_ratio(_read),
+        reading_bytes=bytes_ratio(_read),
+        writing_time=time_ratio(_write),
+        writing_bytes=bytes_ratio(_write),
+    )
 
 
-def _closed(model: LanguageModel, layer: int, part: str, length: int) -> float:
-    """Operations a token of the text costs in a part, on average, as the model promises."""
+def _promised_operations(model: LanguageModel, layer: int, part: str, length: int) -> float:
+    """Operations that a token of the text costs in a part on average, by the model's closed forms."""
     arriving = model.arriving()[layer]
     block = model.blocks[layer]
     return arriving * (block.mlp.flops() if part == "mlp" else block.mixer.flops(max(1, arriving * length)))
@@ -156,7 +182,7 @@ def _write(model: LanguageModel, ids_1L: Tensor) -> Callable[[], Any]:
     return lambda: [model.step(ids_1, state) for ids_1 in ids_S1]
 
 
-def _timed(model: LanguageModel, how: Callable, ids_1L: Tensor) -> PassCost:
+def _timed(model: LanguageModel, how: PassMaker, ids_1L: Tensor) -> PassCost:
     now, run, found = _clock(model.device), how(model, ids_1L), PassCost({}, 0.0)
     with _watching(model, now, found):
         began = now()
@@ -166,7 +192,7 @@ def _timed(model: LanguageModel, how: Callable, ids_1L: Tensor) -> PassCost:
 
 
 def _clock(device: torch.device) -> Callable[[], float]:
-    """Seconds, after the device has done what it was given."""
+    """A clock that waits until the device has done its work."""
     if device.type != "cuda":
         return time.perf_counter
 
@@ -179,7 +205,7 @@ def _clock(device: torch.device) -> Callable[[], float]:
 
 @contextmanager
 def _watching(model: LanguageModel, now: Callable[[], float], found: PassCost) -> Iterator[None]:
-    """Adds to `found` what `now` rises by inside each mixer and MLP."""
+    """Add to `found` what `now` rises by inside each mixer and MLP."""
     began: dict[tuple[int, str], float] = {}
 
     def before(key: tuple[int, str]):
@@ -210,12 +236,12 @@ def _watching(model: LanguageModel, now: Callable[[], float], found: PassCost) -
 
 
 def _lowest(found: list[PassCost]) -> PassCost:
-    """Of each part by itself: what else runs on the machine only ever adds."""
+    """The lowest of each part by itself: other programs on the machine only ever add time."""
     parts = {key: min(one.parts.get(key, 0.0) for one in found) for key in found[0].parts}
     return PassCost(parts, min(one.whole for one in found))
 
 
-def _bytes_moved(model: LanguageModel, how: Callable, ids_1L: Tensor) -> PassCost:
+def _bytes_moved(model: LanguageModel, how: PassMaker, ids_1L: Tensor) -> PassCost:
     run, found, moved = how(model, ids_1L), PassCost({}, 0.0), ByteCounter()
     with _watching(model, lambda: moved.bytes, found), moved, counting(moved.add):
         run()
@@ -226,10 +252,8 @@ def _bytes_moved(model: LanguageModel, how: Callable, ids_1L: Tensor) -> PassCos
 class ByteCounter(TorchDispatchMode):
     """Counts the bytes that operations read and write.
 
-    Views move nothing; an expanded tensor is read once; a lookup reads what it gives.
-
-    `add` is told what our kernels move. An operator that is made of them is not counted by its arguments as
-    well.
+    Views move nothing; an expanded tensor is read once; a lookup reads the rows that it returns. Our kernels
+    report their bytes to `add`; an operator that is made of them is not counted by its arguments as well.
     """
 
     def __init__(self) -> None:
@@ -237,22 +261,22 @@ class ByteCounter(TorchDispatchMode):
         self.bytes = 0
 
     def add(self, moved: int) -> None:
-        """So many bytes more."""
+        """Count bytes that a kernel reports."""
         self.bytes += moved
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         before = self.bytes
         out = func(*args, **(kwargs or {}))
         name = func.overloadpacket.__name__
-        if self.bytes == before and not func.is_view and name not in STILL:
-            written = [stored_bytes(leaf) for leaf in tree_leaves(out) if isinstance(leaf, Tensor)]
+        if self.bytes == before and not func.is_view and name not in MOVES_NOTHING:
+            written = [held(leaf) for leaf in tree_leaves(out) if isinstance(leaf, Tensor)]
             read = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
             self.bytes += sum(written) + (sum(written) if name in LOOKUPS else sum(map(stored_bytes, read)))
         return out
 
 
 def _arithmetic(model: LanguageModel, ids_1L: Tensor) -> PassCost:
-    """Operations counted by the layers themselves, while reading, by part."""
+    """Operations that the layers count while the model reads, by part."""
     records = {
         (layer, part): WorkCounters(layer, part) for layer in range(len(model.blocks)) for part in PARTS
     }

@@ -1,5 +1,5 @@
-"""What a memory file is asked and answers while the model reads a text: reads, how far they are believed, and
-what teaching the text would write.
+"""How a model would use a memory file on a text: reads, how many of them it believes, and what teaching the
+text would write.
 
 Legend: B rows, L tokens, K entries read, V vocabulary.
 """
@@ -7,21 +7,30 @@ Legend: B rows, L tokens, K entries read, V vocabulary.
 from collections.abc import Sequence
 
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from braingpt.device.eval_mode import eval_mode
 from braingpt.episodic.gate import READ
-from braingpt.episodic.keys import SURPRISE, capture_states
-from braingpt.episodic.memory import EpisodicMemory
+from braingpt.episodic.keys import watching
+from braingpt.episodic.memory import SURPRISE, EpisodicMemory
+from braingpt.model.lm import LanguageModel
 from braingpt.model.sequence_layout import Layout
 
 
-def count_memory_use(model: nn.Module, memory: EpisodicMemory, windows: Sequence[Tensor]) -> dict[str, int]:
-    """Counts over the windows (B, L).
+def count_memory_use(
+    model: LanguageModel, memory: EpisodicMemory, windows: Sequence[Tensor]
+) -> dict[str, int]:
+    """Counts over windows of a text.
 
-    tokens: read by the model. reads: of the memory, one a token; entries_read: of each. believed: tokens at
-    which the memory's answer weighs more than the model's. surprising: tokens that the model gave less than
-    half, which teaching writes.
+    Args:
+        model: The model that owns the memory.
+        memory: What is read.
+        windows: (B, L) tokens each.
+
+    Returns:
+        "tokens" read by the model; "reads" of the memory, one a token; "entries" of the memory, and
+        "entries_read" by each read; "believed", tokens at which the memory's answer weighs more than the
+        model's; "surprising", tokens that the model gave less than half, which teaching writes.
     """
     counts = {"tokens": 0, "reads": 0, "believed": 0, "surprising": 0}
     entries = len(memory.store)

@@ -1,5 +1,5 @@
-"""Everything `inspect-sparsity` finds out about one checkpoint and one text, and how it grew over a run's
-checkpoints.
+"""All that `inspect-sparsity` finds out about one checkpoint and one text, and how sparsity developed over a
+run's checkpoints.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -7,38 +7,40 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from braingpt.errors import UserError
 from braingpt.inspection.dense_twin import DenseComparison, compare_with_twin
 from braingpt.inspection.sparsity import SparsityReport, sparsity_of_windows, token_windows
 from braingpt.inspection.specialisation import Specialisation, labels, loads, specialisation
 from braingpt.inspection.trace import Trace, trace, work_per_token
+from braingpt.model.lm import LanguageModel
+from braingpt.tokenizer import Tokenizer
 
-# windows read at once
+# Windows read at once.
 ROWS = 8
 
 
 @dataclass
 class TokenWindows:
-    """Windows (B, L) of tokens, each of one language, or of None where the text itself tells."""
+    """A text as windows (B, L) of tokens, each of one language, or of None where the language is detected."""
 
     windows: list[Tensor]
     languages: list[str | None]
 
     @classmethod
-    def of(cls, parts: Sequence[tuple[str | None, list[int]]], context: int) -> "Text":
-        """From (language, tokens); what does not fill a window of `context` tokens is a window of its own.
+    def of(cls, parts: Sequence[tuple[str | None, list[int]]], context: int) -> "TokenWindows":
+        """Cut (language, tokens) into windows; tokens that fill no window of `context` are a shorter one.
 
-        UserError where there are none.
+        Raises UserError where there are no tokens.
         """
         cut = [(language, window) for language, ids in parts for window in token_windows(ids, context, ROWS)]
         if not cut:
-            raise UserError("there are no tokens to look at")
+            raise UserError("there are no tokens to inspect")
         return cls([window for _, window in cut], [language for language, _ in cut])
 
     def starts(self) -> dict[str, int]:
-        """The first token of each language's windows, "text" where the text itself tells."""
+        """The first token of each language's windows; "text" where the language is detected."""
         found, at = {}, 0
         for window, language in zip(self.windows, self.languages, strict=True):
             found.setdefault(language or "text", at)
@@ -48,21 +50,24 @@ class TokenWindows:
 
 @dataclass
 class Inspection:
-    """What was found. starts: of `TokenWindows`; labels: of each token; loads: by language, layer and column; spent:
-    (N,) of each token; achieved: empty if not measured.
-    """
+    """What inspection found about one checkpoint on one text of N tokens."""
 
     report: SparsityReport
     trace: Trace
+    # The first token of each language's windows.
     starts: dict[str, int]
-    work_per_token: Tensor
+    # (N,) the arithmetic spent on each token, over that of a token that passes all layers.
+    spent: Tensor
+    # Language, script and place of each token.
     labels: dict[str, list[str]]
     specialisation: list[Specialisation]
+    # Load by language, layer and column.
     loads: dict[str, list[list[float]]]
-    compare_with_twin: list[DenseComparison]
+    # Empty where not measured.
+    achieved: list[DenseComparison]
 
     def depths(self) -> list[int]:
-        """How many tokens went through 0, 1, ... all layers."""
+        """How many tokens passed 0, 1, ... all layers."""
         return torch.bincount(self.trace.depth(), minlength=len(self.trace.arrived) + 1).tolist()
 
     def summary(self) -> dict[str, float]:
@@ -74,10 +79,10 @@ class Inspection:
         }
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON; of the tokens sums alone."""
+        """Plain values, for JSON: sums over the tokens, no values of single tokens."""
         figures = {
             "achieved": [asdict(one) for one in self.achieved],
-            "specialisation": [asdict(one) for one in self.told],
+            "specialisation": [asdict(one) for one in self.specialisation],
         }
         return (
             self.report.as_dict()
@@ -87,36 +92,48 @@ class Inspection:
 
 
 def inspect_model(
-    model: nn.Module,
-    tokenizer: Any,
+    model: LanguageModel,
+    tokenizer: Tokenizer,
     text: TokenWindows,
     rounds: int,
-    say: Callable[[str], None] = lambda what: None,
+    on_progress: Callable[[str], None] = lambda stage: None,
 ) -> Inspection:
-    """Count, follow and, with `rounds` > 0, time the model on the text. `say`: told what is next."""
-    say("counting what the layers do")
+    """Count, trace and time a model on a text.
+
+    Args:
+        model: Any of the three architectures.
+        tokenizer: The model's vocabulary.
+        text: What the model reads.
+        rounds: Rounds beside a dense twin; 0: no timing.
+        on_progress: Receives the name of each stage before it begins.
+
+    Returns:
+        Sparsity, traces, specialisation of columns and, where timed, the comparison with the twin.
+    """
+    on_progress("counting what the layers do")
     report = sparsity_of_windows(model, text.windows)
-    say("following the tokens")
-    found, labelled = trace(model, text.windows), labels(tokenizer, text.windows, text.languages)
-    say(f"{rounds} rounds beside a dense twin")
-    timed = compare_with_twin(model, text.windows[0][0].tolist(), report.context, rounds) if rounds else []
-    say("asking what the columns tell")
-    by_language = loads(found, labelled["language"])
+    on_progress("tracing the tokens")
+    traced = trace(model, text.windows)
+    labelled = labels(tokenizer, text.windows, text.languages)
+    on_progress(f"timing {rounds} rounds beside a dense twin")
+    first_window = text.windows[0][0].tolist()
+    achieved = compare_with_twin(model, first_window, report.context, rounds) if rounds else []
+    on_progress("measuring what the columns are for")
     return Inspection(
-        report,
-        found,
-        text.starts(),
-        work_per_token(model, found, report.context),
-        labelled,
-        specialisation(found, labelled),
-        by_language,
-        timed,
+        report=report,
+        trace=traced,
+        starts=text.starts(),
+        spent=work_per_token(model, traced, report.context),
+        labels=labelled,
+        specialisation=specialisation(traced, labelled),
+        loads=loads(traced, labelled["language"]),
+        achieved=achieved,
     )
 
 
 def sparsity_over_training(
-    models: Iterable[tuple[int, nn.Module]], text: TokenWindows
+    models: Iterable[tuple[int, LanguageModel]], text: TokenWindows
 ) -> Iterator[dict[str, Any]]:
-    """The sums over layers of each (step, model) on the same text."""
+    """The sum over layers of each (step, model) on the same text, plain values for JSON."""
     for step, model in models:
         yield {"step": step, **asdict(sparsity_of_windows(model, text.windows).total)}

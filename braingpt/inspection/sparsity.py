@@ -1,10 +1,10 @@
-"""What a model really leaves out, counted layer by layer while it reads a text.
+"""What a model really leaves out, counted layer by layer while the model reads a text.
 
-Every figure is a quotient of two counts that the layers make as they run (`model.recording()`), or of stored
-weights; nothing is taken from the recipe. A share of 100 % means no sparsity. "Computed" is the
-floating-point work done over that of the same shape done densely: only this share saves time. V1 silences
-columns and keys after computing them, so it is sparse and yet computes everything. What the recipe promises
-stands beside it (`promised_sparsity`), and what the clock says is `achieved.py`'s matter.
+Every figure is a ratio of two counts that the layers make as they run (`model.recording()`), or of stored
+weights; no count comes from the recipe. A share of 100 % means no sparsity. "Computed" is the floating-point
+work done over that of the same shape done densely: only this share saves time. V1 silences columns and keys
+after computing them, so V1 is sparse and yet computes everything. `promised_sparsity` has what the recipe
+promises, and `dense_twin.py` measures time and bytes.
 """
 
 import math
@@ -17,13 +17,21 @@ from torch import Tensor, nn
 
 from braingpt.device.eval_mode import eval_mode
 from braingpt.errors import UserError
-from braingpt.kernels.sparse_attention.quotas import quotas, reach
-from braingpt.model.columns.two_four import TwoFourLinear
+from braingpt.kernels.sparse_attention.reference import quotas, reach
+from braingpt.model.columns.columns import TwoFourLinear
+from braingpt.model.lm import LanguageModel
+from braingpt.model.work_counters import WorkCounters
+from braingpt.tokenizer import Tokenizer
 
-SAMPLE = """대한민국의 수도는 서울이며, 한강이 도시를 가로질러 흐른다. 사람의 뇌에는 약 860억 개의 신경세포가 있고,
-그 가운데 한순간에 활동하는 것은 몇 퍼센트에 지나지 않는다. 겉질의 기둥들은 서로를 억제하며 경쟁하고, 이긴 기둥만이 신호를 보낸다.
-The cerebral cortex is organised in columns of neurons that respond to the same stimulus. Neighbouring columns inhibit each other,
-so that only a few of them are active at any moment, and the brain runs on about twenty watts. A model that computes only what wins
+# Read where the user names no text.
+SAMPLE = """대한민국의 수도는 서울이며, 한강이 도시를 가로질러 흐른다. 사람의 뇌에는 약 860억 개의 \
+신경세포가 있고,
+그 가운데 한순간에 활동하는 것은 몇 퍼센트에 지나지 않는다. 겉질의 기둥들은 서로를 억제하며 경쟁하고, \
+이긴 기둥만이 신호를 보낸다.
+The cerebral cortex is organised in columns of neurons that respond to \
+the same stimulus. Neighbouring columns inhibit each other,
+so that only a few of them are active at any moment, and the brain runs on about twenty watts. \
+A model that computes only what wins
 should need less, too.
 """
 
@@ -32,44 +40,45 @@ should need less, too.
 class LayerSparsity:
     """One layer, or the sum of several. Shares lie in 0..1; None where the layer has nothing of the kind."""
 
-    # None: the sum over layers
+    # The layer's number; None for the sum over layers.
     layer: int | None
     mixer: str
     tokens: int
-    # tokens that come as deep as this layer; of the sum: the mean share of layers a token goes through
+    # Share of the tokens that reach this layer; of the sum: the mean share of layers a token passes.
     depth: float
-    # of these, tokens that query
+    # Share of the tokens that reach the layer and query in its mixer.
     attended: float | None
-    # query-key pairs that enter a softmax, of those causality allows
+    # Share of the query-key pairs allowed by causality that enter a softmax.
     keys_kept: float | None
     dendrites_open: float | None
     columns_active: float | None
-    # columns that won no token of this text
+    # Columns that won no token of this text.
     columns_dead: int | None
-    # of the tokens won by each column, over that of an even load
+    # Entropy of the tokens won by each column, over that of an even load.
     load_entropy: float | None
     neurons_fired: float | None
-    # of the weights that are multiplied with
+    # Share of the matrices' weights that are zero.
     weights_zero: float | None
-    # of the MLP's weights in fours along the input, those with two zeros or more
+    # Share of the MLP's groups of four weights along the input that hold two zeros or more.
     two_four: float | None
-    # of an associative memory, a head and token each
+    # Reads of an associative memory: one a head and token.
     memory_reads: int
-    # of them, those that bound more than half of what was new
+    # The reads that also bound more than half of what was new.
     memory_writes: int
+    # Arithmetic done over that of the same shape done densely.
     computed: float | None
 
 
 @dataclass
 class SparsityReport:
-    """Layers and their sum over `tokens` tokens read in windows of `context`."""
+    """Layers and their sum, over `tokens` tokens read in windows of `context` tokens."""
 
     tokens: int
     context: int
     layers: list[LayerSparsity]
     total: LayerSparsity
-    # by the recipe and the closed forms, for the sum over layers
-    promised_sparsity: dict[str, float | None]
+    # What the recipe and the closed forms say of the sum over layers.
+    promised: dict[str, float | None]
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -77,40 +86,51 @@ class SparsityReport:
 
 
 def sparsity_of_text(
-    model: nn.Module,
-    tokenizer: Any,
+    model: LanguageModel,
+    tokenizer: Tokenizer,
     text: str,
     *,
     language: str | None = None,
     context: int = 256,
     rows: int = 8,
 ) -> SparsityReport:
-    """Count what `model` does on `text`, read in windows of `context` tokens.
+    """Count what a model leaves out while it reads a text.
 
-    Raises UserError for an empty text.
+    Args:
+        model: Any of the three architectures.
+        tokenizer: The model's vocabulary.
+        text: The text to read.
+        language: The text's language; None: detected.
+        context: Tokens a window.
+        rows: Windows read at once.
+
+    Returns:
+        Shares of each layer and of their sum.
+
+    Raises:
+        UserError: The text is empty.
     """
     if not text.strip():
-        raise UserError("the text is empty; there is nothing to look at")
-    return sparsity_of_tokens(
-        model, tokenizer.encode(text, language=language or "auto"), context=context, rows=rows
-    )
+        raise UserError("the text is empty; there is nothing to inspect")
+    ids = tokenizer.encode(text, language=language or "auto")
+    return sparsity_of_tokens(model, ids, context=context, rows=rows)
 
 
 def sparsity_of_tokens(
-    model: nn.Module, ids: list[int], *, context: int = 256, rows: int = 8
+    model: LanguageModel, ids: list[int], *, context: int = 256, rows: int = 8
 ) -> SparsityReport:
-    """`sparsity_of_text` for tokens."""
+    """`sparsity_of_text` for tokens. Raises UserError where there are none."""
     if not ids:
-        raise UserError("there are no tokens to look at")
+        raise UserError("there are no tokens to inspect")
     return sparsity_of_windows(model, list(token_windows(ids, context, rows)))
 
 
-def sparsity_of_windows(model: nn.Module, windows: Sequence[Tensor]) -> SparsityReport:
+def sparsity_of_windows(model: LanguageModel, windows: Sequence[Tensor]) -> SparsityReport:
     """`sparsity_of_text` for windows (B, L) of tokens."""
     with eval_mode(model), model.recording() as records:
         for ids_BL in windows:
             ids_BL = ids_BL.to(model.device)
-            # a loss in place of logits, which would be large
+            # A loss instead of logits, which would be large.
             model(ids_BL, targets_BL=ids_BL)
     weights = [_weights(block) for block in model.blocks]
     layers = [
@@ -128,17 +148,22 @@ def sparsity_of_windows(model: nn.Module, windows: Sequence[Tensor]) -> Sparsity
     )
 
 
-def promised_sparsity(model: nn.Module, context: int, dense: float) -> dict[str, float | None]:
-    """What the recipe and the closed forms say of the model, for windows of `context` tokens, under the names
-    of `LayerSparsity`.
+def promised_sparsity(model: LanguageModel, context: int, dense: float) -> dict[str, float | None]:
+    """What the recipe and the closed forms promise, under the names of `LayerSparsity`.
 
-    None where they say nothing. `dense`: operations of the layers a token, all done densely.
+    Args:
+        model: The model.
+        context: Tokens a window.
+        dense: Operations a token of all layers done densely.
+
+    Returns:
+        Shares of the sum over layers; None where recipe and closed forms say nothing.
     """
     config = model.config
     columns, attention = getattr(config, "columns", None), getattr(config, "attention", None)
     attended = keys = None if attention and hasattr(attention, "rate") else 1.0
     if getattr(attention, "layers", ()):
-        # the chosen ones of the chosen ones
+        # A chosen token sees chosen tokens only.
         attended, keys = attention.rate, attention.rate**2
     if hasattr(attention, "keep"):
         reach_1L = reach(None, context, context, torch.device("cpu"))
@@ -166,7 +191,7 @@ def promised_sparsity(model: nn.Module, context: int, dense: float) -> dict[str,
 def token_windows(ids: list[int], context: int, rows: int) -> Iterator[Tensor]:
     """(B, L) windows that hold every token once.
 
-    No padding, which would be counted: the rest is a window of its own.
+    Padding would be counted, so the tokens that fill no window are a shorter window of their own.
     """
     whole = len(ids) // context * context
     if whole:
@@ -176,8 +201,8 @@ def token_windows(ids: list[int], context: int, rows: int) -> Iterator[Tensor]:
 
 
 def _weights(block: nn.Module) -> tuple[int, int, int, int]:
-    """Of a block's matrices, as they are multiplied with (after a 2:4 mask where there is one): zero weights,
-    weights; and of its MLP's, in fours along the input: those with two zeros or more, fours.
+    """Zero weights and weights of a block's matrices, after a 2:4 mask where there is one; then, of the MLP's
+    groups of four along the input, those with two zeros or more, and all groups.
     """
     zero = total = kept = fours = 0
     with torch.inference_mode():
@@ -196,10 +221,10 @@ def _weights(block: nn.Module) -> tuple[int, int, int, int]:
 
 
 def _shares(
-    layer: int | None, mixer: str, records: list[Any], weights: list[tuple[int, ...]]
+    layer: int | None, mixer: str, records: list[WorkCounters], weights: list[tuple[int, ...]]
 ) -> LayerSparsity:
     def share(part: str, whole: str) -> float | None:
-        # a layer that has nothing of the kind (a Mamba mixer has no keys) takes no part in the sum either
+        # A layer that has nothing of the kind (a Mamba mixer has no keys) is left out of the sum too.
         having = [record for record in records if getattr(record, whole)]
         return (
             sum(getattr(r, part) for r in having) / sum(getattr(r, whole) for r in having) if having else None
@@ -230,13 +255,13 @@ def _shares(
     )
 
 
-def _computed(records: list[Any]) -> float | None:
+def _computed(records: list[WorkCounters]) -> float | None:
     """Work done over that of dense layers that all tokens go through."""
     dense = _dense(records)
     return sum(record.flops for record in records) / dense if dense else None
 
 
-def _dense(records: list[Any]) -> float:
+def _dense(records: list[WorkCounters]) -> float:
     """Work of dense layers that all tokens go through.
 
     A layer counts its dense work for the tokens that arrive.

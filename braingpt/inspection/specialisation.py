@@ -1,10 +1,10 @@
-"""What columns are for: how much the column that wins a token tells of the token's language, script, or place
-in the text.
+"""What columns are for: how much the column that wins a token says about the token's language, script, or
+place in the text.
 
 Mutual information (Shannon 1948) between winning column and label, over (token, winner) pairs, as a share of
-the label's entropy: 0, the columns say nothing of it; 1, they say all. Finite counts alone give some, so the
-same is measured with the labels shuffled over the tokens; only what exceeds that is the columns'.
-Neighbouring tokens are alike, which shuffling does not keep: small excesses mean little.
+the label's entropy: 0, the columns say nothing about the label; 1, they say all. Finite counts alone give
+some, so the same is measured with the labels shuffled over the tokens; only the excess belongs to the
+columns. Neighbouring tokens are alike, which shuffling does not keep: small excesses mean little.
 
 Legend: N tokens, A winners a token, E columns, Y labels.
 """
@@ -12,39 +12,45 @@ Legend: N tokens, A winners a token, E columns, Y labels.
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from braingpt.inspection.trace import Trace
+from braingpt.tokenizer import Tokenizer
 from braingpt.tokenizer.language import split
 from braingpt.tokenizer.pieces import Piece, pieces
 
-# thirds of a window
+# Thirds of a window.
 PLACES = ("beginning", "middle", "end")
 LABELS = ("language", "script", "place")
 
 
 @dataclass(frozen=True)
 class Specialisation:
-    """By one layer, of one label: shares of the label's entropy, as it is and with the labels shuffled; and
-    the entropy in bits.
-    """
+    """What one layer's columns say about one label."""
 
     layer: int
     label: str
+    # Mutual information as a share of the label's entropy, and the same with the labels shuffled.
     share: float
     shuffled: float
+    # Of the label, in bits.
     entropy: float
 
 
 def labels(
-    tokenizer: Any, windows: Sequence[Tensor], languages: Sequence[str | None]
+    tokenizer: Tokenizer, windows: Sequence[Tensor], languages: Sequence[str | None]
 ) -> dict[str, list[str]]:
-    """Language, script and place of each token of the windows (B, L).
+    """Language, script and place of each token.
 
-    `languages`: of each window's text; None: told from the text itself.
+    Args:
+        tokenizer: The vocabulary of the ids.
+        windows: (B, L) tokens each.
+        languages: The language of each window's text; None: detected in the text.
+
+    Returns:
+        For each of `LABELS` a value for every token.
     """
     found: dict[str, list[str]] = {label: [] for label in LABELS}
     for window_BL, language in zip(windows, languages, strict=True):
@@ -57,7 +63,7 @@ def labels(
 
 
 def _languages(shown: list[Piece]) -> list[str]:
-    """Of each token: the language of the stretch of text it lies in, "?" where there is none to tell."""
+    """The language of the stretch of text that each token lies in, "?" where none is recognised."""
     by_character = [
         language or "?"
         for language, part in split("".join(p.text for p in shown if not p.special))
@@ -86,7 +92,7 @@ def script(piece: Piece) -> str:
 
 
 def specialisation(found: Trace, labelled: dict[str, list[str]]) -> list[Specialisation]:
-    """Each layer's columns on each label that varies in this text."""
+    """What each layer's columns say about each label that varies in this text."""
     generator, rows = torch.Generator().manual_seed(0), []
     for label, values in labelled.items():
         names = sorted(set(values))
@@ -117,8 +123,8 @@ def information(winner_NA: Tensor, label_N: Tensor, columns: int, labels: int) -
 
 
 def loads(found: Trace, languages: list[str]) -> dict[str, list[list[float]]]:
-    """For each language the layers' rows of columns: the share of the language's tokens that each column
-    wins, times E / A: 1 is an even load.
+    """The load of each column by language and layer: the share of the language's tokens that the column wins,
+    times E / A, so that 1 is an even load.
     """
     by_language = {}
     for language in dict.fromkeys(languages):
@@ -128,6 +134,7 @@ def loads(found: Trace, languages: list[str]) -> dict[str, list[list[float]]]:
 
 
 def _competing(found: Trace) -> list[tuple[Tensor, int]]:
+    """Winners and columns of the layers that have columns."""
     return [
         (won_NA, columns)
         for won_NA, columns in zip(found.winners, found.columns, strict=True)

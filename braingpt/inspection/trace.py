@@ -1,9 +1,7 @@
 """What becomes of each token: how deep it goes, where it is chosen to attend, which columns win it.
 
-Seen from outside, by hooks.
-
-The layers' own counters (`model.recording()`) know sums; this knows tokens, and takes nothing from those
-counters, so that each checks the other.
+Hooks see the model from outside. The layers' own counters (`model.recording()`) know sums; the hooks know
+tokens and read none of those counters, so each checks the other.
 
 Legend: B rows, L tokens of a row, N tokens of the text, A winners a token, E columns, D hidden.
 """
@@ -18,22 +16,22 @@ from torch import Tensor, nn
 
 from braingpt.device.eval_mode import eval_mode
 from braingpt.model.columns.competition import Competition
+from braingpt.model.lm import LanguageModel
 from braingpt.model.routing.token_selection import Selection, Selector
 
 
 @dataclass
 class Trace:
-    """arrived: (layers, N) whether the token came as deep.
-
-    attended: (layers, N) whether it queried; all true where a mixer chooses none.
-    winners: of each layer (N, A), -1 where a token did not arrive; None for a layer without columns. columns:
-        E of each layer, 0 for none.
-    """
+    """The way of every token through the layers."""
 
     ids: list[int]
+    # (layers, N) whether the token reached the layer.
     arrived: Tensor
+    # (layers, N) whether the token queried; all true where the mixer chooses no tokens.
     attended: Tensor
+    # Of each layer (N, A), -1 where a token did not arrive; None for a layer without columns.
     winners: list[Tensor | None]
+    # Columns of each layer, 0 for none.
     columns: list[int]
 
     def depth(self) -> Tensor:
@@ -41,8 +39,16 @@ class Trace:
         return self.arrived.sum(0)
 
 
-def trace(model: nn.Module, windows: Sequence[Tensor]) -> Trace:
-    """Follow the tokens of `windows`, (B, L) each, through the model."""
+def trace(model: LanguageModel, windows: Sequence[Tensor]) -> Trace:
+    """Follow tokens through the model.
+
+    Args:
+        model: Any of the three architectures.
+        windows: (B, L) tokens each.
+
+    Returns:
+        The way of every token, in the order of the windows.
+    """
     total = sum(window.numel() for window in windows)
     layers = len(model.blocks)
     found = Trace(
@@ -56,7 +62,7 @@ def trace(model: nn.Module, windows: Sequence[Tensor]) -> Trace:
         for window_BL in windows:
             follower.begin(window_BL, len(found.ids))
             found.ids += window_BL.flatten().tolist()
-            # a loss in place of logits, which would be large
+            # A loss instead of logits, which would be large.
             model(window_BL.to(model.device), targets_BL=window_BL.to(model.device))
             follower.end()
     found.attended &= found.arrived
@@ -64,21 +70,23 @@ def trace(model: nn.Module, windows: Sequence[Tensor]) -> Trace:
 
 
 class _Follower:
-    """Knows which tokens are in the tensors that pass by now: those that an exit lets go on are packed, in
-    their order.
-    """
+    """Knows which tokens are in the tensors that pass: an exit packs those that continue, in their order."""
 
-    def __init__(self, model: nn.Module, found: Trace) -> None:
-        self.model, self.found, self.token_BL, self.valid_BL = model, found, torch.empty(0), torch.empty(0)
+    def __init__(self, model: LanguageModel, found: Trace) -> None:
+        self.model, self.found = model, found
+        self.token_BL, self.valid_BL = torch.empty(0), torch.empty(0)
 
     def begin(self, window_BL: Tensor, first: int) -> None:
+        """A window of tokens is read next; the text's token `first` is the first of them."""
         self.window = window_BL.shape, first
         self.token_BL = first + torch.arange(window_BL.numel()).view_as(window_BL)
         self.valid_BL = torch.ones_like(self.token_BL, dtype=torch.bool)
 
     def end(self) -> None:
-        """Tokens of V1 that left early were computed on, in a whole sequence, but not changed: they count as
-        gone no deeper.
+        """Correct where V1's tokens went.
+
+        V1 computes tokens that left early on, in a whole sequence, but does not change them: they count as
+        not arrived in deeper layers.
         """
         early = self.model.early
         if early is not None and early.depths:
@@ -88,37 +96,39 @@ class _Follower:
             self.found.arrived[:, first : first + shape.numel()] = layer < depth_BL.flatten().cpu()
 
     def tokens(self) -> Tensor:
+        """Numbers of the tokens that pass."""
         return self.token_BL[self.valid_BL]
 
     def at_block(self, layer: int):
-        def hook(_module: nn.Module, _args: Any) -> None:
+        def hook(_module: nn.Module, _args: tuple[Any, ...]) -> None:
             self.found.arrived[layer, self.tokens()] = True
 
         return hook
 
-    def at_exit(self, _module: nn.Module, _args: Any, output: tuple[Tensor, Tensor]) -> None:
+    def at_exit(self, _module: nn.Module, _args: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
         packed = Selection.of(output[1].cpu())
         self.token_BL, self.valid_BL = packed.pack(self.token_BL), packed.valid
 
     def at_selector(self, layer: int):
-        def hook(_module: nn.Module, _args: Any, output: tuple[Tensor, Tensor]) -> None:
+        def hook(_module: nn.Module, _args: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
             self.found.attended[layer, self.token_BL[self.valid_BL]] = output[1].cpu()[self.valid_BL]
 
         return hook
 
     def at_competition(self, layer: int):
-        def hook(module: nn.Module, args: Any, output: tuple[Tensor, ...]) -> None:
+        def hook(module: Competition, _args: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
             winner_NA, found = output[0].cpu(), self.found
-            if found.winners[layer] is None:
-                found.winners[layer] = torch.full((found.arrived.shape[1], winner_NA.shape[1]), -1)
-                found.columns[layer] = len(module.bias)
-            found.winners[layer][self.tokens()] = winner_NA
+            won_NA = found.winners[layer]
+            if won_NA is None:
+                won_NA = torch.full((found.arrived.shape[1], winner_NA.shape[1]), -1)
+                found.winners[layer], found.columns[layer] = won_NA, len(module.bias)
+            won_NA[self.tokens()] = winner_NA
 
         return hook
 
 
 @contextmanager
-def _following(model: nn.Module, found: Trace) -> Iterator[_Follower]:
+def _following(model: LanguageModel, found: Trace) -> Iterator[_Follower]:
     follower = _Follower(model, found)
     hooks = [exit_.selector.register_forward_hook(follower.at_exit) for exit_ in model.exits]
     for layer, block in enumerate(model.blocks):
@@ -139,19 +149,26 @@ def _following(model: nn.Module, found: Trace) -> Iterator[_Follower]:
             hook.remove()
 
 
-def work_per_token(model: nn.Module, found: Trace, context: int) -> Tensor:
-    """(N,) the arithmetic of the layers spent on each token, over that on one that goes through all of them
-    and attends wherever there is attention.
+def work_per_token(model: LanguageModel, found: Trace, context: int) -> Tensor:
+    """The arithmetic that the layers spent on each token.
 
-    Means over a window of `context` tokens where the cost of a layer depends on the place; the head, the same
-    for all, is left out.
+    Where the cost of a layer depends on the token's place, the mean over a window counts. The head costs the
+    same for all tokens and is left out.
+
+    Args:
+        model: The model traced.
+        found: The trace.
+        context: Tokens a window.
+
+    Returns:
+        (N,) arithmetic over that of a token that passes all layers and attends wherever there is attention.
     """
     done_N, whole = torch.zeros(len(found.ids), dtype=torch.float64), 0.0
     for layer, block in enumerate(model.blocks):
         mixer, mlp = block.mixer, block.mlp.flops()
         if isinstance(getattr(mixer, "selector", None), Selector):
             choosing = 2 * mixer.selector.weight.numel()
-            # of a chosen token: the mean over all is `rate` of it
+            # Of a chosen token: the mean over all tokens is `rate` of it.
             attending = (mixer.flops(context) - choosing) / mixer.selector.rate
         else:
             choosing, attending = 0.0, float(mixer.flops(context))

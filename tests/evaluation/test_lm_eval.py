@@ -131,5 +131,5 @@ def test_unknown_tasks_and_missing_data_are_one_line(model, files, tmp_path):
     (tmp_path / "gone.yaml").write_text(
         TASK.format(name="local_gone", data=tmp_path / "gone.jsonl", kind="multiple_choice") + CHOICE
     )
-    with pytest.raises(Failure, match=r"data of local_gone cannot be had"):
+    with pytest.raises(Failure, match=r"cannot load the data of local_gone"):
         run(model, tmp_path, ["local_gone"])

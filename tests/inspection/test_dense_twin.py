@@ -121,7 +121,7 @@ def test_where_kernels_run_the_bytes_are_those_of_the_winners(honest, monkeypatc
 
 
 def test_where_kernels_of_others_run_no_bytes_are_told(honest, monkeypatch):
-    monkeypatch.setattr("braingpt.inspection.dense_twin.UNSEEN", ("chunked",))
+    monkeypatch.setattr("braingpt.inspection.dense_twin.UNCOUNTED_BACKENDS", ("chunked",))
     found = compare_with_twin(honest, IDS, 48, rounds=1)
     assert all(
         one.reading_bytes is None and one.writing_bytes is None and one.reading_time > 0 for one in found

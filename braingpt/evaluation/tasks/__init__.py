@@ -1,1 +1,1 @@
-"""Tasks made here, in the languages of the product."""
+"""Our own tasks, in Korean and English."""

@@ -1,45 +1,48 @@
-"""Tasks made here, in Korean and English: what can a model take from its context alone?
+"""Our own tasks, in Korean and English: what can a model take from its context alone?
 
 No file is read, and the same items come every time.
 
-- *binding*: new words are given a meaning each, in one sentence each, and one of them is asked back. Every
-    answer offered stands in the
-  context, each word is as often right as the others, so that knowing the language gives nothing: chance is
-  one in four.
+- *binding*: each of several new words gets a meaning, in one sentence each, and one of the words is asked
+  back. All offered answers are in the context and are right equally often, so knowing the language gives
+  nothing: chance is one in four.
 
       The word dax means bread. The word wug means horse. ... The word dax means -> bread
 
-- *classify*: words with the kind of thing they are, two of each of four kinds, and a word more (48 words a
-    language).
+- *classify*: words with the kind of thing they are, two of each of four kinds, and one word more (48 words a
+  language).
 
       dog: animal / bread: food / ... / horse: -> animal
 
-- *classify-new*: the same with new words for the kinds, others in each item: what remains is what the
-    examples teach.
+- *classify-new*: the same with new words for the kinds, different in each item: what remains is what the
+  examples teach.
 
-The answer is the option that the model finds likeliest after the text, by the sum over its tokens.
+The model's answer is the option that it finds likeliest after the text, by the sum over the option's tokens.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from torch import nn
 
 from braingpt.data.sample.grammar import Draw
 from braingpt.evaluation.likelihood import encode_pair, likelihoods
 from braingpt.evaluation.tasks.vocabulary import KINDS, NEW
 from braingpt.evaluation.uncertainty import Figure
+from braingpt.model.lm import LanguageModel
+from braingpt.tokenizer import Tokenizer
 
-# items a task and language; words bound in one; examples of a kind
-ITEMS, BOUND, SHOTS = 400, 4, 2
+# Items of a task in each language.
+ITEMS = 400
+# New words in an item of binding.
+BOUND = 4
+# Examples of each kind in an item of classification.
+SHOTS = 2
 SENTENCES = {"ko": ("{}의 뜻은", " {}이다."), "en": ("The word {} means", " {}.")}
 
 
 @dataclass(frozen=True)
 class Item:
-    """A text, what may follow it, and which of that is right."""
+    """A text, the options to continue it, and the number of the right one."""
 
     context: str
     options: tuple[str, ...]
@@ -68,12 +71,12 @@ def binding(language: str, count: int = ITEMS) -> list[Item]:
 
 
 def classify(language: str, count: int = ITEMS) -> list[Item]:
-    """Few-shot classification under the kinds' own names."""
+    """Few-shot classification with the kinds' own names."""
     return _classified(language, count, lambda draw: list(KINDS[language]))
 
 
 def classify_new(language: str, count: int = ITEMS) -> list[Item]:
-    """Few-shot classification under names that are new in each item."""
+    """Few-shot classification with names that are new in each item."""
     return _classified(language, count, lambda draw: draw.several(NEW[language], len(KINDS[language])))
 
 
@@ -82,7 +85,7 @@ def _classified(language: str, count: int, named: Callable[[Draw], list[str]]) -
     items = []
     for number in range(count):
         answer, names = number % len(kinds), named(draw)
-        # the last of each kind might be asked for
+        # One word more than the examples: the last of each kind can be the question.
         words = [draw.several(kind, SHOTS + 1) for kind in kinds]
         shown = [
             f"{word}: {name}" for name, drawn in zip(names, words, strict=True) for word in drawn[:SHOTS]
@@ -100,11 +103,20 @@ ITEM_TASKS: dict[str, Callable[..., list[Item]]] = {
 
 
 def measure(
-    model: nn.Module, tokenizer: Any, task: str, language: str, context: int, count: int = ITEMS
+    model: LanguageModel, tokenizer: Tokenizer, task: str, language: str, context: int, count: int = ITEMS
 ) -> Figure:
-    """The share of the task's items answered rightly; the units are items.
+    """The share of a task's items that the model answers right.
 
-    `context`: tokens the model reads at most.
+    Args:
+        model: The model.
+        tokenizer: The model's vocabulary.
+        task: One of `ITEM_TASKS`.
+        language: "ko" or "en".
+        context: Tokens that the model reads, at most.
+        count: Items.
+
+    Returns:
+        The accuracy; its units are items.
     """
     items = ITEM_TASKS[task](language, count)
     pairs = [
