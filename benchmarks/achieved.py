@@ -1,5 +1,5 @@
-"""What each part of a model achieves on this machine against its dense twin: a table for each recipe, fresh
-weights.
+"""What each part of a model achieves on this machine against its dense twin: a table for each recipe, with
+fresh weights.
 
     python benchmarks/achieved.py small-v2 small-v1 --context 256 --rounds 5
 

@@ -1,12 +1,12 @@
 """Adaptive depth: what a token that halts early costs in quality, for equal tokens, and what it saves in
 processor time.
 
-    python benchmarks/adaptive_depth.py --data data/korean data/fineweb --layers 12 --share 0.6 0.8 0.9
-    --steps 700
-    python benchmarks/adaptive_depth.py --data data/korean data/fineweb --layers 12 --share 0.6 --exits 6
-    --steps 700
-    python benchmarks/adaptive_depth.py --data data/korean data/fineweb --layers 4 7 --share --steps 700    #
-    shallow models, all of them
+    python benchmarks/adaptive_depth.py --data data/korean data/fineweb \\
+        --layers 12 --share 0.6 0.8 0.9 --steps 700
+    python benchmarks/adaptive_depth.py --data data/korean data/fineweb \\
+        --layers 12 --share 0.6 --exits 6 --steps 700
+    # shallow models, all tokens through all layers
+    python benchmarks/adaptive_depth.py --data data/korean data/fineweb --layers 4 7 --share --steps 700
 
 For each depth models of the shape of `nano-v2` (width 128, selective attention in one layer of four) are
 trained on the same batches: all tokens through all layers, and with exits before the layers named, by default
@@ -38,7 +38,7 @@ from braingpt.train.run.progress import Reporter
 
 CONTEXT = 256
 DIAL = (1.0, 0.8, 0.6, 0.5)
-# layers with selective attention, one of three or four
+# Layers with selective attention by depth: one of three or four.
 ATTENTION = {4: [2], 6: [2, 4], 7: [3, 5], 12: [3, 7, 11]}
 
 

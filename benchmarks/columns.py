@@ -30,7 +30,7 @@ from braingpt.model.columns.columns import SparseColumns
 from braingpt.model.config import SharedColumnsConfig
 from braingpt.model.layers import MLP
 
-# tokens a round, one at a time
+# Tokens of a round, one at a time.
 DECODED = 50
 
 
@@ -115,7 +115,7 @@ def main() -> None:
         count=options.columns, width=options.width, active=options.active, shared=options.shared
     )
     columns = SparseColumns(options.hidden, config)
-    # a fresh layer's output weights are zero
+    # A fresh layer's output weights are zero.
     nn.init.normal_(columns.weight, std=0.03)
     total = sum(p.numel() for p in columns.parameters())
     contestants = {

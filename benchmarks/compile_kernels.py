@@ -3,9 +3,9 @@ and shared memory.
 
     python benchmarks/compile_kernels.py --capability 80 86 90
 
-The library's own functions run on CPU tensors of the recipes' shapes; what they would start is compiled in
-its place. It ends with 1 where a compiler refuses a kernel or a card's shared memory does not hold it: an
-interpreter, which the tests use without a GPU, notices neither.
+The library's own functions run on CPU tensors of the recipes' shapes, and each kernel they would start is
+compiled instead. The script ends with 1 where a compiler refuses a kernel or a card's shared memory does not
+hold it: an interpreter, which the tests use without a GPU, notices neither.
 """
 
 import argparse
@@ -34,7 +34,7 @@ MODULES = (columns_ops, competition_ops, attention_ops, scan_ops)
 POINTERS = {
     torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16", torch.int64: "i64", torch.int32: "i32", torch.int16: "i16",
 }  # fmt: skip
-# KB that one program may have
+# KB of shared memory that one program may have, by compute capability.
 SHARED = {80: 163, 86: 99, 89: 99, 90: 227, 120: 99}
 CUOBJDUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
 
@@ -181,7 +181,7 @@ def main() -> None:
                     try:
                         line = compiled(kernel, arguments, options, capability)
                     except Exception as error:
-                        # whatever a compiler raises
+                        # A compiler may raise anything.
                         line = f"REFUSED: {str(error).strip().splitlines()[-1][:120]}"
                     failed += "REFUSED" in line or "MORE" in line
                     warps, stages = options.get("num_warps", 4), options.get("num_stages", 3)

@@ -1,10 +1,10 @@
 """Milliseconds a token of batch-1 decoding after a prompt: models, dtypes and lengths of prompts in turn.
 
-    python benchmarks/decoding.py small-v2 small-v1 small-dense --peer gpt2 --dtype float32 int8 --compile
-    --rounds 3
+    python benchmarks/decoding.py small-v2 small-v1 small-dense --peer gpt2 \\
+        --dtype float32 int8 --compile --rounds 3
     python benchmarks/decoding.py small-v2 --prompt 1024 32768
-    python benchmarks/decoding.py small-v2-5pct large-dense:model.layers=41      # a recipe and changes to it;
-    831M parameters both
+    # a recipe and changes to it; 831M parameters both
+    python benchmarks/decoding.py small-v2-5pct large-dense:model.layers=41
 
 Fresh weights, shaken so that no layer is silent, and random tokens; a round's figure is its whole time over
 its tokens, and of the rounds the median, lowest and highest are printed. `--compile` compiles the steps of
@@ -27,9 +27,9 @@ from braingpt.device.compile import compile_steps
 from braingpt.device.cpu import configure_cpu
 from braingpt.inference.engine import Decoder
 
-# steps in which a compiled model takes its last forms: those of a token that attention chooses come late
+# Steps until a compiled model has all its forms: those of a token that attention chooses come late.
 WARM = 48
-# takes one token in
+# Reads one token.
 Step = Callable[[torch.Tensor], None]
 
 

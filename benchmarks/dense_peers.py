@@ -2,12 +2,12 @@
 token.
 
     python benchmarks/dense_peers.py speed --size tiny --data data/korean --nanogpt ../nanoGPT [--compile]
-    python benchmarks/dense_peers.py learn --size tiny --data data/korean --nanogpt ../nanoGPT --steps 200
-    --rates nanogpt=1e-3,2e-3
+    python benchmarks/dense_peers.py learn --size tiny --data data/korean --nanogpt ../nanoGPT \\
+        --steps 200 --rates nanogpt=1e-3,2e-3
 
 Each model trains as its own project trains it: its initialisation, its loss, its AdamW (nanoGPT's decay
 groups, GELU and learned positions; litgpt's Llama-like GPT with the settings of its TinyLlama recipe), the
-head tied to the embedding in all three. Shared are the batches, the shape of the learning rate's course,
+head tied to the embedding in all three. Shared are the batches, the shape of the learning rate's schedule,
 clipping at 1, precision, threads and whether torch.compile is used. The peers are read from where they are,
 `--nanogpt` a checkout and litgpt an installed package (`pip install --no-deps litgpt` and what it imports);
 one that is missing is named and left out.
@@ -49,7 +49,7 @@ from braingpt.recipes import Recipe, TrainConfig, load_recipe
 from braingpt.tokenizer import Tokenizer
 
 VALIDATION_SEED = 7
-# of nanoGPT's train.py and of litgpt's config_hub/pretrain/tinyllama.yaml alike
+# The same in nanoGPT's train.py and in litgpt's config_hub/pretrain/tinyllama.yaml.
 ADAMW = {"weight_decay": 0.1, "betas": (0.9, 0.95)}
 
 
@@ -160,7 +160,7 @@ def speed(options: argparse.Namespace, recipe: Recipe, shards: ShardSet) -> dict
     peers = {name: make() for name, make in present(options, recipe).items()}
     clocks = {"wall": time.perf_counter, "cpu": time.process_time}
     seconds: dict[str, dict[str, list[float]]] = {name: {clock: [] for clock in clocks} for name in peers}
-    # the first turn compiles and warms, and is not counted
+    # The first turn compiles and warms up, and is not counted.
     for turn in range(-1, options.rounds):
         for name, peer in peers.items():
             began = {clock: read() for clock, read in clocks.items()}

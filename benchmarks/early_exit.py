@@ -1,8 +1,8 @@
-"""Early exit on a trained model: what each threshold spares and costs, and how fast the same text comes with
+"""Early exit on a trained model: what each threshold saves and costs, and how fast the same text comes with
 drafts.
 
-    braingpt train --recipe nano-v1 --data data/korean --set model.layers=6 --set model.early_exit.loss=0.3
-    --set model.early_exit.dropout=0.2
+    braingpt train --recipe nano-v1 --data data/korean --set model.layers=6 \\
+        --set model.early_exit.loss=0.3 --set model.early_exit.dropout=0.2
     python benchmarks/early_exit.py runs/nano-v1 --data data/korean --drafts 1:3 2:3 3:3
 
 Drafts as LAYERS:TOKENS, or LAYERS:TOKENS:LEAST to stop drafting where the first layers are less sure than

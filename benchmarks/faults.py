@@ -1,4 +1,4 @@
-"""Kill a training run again and again, go on each time, and compare the end with a run that was never
+"""Kill a training run again and again, resume it each time, and compare the end with a run that was never
 disturbed.
 
     python benchmarks/faults.py --data data/sample --kills 60 --out docs/results/faults.json
@@ -134,7 +134,7 @@ def full_disk(recipe: Recipe, data: Path, whole: Path, disk: Path) -> dict[str, 
     listener = Listening(disk / "ballast")
     size = sum(path.stat().st_size for path in listing.newest(whole).rglob("*"))
     free = shutil.disk_usage(disk).free
-    # room for two checkpoints and a half
+    # Leave room for two checkpoints and a half.
     listener.ballast.write_bytes(bytes(free - round(2.5 * size)))
     train(recipe, disk / "run", [data], reporter=listener, device="cpu")
     told = next((note for note in listener.notes if "disk is full" in note), "")

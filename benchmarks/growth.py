@@ -1,8 +1,8 @@
 """Time to equal validation loss with and without growth: the same recipe, data and batches, in turns of a few
 steps in one process.
 
-    python benchmarks/growth.py --data data/korean --recipe nano-dense --set model.layers=12 --set
-    train.steps=900 --set train.batch=4
+    python benchmarks/growth.py --data data/korean --recipe nano-dense \\
+        --set model.layers=12 --set train.steps=900 --set train.batch=4
 
 Four runs for each seed: all layers from the beginning; growing, as many steps; growing, as many more steps as
 cost the same arithmetic; and as many steps with half of the layers, to see what depth is worth at all after
@@ -28,9 +28,9 @@ from braingpt.train.run.folder import RunFolder
 from braingpt.train.run.progress import Reporter
 from braingpt.train.validation import validate
 
-# steps
+# Steps of a turn.
 TURN = 10
-# validations of a run
+# Validations of a run.
 POINTS = 12
 
 
@@ -41,7 +41,7 @@ class Runner:
         self.name, self.recipe = name, recipe
         self.trainer = Trainer(recipe, RunFolder(Path()), [data], torch.device("cpu"), Reporter())
         self.cpu = self.wall = 0.0
-        # loss over time
+        # Loss over time.
         self.curve: list[dict[str, float]] = []
         self.due = [round(recipe.train.steps * point / POINTS) for point in range(1, POINTS + 1)]
 

@@ -26,7 +26,7 @@ from braingpt.tokenizer.language import LANGUAGES
 sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))
 from clean_text import texts
 
-# a language
+# Lines of each language, at most.
 LINES = 500
 DOCUMENTS = 150
 SETS = {

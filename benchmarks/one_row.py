@@ -33,7 +33,7 @@ def main() -> None:
     compiled, compiled_int8 = torch.compile(linear, dynamic=False), torch.compile(int8_linear, dynamic=False)
     for threads in (1, 2):
         torch.set_num_threads(threads)
-        # how many threads share a loop is settled when it is compiled
+        # The number of threads that share a loop is fixed when the loop is compiled.
         torch.compiler.reset()
         for shape in SHAPES:
             weights = [torch.randn(shape) for _ in range(max(2, round(BYTES / 4 / shape[0] / shape[1])))]

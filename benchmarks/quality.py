@@ -24,7 +24,7 @@ from braingpt.tokenizer.language import LANGUAGES
 sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))
 from clean_text import raw_texts
 
-# bytes of a set that the clock sees
+# Bytes of a set that are timed.
 SPEED = 2_000_000
 
 

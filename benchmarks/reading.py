@@ -85,7 +85,7 @@ def peak() -> float:
 def main() -> None:
     if sys.argv[1:2] == ["--memory"]:
         for path in generate(Path(sys.argv[2])):
-            # a process for each: the highest memory is a process's own
+            # A process for each, because peak memory belongs to a process.
             subprocess.run([sys.executable, __file__, "--read", path], check=True)
         return
     if sys.argv[1:2] == ["--read"]:

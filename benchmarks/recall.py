@@ -1,11 +1,10 @@
-"""Multi-query associative recall (Arora et al.
+"""Multi-query associative recall (Arora et al. 2023, "Zoology") by small v2 models that differ in one layer
+only.
 
-2023, "Zoology") by small v2 models that differ in one layer only.
-
-    python benchmarks/recall.py --out runs/recall.jsonl                       # all models, all learning
-    rates, three seeds
-    python benchmarks/recall.py --models memory --rates 1e-2 --out FILE       # some; tables are made of
-    everything in the file
+    # all models, all learning rates, three seeds
+    python benchmarks/recall.py --out runs/recall.jsonl
+    # some of them; the tables show everything in the file
+    python benchmarks/recall.py --models memory --rates 1e-2 --out FILE
 
 Two layers; the first is Mamba, the second Mamba, selective attention or the delta-rule memory; then the same
 with a quarter and an eighth of Mamba's state, once with a memory whose state is no larger than that. All are
@@ -32,7 +31,7 @@ from braingpt.optim.optimizer import build_optimizer, set_learning_rate
 from braingpt.recipes import load_recipe
 
 VOCAB = 256
-# length, pairs
+# Length and pairs.
 LEVELS = ((16, 4), (32, 8), (64, 16), (128, 32), (256, 64), (512, 64))
 MODELS = {
     "mamba": {},

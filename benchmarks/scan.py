@@ -1,8 +1,8 @@
 """The state-space scan, forward and backward, by every path that runs on this device: interleaved rounds,
 medians.
 
-    python benchmarks/scan.py                                   # the shape of `small` recipes: 8 heads of 64
-    channels, state 64, 1,024 tokens
+    # the shape of `small` recipes: 8 heads of 64 channels, state 64, 1,024 tokens
+    python benchmarks/scan.py
     python benchmarks/scan.py --batch 32 --dtype bfloat16 --device cuda --chunk 64 128 256 --json scan.json
 
 Each path runs at each of the chunks that it takes, so that libraries are compared at their best; the last
@@ -24,7 +24,7 @@ from braingpt.device.cpu import configure_cpu
 from braingpt.kernels import dispatch
 from braingpt.kernels.scan import scan
 
-# calls a round
+# Calls of a round.
 CALLS = {"cuda": 20, "cpu": 1}
 
 
@@ -155,7 +155,7 @@ def main() -> None:
         try:
             peaks[row] = memory(path, tensors, run, upstream, chunk)
         except Exception as error:
-            # a library may refuse this machine in any way; the others are still worth knowing
+            # A library may refuse this machine in any way; the others are still measured.
             print(f"without {row}: {type(error).__name__}: {(str(error).strip() or '-').splitlines()[0]}")
     rounds: dict[str, list[tuple[float, float]]] = {row: [] for row in peaks}
     for _ in range(args.rounds):

@@ -1,8 +1,8 @@
 """V1's sparse attention by its paths, in turns: one layer alone and the whole recipe, forward and backward;
 one query alone, as in a step, and steps of generation.
 
-    python benchmarks/v1_attention.py                       # small-v1, one row of 1,024 tokens, on a CPU the
-    processor's time
+    # small-v1, one row of 1,024 tokens; on a CPU the processor's time
+    python benchmarks/v1_attention.py
     python benchmarks/v1_attention.py --lengths 512,2048 --rounds 3 --parts layer
     python benchmarks/v1_attention.py --lengths 256,1024,4096 --rounds 9 --parts query generation
 
@@ -163,7 +163,7 @@ def main() -> None:
         if path.unavailable_reason() is None and path.supports(probe)
     ]
     warm = torch.randn(1, 1, 70, 8, device=args.device).requires_grad_()
-    # libraries loaded on first use are not the call's memory
+    # Libraries loaded on first use are not the call's memory.
     for name in names:
         os.environ["BRAINGPT_KERNELS"] = f"magnitude_attention={name}"
         magnitude_attention(warm, warm, warm, None, 0.05, 4)[0].sum().backward()

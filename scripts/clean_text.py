@@ -14,7 +14,7 @@ import pyarrow.parquet
 from braingpt.data.quality.clean import clean
 from braingpt.errors import UserError
 
-# name of the set, language, file, columns
+# Name of the set, language, file, columns.
 SETS = [
     ("ko-wikipedia", "ko", "wikimedia/wikipedia/20231101.ko/train-00000-of-00001.parquet", ["text"]),
     ("ko-korquad", "ko", "KorQuAD/squad_kor_v1/squad_kor_v1/validation-00000-of-00001.parquet", ["context"]),

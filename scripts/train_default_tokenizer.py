@@ -41,7 +41,7 @@ KLUE = "klue/klue/{}/validation-00000-of-00001.parquet"
 OTHERS = {"de": "deu_Latn", "fr": "fra_Latn", "es": "spa_Latn", "it": "ita_Latn"}
 DEFAULT = Path(__file__).parent.parent / "braingpt" / "tokenizer" / "assets" / "default"
 
-# megabytes of each source in the mix
+# Megabytes of each source in the mix.
 SHARES = {
     "ko-web": 6.0,
     "ko-reviews": 6.0,
@@ -116,7 +116,7 @@ def mix(source: Path, held: set[str]) -> Iterator[str]:
         **{f"{code}-web": column(source, WEB.format(name), "text") for code, name in OTHERS.items()},
     }
     for name, texts in sources.items():
-        # in order of hash: a fixed shuffle, so that a share below the whole is drawn from all over the source
+        # Order by hash is a fixed shuffle, so that a share below the whole comes from all over the source.
         texts = sorted(
             {text for text in texts if text not in held},
             key=lambda text: hashlib.sha256(text.encode()).digest(),

@@ -10,9 +10,8 @@ no such pair for the other languages at hand: the English reviews are pre-tokeni
 classifier would learn the spacing, and the scores of the FineWeb-Edu sample are all the same. Naive Bayes: a
 token's weight is the logarithm of how much more frequent it is on the good side; scale and bias are fitted by
 logistic regression, with both sides equally likely. One text in ten is held out for the AUC; with `--source`
-also a domain never trained on is
-measured: KLUE-NLI sentences by their source (policy briefings, Wikipedia and news against reviews of lodgings
-    and films).
+a domain never trained on is measured too: KLUE-NLI sentences by their source (policy briefings, Wikipedia and
+news against reviews of lodgings and films).
 """
 
 import argparse
@@ -31,7 +30,7 @@ from braingpt.tokenizer import Tokenizer
 GOOD = {"ko-wikipedia", "ko-korquad", "ko-web"}
 BAD = {"ko-reviews"}
 KLUE = "klue/klue/nli/validation-00000-of-00001.parquet"
-# tokens
+# Tokens of the shortest text that is used.
 SHORTEST = 16
 
 
@@ -45,7 +44,7 @@ def fit(good: list[np.ndarray], bad: list[np.ndarray], vocab: int) -> np.ndarray
     each_D = np.concatenate([np.full(len(side), 0.5 / len(side)) for side in (good, bad)])
     inputs_DF = np.stack([x_D, np.ones_like(x_D)], axis=1)
     scale_F = np.zeros(2)
-    # Newton's method; the small ridge keeps separable sides finite
+    # Newton's method; the small ridge keeps separable sides finite.
     for _ in range(50):
         p_D = 1 / (1 + np.exp(-inputs_DF @ scale_F))
         gradient_F = inputs_DF.T @ (each_D * (p_D - y_D)) + 1e-4 * scale_F

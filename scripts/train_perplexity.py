@@ -25,10 +25,10 @@ from braingpt.data.quality.perplexity import PERCENTILES, SHIPPED, Trigrams, sam
 from braingpt.data.sample import documents
 from braingpt.tokenizer import Tokenizer
 
-# pairs and triples kept, each
+# Pairs and triples kept, of each.
 ENTRIES = 150_000
 LEFT_OUT = {"en-wikitext"}
-# held-out texts that are shuffled
+# Held-out texts that are shuffled.
 MEASURED = 600
 TOKENS = 2048
 

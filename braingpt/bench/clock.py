@@ -1,7 +1,7 @@
 """Times that may be compared: calls in turns, one clock for all, the median of the rounds with its spread.
 
-A machine that grows slower meanwhile is slower for all; a ratio is taken round by round, between neighbours
-in time, and its median and extremes are told. No ratio is ever made of two separate sittings.
+A machine that slows down meanwhile is slower for all. A ratio is taken round by round, between neighbours in
+time; its median and extremes are reported. No ratio is ever made of two separate sittings.
 """
 
 import statistics
@@ -12,16 +12,17 @@ from typing import Any
 
 import torch
 
+# A call to be timed.
 Work = Callable[[], object]
-# written between two calls: more than the last cache holds
+# Written between two calls: more than the last cache holds.
 COLD_BYTES = {"cuda": 256 << 20, "cpu": 128 << 20}
-# of a round: so long, or so many calls
+# A round lasts about so long, with so many calls at most.
 ROUND_SECONDS, MOST_CALLS = 0.02, 30
 
 
 @dataclass
 class Series:
-    """One figure of every round."""
+    """One figure in every round."""
 
     rounds: list[float] = field(default_factory=list)
 
@@ -31,7 +32,7 @@ class Series:
         return statistics.median(self.rounds)
 
     def over(self, other: "Series") -> "Series":
-        """This over the other, round by round."""
+        """The ratio of this series to the other, round by round."""
         return Series([a / b for a, b in zip(self.rounds, other.rounds, strict=True)])
 
     def as_dict(self) -> dict[str, Any]:
@@ -45,11 +46,11 @@ class Series:
 
 
 class ColdClock:
-    """Seconds of single calls that find nothing in the cache: events of the device on a GPU, the wall clock
-    on a CPU.
+    """Seconds of single calls that find nothing in the cache.
 
-    On a GPU the memory written before a call keeps the device busy while the call's kernels are launched, so
-    launching is hidden as long as it is shorter (as in Triton's do_bench).
+    The clock is the wall's on a CPU, and events of the device on a GPU. There the memory written before a
+    call keeps the device busy while the call's kernels are launched, so launching is hidden as long as it is
+    shorter (as in Triton's do_bench).
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -76,11 +77,17 @@ def gpu_seconds(work: Work) -> float:
 
 
 def time_in_turns(works: Mapping[str, Work], rounds: int, clock: ColdClock) -> dict[str, Series]:
-    """Seconds a call of each work: rounds in which each takes its turn, a round's figure being the median of
-    its calls.
+    """Time calls in rounds in which each takes its turn.
 
-    Everything has to have been called before, so that nothing is compiled or allocated for the first time
-    here.
+    Each work must have been called before, so that nothing is compiled or allocated for the first time here.
+
+    Args:
+        works: The calls, by name.
+        rounds: Rounds.
+        clock: Measures one call.
+
+    Returns:
+        Seconds a call, by name; the figure of a round is the median of its calls.
     """
     calls = {
         name: max(1, min(MOST_CALLS, round(ROUND_SECONDS / clock(work)))) for name, work in works.items()

@@ -1,7 +1,7 @@
-"""One model in the ring: trained by the real trainer on real shards, scored, made to write.
+"""One model in a comparison: trained by the real trainer on real shards, scored, and made to generate.
 
-The trainer, its batches and its optimizer are those of `braingpt train`; the same seed gives every contender
-the same batches. A peer from another library (`peers.py`) takes the same way: only the model is another one.
+Trainer, batches and optimizer are those of `braingpt train`; the same seed gives every contender the same
+batches. A peer from another library (`peers.py`) is trained in the same way: only the model differs.
 """
 
 import math
@@ -14,6 +14,7 @@ import torch
 
 from braingpt.device.device import autocast
 from braingpt.errors import one_line
+from braingpt.evaluation.perplexity import evaluate
 from braingpt.inference.engine import Decoder
 from braingpt.optim.schedule import learning_rate
 from braingpt.recipes import Recipe, load_recipe
@@ -23,7 +24,7 @@ from braingpt.train.run.folder import RunFolder
 from braingpt.train.run.progress import Reporter
 from braingpt.train.stability import SPIKE_WINDOW, is_spike
 
-# resolution of a learning rate that follows the clock
+# Steps of the schedule of a learning rate that follows the clock.
 TICKS = 10_000
 
 
@@ -38,9 +39,21 @@ def bench_recipe(
     compiled: bool = False,
     changes: Sequence[str] = (),
 ) -> Recipe:
-    """The shipped `{size}-{name}` recipe with `changes` (`train.lr=1e-3`), its schedule squeezed into `steps`.
+    """The shipped recipe `{size}-{name}` with its schedule squeezed into `steps`.
 
-    UserError for one there is not.
+    Args:
+        size: Size of the recipe, such as nano.
+        name: Architecture of the recipe, such as v2.
+        steps: Optimizer steps.
+        context: Tokens a window.
+        batch: Windows a step.
+        folders: Prepared data; empty: the recipe's.
+        seed: Of weights and batches.
+        compiled: Whether training is compiled.
+        changes: Further changes, such as `train.lr=1e-3`.
+
+    Raises:
+        UserError: There is no such recipe, or a change is wrong.
     """
     recipe = f"{size}-{name}"
     warmup = min(load_recipe(recipe, list(changes)).train.warmup, steps // 10)
@@ -64,7 +77,7 @@ def _quoted(folder: str) -> str:
 
 
 class _Recorder(Reporter):
-    """Keeps every step's record."""
+    """Keeps the record of every step."""
 
     def __init__(self) -> None:
         self.steps: list[dict[str, Any]] = []
@@ -74,8 +87,9 @@ class _Recorder(Reporter):
 
 
 class _Trainer(Trainer):
-    """A trainer whose learning rate may follow the clock: with `limit` seconds the schedule's place is the
-    share of them that has passed.
+    """A trainer whose learning rate may follow the clock.
+
+    With a `limit` in seconds, the place in the schedule is the share of the limit that has passed.
     """
 
     limit: float | None = None
@@ -90,9 +104,13 @@ class _Trainer(Trainer):
 
 
 class Contender:
-    """A model in training. `scratch` is a folder for the trainer's metrics; the caller removes it.
+    """A model in training.
 
-    `model`: a peer's, in place of the recipe's.
+    Args:
+        recipe: How it is trained.
+        scratch: A folder for the trainer's metrics, which the caller removes.
+        device: Where it is trained.
+        model: A peer's model, instead of the recipe's.
     """
 
     def __init__(
@@ -101,7 +119,7 @@ class Contender:
         self.recipe, self.device = recipe, device
         scratch.mkdir(parents=True, exist_ok=True)
         self.recorder = _Recorder()
-        # why it trains no further
+        # Why training ended; None while it continues.
         self.lost: str | None = None
         folders = [Path(folder) for folder in recipe.data.folders]
         self.trainer = _Trainer(recipe, RunFolder(scratch), folders, device, self.recorder, model=model)
@@ -113,11 +131,11 @@ class Contender:
 
     @property
     def losses(self) -> list[float]:
-        """Of every step so far; NaN where it was not finite."""
+        """The loss of every step so far; NaN where it was not finite."""
         return [math.nan if record["loss"] is None else record["loss"] for record in self.recorder.steps]
 
     def train(self, steps: int) -> float | None:
-        """Take `steps` optimizer steps; tokens per second, or None where the run is lost."""
+        """Take `steps` optimizer steps; returns tokens a second, or None where the run is lost."""
         self.finish()
         start = time.perf_counter()
         for _ in range(steps):
@@ -127,8 +145,9 @@ class Contender:
         return steps * self.recipe.train.batch * self.recipe.train.context / (time.perf_counter() - start)
 
     def train_until(self, seconds: float, limit: float) -> None:
-        """Take steps until `seconds` of its own clock have passed, the learning rate's schedule laid over
-        `limit` seconds.
+        """Take steps until `seconds` of the contender's own clock have passed.
+
+        The learning rate's schedule covers `limit` seconds.
         """
         self.trainer.limit = limit
         while self.trainer.seconds < seconds and self._step():
@@ -136,21 +155,20 @@ class Contender:
         self.finish()
 
     def _step(self) -> bool:
-        """One step; False where the run is lost, or breaks down: a run of its own would go back to a
-        checkpoint, here that ends it.
+        """Take one step; False where the run is lost.
+
+        `braingpt train` would return to a checkpoint; a comparison ends the run here.
         """
         if self.lost is None:
             try:
                 self.trainer._take_step()
             except RuntimeError as error:
-                # Lost is one
+                # `Lost` is a RuntimeError.
                 self.lost = one_line(error)
         return self.lost is None
 
     def warm(self) -> None:
-        """Forward and backward once, for what is compiled and allocated the first time; the model stays as it
-        was.
-        """
+        """Run forward and backward once, to compile and allocate; the model stays as it was."""
         before = [(buffer, buffer.clone()) for buffer in self.model.buffers()]
         gradients(self.trainer)
         self.trainer.optimizer.zero_grad(set_to_none=True)
@@ -159,8 +177,10 @@ class Contender:
         self.finish()
 
     def phases(self) -> dict[str, float]:
-        """Seconds of one step's forward passes and of its backward passes over all rows, and then of the
-        whole step with the optimizer, which is taken.
+        """Take one step; returns the seconds of its parts.
+
+        "forward" and "backward" are passes over all rows, measured apart; "step" is the whole step with its
+        optimizer.
         """
         trainer = self.trainer
         trainer.model.train()
@@ -181,11 +201,15 @@ class Contender:
         trainer.step += 1
         return spent
 
-    def write(self, prompt_BL: torch.Tensor, new_tokens: int) -> tuple[float, float, int]:
-        """Read prompts (B, L) of equal length and write `new_tokens` (2 or more) greedily after each.
+    def generate(self, prompt_BL: torch.Tensor, new_tokens: int) -> tuple[float, float, int]:
+        """Read prompts and generate greedily after each.
 
-        Returns seconds to the first token, tokens per second after it, all rows together, and the bytes of
-        state held at the end.
+        Args:
+            prompt_BL: Prompts of equal length.
+            new_tokens: Tokens after each prompt, 2 or more.
+
+        Returns:
+            Seconds to the first token, tokens a second after it over all rows, and bytes of state at the end.
         """
         start = self._now()
         decoder = Decoder(self.model, len(prompt_BL))
@@ -200,28 +224,41 @@ class Contender:
 
     @staticmethod
     def _greedy(decoder: Decoder) -> torch.Tensor:
-        """The likeliest tokens, looked at as one that waits for the end of a text has to."""
+        """The likeliest tokens, copied to the CPU as waiting for the end of a text requires."""
         with torch.inference_mode():
             ids_B = decoder.logits_BV.argmax(-1)
             ids_B.tolist()
         return ids_B
 
     def validate(self, windows: int, rows: int = 8) -> dict[str, Any]:
-        """Scores over `windows` validation windows a language, in the precision of training."""
-        from braingpt.evaluation.perplexity import evaluate
-
+        """Scores over `windows` validation windows of each language, in the precision of training."""
         trainer, recipe = self.trainer, self.recipe
         with autocast(self.device, trainer.dtype):
             scores = evaluate(
-                self.model, trainer.shards, trainer.tokenizer, context=recipe.train.context, windows=windows, rows=rows,
-                device=self.device, reset_at_documents=recipe.data.reset_at_documents,
-            )  # fmt: skip
+                self.model,
+                trainer.shards,
+                trainer.tokenizer,
+                context=recipe.train.context,
+                windows=windows,
+                rows=rows,
+                device=self.device,
+                reset_at_documents=recipe.data.reset_at_documents,
+            )
         return scores.as_dict()
 
     def prompts(self, rows: int, length: int, number: int = 0) -> torch.Tensor:
-        """(B, L >= 2) real tokens to continue, the same for every contender: validation text where there is
-        so much of it, else text trained on; the longest there is, repeated, where neither holds `length`
-        tokens.
+        """Real tokens to continue, the same for every contender.
+
+        They come from validation text where one stream holds `length` tokens, else from training text; where
+        neither does, from the longest stream, repeated.
+
+        Args:
+            rows: B.
+            length: L, 2 or more.
+            number: Of the prompts; each number gives other tokens.
+
+        Returns:
+            (B, L) ids.
         """
         shards = self.trainer.shards
         streams = [
@@ -229,12 +266,12 @@ class Contender:
         ]
         whole = next((stream for stream in streams if shards.windows(*stream, length)), None)
         stream = whole or max(streams, key=lambda stream: shards.tokens(*stream))
-        most = min(length, shards.tokens(*stream))
-        windows = shards.windows(*stream, most)
+        available = min(length, shards.tokens(*stream))
+        windows = shards.windows(*stream, available)
         found = [
-            shards.window(*stream, (number * rows + row) % windows, most).tolist() for row in range(rows)
+            shards.window(*stream, (number * rows + row) % windows, available).tolist() for row in range(rows)
         ]
-        return torch.tensor([(ids * -(-length // most))[:length] for ids in found])
+        return torch.tensor([(ids * -(-length // available))[:length] for ids in found])
 
     def finish(self) -> None:
         """Wait for the device."""
@@ -247,5 +284,5 @@ class Contender:
 
 
 def spikes(losses: Sequence[float]) -> int:
-    """Steps whose loss jumps out of the 16 before it (`braingpt.train.stability.is_spike`), or is not finite."""
+    """Steps whose loss is a spike beside the 16 before (`train.stability.is_spike`), or is not finite."""
     return sum(is_spike(loss, losses[max(0, step - SPIKE_WINDOW) : step]) for step, loss in enumerate(losses))

@@ -1,15 +1,13 @@
-"""What a trained model makes of what it has just read, and of what it was taught once: without a memory and
+"""What a trained model makes of what it has just read, and of what it was taught once, without a memory and
 with one.
 
-- In-context gain: nats a token that the last quarter of a validation window is easier than its first (Olsson
-    et al. 2022, "In-context Learning
-  and Induction Heads", call it the in-context learning score).
+- In-context gain: how much easier the last quarter of a validation window is than its first, in nats a token
+  (the in-context learning score of Olsson et al. 2022, "In-context Learning and Induction Heads").
 - Repetition: random tokens, then the same again; the share of the second copy that is predicted (their test
-    for induction heads). Chance is 1 in the vocabulary.
-- Facts (`evaluation/tasks/facts.py`) asked for by their beginning: never told, told in the context among
-    others, and taught once to the slow tier of episodic
-  memory (asked for alone, and behind another sentence), which works beside any of our architectures, though
-  not beside another library's model.
+  for induction heads). Chance is one in the vocabulary.
+- Facts (`evaluation/tasks/facts.py`) asked for by their beginning: never told; told in the context among
+  others; and taught once to the slow tier of episodic memory, then asked for alone and behind another
+  sentence. The memory works beside any of our architectures, but not beside another library's model.
 """
 
 import math
@@ -19,21 +17,30 @@ from typing import Any
 import torch
 
 from braingpt.bench.contender import Contender
+from braingpt.bench.peers import Peer
 from braingpt.device.eval_mode import eval_mode
+from braingpt.episodic.memory import EpisodicMemory, Remembering
 from braingpt.errors import one_line
 from braingpt.evaluation.tasks.facts import DISTRACTOR, facts, share_recalled
 from braingpt.model.lm import LanguageModel
+from braingpt.tokenizer import Tokenizer
 
-# tokens said twice, and how many such rows
+# Tokens repeated, and rows of them.
 REPEATED, ROWS = 64, 16
-# facts a language, and how many of them stand in one context
+# Facts of each language, and how many of them one context holds.
 FACTS_PER_LANGUAGE, FACTS_PER_CONTEXT = 12, 4
 
 
 def few_shot(contender: Contender, windows: int) -> dict[str, Any]:
-    """The figures of one trained contender; shares between 0 and 1.
+    """Measure one trained contender.
 
-    Those of the memory are None where there can be none; "memory_error" says where it failed.
+    Args:
+        contender: The contender.
+        windows: Validation windows for the in-context gain.
+
+    Returns:
+        Nats for "in_context_gain", shares between 0 and 1 for the others. Those of the memory are None where
+        there can be none; "memory_error" says why the memory failed.
     """
     model, tokenizer = contender.model, contender.trainer.tokenizer
     languages = [language for language in ("ko", "en") if language in tokenizer.markers]
@@ -61,8 +68,8 @@ def few_shot(contender: Contender, windows: int) -> dict[str, Any]:
 
 
 def in_context_gain(contender: Contender, windows: int) -> float | None:
-    """None where a loss is not finite; nats a token between the first and the last quarter of validation
-    windows (of training text where there is no validation text).
+    """Nats a token between the first and the last quarter of validation windows; None where a loss is not
+    finite. Without validation text, training text is read.
     """
     context = contender.recipe.train.context
     gains = []
@@ -75,17 +82,19 @@ def in_context_gain(contender: Contender, windows: int) -> float | None:
     return statistics.mean(gains) if all(map(math.isfinite, gains)) else None
 
 
-def repetition(model: torch.nn.Module) -> float:
-    """Share of the second copy's tokens, but its first, that are the likeliest continuation."""
+def repetition(model: LanguageModel | Peer) -> float:
+    """Share of the second copy's tokens, without its first, that are the likeliest continuation."""
     draw = torch.Generator().manual_seed(0)
     once_BL = torch.randint(model.config.vocab, (ROWS, REPEATED), generator=draw).to(model.device)
     with eval_mode(model):
-        said_BL = model(torch.cat([once_BL, once_BL], 1)).logits[:, REPEATED:-1].argmax(-1)
-    return float((said_BL == once_BL[:, 1:]).float().mean())
+        predicted_BL = model(torch.cat([once_BL, once_BL], 1)).logits[:, REPEATED:-1].argmax(-1)
+    return float((predicted_BL == once_BL[:, 1:]).float().mean())
 
 
-def _recall_in_context(model: Any, tokenizer: Any, known: list[tuple[str, str]], language: str) -> float:
-    """Facts in groups: each is asked for behind the group's texts."""
+def _recall_in_context(
+    model: LanguageModel | Peer, tokenizer: Tokenizer, known: list[tuple[str, str]], language: str
+) -> float:
+    """Share of facts that come back in a context that holds the fact's group."""
     groups = [known[first : first + FACTS_PER_CONTEXT] for first in range(0, len(known), FACTS_PER_CONTEXT)]
     return statistics.mean(
         share_recalled(
@@ -96,11 +105,9 @@ def _recall_in_context(model: Any, tokenizer: Any, known: list[tuple[str, str]],
 
 
 def _recall_from_memory(
-    model: Any, tokenizer: Any, known: dict[str, list[tuple[str, str]]]
+    model: LanguageModel, tokenizer: Tokenizer, known: dict[str, list[tuple[str, str]]]
 ) -> tuple[float, float]:
     """Shares of the taught facts that come back: asked for alone, and behind another sentence."""
-    from braingpt.episodic.memory import EpisodicMemory, Remembering
-
     model.eval()
     memory = EpisodicMemory.fresh(model, tokenizer, "")
     for language, pairs in known.items():

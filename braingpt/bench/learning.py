@@ -1,6 +1,6 @@
 """Training side by side: for equal tokens, and for equal time on each contender's own clock.
 
-Turns are interleaved, so that a slow spell of the machine hits all alike; validation is on nobody's clock.
+Contenders take turns, so that a slow spell of the machine hits all alike; validation is on nobody's clock.
 """
 
 import math
@@ -10,26 +10,27 @@ from typing import Any
 
 from braingpt.bench.clock import Series
 from braingpt.bench.contender import Contender, spikes
+from braingpt.bench.results import Progress
 
-# of a training, each ending with a validation
+# Parts of a training, each of which ends with a validation.
 PARTS = 5
-# of a part of equal time: turns, and the most seconds of one
-SLICES, LONGEST = 10, 10.0
-# share of this training that is done, what is being done
-Say = Callable[[float, str], None]
-# takes the figures so far
+# Turns in a part of equal time, and the most seconds of a turn.
+TURNS, LONGEST_TURN = 10, 10.0
+# Keys of a step's record that become curves.
+CURVES = ("tokens", "seconds", "loss", "grad_norm")
+# Receives the figures so far.
 Keep = Callable[[dict[str, Any]], None]
 
 
 class Course:
-    """What one contender's training leaves behind."""
+    """The record of one contender's training."""
 
     def __init__(self, contender: Contender, windows: int) -> None:
         self.contender, self.windows = contender, windows
         self.speeds, self.validations = Series(), []
 
     def validate(self) -> None:
-        """Score the validation text as the model stands now."""
+        """Score the validation text with the model as it is now."""
         trainer = self.contender.trainer
         scores = self.contender.validate(self.windows)
         scores["scored_tokens"] = scores.pop("tokens")
@@ -45,25 +46,31 @@ class Course:
         trainer, records = self.contender.trainer, self.contender.recorder.steps
         return {
             "seed": self.contender.recipe.train.seed,
-            "steps": trainer.step, "tokens": trainer.tokens, "seconds": trainer.seconds,
-            "curve": {key: [_short(record[key]) for record in records] for key in ("tokens", "seconds", "loss", "grad_norm")},
+            "steps": trainer.step,
+            "tokens": trainer.tokens,
+            "seconds": trainer.seconds,
+            "curve": {key: [_six_digits(record[key]) for record in records] for key in CURVES},
             "validations": self.validations,
             "stability": stability([record["grad_norm"] for record in records], self.contender.losses),
             "lost": self.contender.lost,
             "tokens_per_second": self.speeds.as_dict() if self.speeds.rounds else None,
-        }  # fmt: skip
+        }
 
 
-def _short(value: float | None) -> float | None:
-    """Six digits: curves are long."""
+def _six_digits(value: float | None) -> float | None:
+    """The value rounded, because curves are long."""
     return float(f"{value:.6g}") if isinstance(value, float) else value
 
 
 def stability(norms: Sequence[float | None], losses: Sequence[float]) -> dict[str, Any]:
-    """Loss spikes, losses and gradients that were not finite, and the tail of the gradient norms: how far the
-    largest hundredth lies above the middle.
+    """Loss spikes, values that were not finite, and the tail of the gradient norms.
 
-    The first tenth of the steps is left out of the norms: they fall while the rate rises, in every run.
+    The tail says how far the largest hundredth is above the median. The first tenth of the steps is left out
+    of the norms: they fall while the learning rate rises, in every run.
+
+    Args:
+        norms: Of each step before clipping; None where not finite.
+        losses: Of each step; NaN where not finite.
     """
     finite = sorted(norm for norm in norms[len(norms) // 10 :] if norm is not None)
     figures = {
@@ -82,18 +89,29 @@ def stability(norms: Sequence[float | None], losses: Sequence[float]) -> dict[st
 
 
 def equal_tokens(
-    contenders: dict[str, Contender], steps: int, rounds: int, windows: int, say: Say, keep: Keep
+    contenders: dict[str, Contender], steps: int, rounds: int, windows: int, on_progress: Progress, keep: Keep
 ) -> dict[str, Any]:
-    """Every contender takes the same steps on the same batches.
+    """Train every contender for the same steps on the same batches.
 
     The first round, about a tenth of the steps, is not among the speeds.
+
+    Args:
+        contenders: By name.
+        steps: Optimizer steps of each.
+        rounds: Rounds of turns, at least.
+        windows: Validation windows of each language.
+        on_progress: Receives the share done and what is being done.
+        keep: Receives the figures after each validation.
+
+    Returns:
+        The course of each contender.
     """
     courses = {name: Course(contender, windows) for name, contender in contenders.items()}
     parts = portions(steps, max(rounds, PARTS))
     every = math.ceil(len(parts) / PARTS)
     for number, count in enumerate(parts):
         for place, (name, course) in enumerate(courses.items()):
-            say(
+            on_progress(
                 (number + place / len(courses)) / len(parts),
                 f"training {name}, step {course.contender.trainer.step}/{steps}",
             )
@@ -106,18 +124,29 @@ def equal_tokens(
 
 
 def equal_time(
-    contenders: dict[str, Contender], limit: float, windows: int, say: Say, keep: Keep
+    contenders: dict[str, Contender], limit: float, windows: int, on_progress: Progress, keep: Keep
 ) -> dict[str, Any]:
-    """Every contender trains for `limit` seconds of its own clock; its learning rate follows that clock."""
+    """Train every contender for `limit` seconds of its own clock, which its learning rate follows.
+
+    Args:
+        contenders: By name.
+        limit: Seconds of training.
+        windows: Validation windows of each language.
+        on_progress: Receives the share done and what is being done.
+        keep: Receives the figures after each validation.
+
+    Returns:
+        The course of each contender.
+    """
     courses = {name: Course(contender, windows) for name, contender in contenders.items()}
-    turn = min(LONGEST, limit / PARTS / SLICES)
+    turn = min(LONGEST_TURN, limit / PARTS / TURNS)
     for part in range(1, PARTS + 1):
         end = limit * part / PARTS
         while any(course.contender.trainer.seconds < end for course in courses.values()):
             for name, course in courses.items():
                 seconds = course.contender.trainer.seconds
                 if seconds < end:
-                    say(
+                    on_progress(
                         min(c.contender.trainer.seconds for c in courses.values()) / limit,
                         f"training {name}, {seconds:.0f} of {limit:.0f} s",
                     )
@@ -133,10 +162,8 @@ def _validate(courses: dict[str, Course], keep: Keep) -> None:
 
 
 def portions(steps: int, rounds: int) -> list[int]:
-    """Steps of the warm-up (about a tenth, at least one) and of each round, which differ by at most one; they
-    sum to `steps`.
-    """
+    """Divide `steps` into a warm-up (about a tenth, at least one) and rounds, equal up to one step."""
     warm = max(1, steps // 10)
     rounds = min(rounds, steps - warm)
-    share, rest = divmod(steps - warm, rounds)
-    return [warm] + [share + (number < rest) for number in range(rounds)]
+    each, longer = divmod(steps - warm, rounds)
+    return [warm] + [each + (number < longer) for number in range(rounds)]

@@ -1,4 +1,4 @@
-"""What the figures were measured on: processor, threads, GPU, versions."""
+"""What figures were measured on: processor, threads, GPU, memory, versions."""
 
 import ctypes
 import os
@@ -11,7 +11,7 @@ import torch
 
 
 def machine() -> dict[str, str | int | None]:
-    """Names and numbers of this machine, for reports. Memory in bytes; None where it cannot be known."""
+    """Names and numbers of this machine, for reports. Memory is in bytes; None where not known."""
     gpu = torch.cuda.is_available()
     return {
         "cpu": cpu_name(),
@@ -45,7 +45,7 @@ def memory_bytes() -> int | None:
     except (ValueError, OSError):
         return None
     try:
-        # "max" where there is none
+        # The file says "max" where there is no limit.
         limit = int(Path("/sys/fs/cgroup/memory.max").read_text())
     except (OSError, ValueError):
         return total
@@ -53,9 +53,9 @@ def memory_bytes() -> int | None:
 
 
 def resident_bytes(peak: bool = False) -> int:
-    """Memory this process holds now, or the most it held (since `forget_peak`).
+    """Bytes that this process holds now; with `peak`, the most it held since `forget_peak`.
 
-    Linux keeps the peak of getrusage across exec, so that a child starts with its parent's; VmHWM belongs to
+    Linux keeps the peak of getrusage across exec, so a child would start with its parent's; VmHWM belongs to
     the program alone.
     """
     try:
@@ -69,13 +69,12 @@ def resident_bytes(peak: bool = False) -> int:
 
 
 def forget_peak() -> None:
-    """Let the peak begin anew from what is in use now, where the system allows it (Linux:
-    /proc/self/clear_refs).
+    """Start the peak again from the memory in use now, where the system allows it (Linux's clear_refs).
 
-    Memory that was freed and kept goes back to the system first (glibc's malloc_trim): reused later, it would
-    not be counted.
+    Memory that was freed but kept returns to the system first (glibc's malloc_trim), because reused memory
+    would not be counted.
     """
-    # macOS, Windows, musl
+    # macOS, Windows and musl have no malloc_trim.
     with suppress(AttributeError, OSError, TypeError):
         ctypes.CDLL(None).malloc_trim(0)
     try:

@@ -1,12 +1,12 @@
 """Peak memory of training one architecture, measured in a process of its own.
 
-    python -m braingpt.bench.peak_memory < request.json     # {"recipe": {...}, "device": "cpu", "threads": 2,
-    "steps": 3}
+    # {"recipe": {...}, "device": "cpu", "threads": 2, "steps": 3, "peer": null}
+    python -m braingpt.bench.peak_memory < request.json
 
-Prints {"peak_bytes": ..., "held_before_bytes": ...}. On a GPU: the allocator's own peak. On a CPU: the most
-resident memory of the process less what it held before the model was built. Before that, a model of the same
-architecture in small has taken a step, so that libraries loaded on first use are not counted as the model's.
-What is left is weights, gradients, optimizer state and activations.
+Prints {"peak_bytes": ..., "held_before_bytes": ...}. On a GPU the peak is the allocator's own. On a CPU it is
+the most resident memory of the process, less what the process held before the model was built. Before that, a
+small model of the same architecture takes a step, so that libraries loaded on first use are not counted. What
+remains is weights, gradients, optimizer state and activations.
 """
 
 import gc
@@ -17,20 +17,33 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from braingpt.errors import Failure, UserError
-from braingpt.recipes import Recipe, check_recipe
+import torch
 
-# the optimizer's state exists from the first on; the third sees memory as it stays
+from braingpt.bench.contender import Contender
+from braingpt.bench.machine import forget_peak, resident_bytes
+from braingpt.bench.peers import Peer, build_peer
+from braingpt.device.cpu import flush_denormals
+from braingpt.device.device import pick_device
+from braingpt.errors import Failure, UserError
+from braingpt.recipes import Recipe, check_recipe, load_recipe
+
+# The optimizer's state exists from the first step on; the third step sees memory as it stays.
 STEPS = 3
 
 
 def training_memory(recipe: Recipe, device: str, threads: int, peer: dict[str, Any] | None = None) -> int:
-    """Bytes that training `recipe` takes at its peak.
+    """Measure in a fresh process how many bytes training takes at its peak.
 
-    Raises UserError or Failure as the training itself would.
+    Args:
+        recipe: What is trained.
+        device: Where.
+        threads: Of a CPU.
+        peer: {"name", "total", "positions"} of another library's model (`peers.build_peer`) that is trained
+            instead of the recipe's.
 
-    `peer`: {"name", "total", "positions"} of another library's model (`peers.build_peer`) that is trained in
-        its place.
+    Raises:
+        UserError: As training would raise it.
+        Failure: The process failed.
     """
     request = {
         "recipe": recipe.model_dump(mode="json"),
@@ -54,15 +67,8 @@ def training_memory(recipe: Recipe, device: str, threads: int, peer: dict[str, A
 
 
 def measure(recipe: Recipe, device: str, steps: int, peer: dict[str, Any] | None = None) -> dict[str, int]:
-    """The same in this process, which should do nothing else."""
-    import torch
-
-    from braingpt.bench.contender import Contender
-    from braingpt.bench.machine import forget_peak, resident_bytes
-    from braingpt.device.cpu import flush_denormals
-    from braingpt.device.device import pick_device
-
-    # freed memory is not kept, as training does: it comes in pieces of 64 MB
+    """Measure in this process, which should do nothing else; as `training_memory`."""
+    # Training keeps freed memory too, in pieces of 64 MB; this measurement must not.
     flush_denormals()
     place = pick_device(device)
     with tempfile.TemporaryDirectory() as scratch:
@@ -82,17 +88,13 @@ def measure(recipe: Recipe, device: str, steps: int, peer: dict[str, Any] | None
     return {"peak_bytes": peak - before, "held_before_bytes": before}
 
 
-def _peer(peer: dict[str, Any] | None, recipe: Recipe) -> Any:
-    """The peer's model in the recipe's width, of one layer where its total is 0; None where there is no peer."""
-    from braingpt.bench.peers import build_peer
-
+def _peer(peer: dict[str, Any] | None, recipe: Recipe) -> Peer | None:
+    """The peer's model in the recipe's width, of one layer where its total is 0."""
     return build_peer(peer["name"], recipe.model, peer["total"], peer["positions"]) if peer else None
 
 
 def _small(recipe: Recipe) -> Recipe:
-    """The same architecture and data with the nano size's shape and a batch of one."""
-    from braingpt.recipes import load_recipe
-
+    """The same architecture and data, with the nano size's shape and a batch of one."""
     model = load_recipe(f"nano-{recipe.model.architecture}").model.model_copy(
         update={"vocab": recipe.model.vocab}
     )
@@ -104,8 +106,6 @@ def _small(recipe: Recipe) -> Recipe:
 
 def main(request: dict[str, Any]) -> int:
     """Answer one request; the exit code."""
-    import torch
-
     torch.set_num_threads(request["threads"])
     try:
         print(

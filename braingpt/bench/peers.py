@@ -1,14 +1,15 @@
-"""Widely used models of other libraries, of the same total size, in the same run: they take the place of a
-`LanguageModel`.
+"""Widely used models of other libraries, of the same total size, in the same run.
 
-    gpt2-hf      Hugging Face's GPT-2: learned positions, LayerNorm, GELU; the recipe's width and heads
-    pip install 'braingpt[peers]'
-    mamba2-hf    Hugging Face's Mamba-2: expand 2, the recipe's width, heads of 64 channels and state
-    (its CUDA kernels: braingpt[mamba])
-    litgpt       litgpt's Llama-like GPT (rotary positions, SwiGLU, RMSNorm) from its TinyLlama configuration
-    pip install 'braingpt[litgpt]'
+A peer takes the place of a `LanguageModel`:
 
-Each is initialised by its own library, has its head tied to the embedding as ours, and as many layers as
+- gpt2-hf: Hugging Face's GPT-2, with learned positions, LayerNorm and GELU, in the recipe's width and heads.
+  Install: pip install 'braingpt[peers]'
+- mamba2-hf: Hugging Face's Mamba-2, with expand 2, the recipe's width, heads of 64 channels and state 64.
+  Install: pip install 'braingpt[peers]' (its CUDA kernels: 'braingpt[mamba]')
+- litgpt: litgpt's Llama-like GPT (rotary positions, SwiGLU, RMSNorm) from its TinyLlama configuration.
+  Install: pip install 'braingpt[litgpt]'
+
+Each is initialised by its own library, has its head tied to the embedding as ours, and has as many layers as
 bring its total nearest to the first contender's. Trainer, batches, optimizer with its learning rate,
 precision, threads and torch.compile are those of the `dense` recipe.
 
@@ -28,15 +29,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from braingpt.errors import Failure, UserError, did_you_mean
-from braingpt.model.config import DenseConfig
+from braingpt.model.config import DenseConfig, ModelConfig
 from braingpt.model.lm import Output
 
+# Configuration of litgpt whose settings its peer takes.
 LITGPT_CONFIG = "tiny-llama-1.1b"
+# Channels and state of each head.
 MAMBA_HEAD, MAMBA_STATE = 64, 64
 
 
 class PeerState:
-    """What a peer carries from token to token: its library's cache, and how many tokens were read."""
+    """What a peer keeps from token to token: its library's cache, and how many tokens were read."""
 
     def __init__(self, rows: int, cache: Any = None) -> None:
         self.rows, self.cache, self.seen = rows, cache, 0
@@ -65,15 +68,15 @@ class Peer(nn.Module):
     generation need it.
     """
 
-    # no token leaves before the last layer
+    # No token leaves before the last layer.
     early = None
 
-    def __init__(self, inner: nn.Module, config: DenseConfig, positions: int | None = None) -> None:
+    def __init__(self, inner: nn.Module, config: ModelConfig, positions: int | None = None) -> None:
         super().__init__()
         self.inner, self.config, self.positions = inner, config, positions
-        # what generation calls
+        # What generation calls.
         self._call: Callable[..., Any] = inner
-        # what training calls
+        # What training calls.
         self._trained: Callable[..., Any] = inner
 
     def forward(
@@ -85,7 +88,10 @@ class Peer(nn.Module):
         reduction: str = "mean",
         last: bool = False,
     ) -> Output:
-        """As `LanguageModel.forward`, for rows of one document without padding."""
+        """As `LanguageModel.forward`, for rows of one document without padding.
+
+        Raises UserError for several documents a row, Failure where the positions end.
+        """
         if segments_BL is not None:
             raise UserError("peers see a window as one text; compare them without data.reset_at_documents")
         if self.positions and ids_BL.shape[1] + (state.seen if state else 0) > self.positions:
@@ -93,7 +99,7 @@ class Peer(nn.Module):
         if state is not None:
             logits_BLV = self._read(ids_BL, state, last)
             state.seen += ids_BL.shape[1]
-            return Output(logits=logits_BLV, state=state)
+            return Output(logits_BLV, state=state)  # pyright: ignore[reportArgumentType]
         logits_BLV = self._whole(ids_BL)
         if targets_BL is None:
             return Output(logits=logits_BLV[:, -1:] if last else logits_BLV)
@@ -127,10 +133,10 @@ class Peer(nn.Module):
         self._call = torch.compile(self.inner, backend=backend)
 
     def after_step(self) -> None:
-        """Nothing follows training slowly."""
+        """Nothing to do: a peer has no masks and no averages."""
 
     def flip_rate(self) -> None:
-        """There are no masks."""
+        """None: a peer has no 2:4 masks."""
 
     @property
     def device(self) -> torch.device:
@@ -142,13 +148,11 @@ class Peer(nn.Module):
         return sum(p.numel() for p in self.parameters())
 
     def parameters_active(self) -> int:
-        """Those a token multiplies with: all but the rows of learned positions."""
+        """Parameters that a token multiplies with: all but the rows of learned positions."""
         return self.parameters_total() - (self.positions or 0) * self.config.hidden
 
     def flops_per_token(self, context: int) -> float:
-        """Forward operations a token: two for each active parameter, and attention over half of the window on
-        average.
-        """
+        """Forward operations a token: two for each active parameter, and attention over half of a window."""
         return 2 * self.parameters_active() + self._layers() * 4 * self.config.hidden * (context + 1) / 2
 
     def _layers(self) -> int:
@@ -175,7 +179,7 @@ class Mamba2(Peer):
 
 
 class LitGPT(Peer):
-    """litgpt's GPT, whose cache has a fixed room for `positions` tokens."""
+    """litgpt's GPT, whose cache has a fixed size of `positions` tokens."""
 
     def _whole(self, ids_BL: Tensor) -> Tensor:
         self.inner.clear_kv_cache()
@@ -195,24 +199,42 @@ class LitGPT(Peer):
         return self.parameters_total()
 
 
-def _gpt2(config: DenseConfig, positions: int) -> Peer:
+def _gpt2(config: ModelConfig, positions: int) -> Peer:
     from transformers import GPT2Config, GPT2LMHeadModel
 
     settings = GPT2Config(
-        vocab_size=config.vocab, n_positions=positions, n_embd=config.hidden, n_head=config.heads, n_layer=config.layers,
-        resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, bos_token_id=None, eos_token_id=None,
-    )  # fmt: skip
+        vocab_size=config.vocab,
+        n_positions=positions,
+        n_embd=config.hidden,
+        n_head=config.heads,
+        n_layer=config.layers,
+        resid_pdrop=0.0,
+        embd_pdrop=0.0,
+        attn_pdrop=0.0,
+        bos_token_id=None,
+        eos_token_id=None,
+    )
     return GPT2(GPT2LMHeadModel(settings), config, positions)
 
 
-def _mamba2(config: DenseConfig, positions: int) -> Peer:
+def _mamba2(config: ModelConfig, positions: int) -> Peer:
     from transformers import Mamba2Config, Mamba2ForCausalLM
 
     head = math.gcd(MAMBA_HEAD, 2 * config.hidden)
     settings = Mamba2Config(
-        vocab_size=config.vocab, hidden_size=config.hidden, num_hidden_layers=config.layers, state_size=MAMBA_STATE, expand=2, head_dim=head,
-        num_heads=2 * config.hidden // head, n_groups=1, tie_word_embeddings=True, pad_token_id=None, bos_token_id=None, eos_token_id=None,
-    )  # fmt: skip
+        vocab_size=config.vocab,
+        hidden_size=config.hidden,
+        num_hidden_layers=config.layers,
+        state_size=MAMBA_STATE,
+        expand=2,
+        head_dim=head,
+        num_heads=2 * config.hidden // head,
+        n_groups=1,
+        tie_word_embeddings=True,
+        pad_token_id=None,
+        bos_token_id=None,
+        eos_token_id=None,
+    )
     return Mamba2(Mamba2ForCausalLM(settings), config)
 
 
@@ -222,12 +244,20 @@ def _litgpt(config: DenseConfig, positions: int) -> Peer:
     from litgpt.model import GPT
     from litgpt.pretrain import initialize_weights
 
-    # three matrices where ours has two
+    # SwiGLU has three matrices where our MLP has two.
     neurons = round(config.mlp * 2 / 3 / 8) * 8
     settings = Config.from_name(
-        LITGPT_CONFIG, block_size=positions, vocab_size=config.vocab, padded_vocab_size=config.vocab, n_layer=config.layers,
-        n_head=config.heads, n_embd=config.hidden, n_query_groups=config.heads, head_size=config.hidden // config.heads, intermediate_size=neurons,
-    )  # fmt: skip
+        LITGPT_CONFIG,
+        block_size=positions,
+        vocab_size=config.vocab,
+        padded_vocab_size=config.vocab,
+        n_layer=config.layers,
+        n_head=config.heads,
+        n_embd=config.hidden,
+        n_query_groups=config.heads,
+        head_size=config.hidden // config.heads,
+        intermediate_size=neurons,
+    )
     inner = GPT(settings)
     initialize_weights(
         Fabric(accelerator="cpu", devices=1), inner, n_layer=config.layers, n_embd=config.hidden
@@ -236,7 +266,8 @@ def _litgpt(config: DenseConfig, positions: int) -> Peer:
     return LitGPT(inner, config, positions)
 
 
-BUILDERS: dict[str, Callable[[DenseConfig, int], Peer]] = {
+# Each takes a configuration and a number of positions.
+BUILDERS: dict[str, Callable[..., Peer]] = {
     "gpt2-hf": _gpt2,
     "mamba2-hf": _mamba2,
     "litgpt": _litgpt,
@@ -244,13 +275,11 @@ BUILDERS: dict[str, Callable[[DenseConfig, int], Peer]] = {
 
 
 def check_peer(name: str) -> None:
-    """UserError for a peer there is not, or whose library cannot be imported: one line that says how to get
-    it.
-    """
+    """Raise UserError for an unknown peer, or for one whose library cannot be imported."""
     if name not in BUILDERS:
         raise UserError(f"unknown peer '{name}'{did_you_mean(name, BUILDERS)}")
     library = "litgpt" if name == "litgpt" else "transformers"
-    # of what libraries register in an old way: nothing a user could do
+    # Libraries register classes in an old way; a user can do nothing about the warning.
     logging.getLogger("torch.utils._pytree").setLevel(logging.ERROR)
     try:
         with contextlib.redirect_stderr(io.StringIO()):
@@ -260,9 +289,18 @@ def check_peer(name: str) -> None:
         raise UserError(f"--peer {name} needs {library} ({error}); pip install 'braingpt[{extra}]'") from None
 
 
-def build_peer(name: str, like: DenseConfig, total: int, positions: int, seed: int = 0) -> Peer:
-    """A fresh peer of `like`'s vocabulary, width and heads, with the layers that bring its parameters nearest
-    to `total`.
+def build_peer(name: str, like: ModelConfig, total: int, positions: int, seed: int = 0) -> Peer:
+    """Build a fresh peer.
+
+    Args:
+        name: One of `BUILDERS`.
+        like: Whose vocabulary, width and heads the peer takes.
+        total: Parameters; the peer has as many layers as come nearest.
+        positions: Tokens that it can read.
+        seed: Of the weights.
+
+    Raises:
+        UserError: The peer is unknown, or its library cannot be imported.
     """
     check_peer(name)
     with torch.device("meta"), contextlib.redirect_stderr(io.StringIO()):

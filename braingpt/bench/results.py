@@ -1,7 +1,7 @@
-"""What a benchmark has found so far: a dictionary that is written to a file after every stage, so that an
-interruption loses one stage at most.
+"""What a benchmark has found so far, written to a file after every stage, so that an interruption loses one
+stage at most.
 
-docs/bench.md describes its keys.
+docs/bench.md describes the keys.
 """
 
 import json
@@ -12,13 +12,24 @@ from typing import Any
 from braingpt.errors import Failure, UserError
 from braingpt.utils.atomic_write import write_whole
 
-# of the schema
+# Of the schema.
 VERSION = 1
 FILE = "bench.json"
+# Receives the share done and what is being done.
+Progress = Callable[[float, str], None]
 
 
 class Results:
-    """The report in the making. `folder` None: it lives in memory alone."""
+    """A benchmark's report as it grows.
+
+    Args:
+        settings: What is measured.
+        machine: What it is measured on.
+        folder: Where the report is written and resumed; None: it is in memory alone.
+
+    Raises:
+        UserError: The folder holds another benchmark, or one of another machine.
+    """
 
     def __init__(self, settings: dict[str, Any], machine: dict[str, Any], folder: Path | None) -> None:
         self.folder = folder
@@ -30,40 +41,37 @@ class Results:
             "failed": {},
         }
         if folder is not None and (folder / FILE).is_file():
-            self._go_on()
+            self._resume(folder)
 
-    def _go_on(self) -> None:
-        """Take up what an interrupted run left.
-
-        UserError where it was another benchmark or another machine.
-        """
+    def _resume(self, folder: Path) -> None:
+        """Continue with the report that an interrupted run left."""
+        file = folder / FILE
         try:
-            found = json.loads((self.folder / FILE).read_text(encoding="utf-8"))
+            found = json.loads(file.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            raise UserError(f"{self.folder / FILE} cannot be read ({error}); name another --out") from None
+            raise UserError(f"{file} cannot be read ({error}); name another --out") from None
         if not isinstance(found, dict) or found.get("version") != VERSION:
-            raise UserError(
-                f"{self.folder / FILE} is not a benchmark of this version of braingpt; name another --out"
-            )
+            raise UserError(f"{file} is not a benchmark of this version of braingpt; name another --out")
         ours = json.loads(json.dumps(self.report))
         for part in ("settings", "machine"):
             if odd := [key for key in ours[part] if found[part].get(key) != ours[part][key]]:
                 was = found[part].get(odd[0])
                 raise UserError(
-                    f"{self.folder} holds a benchmark with another {part.rstrip('s')} ({odd[0]}: {was}); name another --out, or remove it"
+                    f"{folder} holds a benchmark with another {part.rstrip('s')} ({odd[0]}: {was}); "
+                    "name another --out, or remove it"
                 )
         self.report = found
 
     def stage(self, name: str, work: Callable[[], Any]) -> Any:
-        """The stage's result: what is there already, or what `work` returns, which is then written."""
+        """The stage's result: the one that is there already, or the one of `work`, which is then written."""
         if name not in self.report:
             result = work()
             self.report.pop("unfinished", None)
-            self.put(name, result)
+            self.record(name, result)
         return self.report[name]
 
-    def put(self, name: str, value: Any) -> None:
-        """Keep a value and write everything."""
+    def record(self, name: str, value: Any) -> None:
+        """Set a value and write the report."""
         self.report[name] = value
         if self.folder is not None:
             write_whole(
@@ -71,7 +79,7 @@ class Results:
             )
 
     def fail(self, name: str, stage: str, reason: str) -> None:
-        """A contender could not go on: the others do."""
+        """Leave a contender out from here on. Raises Failure where none remains."""
         self.report["failed"][name] = {"stage": stage, "reason": reason}
         if len(self.report["failed"]) == len(self.report["contenders"]):
             raise Failure(f"no contender is left: {name} failed in {stage}: {reason}")

@@ -1,12 +1,13 @@
-"""Architectures side by side in one run: speed, memory, learning, generation, few-shot, each in interleaved
+"""Architectures side by side in one run: memory, speed, learning, generation and few-shot, in interleaved
 rounds.
 
-    report = run_bench(settle(["v1", "v2", "dense"], "nano"))
+    report = run_bench(resolve_settings(["v1", "v2", "dense"], "nano"))
 
-Stages follow one another, each with models of its own, so that none disturbs another: memory (each contender
-in a process of its own), training speed by parts, training for equal tokens and for equal time (several seeds
-of each), generation, few-shot. With `out` every stage is written as soon as it is done, and an interrupted
-run goes on behind the last one. A contender that fails is left out from there on, with the reason.
+Stages follow one another, each with models of its own, so that no stage disturbs another: memory (each
+contender in a process of its own), training speed by parts, training for equal tokens and for equal time
+(several seeds of each), generation, few-shot. With `out` every stage is written as soon as it is done, and an
+interrupted run continues after the last one. A contender that fails is left out from there on, with the
+reason.
 """
 
 import gc
@@ -25,10 +26,12 @@ from braingpt.bench.learning import equal_time, equal_tokens
 from braingpt.bench.limits import limits
 from braingpt.bench.machine import machine
 from braingpt.bench.peak_memory import training_memory
-from braingpt.bench.peers import build_peer
-from braingpt.bench.results import Results
+from braingpt.bench.peers import Peer, build_peer
+from braingpt.bench.report.claims import claims
+from braingpt.bench.report.comparisons import matched_comparisons
+from braingpt.bench.results import Progress, Results
 from braingpt.bench.settings import BenchSettings
-from braingpt.bench.speed import Say, generation, training_speed
+from braingpt.bench.speed import generation, training_speed
 from braingpt.checkpoint import checkpoint, listing
 from braingpt.device.compile import compile_steps
 from braingpt.device.cpu import configure_cpu
@@ -37,25 +40,31 @@ from braingpt.device.free_memory import free_memory
 from braingpt.errors import Failure, UserError, one_line
 from braingpt.model.lm import LanguageModel, build
 from braingpt.recipes import Recipe
+from braingpt.train.batches import open_data
 from braingpt.utils.formatting import byte_size
 
-# numbers a token and unit of width that reading a prompt holds at once, generously
+# Numbers, a token and unit of width, that reading a prompt holds at once, generously.
 PROMPT_NUMBERS = 40
-# numbers a token, layer and unit of width that training keeps for the backward pass, at least
+# Numbers, a token, layer and unit of width, that training keeps for the backward pass, at least.
 TRAINING_NUMBERS = 10
-# share done, what is being done
-Progress = Callable[[float, str], None]
 
 
 def run_bench(
     settings: BenchSettings, progress: Progress = lambda share, what: None, out: Path | None = None
 ) -> dict[str, Any]:
-    """Measure; returns the report (docs/bench.md).
+    """Measure a comparison of architectures.
 
-    `out`: the folder it grows in, with the trained weights; one that is begun is gone on with.
+    Args:
+        settings: What is measured (`resolve_settings`).
+        progress: Receives the share done and what is being done.
+        out: Folder for the report and the trained weights; an interrupted run in it is continued.
 
-    Raises UserError where the data are not prepared (naming the command), a window or a context does not fit
-    into memory, or `out` holds another benchmark.
+    Returns:
+        The report (docs/bench.md).
+
+    Raises:
+        UserError: The data are not prepared, a window or a context does not fit into memory, or `out` holds
+            another benchmark.
     """
     configure_cpu()
     before = torch.get_num_threads()
@@ -70,7 +79,7 @@ def run_bench(
 
 
 class _BenchRun:
-    """The stages, in their order, over one report."""
+    """The stages of one report, in their order."""
 
     SHARES = (
         ("memory", 0.1),
@@ -88,19 +97,11 @@ class _BenchRun:
         self.results = Results(asdict(settings), machine(), out)
 
     def whole(self) -> dict[str, Any]:
-        """Every stage that is not there yet."""
-        from braingpt.bench.report.claims import claims
-        from braingpt.bench.report.comparisons import matched_comparisons
-
+        """Run every stage that the report does not hold yet."""
         results = self.results
         dtype = autocast_dtype(self.recipe(self.settings.architectures[0]).train.dtype, self.device)
         results.stage("contenders", self._contenders)
-        results.stage(
-            "precision",
-            lambda: (
-                "float32" if dtype is None else f"{dtype} products, float32 weights".removeprefix("torch.")
-            ),
-        )
+        results.stage("precision", lambda: _precision(dtype))
         results.stage("limits", lambda: limits(self.device, dtype or torch.float32))
         results.stage("memory", self._memory)
         results.stage("speed", self._speed)
@@ -108,18 +109,18 @@ class _BenchRun:
         results.stage("time", self._time)
         results.stage("generation", self._generation)
         results.stage("few_shot", self._few_shot)
-        results.put("views", matched_comparisons(results.report))
-        results.put("claims", claims(results.report))
+        results.record("views", matched_comparisons(results.report))
+        results.record("claims", claims(results.report))
         return results.report
 
     def recipe(self, name: str, seed: int = 0, compiled: bool = False) -> Recipe:
-        """The contender's recipe; a peer trains by that of `dense`."""
+        """The contender's recipe; a peer is trained by that of `dense`."""
         s = self.settings
         own = name if name in s.architectures else "dense"
         return bench_recipe(s.size, own, s.steps, s.context, s.batch, s.folders, seed, compiled, s.changes)
 
     def contender(self, name: str, stage: str, seed: int, compiled: bool) -> Contender:
-        """A fresh one."""
+        """A fresh contender."""
         return Contender(
             self.recipe(name, seed, compiled),
             self.scratch / f"{stage}-{seed}-{name}",
@@ -127,7 +128,7 @@ class _BenchRun:
             self.peer(name, seed),
         )
 
-    def peer(self, name: str, seed: int = 0) -> torch.nn.Module | None:
+    def peer(self, name: str, seed: int = 0) -> LanguageModel | Peer | None:
         """A peer's model, of the first contender's size; None for our own."""
         if name in self.settings.architectures:
             return None
@@ -136,16 +137,19 @@ class _BenchRun:
         return build_peer(name, self.recipe(name).model, total, self._positions(name), seed)
 
     def _positions(self, name: str) -> int:
-        """Room of a peer: learned positions are parameters, so there are those it trains on, or the shortest
-        context to write on from; others take the longest.
+        """Positions of a peer.
+
+        Learned positions are parameters, so GPT-2 has only those it is trained on or the shortest context
+        needs; the others have those of the longest context.
         """
         s = self.settings
         return max(s.context, min(s.contexts) if name == "gpt2-hf" else max(s.contexts)) + s.warm_tokens
 
     @contextmanager
     def alive(self, stage: str, seed: int = 0, learning: bool = True) -> Iterator[dict[str, Contender]]:
-        """Fresh contenders, those that learn with a warm forward and backward pass; who cannot be made or
-        warmed fails. Their memory is free afterwards.
+        """Fresh contenders; those that learn have run one forward and backward pass.
+
+        A contender that cannot be built or warmed fails. The memory of all is free afterwards.
         """
         ready: dict[str, Contender] = {}
         for name in self.results.alive():
@@ -162,48 +166,53 @@ class _BenchRun:
             yield ready
         finally:
             ready.clear()
-            # a compiled model holds itself
+            # A compiled model refers to itself.
             gc.collect()
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
 
-    def say(self, stage: str, number: int = 0, count: int = 1) -> Callable[[float, str], None]:
-        """Progress of part `number` of `count` of one stage as progress of all."""
+    def progress_of(self, stage: str, number: int = 0, count: int = 1) -> Progress:
+        """Progress of part `number` of `count` of one stage, as progress of the whole run."""
         names = [name for name, _ in self.SHARES]
-        behind, share = sum(share for _, share in self.SHARES[: names.index(stage)]), dict(self.SHARES)[stage]
-        return lambda done, what: self.progress(behind + share * (number + done) / count, what)
+        before, share = sum(share for _, share in self.SHARES[: names.index(stage)]), dict(self.SHARES)[stage]
+        return lambda done, what: self.progress(before + share * (number + done) / count, what)
 
     def _too_long(self, name: str) -> str:
         s = self.settings
-        return f"training {name} on {s.batch} x {s.context:,} tokens does not fit into memory; a smaller --batch or --context takes less"
+        return (
+            f"training {name} on {s.batch} x {s.context:,} tokens does not fit into memory; "
+            "a smaller --batch or --context takes less"
+        )
 
     def _keep(self, stage: str) -> Callable[[Any], None]:
-        """Writes what a stage has found so far."""
-        return lambda found: self.results.put("unfinished", {"stage": stage, "found": found})
+        """Receives what a stage has found so far, and writes it."""
+        return lambda found: self.results.record("unfinished", {"stage": stage, "found": found})
 
     def _contenders(self) -> dict[str, Any]:
-        """Sizes, counted by the models themselves; and whether what was asked for fits, before anything is
-        measured.
+        """Sizes, counted by the models themselves. Checks before any measurement that data are there and that
+        memory is enough.
         """
-        from braingpt.train.batches import open_data
-
         s, found = self.settings, {}
-        # told at once where they are not there
         open_data([Path(folder) for folder in s.folders], self.recipe(s.architectures[0]))
         for name in s.names:
             with torch.device("meta"):
                 model = self.peer(name) or build(self.recipe(name))
             found[name] = {
-                "recipe": self.recipe(name).name, "peer": name in s.peers, "layers": model.config.layers, "hidden": model.config.hidden,
-                "parameters_total": model.parameters_total(), "parameters_active": model.parameters_active(),
+                "recipe": self.recipe(name).name,
+                "peer": name in s.peers,
+                "layers": model.config.layers,
+                "hidden": model.config.hidden,
+                "parameters_total": model.parameters_total(),
+                "parameters_active": model.parameters_active(),
                 "flops_per_token": model.flops_per_token(s.context),
-            }  # fmt: skip
+            }
             self._check_fit(name, model)
         return found
 
-    def _check_fit(self, name: str, model: torch.nn.Module) -> None:
-        """UserError where a window to train on, or the longest context to write on from, cannot be held: a
-        CPU's system would end the process.
+    def _check_fit(self, name: str, model: LanguageModel | Peer) -> None:
+        """Raise UserError where a training window or the longest context does not fit into memory.
+
+        On a CPU the system would end the process instead.
         """
         s, free, shape = self.settings, free_memory(self.device), model.config
         least = (
@@ -227,14 +236,14 @@ class _BenchRun:
                 )
                 if need > free:
                     raise UserError(
-                        f"to write on from {rows} x {context:,} tokens {name} takes about {byte_size(need)}, {byte_size(free)} are free; "
-                        "fewer --contexts or --batches take less"
+                        f"to write on from {rows} x {context:,} tokens {name} takes about {byte_size(need)}, "
+                        f"{byte_size(free)} are free; fewer --contexts or --batches take less"
                     )
 
     def _memory(self) -> dict[str, int | None]:
         found: dict[str, int | None] = {}
         for number, name in enumerate(self.results.alive()):
-            self.say("memory", number, len(self.settings.names))(0, f"memory of {name}")
+            self.progress_of("memory", number, len(self.settings.names))(0, f"memory of {name}")
             total = self.results.report["contenders"][self.settings.architectures[0]]["parameters_total"]
             peer = (
                 {"name": name, "total": total, "positions": self._positions(name)}
@@ -242,7 +251,7 @@ class _BenchRun:
                 else None
             )
             try:
-                # compiling itself takes a CPU's memory
+                # On a CPU compiling itself takes memory.
                 compiled = self.settings.compile and self.device.type == "cuda"
                 found[name] = training_memory(
                     self.recipe(name, compiled=compiled), self.settings.device, self.settings.threads, peer
@@ -253,13 +262,15 @@ class _BenchRun:
 
     def _speed(self) -> dict[str, Any]:
         with self.alive("speed") as contenders:
-            return training_speed(contenders, self.settings.rounds, self.say("speed"))
+            return training_speed(contenders, self.settings.rounds, self.progress_of("speed"))
 
     def _tokens(self) -> dict[str, Any]:
         s = self.settings
 
-        def train(contenders: dict[str, Contender], say: Say, first: bool) -> dict[str, Any]:
-            courses = equal_tokens(contenders, s.steps, s.rounds, s.windows, say, self._keep("tokens"))
+        def train(contenders: dict[str, Contender], on_progress: Progress, first: bool) -> dict[str, Any]:
+            courses = equal_tokens(
+                contenders, s.steps, s.rounds, s.windows, on_progress, self._keep("tokens")
+            )
             for name, contender in contenders.items() if first else ():
                 self._save(name, contender)
             return courses
@@ -278,35 +289,35 @@ class _BenchRun:
         runs = self.results.report["tokens"]["runs"]
         limit = 60 * minutes if minutes else max(run["seconds"] for found in runs.values() for run in found)
 
-        def train(contenders: dict[str, Contender], say: Say, first: bool) -> dict[str, Any]:
-            return equal_time(contenders, limit, self.settings.windows, say, self._keep("time"))
+        def train(contenders: dict[str, Contender], on_progress: Progress, first: bool) -> dict[str, Any]:
+            return equal_time(contenders, limit, self.settings.windows, on_progress, self._keep("time"))
 
         return {"seconds": limit, "runs": self._seeds("time", train)}
 
     def _seeds(
-        self, stage: str, train: Callable[[dict[str, Contender], Say, bool], dict[str, Any]]
+        self, stage: str, train: Callable[[dict[str, Contender], Progress, bool], dict[str, Any]]
     ) -> dict[str, list[dict[str, Any]]]:
-        """{name: a course for each seed}. `train` is told whether the seed is the first."""
+        """The courses of each contender, one a seed; `train` receives whether the seed is the first."""
         runs: dict[str, list[dict[str, Any]]] = {}
         for seed in range(self.settings.seeds):
             with self.alive(stage, seed) as contenders:
                 for name, course in train(
-                    contenders, self.say(stage, seed, self.settings.seeds), seed == 0
+                    contenders, self.progress_of(stage, seed, self.settings.seeds), seed == 0
                 ).items():
                     runs.setdefault(name, []).append(course)
         return runs
 
     def _generation(self) -> list[dict[str, Any]]:
-        s, most = self.settings, self.results.report["limits"]["bytes_per_second"]
+        s, bandwidth = self.settings, self.results.report["limits"]["bytes_per_second"]
         points, found = [(context, rows) for context in s.contexts for rows in s.batches], []
         with self.trained("generation") as contenders:
             if s.compile:
                 for contender in contenders.values():
                     compile_steps(contender.model, self.device)
             for number, (context, rows) in enumerate(points):
-                say = self.say("generation", number, len(points))
+                on_progress = self.progress_of("generation", number, len(points))
                 results = generation(
-                    contenders, context, rows, s.new_tokens, s.warm_tokens, s.rounds, most, say
+                    contenders, context, rows, s.new_tokens, s.warm_tokens, s.rounds, bandwidth, on_progress
                 )
                 found.append({"context": context, "rows": rows, "results": results})
                 self._keep("generation")(found)
@@ -316,7 +327,7 @@ class _BenchRun:
         found: dict[str, Any] = {}
         with self.trained("few_shot") as contenders:
             for number, (name, contender) in enumerate(contenders.items()):
-                self.say("few_shot", number, len(contenders))(0, f"few-shot of {name}")
+                self.progress_of("few_shot", number, len(contenders))(0, f"few-shot of {name}")
                 try:
                     found[name] = few_shot(contender, self.settings.windows)
                 except (RuntimeError, Failure) as error:
@@ -325,7 +336,7 @@ class _BenchRun:
 
     @contextmanager
     def trained(self, stage: str) -> Iterator[dict[str, Contender]]:
-        """The contenders with the weights that training for equal tokens left."""
+        """The contenders with the weights of training for equal tokens."""
         with self.alive(stage, learning=False) as contenders:
             for name, contender in contenders.items():
                 checkpoint.load_weights(contender.model, self._weights(name))
@@ -335,7 +346,7 @@ class _BenchRun:
         return self.folder / "models" / name / "checkpoints" / listing.name_of(self.settings.steps)
 
     def _save(self, name: str, contender: Contender) -> None:
-        """A checkpoint like any other for ours, so that it can be looked into; the same files for a peer."""
+        """Save a checkpoint, which for our models is like any other and can be inspected."""
         trainer = contender.trainer
         checkpoint.save(
             self._weights(name),
@@ -345,3 +356,8 @@ class _BenchRun:
             step=trainer.step,
             tokens=trainer.tokens,
         )
+
+
+def _precision(dtype: torch.dtype | None) -> str:
+    """In words; `dtype` None: no autocast."""
+    return "float32" if dtype is None else f"{dtype} products, float32 weights".removeprefix("torch.")

@@ -1,5 +1,5 @@
-"""What a comparison of architectures measures: asked for, taken from the recipes, or cut down to what a
-processor does in minutes.
+"""What a comparison of architectures measures: values asked for, values of the recipes, and on a CPU values
+cut down to minutes.
 """
 
 from collections.abc import Sequence
@@ -14,52 +14,61 @@ from braingpt.device.device import pick_device
 from braingpt.errors import UserError, did_you_mean
 from braingpt.recipes import load_recipe, shipped
 
-# a step, where nobody named a batch: what a processor does in a second
+# Tokens of a step where no batch is named: what a CPU does in a second.
 CPU_TOKENS = 1024
 CPU_STEPS = {"nano": 60, "tiny": 40, "small": 10}
 GPU_STEPS = 200
 CONTEXTS, BATCHES = (512, 2048), (1, 8)
-# tokens in which compiled generation takes its last forms: those of a token that attention chooses come late
+# Tokens until compiled generation has all its forms: those of a token that attention chooses come late.
 COMPILE_WARM_TOKENS = 48
 FULL = {"contexts": (512, 2048, 8192, 32768), "seeds": 3}
-# by options; and growth is laid over steps, which equal time does not know, and is not for peers
+# Settings that have an option of their own. Growth is planned in steps, which equal time does not know, and
+# peers do not grow.
 SET_BY_OPTIONS = (
-    "train.steps", "train.context", "train.batch", "train.micro_batch", "train.seed", "train.compile", "train.growth", "data.folders",
-)  # fmt: skip
+    "train.steps",
+    "train.context",
+    "train.batch",
+    "train.micro_batch",
+    "train.seed",
+    "train.compile",
+    "train.growth",
+    "data.folders",
+)
 
 
 @dataclass(frozen=True)
 class BenchSettings:
-    """What is measured. Tokens, steps and rounds; `folders` are prepared data; contenders are
-    `architectures`, then `peers`.
-    """
+    """What is measured; the contenders are `architectures`, then `peers`."""
 
     architectures: tuple[str, ...]
     size: str
+    # Prepared data.
     folders: tuple[str, ...]
+    # Of training: optimizer steps, tokens a window, windows a step.
     steps: int
     context: int
     batch: int
     threads: int
     device: str
     peers: tuple[str, ...] = ()
-    # of equal time; None: as long as the slowest took for equal tokens; 0: none
+    # Of equal time; None: as long as the slowest took for equal tokens; 0: none.
     minutes: float | None = None
     seeds: int = 1
     rounds: int = 5
+    # Of generation: tokens before, rows at once, new tokens.
     contexts: tuple[int, ...] = CONTEXTS
     batches: tuple[int, ...] = BATCHES
     new_tokens: int = 32
-    # of validation, a language
+    # Validation windows of each language.
     windows: int = 32
-    # training and generation, of all alike
+    # Training and generation of all contenders.
     compile: bool = False
-    # to the recipes' train and data settings, those of all alike
+    # Of the recipes' train and data settings, for all contenders.
     changes: tuple[str, ...] = ()
 
     @property
     def warm_tokens(self) -> int:
-        """Generated before anything is timed."""
+        """Tokens generated before anything is timed."""
         return max(self.new_tokens, COMPILE_WARM_TOKENS) if self.compile else self.new_tokens
 
     @property
@@ -81,11 +90,22 @@ def resolve_settings(
     device: str | None = None,
     **others: Any,
 ) -> BenchSettings:
-    """Settings, with what was left out taken from the size's recipe and on a CPU cut down to minutes.
+    """Complete and check settings.
 
-    UserError if they do not fit.
+    Args:
+        architectures: Names of our recipes, such as v1, v2 and dense.
+        size: Size of the recipes.
+        folders: Prepared data; empty: the recipe's.
+        steps: Optimizer steps.
+        tokens: Instead of `steps`: as many steps as reach them.
+        context: Tokens a window; None: the recipe's.
+        batch: Windows a step; None: the recipe's, on a CPU cut down to a second.
+        threads: Of a CPU; None: torch's.
+        device: None: the best there is.
+        **others: Further fields of `BenchSettings`.
 
-    `tokens` in place of `steps`: as many steps as reach them.
+    Raises:
+        UserError: A value is unknown, or two values do not fit together.
     """
     _check_names(architectures, size, others.get("peers", ()))
     place = pick_device(device)
@@ -99,7 +119,8 @@ def resolve_settings(
         None,
     ):
         raise UserError(
-            f"--set {own}: here it takes settings of train and data that all share and no option names, like train.optimizer=muon"
+            f"--set {own}: here it takes settings of train and data that all share and no option names, "
+            "like train.optimizer=muon"
         )
     recipe = load_recipe(f"{size}-{architectures[0]}", list(changes))
     context = context or recipe.train.context
@@ -114,9 +135,8 @@ def resolve_settings(
     if steps is None:
         steps = -(-tokens // (batch * context)) if tokens else GPU_STEPS if gpu else CPU_STEPS.get(size, 5)
     if steps < 2:
-        raise UserError(
-            f"{f'--tokens {tokens}' if tokens else f'--steps {steps}'}: it takes at least 2 steps, one to warm up and one to measure"
-        )
+        asked = f"--tokens {tokens}" if tokens else f"--steps {steps}"
+        raise UserError(f"{asked}: it takes at least 2 steps, one to warm up and one to measure")
     if others.get("compile"):
         check_compiler(place, "measure")
     folders = tuple(map(str, folders or recipe.data.folders))

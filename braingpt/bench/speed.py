@@ -1,30 +1,37 @@
-"""Training speed by parts, and generation at several contexts and batches: rounds in which every contender
+"""Training speed by parts, and generation at several contexts and batches, in rounds in which every contender
 takes its turn.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 
 from braingpt.bench.clock import Series
 from braingpt.bench.contender import Contender
+from braingpt.bench.results import Progress
 from braingpt.device.device import is_out_of_memory
 from braingpt.errors import Failure, one_line
 
-Say = Callable[[float, str], None]
 
+def training_speed(
+    contenders: dict[str, Contender], rounds: int, on_progress: Progress
+) -> dict[str, dict[str, Any]]:
+    """Time the forward pass, the backward pass and the whole step with its optimizer, one step a round.
 
-def training_speed(contenders: dict[str, Contender], rounds: int, say: Say) -> dict[str, dict[str, Any]]:
-    """Tokens a second of the forward pass, the backward pass and the whole step (optimizer and all), one step
-    a round; the first is not counted.
+    The first round is not counted.
 
-    "over": the same over the first contender, round by round.
+    Args:
+        contenders: By name.
+        rounds: Rounds that count.
+        on_progress: Receives the share done and what is being done.
+
+    Returns:
+        Tokens a second of each part, and "over": the same over the first contender, round by round.
     """
     found = {name: {part: Series() for part in ("forward", "backward", "step")} for name in contenders}
     for number in range(rounds + 1):
         for name, contender in contenders.items():
-            say(number / (rounds + 1), f"a step of {name}")
+            on_progress(number / (rounds + 1), f"a step of {name}")
             tokens = contender.recipe.train.batch * contender.recipe.train.context
             for part, seconds in contender.phases().items():
                 if number > 0:
@@ -45,14 +52,26 @@ def generation(
     warm_tokens: int,
     rounds: int,
     bytes_per_second: float,
-    say: Say,
+    on_progress: Progress,
 ) -> dict[str, dict[str, Any]]:
-    """Greedy generation after `context` tokens for `rows` rows, once untimed with `warm_tokens`: seconds to
-    the first token, tokens a second after it, bytes of state.
+    """Time greedy generation.
 
-    One row's share of the bandwidth counts what a token must read: its active weights once, and its state. Of
-    several rows sparse models read different weights, so nothing is said. A contender that runs out of
-    memory, or of positions, tells so: {"error": why}.
+    The share of the bandwidth counts what one row must read for a token: the active weights once, and the
+    state. Several rows of a sparse model read different weights, so their share is None.
+
+    Args:
+        contenders: By name.
+        context: Tokens of each prompt.
+        rows: Prompts at once.
+        new_tokens: Tokens generated after each prompt, timed.
+        warm_tokens: Tokens of the first round, which is not timed.
+        rounds: Rounds that count.
+        bytes_per_second: Bandwidth of the machine.
+        on_progress: Receives the share done and what is being done.
+
+    Returns:
+        For each contender seconds to the first token, tokens a second after it, bytes of state a row; or
+        {"error": why} where it runs out of memory or of positions.
     """
     found: dict[str, dict[str, Any]] = {
         name: {"first": Series(), "speed": Series(), "state": 0} for name in contenders
@@ -60,10 +79,10 @@ def generation(
     failed: dict[str, str] = {}
     for number in range(rounds + 1):
         for name in [name for name in contenders if name not in failed]:
-            say(number / (rounds + 1), f"generation of {name}, {rows} x {context:,} tokens before")
+            on_progress(number / (rounds + 1), f"generation of {name}, {rows} x {context:,} tokens before")
             contender = contenders[name]
             try:
-                first, speed, state = contender.write(
+                first, speed, state = contender.generate(
                     contender.prompts(rows, context, number), new_tokens if number else warm_tokens
                 )
             except (RuntimeError, Failure) as error:

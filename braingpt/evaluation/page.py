@@ -13,8 +13,8 @@ from braingpt.html.page import paragraphs, table
 METHOD = (
     f"Intervals: {CONFIDENCE:.0%} percentile bootstrap over windows or items, {RESAMPLES:,} resamples, "
     "within each language. Differences: the same windows and items read by both models; p by sign-flip "
-    "permutation, not corrected for the number of rows. Bits per byte: nats of the tokens that are text, over "
-    "ln 2, over their bytes of UTF-8; bits per byte compare across tokenizers."
+    "permutation, not corrected for the number of rows. Bits per byte: nats of the tokens that are text, "
+    "over ln 2, over their bytes of UTF-8; bits per byte compare across tokenizers."
 )
 
 

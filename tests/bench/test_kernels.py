@@ -9,8 +9,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from braingpt.bench import clock, limits
 from braingpt.bench.kernels import runner
-from braingpt.bench.kernels.operations import OPERATIONS, Shapes
+from braingpt.bench.kernels.operations import OPERATIONS
 from braingpt.bench.kernels.runner import measured, resolve_kernel_settings, run_kernels
+from braingpt.bench.kernels.shapes import Shapes
 from braingpt.bench.report.formatting import kernel_failures, kernel_row
 from braingpt.bench.report.page import kernels_page
 from braingpt.errors import UserError
@@ -22,7 +23,7 @@ from tests.frozen.keys import assert_keys
 def small(monkeypatch):
     """Settings of seconds: little to write between two calls."""
     monkeypatch.setitem(clock.COLD_BYTES, "cpu", 1 << 20)
-    monkeypatch.setitem(limits.BYTES, "cpu", 4 << 20)
+    monkeypatch.setitem(limits.BUFFER_BYTES, "cpu", 4 << 20)
     monkeypatch.setattr(clock, "MOST_CALLS", 2)
     return resolve_kernel_settings(size="nano", batch=1, context=16, device="cpu", threads=1, rounds=2)
 

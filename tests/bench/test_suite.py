@@ -47,7 +47,7 @@ def quick():
     """Little memory to write for the machine's limits, few facts to ask for."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(clock.COLD_BYTES, "cpu", 1 << 20)
-        patch.setitem(limits.BYTES, "cpu", 4 << 20)
+        patch.setitem(limits.BUFFER_BYTES, "cpu", 4 << 20)
         patch.setattr("braingpt.bench.few_shot.FACTS_PER_LANGUAGE", 4)
         patch.setattr("braingpt.episodic.calibrate.TAUGHT", 16)
         patch.setattr("braingpt.episodic.calibrate.FOREIGN", 32)

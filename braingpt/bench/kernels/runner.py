@@ -1,10 +1,10 @@
-"""Each operation on its own: against its reference, its dense counterpart, and what the machine could do at
-most.
+"""Each operation on its own: against its reference, its dense counterpart, and the limits of the machine.
 
-    python -m braingpt.bench.kernels.runner < request.json      # the settings; a line of JSON for every row
+    # The settings come in; a line of JSON for every row goes out.
+    python -m braingpt.bench.kernels.runner < request.json
 
-Rows are measured in a process of their own, one after the other. A row that fails tells why and the next one
-is measured; where it took the process or the GPU's context with it, a fresh process goes on.
+Rows are measured in a process of their own, one after the other. A row that fails reports why, and the next
+row is measured; where the failure took the process or the GPU's context with it, a fresh process continues.
 """
 
 import json
@@ -18,6 +18,8 @@ from typing import IO, Any
 import torch
 
 from braingpt.bench.clock import ColdClock, Work, time_in_turns
+from braingpt.bench.kernels.operations import OPERATIONS
+from braingpt.bench.kernels.shapes import Shapes
 from braingpt.bench.limits import limits
 from braingpt.bench.machine import machine
 from braingpt.device.cpu import configure_cpu
@@ -27,15 +29,13 @@ from braingpt.recipes import load_recipe, shipped
 
 CPU_BATCH, GPU_BATCH = 1, 16
 DTYPES = ("float32", "bfloat16")
-# exit code of a worker whose GPU context is broken: the rows that are left want a fresh one
-GO_ON = 3
+# Exit code of a worker whose GPU context is broken: the remaining rows need a fresh worker.
+BROKEN_CONTEXT = 3
 
 
 @dataclass(frozen=True)
 class KernelSettings:
-    """What is measured: `operations` by name, in the shapes of the `size` recipes, over `batch` x `context`
-    tokens.
-    """
+    """What is measured: operations, in the shapes of the `size` recipes, over `batch` x `context` tokens."""
 
     operations: tuple[str, ...]
     size: str
@@ -58,12 +58,21 @@ def resolve_kernel_settings(
     threads: int | None = None,
     rounds: int = 5,
 ) -> KernelSettings:
-    """Checked settings: all operations by default, bfloat16 on a GPU that has it.
+    """Complete and check settings.
 
-    UserError for a name there is not.
+    Args:
+        operations: Names of `OPERATIONS`; empty: all.
+        size: Size of the recipes whose shapes count.
+        batch: Windows; None: 1 on a CPU, 16 on a GPU.
+        context: Tokens a window.
+        device: None: the best there is.
+        dtype: Of products; "auto": bfloat16 on a GPU that has it, else float32.
+        threads: Of a CPU; None: torch's.
+        rounds: Rounds of turns.
+
+    Raises:
+        UserError: A name is unknown.
     """
-    from braingpt.bench.kernels.operations import OPERATIONS
-
     if wrong := next((name for name in operations if name not in OPERATIONS), None):
         raise UserError(f"unknown operation '{wrong}'{did_you_mean(wrong, OPERATIONS)}")
     if missing := next((name for name in ("v1", "v2") if f"{size}-{name}" not in shipped()), None):
@@ -84,9 +93,18 @@ def resolve_kernel_settings(
 def run_kernels(
     settings: KernelSettings, progress: Callable[[float, str], None] = lambda share, what: None
 ) -> dict[str, Any]:
-    """Measure; returns {"settings", "machine", "limits", "rows"}, JSON-ready.
+    """Measure the operations.
 
-    A row holds figures, or {"error": why there are none}.
+    Args:
+        settings: What is measured (`resolve_kernel_settings`).
+        progress: Receives the share done and the operation.
+
+    Returns:
+        {"kind", "settings", "machine", "limits", "rows"}; a row holds figures, or {"error": why there are
+        none}.
+
+    Raises:
+        UserError: The device cannot be used.
     """
     rows: list[dict[str, Any]] = []
     found: dict[str, Any] = {}
@@ -108,21 +126,17 @@ def run_kernels(
             last = (complaints.read().strip().splitlines() or [""])[-1]
         if process.wait() == 2:
             raise UserError(last)
-        # the row took the process with it
-        if left and process.returncode != GO_ON:
-            rows.append(
-                {
-                    "operation": left.pop(0),
-                    "error": f"the process ended with {process.returncode}{': ' if last else ''}{last}",
-                }
-            )
+        # The row ended the process.
+        if left and process.returncode != BROKEN_CONTEXT:
+            reason = f"the process ended with {process.returncode}{': ' if last else ''}{last}"
+            rows.append({"operation": left.pop(0), "error": reason})
     return {"kind": "kernels", "settings": asdict(settings), **found, "rows": rows}
 
 
 def _process(
     settings: KernelSettings, operations: Sequence[str], complaints: IO[str]
 ) -> subprocess.Popen[str]:
-    """A worker for these operations, its request sent."""
+    """Start a worker for these operations and send its request."""
     command = [sys.executable, "-m", "braingpt.bench.kernels.runner"]
     process = subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=complaints, text=True
@@ -133,7 +147,7 @@ def _process(
 
 
 def _record(line: str) -> dict[str, Any]:
-    """A line of a worker; empty where a library printed something of its own."""
+    """A worker's line; empty where a library printed something of its own."""
     try:
         record = json.loads(line)
     except ValueError:
@@ -142,26 +156,24 @@ def _record(line: str) -> dict[str, Any]:
 
 
 def measured(settings: KernelSettings) -> Iterator[dict[str, Any]]:
-    """In this process: the machine with its limits, then a row for each operation.
+    """Measure in this process: the machine with its limits, then a row for each operation.
 
     Raises `_BrokenContext` where no further row can be measured.
     """
-    from braingpt.bench.kernels.operations import Shapes
-
     device, dtype = pick_device(settings.device), getattr(torch, settings.dtype)
-    most = {
+    peak = {
         name: limits(device, kind) for name, kind in (("float32", torch.float32), (settings.dtype, dtype))
     }
-    yield {"machine": machine(), "limits": most}
+    yield {"machine": machine(), "limits": peak}
     clock = ColdClock(device)
     v1, v2 = (load_recipe(f"{settings.size}-{name}").model for name in ("v1", "v2"))
     shapes = Shapes(v1, v2, settings.batch, settings.context, device, dtype)
     for name in settings.operations:
         torch.manual_seed(0)
         try:
-            figures = _row(name, shapes, settings.rounds, clock, most)
+            figures = _row(name, shapes, settings.rounds, clock, peak)
         except Exception as error:
-            # whatever it is, the other rows are wanted
+            # Whatever failed, the other rows are measured.
             figures = {"error": _reason(error)}
         yield {"operation": name, **figures}
         if device.type == "cuda":
@@ -173,15 +185,13 @@ def measured(settings: KernelSettings) -> Iterator[dict[str, Any]]:
 
 
 class _BrokenContext(Exception):
-    """The GPU's context is lost to this process."""
+    """The GPU's context is broken for this process."""
 
 
 def _row(
-    name: str, shapes: Any, rounds: int, clock: ColdClock, most: dict[str, dict[str, float]]
+    name: str, shapes: Shapes, rounds: int, clock: ColdClock, peak: dict[str, dict[str, float]]
 ) -> dict[str, Any]:
-    """An operation's figures. A reference or counterpart that fails is left out, with the reason."""
-    from braingpt.bench.kernels.operations import OPERATIONS
-
+    """The figures of one operation. A reference or counterpart that fails is left out, with the reason."""
     operation = OPERATIONS[name](shapes)
     works: dict[str, Work] = {"seconds": operation.work}
     failed = {}
@@ -197,18 +207,25 @@ def _row(
     found = time_in_turns(works, rounds, clock)
     dtype = "float32" if operation.float32 else str(shapes.dtype).removeprefix("torch.")
     limit = {
-        "bytes": operation.bytes / most[dtype]["bytes_per_second"],
-        "operations": operation.flops / most[dtype]["flops"],
+        "bytes": operation.bytes / peak[dtype]["bytes_per_second"],
+        "operations": operation.flops / peak[dtype]["flops"],
     }
     binds = max(limit, key=limit.__getitem__)
+    times = found["seconds"]
     return {
-        "path": operation.path, "dtype": dtype, "bytes": round(operation.bytes), "flops": round(operation.flops),
-        "seconds": found["seconds"].as_dict(),
-        "reference_over_it": found["reference"].over(found["seconds"]).as_dict() if "reference" in found else None,
-        "dense_over_it": found["dense"].over(found["seconds"]).as_dict() if "dense" in found else None,
-        "dense_is": operation.dense_is, "failed": failed,
-        "limit_seconds": limit[binds], "bound_by": binds, "share_of_limit": limit[binds] / found["seconds"].median,
-    }  # fmt: skip
+        "path": operation.path,
+        "dtype": dtype,
+        "bytes": round(operation.bytes),
+        "flops": round(operation.flops),
+        "seconds": times.as_dict(),
+        "reference_over_it": found["reference"].over(times).as_dict() if "reference" in found else None,
+        "dense_over_it": found["dense"].over(times).as_dict() if "dense" in found else None,
+        "dense_is": operation.dense_is,
+        "failed": failed,
+        "limit_seconds": limit[binds],
+        "bound_by": binds,
+        "share_of_limit": limit[binds] / times.median,
+    }
 
 
 def _reason(error: Exception) -> str:
@@ -216,7 +233,7 @@ def _reason(error: Exception) -> str:
 
 
 def main(request: dict[str, Any]) -> int:
-    """Answer one request line by line; the exit code."""
+    """Answer one request line by line; returns the exit code."""
     configure_cpu()
     torch.set_num_threads(request["threads"])
     try:
@@ -226,7 +243,7 @@ def main(request: dict[str, Any]) -> int:
         print(error, file=sys.stderr)
         return 2
     except _BrokenContext:
-        return GO_ON
+        return BROKEN_CONTEXT
     return 0
 
 

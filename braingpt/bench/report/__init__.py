@@ -1,1 +1,1 @@
-"""What `bench` prints: sections, comparisons, claims, a page."""
+"""What `braingpt bench` shows: tables, matched comparisons, claims, a page."""

@@ -1,17 +1,17 @@
 """What the earlier work of this name claimed, beside what this run measured: reached, not reached, or not
 measured here.
 
-The earlier numbers came without data, tokenizer or machine, so those of perplexity and memory by size cannot
-be repeated, only set beside ours.
+The earlier numbers came without data, tokenizer or machine. So those of perplexity and of memory by size
+cannot be repeated, only compared with ours.
 """
 
 from collections.abc import Callable
 from typing import Any
 
-from braingpt.utils.formatting import byte_size as bytes_in_words
-from braingpt.utils.formatting import percent
+from braingpt.bench.clock import Series
+from braingpt.utils.formatting import byte_size, percent
 
-# reached (None: it cannot be said), what was measured and on what
+# Whether the claim is reached (None: it cannot be said), and in words what was measured on what.
 Verdict = tuple[bool | None, str]
 
 PERPLEXITIES = {"small": 32.4, "medium": 24.7, "large": 19.8}
@@ -19,9 +19,11 @@ MEMORY_GB = {"small": 0.5, "medium": 2.8, "large": 6.2, "xlarge": 24.0}
 
 
 def claims(report: dict[str, Any]) -> list[dict[str, Any]]:
-    """[{"claim", "reached", "measured"}] in the order they were made.
+    """The claims in the order they were made.
 
-    `reached` None: not measured here, or not comparable; `measured` says which.
+    Returns:
+        [{"claim", "reached", "measured"}]; "reached" is None for what is not measured here or not comparable,
+        and "measured" says which.
     """
     size = report["settings"]["size"]
     table: list[tuple[str, Callable[[dict[str, Any]], Verdict]]] = [
@@ -61,8 +63,6 @@ def _range(series: dict[str, Any]) -> str:
 
 def _over(rounds: dict[str, Any], below: dict[str, Any]) -> dict[str, float]:
     """The ratio of two series of the same interleaved rounds."""
-    from braingpt.bench.clock import Series
-
     return Series(rounds["rounds"]).over(Series(below["rounds"])).as_dict()
 
 
@@ -79,7 +79,7 @@ def _memory(report: dict[str, Any]) -> Verdict:
         return _missing("v1", "v2")
     v1, v2 = (report["memory"][name] for name in ("v1", "v2"))
     change = f"{100 * abs(1 - v2 / v1):.0f} % {'less' if v2 <= v1 else 'more'}"
-    return v2 <= 0.5 * v1, f"{change}: {bytes_in_words(v2)} against {bytes_in_words(v1)}, training's peak"
+    return v2 <= 0.5 * v1, f"{change}: {byte_size(v2)} against {byte_size(v1)}, training's peak"
 
 
 def _point(report: dict[str, Any], *names: str) -> dict[str, Any] | None:
@@ -97,9 +97,8 @@ def _generated(report: dict[str, Any], base: str, least: float) -> Verdict:
     if point is None:
         return _missing("v2", base, "one row")
     ratio = _over(*(point["results"][name]["tokens_per_second"] for name in ("v2", base)))
-    return ratio[
-        "median"
-    ] >= least, f"{_range(ratio)}, batch 1 after {point['context']:,} tokens, {_how(report)}"
+    words = f"{_range(ratio)}, batch 1 after {point['context']:,} tokens, {_how(report)}"
+    return ratio["median"] >= least, words
 
 
 def _how(report: dict[str, Any]) -> str:
@@ -144,24 +143,24 @@ def _stability(report: dict[str, Any]) -> Verdict:
 
 
 def _few_shot(report: dict[str, Any], name: str) -> Verdict:
-    """Whether most facts come back that were told in the context, or taught once to the memory beside the
-    model.
-    """
+    """Whether most facts come back that were told in the context, or taught once to the model's memory."""
     found = (report.get("few_shot") or {}).get(name, {})
     if "facts_in_context" not in found:
         return _missing(name)
-    most = max(found["facts_in_context"], found["facts_in_memory"] or 0)
-    told = f"facts recalled: never told {percent(found['facts_never_told'])}, told in the context {percent(found['facts_in_context'])}"
-    taught = f"taught to its memory {percent(found['facts_in_memory'])} (behind another sentence {percent(found['facts_in_memory_behind'])})"
-    return most >= 0.5, f"{told}, {taught}"
+    behind = percent(found["facts_in_memory_behind"])
+    words = (
+        f"facts recalled: never told {percent(found['facts_never_told'])}, "
+        f"told in the context {percent(found['facts_in_context'])}, "
+        f"taught to its memory {percent(found['facts_in_memory'])} (behind another sentence {behind})"
+    )
+    return max(found["facts_in_context"], found["facts_in_memory"] or 0) >= 0.5, words
 
 
 def _not_few_shot(report: dict[str, Any]) -> Verdict:
     reached, words = _few_shot(report, "v1")
-    return (
-        None if reached is None else not reached,
-        words if reached is None else f"{words}: the memory works beside any architecture",
-    )
+    if reached is None:
+        return None, words
+    return not reached, f"{words}: the memory works beside any architecture"
 
 
 def _active(report: dict[str, Any]) -> Verdict:
@@ -177,17 +176,13 @@ def _active(report: dict[str, Any]) -> Verdict:
     )
     if view is None:
         return _missing("v2", "dense of equal total")
-    fewer = (
-        1
-        - report["contenders"]["v2"]["parameters_active"] / report["contenders"]["dense"]["parameters_active"]
-    )
+    active = {name: report["contenders"][name]["parameters_active"] for name in ("v2", "dense")}
+    fewer = 1 - active["v2"] / active["dense"]
     v2, dense = (view["contenders"][name]["bits_per_byte"] for name in ("v2", "dense"))
     if v2 is None or dense is None:
         return None, "the loss was not finite"
-    return (
-        fewer >= 0.95 and v2 <= 1.01 * dense,
-        f"{100 * fewer:.0f} % fewer; bits per byte {100 * (v2 / dense - 1):+.1f} % after {view['words'].partition(', ')[2]}",
-    )
+    change = f"bits per byte {100 * (v2 / dense - 1):+.1f} % after {view['words'].partition(', ')[2]}"
+    return fewer >= 0.95 and v2 <= 1.01 * dense, f"{100 * fewer:.0f} % fewer; {change}"
 
 
 def _edge(report: dict[str, Any]) -> Verdict:
@@ -204,7 +199,10 @@ def _edge(report: dict[str, Any]) -> Verdict:
         for n in ("v2", "dense")
     }
     state = point["results"]["dense"]["state_bytes"] / point["results"]["v2"]["state_bytes"]
-    words = f"{held['dense'] / held['v2']:.2f} times less with the weights (float32), {state:.1f} times less state, after {point['context']:,} tokens"
+    words = (
+        f"{held['dense'] / held['v2']:.2f} times less with the weights (float32), "
+        f"{state:.1f} times less state, after {point['context']:,} tokens"
+    )
     return held["dense"] / held["v2"] >= 5, words
 
 
@@ -217,10 +215,8 @@ def _perplexity(report: dict[str, Any]) -> Verdict:
     if not words:
         return _missing("v1 or v2")
     s = report["settings"]
-    return (
-        None,
-        f"{', '.join(words)} on {', '.join(s['folders'])} after {report['tokens']['tokens']:,} tokens; not comparable: the text of the claim is not known",
-    )
+    where = f"on {', '.join(s['folders'])} after {report['tokens']['tokens']:,} tokens"
+    return None, f"{', '.join(words)} {where}; not comparable: the text of the claim is not known"
 
 
 def _memory_by_size(report: dict[str, Any]) -> Verdict:
@@ -229,6 +225,5 @@ def _memory_by_size(report: dict[str, Any]) -> Verdict:
         return _missing("v1 or v2")
     words = ", ".join(f"{name} {value / 1e9:.2f} GB" for name, value in found.items())
     s = report["settings"]
-    return min(found.values()) <= 1e9 * MEMORY_GB[
-        s["size"]
-    ], f"{words}: training's peak with {s['batch']} x {s['context']:,} tokens a step"
+    reached = min(found.values()) <= 1e9 * MEMORY_GB[s["size"]]
+    return reached, f"{words}: training's peak with {s['batch']} x {s['context']:,} tokens a step"

@@ -1,38 +1,42 @@
-"""The same results, seen by what is equal: equal total or equal active parameters, after equal tokens or
-after equal time.
+"""Results compared between contenders that are alike: equal total or equal active parameters, after equal
+tokens or after equal time.
 
-A comparison means something only within a view. Contenders of which too few are alike are named, with what
-would make one.
+Only contenders that are alike in parameters are compared. Where too few are alike, the text names them and
+says which further contender would match.
 """
 
 import statistics
+from collections.abc import Iterable
 from typing import Any
 
 from braingpt.utils.formatting import short_count
 
-# parameters that differ by no more count as equal
+# Parameters that differ by no more, as a share, count as equal.
 TOLERANCE = {"total": 0.02, "active": 0.05}
 BUDGETS = {"tokens": "equal tokens", "time": "equal wall-clock"}
 
 
 def matched_comparisons(report: dict[str, Any]) -> list[dict[str, Any]]:
-    """[{"matching", "parameters", "budget", "contenders": {name: figures}, "spread", "words"}]: of the four
-    matchings those that were measured.
+    """Comparisons for those of the four matchings that were measured.
 
     A matching comes once for each group of contenders that are alike, and once without contenders where no
-    two are. Groups of equal active parameters that have equal totals as well are not seen twice.
+    two are. A group of equal active parameters that has equal totals as well is not repeated.
+
+    Returns:
+        [{"matching", "parameters", "budget", "contenders": {name: figures}, "spread", "words"}].
     """
     found = []
     for budget in BUDGETS:
         if report.get(budget):
             for kind in TOLERANCE:
-                found += _views(report, kind, budget)
+                found += _comparisons(report, kind, budget)
     return found
 
 
 def groups_alike(counts: dict[str, int], tolerance: float) -> list[list[str]]:
-    """Names whose counts lie within `tolerance` of their group's smallest, each name in one group, groups of
-    two or more, in the names' order.
+    """Names whose counts are within `tolerance` of their group's smallest.
+
+    Each name is in one group; groups have two names or more, in the order of `counts`.
     """
     clusters: list[list[str]] = []
     for name in sorted(counts, key=counts.__getitem__):
@@ -47,7 +51,7 @@ def groups_alike(counts: dict[str, int], tolerance: float) -> list[list[str]]:
     )
 
 
-def _views(report: dict[str, Any], kind: str, budget: str) -> list[dict[str, Any]]:
+def _comparisons(report: dict[str, Any], kind: str, budget: str) -> list[dict[str, Any]]:
     runs = {name: found for name, found in report[budget]["runs"].items() if found}
     counts = {name: report["contenders"][name][f"parameters_{kind}"] for name in runs}
     view = {"matching": f"equal {kind} parameters, {BUDGETS[budget]}", "parameters": kind, "budget": budget}
@@ -63,8 +67,8 @@ def _views(report: dict[str, Any], kind: str, budget: str) -> list[dict[str, Any
         ),
     )
     for group in groups_alike(counts, TOLERANCE[kind]):
+        # Equal totals were compared already.
         if kind == "active" and any(set(group) <= set(other) for other in total):
-            # seen already
             continue
         spread = max(counts[name] for name in group) / min(counts[name] for name in group) - 1
         figures = {name: _figures(runs[name]) for name in group}
@@ -78,22 +82,15 @@ def _views(report: dict[str, Any], kind: str, budget: str) -> list[dict[str, Any
             if kind == "active" and "v2" in counts and "dense-active" not in counts
             else ""
         )
-        told = ", ".join(f"{name} {short_count(count)}" for name, count in counts.items())
-        found = [
-            view
-            | {
-                "spread": None,
-                "words": f"no two contenders{' of other totals' if kind == 'active' and total else ''} are alike ({told}){hint}",
-                "contenders": {},
-            }
-        ]
+        sizes = ", ".join(f"{name} {short_count(count)}" for name, count in counts.items())
+        others = " of other totals" if kind == "active" and total else ""
+        words = f"no two contenders{others} are alike ({sizes}){hint}"
+        found = [view | {"spread": None, "words": words, "contenders": {}}]
     return found
 
 
 def _figures(runs: list[dict[str, Any]]) -> dict[str, Any]:
-    """Of all seeds: the last validation, tokens and seconds; medians, and the extremes where there are
-    several.
-    """
+    """The last validation, tokens and seconds of all seeds, as medians and extremes."""
     last = [run["validations"][-1] for run in runs]
     losses, bits = (
         [score[key] for score in last if score[key] is not None] for key in ("loss", "bits_per_byte")
@@ -110,9 +107,9 @@ def _figures(runs: list[dict[str, Any]]) -> dict[str, Any]:
             language: score["bits_per_byte"] for language, score in last[0]["by_language"].items()
         },
         "spikes": sum(run["stability"]["spikes"] for run in runs),
-        "norm_tail": _most(run["stability"]["norm_tail"] for run in runs),
+        "norm_tail": _largest(run["stability"]["norm_tail"] for run in runs),
     }
 
 
-def _most(values: Any) -> float | None:
+def _largest(values: Iterable[float | None]) -> float | None:
     return max((value for value in values if value is not None), default=None)

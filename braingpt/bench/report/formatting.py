@@ -7,7 +7,7 @@ from braingpt.utils.formatting import number, percent
 
 
 def where(report: dict[str, Any]) -> str:
-    """The machine in a line."""
+    """The machine in one line."""
     facts = report["machine"]
     place = (
         facts["gpu"]
@@ -28,7 +28,7 @@ def ratio(value: float | None) -> str:
 
 
 def spread(series: dict[str, Any] | None, write: Callable[[float], str] = figure, unit: float = 1.0) -> str:
-    """Lowest and highest round; nothing where there is no series."""
+    """Lowest and highest round; empty where there is no series."""
     return f"{write(series['min'] * unit).removesuffix('x')}-{write(series['max'] * unit)}" if series else ""
 
 
@@ -38,17 +38,17 @@ def median(series: dict[str, Any] | None, write: Callable[[float], str] = figure
 
 
 def kernel_limits(report: dict[str, Any]) -> str:
-    """What the machine can do at most, in a line."""
-    parts = []
-    for dtype, most in report["limits"].items():
-        parts.append(f"{most['flops'] / 1e12:,.3g} TFLOP/s in {dtype}")
-    most = next(iter(report["limits"].values()))
-    return f"measured limits: {most['bytes_per_second'] / 1e9:,.3g} GB/s, {', '.join(parts)}"
+    """What the machine can do at most, in one line."""
+    limits = report["limits"]
+    flops = [f"{limit['flops'] / 1e12:,.3g} TFLOP/s in {dtype}" for dtype, limit in limits.items()]
+    bandwidth = next(iter(limits.values()))["bytes_per_second"]
+    return f"measured limits: {bandwidth / 1e9:,.3g} GB/s, {', '.join(flops)}"
 
 
 def kernel_row(row: dict[str, Any]) -> dict[str, tuple[str, str]]:
-    """An operation's figures in words, and below each its spread: name (and what ran), ms, reference, dense,
-    limit (share, and ms), bound by.
+    """An operation's figures, each in words and with the text below it.
+
+    Below the name is what ran, below the share of the limit the limit in ms, below the others their spread.
     """
     if "error" in row:
         return {"name": (row["operation"], "failed")} | dict.fromkeys(
@@ -66,7 +66,7 @@ def kernel_row(row: dict[str, Any]) -> dict[str, tuple[str, str]]:
 
 
 def kernel_failures(report: dict[str, Any]) -> list[str]:
-    """What could not be measured, and why, a line each."""
+    """What could not be measured, and why, one line each."""
     found = []
     for row in report["rows"]:
         failed = {"": row["error"]} if "error" in row else row["failed"]

@@ -1,4 +1,4 @@
-"""Benchmarks as one HTML page that stands alone."""
+"""A benchmark as one HTML page, with nothing to load from elsewhere."""
 
 import statistics
 from html import escape
@@ -31,17 +31,20 @@ def kernels_page(report: dict[str, Any]) -> str:
     body = [
         paragraphs(f"{where(report)}, {settings['dtype']}", kernel_limits(report)),
         paragraphs(
-            f"Shapes of the {settings['size']} recipes over {settings['batch']} x {settings['context']:,} tokens. Operations of training are timed forward and "
-            "backward, those named for one token forward. Every call finds the cache filled with other things. Times are medians of "
-            f"{settings['rounds']} rounds in which operation, reference and dense counterpart take turns, with the lowest and highest round below them; ratios are "
-            "taken round by round. Below the share of the limit stands the limit in ms.",
+            f"Shapes of the {settings['size']} recipes over {settings['batch']} x {settings['context']:,} "
+            "tokens. Operations of training are timed forward and backward, those named for one token "
+            "forward. Every call finds the cache filled with other data. Times are medians of "
+            f"{settings['rounds']} rounds in which operation, reference and dense counterpart take turns, "
+            "with the lowest and highest round below them; ratios are taken round by round. Below the share "
+            "of the limit is the limit in ms.",
             quiet=True,
         ),
         table(heads, rows, words=2),
         paragraphs(*(f"failed: {line}" for line in kernel_failures(report))),
         "<h2>Share of the limit</h2>",
         paragraphs(
-            "The limit is the longer of compulsory bytes over measured bandwidth and operations over measured peak.",
+            "The limit is the longer of two times: compulsory bytes over measured bandwidth, and operations "
+            "over measured peak.",
             quiet=True,
         ),
         svg.bars(share, "share of the limit"),
@@ -89,7 +92,7 @@ def _section(section: Section) -> str:
         return head
     rows: list[list[str]] = []
     for label, cells, below in section.rows:
-        # into the cells of the row above
+        # Written into the cells of the row above.
         if below:
             rows[-1] = [
                 f"{upper}\n{lower}" if lower else upper
@@ -101,11 +104,11 @@ def _section(section: Section) -> str:
 
 
 def _learning(report: dict[str, Any]) -> list[str]:
-    """Loss by tokens and by the clock, validation in both trainings, gradient norms."""
+    """Plots of loss by tokens and by the clock, validation in both trainings, gradient norms."""
     first = {name: runs[0] for name, runs in report["tokens"]["runs"].items() if runs}
     plots = [
         svg.lines(_curves(first, "tokens", "loss"), "training loss, nats a token, equal tokens", "tokens"),
-        svg.lines(_curves(first, "seconds", "loss"), "the same against each one's own clock", "seconds"),
+        svg.lines(_curves(first, "seconds", "loss"), "the same by each contender's own clock", "seconds"),
         _validation(report["tokens"]["runs"], "tokens"),
     ]
     if report["time"]:
@@ -175,7 +178,7 @@ def _training(report: dict[str, Any]) -> list[str]:
 
 
 def _generation(report: dict[str, Any]) -> list[str]:
-    """Against the context: speed for each number of rows, time to the first token and state of one row."""
+    """Plots over the context: speed for each number of rows, time to the first token and state of one row."""
     plots = []
     for rows in report["settings"]["batches"]:
         points = [point for point in report["generation"] if point["rows"] == rows]

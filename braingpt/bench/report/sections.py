@@ -7,22 +7,22 @@ from typing import Any
 from braingpt.bench.report.formatting import figure, median, ratio, spread, where
 from braingpt.utils.formatting import percent
 
-MEASURED = ("forward", "backward", "step")
+# Parts of a training step that are timed.
+STEP_PARTS = ("forward", "backward", "step")
 
 
 @dataclass
 class Section:
-    """A table with a column for each of `names`; a row is its label, a cell each, and whether it only adds to
-    the row above.
-    """
+    """A table with a column for each of `names`."""
 
     title: str
     names: list[str] = field(default_factory=list)
     note: str = ""
+    # Label, cells, and whether the row only adds to the row above.
     rows: list[tuple[str, list[str], bool]] = field(default_factory=list)
 
     def row(self, label: str, values: list[Any], write: Callable[[Any], str] = figure) -> None:
-        """A value for each name; a dash for None."""
+        """Add a value for each name; a dash for None."""
         self.rows.append((label, ["-" if value is None else write(value) for value in values], False))
 
     def timed(
@@ -33,7 +33,7 @@ class Section:
         base: str,
         unit: float = 1.0,
     ) -> None:
-        """Medians, and below each its ratio to `base` with the lowest and highest round."""
+        """Add medians, and below each its ratio to `base` with the lowest and highest round."""
         self.rows.append((label, [median(one, unit=unit) for one in series], False))
         if len(series) > 1:
             ratios = [None if name == base else one for name, one in zip(self.names, over, strict=True)]
@@ -42,36 +42,44 @@ class Section:
 
 
 def header(report: dict[str, Any]) -> list[str]:
-    """What was measured, on what, a line each."""
+    """What was measured, on what, one line each."""
     s = report["settings"]
     peers = ", peers by the dense recipe" if s["peers"] else ""
     changed = f"; {', '.join(s['changes'])}" if s["changes"] else ""
     limits = report["limits"]
+    speeds = f"{limits['bytes_per_second'] / 1e9:,.3g} GB/s, {limits['flops'] / 1e12:,.3g} TFLOP/s"
+    text = f"{s['batch']} x {s['context']:,} tokens of {', '.join(s['folders'])}"
+    compiled = "all compiled" if s["compile"] else "nothing compiled"
     return [
-        f"{where(report)}, {report['precision']}; measured: {limits['bytes_per_second'] / 1e9:,.3g} GB/s, {limits['flops'] / 1e12:,.3g} TFLOP/s",
-        f"size {s['size']}: steps of {s['batch']} x {s['context']:,} tokens of {', '.join(s['folders'])}, the same batches for all{peers}{changed}",
-        f"ratios are to {s['architectures'][0]}, of {s['rounds']} rounds in turns: median, lowest-highest; {'all compiled' if s['compile'] else 'nothing compiled'}",
+        f"{where(report)}, {report['precision']}; measured: {speeds}",
+        f"size {s['size']}: steps of {text}, the same batches for all{peers}{changed}",
+        f"ratios are to {s['architectures'][0]}, of {s['rounds']} rounds in turns: "
+        f"median, lowest-highest; {compiled}",
     ]
 
 
 def sections(report: dict[str, Any]) -> list[Section]:
     """Every table of the report."""
     return [
-        _sizes(report), _speed(report), *(_view(view) for view in report["views"]), _languages(report), _stability(report),
-        *(_generation(point, report) for point in report["generation"]), _few_shot(report),
-    ]  # fmt: skip
+        _sizes(report),
+        _speed(report),
+        *(_comparison(view) for view in report["views"]),
+        _languages(report),
+        _stability(report),
+        *(_generation(point, report) for point in report["generation"]),
+        _few_shot(report),
+    ]
 
 
 def failures(report: dict[str, Any]) -> list[str]:
-    """Contenders that fell out, trainings that were lost, and generation that was not possible, a line each."""
+    """Contenders that fell out, trainings that were lost, generation that was impossible, one line each."""
     found = [f"{name} fell out in {one['stage']}: {one['reason']}" for name, one in report["failed"].items()]
     for budget in ("tokens", "time"):
         for name, runs in (report[budget] or {"runs": {}})["runs"].items():
-            found += [
-                f"{name} was lost after {run['steps']} steps (equal {budget}, seed {run['seed']}): {run['lost']}"
-                for run in runs
-                if run["lost"]
-            ]
+            for run in runs:
+                if run["lost"]:
+                    where_lost = f"{run['steps']} steps (equal {budget}, seed {run['seed']})"
+                    found.append(f"{name} was lost after {where_lost}: {run['lost']}")
     for point in report["generation"]:
         for name, result in point["results"].items():
             if "error" in result:
@@ -83,7 +91,7 @@ def failures(report: dict[str, Any]) -> list[str]:
 
 
 def verdict(claim: dict[str, Any]) -> str:
-    """A claim's standing in a word or two."""
+    """Whether a claim is reached, in a word or two."""
     return {True: "reached", False: "not reached", None: "open"}[claim["reached"]]
 
 
@@ -112,7 +120,7 @@ def _speed(report: dict[str, Any]) -> Section:
         "Training, tokens a second", list(speed), "the gradient of our head is computed in the forward pass"
     )
     base = section.names[0]
-    for part in MEASURED:
+    for part in STEP_PARTS:
         over = [one["over"][part] for one in speed.values()]
         section.timed(
             part if part != "step" else "whole step", [one[part] for one in speed.values()], over, base
@@ -120,7 +128,7 @@ def _speed(report: dict[str, Any]) -> Section:
     return section
 
 
-def _view(view: dict[str, Any]) -> Section:
+def _comparison(view: dict[str, Any]) -> Section:
     figures = view["contenders"]
     section = Section(view["matching"].capitalize(), list(figures), view["words"])
     if not figures:
@@ -215,8 +223,11 @@ def _few_shot(report: dict[str, Any]) -> Section:
     every = list(found.values())
     section.row("in-context gain, nats", [one["in_context_gain"] for one in every])
     for key, label in (
-        ("repetition", "repetition"), ("facts_never_told", "facts, never told"), ("facts_in_context", "facts, told before"),
-        ("facts_in_memory", "facts, in memory"), ("facts_in_memory_behind", "  behind a sentence"),
-    ):  # fmt: skip
+        ("repetition", "repetition"),
+        ("facts_never_told", "facts, never told"),
+        ("facts_in_context", "facts, told before"),
+        ("facts_in_memory", "facts, in memory"),
+        ("facts_in_memory_behind", "  behind a sentence"),
+    ):
         section.row(label, [one[key] for one in every], percent)
     return section
