@@ -30,9 +30,8 @@ def main() -> None:
     arguments = parser.parse_args()
     configure_cpu()
     out = Console(width=80)
-    out.print(
-        f"{cpu_name()}, {torch.get_num_threads()} threads, torch {torch.__version__}, load {os.getloadavg()[0]:.1f}"
-    )
+    threads, load = torch.get_num_threads(), os.getloadavg()[0]
+    out.print(f"{cpu_name()}, {threads} threads, torch {torch.__version__}, load {load:.1f}")
     for name in arguments.recipes:
         recipe = braingpt.load_recipe(name)
         model = braingpt.build(recipe)
@@ -40,7 +39,8 @@ def main() -> None:
             recipe.model.vocab, (arguments.context,), generator=torch.Generator().manual_seed(0)
         ).tolist()
         out.print(
-            f"\n{name}: a window of {arguments.context} tokens read, 16 written; the lowest of {arguments.rounds} rounds, of the dense twin's"
+            f"\n{name}: a window of {arguments.context} tokens read, 16 written; "
+            f"the lowest of {arguments.rounds} rounds, as shares of the dense twin's"
         )
         out.print(table(compare_with_twin(model, ids, arguments.context, arguments.rounds)))
         sys.stdout.flush()

@@ -68,9 +68,16 @@ def measure(
     data: list[Path], layers: int, share: float, exits: list[int] | None, steps: int, seed: int
 ) -> dict[str, Any]:
     settings = {
-        "model.layers": layers, "model.hidden": 128, "model.attention.layers": ATTENTION[layers], "model.depth.share": share,
-        "train.context": CONTEXT, "train.batch": 8, "train.steps": steps, "train.seed": seed, "data.mixture": "proportional",
-    }  # fmt: skip
+        "model.layers": layers,
+        "model.hidden": 128,
+        "model.attention.layers": ATTENTION[layers],
+        "model.depth.share": share,
+        "train.context": CONTEXT,
+        "train.batch": 8,
+        "train.steps": steps,
+        "train.seed": seed,
+        "data.mixture": "proportional",
+    }
     if exits and share < 1:
         settings["model.depth.exits"] = exits
     recipe = load_recipe("nano-v2", [f"{key}={value}" for key, value in settings.items()])

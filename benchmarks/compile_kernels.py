@@ -32,8 +32,13 @@ from braingpt.kernels.sparse_attention import triton_ops as attention_ops
 
 MODULES = (columns_ops, competition_ops, attention_ops, scan_ops)
 POINTERS = {
-    torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16", torch.int64: "i64", torch.int32: "i32", torch.int16: "i16",
-}  # fmt: skip
+    torch.float32: "fp32",
+    torch.float16: "fp16",
+    torch.bfloat16: "bf16",
+    torch.int64: "i64",
+    torch.int32: "i32",
+    torch.int16: "i16",
+}
 # KB of shared memory that one program may have, by compute capability.
 SHARED = {80: 163, 86: 99, 89: 99, 90: 227, 120: 99}
 CUOBJDUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
@@ -186,7 +191,8 @@ def main() -> None:
                     failed += "REFUSED" in line or "MORE" in line
                     warps, stages = options.get("num_warps", 4), options.get("num_stages", 3)
                     print(
-                        f"{capability / 10:.1f} {operation:12} {kernel.fn.__name__:18} {dtype:9} {warps} warps {stages} stages  {line}",
+                        f"{capability / 10:.1f} {operation:12} {kernel.fn.__name__:18} {dtype:9} "
+                        f"{warps} warps {stages} stages  {line}",
                         flush=True,
                     )
     sys.exit(failed > 0)

@@ -79,8 +79,8 @@ def texts(name: str, languages: str, source: Path) -> Iterator[str]:
 
 def speed(source: Path, rounds: int) -> None:
     print(
-        "| corpus | MB | documents | tiktoken a core, MB/s | all, a core | 1 worker | 2 workers | 2 workers "
-        "/ 1 |"
+        "| corpus | MB | documents | tiktoken a core, MB/s | all, a core "
+        "| 1 worker | 2 workers | 2 workers / 1 |"
     )
     print("|---|---|---|---|---|---|---|---|")
     tokenizer = Tokenizer.default()
@@ -152,14 +152,12 @@ def memory(folder: Path, source: Path, gigabytes: float, workers: int) -> None:
     size = corpus.stat().st_size / 1e6
     half = min(series, key=lambda point: abs(point[0] - size / 2)) if series else (0, 1)
     print(
-        f"{size / 1e3:.2f} GB in {done.seconds:.0f} s, {size / done.seconds:.1f} MB/s with {workers} "
-        f"workers; the first half at {half[0] / half[1]:.1f} MB/s"
+        f"{size / 1e3:.2f} GB in {done.seconds:.0f} s, {size / done.seconds:.1f} MB/s "
+        f"with {workers} workers; the first half at {half[0] / half[1]:.1f} MB/s"
     )
     figures = ", ".join(f"{name} {highest:.0f}" for name, highest in zip(RESIDENT, most, strict=True))
-    print(
-        f"MB at most, all processes together: {figures}; "
-        f"{sum(one.documents for one in done.manifest.streams):,} documents"
-    )
+    documents = sum(stream.documents for stream in done.manifest.streams)
+    print(f"MB at most, all processes together: {figures}; {documents:,} documents")
     print(json.dumps(done.manifest.filters, ensure_ascii=False)[:600])
 
 

@@ -52,15 +52,13 @@ def main() -> None:
         return perplexity.evaluate(model, shards, tokenizer, context=args.context, windows=args.windows).loss
 
     print("threshold, layers used, loss, rise of perplexity")
-    for setting in exit_threshold.sweep_thresholds(model, score):
-        print(
-            f"{setting.threshold!s:>6} {setting.layers_used:7.1%} {setting.loss:8.4f} {setting.perplexity_cost:8.2%}"
-        )
+    for one in exit_threshold.sweep_thresholds(model, score):
+        print(f"{one.threshold!s:>6} {one.layers_used:7.1%} {one.loss:8.4f} {one.perplexity_cost:8.2%}")
 
     model.set_exit_threshold(None)
     ids = tokenizer.encode(SAMPLE[:60], language="ko")
     faster: dict[str, list[float]] = {draft: [] for draft in args.drafts}
-    told = {}
+    about = {}
     for _ in range(args.rounds):
         plain, text = written(ids, args.tokens, args.temperature, Decoder(model))
         for draft in args.drafts:
@@ -68,16 +66,15 @@ def main() -> None:
             decoder = SpeculativeDecoder(model, int(layers), int(ahead), *map(float, least))
             spent, same = written(ids, args.tokens, args.temperature, decoder)
             faster[draft].append(plain / spent)
-            told[draft] = (
-                f"{decoder.followed} of {decoder.drafted} drafted tokens followed, {decoder.passes} verifications, "
-                f"{decoder.depth():.0%} of the layers computed"
+            about[draft] = (
+                f"{decoder.followed} of {decoder.drafted} drafted tokens followed, "
+                f"{decoder.passes} verifications, {decoder.depth():.0%} of the layers computed"
             )
             if same != text:
                 print(f"{draft} wrote another text")
     for draft, ratios in faster.items():
-        print(
-            f"{draft}: {statistics.median(ratios):.2f} times as fast ({min(ratios):.2f}-{max(ratios):.2f}); {told[draft]}"
-        )
+        speed = f"{statistics.median(ratios):.2f} times as fast ({min(ratios):.2f}-{max(ratios):.2f})"
+        print(f"{draft}: {speed}; {about[draft]}")
 
 
 if __name__ == "__main__":

@@ -3,10 +3,11 @@ a foreign memory costs.
 
     python benchmarks/episodic.py runs/quickstart --data data/sample
 
-For each language generated facts ("수진의 고양이 이름은 두부예요.") are taught to one memory and asked for by their
-beginning, greedily: alone, behind another sentence, and with a person's name that was never taught, where any
-taught value is a false recall. Then validation text is read with that memory, which has nothing to do with
-it, and with one of as many entries of ordinary text. Last, time and bytes at --entries entries.
+For each language generated facts ("수진의 고양이 이름은 두부예요.") are taught to one memory and asked for by
+their beginning, greedily: alone, behind another sentence, and with a person's name that was never taught,
+where any taught value is a false recall. Then validation text is read with that memory, which has nothing to
+do with the text, and with a memory of as many entries of ordinary text. Last come time and bytes at --entries
+entries.
 """
 
 import argparse

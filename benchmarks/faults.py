@@ -34,9 +34,15 @@ from braingpt.train.run.folder import read_metrics
 from braingpt.train.run.progress import Reporter
 
 SMALL = (
-    "model.hidden=32", "model.layers=2", "train.batch=4", "train.context=32", "train.warmup=3", "train.eval_every=20", "train.save_every=3",
+    "model.hidden=32",
+    "model.layers=2",
+    "train.batch=4",
+    "train.context=32",
+    "train.warmup=3",
+    "train.eval_every=20",
+    "train.save_every=3",
     "train.eval_windows=2",
-)  # fmt: skip
+)
 TIMES = ("tokens_per_second", "seconds", "data_seconds", "memory_bytes")
 
 
@@ -162,7 +168,8 @@ def main() -> None:
     )
     with tempfile.TemporaryDirectory() as scratch:
         if given.disk and given.mounted is None:
-            mount = f"mount -t tmpfs -o size=64m tmpfs {scratch} && exec {sys.executable} {' '.join(sys.argv)} --mounted {scratch}"
+            again = f"{sys.executable} {' '.join(sys.argv)} --mounted {scratch}"
+            mount = f"mount -t tmpfs -o size=64m tmpfs {scratch} && exec {again}"
             raise SystemExit(subprocess.run(["unshare", "-rm", "sh", "-c", mount], check=False).returncode)
         if given.disk:
             torch.set_num_threads(1)

@@ -98,19 +98,30 @@ def arms(name: str, overrides: list[str], growth: str) -> dict[str, Recipe]:
     }
 
 
-def told(runners: list[Runner]) -> list[dict[str, Any]]:
-    """A row a run, the first being what the others are compared with."""
+def compared(runners: list[Runner]) -> list[dict[str, Any]]:
+    """Print and return a row for each run; the others are compared with the first."""
     goal, rows = runners[0].curve[-1]["loss"], []
     for runner in runners:
         last, seconds = runner.curve[-1], runner.reaches(goal, "cpu")
         ratio = runners[0].cpu / seconds if seconds else None
-        rows.append({"run": runner.name, "steps": last["step"], "stages": build_plan(runner.recipe, None).stages, "curve": runner.curve} | {
-            "cpu": runner.cpu, "wall": runner.wall, "loss": last["loss"], "bits": last["bits"], "cpu_to_goal": seconds, "times_as_fast": ratio,
-        })  # fmt: skip
+        row = {
+            "run": runner.name,
+            "steps": last["step"],
+            "stages": build_plan(runner.recipe, None).stages,
+            "curve": runner.curve,
+            "cpu": runner.cpu,
+            "wall": runner.wall,
+            "loss": last["loss"],
+            "bits": last["bits"],
+            "cpu_to_goal": seconds,
+            "times_as_fast": ratio,
+        }
+        rows.append(row)
         speed = "never there" if ratio is None else f"there after {seconds:.0f} s, {ratio:.2f} times as fast"
         print(
-            f"  {runner.name:22} {last['step']:5} steps {runner.cpu:6.0f} s of the processor {runner.wall:6.0f} s of the wall"
-            f"  loss {last['loss']:.4f}  {last['bits']:.4f} bits per byte; {speed}",
+            f"  {runner.name:22} {last['step']:5} steps {runner.cpu:6.0f} s of the processor "
+            f"{runner.wall:6.0f} s of the wall  "
+            f"loss {last['loss']:.4f}  {last['bits']:.4f} bits per byte; {speed}",
             flush=True,
         )
     return rows
@@ -144,7 +155,7 @@ def main() -> None:
             f"seed {seed}: {args.recipe}, stages {build_plan(chosen['growing, equal steps'], None).stages}",
             flush=True,
         )
-        results[f"seed {seed}"] = told(runners)
+        results[f"seed {seed}"] = compared(runners)
     if args.json:
         args.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 

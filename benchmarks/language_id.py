@@ -141,16 +141,13 @@ def main() -> None:
             details.append((name, length, [100 * sum(one) / len(one) for one in by]))
         size = sum(len(text.encode()) for _, text in cuts[0]) / 1e6
         row = [f"{shares[length]:.1f}" for length in (0, None, 30, 12)]
-        print(
-            f"| {name} | {' | '.join(row)} | {len(cuts[None]) / seconds[None]:,.0f} | {size / seconds[0]:.0f} |",
-            flush=True,
-        )
+        speeds = f"{len(cuts[None]) / seconds[None]:,.0f} | {size / seconds[0]:.0f}"
+        print(f"| {name} | {' | '.join(row)} | {speeds} |", flush=True)
     print("\n| | length | " + " | ".join(LANGUAGES) + " |\n|" + "---|" * 8)
     for name, length, row in details:
         if name in ("braingpt", "eldc, all languages"):
-            print(
-                f"| {name} | {'documents' if length == 0 else length or 'full'} | {' | '.join(f'{one:.1f}' for one in row)} |"
-            )
+            shares_of_languages = " | ".join(f"{one:.1f}" for one in row)
+            print(f"| {name} | {'documents' if length == 0 else length or 'full'} | {shares_of_languages} |")
 
 
 if __name__ == "__main__":

@@ -28,7 +28,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     ).parse_args()
     print(
-        "| weight | threads | torch's product | written out, compiled | GB/s | int8, packed | int8, compiled |\n|---|---|---|---|---|---|---|"
+        "| weight | threads | torch's product | written out, compiled | GB/s "
+        "| int8, packed | int8, compiled |\n"
+        "|---|---|---|---|---|---|---|"
     )
     compiled, compiled_int8 = torch.compile(linear, dynamic=False), torch.compile(int8_linear, dynamic=False)
     for threads in (1, 2):
@@ -51,7 +53,8 @@ def main() -> None:
                 )
             rate = 4e-6 * weights[0].numel() / shared
             print(
-                f"| {shape[0]:,} x {shape[1]} | {threads} | {plain:.2f} | {shared:.2f} | {rate:.1f} | {int8:.2f} | {shared_int8:.2f} |",
+                f"| {shape[0]:,} x {shape[1]} | {threads} | {plain:.2f} | {shared:.2f} | {rate:.1f} "
+                f"| {int8:.2f} | {shared_int8:.2f} |",
                 flush=True,
             )
 

@@ -126,10 +126,16 @@ def main() -> None:
         )
         alive, taken = tensors_alive(fixed, Path(given.data)), resident(fixed)
         figures = {
-            "recipe": named, "micro_batch": plan.micro_batch, "activations": byte_size(plan.activations_bytes), "plan": byte_size(plan.peak_bytes),
-            "tensors": byte_size(alive), "ratio": round(plan.peak_bytes / alive, 3), "plan_resident": byte_size(plan.resident_bytes), "resident": byte_size(taken),
+            "recipe": named,
+            "micro_batch": plan.micro_batch,
+            "activations": byte_size(plan.activations_bytes),
+            "plan": byte_size(plan.peak_bytes),
+            "tensors": byte_size(alive),
+            "ratio": round(plan.peak_bytes / alive, 3),
+            "plan_resident": byte_size(plan.resident_bytes),
+            "resident": byte_size(taken),
             "resident_ratio": round(plan.resident_bytes / taken, 3),
-        }  # fmt: skip
+        }
         if given.time:
             seconds = step_seconds(fixed, [Path(given.data)], "cpu")
             figures |= {"plan_step_s": round(plan.step_seconds, 3), "step_s": round(seconds, 3)}

@@ -69,8 +69,8 @@ def memory(path: Path) -> None:
     size = sum(len(document.text.encode()) for document in documents)
     rate = size / 1e6 / (time.perf_counter() - start)
     print(
-        f"{path.name}: {size / 1e6:.0f} MB of text, {rate:.0f} MB/s, at most {peak():.0f} MB resident, "
-        f"{before:.0f} of it before"
+        f"{path.name}: {size / 1e6:.0f} MB of text, {rate:.0f} MB/s, "
+        f"at most {peak():.0f} MB resident, {before:.0f} of it before"
     )
 
 
@@ -100,10 +100,8 @@ def main() -> None:
                 rates[label].append(size / 1e6 / (time.perf_counter() - start))
         medians = {label: statistics.median(values) for label, values in rates.items()}
         shown = ", ".join(f"{label} {rate:.0f} MB/s" for label, rate in medians.items())
-        print(
-            f"{name} {language}: {size / 1e6:.1f} MB, {shown}, ratio "
-            f"{medians['ours'] / medians['datasets']:.1f}"
-        )
+        ratio = medians["ours"] / medians["datasets"]
+        print(f"{name} {language}: {size / 1e6:.1f} MB, {shown}, ratio {ratio:.1f}")
 
 
 if __name__ == "__main__":

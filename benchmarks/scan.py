@@ -164,12 +164,10 @@ def main() -> None:
             rounds[row].append(timed(path, tensors, run, upstream, chunk))
 
     here = machine()
-    print(
-        f"{here['gpu'] if args.device == 'cuda' else here['cpu']}, {here['threads']} CPU thread(s), torch {here['torch']}"
-    )
-    print(
-        f"{args.batch} x {args.length} tokens, {args.heads} heads of {args.head}, state {args.state}, {args.dtype}"
-    )
+    processor = here["gpu" if args.device == "cuda" else "cpu"]
+    print(f"{processor}, {here['threads']} CPU thread(s), torch {here['torch']}")
+    heads = f"{args.heads} heads of {args.head}"
+    print(f"{args.batch} x {args.length} tokens, {heads}, state {args.state}, {args.dtype}")
     figures = []
     for row, seconds in rounds.items():
         clock, cpu = ([1e3 * one for one in column] for column in zip(*seconds, strict=True))

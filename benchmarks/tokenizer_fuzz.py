@@ -13,8 +13,18 @@ import time
 from braingpt.cli.console import guarded
 from braingpt.tokenizer.named import open_tokenizer
 
-NEAR = [chr(code) for first, last in ((32, 126), (0xAC00, 0xACFF), (0x1100, 0x11FF), (0x3040, 0x30FF), (0x300, 0x30F), (0x1F468, 0x1F470), (0x200B, 0x200F))
-        for code in range(first, last + 1)] + ["\n", "\r\n", "\t", "\x00", "\u3000", "<|ko|>", "<|endoftext|>", "\u0627", "\u05d0"]  # fmt: skip
+# First and last code points of scripts whose runs and joins are delicate.
+RANGES = (
+    (32, 126),
+    (0xAC00, 0xACFF),
+    (0x1100, 0x11FF),
+    (0x3040, 0x30FF),
+    (0x300, 0x30F),
+    (0x1F468, 0x1F470),
+    (0x200B, 0x200F),
+)
+MARKS = ["\n", "\r\n", "\t", "\x00", "\u3000", "<|ko|>", "<|endoftext|>", "\u0627", "\u05d0"]
+NEAR = [chr(code) for first, last in RANGES for code in range(first, last + 1)] + MARKS
 
 
 def text(source: random.Random) -> str:
@@ -45,9 +55,8 @@ def main() -> None:
             tokenizer.decode(tokenizer.encode(one, language)) != one
             for language in (None, "ko", "auto", "split")
         )
-    print(
-        f"{options.tokenizer or 'default'}: {wrong} of {options.texts} texts came back changed, {time.perf_counter() - began:.0f} s"
-    )
+    seconds, name = time.perf_counter() - began, options.tokenizer or "default"
+    print(f"{name}: {wrong} of {options.texts} texts came back changed, {seconds:.0f} s")
 
 
 if __name__ == "__main__":

@@ -153,9 +153,8 @@ def main() -> None:
     args = parser.parse_args()
     configure_cpu()
     here = machine()
-    print(
-        f"{here['gpu'] if args.device == 'cuda' else here['cpu']}, {torch.get_num_threads()} CPU thread(s), torch {here['torch']}"
-    )
+    processor = here["gpu" if args.device == "cuda" else "cpu"]
+    print(f"{processor}, {torch.get_num_threads()} CPU thread(s), torch {here['torch']}")
     probe = torch.zeros(1, 1, 2, 8, device=args.device)
     names = [
         path.name

@@ -35,7 +35,7 @@ SETS = [
 
 
 def corpora_folder(source: Path) -> Path:
-    """`source`, which must hold some of the corpora above; an unset variable arrives as the current folder."""
+    """`source`, which must hold some of the corpora above; an unset variable is the current folder."""
     if not any((source / file).exists() for _, _, file, _ in SETS):
         wanted = "set BRAINGPT_CORPORA to a folder with corpora in the layout of the Hugging Face hub"
         raise UserError(f"no corpora in '{source}': {wanted}")

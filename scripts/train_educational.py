@@ -95,7 +95,8 @@ def main() -> None:
         scores = [np.array([classifier.score(language, ids) for ids in encode(side)]) for side in (good, bad)]
         below = [f"{100 * (side < 0.5).mean():.1f} %" for side in scores]
         print(
-            f"{language}, {name}: AUC {auc(scores[1], scores[0]):.4f}; below 0.5: {below[0]} of {len(scores[0])} good, {below[1]} of {len(scores[1])} bad"
+            f"{language}, {name}: AUC {auc(scores[1], scores[0]):.4f}; below 0.5: "
+            f"{below[0]} of {len(scores[0])} good, {below[1]} of {len(scores[1])} bad"
         )
 
     for language, pair in sides.items():

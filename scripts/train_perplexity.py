@@ -70,7 +70,8 @@ def train(language: str, corpus: list[str], tokenizer: Tokenizer) -> tuple[Trigr
     figures = [auc(plain, one) for one in spoilt]
     size = sum(len(text.encode()) for text in trained) / 1e6
     print(
-        f"{language}: {size:.1f} MB trained on; AUC of shuffled characters {figures[0]:.4f}, of shuffled words {figures[1]:.3f}"
+        f"{language}: {size:.1f} MB trained on; AUC of shuffled characters {figures[0]:.4f}, "
+        f"of shuffled words {figures[1]:.3f}"
     )
     return model, np.append(np.percentile(clean_scores, PERCENTILES), np.percentile(spoilt[0], 1))
 

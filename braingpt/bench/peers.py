@@ -22,7 +22,7 @@ import logging
 import math
 from collections.abc import Callable
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -31,6 +31,9 @@ from torch import Tensor, nn
 from braingpt.errors import Failure, UserError, did_you_mean
 from braingpt.model.config import DenseConfig, ModelConfig
 from braingpt.model.lm import Output
+
+if TYPE_CHECKING:
+    from litgpt.model import GPT  # pyright: ignore[reportMissingImports]
 
 # Configuration of litgpt whose settings its peer takes.
 LITGPT_CONFIG = "tiny-llama-1.1b"
@@ -163,7 +166,7 @@ class GPT2(Peer):
     """Hugging Face's GPT-2."""
 
     def new_state(self, rows: int = 1) -> PeerState:
-        from transformers import DynamicCache
+        from transformers import DynamicCache  # pyright: ignore[reportMissingImports]
 
         return PeerState(rows, DynamicCache())
 
@@ -180,6 +183,8 @@ class Mamba2(Peer):
 
 class LitGPT(Peer):
     """litgpt's GPT, whose cache has a fixed size of `positions` tokens."""
+
+    inner: "GPT"
 
     def _whole(self, ids_BL: Tensor) -> Tensor:
         self.inner.clear_kv_cache()
@@ -200,7 +205,7 @@ class LitGPT(Peer):
 
 
 def _gpt2(config: ModelConfig, positions: int) -> Peer:
-    from transformers import GPT2Config, GPT2LMHeadModel
+    from transformers import GPT2Config, GPT2LMHeadModel  # pyright: ignore[reportMissingImports]
 
     settings = GPT2Config(
         vocab_size=config.vocab,
@@ -218,7 +223,7 @@ def _gpt2(config: ModelConfig, positions: int) -> Peer:
 
 
 def _mamba2(config: ModelConfig, positions: int) -> Peer:
-    from transformers import Mamba2Config, Mamba2ForCausalLM
+    from transformers import Mamba2Config, Mamba2ForCausalLM  # pyright: ignore[reportMissingImports]
 
     head = math.gcd(MAMBA_HEAD, 2 * config.hidden)
     settings = Mamba2Config(
@@ -239,10 +244,10 @@ def _mamba2(config: ModelConfig, positions: int) -> Peer:
 
 
 def _litgpt(config: DenseConfig, positions: int) -> Peer:
-    from lightning import Fabric
-    from litgpt.config import Config
-    from litgpt.model import GPT
-    from litgpt.pretrain import initialize_weights
+    from lightning import Fabric  # pyright: ignore[reportMissingImports]
+    from litgpt.config import Config  # pyright: ignore[reportMissingImports]
+    from litgpt.model import GPT  # pyright: ignore[reportMissingImports]
+    from litgpt.pretrain import initialize_weights  # pyright: ignore[reportMissingImports]
 
     # SwiGLU has three matrices where our MLP has two.
     neurons = round(config.mlp * 2 / 3 / 8) * 8

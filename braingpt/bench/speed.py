@@ -98,7 +98,7 @@ def generation(
                 found[name]["first"].rounds.append(first)
                 found[name]["speed"].rounds.append(speed)
                 found[name]["state"] = state
-    base = next((name for name in contenders if name not in failed), None)
+    base = next((name for name in contenders if name not in failed), "")
     results = {}
     for name, series in found.items():
         if name in failed:

@@ -45,6 +45,8 @@ def sweep_thresholds(model: LanguageModel, score: Callable[[], float]) -> Iterat
         The score without exits, then one for each of `THRESHOLDS`.
     """
     early = model.early
+    if early is None:
+        raise ValueError("the model has no early exits")
     before = early.threshold
     try:
         model.set_exit_threshold(None)
@@ -54,8 +56,9 @@ def sweep_thresholds(model: LanguageModel, score: Callable[[], float]) -> Iterat
             model.set_exit_threshold(threshold)
             # Tokens counted so far belong to the threshold before.
             early.share()
-            loss = score()
-            yield ThresholdScore(threshold, early.share(), loss, math.expm1(loss - full))
+            loss, used = score(), early.share()
+            layers_used = 1.0 if used is None else used
+            yield ThresholdScore(threshold, layers_used, loss, math.expm1(loss - full))
     finally:
         model.set_exit_threshold(before)
 

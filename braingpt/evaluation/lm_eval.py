@@ -19,10 +19,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import lm_eval.evaluator as evaluator  # pyright: ignore[reportMissingImports]
 import numpy as np
-from lm_eval import evaluator
-from lm_eval.api.model import LM
-from lm_eval.tasks import TaskManager
+from lm_eval.api.model import LM  # pyright: ignore[reportMissingImports]
+from lm_eval.tasks import TaskManager  # pyright: ignore[reportMissingImports]
 
 from braingpt.errors import Failure, UserError, did_you_mean
 from braingpt.evaluation.likelihood import BATCH_TOKENS, Pair, encode_pair, likelihoods

@@ -24,7 +24,7 @@ from braingpt.recipes import Recipe
 from braingpt.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
-    from lm_eval.tasks import TaskManager
+    from lm_eval.tasks import TaskManager  # pyright: ignore[reportMissingImports]
 
 BUILT_IN = ("perplexity", "recall", *ITEM_TASKS)
 

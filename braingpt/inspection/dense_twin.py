@@ -86,8 +86,11 @@ class PassCost:
 def dense_twin(model: LanguageModel) -> LanguageModel:
     """The dense model that `model` is compared with: fresh weights, on the model's device, in its type."""
     config = model.config
-    columns = getattr(config, "columns", None)
-    mlp = config.mlp if columns is None else (columns.count + getattr(columns, "shared", 0)) * columns.width
+    if isinstance(config, DenseConfig):
+        mlp = config.mlp
+    else:
+        columns = config.columns
+        mlp = (columns.count + getattr(columns, "shared", 0)) * columns.width
     shape = {name: getattr(config, name) for name in ("layers", "hidden", "heads", "vocab", "rope_base")}
     return build(DenseConfig(**shape, mlp=mlp, kv_heads=getattr(config, "kv_heads", None))).to(
         model.device, model.embedding.weight.dtype

@@ -19,6 +19,7 @@ from braingpt.device.eval_mode import eval_mode
 from braingpt.errors import UserError
 from braingpt.kernels.sparse_attention.reference import quotas, reach
 from braingpt.model.columns.columns import TwoFourLinear
+from braingpt.model.config import DenseConfig, V1Config, V2Config
 from braingpt.model.lm import LanguageModel
 from braingpt.model.work_counters import WorkCounters
 from braingpt.tokenizer import Tokenizer
@@ -160,14 +161,18 @@ def promised_sparsity(model: LanguageModel, context: int, dense: float) -> dict[
         Shares of the sum over layers; None where recipe and closed forms say nothing.
     """
     config = model.config
-    columns, attention = getattr(config, "columns", None), getattr(config, "attention", None)
-    attended = keys = None if attention and hasattr(attention, "rate") else 1.0
-    if getattr(attention, "layers", ()):
-        # A chosen token sees chosen tokens only.
-        attended, keys = attention.rate, attention.rate**2
-    if hasattr(attention, "keep"):
+    columns = None if isinstance(config, DenseConfig) else config.columns
+    attended: float | None = 1.0
+    keys: float | None = 1.0
+    if isinstance(config, V2Config):
+        attention = config.attention
+        # A chosen token sees chosen tokens only. Without attention there is nothing to promise.
+        attended = attention.rate if attention.layers else None
+        keys = attention.rate**2 if attention.layers else None
+    elif isinstance(config, V1Config):
         reach_1L = reach(None, context, context, torch.device("cpu"))
-        keys = float(quotas(reach_1L, attention.keep, attention.floor).sum() / reach_1L.sum())
+        quota_L = quotas(reach_1L, config.attention.keep, config.attention.floor)
+        keys = float(quota_L.sum() / reach_1L.sum())
     shared = getattr(columns, "shared", 0)
     halved = sum(module.weight.numel() for module in model.modules() if isinstance(module, TwoFourLinear))
     arriving = model.arriving()

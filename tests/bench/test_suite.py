@@ -65,7 +65,7 @@ KEYS = (
 
 
 def began(folder, tmp_path, monkeypatch):
-    """A folder as an interruption after the training for equal tokens leaves it; what comes behind is short."""
+    """A folder as an interruption after training for equal tokens leaves it; later stages are short."""
     found = json.loads((folder / "bench.json").read_text())
     for later in ("time", "generation", "few_shot", "views", "claims"):
         del found[later]

@@ -68,12 +68,17 @@ def report():
     }
     report = {
         "settings": {"size": "small", "batch": 1, "context": 64, "compile": True, "folders": ["data/x"]},
-        "contenders": {name: {"parameters_total": total, "parameters_active": active} for name, (total, active) in counts.items()},
+        "contenders": {
+            name: {"parameters_total": total, "parameters_active": active}
+            for name, (total, active) in counts.items()
+        },
         "memory": {"v1": 3_000_000_000, "v2": 1_200_000_000, "dense": 2_000_000_000},
-        "speed": speed, "tokens": {"tokens": 640, "seeds": 1, "runs": runs}, "time": {"seconds": 3.0, "runs": {"v1": [run()], "v2": [run(bits=1.4)]}},
+        "speed": speed,
+        "tokens": {"tokens": 640, "seeds": 1, "runs": runs},
+        "time": {"seconds": 3.0, "runs": {"v1": [run()], "v2": [run(bits=1.4)]}},
         "generation": [{"context": context, "rows": 1, "results": results} for context in (512, 2048)],
         "few_shot": {"v1": few | {"facts_in_memory": 0.7}, "v2": few},
-    }  # fmt: skip
+    }
     return report | {"views": matched_comparisons(report)}
 
 

@@ -27,7 +27,10 @@ doc_to_text: "{{{{q}}}}"
 CHOICE = (
     'doc_to_choice: "{{choices}}"\ndoc_to_target: label\ntarget_delimiter: ""\nmetric_list: [{metric: acc}]\n'
 )
-WRITING = 'doc_to_target: "{{choices[0]}}"\ngeneration_kwargs: {until: [".", "다"], max_gen_toks: 6}\nmetric_list: [{metric: exact_match}]\n'
+WRITING = """doc_to_target: "{{choices[0]}}"
+generation_kwargs: {until: [".", "다"], max_gen_toks: 6}
+metric_list: [{metric: exact_match}]
+"""
 ROWS = [
     {"q": f"{a} 더하기 {b}는", "choices": [f" {a + b}", f" {a * b + 5}"], "label": a % 2}
     for a in range(3)

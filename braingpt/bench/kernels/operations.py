@@ -129,15 +129,19 @@ def magnitude_training(s: Shapes) -> Operation:
     config, heads = s.v1.attention, s.v1.heads
     channels = s.v1.hidden // heads
     qkv = tuple(s.random(s.batch, heads, s.context, channels) for _ in range(3))
-    settings = (None, config.keep, config.floor)
-    reach_1L = reach(None, s.context, s.context, torch.device("cpu"))
-    kept = quotas(reach_1L, config.keep, config.floor).sum().item()
+    reach = sparse_attention.reach(None, s.context, s.context, torch.device("cpu"))
+    kept = sparse_attention.quotas(reach, config.keep, config.floor).sum().item()
     return Operation(
         path=dispatch.select("magnitude_attention", qkv[0]),
-        work=s.training(lambda *t: sparse_attention.magnitude_attention(*t, *settings)[0], qkv),
+        work=s.training(
+            lambda q, k, v: sparse_attention.magnitude_attention(q, k, v, None, config.keep, config.floor)[0],
+            qkv,
+        ),
         flops=TRAINING_PASSES * 2 * s.batch * s.v1.hidden * (s.context * (s.context + 1) / 2 + kept),
         bytes=bytes_moved(qkv, bytes_of(qkv[0])),
-        reference=s.training(lambda *t: sparse_attention.reference(*t, *settings)[0], qkv),
+        reference=s.training(
+            lambda q, k, v: sparse_attention.reference(q, k, v, None, config.keep, config.floor)[0], qkv
+        ),
         dense=s.attention(heads, channels),
         dense_is="causal attention",
     )
@@ -227,7 +231,7 @@ def two_four_product(s: Shapes) -> Operation:
     layer = TwoFourLinear(inputs, outputs).to(s.device, s.dtype)
     x, weight = s.random(s.tokens, inputs, learn=False), layer.weight.detach()
     masked = weight * layer.mask
-    sparse = sparse_pays(s.tokens, tuple(weight.shape), s.dtype, s.device)
+    sparse = sparse_pays(s.tokens, (weight.shape[0], weight.shape[1]), s.dtype, s.device)
     return Operation(
         path="sparse tensor cores" if sparse else "dense with zeros",
         work=forward_only(layer, (x,)),

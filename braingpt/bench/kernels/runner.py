@@ -25,6 +25,7 @@ from braingpt.bench.machine import machine
 from braingpt.device.cpu import configure_cpu
 from braingpt.device.device import is_out_of_memory, pick_device
 from braingpt.errors import UserError, did_you_mean, one_line
+from braingpt.model.config import V1Config, V2Config
 from braingpt.recipes import load_recipe, shipped
 
 CPU_BATCH, GPU_BATCH = 1, 16
@@ -113,7 +114,7 @@ def run_kernels(
         progress(1 - len(left) / len(settings.operations), left[0])
         with tempfile.TemporaryFile("w+") as complaints:
             process = _process(settings, left, complaints)
-            for line in process.stdout:
+            for line in process.stdout or ():
                 record = _record(line)
                 if "limits" in record:
                     found = record
@@ -138,12 +139,10 @@ def _process(
 ) -> subprocess.Popen[str]:
     """Start a worker for these operations and send its request."""
     command = [sys.executable, "-m", "braingpt.bench.kernels.runner"]
-    process = subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=complaints, text=True
-    )
-    process.stdin.write(json.dumps({**asdict(settings), "operations": list(operations)}))
-    process.stdin.close()
-    return process
+    with tempfile.TemporaryFile("w+") as request:
+        json.dump({**asdict(settings), "operations": list(operations)}, request)
+        request.seek(0)
+        return subprocess.Popen(command, stdin=request, stdout=subprocess.PIPE, stderr=complaints, text=True)
 
 
 def _record(line: str) -> dict[str, Any]:
@@ -167,6 +166,7 @@ def measured(settings: KernelSettings) -> Iterator[dict[str, Any]]:
     yield {"machine": machine(), "limits": peak}
     clock = ColdClock(device)
     v1, v2 = (load_recipe(f"{settings.size}-{name}").model for name in ("v1", "v2"))
+    assert isinstance(v1, V1Config) and isinstance(v2, V2Config)
     shapes = Shapes(v1, v2, settings.batch, settings.context, device, dtype)
     for name in settings.operations:
         torch.manual_seed(0)
