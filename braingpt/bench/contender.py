@@ -12,10 +12,12 @@ from typing import Any
 
 import torch
 
+from braingpt.bench.peers import Peer
 from braingpt.device.device import autocast
 from braingpt.errors import one_line
 from braingpt.evaluation.perplexity import evaluate
 from braingpt.inference.engine import Decoder
+from braingpt.model.lm import LanguageModel
 from braingpt.optim.schedule import learning_rate
 from braingpt.recipes import Recipe, load_recipe
 from braingpt.train.loop import Trainer
@@ -114,7 +116,7 @@ class Contender:
     """
 
     def __init__(
-        self, recipe: Recipe, scratch: Path, device: torch.device, model: torch.nn.Module | None = None
+        self, recipe: Recipe, scratch: Path, device: torch.device, model: LanguageModel | Peer | None = None
     ) -> None:
         self.recipe, self.device = recipe, device
         scratch.mkdir(parents=True, exist_ok=True)
@@ -122,10 +124,18 @@ class Contender:
         # Why training ended; None while it continues.
         self.lost: str | None = None
         folders = [Path(folder) for folder in recipe.data.folders]
-        self.trainer = _Trainer(recipe, RunFolder(scratch), folders, device, self.recorder, model=model)
+        # A peer has all that the trainer uses of a `LanguageModel`.
+        self.trainer = _Trainer(
+            recipe,
+            RunFolder(scratch),
+            folders,
+            device,
+            self.recorder,
+            model=model,  # pyright: ignore[reportArgumentType]
+        )
 
     @property
-    def model(self) -> torch.nn.Module:
+    def model(self) -> LanguageModel | Peer:
         """The model as trained so far."""
         return self.trainer.model
 
@@ -225,8 +235,10 @@ class Contender:
     @staticmethod
     def _greedy(decoder: Decoder) -> torch.Tensor:
         """The likeliest tokens, copied to the CPU as waiting for the end of a text requires."""
+        logits_BV = decoder.logits_BV
+        assert logits_BV is not None, "the decoder has read nothing"
         with torch.inference_mode():
-            ids_B = decoder.logits_BV.argmax(-1)
+            ids_B = logits_BV.argmax(-1)
             ids_B.tolist()
         return ids_B
 

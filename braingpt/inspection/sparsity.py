@@ -20,6 +20,7 @@ from braingpt.errors import UserError
 from braingpt.kernels.sparse_attention.reference import quotas, reach
 from braingpt.model.columns.columns import TwoFourLinear
 from braingpt.model.config import DenseConfig, V1Config, V2Config
+from braingpt.model.layers import Linear
 from braingpt.model.lm import LanguageModel
 from braingpt.model.work_counters import WorkCounters
 from braingpt.tokenizer import Tokenizer
@@ -215,8 +216,8 @@ def _weights(block: nn.Module) -> tuple[int, int, int, int]:
             for parameter in module.parameters(recurse=False):
                 if parameter.ndim < 2:
                     continue
-                masked = hasattr(module, "effective_weight") and parameter is module.weight
-                weight = module.effective_weight() if masked else parameter
+                own = isinstance(module, Linear) and parameter is module.weight
+                weight = module.effective_weight() if own else parameter
                 zero += int((weight == 0).sum())
                 total += weight.numel()
                 if name.split(".")[-1] in ("up", "down") and weight.shape[-1] % 4 == 0:

@@ -166,10 +166,11 @@ def work_per_token(model: LanguageModel, found: Trace, context: int) -> Tensor:
     done_N, whole = torch.zeros(len(found.ids), dtype=torch.float64), 0.0
     for layer, block in enumerate(model.blocks):
         mixer, mlp = block.mixer, block.mlp.flops()
-        if isinstance(getattr(mixer, "selector", None), Selector):
-            choosing = 2 * mixer.selector.weight.numel()
+        selector = getattr(mixer, "selector", None)
+        if isinstance(selector, Selector):
+            choosing = 2 * selector.weight.numel()
             # Of a chosen token: the mean over all tokens is `rate` of it.
-            attending = (mixer.flops(context) - choosing) / mixer.selector.rate
+            attending = (mixer.flops(context) - choosing) / selector.rate
         else:
             choosing, attending = 0.0, float(mixer.flops(context))
         done_N += (
