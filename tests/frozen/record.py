@@ -17,7 +17,7 @@ TESTS = {
         "tests/frozen/test_keys.py",
         "tests/cli/test_quickstart.py",
         "tests/train/test_cli.py::test_recipes_are_listed_and_shown",
-        "tests/bench/test_suite.py::test_every_figure_is_measured",
+        "tests/bench/test_runner.py::test_every_figure_is_measured",
         "tests/bench/test_kernels.py::test_every_operation_is_measured",
     ],
     "losses": ["tests/train/test_golden.py"],
