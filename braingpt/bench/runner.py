@@ -22,6 +22,7 @@ import torch
 
 from braingpt.bench.contender import Contender, bench_recipe
 from braingpt.bench.few_shot import few_shot
+from braingpt.bench.fit import check_fit, too_long
 from braingpt.bench.learning import equal_time, equal_tokens
 from braingpt.bench.limits import limits
 from braingpt.bench.machine import machine
@@ -36,17 +37,10 @@ from braingpt.checkpoint import checkpoint, listing
 from braingpt.device.compile import compile_steps
 from braingpt.device.cpu import configure_cpu
 from braingpt.device.device import autocast_dtype, is_out_of_memory
-from braingpt.device.free_memory import free_memory
 from braingpt.errors import Failure, UserError, one_line
 from braingpt.model.lm import LanguageModel, build
 from braingpt.recipes import Recipe
 from braingpt.train.batches import open_data
-from braingpt.utils.formatting import byte_size
-
-# Numbers, a token and unit of width, that reading a prompt holds at once, generously.
-PROMPT_NUMBERS = 40
-# Numbers, a token, layer and unit of width, that training keeps for the backward pass, at least.
-TRAINING_NUMBERS = 10
 
 
 def run_bench(
@@ -159,7 +153,7 @@ class _BenchRun:
                     ready[name].warm()
             except (RuntimeError, Failure) as error:
                 if isinstance(error, RuntimeError) and is_out_of_memory(error):
-                    raise UserError(self._too_long(name)) from None
+                    raise UserError(too_long(name, self.settings)) from None
                 ready.pop(name, None)
                 self.results.fail(name, stage, one_line(error))
         try:
@@ -176,13 +170,6 @@ class _BenchRun:
         names = [name for name, _ in self.SHARES]
         before, share = sum(share for _, share in self.SHARES[: names.index(stage)]), dict(self.SHARES)[stage]
         return lambda done, what: self.progress(before + share * (number + done) / count, what)
-
-    def _too_long(self, name: str) -> str:
-        s = self.settings
-        return (
-            f"training {name} on {s.batch} x {s.context:,} tokens does not fit into memory; "
-            "a smaller --batch or --context takes less"
-        )
 
     def _keep(self, stage: str) -> Callable[[Any], None]:
         """Receives what a stage has found so far, and writes it."""
@@ -206,39 +193,8 @@ class _BenchRun:
                 "parameters_active": model.parameters_active(),
                 "flops_per_token": model.flops_per_token(s.context),
             }
-            self._check_fit(name, model)
+            check_fit(name, model, s, self.device)
         return found
-
-    def _check_fit(self, name: str, model: LanguageModel | Peer) -> None:
-        """Raise UserError where a training window or the longest context does not fit into memory.
-
-        On a CPU the system would end the process instead.
-        """
-        s, free, shape = self.settings, free_memory(self.device), model.config
-        least = (
-            16 * model.parameters_total()
-            + 4 * TRAINING_NUMBERS * s.batch * s.context * shape.layers * shape.hidden
-        )
-        if least > free:
-            raise UserError(
-                f"{self._too_long(name)} (at least {byte_size(least)}, {byte_size(free)} are free)"
-            )
-        for context in s.contexts:
-            for rows in s.batches:
-                state = (
-                    model.state_bytes(context)
-                    if isinstance(model, LanguageModel)
-                    else 8 * context * shape.layers * shape.hidden
-                )
-                need = (
-                    rows * (state + 4 * PROMPT_NUMBERS * context * shape.hidden)
-                    + 4 * model.parameters_total()
-                )
-                if need > free:
-                    raise UserError(
-                        f"to write on from {rows} x {context:,} tokens {name} takes about {byte_size(need)}, "
-                        f"{byte_size(free)} are free; fewer --contexts or --batches take less"
-                    )
 
     def _memory(self) -> dict[str, int | None]:
         found: dict[str, int | None] = {}

@@ -110,18 +110,7 @@ def resolve_settings(
     _check_names(architectures, size, others.get("peers", ()))
     place = pick_device(device)
     changes = others.get("changes", ())
-    if own := next(
-        (
-            change
-            for change in changes
-            if not change.startswith(("train.", "data.")) or change.split("=")[0] in SET_BY_OPTIONS
-        ),
-        None,
-    ):
-        raise UserError(
-            f"--set {own}: here it takes settings of train and data that all share and no option names, "
-            "like train.optimizer=muon"
-        )
+    _check_changes(changes)
     recipe = load_recipe(f"{size}-{architectures[0]}", list(changes))
     context = context or recipe.train.context
     gpu = place.type == "cuda"
@@ -151,6 +140,15 @@ def resolve_settings(
         str(place),
         **others,
     )
+
+
+def _check_changes(changes: Sequence[str]) -> None:
+    for change in changes:
+        if not change.startswith(("train.", "data.")) or change.split("=")[0] in SET_BY_OPTIONS:
+            raise UserError(
+                f"--set {change}: here it takes settings of train and data that all share and no option "
+                "names, like train.optimizer=muon"
+            )
 
 
 def _check_names(architectures: Sequence[str], size: str, peers: Sequence[str]) -> None:

@@ -98,8 +98,19 @@ def generation(
                 found[name]["first"].rounds.append(first)
                 found[name]["speed"].rounds.append(speed)
                 found[name]["state"] = state
+    return _generation_results(contenders, found, failed, rows, bytes_per_second)
+
+
+def _generation_results(
+    contenders: dict[str, Contender],
+    found: dict[str, dict[str, Any]],
+    failed: dict[str, str],
+    rows: int,
+    bytes_per_second: float,
+) -> dict[str, dict[str, Any]]:
+    """What `generation` returns, from the series of each contender."""
     base = next((name for name in contenders if name not in failed), "")
-    results = {}
+    results: dict[str, dict[str, Any]] = {}
     for name, series in found.items():
         if name in failed:
             results[name] = {"error": failed[name]}

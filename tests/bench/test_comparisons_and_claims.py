@@ -119,7 +119,7 @@ def test_claims_say_whether_they_were_reached(report):
     )
     assert found["v2 generates 4 to 5 times as fast as v1"][0] is True
     assert found["10 to 20 times as fast as dense in generation"][0] is False
-    # the context nearest 1,024 by distance
+    # The context nearest 1,024 by distance.
     assert "after 512 tokens, compiled" in found["10 to 20 times as fast as dense in generation"][1]
     assert found["v2 generates more than 200 tokens a second, v1 45"][0] is False
     assert found["95 % fewer active parameters than dense at like quality"] == (

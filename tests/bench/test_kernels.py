@@ -126,7 +126,7 @@ def test_operations_are_counted_as_torch_counts_them(name):
     recipes = (load_recipe(f"nano-{architecture}").model for architecture in ("v1", "v2"))
     operation = OPERATIONS[name](Shapes(*recipes, 1, 16, torch.device("cpu"), torch.float32))
     with FlopCounterMode(display=False) as counted:
-        # the fused path sums in place, which is not counted
+        # The fused path sums in place, which is not counted.
         (operation.reference if name == "cross-entropy" else operation.work)()
     assert counted.get_total_flops() == operation.flops
 

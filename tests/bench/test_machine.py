@@ -19,7 +19,7 @@ def test_a_child_does_not_inherit_its_parents_peak():
     block = bytearray(b"x" * 300_000_000)
     code = "from braingpt.bench.machine import resident_bytes; print(resident_bytes(peak=True))"
     # bench.machine imports torch, which alone takes a few hundred MB: compare with what the child holds, not
-    # with zero
+    # with zero.
     code += "\nprint(resident_bytes())"
     peak, held = map(int, subprocess.check_output([sys.executable, "-c", code]).split())
     assert peak - held < 200e6 and len(block)

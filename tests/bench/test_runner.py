@@ -101,7 +101,7 @@ def test_every_figure_is_measured(report):
     )
     for name, one in report["contenders"].items():
         total = one["parameters_total"]
-        # float32 weights, gradients and the optimizer's two moments, and not a gigabyte of somebody else's
+        # float32 weights, gradients and the optimizer's two moments, and not a gigabyte of somebody else's.
         assert 16 * total < report["memory"][name] < 16 * total + 400e6, name
         for part in ("forward", "backward", "step"):
             series = report["speed"][name][part]
@@ -129,7 +129,7 @@ def test_every_figure_is_measured(report):
         )
     points = {(point["context"], point["rows"]): point["results"] for point in report["generation"]}
     assert list(points) == [(20, 1), (20, 2), (48, 1), (48, 2)]
-    # keys and values of three layers; the last token is not read
+    # Keys and values of three layers; the last token is not read.
     assert points[20, 1]["dense"]["state_bytes"] == 3 * 2 * 4 * 128 * 22
     assert points[20, 2]["dense"]["state_bytes"] == points[20, 1]["dense"]["state_bytes"]
     assert (
@@ -256,7 +256,7 @@ def test_warming_changes_nothing(data, tmp_path):
 
 def test_more_windows_take_more_memory(report, data):
     large = training_memory(bench_recipe("nano", "dense", 1, 128, 16, [str(data)]), "cpu", threads=1)
-    # three layers keep at least four values of a token's width, in float32
+    # Three layers keep at least four values of a token's width, in float32.
     kept = 3 * 4 * (16 * 128 - 2 * 32) * 128 * 4
     assert large - report["memory"]["dense"] > kept
 
@@ -272,7 +272,7 @@ def test_contenders_continue_the_same_real_tokens(data, tmp_path):
     assert one[0].tolist() == shards.window("validation", "ko", 3, 24).tolist()
     long = contenders[0].prompts(1, 10**5)
     whole = max(shards.tokens("train", language) for language in shards.languages("train"))
-    # repeated
+    # Repeated.
     assert long.shape == (1, 10**5) and torch.equal(long[0, :500], long[0, whole : whole + 500])
 
 
@@ -289,7 +289,7 @@ def test_spikes_are_jumps_not_noise():
     assert spikes(calm) == 0
     assert spikes([*calm[:30], 9.0, *calm[30:]]) == 1
     assert spikes([*calm[:30], math.nan, *calm[30:]]) == 1
-    # too early to say
+    # Too early to say.
     assert spikes([10.0, 4.0, 11.0]) == 0
 
 

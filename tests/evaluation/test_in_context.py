@@ -16,11 +16,11 @@ T = Tokenizer.default()
 def test_items_are_the_same_every_time_and_can_be_solved_from_their_context_alone(task, language):
     items = ITEM_TASKS[task](language, 200)
     assert items == ITEM_TASKS[task](language, 200) and len({item.context for item in items}) == 200
-    # guessing, or always the same place, gives a quarter
+    # Guessing, or always the same place, gives a quarter.
     assert set(Counter(item.answer for item in items).values()) == {50}
     for item in items:
         assert len(set(item.options)) == 4
-        # each answer is seen before, and in the sorting tasks equally often
+        # Each answer is seen before, and in the sorting tasks equally often.
         for option in item.options:
             assert item.context.count(option) >= (1 if task == "binding" else 2)
 
@@ -72,6 +72,6 @@ class Copier(torch.nn.Module):
 def test_one_that_remembers_solves_binding_and_one_that_knows_nothing_guesses():
     config = tiny("dense").model
     assert measure(Copier(config), T, "binding", "en", 128, 12).value == 1
-    # a fresh model holds all tokens alike but for noise
+    # A fresh model holds all tokens alike but for noise.
     guess = measure(build(config).float(), T, "binding", "ko", 128, 80)
     assert guess.chance == 0.25 and guess.interval()[0] < 0.3 < 0.6 and guess.about["cut"] == 0

@@ -26,7 +26,7 @@ def test_each_pair_in_any_batch_is_as_alone(architecture):
     draw = torch.Generator().manual_seed(0)
     ids = lambda count: torch.randint(97, (count,), generator=draw).tolist()  # noqa: E731
     pairs = [Pair(ids(1 + n % 7), ids(1 + n % 3)) for n in range(20)]
-    # answers of one token: read once
+    # Answers of one token: read once.
     pairs += [Pair(pairs[0].context, [token]) for token in (3, 4, 5)]
     best = int(model(torch.tensor([pairs[0].context])).logits[0, -1].argmax())
     pairs.append(Pair(pairs[0].context, [best]))
@@ -45,12 +45,12 @@ def test_too_long_a_context_loses_its_beginning_but_for_the_marker():
     model = awake(SMALL["dense"]).eval()
     long = Pair([1, *range(2, 40)], [50, 51])
     (found,) = likelihoods(model, [long], longest=10)
-    # ten tokens are read: the marker, eight of the context, and the first judged one
+    # Ten tokens are read: the marker, eight of the context, and the first judged one.
     short = Pair([1, *range(31, 40)], [50, 51])
     assert found.cut == 30 and found.nats == pytest.approx(
         by_hand(model, Pair([1, *range(32, 40)], [50, 51]))[0], abs=1e-4
     )
-    # one more would not fit
+    # One more would not fit.
     assert len([*short.context, *short.continuation][:-1]) == 11
     (endless,) = likelihoods(model, [Pair([1], list(range(2, 60)))], longest=8)
     assert endless.cut == 50 and endless.nats < 0

@@ -112,7 +112,7 @@ def test_an_interrupted_run_goes_on_where_it_stopped(model, files, tmp_path, mon
     with pytest.raises(KeyboardInterrupt):
         run(model, files, ["local_sums"], cache=tmp_path / "answers")
     again = run(model, files, ["local_sums"], cache=tmp_path / "answers").figures[0]
-    # each of the 18 once
+    # Each of the 18 once.
     assert len(asked) == 18 and again.amount.tolist() == whole.amount.tolist()
     run(model, files, ["local_sums"], cache=tmp_path / "answers")
     assert len(asked) == 18

@@ -43,13 +43,13 @@ def even(model):
 def test_an_even_guess_costs_ln_v_a_token():
     text = "한강은 서울을 가로질러 흐른다."
     scores = evaluate_text(even(build(tiny("dense"))), T, text, "ko", context=8)
-    # and the end; the marker is given
+    # And the end; the marker is given.
     count = len(T.encode(text)) + 1
     assert scores.tokens == count and scores.bytes == len(text.encode())
     assert scores.loss == pytest.approx(math.log(T.vocab_size)) and scores.perplexity == pytest.approx(
         T.vocab_size
     )
-    # the end of the text is no byte: it counts for the loss, not for the bits
+    # The end of the text is no byte: it counts for the loss, not for the bits.
     assert scores.bits_per_byte == pytest.approx((count - 1) * math.log2(T.vocab_size) / len(text.encode()))
 
 

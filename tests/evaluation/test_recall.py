@@ -20,10 +20,10 @@ def test_every_query_has_its_value(pairs, more, vocab, seed):
     for row, target in zip(ids.tolist(), targets.tolist(), strict=True):
         bound = dict(zip(row[0 : 2 * pairs : 2], row[1 : 2 * pairs : 2], strict=True))
         asked = [(key, value) for key, value in zip(row, target, strict=True) if value != -100]
-        # each key once, with its own value
+        # Each key once, with its own value.
         assert len(bound) == pairs and sorted(asked) == sorted(bound.items())
         rest = [token for place, token in enumerate(row) if place >= 2 * pairs and target[place] == -100]
-        # nothing between the queries is a key or a value
+        # Nothing between the queries is a key or a value.
         assert all(token >= 2 * third for token in rest)
         assert all(third <= value < 2 * third for value in bound.values())
 

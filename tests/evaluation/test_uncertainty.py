@@ -21,7 +21,7 @@ def figure(amount, weight=None, **more):
 
 
 def test_the_interval_of_a_share_is_the_textbooks():
-    # a quarter of 400: standard error sqrt(p (1 - p) / n)
+    # A quarter of 400: standard error sqrt(p (1 - p) / n).
     hits = np.arange(400) % 4 == 0
     low, high = figure(hits).interval()
     error = 1.96 * (0.25 * 0.75 / 400) ** 0.5
@@ -49,7 +49,7 @@ def test_an_interval_lies_within_what_was_seen_and_nothing_differs_from_itself(a
 
 
 def test_shares_without_a_hit_or_a_miss_are_not_told_as_certain():
-    # of this share, 64 misses come once in forty times
+    # Of this share, 64 misses come once in forty times.
     exact = 1 - 0.025 ** (1 / 64)
     assert figure([0] * 64, [8] * 64).interval() == pytest.approx((0, exact)) and 0.05 < exact < 0.06
     assert figure([1] * 64).interval() == pytest.approx((1 - exact, 1))
@@ -60,7 +60,7 @@ def test_shares_without_a_hit_or_a_miss_are_not_told_as_certain():
 
 def test_a_difference_too_small_for_either_interval_is_found_by_pairing():
     draw = np.random.default_rng(0)
-    # windows differ far more than models
+    # Windows differ far more than models.
     hard = draw.normal(3, 1, 200)
     first, second = figure(hard), figure(hard - 0.02 + draw.normal(0, 0.05, 200))
     found = compare(first, second)
@@ -75,7 +75,7 @@ def test_p_is_even_where_nothing_differs_and_mcnemars_where_amounts_are_hits():
     )
     assert 2 <= small <= 20
     hits = compare(figure([1] * 12 + [0] * 3 + [1] * 40), figure([0] * 12 + [1] * 3 + [1] * 40))
-    # two-sided binomial of 12 out of 15
+    # Two-sided binomial of 12 out of 15.
     exact = 2 * sum(1 for n in range(2**15) if n.bit_count() >= 12) / 2**15
     assert hits.p == pytest.approx(exact, abs=0.01)
 
@@ -84,9 +84,9 @@ def test_the_pool_keeps_its_strata():
     parts = [figure(np.full(50, 1.0)), figure(np.full(5, 3.0))]
     pool = pooled(parts)
     assert pool.value == pytest.approx(65 / 55) and pool.language == "all"
-    # no stratum varies inside, so neither does the pool
+    # No stratum varies inside, so neither does the pool.
     assert pool.interval() == pytest.approx((65 / 55, 65 / 55))
-    # how a stratum of one unit varies is not known
+    # How a stratum of one unit varies is not known.
     assert pooled([figure([1.0]), figure([3.0])]).interval() is None
 
 

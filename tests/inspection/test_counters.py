@@ -57,7 +57,7 @@ class Outside:
             def bound(args, out):
                 beta = out[..., -2 * heads : -heads]
                 add("memory_reads", beta.numel())
-                # its sigmoid is above a half
+                # Its sigmoid is above a half.
                 add("memory_writes", (beta > 0).sum())
 
             self._hook(module.into, bound)
@@ -124,7 +124,7 @@ def test_work_of_columns_is_the_closed_form_and_what_torch_counts(small):
     with small.recording() as again:
         for module in [*small.exits, *(module for block in small.blocks for module in block.mixer.modules())]:
             if hasattr(module, "record"):
-                # what is left is the MLP's
+                # What is left is the MLP's.
                 module.record = None
         trace(small, [ids])
     for layer, (record, block) in enumerate(zip(again, small.blocks, strict=True)):

@@ -79,7 +79,7 @@ def test_the_masked_dense_impostor_is_exposed_and_the_honest_layer_is_not(honest
     block = honest.blocks[0]
     block.mlp = Impostor(block.mlp)
     try:
-        # the same function, and the same claims
+        # The same function, and the same claims.
         with torch.no_grad():
             claims = sparsity_of_tokens(honest, IDS)
             fake = columns_of(honest)
@@ -115,7 +115,7 @@ def test_where_kernels_run_the_bytes_are_those_of_the_winners(honest, monkeypatc
     hook.remove()
     least = won[1] * stored_bytes(honest.blocks[0].mlp.weight[0]) + 2 * stored_bytes(honest.blocks[0].mlp.shared.up.weight)
     assert won[0] == won[1] < 100 and least < kernels.parts[0, "mlp"]
-    # kernels write less between their products, and read the same weights
+    # Kernels write less between their products, and read the same weights.
     for part in ("mlp", "mixer"):
         assert 0.7 < kernels.parts[0, part] / plain.parts[0, part] <= 1
 

@@ -41,7 +41,7 @@ def test_v1_is_sparse_in_keys_and_columns_and_leaves_out_the_values_of_dropped_k
     model = awake(SMALL["v1"])
     report = sparsity_of_tokens(model, IDS, context=83)
     config = SMALL["v1"]
-    # the rule of the recipe, counted by hand
+    # The rule of the recipe, counted by hand.
     keep = [max(min(query, 4), math.ceil(0.05 * query - 1e-6)) for query in range(1, 84)]
     for layer in report.layers:
         assert layer.keys_kept == pytest.approx(sum(keep) / (83 * 84 / 2))
@@ -75,7 +75,7 @@ def test_v2_counts_chosen_tokens_and_winning_columns():
     attended = records[1].attended
     assert report.layers[1].attended == report.total.attended == attended / 83 < 1
     assert report.layers[1].keys_kept == pytest.approx(attended * (attended + 1) / (83 * 84))
-    # a Mamba mixer has no keys to drop
+    # A Mamba mixer has no keys to drop.
     assert report.layers[0].attended is report.layers[0].keys_kept is None
 
 
@@ -98,11 +98,11 @@ def test_with_sparsity_switched_off_none_is_reported(recipe):
     )
     total = report.total
     assert total.attended == total.keys_kept == total.columns_active == 1
-    # the packed attention multiplies its whole square, a dense causal one counts half of it
+    # The packed attention multiplies its whole square, a dense causal one counts half of it.
     assert 1 <= total.computed < 1.05
     assert total.columns_dead == 0 and total.load_entropy == pytest.approx(1) and total.weights_zero == 0
     assert total.dendrites_open in (None, 1)
-    # a ReLU is half silent, whatever else is switched off
+    # A ReLU is half silent, whatever else is switched off.
     assert 0.3 < total.neurons_fired < 0.7
 
 

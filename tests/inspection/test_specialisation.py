@@ -21,7 +21,7 @@ def test_columns_that_follow_the_label_tell_all_and_others_nothing():
     label = torch.arange(400) % 4
     assert information(label[:, None], label, 4, 4) == pytest.approx((2, 2))
     assert information(torch.zeros(400, 1, dtype=torch.long), label, 4, 4) == pytest.approx((0, 2))
-    # two winners a token, one bit between them
+    # Two winners a token, one bit between them.
     halves = torch.stack([label // 2, 2 + label // 2], 1)
     assert information(halves, label, 4, 4) == pytest.approx((1, 2))
 
@@ -41,7 +41,7 @@ def test_what_is_told_exceeds_chance_only_where_columns_know():
     guesses = torch.randint(8, (600, 1), generator=generator)
     arrived = torch.ones(3, 600, dtype=torch.bool)
     found = Trace([0] * 600, arrived, arrived, [knows, guesses, None], [2, 8, 0])
-    # what does not vary cannot be told
+    # A label that does not vary says nothing.
     sure, unsure = specialisation(found, {"language": label, "place": ["all"] * 600})
     assert sure.share == pytest.approx(1) and sure.shuffled < 0.05 and sure.entropy == pytest.approx(1)
     assert unsure.share < 0.05
