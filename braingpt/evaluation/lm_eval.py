@@ -28,7 +28,7 @@ from braingpt.errors import Failure, UserError, did_you_mean
 from braingpt.evaluation.likelihood import BATCH_TOKENS, Pair, encode_pair, likelihoods
 from braingpt.evaluation.uncertainty import Figure
 from braingpt.inference.engine import generate_batch
-from braingpt.inference.text_stream import unwritable
+from braingpt.inference.text_stream import non_text_tokens
 from braingpt.model.lm import LanguageModel
 from braingpt.tokenizer import Tokenizer
 

@@ -246,7 +246,7 @@ def _lowest(found: list[PassCost]) -> PassCost:
 
 def _bytes_moved(model: LanguageModel, how: PassMaker, ids_1L: Tensor) -> PassCost:
     run, found, moved = how(model, ids_1L), PassCost({}, 0.0), ByteCounter()
-    with _watching(model, lambda: moved.bytes, found), moved, counting(moved.add):
+    with _watching(model, lambda: moved.bytes, found), moved, count_launches(moved.add):
         run()
     found.whole = moved.bytes
     return found
@@ -272,7 +272,7 @@ class ByteCounter(TorchDispatchMode):
         out = func(*args, **(kwargs or {}))
         name = func.overloadpacket.__name__
         if self.bytes == before and not func.is_view and name not in MOVES_NOTHING:
-            written = [held(leaf) for leaf in tree_leaves(out) if isinstance(leaf, Tensor)]
+            written = [stored_bytes(leaf) for leaf in tree_leaves(out) if isinstance(leaf, Tensor)]
             read = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
             self.bytes += sum(written) + (sum(written) if name in LOOKUPS else sum(map(stored_bytes, read)))
         return out

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from braingpt.device.eval_mode import eval_mode
 from braingpt.episodic.gate import READ
-from braingpt.episodic.keys import watching
-from braingpt.episodic.memory import SURPRISE, EpisodicMemory
+from braingpt.episodic.keys import SURPRISE, capture_states
+from braingpt.episodic.memory import EpisodicMemory
 from braingpt.model.lm import LanguageModel
 from braingpt.model.sequence_layout import Layout
 

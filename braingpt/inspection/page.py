@@ -66,7 +66,7 @@ def pictures(inspection: Inspection, over_training: list[dict[str, Any]]) -> dic
             scale = f"white: none, darkest: {DARKEST_LOAD:g} times"
             title = f"columns by layer, {language}: tokens won over an even share ({scale})"
             name = f"columns-{language.replace('?', 'unknown')}"
-            drawn[name] = svg.heatmap(rows, layers, title, most=DARKEST_LOAD)
+            drawn[name] = svg.heatmap(rows, layers, title, darkest=DARKEST_LOAD)
     if inspection.specialisation:
         drawn["specialisation"] = _specialisation(inspection.specialisation)
     depths = inspection.depths()

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from braingpt.device.eval_mode import eval_mode
 from braingpt.errors import UserError
-from braingpt.kernels.sparse_attention.reference import quotas, reach
-from braingpt.model.columns.columns import TwoFourLinear
+from braingpt.kernels.sparse_attention.quotas import quotas, reach
+from braingpt.model.columns.two_four import TwoFourLinear
 from braingpt.model.config import DenseConfig, V1Config, V2Config
 from braingpt.model.layers import Linear
 from braingpt.model.lm import LanguageModel

@@ -20,9 +20,7 @@ def here(trained, tmp_path, monkeypatch, calibrated):
     """The trained folder as current one; making a memory takes the fitted keys and gate that are there."""
     monkeypatch.chdir(trained)
     monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.setattr(
-        "braingpt.episodic.memory.calibrate", lambda *_: (calibrated.maker, calibrated.gate)
-    )
+    monkeypatch.setattr("braingpt.episodic.memory.calibrate", lambda *_: (calibrated.maker, calibrated.gate))
     return tmp_path
 
 

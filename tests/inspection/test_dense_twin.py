@@ -113,7 +113,9 @@ def test_where_kernels_run_the_bytes_are_those_of_the_winners(honest, monkeypatc
         monkeypatch.setattr(triton_ops, "launch", unwatched)
         kernels = _bytes_moved(honest, _read, ids)
     hook.remove()
-    least = won[1] * stored_bytes(honest.blocks[0].mlp.weight[0]) + 2 * stored_bytes(honest.blocks[0].mlp.shared.up.weight)
+    least = won[1] * stored_bytes(honest.blocks[0].mlp.weight[0]) + 2 * stored_bytes(
+        honest.blocks[0].mlp.shared.up.weight
+    )
     assert won[0] == won[1] < 100 and least < kernels.parts[0, "mlp"]
     # Kernels write less between their products, and read the same weights.
     for part in ("mlp", "mixer"):

@@ -30,7 +30,7 @@ from braingpt.kernels.sparse_attention.quotas import quotas, reach
 from braingpt.kernels.sparse_attention.reference import reference as magnitude_reference
 from braingpt.kernels.sparse_attention.sparse_attention import magnitude_attention
 from braingpt.kernels.two_four import sparse_pays
-from braingpt.model.columns.columns import TwoFourLinear
+from braingpt.model.columns.two_four import TwoFourLinear
 from braingpt.model.config import MemoryConfig
 from braingpt.model.mixers.attention import Attention
 from braingpt.model.mixers.selective_attention import SelectiveAttention
@@ -54,10 +54,10 @@ def scan_training(s: Shapes) -> Operation:
     inner, chunk = inputs[0].shape[2] * inputs[0].shape[3], min(config.chunk, s.context)
     return Operation(
         path=dispatch.select("scan", inputs[0]),
-        work=s.training(lambda *t: scan.scan(*t, chunk=config.chunk)[0], inputs),
+        work=s.training(lambda *t: scan(*t, chunk=config.chunk)[0], inputs),
         flops=TRAINING_PASSES * s.tokens * (2 * chunk * (config.state + inner) + 4 * config.state * inner),
         bytes=bytes_moved(inputs, bytes_of(inputs[0])),
-        reference=s.training(lambda *t: scan.recurrent(*t)[0], inputs),
+        reference=s.training(lambda *t: scan_reference.recurrent(*t)[0], inputs),
         dense=s.attention(inputs[0].shape[2], config.head),
         dense_is="causal attention",
     )
@@ -73,7 +73,7 @@ def scan_step(s: Shapes) -> Operation:
     )
     return Operation(
         path="torch",
-        work=forward_only(scan.step, (x[:, 0], dt[:, 0], a, b[:, 0], c[:, 0], state)),
+        work=forward_only(scan_reference.step, (x[:, 0], dt[:, 0], a, b[:, 0], c[:, 0], state)),
         flops=6 * state.numel(),
         bytes=2 * bytes_of(state) + 2 * bytes_of(x) + bytes_of(dt, b, c),
         dense=forward_only(F.scaled_dot_product_attention, (q, k, v)),
@@ -107,7 +107,7 @@ def _columns(s: Shapes, tokens: int, learn: bool) -> Operation:
         for shape in ((neurons, hidden), (hidden, neurons))
     )
     run = s.training if learn else forward_only
-    few = not learn and winner.numel() <= columns_kernel.FEW
+    few = not learn and winner.numel() <= columns_kernel.FEW_PAIRS
     # Columns that no token chooses are not read.
     weights = len(winner.unique()) / config.count * bytes_of(weight)
     return Operation(
@@ -115,9 +115,7 @@ def _columns(s: Shapes, tokens: int, learn: bool) -> Operation:
         work=run(lambda x, w, p: columns_kernel.columns(x, w, winner, p)[0], (x, weight, share)),
         flops=(TRAINING_PASSES if learn else 1) * 4 * winner.numel() * config.width * hidden,
         bytes=bytes_moved((x, share), bytes_of(x)) + 3 * weights if learn else weights + 2 * bytes_of(x),
-        reference=run(
-            lambda x, w, p: columns_reference(x, w.to(x.dtype), winner, p)[0], (x, weight, share)
-        ),
+        reference=run(lambda x, w, p: columns_reference(x, w.to(x.dtype), winner, p)[0], (x, weight, share)),
         dense=run(lambda x, up, down: F.linear(pointwise.squared_relu(F.linear(x, up)), down), (x, up, down)),
         dense_is=f"an MLP of {neurons:,} neurons",
         float32=not learn,
@@ -129,18 +127,18 @@ def magnitude_training(s: Shapes) -> Operation:
     config, heads = s.v1.attention, s.v1.heads
     channels = s.v1.hidden // heads
     qkv = tuple(s.random(s.batch, heads, s.context, channels) for _ in range(3))
-    reach = sparse_attention.reach(None, s.context, s.context, torch.device("cpu"))
-    kept = sparse_attention.quotas(reach, config.keep, config.floor).sum().item()
+    reach_1L = reach(None, s.context, s.context, torch.device("cpu"))
+    kept = quotas(reach_1L, config.keep, config.floor).sum().item()
     return Operation(
         path=dispatch.select("magnitude_attention", qkv[0]),
         work=s.training(
-            lambda q, k, v: sparse_attention.magnitude_attention(q, k, v, None, config.keep, config.floor)[0],
+            lambda q, k, v: magnitude_attention(q, k, v, None, config.keep, config.floor)[0],
             qkv,
         ),
         flops=TRAINING_PASSES * 2 * s.batch * s.v1.hidden * (s.context * (s.context + 1) / 2 + kept),
         bytes=bytes_moved(qkv, bytes_of(qkv[0])),
         reference=s.training(
-            lambda q, k, v: sparse_attention.reference(q, k, v, None, config.keep, config.floor)[0], qkv
+            lambda q, k, v: magnitude_reference(q, k, v, None, config.keep, config.floor)[0], qkv
         ),
         dense=s.attention(heads, channels),
         dense_is="causal attention",
@@ -178,7 +176,7 @@ def delta_training(s: Shapes) -> Operation:
     inputs = (q, k, v, beta, decay, state)
     return Operation(
         path=dispatch.select("delta rule"),
-        work=s.training(lambda *t: delta_rule.delta(*t, chunk=config.chunk)[0], inputs),
+        work=s.training(lambda *t: delta_rule.gated_delta_rule(*t, chunk=config.chunk)[0], inputs),
         flops=TRAINING_PASSES
         * s.tokens
         * config.heads
