@@ -30,7 +30,7 @@ from braingpt.recipes import Recipe, load_recipe, save_recipe
 from braingpt.train.loop import Trainer
 from braingpt.train.plan.plan import plan_run
 from braingpt.train.plan.step_cost import Alive
-from braingpt.train.plan.step_time import step_seconds
+from braingpt.train.step_time import step_seconds
 from braingpt.train.run.folder import RunFolder
 from braingpt.train.run.progress import Reporter
 from braingpt.utils.formatting import byte_size

@@ -54,7 +54,7 @@ def quickstart(
     screen.rule("2 training", align="left")
     from braingpt.recipes import load_recipe
     from braingpt.train.loop import train
-    from braingpt.train.plan.step_time import step_seconds
+    from braingpt.train.step_time import step_seconds
     from braingpt.train.run.progress import reporter_for
 
     recipe = load_recipe("nano-v2", [f"name={NAME}"])

@@ -7,7 +7,7 @@ from tests.frozen.keys import assert_keys
 
 def test_the_whole_path(tmp_path, monkeypatch, capsys, braingpt):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("braingpt.train.plan.step_time.STEPS", 3)
+    monkeypatch.setattr("braingpt.train.step_time.STEPS", 3)
     assert braingpt("quickstart", "--minutes", "0.02", "--json") in (None, 0)
     captured = capsys.readouterr()
     found = json.loads(captured.out)
