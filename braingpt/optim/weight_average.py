@@ -1,9 +1,9 @@
-"""A moving average of the weights: what is validated, saved and used, while training goes on from the weights
-themselves.
+"""A moving average of the weights: training continues from the weights themselves, while the average is
+validated, saved and used.
 
-Averaging along the way stands in for a falling learning rate (Sandler et al. 2023, "Training trajectories,
-mini-batch losses and the curious role of the learning rate"). The average's memory grows with its age, so
-that the first weights do not weigh on it: decay min(d, (1 + n) / (10 + n)) after n steps.
+Averaging on the way replaces a falling learning rate (Sandler et al. 2023, "Training trajectories, mini-batch
+losses and the curious role of the learning rate"). The average's memory grows with its age, so that the first
+weights do not weigh on it: its decay after n steps is min(d, (1 + n) / (10 + n)).
 """
 
 from collections.abc import Iterator
@@ -18,7 +18,11 @@ from braingpt.distributed.sharded_tensors import assign_full, local_rows
 class Average:
     """The average of a model's parameters.
 
-    Buffers are the model's own: they follow training slowly anyway.
+    Buffers are not averaged: they follow training slowly anyway.
+
+    Attributes:
+        count: Steps taken in so far.
+        values: The average of each parameter, by name.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
@@ -31,15 +35,13 @@ class Average:
         """Take in the weights of one more step."""
         self.count += 1
         weight = 1 - min(self.decay, (1 + self.count) / (10 + self.count))
-        ours, new = (
-            [local_rows(tensor.detach()) for tensor in tensors.values()]
-            for tensors in (self.values, self.parameters)
-        )
-        torch._foreach_lerp_(ours, new, weight)
+        averages = [local_rows(value.detach()) for value in self.values.values()]
+        weights = [local_rows(parameter.detach()) for parameter in self.parameters.values()]
+        torch._foreach_lerp_(averages, weights, weight)
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
-        """Inside, the model has the averaged weights, and `values` the trained ones."""
+        """Inside the `with`, the model has the averaged weights, and `values` holds the trained ones."""
         self._swap()
         try:
             yield
@@ -54,16 +56,19 @@ class Average:
             self.values[name].copy_(trained)
 
     def take_over(self, shallower: "Average") -> None:
-        """Go on from the average of a shallower model that has grown into this one.
+        """Continue from the average of the shallower model that has grown into this one.
 
-        Its memory is again as young as the youngest weights.
+        The count starts again: the average's memory is as young as the youngest weights.
         """
         for name, value in shallower.values.items():
             self.values[name].copy_(value)
 
     def restore(self, trained: dict[str, Tensor], count: int) -> None:
-        """Go on after `count` steps: the model holds the average, as its checkpoint does, and takes the
-        `trained` weights in exchange.
+        """Continue after `count` steps from a checkpoint, whose model is the average.
+
+        Args:
+            trained: The trained weights by name, which the model takes in exchange.
+            count: Steps in the average.
         """
         self.count = count
         for name, value in trained.items():
