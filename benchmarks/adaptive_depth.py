@@ -101,11 +101,16 @@ def measure(
 
 def scored(trainer: Trainer, effort: float | None = None) -> dict[str, Any]:
     """Loss, that of each language, and the share of the layers gone through, at this setting of the dial."""
-    model = trainer.model.eval()
+    model = trainer.learner.model.eval()
     model.set_effort(effort)
     with model.recording() as records:
         scores = evaluate(
-            model, trainer.shards, trainer.tokenizer, context=CONTEXT, windows=64, device=trainer.device
+            model,
+            trainer.shards,
+            trainer.tokenizer,
+            context=CONTEXT,
+            windows=64,
+            device=trainer.placement.device,
         )
     used = sum(record.arrived / record.tokens for record in records) / len(records)
     languages = {name: round(score.nats / score.tokens, 4) for name, score in scores.by_language.items()}

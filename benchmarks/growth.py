@@ -26,7 +26,6 @@ from braingpt.train.loop import Trainer
 from braingpt.train.plan.plan import build_plan
 from braingpt.train.run.folder import RunFolder
 from braingpt.train.run.progress import Reporter
-from braingpt.train.validation import validate
 
 # Steps of a turn.
 TURN = 10
@@ -58,7 +57,7 @@ class Runner:
             self.trainer.step += 1
             self.cpu, self.wall = self.cpu + time.process_time() - cpu, self.wall + time.perf_counter() - wall
             if self.trainer.step in self.due:
-                scores = validate(self.trainer)
+                scores = self.trainer.validator.scores(self.trainer.learner, self.trainer.batching.micro)
                 point = {
                     "step": self.trainer.step,
                     "cpu": self.cpu,

@@ -21,7 +21,9 @@ import torch
 from braingpt.cli.console import guarded
 from braingpt.device.cpu import configure_cpu
 from braingpt.recipes import load_recipe
+from braingpt.train.batches import MicroBatch
 from braingpt.train.loop import Trainer
+from braingpt.train.micro_batches import snapshot_counters
 from braingpt.train.run.folder import RunFolder
 from braingpt.train.run.progress import Reporter
 
@@ -33,19 +35,21 @@ def clocked(work: Callable[[], object]) -> float:
     return time.thread_time() - began
 
 
-def bare(trainer: Trainer) -> None:
+def bare(trainer: Trainer, ready: list[MicroBatch]) -> None:
     """Forward, backward and step on the batch that lies ready."""
-    trainer.model.train()
-    for piece in trainer.ready:
-        (trainer.model(piece.ids_BL, piece.targets_BL).loss * piece.share).backward()
-    trainer.optimizer.step()
-    trainer.optimizer.zero_grad(set_to_none=True)
+    learner = trainer.learner
+    learner.model.train()
+    for piece in ready:
+        (learner.model(piece.ids_BL, piece.targets_BL).loss * piece.target_fraction).backward()
+    learner.optimizer.step()
+    learner.optimizer.zero_grad(set_to_none=True)
 
 
-def parts(trainer: Trainer, repeats: int = 20) -> dict[str, float]:
+def parts(trainer: Trainer, ready: list[MicroBatch], repeats: int = 20) -> dict[str, float]:
     """Milliseconds of what the loop does beside the bare work, each alone."""
-    bare(trainer)
-    for parameter in trainer.model.parameters():
+    bare(trainer, ready)
+    model = trainer.learner.model
+    for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)
     norm = torch.tensor(1.0)
     record = {
@@ -61,16 +65,14 @@ def parts(trainer: Trainer, repeats: int = 20) -> dict[str, float]:
     steps = iter(range(10**6))
 
     def data() -> None:
-        trainer.feed.pieces(next(steps), trainer.micro)
+        trainer.loader.micro_batches(next(steps), trainer.batching.micro)
 
     works = {
         "data": data,
-        "clipping": lambda: torch.nn.utils.clip_grad_norm_(trainer.model.parameters(), 1.0),
+        "clipping": lambda: torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0),
         "guard": lambda: trainer.guard.judge(norm),
-        "buffers put aside": lambda: [
-            b.clone() for n, b in trainer.model.named_buffers() if b.dtype != torch.bool and "._" not in n
-        ],
-        "after_step": trainer.model.after_step,
+        "buffers put aside": lambda: snapshot_counters(model),
+        "after_step": model.after_step,
         "metrics": lambda: trainer.run.log(record),
     }
     return {
@@ -93,17 +95,17 @@ def main() -> None:
             Trainer(recipe, RunFolder(Path(scratch)), [Path(given.data)], torch.device("cpu"), Reporter())
             for _ in range(2)
         )
-        alone.ready = alone.feed.pieces(0, alone.micro)
+        ready = alone.loader.micro_batches(0, alone.batching.micro)
         for _ in range(2):
-            whole._take_step()
-            bare(alone)
-        times = [(clocked(whole._take_step), clocked(lambda: bare(alone))) for _ in range(given.rounds)]
+            whole.take_step()
+            bare(alone, ready)
+        times = [(clocked(whole.take_step), clocked(lambda: bare(alone, ready))) for _ in range(given.rounds)]
         found = {
             "recipe": given.recipe,
             "loop_seconds": statistics.median(t for t, _ in times),
             "bare_seconds": statistics.median(t for _, t in times),
             "added": statistics.median(a / b for a, b in times) - 1,
-            "parts_ms": parts(alone),
+            "parts_ms": parts(alone, ready),
         }
     print(json.dumps(found, indent=1))
 

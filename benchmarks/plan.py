@@ -4,7 +4,7 @@
 
 Each recipe (with overrides behind a colon) is planned; then its whole model takes two real steps while the
 bytes of all tensors alive are followed, and three as `braingpt train` takes them, in a process of its own,
-whose most resident memory is read. `--time` times real steps (`train.probe`). Ratios are plan over measured.
+whose most resident memory is read. `--time` times real steps (`train.step_time`). Ratios are plan over measured.
 
     python benchmarks/plan.py --data data/korean --cap 24 large-v2-3090:train.batch=64
 
@@ -30,9 +30,9 @@ from braingpt.recipes import Recipe, load_recipe, save_recipe
 from braingpt.train.loop import Trainer
 from braingpt.train.plan.plan import plan_run
 from braingpt.train.plan.step_cost import Alive
-from braingpt.train.step_time import step_seconds
 from braingpt.train.run.folder import RunFolder
 from braingpt.train.run.progress import Reporter
+from braingpt.train.step_time import step_seconds
 from braingpt.utils.formatting import byte_size
 
 
@@ -41,11 +41,11 @@ def tensors_alive(recipe: Recipe, data: Path) -> int:
     trainer = Trainer(recipe, RunFolder(Path()), [data], torch.device("cpu"), Reporter())
     trainer.update()
     trainer.step += 1
-    trainer.feed.pieces(trainer.step, trainer.micro)
+    trainer.loader.micro_batches(trainer.step, trainer.batching.micro)
     held = [
-        *trainer.model.parameters(),
-        *trainer.model.buffers(),
-        *pack_state(trainer.model, trainer.optimizer).values(),
+        *trainer.learner.model.parameters(),
+        *trainer.learner.model.buffers(),
+        *pack_state(trainer.learner.model, trainer.learner.optimizer).values(),
     ]
     with Alive(held) as alive:
         trainer.update()
@@ -94,7 +94,7 @@ def under_a_cap(recipe: Recipe, data: Path, gigabytes: float) -> dict[str, Any]:
         trainer.step += 1
     peak = torch.cuda.max_memory_allocated(device)
     return {
-        "micro_batch": trainer.micro,
+        "micro_batch": trainer.batching.micro,
         "plan": byte_size(plan.peak_bytes),
         "allocated": byte_size(peak),
         "ratio": round(plan.peak_bytes / peak, 3),

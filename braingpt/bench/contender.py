@@ -137,7 +137,7 @@ class Contender:
     @property
     def model(self) -> LanguageModel | Peer:
         """The model as trained so far."""
-        return self.trainer.model
+        return self.trainer.learner.model
 
     @property
     def losses(self) -> list[float]:
@@ -171,7 +171,7 @@ class Contender:
         """
         if self.lost is None:
             try:
-                self.trainer._take_step()
+                self.trainer.take_step()
             except RuntimeError as error:
                 # `Lost` is a RuntimeError.
                 self.lost = one_line(error)
@@ -180,8 +180,8 @@ class Contender:
     def warm(self) -> None:
         """Run forward and backward once, to compile and allocate; the model stays as it was."""
         before = [(buffer, buffer.clone()) for buffer in self.model.buffers()]
-        gradients(self.trainer)
-        self.trainer.optimizer.zero_grad(set_to_none=True)
+        gradients(self.trainer.learner, self.trainer.batching, self.trainer.step)
+        self.trainer.learner.optimizer.zero_grad(set_to_none=True)
         for buffer, value in before:
             buffer.copy_(value)
         self.finish()
@@ -193,18 +193,19 @@ class Contender:
         optimizer.
         """
         trainer = self.trainer
-        trainer.model.train()
+        learner = trainer.learner
+        learner.model.train()
         spent = {"forward": 0.0, "backward": 0.0}
-        for piece in trainer.feed.micro_batches(trainer.step, trainer.micro):
+        for piece in trainer.loader.micro_batches(trainer.step, trainer.batching.micro):
             where = {} if piece.segments_BL is None else {"segments_BL": piece.segments_BL}
             began = self._now()
-            with autocast(self.device, trainer.dtype):
-                loss = trainer.forward(piece.ids_BL, piece.targets_BL, **where).loss
+            with autocast(self.device, trainer.placement.dtype):
+                loss = learner.forward(piece.ids_BL, piece.targets_BL, **where).loss
             between = self._now()
             (loss * piece.target_fraction).backward()
             spent["forward"] += between - began
             spent["backward"] += self._now() - between
-        trainer.optimizer.zero_grad(set_to_none=True)
+        learner.optimizer.zero_grad(set_to_none=True)
         began = self._now()
         trainer.update()
         spent["step"] = self._now() - began
@@ -245,7 +246,7 @@ class Contender:
     def validate(self, windows: int, rows: int = 8) -> dict[str, Any]:
         """Scores over `windows` validation windows of each language, in the precision of training."""
         trainer, recipe = self.trainer, self.recipe
-        with autocast(self.device, trainer.dtype):
+        with autocast(self.device, trainer.placement.dtype):
             scores = evaluate(
                 self.model,
                 trainer.shards,

@@ -50,7 +50,8 @@ def train(
     from braingpt.distributed.world import rank_of_environment
     from braingpt.errors import UserError, mark_reported
     from braingpt.train import loop
-    from braingpt.train.resume import recipe_to_train, run_of
+    from braingpt.train.agreement import recipe_to_train
+    from braingpt.train.resume import run_of
     from braingpt.train.run.progress import Reporter, reporter_for
 
     settings = [*(overrides or []), *(["train.compile=true"] if compile_model else [])]

@@ -1,63 +1,56 @@
-"""The training loop: batches in, steps, validations, checkpoints; stopped and resumed without a trace.
+"""The training loop: batches in; steps, validations and checkpoints out; a run stops and continues without a
+trace.
 
     train(load_recipe("nano-v2"), Path("runs/nano-v2"), [Path("data/sample")])
 
-A step is a pure function of (weights, optimizer, guard, step number, data): batches and the learning rate
-follow from the step number, the guard's windows are saved. On a CPU, 10 steps and 10 more after a restart
-equal 20 steps bit for bit. Products run in bfloat16 on a GPU that has it, weights and optimizer stay in
-float32; on a CPU everything is float32. `Trainer.update` is the whole step.
+A step is a pure function of weights, optimizer, guard, step number and data. Batches and learning rate follow
+from the step number, and a checkpoint holds the guard's window. On a CPU, 10 steps and 10 more after a
+restart equal 20 steps bit for bit. Products run in bfloat16 on a GPU that has it; weights and optimizer stay
+in float32. On a CPU everything is float32. `Trainer.update` is the whole step.
 """
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from braingpt.checkpoint import checkpoint
+from braingpt.data.shards.reader import ShardSet
 from braingpt.device import threads
 from braingpt.device.cpu import denormals_flushed
-from braingpt.device.device import autocast_dtype, matmul_flops, pick_device
-from braingpt.distributed.sharded_tensors import local_rows
+from braingpt.device.device import autocast_dtype, pick_device
 from braingpt.distributed.world import World, join_world
 from braingpt.errors import Failure, UserError
 from braingpt.model.lm import LanguageModel
 from braingpt.model.step_stats import step_stats
 from braingpt.optim.optimizer import set_learning_rate
 from braingpt.optim.schedule import layers_at, learning_rate
-from braingpt.recipes import Recipe
-from braingpt.train.batches import BatchLoader, open_data, training_tokens
-from braingpt.train.growth import build_learner, fresh_model, grow_if_due, stage_of, stage_recipe
+from braingpt.recipes import Recipe, TrainConfig
+from braingpt.tokenizer import Tokenizer
+from braingpt.train.agreement import of_this_run
+from braingpt.train.batches import BatchLoader, open_run_data
+from braingpt.train.growth import grow_if_due
+from braingpt.train.learner import Learner, Placement, build_learner, fresh_model
 from braingpt.train.micro_batches import (
-    SMALLER,
+    MicroBatching,
     accumulate_with_oom_retry,
-    backward,
     restore_counters,
     snapshot_counters,
 )
-from braingpt.train.plan.plan import plan_run, shortfall
-from braingpt.train.resume import (
-    data_identity,
-    find_start_checkpoint,
-    of_this_run,
-    restore_from,
-    run_of,
-    state_of,
-)
+from braingpt.train.preflight import make_ready, opening_notes, plan_start, settle_speed
+from braingpt.train.records import log_step
+from braingpt.train.resume import checkpoint_writer, find_start_checkpoint, restore_from
 from braingpt.train.run.checkpoint_writer import Saver, retry_while_disk_full
-from braingpt.train.run.folder import RunFolder, opened, pieces_limit
-from braingpt.train.run.loggers import Loggers
-from braingpt.train.run.progress import Reporter, first_words
-from braingpt.train.run.result import Result, peak_memory
+from braingpt.train.run.folder import RunFolder, micro_batch_limit, opened
+from braingpt.train.run.progress import Reporter
+from braingpt.train.run.result import Result
+from braingpt.train.run.run_log import RunLog
 from braingpt.train.run.signals import Stopped, StopRequest, stop_on_signals
 from braingpt.train.stability import Guard, Lost
-from braingpt.train.validation import validate
-
-# floating-point operations of a run below which the device's speed is not measured
-SHORT = 1e12
+from braingpt.train.validation import Validator
 
 
 def train(
@@ -69,14 +62,25 @@ def train(
     reporter: Reporter | None = None,
     device: str | None = None,
 ) -> Result:
-    """Train `recipe` on the prepared `folders` (the recipe's by default) into the run folder `out`.
+    """Train a model; SIGINT, SIGTERM and SIGHUP end the run early, with a checkpoint.
 
-    `resume`: None for a new run, "auto" for the newest undamaged checkpoint in `out` if there is one, or a
-        run folder or checkpoint.
-    `device`: "cpu", "cuda" or None for the GPU where there is one. Started by torchrun, each process trains
-        on its rows of every step. SIGINT, SIGTERM and SIGHUP end the run early, with a checkpoint. Raises
-        UserError for what the caller can put right, Failure when gradients stay infinite or a checkpoint is
-        damaged.
+    Started by torchrun, each process trains on its rows of every step.
+
+    Args:
+        recipe: What to train, and how.
+        out: The run folder.
+        folders: Prepared folders to train on; the recipe's by default.
+        resume: None for a new run, "auto" for the newest undamaged checkpoint in `out` if there is one, or a
+            run folder or checkpoint.
+        reporter: What a person sees; by default nothing.
+        device: "cpu", "cuda", or None for the GPU where there is one.
+
+    Returns:
+        How the run ended.
+
+    Raises:
+        UserError: The caller can correct something: recipe, data, folders or device.
+        Failure: Gradients stay infinite, memory does not suffice, or a checkpoint is damaged.
     """
     reporter = reporter or Reporter()
     with (
@@ -87,21 +91,18 @@ def train(
     ):
         start = world.run_on_rank0(lambda: find_start_checkpoint(run.path, resume, reporter.note))
         recipe = world.run_on_all(lambda: of_this_run(recipe, folders, start))
-        trainer = Trainer(
-            recipe, run, [Path(folder) for folder in recipe.data.folders], target, reporter, world
-        )
+        paths = [Path(folder) for folder in recipe.data.folders]
+        trainer = Trainer(recipe, run, paths, target, reporter, world)
         trainer.begin(start)
         try:
-            with stop_on_signals() as stop:
-                return trainer.run_to_end(stop)
+            with stop_on_signals(trainer.stop):
+                return trainer.run_to_end()
         finally:
-            reporter.end()
-            if trainer.loggers:
-                trainer.loggers.close()
+            trainer.log.close()
 
 
 class Trainer:
-    """One run, or one process's part of it: everything that changes while it trains."""
+    """One run, or one process's part of it: everything that changes during training."""
 
     def __init__(
         self,
@@ -111,118 +112,108 @@ class Trainer:
         device: torch.device,
         reporter: Reporter,
         world: World | None = None,
-        model: torch.nn.Module | None = None,
+        model: LanguageModel | None = None,
     ) -> None:
-        """`model`: trained in place of the recipe's, to compare it; it behaves as a `LanguageModel`."""
-        config = recipe.train
-        self.recipe, self.config, self.run, self.device, self.reporter = recipe, config, run, device, reporter
-        self.world = world or World()
-        if config.batch % self.world.size:
-            raise UserError(
-                f"train.batch ({config.batch}) must be a multiple of the number of processes ({self.world.size})"
-            )
-        self.world.run_on_all(lambda: self._open(folders))
-        # of each process
-        self.rows = config.batch // self.world.size
-        self.dtype = autocast_dtype(config.dtype, device)
-        build_learner(self, model or fresh_model(recipe, layers_at(0, recipe)))
-        # layers before this step, where it began with growing
-        self.grown_from: int | None = None
-        self.guard = Guard(config.skip_sigma, device)
-        self.micro = min(config.micro_batch or config.batch, self.rows)
-        self.loggers: Loggers | None = None
-        # of this device's matrix products, where a run is worth measuring them
-        self.peak_flops: float | None = None
-        self.saver, self.stop = Saver(config.async_save and not self.world.sharded), StopRequest()
-        # whether all processes have found room for a step of this length
-        self.rehearsed = self.world.size == 1 or self.world.sharded
-        self.step = self.tokens = self.taken = self.rewinds = 0
-        self.seconds, self.agreed_to_stop = 0.0, False
-        # on a CPU; None until they are chosen
-        self.threads: int | None = None
-        self.best: dict[str, Any] | None = None
-        self.loss: float | None = None
-        # what the last step left out
-        self.inside: dict[str, float] = {}
-        self.validation: dict[str, Any] | None = None
-        self.saved: Path | None = None
-        shards = self.shards
-        self.validates = any(
-            shards.tokens("validation", name) > config.context for name in shards.languages("validation")
-        )
+        """Open the data and build the learner.
 
-    def _open(self, folders: Sequence[Path]) -> None:
-        """The data, where they suit the recipe."""
-        self.tokenizer, self.shards = open_data(folders, self.recipe)
-        self.data = data_identity(folders)
-        self.feed = BatchLoader(
-            self.recipe, self.shards, self.tokenizer, self.device, self.world.rank, self.world.size
-        )
+        Args:
+            recipe: What to train, and how.
+            run: The run folder.
+            folders: Prepared folders.
+            device: Where to train.
+            reporter: What a person sees.
+            world: The processes of the run; this one alone by default.
+            model: Trained instead of the recipe's, to compare it; it behaves as a `LanguageModel`.
+
+        Raises:
+            UserError: The batch does not divide among the processes, or the data do not suit the recipe.
+        """
+        world, config = world or World(), recipe.train
+        if config.batch % world.size:
+            raise UserError(
+                f"train.batch ({config.batch}) must be a multiple of the number of processes ({world.size})"
+            )
+        self.recipe: Recipe = recipe
+        self.config: TrainConfig = config
+        self.run: RunFolder = run
+        self.reporter: Reporter = reporter
+        self.world: World = world
+        self.placement: Placement = Placement(device, autocast_dtype(config.dtype, device), world)
+        # What it learns from.
+        data = world.run_on_all(lambda: open_run_data(recipe, folders, device, world))
+        self.tokenizer: Tokenizer = data.tokenizer
+        self.shards: ShardSet = data.shards
+        self.loader: BatchLoader = data.loader
+        self.data_identity: str = data.identity
+        self.validator: Validator = Validator(self.shards, self.tokenizer, recipe, self.placement)
+        # What learns.
+        model = model or fresh_model(recipe, layers_at(0, recipe))
+        self.learner: Learner = build_learner(model, config, self.placement)
+        self.guard: Guard = Guard(config.skip_sigma, device)
+        self.batching: MicroBatching = MicroBatching.of(self.loader, self.placement, reporter.note, run.path)
+        # Where the run is: steps, tokens and seconds in all, steps of this call, times gone back.
+        self.step: int = 0
+        self.tokens: int = 0
+        self.seconds: float = 0.0
+        self.taken: int = 0
+        self.rewinds: int = 0
+        # Of the last step: its loss, the shares it left out, and the layers before it where it grew.
+        self.loss: float | None = None
+        self.inside: dict[str, float] = {}
+        self.grown_from: int | None = None
+        # What stops it, and what it leaves behind.
+        self.stop: StopRequest = StopRequest()
+        self.all_stop: bool = False
+        self.log: RunLog = RunLog(run, reporter, self.stop)
+        self.saver: Saver = Saver(in_thread=config.async_save and not world.sharded)
+        self.saved: Path | None = None
+        # Threads on a CPU and the device's measured speed; None until, or unless, they are settled.
+        self.threads: int | None = None
+        self.matmul_flops: float | None = None
 
     def begin(self, start: Path | None) -> None:
-        """Take up the checkpoint `start`, or begin anew; make the run folder ready and say what lies ahead."""
+        """Load the checkpoint `start`, if any; plan the run, make its folder ready, and report both."""
         if start:
-            restore_from(self, start)
-        tokens, epochs = training_tokens(self.shards), self.feed.batches.epochs(self.config.steps)
-        # bytes of the model that lie on host and device already
-        resting = {"cpu": 0, self.device.type: 0}
-        for tensor in map(local_rows, [*self.model.parameters(), *self.model.buffers()]):
-            resting[tensor.device.type] += tensor.numel() * tensor.element_size()
-        micro, here = self.micro if start else None, resting[self.device.type]
-        limit = self.world.run_on_rank0(lambda: pieces_limit(self.run.path))
-        plan, room = plan_run(
-            self.recipe, self.device, tokens, epochs, micro, held=here, processes=self.world.size, most=limit
-        )
-        self.micro = min(self.world.all_gather(plan.micro_batch))
-        if short := shortfall(plan, room, self.device, resting["cpu"]):
-            self.reporter.note(f"it may not fit: {short}; {SMALLER}")
-        self.world.run_on_rank0(lambda: self._make_ready(plan.checkpoint_bytes, start))
-        self._settle_threads(plan.training_flops > SHORT)
-        self.peak_flops = matmul_flops(self.device, self.dtype) if plan.training_flops > SHORT else None
-        self._recall()
-        # a kill may have come between a validation and this
-        self.world.run_on_rank0(lambda: self.run.settle(self.best, self.config.keep))
+            self._restore(start)
+        limit = self.world.run_on_rank0(lambda: micro_batch_limit(self.run.path))
+        plan = plan_start(self, resumed=start is not None, limit=limit)
+        self.batching.micro = min(self.world.all_gather(plan.micro_batch))
+        self.world.run_on_rank0(lambda: make_ready(self, plan.checkpoint_bytes, start))
+        self.threads, self.matmul_flops = settle_speed(self, plan)
+        self.validator.recall(self.world.run_on_rank0(self.run.validations))
+        # A kill may have come between a validation and its record in best.json.
+        self.world.run_on_rank0(lambda: self.run.settle(self.validator.best, self.config.keep))
         self.reporter.begin(plan.summary(), self.step, self.config.steps)
-        for words in first_words(self, start, limit):
+        for words in opening_notes(self, start, limit):
             self.reporter.note(words)
 
-    def _make_ready(self, checkpoint_bytes: int, start: Path | None) -> None:
-        """The run folder and the loggers; the first process's matter."""
-        self.run.check_space(checkpoint_bytes)
-        # one that is not installed is found before the folder is a run's
-        if self.config.loggers:
-            self.loggers = Loggers(self.config.loggers, self.run.path, self.recipe)
-        self.run.prepare(self.recipe, self.step, run_of(start) if start else None)
+    def _restore(self, start: Path) -> None:
+        """Continue from the checkpoint `start`, which has been verified."""
+        self.learner, state = restore_from(start, self.learner, self.recipe, self.placement)
+        self.step, self.tokens, self.seconds = state.step, state.tokens, state.seconds
+        self.rewinds, self.loader.offset, self.threads = state.rewinds, state.offset, state.threads
+        self.validator.best = state.best
+        if state.guard is not None:
+            self.guard.restore(state.guard)
+        # Sums over micro-batches of another size would round differently.
+        micro = self.config.micro_batch or state.micro_batch or self.batching.micro
+        self.batching.micro = min(micro, self.batching.rows)
+        own = start.resolve().parent == self.run.checkpoint(0).resolve().parent
+        self.saved = start if own else None
+        if state.data != self.data_identity:
+            self.reporter.note("the data differ from those the run began with; continuing with the new data")
 
-    def _settle_threads(self, worth_it: bool) -> None:
-        """Compute with as many threads as this run did before, or does fastest. Trying leaves no trace."""
-        self.threads = threads.known_thread_count(self.device, self.threads)
-        if self.threads is None and worth_it:
-            before, drawn, piece = (
-                snapshot_counters(self.model),
-                torch.get_rng_state(),
-                self.feed.micro_batches(self.step, self.micro)[0],
-            )
-            self.model.train()
-            self.threads = threads.faster_thread_count(lambda: backward(self, piece), torch.get_num_threads())
-            self.optimizer.zero_grad(set_to_none=True)
-            restore_counters(before)
-            torch.set_rng_state(drawn)
-        if self.threads:
-            torch.set_num_threads(self.threads)
-
-    def run_to_end(self, stop: StopRequest) -> Result:
-        """All steps that are left, unless a stop is asked for."""
-        self.stop = stop
+    def run_to_end(self) -> Result:
+        """Take all steps that are left, unless a stop is asked for."""
         try:
-            if self._due(self.config.eval_every) and (self.validation or {}).get("step") != self.step:
-                # the run was stopped between saving and validating
+            if self._due(self.config.eval_every) and (self.validator.last or {}).get("step") != self.step:
+                # The run was stopped between saving and validating.
                 self._validate()
             while self.step < self.config.steps:
-                if stop.asked if self.world.size == 1 else self.agreed_to_stop:
+                if self.stop.asked if self.world.size == 1 else self.all_stop:
                     raise Stopped
                 try:
-                    self._take_step()
+                    self.take_step()
                 except Lost as lost:
                     if self._rewound(lost):
                         continue
@@ -239,7 +230,7 @@ class Trainer:
         return Result.of(self)
 
     def _due(self, every: int) -> bool:
-        """Whether something done every so many steps, and at the end, is due after this one."""
+        """Whether something done every so many steps, and at the end, is due after this step."""
         return self.step > 0 and (self.step % every == 0 or self.step == self.config.steps)
 
     def rate(self) -> float:
@@ -247,177 +238,113 @@ class Trainer:
         return learning_rate(self.step, self.config)
 
     def update(self) -> tuple[float, float, bool]:
-        """Learn from this step's batch: (loss, gradient norm before clipping, whether it was left out).
+        """Learn from this step's batch; a skipped step changes nothing.
 
-        What is left out changes nothing.
+        Returns:
+            The mean loss in nats a token, the gradient norm before clipping, and whether the step was
+            skipped.
         """
-        self.grown_from = grow_if_due(self)
-        set_learning_rate(self.optimizer, self.rate())
-        if self.grown_from or self.feed.changes_at(self.step):
+        # The model and the learning rate of this step.
+        before = self.learner
+        self.learner = grow_if_due(before, self.step, self.recipe, self.placement)
+        self.grown_from = None if self.learner is before else len(before.model.blocks)
+        del before
+        model, optimizer, average = self.learner.model, self.learner.optimizer, self.learner.average
+        set_learning_rate(optimizer, self.rate())
+        if self.grown_from or self.loader.changes_at(self.step):
             self.guard.new_level()
-            self.rehearsed = self.world.size == 1 or self.world.sharded
-        before = snapshot_counters(self.model)
-        loss, norm = accumulate_with_oom_retry(self, before)
-        loss, asked = self.world.all_reduce(torch.stack((loss, loss.new_tensor(float(self.stop.asked)))))
-        self.world.all_reduce_changes(before)
+            self.batching.require_rehearsal()
+        # The gradients, and what all processes must agree on.
+        counters = snapshot_counters(model)
+        loss, norm = accumulate_with_oom_retry(self.learner, self.batching, self.step, counters)
+        stop_asked = loss.new_tensor(float(self.stop.asked))
+        loss, stop_asked = self.world.all_reduce(torch.stack((loss, stop_asked)))
+        self.world.all_reduce_changes(counters)
+        # The optimizer's step, skipped on the device where the guard says so.
         skip = self.guard.judge(norm)
-        self.optimizer.step(skip)
-        self.optimizer.zero_grad(set_to_none=True)
-        # while the device computes
-        self.feed.prepare(self.step + 1, self.micro)
-        seen = step_stats(self.model) if isinstance(self.model, LanguageModel) else {}
+        optimizer.step(skip)
+        optimizer.zero_grad(set_to_none=True)
+        # The next rows are read while the device still computes.
+        self.loader.prepare(self.step + 1, self.batching.micro)
+        stats = step_stats(model) if isinstance(model, LanguageModel) else {}
         # The only wait for the device.
-        loss, norm, skipped, asked, *shares = torch.stack((loss, norm, skip, asked, *seen.values())).tolist()
-        self.inside = {name: share for name, share in zip(seen, shares, strict=True) if math.isfinite(share)}
-        self.agreed_to_stop = asked > 0
+        figures = torch.stack((loss, norm, skip, stop_asked, *stats.values())).tolist()
+        step_loss, step_norm, skipped, stops, *shares = figures
+        self.inside = {name: share for name, share in zip(stats, shares, strict=True) if math.isfinite(share)}
+        self.all_stop = stops > 0
+        # The controllers' and the average's step, or no trace of this one.
         if skipped:
-            restore_counters(before)
+            restore_counters(counters)
         else:
-            self.model.after_step()
-            if self.average:
-                self.average.update()
-        return loss, norm, bool(skipped)
+            model.after_step()
+            if average:
+                average.update()
+        return step_loss, step_norm, bool(skipped)
 
-    def _take_step(self) -> None:
-        """One step, counted and written down. Raises `Lost` when the run does not recover by itself."""
+    def take_step(self) -> None:
+        """Take one step, count it and log it. Raises `Lost` when the run does not recover by itself."""
         began, rate = time.perf_counter(), self.rate()
         loss, norm, skipped = self.update()
         seconds = time.perf_counter() - began
         remarks = self.guard.note(loss, norm, skipped)
         tokens = self.config.batch * self.config.context
-        self.step, self.tokens, self.seconds, self.taken = (
-            self.step + 1,
-            self.tokens + tokens,
-            self.seconds + seconds,
-            self.taken + 1,
-        )
+        self.step, self.taken = self.step + 1, self.taken + 1
+        self.tokens, self.seconds = self.tokens + tokens, self.seconds + seconds
         self.loss = loss if math.isfinite(loss) else None
-        finite_norm = norm if math.isfinite(norm) else None
-        if self.grown_from:
-            growth = {
-                "layers_before": self.grown_from,
-                "layers": len(self.model.blocks),
-                "stages": len(self.recipe.growth_stages),
-            }
-            self._log(
-                "growth", self.reporter.growth, stage=stage_of(self.recipe, len(self.model.blocks)), **growth
-            )
-        self._log(
-            "train", self.reporter.step, loss=self.loss, lr=rate, grad_norm=finite_norm,
-            tokens=self.tokens, tokens_per_second=tokens / seconds, seconds=self.seconds, data_seconds=self.feed.seconds,
-            memory_bytes=peak_memory(self.device), inside=self.inside, **self._of_this_model(seconds, skipped), **remarks,
-        )  # fmt: skip
-        if remarks:
-            reason = remarks.get("skipped") or "loss spike"
-            self._log(
-                "incident", self.reporter.incident, reason=reason, windows=self.feed.windows(self.step - 1)
-            )
+        log_step(self, rate, norm, seconds, skipped, remarks)
         self.guard.check(self.step)
 
-    def _of_this_model(self, seconds: float, skipped: bool) -> dict[str, Any]:
-        """Figures of a step that only some devices and models have."""
-        figures: dict[str, Any] = {}
-        if self.peak_flops:
-            figures["share_of_peak"] = (
-                self.flops_per_token * self.config.batch * self.config.context / seconds / self.peak_flops
-            )
-        if self.config.growth:
-            figures |= {
-                "stage": stage_of(self.recipe, len(self.model.blocks)),
-                "layers": len(self.model.blocks),
-            }
-        if not skipped and (flips := self.model.flip_rate()) is not None:
-            figures["flip_rate"] = flips
-        return figures
-
     def _rewound(self, lost: Lost) -> bool:
-        """Go back to the last good checkpoint and pass over the data that led astray; False where a high loss
-        is accepted instead.
+        """Go back to the last good checkpoint and pass over the data since then.
 
-        Raises Failure where neither is a help.
+        Returns False where no rewind is left and a high loss is accepted instead; raises Failure where there
+        is no usable gradient either.
         """
         self.saver.finish()
-        # until the first process's last checkpoint is there
+        # The first process's last checkpoint must be there for all.
         self.world.barrier()
         good = self.run.last_good()
         if good is None or self.rewinds == self.config.rewinds:
             if not self.guard.skipped_in_row:
-                self.reporter.note(f"{lost}; no going back is left, so this is taken for its new level")
+                self.reporter.note(f"{lost}; no rewind is left, so this loss is taken for its new level")
                 self.guard.new_level()
                 return False
             last = f"; the last good checkpoint is {good}" if good else ""
             raise self.world.agree_on_error(Failure(f"{lost}{last}; try a lower train.lr"))
-        astray, offset, rewinds = self.step, self.feed.offset, self.rewinds + 1
+        astray, offset, rewinds = self.step, self.loader.offset, self.rewinds + 1
         checkpoint.verify(good)
-        restore_from(self, good)
+        self._restore(good)
         self.world.barrier()
         self.run.drop_after(self.step)
-        self.feed.offset, self.rewinds = offset + astray - self.step, rewinds
-        self._recall()
-        self._log("rewind", self.reporter.rewind, reason=str(lost), astray=astray, offset=self.feed.offset)
+        self.loader.offset, self.rewinds = offset + astray - self.step, rewinds
+        self.validator.recall(self.world.run_on_rank0(self.run.validations))
+        self.log.write("rewind", self.step, reason=str(lost), astray=astray, offset=self.loader.offset)
         return True
 
     def _validate(self) -> None:
-        """Score the validation text; a new best is saved even between two regular saves.
+        """Score the validation text and save a new best, even between two regular saves.
 
         A stop drops the validation.
         """
-        # sharded, all score the same text together
-        if not self.validates or not (self.world.is_rank0 or self.world.sharded):
+        # All processes score the same text together where weights are sharded, else the first does alone.
+        if not self.validator.has_text or not (self.world.is_rank0 or self.world.sharded):
             return
-        # of several, the others wait for its end
+        # One of several processes may not drop it: the others wait for its end.
         with self.stop.droppable() if self.world.size == 1 else nullcontext():
-            scores = validate(self)
-        self.validation = self._log("validation", self.reporter.validation, **scores)
-        if self._compare(self.validation):
+            scores = self.validator.scores(self.learner, self.batching.micro)
+        if self.validator.add(self.log.write("validation", self.step, **scores)):
             self._save()
             self.saver.finish()
-            self.run.settle(self.best, self.config.keep)
-
-    def _recall(self) -> None:
-        """Take up the validations the run folder holds: one may be younger than its checkpoint."""
-        self.validation = None
-        for record in self.world.run_on_rank0(self.run.validations):
-            self.validation = record
-            self._compare(record)
-
-    def _compare(self, record: dict[str, Any]) -> bool:
-        """Whether a validation is the best so far; it is remembered then."""
-        better = record["loss"] is not None and (self.best is None or record["loss"] < self.best["loss"])
-        if better:
-            self.best = {"step": record["step"], "loss": record["loss"]}
-        return better
-
-    def _log(self, kind: str, report: Callable[[dict[str, Any]], None], **figures: Any) -> dict[str, Any]:
-        record = {"kind": kind, "step": self.step, **figures}
-        retry_while_disk_full(lambda: self.run.log(record), self.reporter.note, self.stop)
-        if self.loggers:
-            self.loggers.log(record)
-        report(record)
-        return record
+            self.run.settle(self.validator.best, self.config.keep)
 
     def _save(self) -> None:
-        """A checkpoint of this step, unless there is one."""
-        folder, best = self.run.checkpoint(self.step), self.best
-        # together; else the first alone
-        writers = self.world if self.world.sharded else None
+        """Save a checkpoint of this step, unless there is one."""
+        folder = self.run.checkpoint(self.step)
         if self.step == 0 or self.saved == folder:
             return
-        tensors = checkpoint.contents(self.model, self.optimizer, self.average, copied=self.config.async_save)
-        extra = state_of(self)
-        recipe, final = stage_recipe(self.recipe, len(self.model.blocks)), self.recipe
-        about = {
-            "recipe": recipe,
-            "final": None if recipe is final else final,
-            "step": self.step,
-            "tokens": self.tokens,
-            "extra": extra,
-        }
-
-        def write() -> None:
-            checkpoint.write(folder, tensors, tokenizer=self.tokenizer, **about, world=writers)
-            self.run.settle(best, self.config.keep)
-
+        write = checkpoint_writer(self, folder)
+        # Sharded weights are written by all processes together, whole ones by the first.
+        writers = self.world if self.world.sharded else None
         if self.world.is_rank0 or writers:
             self.saver.submit(lambda: retry_while_disk_full(write, self.reporter.note, self.stop, writers))
         self.saved = folder

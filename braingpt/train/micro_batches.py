@@ -1,26 +1,75 @@
-"""A step's gradients: from as many windows at a time as the memory takes, on all processes alike."""
+"""A step's gradients, from as many windows at a time as memory takes, the same number on all processes."""
 
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from braingpt.device.device import autocast, is_out_of_memory
+from braingpt.device.device import is_out_of_memory
 from braingpt.distributed.sharded_tensors import full_tensor
 from braingpt.errors import Failure
-from braingpt.train.run.folder import limit_pieces
-from braingpt.train.run.progress import windows
+from braingpt.model.lm import LanguageModel
+from braingpt.train.batches import BatchLoader, MicroBatch, windows
+from braingpt.train.learner import Learner, Placement
+from braingpt.train.run.folder import save_micro_batch_limit
 
-SMALLER = "--set train.recompute=true or a smaller train.context takes less"
+LESS_MEMORY = "--set train.recompute=true or a smaller train.context takes less"
 
-# buffers that a forward pass counts into, and what they held before
-Counted = list[tuple[Tensor, Tensor]]
+# Buffers that a forward pass counts into, each with its former value.
+Counters = list[tuple[Tensor, Tensor]]
 
 
-def snapshot_counters(model: torch.nn.Module) -> Counted:
-    """To undo a forward pass by.
+@dataclass
+class MicroBatching:
+    """How a run splits each step into micro-batches.
 
-    Masks, and what is named with a `_`, are made of weights: a forward pass does not change them.
+    Attributes:
+        loader: The run's batches.
+        placement: Device, precision and processes.
+        rows: Windows of a step that this process reads.
+        micro: Windows at a time; halved where memory runs out.
+        rehearsed: Whether all processes have had memory for a step of the present length.
+        note: Prints a line.
+        run: The run folder.
+    """
+
+    loader: BatchLoader
+    placement: Placement
+    rows: int
+    micro: int
+    rehearsed: bool
+    note: Callable[[str], None]
+    run: Path
+
+    @classmethod
+    def of(
+        cls, loader: BatchLoader, placement: Placement, note: Callable[[str], None], run: Path
+    ) -> "MicroBatching":
+        """As the recipe asks, before any step: all rows at once where it leaves the micro-batch open."""
+        config = loader.config
+        rows = config.batch // placement.world.size
+        micro = min(config.micro_batch or config.batch, rows)
+        batching = cls(loader, placement, rows, micro, rehearsed=False, note=note, run=run)
+        batching.require_rehearsal()
+        return batching
+
+    def require_rehearsal(self) -> None:
+        """Rehearse the next step: its model or its sequences are larger than before."""
+        world = self.placement.world
+        # Alone there is nothing to agree on, and sharded weights leave no step without an exchange.
+        self.rehearsed = world.size == 1 or world.sharded
+
+    def halved(self) -> int:
+        """The largest micro-batch of at most half the present size that divides the rows."""
+        return next(rows for rows in range(self.micro // 2, 0, -1) if self.rows % rows == 0)
+
+
+def snapshot_counters(model: LanguageModel) -> Counters:
+    """The buffers a forward pass counts into, copied so that the pass can be undone.
+
+    Masks and buffers named with a `_` are made from the weights, so a forward pass leaves them alone.
     """
     counting = (
         buffer for name, buffer in model.named_buffers() if buffer.dtype != torch.bool and "._" not in name
@@ -28,113 +77,125 @@ def snapshot_counters(model: torch.nn.Module) -> Counted:
     return [(buffer, buffer.clone()) for buffer in counting]
 
 
-def restore_counters(before: Counted) -> None:
+def restore_counters(before: Counters) -> None:
     """Undo what a forward pass counted into buffers."""
     for buffer, value in before:
         buffer.copy_(value)
 
 
-def gradients(trainer: Any) -> tuple[Tensor, Tensor]:
-    """Fill the gradients from the step's batch, piece by piece; (mean loss, norm before clipping).
+def accumulate_with_oom_retry(
+    learner: Learner, batching: MicroBatching, step: int, before: Counters
+) -> tuple[Tensor, Tensor]:
+    """`gradients`, computed again with micro-batches of half the size where memory runs out.
 
-    A rehearsal exchanges none of them.
+    A process that runs out of memory during an exchange would leave the others waiting. So several processes
+    rehearse the first step of each length without an exchange, agree, and take smaller micro-batches
+    together. After a rehearsal, and where weights are sharded, the run ends instead, and its next start takes
+    smaller micro-batches.
+
+    Args:
+        learner: The model and its optimizer; its gradients are filled.
+        batching: The micro-batch size, which is lowered here.
+        step: The number of the step.
+        before: `snapshot_counters` of the model before the step.
+
+    Raises:
+        Failure: Not even a single window fits, or memory ran out after the rehearsal.
     """
-    trainer.model.train()
-    if trainer.model.early is not None:
-        # who shares weights calls the same blocks, or waits for the others for ever
-        alike = trainer.world.sharded
-        trainer.model.early.draws.manual_seed(
-            hash((trainer.config.seed, trainer.step, 0 if alike else trainer.world.rank))
-        )
-    total, pieces = (
-        torch.zeros((), device=trainer.device),
-        trainer.feed.micro_batches(trainer.step, trainer.micro),
-    )
-    for piece in pieces:
-        with trainer.world.accumulating(trainer.forward, last=trainer.rehearsed and piece is pieces[-1]):
-            total += backward(trainer, piece)
-    parameters = [parameter for parameter in trainer.model.parameters() if parameter.grad is not None]
-    norm = full_tensor(torch.nn.utils.get_total_norm([parameter.grad for parameter in parameters]))
-    torch.nn.utils.clip_grads_with_norm_(parameters, trainer.config.clip, norm)
-    return total, norm.to(trainer.device)
-
-
-def backward(trainer: Any, piece: Any) -> Tensor:
-    """Add one piece's gradients; its part of the step's mean loss."""
-    where = {} if piece.segments_BL is None else {"segments_BL": piece.segments_BL}
-    with autocast(trainer.device, trainer.dtype, cached=not trainer.world.sharded):
-        loss = trainer.forward(piece.ids_BL, piece.targets_BL, **where).loss
-    # gradients are averaged, shares are of the whole step
-    (loss * piece.target_fraction * trainer.world.size).backward()
-    return loss.detach() * piece.target_fraction
-
-
-def accumulate_with_oom_retry(trainer: Any, before: Counted) -> tuple[Tensor, Tensor]:
-    """`gradients`, taken again in pieces of half the size where memory does not suffice.
-
-    Raises Failure where no piece is small enough.
-
-    Who runs out of memory amid an exchange leaves the others waiting. So several processes rehearse the first
-    step of each length without one, agree, and take smaller pieces together. Later, and where weights are
-    spread, the run ends, and its next start takes smaller pieces.
-    """
-    drawn = torch.get_rng_state()
+    world, drawn = batching.placement.world, torch.get_rng_state()
     while True:
-        found = _gradients_or_none(trainer)
-        if trainer.world.size == 1 or not trainer.rehearsed:
-            fits = all(trainer.world.all_gather(found is not None))
-        elif found is None:
-            raise _next_time(trainer)
+        result = _gradients_or_none(learner, batching, step)
+        if world.size == 1 or not batching.rehearsed:
+            fits = all(world.all_gather(result is not None))
+        elif result is None:
+            raise _limit_next_start(batching, step)
         else:
             fits = True
-        if fits and trainer.rehearsed:
-            return found
-        found = None
-        trainer.optimizer.zero_grad(set_to_none=True)
+        if fits and batching.rehearsed:
+            assert result is not None
+            return result
+        # The former gradients go before the next try allocates its own.
+        result = None
+        learner.optimizer.zero_grad(set_to_none=True)
         restore_counters(before)
         torch.set_rng_state(drawn)
         if fits:
-            trainer.rehearsed = True
+            batching.rehearsed = True
         else:
-            _halve(trainer)
+            _halve(batching, step)
 
 
-def _gradients_or_none(trainer: Any) -> tuple[Tensor, Tensor] | None:
+def gradients(learner: Learner, batching: MicroBatching, step: int) -> tuple[Tensor, Tensor]:
+    """Fill the gradients from the step's batch, one micro-batch after the other.
+
+    A rehearsal exchanges no gradients between processes.
+
+    Returns:
+        The mean loss over the targets of all processes' rows that this process reads, in nats, and the
+        gradient norm before clipping; both scalars on the run's device.
+    """
+    model, loader, placement = learner.model, batching.loader, batching.placement
+    world, config = placement.world, loader.config
+    model.train()
+    if model.early is not None:
+        # Processes that share weights must drop the same layers, or they would wait for each other for ever.
+        rank = 0 if world.sharded else world.rank
+        model.early.draws.manual_seed(hash((config.seed, step, rank)))
+    total, pieces = torch.zeros((), device=placement.device), loader.micro_batches(step, batching.micro)
+    for piece in pieces:
+        last = batching.rehearsed and piece is pieces[-1]
+        with world.accumulating(learner.forward, last=last):
+            total += backward(learner, piece, placement)
+    parameters = [parameter for parameter in model.parameters() if parameter.grad is not None]
+    norm = full_tensor(torch.nn.utils.get_total_norm([parameter.grad for parameter in parameters]))
+    torch.nn.utils.clip_grads_with_norm_(parameters, config.clip, norm)
+    return total, norm.to(placement.device)
+
+
+def backward(learner: Learner, piece: MicroBatch, placement: Placement) -> Tensor:
+    """Add a micro-batch's gradients; return its part of the step's mean loss, a scalar in nats."""
+    segments = {} if piece.segments_BL is None else {"segments_BL": piece.segments_BL}
+    with placement.autocast():
+        loss = learner.forward(piece.ids_BL, piece.targets_BL, **segments).loss
+    # Processes average their gradients, but the fraction is of the whole step's targets.
+    (loss * piece.target_fraction * placement.world.size).backward()
+    return loss.detach() * piece.target_fraction
+
+
+def _gradients_or_none(learner: Learner, batching: MicroBatching, step: int) -> tuple[Tensor, Tensor] | None:
+    """The gradients, or None where memory ran out."""
     try:
-        return gradients(trainer)
+        return gradients(learner, batching, step)
     except RuntimeError as error:
-        # what an exception holds is freed only behind its `except`
         if not is_out_of_memory(error):
             raise
+    # Returning after the `except` frees the tensors that the exception held.
     return None
 
 
-def _halve(trainer: Any) -> None:
-    if trainer.micro == 1:
-        raise trainer.world.agree_on_error(_too_much(trainer))
-    trainer.micro = _smaller(trainer)
-    if trainer.device.type == "cuda":
+def _halve(batching: MicroBatching, step: int) -> None:
+    """Take smaller micro-batches from now on."""
+    if batching.micro == 1:
+        raise batching.placement.world.agree_on_error(_too_large(batching))
+    batching.micro = batching.halved()
+    if batching.placement.device.type == "cuda":
         torch.cuda.empty_cache()
-    trainer.reporter.note(
-        f"out of memory in step {trainer.step + 1}: going on with {windows(trainer.micro)} at a time"
-    )
+    batching.note(f"out of memory in step {step + 1}: continuing with {windows(batching.micro)} at a time")
 
 
-def _next_time(trainer: Any) -> Failure:
-    """How this process ends, and the run with it, having written down what the next start may take."""
-    if trainer.micro == 1:
-        return _too_much(trainer)
-    fewer = _smaller(trainer)
-    limit_pieces(trainer.run.path, fewer)
-    again = f"{windows(fewer)} at a time from the last checkpoint on: --resume auto, or torchrun --max-restarts 3 with it"
+def _limit_next_start(batching: MicroBatching, step: int) -> Failure:
+    """The failure that ends this process and the run, once the next start's micro-batch is on disk."""
+    if batching.micro == 1:
+        return _too_large(batching)
+    fewer = batching.halved()
+    save_micro_batch_limit(batching.run, fewer)
     return Failure(
-        f"out of memory in step {trainer.step + 1} with {windows(trainer.micro)} at a time; the next start takes {again}"
+        f"out of memory in step {step + 1} with {windows(batching.micro)} at a time; the next start takes"
+        f" {windows(fewer)} at a time from the last checkpoint on: --resume auto, or torchrun"
+        " --max-restarts 3 with it"
     )
 
 
-def _smaller(trainer: Any) -> int:
-    return next(rows for rows in range(trainer.micro // 2, 0, -1) if trainer.rows % rows == 0)
-
-
-def _too_much(trainer: Any) -> Failure:
-    return Failure(f"one window of {trainer.config.context} tokens does not fit into memory; {SMALLER}")
+def _too_large(batching: MicroBatching) -> Failure:
+    context = batching.loader.config.context
+    return Failure(f"one window of {context} tokens does not fit into memory; {LESS_MEMORY}")

@@ -1,17 +1,16 @@
-"""Recomputation (gradient checkpointing): each block keeps its input and computes the rest again in the
-backward pass.
+"""Recomputation (gradient checkpointing): each block keeps its input alone and computes everything else again
+in the backward pass.
 """
 
 from functools import partial
 
-import torch
 from torch.utils.checkpoint import checkpoint
 
+from braingpt.model.lm import LanguageModel
 
-def recomputing(model: torch.nn.Module) -> None:
-    """Let each block keep its input alone and compute the rest again in the backward pass, from now on: less
-    memory, a third more work.
-    """
+
+def recompute_blocks(model: LanguageModel) -> None:
+    """From now on, compute each block twice and keep only its input: less memory, a third more work."""
     for block in model.blocks:
-        # nothing is drawn in a block
+        # A block draws no random numbers, so no generator's state is kept.
         block.forward = partial(checkpoint, block.forward, use_reentrant=False, preserve_rng_state=False)

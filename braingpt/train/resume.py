@@ -1,57 +1,99 @@
-"""Where a run begins: anew, or after a checkpoint; and whether the two fit together.
+"""Where a run starts: fresh, or from a checkpoint; and the state a checkpoint holds beside the tensors."""
 
-What decides the numbers (model, batches, rate, seed) must be what the run began with, so that stopping and
-going on equals never having stopped. What does not (how long, how often to look, how much at a time) may
-change.
-"""
-
-import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from braingpt.checkpoint import checkpoint, listing
-from braingpt.data.batches.mixture import is_schedule
 from braingpt.errors import Failure, UserError
 from braingpt.recipes import Recipe, load_recipe
-from braingpt.train.growth import stand_at
+from braingpt.train.growth import stage_recipe, with_depth
+from braingpt.train.learner import Learner, Placement
 from braingpt.train.run.folder import RECIPE, is_run
 
-FREE = (
-    "name", "data.folders",
-    "train.steps", "train.micro_batch", "train.compile", "train.eval_every", "train.eval_windows", "train.save_every", "train.keep",
-    "train.async_save", "train.rewinds", "train.recompute", "train.loggers", "train.parallel", "train.offload",
-)  # fmt: skip
+if TYPE_CHECKING:
+    from braingpt.train.loop import Trainer
+
+
+@dataclass(frozen=True)
+class RunState:
+    """What a step depends on beside the tensors, and what a run remembers; all of it is in state.json.
+
+    Attributes:
+        step: Steps taken.
+        tokens: Tokens seen.
+        best: Step and loss of the best validation.
+        seconds: Time spent in steps.
+        data: The prepared folders' `data_identity`.
+        guard: `Guard.state()`; None in a checkpoint that holds none.
+        calm: Whether the last step was neither skipped nor a loss spike.
+        rewinds: Times the run has gone back to a checkpoint.
+        offset: Steps of data that rewinds have passed over.
+        micro_batch: Windows at a time.
+        threads: Threads on a CPU; None where all are used.
+        averaged: Steps in the average of the weights.
+    """
+
+    step: int
+    tokens: int
+    best: dict[str, Any] | None
+    seconds: float
+    data: str
+    guard: dict[str, Any] | None = None
+    calm: bool = True
+    rewinds: int = 0
+    offset: int = 0
+    micro_batch: int | None = None
+    threads: int | None = None
+    averaged: int = 0
+
+    @classmethod
+    def from_json(cls, state: dict[str, Any]) -> "RunState":
+        """The state in a checkpoint's state.json; what an older one lacks takes its default."""
+        names = [field.name for field in fields(cls)]
+        return cls(**{name: state[name] for name in names if name in state})
+
+    def extra(self) -> dict[str, Any]:
+        """What state.json holds beside step and tokens."""
+        return {name: value for name, value in vars(self).items() if name not in ("step", "tokens")}
 
 
 def find_start_checkpoint(
     out: Path, resume: str | None, note: Callable[[str], None] = lambda text: None
 ) -> Path | None:
-    """The checkpoint to go on from, every file of it checked, or None to begin anew.
+    """The checkpoint to continue from, every file of it checked, or None to start a new run.
 
-    `resume`: None (the run must be new), "auto" (the newest undamaged checkpoint in `out`, if any), or a run
-        folder or checkpoint. "auto" sets damaged ones aside and says so through `note`. Raises UserError when
-        going on would overwrite later steps of a run, Failure where nothing undamaged is left.
+    Args:
+        out: The run folder.
+        resume: None (the run must be new), "auto" (the newest undamaged checkpoint in `out`, if any), or a
+            run folder or checkpoint.
+        note: Prints a line for each damaged checkpoint that "auto" sets aside.
+
+    Raises:
+        UserError: The run would overwrite a run or its later steps.
+        Failure: No undamaged checkpoint is left.
     """
     last = listing.newest(out)
     if resume == "auto":
         return _newest_whole(out, note)
     if resume is None:
         if is_run(out):
-            raise UserError(f"{out} exists; --resume auto goes on, --out starts elsewhere")
+            raise UserError(f"{out} exists; --resume auto continues it, --out starts elsewhere")
         return None
     chosen = listing.resolve(resume)
     if is_run(out) and run_of(chosen).resolve() != Path(out).resolve():
         raise UserError(f"{out} is another run than {chosen}'s; --out takes a new folder")
     if last and last.resolve() != chosen.resolve():
         raise UserError(
-            f"{out} has gone on to {last.name}; --out starts a branch from {chosen.name} in a new folder"
+            f"{out} has continued to {last.name}; --out starts a branch from {chosen.name} in a new folder"
         )
     checkpoint.verify(chosen)
     return chosen
 
 
 def _newest_whole(out: Path, note: Callable[[str], None]) -> Path | None:
+    """The newest undamaged checkpoint; damaged ones after it are set aside."""
     damaged: list[tuple[Path, Failure]] = []
     for folder in reversed(listing.list_checkpoints(out)):
         try:
@@ -64,113 +106,79 @@ def _newest_whole(out: Path, note: Callable[[str], None]) -> Path | None:
         return folder
     if damaged:
         raise Failure(
-            f"no checkpoint in {out} is whole: {str(damaged[0][1]).partition(';')[0]}; --out starts a new run elsewhere"
+            f"no checkpoint in {out} is whole: {str(damaged[0][1]).partition(';')[0]};"
+            " --out starts a new run elsewhere"
         )
     return None
 
 
 def run_of(folder: Path) -> Path:
-    """The run folder a checkpoint belongs to; the checkpoint's own parent when it was moved out of one."""
+    """The run folder of a checkpoint; the checkpoint's own parent where it was moved out of one."""
     return folder.parent.parent if folder.parent.name == listing.CHECKPOINTS else folder.parent
 
 
-def state_of(trainer: Any) -> dict[str, Any]:
-    """What a step depends on beside weights, moments and its number, and what a run remembers: for a
-    checkpoint's state.json.
-    """
-    return {
-        "best": trainer.best, "seconds": trainer.seconds, "data": trainer.data, "guard": trainer.guard.state(), "calm": trainer.guard.calm,
-        "rewinds": trainer.rewinds, "offset": trainer.feed.offset, "micro_batch": trainer.micro,
-        "threads": trainer.threads,
-        "averaged": trainer.average.count if trainer.average else 0,
-    }  # fmt: skip
-
-
-def restore_from(trainer: Any, start: Path) -> None:
-    """Everything as it was when the checkpoint `start`, which has been verified, was saved."""
-    state = checkpoint.read_state(start)
-    stand_at(trainer, load_recipe(start / RECIPE).model.layers)
-    checkpoint.load_weights(trainer.model, start)
-    checkpoint.load_training(trainer.model, trainer.optimizer, start, trainer.average)
-    trainer.step, trainer.tokens, trainer.best, trainer.seconds = (
-        state["step"],
-        state["tokens"],
-        state["best"],
-        state["seconds"],
+def state_of(trainer: "Trainer") -> RunState:
+    """The state of a run after its last step."""
+    average = trainer.learner.average
+    return RunState(
+        step=trainer.step,
+        tokens=trainer.tokens,
+        best=trainer.validator.best,
+        seconds=trainer.seconds,
+        data=trainer.data_identity,
+        guard=trainer.guard.state(),
+        calm=trainer.guard.calm,
+        rewinds=trainer.rewinds,
+        offset=trainer.loader.offset,
+        micro_batch=trainer.batching.micro,
+        threads=trainer.threads,
+        averaged=average.count if average else 0,
     )
-    if "guard" in state:
-        trainer.guard.restore(state["guard"])
-    trainer.rewinds, trainer.feed.offset = state.get("rewinds", 0), state.get("offset", 0)
-    trainer.threads = state.get("threads")
-    # Of other pieces sums would round otherwise.
-    trainer.micro = min(trainer.config.micro_batch or state.get("micro_batch", trainer.micro), trainer.rows)
-    trainer.saved = start if start.resolve().parent == trainer.run.checkpoint(0).resolve().parent else None
-    if state["data"] != trainer.data:
-        trainer.reporter.note("the data differ from those the run began with; going on with the new ones")
 
 
-def recipe_to_train(
-    name: str | None, out: Path | None, resume: str | None, overrides: Sequence[str]
-) -> Recipe:
-    """The recipe named, or else the one the run to be resumed was started with, with `overrides` laid over
-    it.
+def checkpoint_writer(trainer: "Trainer", folder: Path) -> Callable[[], None]:
+    """What writes a checkpoint of a run's last step into `folder`.
+
+    With `train.async_save` the writer holds copies of all tensors, so that it may run while training
+    continues; otherwise it holds the live ones.
     """
-    if name:
-        return load_recipe(name, list(overrides))
-    if resume and resume != "auto":
-        return checkpoint.run_recipe(listing.resolve(resume), overrides)
-    if resume and out and (Path(out) / RECIPE).is_file():
-        return load_recipe(Path(out) / RECIPE, list(overrides))
-    if resume and out:
-        raise UserError(f"there is no run {out} to go on with; --recipe NAME starts one")
-    if resume:
-        raise UserError("--resume auto needs --out RUN or --recipe NAME")
-    raise UserError("--recipe NAME is missing; `braingpt recipes` lists the names")
+    learner, config, best = trainer.learner, trainer.config, trainer.validator.best
+    recipe, state = stage_recipe(trainer.recipe, len(learner.model.blocks)), state_of(trainer)
+    tensors = checkpoint.contents(learner.model, learner.optimizer, learner.average, config.async_save)
+
+    def write() -> None:
+        checkpoint.write(
+            folder,
+            tensors,
+            tokenizer=trainer.tokenizer,
+            recipe=recipe,
+            final=None if recipe is trainer.recipe else trainer.recipe,
+            step=state.step,
+            tokens=state.tokens,
+            extra=state.extra(),
+            world=trainer.world if trainer.world.sharded else None,
+        )
+        trainer.run.settle(best, config.keep)
+
+    return write
 
 
-def of_this_run(recipe: Recipe, folders: Sequence[Path | str] | None, start: Path | None) -> Recipe:
-    """The recipe with the folders it trains on: those given, or the ones the run began with, or its own.
+def restore_from(
+    start: Path, learner: Learner, recipe: Recipe, placement: Placement
+) -> tuple[Learner, RunState]:
+    """Load the checkpoint `start`, which has been verified, with the random generators' states.
 
-    Raises UserError where it does not go on from the checkpoint `start`.
+    Args:
+        start: The checkpoint folder.
+        learner: What the weights go into; another takes its place where the checkpoint is of another stage.
+        recipe: The run's recipe.
+        placement: Device, precision and processes.
+
+    Returns:
+        The learner and the run's state when the checkpoint was saved.
     """
-    begun = checkpoint.run_recipe(start) if start else None
-    folders = tuple(map(str, folders or (begun or recipe).data.folders))
-    recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"folders": folders})})
-    if begun:
-        check_agreement(begun, recipe, start)
-    return recipe
-
-
-def check_agreement(saved: Recipe, asked: Recipe, folder: Path) -> None:
-    """UserError naming the first setting in which a resumed run would differ from what it began with."""
-    before, now = dict(_flat(saved.model_dump(mode="json"))), dict(_flat(asked.model_dump(mode="json")))
-    # a schedule is laid over the steps
-    free = set(FREE) - ({"train.steps"} if is_schedule(saved.data.mixture) else set())
-    for key in dict.fromkeys(["model.architecture", *before, *now]):
-        if key not in free and before.get(key) != now.get(key):
-            raise UserError(
-                f"{folder} was trained with {key} = {_shown(before.get(key))}, the recipe asks for {_shown(now.get(key))};"
-                " resume with the same settings, or start elsewhere with --out"
-            )
-
-
-def data_identity(folders: Sequence[Path]) -> str:
-    """SHA-256 over the manifests of the prepared folders: equal when the data are the same, wherever they
-    lie.
-    """
-    digest = hashlib.sha256()
-    for folder in folders:
-        digest.update((Path(folder) / "manifest.json").read_bytes())
-    return digest.hexdigest()
-
-
-def _flat(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
-
-
-def _shown(value: Any) -> str:
-    return "nothing" if value is None else str(value)
+    state = RunState.from_json(checkpoint.read_state(start))
+    learner = with_depth(learner, load_recipe(start / RECIPE).model.layers, recipe, placement)
+    checkpoint.load_weights(learner.model, start)
+    checkpoint.load_training(learner.model, learner.optimizer, start, learner.average)
+    return learner, state

@@ -12,12 +12,13 @@ from braingpt.train.loop import Trainer
 from braingpt.train.run.folder import RunFolder
 from braingpt.train.run.progress import Reporter
 
-# the first two warm caches and allocator, and are not counted
 STEPS = 6
+# The first steps warm caches and the allocator, and are not counted.
+WARMUP = 2
 
 
 def step_seconds(recipe: Recipe, folders: Sequence[Path], device: str | None = None) -> float:
-    """Median seconds of an optimizer step of `recipe` on the prepared `folders`. Nothing is written."""
+    """Median seconds of an optimizer step of `recipe` on the prepared `folders`; nothing is written."""
     with denormals_flushed():
         trainer = Trainer(recipe, RunFolder(Path()), folders, pick_device(device), Reporter())
         seconds = []
@@ -25,4 +26,4 @@ def step_seconds(recipe: Recipe, folders: Sequence[Path], device: str | None = N
             began = time.perf_counter()
             trainer.update()
             seconds.append(time.perf_counter() - began)
-    return statistics.median(seconds[2:])
+    return statistics.median(seconds[WARMUP:])

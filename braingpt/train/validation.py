@@ -1,44 +1,91 @@
-"""How good the model in training is now, and what it left out meanwhile: counted by the layers themselves
-(`model.recording()`).
+"""How good the model in training is now, and what share of its computation it left out: counted by the layers
+themselves (`model.recording()`).
 """
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any
 
-from braingpt.device.device import autocast
+from braingpt.data.shards.reader import ShardSet
+from braingpt.evaluation.perplexity import evaluate
 from braingpt.model.work_counters import WorkCounters
+from braingpt.recipes import Recipe
+from braingpt.tokenizer import Tokenizer
+from braingpt.train.learner import Learner, Placement
 
-# windows at a time
+# Windows at a time, at most.
 ROWS = 8
 
 
-def validate(trainer: Any) -> dict[str, Any]:
-    """Scores of the validation text in nats and bits, and `inside`, under the averaged weights where there
-    are such.
-    """
-    from braingpt.evaluation.perplexity import evaluate
+class Validator:
+    """Scores the validation text of a run and remembers what it found.
 
-    averaged = trainer.average.in_place() if trainer.average else nullcontext()
-    with (
-        averaged,
-        autocast(trainer.device, trainer.dtype, cached=not trainer.world.sharded),
-        trainer.model.recording() as records,
-    ):
-        scores = evaluate(
-            trainer.model, trainer.shards, trainer.tokenizer, context=trainer.config.context, windows=trainer.config.eval_windows,
-            rows=min(ROWS, trainer.micro), device=trainer.device, reset_at_documents=trainer.recipe.data.reset_at_documents,
-        ).as_dict()  # fmt: skip
-    return {name: scores[name] for name in ("loss", "bits_per_byte", "by_language")} | {
-        "inside": inside(records)
-    }
+    Attributes:
+        has_text: Whether any language has a window of validation text.
+        last: The last validation record, or None.
+        best: Step and loss of the best validation, or None.
+    """
+
+    def __init__(self, shards: ShardSet, tokenizer: Tokenizer, recipe: Recipe, placement: Placement) -> None:
+        self.shards, self.tokenizer, self.recipe, self.placement = shards, tokenizer, recipe, placement
+        self.has_text = any(
+            shards.tokens("validation", language) > recipe.train.context
+            for language in shards.languages("validation")
+        )
+        self.last: dict[str, Any] | None = None
+        self.best: dict[str, Any] | None = None
+
+    def scores(self, learner: Learner, micro: int) -> dict[str, Any]:
+        """Score the model, under the averaged weights where there are such.
+
+        Args:
+            learner: The model in training; it is the same afterwards.
+            micro: Windows at a time that training has memory for.
+
+        Returns:
+            `loss` in nats a token, `bits_per_byte`, `by_language`, and the shares of `inside()`.
+        """
+        averaged = learner.average.in_place() if learner.average else nullcontext()
+        with averaged, self.placement.autocast(), learner.model.recording() as records:
+            scores = evaluate(
+                learner.model,
+                self.shards,
+                self.tokenizer,
+                context=self.recipe.train.context,
+                windows=self.recipe.train.eval_windows,
+                rows=min(ROWS, micro),
+                device=self.placement.device,
+                reset_at_documents=self.recipe.data.reset_at_documents,
+            ).as_dict()
+        kept = {name: scores[name] for name in ("loss", "bits_per_byte", "by_language")}
+        return kept | {"inside": inside(records)}
+
+    def add(self, record: dict[str, Any]) -> bool:
+        """Remember a validation record; return whether it is the best so far."""
+        self.last = record
+        better = record["loss"] is not None and (self.best is None or record["loss"] < self.best["loss"])
+        if better:
+            self.best = {"step": record["step"], "loss": record["loss"]}
+        return better
+
+    def recall(self, records: Sequence[dict[str, Any]]) -> None:
+        """Take up the validations of a run folder: one may be younger than the checkpoint."""
+        self.last = None
+        for record in records:
+            self.add(record)
 
 
 def inside(records: Sequence[WorkCounters]) -> dict[str, float]:
-    """Shares in 0..1, each where the model has something of the kind: tokens `attended` (that query, in
-    layers that choose them), query-key pairs `keys`, `columns` computed, `depth` gone through, arithmetic
-    `computed` of the same shape done densely; and `imbalance`, the load of the busiest column over the
-    mean one, averaged over layers (1 is even).
+    """What a model computed and left out, each figure where the model has something of the kind.
+
+    Args:
+        records: The work counters of every layer and pass.
+
+    Returns:
+        Shares in 0..1: tokens `attended` (tokens that query, in layers that choose them), query-key pairs
+        `keys`, `columns` computed, `depth` gone through, arithmetic `computed` compared with the same shape
+        done densely. And `imbalance`: the load of the busiest column over the mean load, averaged over
+        layers; 1 is even.
     """
     choosing = [record for record in records if record.mixer == "selective"]
     loads = [
@@ -58,7 +105,10 @@ def inside(records: Sequence[WorkCounters]) -> dict[str, float]:
 
 
 def _share(
-    records: Sequence[WorkCounters], part: Callable[[WorkCounters], int], whole: Callable[[WorkCounters], int]
+    records: Sequence[WorkCounters],
+    part: Callable[[WorkCounters], float],
+    whole: Callable[[WorkCounters], float],
 ) -> float | None:
+    """The sum of the parts over the sum of the wholes; None where there is nothing to divide by."""
     total = sum(map(whole, records))
     return sum(map(part, records)) / total if total else None

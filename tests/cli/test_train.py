@@ -39,7 +39,7 @@ def test_train_then_refuse_then_go_on(here, data, capsys):
     assert braingpt(*command) == 2
     assert (
         capsys.readouterr().err
-        == "braingpt: runs/nano-v2 exists; --resume auto goes on, --out starts elsewhere\n"
+        == "braingpt: runs/nano-v2 exists; --resume auto continues it, --out starts elsewhere\n"
     )
     assert (
         braingpt(
@@ -48,7 +48,7 @@ def test_train_then_refuse_then_go_on(here, data, capsys):
         == 0
     )
     assert (
-        "going on after step 4" in (out := capsys.readouterr().out)
+        "continuing after step 4" in (out := capsys.readouterr().out)
         and "checkpoint runs/nano-v2/checkpoints/step-0000006" in out
     )
     assert braingpt("train", "--resume", "runs/nano-v2", "--set", "train.steps=6", "--device", "cpu") == 0

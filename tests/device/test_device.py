@@ -8,7 +8,7 @@ from braingpt.device import compile, cpu, device
 from braingpt.errors import Failure, UserError
 from braingpt.model.config import DenseConfig
 from braingpt.model.lm import build
-from braingpt.train import growth
+from braingpt.train import learner
 from braingpt.train.loop import train
 from braingpt.train.run.signals import Stopped, stop_on_signals
 from tests.tiny_runs import tiny
@@ -49,7 +49,7 @@ def test_compiled_training_equals_plain_training(tmp_path, data, monkeypatch, ar
     """Traced, but not translated to C++, which takes a minute; a run with --compile does that too."""
     monkeypatch.setattr(compile.shutil, "which", lambda name: name)
     monkeypatch.setattr(compile, "compile_training", partial(compile.compile_training, backend="aot_eager"))
-    monkeypatch.setattr(growth, "compile_training", compile.compile_training)
+    monkeypatch.setattr(learner, "compile_training", compile.compile_training)
     torch._dynamo.reset()
     small = (
         "train.steps=3",

@@ -5,7 +5,7 @@ import torch
 
 from braingpt.checkpoint import checkpoint, listing
 from braingpt.device import threads
-from braingpt.train import loop
+from braingpt.train import loop, preflight
 from tests.tiny_runs import tiny
 
 CPU = torch.device("cpu")
@@ -50,7 +50,7 @@ def test_a_trial_changes_nothing_and_is_remembered(tmp_path, data, monkeypatch):
         monkeypatch.setattr(
             threads, "faster_thread_count", lambda work, max_threads: tried.append(work()) or 1
         )
-        monkeypatch.setattr(loop, "SHORT", 0.0)
+        monkeypatch.setattr(preflight, "SHORT", 0.0)
         # one thread for both, or sums would round otherwise
         torch.set_num_threads(1)
         untried = loop.train(recipe, tmp_path / "one", [data], device="cpu")

@@ -55,10 +55,10 @@ def short_of_memory(data: Path, out: Path) -> None:
     """The last process has room for one window at a time, the others for all; with the whole model each."""
     plenty = micro_batches.gradients
 
-    def short(trainer):
-        if trainer.micro > 1 and dist.get_rank() == 1:
+    def short(learner, batching, step):
+        if batching.micro > 1 and dist.get_rank() == 1:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return plenty(trainer)
+        return plenty(learner, batching, step)
 
     micro_batches.gradients = short
     recipe = RECIPES["dense"]

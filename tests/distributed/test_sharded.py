@@ -27,7 +27,7 @@ from braingpt.recipes import load_recipe
 from braingpt.train.loop import train
 from braingpt.train.plan.plan import build_plan
 from braingpt.train.plan.step_cost import Alive
-from braingpt.train.recompute import recomputing
+from braingpt.train.recompute import recompute_blocks
 from braingpt.train.run.folder import read_metrics
 from tests.distributed.processes import RECIPES, sharded
 from tests.tiny_runs import tiny
@@ -256,7 +256,7 @@ def test_what_is_whole_for_a_while_is_no_more_than_planned(architecture):
     ids = torch.randint(0, recipe.model.vocab, (1, 64))
     with join_world(torch.device("cpu"), recipe.train.parallel, recipe.train.offload) as (world, device):
         model = build(recipe).train()
-        recomputing(model)
+        recompute_blocks(model)
         world.wrap(model, device)
         model(ids, ids).loss.backward()
         resting = [local_rows(tensor) for p in model.parameters() for tensor in (p, p.grad)]

@@ -96,8 +96,8 @@ def test_out_of_memory_amid_a_run_torchrun_begins_again_with_smaller_pieces(tmp_
         "out of memory in step 4 with 2 windows at a time",
     ]
     assert (
-        "going on after step 2" in done.stdout
-        and "no more than 1 window at a time, as more did not fit" in done.stdout
+        "continuing after step 2" in done.stdout
+        and "at most 1 window at a time, as more did not fit" in done.stdout
     )
     train(tiny("dense", *short[:4]), tmp_path / "one", [data], device="cpu")
     one, two = (

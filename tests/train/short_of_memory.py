@@ -12,12 +12,17 @@ from braingpt.train import micro_batches
 
 if __name__ == "__main__":
     room, begin = int(sys.argv.pop(1)), int(sys.argv.pop(1))
-    plenty = micro_batches.backward
+    gradients, backward = micro_batches.gradients, micro_batches.backward
+    present: list[int] = []
 
-    def short(trainer, piece):
-        if trainer.world.rank == 1 and trainer.step >= begin and len(piece.ids_BL) > room:
+    def watched(learner, batching, step):
+        present[:] = [step]
+        return gradients(learner, batching, step)
+
+    def short(learner, piece, placement):
+        if placement.world.rank == 1 and present[0] >= begin and len(piece.ids_BL) > room:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return plenty(trainer, piece)
+        return backward(learner, piece, placement)
 
-    micro_batches.backward = short
+    micro_batches.gradients, micro_batches.backward = watched, short
     run()

@@ -45,7 +45,7 @@ def test_pieces_are_the_rows_of_the_step_and_their_shares_sum_to_one(data, step,
     one = feed(data, f"data.reset_at_documents={reset}".lower())
     one.offset = 3
     batch = one.batches.batch(step + 3)
-    pieces = one.pieces(step, micro)
+    pieces = one.micro_batches(step, micro)
     assert torch.equal(torch.cat([piece.ids_BL for piece in pieces]), batch.ids_BL) and sum(
         p.share for p in pieces
     ) == pytest.approx(1)

@@ -46,7 +46,7 @@ def test_a_full_disk_is_waited_for_and_leaves_no_trace(tmp_path, data, monkeypat
     monkeypatch.setattr(checkpoint, "save_file", no_room)
     listener = StopAt(-1)
     done = train(recipe, tmp_path / "run", [data], reporter=listener, device="cpu")
-    assert listener.notes == ["the disk is full at here; waiting for room, nothing is lost"]
+    assert listener.notes == ["the disk is full at here; waiting for space, nothing is lost"]
     assert same_tensors(
         Path(whole.checkpoint) / "optimizer.safetensors", Path(done.checkpoint) / "optimizer.safetensors"
     )
@@ -91,7 +91,7 @@ def test_waiting_ends_with_a_stop_and_other_errors_come_through():
 
 
 def test_what_fails_beside_the_training_is_raised_at_the_next_save():
-    saver = Saver(beside=True)
+    saver = Saver(in_thread=True)
     saver.submit(lambda: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         saver.finish()

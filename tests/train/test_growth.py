@@ -89,36 +89,47 @@ def test_growing_keeps_function_moments_and_average(tmp_path, data, architecture
         trainer.step += 1
     ids = torch.randint(0, recipe.model.vocab, (2, 32))
     old, moments = (
-        trainer.model.eval(),
-        {key: value.clone() for key, value in pack_state(trainer.model, trainer.optimizer).items()},
+        trainer.learner.model.eval(),
+        {
+            key: value.clone()
+            for key, value in pack_state(trainer.learner.model, trainer.learner.optimizer).items()
+        },
     )
     with torch.no_grad():
         plain, average = (
             old(ids).logits,
-            {name: value.clone() for name, value in trainer.average.values.items()},
+            {name: value.clone() for name, value in trainer.learner.average.values.items()},
         )
-        with trainer.average.in_place():
+        with trainer.learner.average.in_place():
             averaged = old(ids).logits
-        assert grow_if_due(trainer) == 1 and len(trainer.model.blocks) == 2 and grow_if_due(trainer) is None
-        assert torch.equal(trainer.model.eval()(ids).logits, plain)
-        with trainer.average.in_place():
-            assert torch.equal(trainer.model(ids).logits, averaged) and not torch.equal(plain, averaged)
-    after = pack_state(trainer.model, trainer.optimizer)
+        assert len(trainer.learner.model.blocks) == 1
+        trainer.learner = grow_if_due(trainer.learner, trainer.step, recipe, trainer.placement)
+        assert len(trainer.learner.model.blocks) == 2
+        assert grow_if_due(trainer.learner, trainer.step, recipe, trainer.placement) is trainer.learner
+        assert torch.equal(trainer.learner.model.eval()(ids).logits, plain)
+        with trainer.learner.average.in_place():
+            assert torch.equal(trainer.learner.model(ids).logits, averaged) and not torch.equal(
+                plain, averaged
+            )
+    after = pack_state(trainer.learner.model, trainer.learner.optimizer)
     assert after.keys() == moments.keys() and all(
         torch.equal(value, after[name]) for name, value in moments.items()
     )
-    assert all(torch.equal(value, trainer.average.values[name]) for name, value in average.items())
+    assert all(torch.equal(value, trainer.learner.average.values[name]) for name, value in average.items())
     fresh = build(recipe, seed=recipe.train.seed).blocks[1].state_dict()
     assert all(
-        torch.equal(value, fresh[name]) for name, value in trainer.model.blocks[1].state_dict().items()
+        torch.equal(value, fresh[name])
+        for name, value in trainer.learner.model.blocks[1].state_dict().items()
     )
     trainer.update()
     moved = [
         name
-        for name, value in trainer.model.blocks[1].state_dict().items()
+        for name, value in trainer.learner.model.blocks[1].state_dict().items()
         if not torch.equal(value, fresh[name])
     ]
-    assert moved and any(".blocks.1." in name for name in pack_state(trainer.model, trainer.optimizer))
+    assert moved and any(
+        ".blocks.1." in name for name in pack_state(trainer.learner.model, trainer.learner.optimizer)
+    )
 
 
 def test_a_lost_run_goes_back_to_a_shallower_stage_and_grows_again(tmp_path, data, monkeypatch):
@@ -176,11 +187,11 @@ def test_the_plan_counts_memory_of_the_last_stage_and_work_of_all(architecture):
 
 def test_the_plan_tries_the_time_of_the_mean_stage(monkeypatch):
     monkeypatch.setattr(
-        "braingpt.train.plan.step_cost._Learner.tried",
+        "braingpt.train.plan.step_cost._SmallModel.measure",
         lambda learner, rows, length: (10**6, float(len(learner.model.blocks) * rows)),
     )
     monkeypatch.setattr(
-        "braingpt.train.plan.step_cost._Learner.step", lambda learner: float(len(learner.model.blocks))
+        "braingpt.train.plan.step_cost._SmallModel.step", lambda learner: float(len(learner.model.blocks))
     )
     times = [
         measure_step_cost(tiny("dense", "model.layers=6", "train.steps=1500", *more), CPU).optimizer_seconds

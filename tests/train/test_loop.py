@@ -129,8 +129,8 @@ def test_micro_batches_give_the_same_gradients(tmp_path, data):
     for sizes, recipe in ((whole, tiny("v2")), (pieces, tiny("v2", "train.micro_batch=1"))):
         with locked(tmp_path / f"{len(sizes)}{recipe.train.micro_batch}") as run:
             trainer = Trainer(recipe, run, [data], torch.device("cpu"), Reporter())
-            loss, norm = micro_batches.gradients(trainer)
-            sizes += [loss, norm, *(p.grad for p in trainer.model.parameters() if p.grad is not None)]
+            loss, norm = micro_batches.gradients(trainer.learner, trainer.batching, trainer.step)
+            sizes += [loss, norm, *(p.grad for p in trainer.learner.model.parameters() if p.grad is not None)]
     assert len(whole) == len(pieces)
     for one, two in zip(whole, pieces, strict=True):
         torch.testing.assert_close(one, two, rtol=2e-4, atol=1e-6)
@@ -139,7 +139,7 @@ def test_micro_batches_give_the_same_gradients(tmp_path, data):
 def test_an_existing_run_is_never_overwritten(tmp_path, data):
     recipe = tiny("dense", "train.steps=2")
     train(recipe, tmp_path / "run", [data], device="cpu")
-    with pytest.raises(UserError, match=r"exists; --resume auto goes on, --out starts elsewhere"):
+    with pytest.raises(UserError, match=r"exists; --resume auto continues it, --out starts elsewhere"):
         train(recipe, tmp_path / "run", [data], device="cpu")
     with pytest.raises(UserError, match=r"trained with model\.mlp = 512, the recipe asks for 99"):
         train(
@@ -163,7 +163,7 @@ def test_a_given_checkpoint_is_branched_off_elsewhere(tmp_path, data):
     recipe = tiny("dense")
     first = train(recipe, tmp_path / "run", [data], device="cpu")
     tenth = tmp_path / "run/checkpoints/step-0000010"
-    with pytest.raises(UserError, match=r"has gone on to step-0000020; --out starts a branch"):
+    with pytest.raises(UserError, match=r"has continued to step-0000020; --out starts a branch"):
         train(recipe, tmp_path / "run", resume=str(tenth), device="cpu")
     branch = train(recipe, tmp_path / "branch", resume=str(tenth), device="cpu")
     assert history(tmp_path / "branch") == history(tmp_path / "run")
@@ -293,9 +293,9 @@ def test_a_scheduled_mixture_is_laid_over_the_steps(data, tmp_path):
     seen = []
     original = micro_batches.gradients
 
-    def spying(self):
-        seen.append(set(self.feed.batches.batch(self.step).language))
-        return original(self)
+    def spying(learner, batching, step):
+        seen.append(set(batching.loader.batches.batch(step).language))
+        return original(learner, batching, step)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(micro_batches, "gradients", spying)

@@ -48,7 +48,7 @@ def test_plain_lines_first_and_last_step_and_what_matters():
         "step 2  validation loss 4.000, 1.500 bits/byte (ko 1.500, en -); columns 18 %, imbalance 1.3"
         in lines
     )
-    assert "1,234 tokens/s (40% of the peak)  1.5 GB" in out.getvalue()
+    assert "1,234 tokens/s (40 % of measured matmul speed)  1.5 GB" in out.getvalue()
     assert lines[-1] == "a note [with brackets]"
     assert "\x1b" not in out.getvalue()
 
@@ -63,7 +63,7 @@ def test_live_on_a_terminal_only():
     tell(reporter_for(console))
     assert "3/3" in out.getvalue() and "1.500 bits/byte" in out.getvalue() and "tokens/s" in out.getvalue()
     assert (
-        "1,234 tokens/s (40% of the peak), 1.5 GB, columns 18 %, imbalance 1.2\n"
+        "1,234 tokens/s (40 % of measured matmul speed), 1.5 GB, columns 18 %, imbalance 1.2\n"
         in out.getvalue().replace("\r", "")
     )
     # a run that fails before it begins

@@ -1,5 +1,6 @@
 import json
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -99,21 +100,15 @@ def poisoned(monkeypatch, steps, value=math.nan):
     """
     forward, seen = micro_batches.gradients, []
 
-    def poisoning(self):
-        if self.step + self.feed.offset in steps:
-            seen.append(self.step)
-            inner = self.forward
+    def poisoning(learner, batching, step):
+        def broken(ids, targets, **where):
+            out = learner.forward(ids, targets, **where)
+            return out._replace(loss=out.loss * value)
 
-            def broken(ids, targets, **where):
-                out = inner(ids, targets, **where)
-                return out._replace(loss=out.loss * value)
-
-            self.forward = broken
-            try:
-                return forward(self)
-            finally:
-                self.forward = inner
-        return forward(self)
+        if step + batching.loader.offset in steps:
+            seen.append(step)
+            return forward(replace(learner, forward=broken), batching, step)
+        return forward(learner, batching, step)
 
     monkeypatch.setattr(micro_batches, "gradients", poisoning)
     return seen
@@ -126,14 +121,14 @@ def test_a_step_that_is_left_out_changes_nothing_and_names_its_windows(
 ):
     update, snapshots = Trainer.update, []
 
-    def state(trainer):
-        tensors = {**trainer.model.state_dict(), **dict(trainer.model.named_buffers())}
-        tensors |= checkpoint.contents(trainer.model, trainer.optimizer, copied=True).training
+    def state(learner):
+        tensors = {**learner.model.state_dict(), **dict(learner.model.named_buffers())}
+        tensors |= checkpoint.contents(learner.model, learner.optimizer, copied=True).training
         return {name: tensor.clone() for name, tensor in tensors.items()}
 
     def watched(self):
         if self.step in (2, 3):
-            snapshots.append(state(self))
+            snapshots.append(state(self.learner))
         return update(self)
 
     monkeypatch.setattr(Trainer, "update", watched)

@@ -6,9 +6,9 @@ from braingpt.errors import Failure
 from braingpt.model.lm import build
 from braingpt.train import micro_batches
 from braingpt.train.loop import train
-from braingpt.train.plan.plan import build_plan, fitting, plan_run
-from braingpt.train.plan.step_cost import Alive, _Learner, layer_kinds, measure_step_cost, with_layers
-from braingpt.train.recompute import recomputing
+from braingpt.train.plan.plan import build_plan, largest_fitting, plan_run
+from braingpt.train.plan.step_cost import Alive, _SmallModel, layer_kinds, measure_step_cost, with_layers
+from braingpt.train.recompute import recompute_blocks
 from tests.tiny_runs import tiny
 from tests.train.test_loop import StopAt, history
 
@@ -33,7 +33,7 @@ def grads_of(recipe, recompute=False):
     """(peak bytes of activations, gradients) of a whole model."""
     model = build(recipe).train()
     if recompute:
-        recomputing(model)
+        recompute_blocks(model)
     ids = torch.randint(
         0,
         recipe.model.vocab,
@@ -81,19 +81,19 @@ def test_recomputed_blocks_take_less_and_give_the_same(tmp_path, data, architect
 
 def test_the_largest_micro_batch_that_fits_is_taken():
     recipe = tiny("dense", "train.batch=12")
-    plan, tried = build_plan(recipe, None), measure_step_cost(recipe, CPU)
-    room = plan.tried(tried, 12, 4).peak_bytes
+    plan, cost = build_plan(recipe, None), measure_step_cost(recipe, CPU)
+    room = plan.with_cost(cost, 12, 4).peak_bytes
     assert (
-        fitting(plan, tried, 12, room) == 4
-        and fitting(plan, tried, 12, 10**12) == 12
-        and fitting(plan, tried, 12, 10) is None
+        largest_fitting(plan, cost, 12, room) == 4
+        and largest_fitting(plan, cost, 12, 10**12) == 12
+        and largest_fitting(plan, cost, 12, 10) is None
     )
     assert (
         plan_run(recipe, CPU, None)[0].micro_batch == 12
         and plan_run(recipe, CPU, None, micro_batch=3)[0].micro_batch == 3
     )
     assert 0 < free_memory(CPU) < 10**14
-    single, many = plan.tried(tried, 12, 12), plan.tried(tried, 12, 6)
+    single, many = plan.with_cost(cost, 12, 12), plan.with_cost(cost, 12, 6)
     assert (
         single.peak_bytes - single.memory_bytes < single.activations_bytes
         and many.peak_bytes == many.memory_bytes + many.activations_bytes
@@ -105,12 +105,12 @@ def test_out_of_memory_halves_the_pieces_and_goes_on(tmp_path, data, monkeypatch
     whole = train(tiny("v2", *small, "train.micro_batch=1"), tmp_path / "whole", [data], device="cpu")
     plenty = micro_batches.gradients
 
-    def short(self):
-        if self.micro > 1:
-            # counts into the buffers before it fails
-            self.model(*self.feed.micro_batches(self.step, self.micro)[0][:2])
+    def short(learner, batching, step):
+        if batching.micro > 1:
+            # It counts into the buffers before it fails.
+            learner.model(*batching.loader.micro_batches(step, batching.micro)[0][:2])
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return plenty(self)
+        return plenty(learner, batching, step)
 
     monkeypatch.setattr(micro_batches, "gradients", short)
     listener = StopAt(2)
@@ -118,12 +118,12 @@ def test_out_of_memory_halves_the_pieces_and_goes_on(tmp_path, data, monkeypatch
     done = train(tiny("v2", *small), tmp_path / "run", resume="auto", reporter=listener, device="cpu")
     told = [note for note in listener.notes if "out of memory" in note]
     assert told == [
-        "out of memory in step 1: going on with 2 windows at a time",
-        "out of memory in step 1: going on with 1 window at a time",
+        "out of memory in step 1: continuing with 2 windows at a time",
+        "out of memory in step 1: continuing with 1 window at a time",
     ]
     assert done.loss == whole.loss and history(tmp_path / "run") == history(tmp_path / "whole")
 
-    def never(self):
+    def never(learner, batching, step):
         raise RuntimeError(
             "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."
         )
@@ -140,6 +140,6 @@ def test_recomputed_layers_of_several_kinds_are_planned_as_they_are():
     small = ("train.recompute=true", "train.context=64", "model.layers=6", "model.attention.layers=[2,5]")
     recipe = tiny("v2", *small)
     planned = measure_step_cost(recipe, CPU).activations(16)
-    whole = _Learner(recipe, layer_kinds(recipe.model), CPU)
+    whole = _SmallModel(recipe, layer_kinds(recipe.model), CPU)
     whole.learn(1, 64)
-    assert whole.tried(16, 64)[0] <= planned <= 1.1 * whole.tried(16, 64)[0]
+    assert whole.measure(16, 64)[0] <= planned <= 1.1 * whole.measure(16, 64)[0]

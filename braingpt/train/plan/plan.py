@@ -1,15 +1,15 @@
 """What a run will take, before it begins: parameters, arithmetic, memory by part, time, tokens, disk.
 
-Read off the model itself, on the meta device; activations and time are tried on a layer or two
-(`step_cost.measure_step_cost`), where that is asked for.
+The counts come from the model itself, on the meta device. Activations and time are measured on a layer or
+two (`step_cost.measure_step_cost`), where that is asked for.
 
 Memory is what is alive at once at the peak: weights, the optimizer's moments, and gradients beside the
-activations of one micro-batch. With a single micro-batch a step gradients come into being as activations go,
-so that only the larger of the two counts. Where the model grows, memory is that of the last stage, time and
-arithmetic those of all stages together.
+activations of one micro-batch. With a single micro-batch a step, gradients come into being as activations go,
+so that only the larger of the two counts. Where the model grows, memory is that of the last stage, while time
+and arithmetic are those of all stages together.
 
-Of several processes all figures of memory are one's. Where weights are spread over them (`train.parallel:
-fsdp`) a process holds its share of weights, gradients and moments, and beside them what is whole for a while
+All memory is that of one process. Where weights are sharded (`train.parallel: fsdp`), a process holds its
+share of weights, gradients and moments, and beside them the parts that are whole for a while
 (`gathered_bytes`). With `train.offload` the shares rest on the host.
 """
 
@@ -20,45 +20,64 @@ import torch
 
 from braingpt.device.device import autocast_dtype, matmul_flops
 from braingpt.device.free_memory import free_memory
+from braingpt.model.config import DenseConfig, V1Config
 from braingpt.model.growth_stages import stage_config
-from braingpt.optim.adamw8bit import BLOCK, in_8_bits, quantised
+from braingpt.model.lm import build
+from braingpt.optim.adamw8bit import BLOCK, in_8_bits, is_quantised
 from braingpt.optim.optimizer import orthogonalises, trainable
 from braingpt.recipes import Recipe
 from braingpt.train.plan.step_cost import StepCost, measure_step_cost
 from braingpt.utils.formatting import byte_size, planned_duration, short_count
 
-# share of the free memory that is planned with
-ROOM = 0.9
-# What a process on a CPU takes beside tensors: interpreter, torch and libraries; and the C library's heap,
-# which holds tensors of many sizes with holes between them: 1.36 to 1.44 times the most that are alive
-# (docs/results/plan.md).
-PROCESS, HEAP = 460e6, 1.4
-# floating-point operations of a run for which its duration is tried beforehand
+# Share of the free memory that a plan uses.
+USED_SHARE = 0.9
+# Bytes of a process on a CPU beside its tensors: interpreter, torch and libraries.
+PROCESS_BYTES = 460e6
+# The C library's heap holds tensors of many sizes with holes between them: 1.36 to 1.44 times the most that
+# are alive (docs/results/plan.md).
+HEAP = 1.4
+# Floating-point operations of a run whose duration is measured beforehand.
 LONG = 1e15
-# a backward pass computes two products for each of the forward pass
+# Products of a backward pass for each of the forward pass.
 BACKWARD = 2
+# Bytes of a float32 number.
+FLOAT = 4
+# Checkpoints on the disk beside the newest ones: the best, the last good one, and the one being written.
+MORE_CHECKPOINTS = 3
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Counts, bytes and floating-point operations. `data_tokens` is None when the data are not prepared."""
+    """Counts, bytes and floating-point operations of a run.
+
+    Attributes:
+        flops_per_token: Forward operations, averaged over a window.
+        training_flops: Operations of the whole run, forward and backward, each stage of growth by its layers.
+        weights_bytes: Weights and buffers on the device.
+        autocast_bytes: Copies of the matrices in bfloat16.
+        average_bytes: The average of the weights.
+        gathered_bytes: Sharded weights and gradients that are whole while they are computed with.
+        host_bytes: Weights, gradients and moments that rest in the host's memory.
+        micro_batch: Windows at a time.
+        data_tokens: Tokens in the data; None where they are not prepared.
+        disk_bytes: All checkpoints that are kept, and the one being written.
+        stages: Layers and steps of each stage of growth; a single one without growth.
+        epochs_by_language: Passes over each language's windows, as the mixture draws them.
+        activations_bytes: Activations of a micro-batch, logits included; None where they were not measured.
+        step_seconds: The mean of all steps, those of shallower stages too; None where it was not measured.
+    """
 
     name: str
     parameters_total: int
     parameters_active: int
-    # forward, averaged over a window
     flops_per_token: float
-    # forward and backward, over the whole run, each stage of growth by its own layers
     training_flops: float
-    # buffers included; on the device
     weights_bytes: int
     gradients_bytes: int
     optimizer_bytes: int
     autocast_bytes: int
     average_bytes: int
-    # weights and gradients that are whole while they are computed with, where they are spread
     gathered_bytes: int
-    # weights, gradients and moments that rest in the host's memory
     host_bytes: int
     micro_batch: int
     steps: int
@@ -67,15 +86,10 @@ class Plan:
     tokens: int
     data_tokens: int | None
     checkpoint_bytes: int
-    # all checkpoints that are kept, and the one being written
     disk_bytes: int
-    # layers and steps of each stage of growth; a single one without
     stages: tuple[tuple[int, int], ...]
-    # passes over each language's windows, as the mixture draws them
     epochs_by_language: dict[str, float] | None = None
-    # of a micro-batch, logits included; None where nothing was tried
     activations_bytes: int | None = None
-    # the mean of all steps, of shallower stages too
     step_seconds: float | None = None
 
     @property
@@ -86,27 +100,25 @@ class Plan:
 
     @property
     def peak_bytes(self) -> int | None:
-        """The most that is held at once; None where activations were not tried."""
+        """The most bytes held at once; None where activations were not measured."""
         if self.activations_bytes is None:
             return None
+        resting = self.weights_bytes + self.optimizer_bytes + self.average_bytes + self.gathered_bytes
         single = self.micro_batch * self.context == self.tokens_per_step and not self.gathered_bytes
-        passing = (
-            max(self.gradients_bytes, self.activations_bytes)
-            if single
-            else self.gradients_bytes + self.activations_bytes
-        )
-        return self.weights_bytes + self.optimizer_bytes + self.average_bytes + self.gathered_bytes + passing
+        if single:
+            return resting + max(self.gradients_bytes, self.activations_bytes)
+        return resting + self.gradients_bytes + self.activations_bytes
 
     @property
     def resident_bytes(self) -> int | None:
-        """The whole process at its peak where it computes on a CPU; None where activations were not tried."""
-        return (
-            None if self.peak_bytes is None else round(PROCESS + HEAP * (self.peak_bytes + self.host_bytes))
-        )
+        """The whole process at its peak on a CPU; None where activations were not measured."""
+        if self.peak_bytes is None:
+            return None
+        return round(PROCESS_BYTES + HEAP * (self.peak_bytes + self.host_bytes))
 
     @property
     def seconds(self) -> float | None:
-        """The whole run's steps; None where nothing was tried."""
+        """All steps of the run; None where they were not measured."""
         return None if self.step_seconds is None else self.steps * self.step_seconds
 
     @property
@@ -114,8 +126,8 @@ class Plan:
         """How often the run reads its training data, all languages together."""
         return self.tokens / self.data_tokens if self.data_tokens else None
 
-    def tried(self, cost: StepCost, batch: int, micro_batch: int) -> "Plan":
-        """The same with what was tried, at `micro_batch` windows at a time."""
+    def with_cost(self, cost: StepCost, batch: int, micro_batch: int) -> "Plan":
+        """The same plan with what was measured, at `micro_batch` of `batch` windows at a time."""
         return replace(
             self,
             micro_batch=micro_batch,
@@ -131,21 +143,21 @@ class Plan:
 
     def summary(self) -> str:
         """One line for the start of a run."""
+        total, active = short_count(self.parameters_total), short_count(self.parameters_active)
+        tokens = f"{self.steps:,} steps of {self.tokens_per_step:,} tokens = {short_count(self.tokens)}"
         epochs = f", {self.epochs:.2g} epochs of {short_count(self.data_tokens)}" if self.data_tokens else ""
         if self.epochs_by_language and len(self.epochs_by_language) > 1:
-            epochs += f" ({', '.join(f'{language} {count:.2g}' for language, count in self.epochs_by_language.items())})"
-        memory = (
-            f"{byte_size(self.memory_bytes)} before activations"
-            if self.peak_bytes is None
-            else f"{byte_size(self.peak_bytes)} at the peak"
-        )
-        memory += f" and {byte_size(self.host_bytes)} on the host" if self.host_bytes else ""
+            counts = (f"{language} {count:.2g}" for language, count in self.epochs_by_language.items())
+            epochs += f" ({', '.join(counts)})"
+        if self.peak_bytes is None:
+            memory = f"{byte_size(self.memory_bytes)} before activations"
+        else:
+            memory = f"{byte_size(self.peak_bytes)} at the peak"
+        if self.host_bytes:
+            memory += f" and {byte_size(self.host_bytes)} on the host"
+        memory += f", {byte_size(self.checkpoint_bytes)} a checkpoint"
         time = "" if self.seconds is None else f", about {planned_duration(self.seconds)}"
-        return (
-            f"{self.name}: {short_count(self.parameters_total)} parameters, {short_count(self.parameters_active)} active; "
-            f"{self.steps:,} steps of {self.tokens_per_step:,} tokens = {short_count(self.tokens)}{epochs}; "
-            f"{memory}, {byte_size(self.checkpoint_bytes)} a checkpoint{time}"
-        )
+        return f"{self.name}: {total} parameters, {active} active; {tokens}{epochs}; {memory}{time}"
 
 
 def build_plan(
@@ -155,53 +167,55 @@ def build_plan(
     epochs_by_language: dict[str, float] | None = None,
     processes: int = 1,
 ) -> Plan:
-    """The plan of training `recipe` on `data_tokens` tokens with so many processes; no weight is allocated."""
-    from braingpt.model.lm import build
+    """Plan a run without allocating a weight.
 
+    Args:
+        recipe: The recipe to train.
+        data_tokens: Tokens in the data, where they are prepared.
+        autocast: Whether products run in bfloat16.
+        epochs_by_language: Passes over each language's windows.
+        processes: Processes that train together.
+    """
     with torch.device("meta"):
         model = build(recipe)
     config = recipe.train
-    spread = config.parallel == "fsdp"
-    shares = processes if spread else 1
-    state = sum(
-        state_bytes(config.optimizer, name, parameter, shares) for name, parameter in trainable(model)
-    )
+    sharded = config.parallel == "fsdp"
+    shares = processes if sharded else 1
+    learned = list(trainable(model))
+    moments = sum(moment_bytes(config.optimizer, name, parameter, shares) for name, parameter in learned)
     learning = sum(p.numel() for p in model.parameters() if p.requires_grad)
     buffers = sum(t.numel() * t.element_size() for t in model.buffers())
-    stored = {id(t): t.numel() * t.element_size() for t in model.state_dict(keep_vars=True).values()}
-    average = 4 * learning if config.average else 0
-    # of parts, moments are stored in float32
-    kept = "adamw" if spread and config.optimizer == "adamw8bit" else config.optimizer
-    checkpoint = (
-        sum(stored.values())
-        + average
-        + sum(state_bytes(kept, name, parameter) for name, parameter in trainable(model))
-    )
+    saved = {id(t): t.numel() * t.element_size() for t in model.state_dict(keep_vars=True).values()}
+    average = FLOAT * learning if config.average else 0
+    # Sharded moments are saved in float32.
+    saved_as = "adamw" if sharded and config.optimizer == "adamw8bit" else config.optimizer
+    saved_moments = sum(moment_bytes(saved_as, name, parameter) for name, parameter in learned)
+    checkpoint = sum(saved.values()) + average + saved_moments
     blocks = [sum(p.numel() for p in block.parameters()) for block in model.blocks]
-    weights, gradients = 4 * sum(p.numel() for p in model.parameters()) // shares, 4 * learning // shares
-    here = 0 if config.offload else 1
-    # where weights come and go, so do their copies
-    cast = autocast and not spread
+    weights = FLOAT * sum(p.numel() for p in model.parameters()) // shares
+    gradients = FLOAT * learning // shares
+    on_device = 0 if config.offload else 1
+    # Where weights come and go, so do their copies.
+    cast = autocast and not sharded
     tokens_per_step = config.batch * config.context
     flops = model.flops_per_token(config.context)
-    stage_flops = [
-        (_flops_with(recipe, stage.layers, flops), stage.end - stage.begin) for stage in recipe.growth_stages
-    ]
+    stages = [(stage.layers, stage.end - stage.begin) for stage in recipe.growth_stages]
+    forward_flops = sum(_stage_flops(recipe, layers, flops) * steps for layers, steps in stages)
     return Plan(
         name=recipe.name,
         parameters_total=model.parameters_total(),
         parameters_active=model.parameters_active(),
         flops_per_token=flops,
-        training_flops=(1 + BACKWARD) * tokens_per_step * sum(flops * steps for flops, steps in stage_flops),
-        weights_bytes=here * weights + buffers,
-        gradients_bytes=here * gradients,
-        optimizer_bytes=here * state,
+        training_flops=(1 + BACKWARD) * tokens_per_step * forward_flops,
+        weights_bytes=on_device * weights + buffers,
+        gradients_bytes=on_device * gradients,
+        optimizer_bytes=on_device * moments,
         autocast_bytes=2 * sum(p.numel() for p in model.parameters() if p.ndim >= 2) if cast else 0,
-        average_bytes=here * average // shares,
-        # Weights and gradients of what belongs to no block, all the time; of blocks two at a time, and
-        # gradients once more as they are sent.
-        gathered_bytes=4 * (2 * (learning - sum(blocks)) + 4 * max(blocks)) if spread else 0,
-        host_bytes=(1 - here) * (weights + gradients + state + average // shares),
+        average_bytes=on_device * average // shares,
+        # Weights and gradients outside the blocks, all the time; of blocks two at a time, and gradients once
+        # more as they are sent.
+        gathered_bytes=FLOAT * (2 * (learning - sum(blocks)) + 4 * max(blocks)) if sharded else 0,
+        host_bytes=(1 - on_device) * (weights + gradients + moments + average // shares),
         micro_batch=config.micro_batch or config.batch,
         steps=config.steps,
         context=config.context,
@@ -209,18 +223,16 @@ def build_plan(
         tokens=tokens_per_step * config.steps,
         data_tokens=data_tokens,
         checkpoint_bytes=checkpoint,
-        disk_bytes=(config.keep + 3) * checkpoint,
-        stages=tuple((stage.layers, stage.end - stage.begin) for stage in recipe.growth_stages),
+        disk_bytes=(config.keep + MORE_CHECKPOINTS) * checkpoint,
+        stages=tuple(stages),
         epochs_by_language=epochs_by_language,
     )
 
 
-def _flops_with(recipe: Recipe, layers: int, whole: float) -> float:
-    """Forward operations a token of the stage of growth with so many layers; `whole`: with all."""
+def _stage_flops(recipe: Recipe, layers: int, whole: float) -> float:
+    """Forward operations a token of the stage with `layers` layers; `whole`: with all layers."""
     if layers == recipe.model.layers:
         return whole
-    from braingpt.model.lm import build
-
     with torch.device("meta"):
         return build(stage_config(recipe.model, layers)).flops_per_token(recipe.train.context)
 
@@ -236,87 +248,94 @@ def plan_run(
     processes: int = 1,
     most: int | None = None,
 ) -> tuple[Plan, int]:
-    """(plan, bytes of memory to be used) of a run on this device.
+    """Plan a run on this device; where the recipe leaves the micro-batch open, it is the largest that fits.
 
-    Where the recipe leaves the micro-batch open it is the largest that fits.
+    A few layers are measured where the micro-batch is open and memory may be short, where the run is long,
+    and where `thorough`.
 
-    `micro_batch`: what a run to be resumed has; `held`: bytes of its model that lie there already; `most`:
-        windows at a time that it may take. A few layers are tried when the micro-batch is open and memory may
-        be short, when the run is long, and when `thorough`.
+    Args:
+        recipe: The recipe to train.
+        device: Where to train.
+        data_tokens: Tokens in the data, where they are prepared.
+        epochs_by_language: Passes over each language's windows.
+        micro_batch: Windows at a time of the run to resume.
+        thorough: Whether to measure in any case.
+        held: Bytes of the run's model that the device holds already.
+        processes: Processes that train together.
+        most: Windows at a time at most.
+
+    Returns:
+        The plan, and the bytes of memory the run may use.
     """
-    config, room = (
-        recipe.train,
-        round(ROOM * (free_memory(device) + held) / (HEAP if device.type == "cpu" else 1)),
-    )
-    # of each process
+    config = recipe.train
+    budget_bytes = USED_SHARE * (free_memory(device) + held)
+    budget_bytes = round(budget_bytes / (HEAP if device.type == "cpu" else 1))
     rows = config.batch // processes
     micro_batch, most = config.micro_batch or micro_batch, min(rows, most or rows)
-    plan = build_plan(
-        recipe, data_tokens, autocast_dtype(config.dtype, device) is not None, epochs_by_language, processes
-    )
-    tight = micro_batch is None and (device.type == "cuda" or not small_beside(recipe, plan, room))
+    dtype = autocast_dtype(config.dtype, device)
+    plan = build_plan(recipe, data_tokens, dtype is not None, epochs_by_language, processes)
+    on_gpu = device.type == "cuda"
+    tight = micro_batch is None and (on_gpu or not _fits_easily(recipe, plan, budget_bytes))
     if not (tight or thorough or plan.training_flops > LONG):
-        return replace(plan, micro_batch=min(micro_batch or most, most)), room
-    tried = measure_step_cost(recipe, device)
-    # where device and host are one
-    if device.type == "cpu":
-        room = max(0, room - plan.host_bytes)
-    plan = plan.tried(tried, rows, min(micro_batch or fitting(plan, tried, rows, room) or 1, most))
-    # Differences of short timings may come to nothing on a busy machine; faster than its matrix products no
-    # step is.
-    least = (
-        plan.training_flops
-        / plan.steps
-        / processes
-        / matmul_flops(device, autocast_dtype(config.dtype, device) if device.type == "cuda" else None)
-    )
-    return replace(plan, step_seconds=max(plan.step_seconds, least)), room
+        return replace(plan, micro_batch=min(micro_batch or most, most)), budget_bytes
+    cost = measure_step_cost(recipe, device)
+    if not on_gpu:
+        # Device and host are one.
+        budget_bytes = max(0, budget_bytes - plan.host_bytes)
+    micro_batch = micro_batch or largest_fitting(plan, cost, rows, budget_bytes) or 1
+    micro_batch = min(micro_batch, most)
+    plan = plan.with_cost(cost, rows, micro_batch)
+    # Differences of short timings may vanish on a busy machine, but no step is faster than its products.
+    speed = matmul_flops(device, dtype if on_gpu else None)
+    fastest = plan.training_flops / plan.steps / processes / speed
+    return replace(plan, step_seconds=max(cost.seconds(rows, micro_batch), fastest)), budget_bytes
 
 
-def shortfall(plan: Plan, room: int, device: torch.device, held: int = 0) -> str | None:
-    """Which memory the plan goes beyond, in words: the device's `room`, or the host's, in which `held` bytes
-    lie already.
+def shortfall(plan: Plan, budget_bytes: int, device: torch.device, held: int = 0) -> str | None:
+    """Which memory the plan exceeds, in words: the device's `budget_bytes` or the host's; None where it fits.
+
+    `held`: bytes of the run that the host holds already.
     """
-    host = round(ROOM * (free_memory(torch.device("cpu")) + held))
-    if plan.peak_bytes and plan.peak_bytes > room:
-        return f"{byte_size(plan.peak_bytes)} at the peak, {byte_size(room)} of memory to be used"
+    host = round(USED_SHARE * (free_memory(torch.device("cpu")) + held))
+    if plan.peak_bytes and plan.peak_bytes > budget_bytes:
+        return f"{byte_size(plan.peak_bytes)} at the peak, {byte_size(budget_bytes)} of memory available"
     if device.type == "cuda" and plan.host_bytes > host:
-        return f"{byte_size(plan.host_bytes)} on the host, {byte_size(host)} of its memory to be used"
+        return f"{byte_size(plan.host_bytes)} on the host, {byte_size(host)} of its memory available"
     return None
 
 
-def fitting(plan: Plan, cost: StepCost, batch: int, room: int) -> int | None:
-    """The largest micro-batch whose peak stays within `room` bytes, a divisor of the batch; None where not
-    even one window does.
-    """
-    divisors = (rows for rows in range(batch, 0, -1) if batch % rows == 0)
-    return next((rows for rows in divisors if plan.tried(cost, batch, rows).peak_bytes <= room), None)
+def largest_fitting(plan: Plan, cost: StepCost, batch: int, budget_bytes: int) -> int | None:
+    """The largest divisor of the batch that fits as a micro-batch; None where not even one window does."""
+    for rows in range(batch, 0, -1):
+        if batch % rows == 0:
+            peak = plan.with_cost(cost, batch, rows).peak_bytes
+            if peak is not None and peak <= budget_bytes:
+                return rows
+    return None
 
 
-def state_bytes(optimizer: str, name: str, parameter: torch.Tensor, shares: int = 1) -> int:
-    """Bytes that `optimizer` keeps of a process's share of the parameter called `name`."""
+def moment_bytes(optimizer: str, name: str, parameter: torch.Tensor, shares: int = 1) -> int:
+    """Bytes that `optimizer` keeps for one of `shares` of the parameter called `name`."""
     count = -(-parameter.numel() // shares)
     if optimizer == "muon" and orthogonalises(name, parameter):
-        return 4 * count
-    if optimizer == "adamw8bit" and in_8_bits(name) and quantised(count):
-        return 2 * (count + 4 * count // BLOCK)
-    return 8 * count
+        return FLOAT * count
+    if optimizer == "adamw8bit" and in_8_bits(name) and is_quantised(count):
+        # Two moments of a byte, and a float32 scale for each block.
+        return 2 * (count + FLOAT * count // BLOCK)
+    return 2 * FLOAT * count
 
 
-def small_beside(recipe: Recipe, plan: Plan, room: int) -> bool:
-    """Whether the whole batch fits into a quarter of `room` by a generous count, so that nothing need be
-    tried.
-    """
+def _fits_easily(recipe: Recipe, plan: Plan, budget_bytes: int) -> bool:
+    """Whether the whole batch fits into a quarter of the memory by a generous count, without measuring."""
     model, config = recipe.model, recipe.train
-    columns = getattr(model, "columns", None)
-    neurons = (
-        model.mlp
-        if columns is None
-        else columns.width
-        * (columns.count if model.architecture == "v1" else columns.active + columns.shared)
-    )
-    # a token
-    floats = model.layers * (40 * model.hidden + 8 * neurons) + 8 * model.hidden
-    if model.architecture == "v1":
-        floats += model.layers * 8 * model.heads * config.context
-    return 4 * config.batch * config.context * floats + plan.memory_bytes < room / 4
+    if isinstance(model, DenseConfig):
+        neurons = model.mlp
+    elif isinstance(model, V1Config):
+        neurons = model.columns.width * model.columns.count
+    else:
+        neurons = model.columns.width * (model.columns.active + model.columns.shared)
+    floats_per_token = model.layers * (40 * model.hidden + 8 * neurons) + 8 * model.hidden
+    if isinstance(model, V1Config):
+        floats_per_token += model.layers * 8 * model.heads * config.context
+    activations = FLOAT * config.batch * config.context * floats_per_token
+    return activations + plan.memory_bytes < budget_bytes / 4

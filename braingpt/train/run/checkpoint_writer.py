@@ -1,5 +1,5 @@
-"""Writing that cannot be lost: on a full disk the run waits for room, and checkpoints may be written beside
-the training.
+"""Writing without loss: on a full disk the run waits for space, and a thread may write checkpoints while
+training continues.
 """
 
 import errno
@@ -11,8 +11,9 @@ from typing import TypeVar
 from braingpt.distributed.world import World
 from braingpt.train.run.signals import StopRequest
 
+# What the system says of a full disk or an exhausted quota.
 FULL = (errno.ENOSPC, errno.EDQUOT)
-# seconds between two attempts
+# Seconds between two attempts.
 PAUSE = 2.0
 
 T = TypeVar("T")
@@ -21,35 +22,40 @@ T = TypeVar("T")
 def retry_while_disk_full(
     write: Callable[[], T], note: Callable[[str], None], stop: StopRequest, world: World | None = None
 ) -> T:
-    """`write()`, again and again while the disk is full; everything else is raised, and so is the full disk
-    once a stop is asked for.
+    """Call `write`, again and again while the disk is full, until a stop is asked for.
 
-    `world`: the processes that write together, fail together, and wait or give up together.
+    Args:
+        write: What to do.
+        note: Prints a line; called once.
+        stop: Ends the waiting.
+        world: The processes that write together, fail together, and wait or give up together.
+
+    Raises:
+        OSError: The disk is full and a stop is asked for, or any other error of `write`.
     """
-    told = False
+    noted = False
     while True:
         try:
             return write()
         except OSError as error:
             if error.errno not in FULL or any((world or World()).all_gather(stop.asked)):
                 raise
-            if not told:
-                note(
-                    f"the disk is full{f' at {error.filename}' if error.filename else ''}; waiting for room, nothing is lost"
-                )
-            told = True
+            if not noted:
+                where = f" at {error.filename}" if error.filename else ""
+                note(f"the disk is full{where}; waiting for space, nothing is lost")
+            noted = True
             time.sleep(PAUSE)
 
 
 class Saver:
-    """Writes one checkpoint at a time; `beside` the training, in a thread, or at once."""
+    """Writes one checkpoint at a time: at once, or in a thread while training continues."""
 
-    def __init__(self, beside: bool) -> None:
-        self.pool = ThreadPoolExecutor(1, thread_name_prefix="checkpoint") if beside else None
+    def __init__(self, in_thread: bool) -> None:
+        self.pool = ThreadPoolExecutor(1, thread_name_prefix="checkpoint") if in_thread else None
         self.job: Future[None] | None = None
 
     def submit(self, write: Callable[[], None]) -> None:
-        """Have it written. What went wrong with the one before is raised now."""
+        """Write a checkpoint. Raises the error of the one before, where it failed."""
         self.finish()
         if self.pool is None:
             write()
@@ -57,7 +63,7 @@ class Saver:
             self.job = self.pool.submit(write)
 
     def finish(self) -> None:
-        """Wait until what was submitted lies on the disk, and raise what went wrong with it."""
+        """Wait until what was submitted is on disk. Raises its error, where it failed."""
         job, self.job = self.job, None
         if job is not None:
             job.result()

@@ -2,15 +2,13 @@
 
 runs/NAME/
   recipe.yaml     the resolved recipe
-  metrics.jsonl   one JSON object a line: {"kind": "train", ...} every step, {"kind": "validation", ...} every
-  evaluation, {"kind": "incident", ...}
-                  for a bad batch, {"kind": "rewind", ...}
+  metrics.jsonl   one JSON object a line, of kind "train" every step, "validation" every evaluation,
+                  "growth" when the model grows, "incident" for a bad batch, "rewind" for going back
   best.json       step, loss and folder of the checkpoint with the lowest validation loss
   checkpoints/    step-0000250/ ...
-  micro_batch     how many windows at a time the next start may take at most, where one of several processes
-  ran out of memory
-  report.md       what became of it, with curves.svg and curves.png (extra `png`), once the command line has
-  finished it
+  micro_batch     windows at a time that the next start may take at most, where one of several processes
+                  ran out of memory
+  report.md       the report, with curves.svg and curves.png (extra `png`), written by the command line
 """
 
 import errno
@@ -34,11 +32,12 @@ METRICS, RECIPE, BEST, LOCK, LIMIT = "metrics.jsonl", "recipe.yaml", "best.json"
 
 @contextmanager
 def locked(path: Path) -> Iterator["RunFolder"]:
-    """The run folder at `path`, created if need be, for this process alone.
+    """Open the run folder at `path` for this process alone, creating it where there is none.
 
-    Left without content, it is removed again, with the folders made for it.
+    A folder left without content is removed again, with the parent folders made for it.
 
-    Raises UserError when another process writes there, or when `path` is a file or a folder of other things.
+    Raises:
+        UserError: Another process writes there, or `path` is a file or a folder of other things.
     """
     path = Path(path)
     if file := next((part for part in (path, *path.parents) if part.is_file()), None):
@@ -60,7 +59,7 @@ def locked(path: Path) -> Iterator["RunFolder"]:
             if [entry.name for entry in path.iterdir()] == [LOCK]:
                 (path / LOCK).unlink()
                 path.rmdir()
-                # another run has moved in meanwhile
+                # Another run may have moved into a parent folder meanwhile.
                 with suppress(OSError):
                     for folder in made[1:]:
                         folder.rmdir()
@@ -68,10 +67,10 @@ def locked(path: Path) -> Iterator["RunFolder"]:
 
 @contextmanager
 def opened(path: Path, world: World) -> Iterator["RunFolder"]:
-    """`locked` for the process that writes; the others of a run only look."""
+    """`locked` for the process that writes; the other processes of a run only read."""
     with ExitStack() as stack:
         yield world.run_on_all(
-            lambda: stack.enter_context(locked(path)) if world.is_rank0 else Watched(Path(path))
+            lambda: stack.enter_context(locked(path)) if world.is_rank0 else ReadOnlyRunFolder(Path(path))
         )
 
 
@@ -81,7 +80,7 @@ def is_run(path: Path) -> bool:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """All records of the run at `path`; a line cut short by a crash is left out."""
+    """All records of the run at `path`, without a line that a crash cut short."""
     records = []
     file = Path(path) / METRICS
     for line in file.read_text(encoding="utf-8").splitlines() if file.is_file() else []:
@@ -92,13 +91,13 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     return records
 
 
-def limit_pieces(path: Path, rows: int) -> None:
-    """Let the next start of the run take so many windows at a time at most. Any process may say so."""
+def save_micro_batch_limit(path: Path, rows: int) -> None:
+    """Limit the next start of the run to `rows` windows at a time. Any process may call it."""
     write_whole(Path(path) / LIMIT, f"{rows}\n")
 
 
-def pieces_limit(path: Path) -> int | None:
-    """What `limit_pieces` said. Raises Failure where the file says no number."""
+def micro_batch_limit(path: Path) -> int | None:
+    """The limit `save_micro_batch_limit` left, if any. Raises Failure where the file holds no number."""
     file = Path(path) / LIMIT
     try:
         return max(1, int(file.read_text())) if file.is_file() else None
@@ -113,10 +112,14 @@ class RunFolder:
         self.path = path
 
     def prepare(self, recipe: Recipe, step: int, history: Path | None = None) -> None:
-        """Make the folder ready to go on after `step`: recipe saved, half-written rests removed, later
-        metrics dropped.
+        """Make the folder ready to continue after `step`.
 
-        `history`: the run whose metrics up to `step` lead here; this one by default.
+        Saves the recipe, removes half-written checkpoints and drops the metrics of later steps.
+
+        Args:
+            recipe: The resolved recipe.
+            step: Steps taken so far.
+            history: The run whose metrics up to `step` lead here; this one by default.
         """
         listing.sweep(self.path)
         self._keep_metrics(read_metrics(history or self.path), step)
@@ -131,16 +134,13 @@ class RunFolder:
         write_whole(self.path / METRICS, "".join(lines))
 
     def log(self, record: dict[str, Any]) -> None:
-        """Append one record to metrics.jsonl.
-
-        Raises OSError when the disk is full, and no part of the record is there then.
-        """
+        """Append one record to metrics.jsonl, whole or not at all. Raises OSError when the disk is full."""
         line = (json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n").encode()
         with open(self.path / METRICS, "ab", buffering=0) as file:
             before = file.tell()
             try:
                 written = file.write(line)
-                # the disk took a part
+                # A full disk may take a part without an error.
                 if written < len(line):
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path / METRICS))
             except OSError:
@@ -153,20 +153,18 @@ class RunFolder:
         return [record for record in read_metrics(self.path) if record["kind"] == "validation"]
 
     def checkpoint(self, step: int) -> Path:
-        """Where the checkpoint of `step` lies."""
+        """The folder of the checkpoint of `step`."""
         return self.path / listing.CHECKPOINTS / listing.name_of(step)
 
     def check_space(self, needed: int) -> None:
-        """Raise UserError when fewer than `needed` bytes are free: better now than at the first save."""
+        """Raise UserError when fewer than `needed` bytes are free: now, not at the first save."""
         free = shutil.disk_usage(self.path).free
         if free < needed:
-            room = f"a checkpoint takes {needed / 1e6:,.0f} MB, {self.path} has {free / 1e6:,.0f} MB free"
-            raise UserError(f"{room}; --out takes a folder on another disk")
+            sizes = f"a checkpoint takes {needed / 1e6:,.0f} MB, {self.path} has {free / 1e6:,.0f} MB free"
+            raise UserError(f"{sizes}; --out takes a folder on another disk")
 
     def settle(self, best: dict[str, Any] | None, keep: int) -> None:
-        """Record which checkpoint is best and delete those that are neither among the `keep` newest, nor
-        best, nor the last good one.
-        """
+        """Record which checkpoint is best; delete all but the best, the last good and the `keep` newest."""
         folder = self.checkpoint(best["step"]) if best else None
         if folder and folder.is_dir():
             write_whole(
@@ -176,36 +174,36 @@ class RunFolder:
         listing.prune(self.path, keep, [path for path in (folder, self.last_good()) if path])
 
     def last_good(self) -> Path | None:
-        """The newest checkpoint that was not saved in the midst of trouble."""
+        """The newest checkpoint of a calm step: neither skipped nor a loss spike."""
         for path in reversed(listing.list_checkpoints(self.path)):
-            # a damaged one
+            # A damaged checkpoint is passed over.
             with suppress(Failure):
                 if checkpoint.read_state(path).get("calm", True):
                     return path
         return None
 
     def drop_after(self, step: int) -> None:
-        """Delete checkpoints and metrics behind `step`: they belong to a way that was given up."""
+        """Delete checkpoints and metrics after `step`: the run has gone back there."""
         for path in listing.list_checkpoints(self.path):
             if int(path.name.removeprefix("step-")) > step:
                 listing.remove(path)
         self._keep_metrics(read_metrics(self.path), step)
 
 
-class Watched(RunFolder):
-    """The run folder for a process that writes nothing."""
+class ReadOnlyRunFolder(RunFolder):
+    """The run folder for a process that is not the writer: every write is left to the first process."""
 
     def prepare(self, recipe: Recipe, step: int, history: Path | None = None) -> None:
-        """Somebody else does."""
+        """Nothing: the first process does it."""
 
     def log(self, record: dict[str, Any]) -> None:
-        """Somebody else does."""
+        """Nothing: the first process does it."""
 
     def check_space(self, needed: int) -> None:
-        """Somebody else does."""
+        """Nothing: the first process does it."""
 
     def settle(self, best: dict[str, Any] | None, keep: int) -> None:
-        """Somebody else does."""
+        """Nothing: the first process does it."""
 
     def drop_after(self, step: int) -> None:
-        """Somebody else does."""
+        """Nothing: the first process does it."""

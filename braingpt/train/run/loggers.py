@@ -1,27 +1,34 @@
-"""TensorBoard and Weights & Biases beside metrics.jsonl, which is always written:
-`train.loggers=[tensorboard]`; both are extras.
+"""TensorBoard and Weights & Biases (`train.loggers=[tensorboard]`), both extras; metrics.jsonl is always
+written as well.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from braingpt.errors import UserError
 from braingpt.recipes import Recipe
 
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+    from wandb.sdk.wandb_run import Run
+
 
 class Loggers:
-    """Hears every record of a run and hands its numbers on, named `kind/figure`, by step.
+    """Passes the numbers of every record of a run to the loggers, named `kind/figure`, by step.
 
-    Raises UserError for what is not installed.
+    Raises:
+        UserError: A logger is not installed.
     """
 
     def __init__(self, names: tuple[str, ...], run: Path, recipe: Recipe) -> None:
-        self.board = self.wandb = None
+        self.board: SummaryWriter | None = None
+        self.wandb: Run | None = None
         try:
             if "tensorboard" in names:
-                from torch.utils.tensorboard import SummaryWriter
+                from torch.utils import tensorboard
 
-                self.board = SummaryWriter(str(run / "tensorboard"))
+                self.board = tensorboard.SummaryWriter(str(run / "tensorboard"))
             if "wandb" in names:
                 import wandb
 
@@ -34,12 +41,9 @@ class Loggers:
             ) from None
 
     def log(self, record: dict[str, Any]) -> None:
-        """One record, as in metrics.jsonl."""
-        figures = dict(
-            _numbers(
-                {key: value for key, value in record.items() if key not in ("kind", "step")}, record["kind"]
-            )
-        )
+        """Log one record, as in metrics.jsonl."""
+        values = {key: value for key, value in record.items() if key not in ("kind", "step")}
+        figures = dict(_numbers(values, record["kind"]))
         if self.board is not None:
             for name, value in figures.items():
                 self.board.add_scalar(name, value, record["step"])
@@ -47,17 +51,18 @@ class Loggers:
             self.wandb.log(figures, step=record["step"])
 
     def close(self) -> None:
-        """Everything is flushed."""
+        """Write out everything that is buffered."""
         if self.board is not None:
             self.board.close()
         if self.wandb is not None:
             self.wandb.finish()
 
 
-def _numbers(tree: dict[str, Any], prefix: str) -> Any:
+def _numbers(tree: dict[str, Any], prefix: str) -> Iterator[tuple[str, float]]:
+    """The numbers of a nested record under their joined names."""
     for key, value in tree.items():
         if isinstance(value, dict):
             yield from _numbers(value, f"{prefix}/{key}")
         elif isinstance(value, int | float):
-            # flags count as 0 and 1
+            # Flags count as 0 and 1.
             yield f"{prefix}/{key}", float(value)

@@ -1,22 +1,22 @@
-"""What a person sees while training runs: a live line in a terminal, a plain line every ten seconds
-elsewhere.
+"""What a person sees during training: a live line in a terminal, a plain line every ten seconds elsewhere.
 
-The loop tells a `Reporter` what happens; the base class says nothing, so a library call is silent.
+The loop reports to a `Reporter` what happens. The base class prints nothing, so a library call is silent.
 """
 
 import time
-from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from braingpt.train.run.folder import LIMIT
 from braingpt.utils.formatting import duration
 
-# between two plain lines
+if TYPE_CHECKING:
+    from rich.console import Console
+
+# Seconds between two plain lines.
 PLAIN_SECONDS = 10.0
 
 
 class Reporter:
-    """Hears everything, prints nothing."""
+    """Takes every report and prints nothing."""
 
     def begin(self, summary: str, step: int, steps: int) -> None:
         """The run starts after `step` of `steps`; `summary` is the plan in a line."""
@@ -28,7 +28,7 @@ class Reporter:
         """A validation record."""
 
     def incident(self, record: dict[str, Any]) -> None:
-        """A step was left out, or its loss was a spike."""
+        """A step was skipped, or its loss was a spike."""
 
     def rewind(self, record: dict[str, Any]) -> None:
         """The run went back to an earlier checkpoint."""
@@ -40,7 +40,7 @@ class Reporter:
         """Something worth a line."""
 
     def end(self) -> None:
-        """The run is over, well or not."""
+        """The run is over, whether it succeeded or failed."""
 
 
 class PlainReporter(Reporter):
@@ -48,9 +48,11 @@ class PlainReporter(Reporter):
     the last step.
     """
 
-    def __init__(self, console: Any) -> None:
+    def __init__(self, console: "Console") -> None:
         self.console = console
-        self.last = 0.0
+        self.first = self.steps = 0
+        # Times of the start and of the last line.
+        self.began = self.last = 0.0
 
     def begin(self, summary: str, step: int, steps: int) -> None:
         self.console.print(summary, soft_wrap=True)
@@ -62,12 +64,16 @@ class PlainReporter(Reporter):
             return
         self.last = now
         left = (now - self.began) / (step - self.first) * (self.steps - step)
-        self.console.print(
-            f"step {step}/{self.steps}  loss {_number(record['loss'])}  lr {record['lr']:.2e}  "
-            f"{record['tokens_per_second']:,.0f} tokens/s{_share(record)}  {record['memory_bytes'] / 1e9:.1f} GB  "
-            f"{''.join(words + '  ' for words in _beside(record))}{duration(left)} left",
-            soft_wrap=True,
-        )
+        figures = [
+            f"step {step}/{self.steps}",
+            f"loss {_number(record['loss'])}",
+            f"lr {record['lr']:.2e}",
+            _speed(record),
+            _memory(record),
+            *_some_runs(record),
+            f"{duration(left)} left",
+        ]
+        self.console.print("  ".join(figures), soft_wrap=True)
 
     def validation(self, record: dict[str, Any]) -> None:
         self.console.print(validation_line(record), soft_wrap=True)
@@ -76,12 +82,11 @@ class PlainReporter(Reporter):
         self.note(f"step {record['step']}  {record['reason']}")
 
     def rewind(self, record: dict[str, Any]) -> None:
-        self.note(f"{record['reason']}; back to step {record['step']}, going on with other data")
+        self.note(f"{record['reason']}; back to step {record['step']}, continuing with other data")
 
     def growth(self, record: dict[str, Any]) -> None:
-        self.note(
-            f"step {record['step']}  stage {record['stage']} of {record['stages']}: {record['layers_before']} -> {record['layers']} layers"
-        )
+        stage = f"stage {record['stage']} of {record['stages']}"
+        self.note(f"step {record['step']}  {stage}: {record['layers_before']} -> {record['layers']} layers")
 
     def note(self, text: str) -> None:
         self.console.print(text, soft_wrap=True, markup=False)
@@ -112,13 +117,8 @@ class LiveReporter(PlainReporter):
 
     def step(self, record: dict[str, Any]) -> None:
         self.progress.update(self.task, completed=record["step"], loss=_number(record["loss"]))
-        parts = [
-            f"{record['tokens_per_second']:,.0f} tokens/s{_share(record)}",
-            f"{record['memory_bytes'] / 1e9:.1f} GB",
-            *_beside(record),
-            *_shares(record),
-        ]
-        self.figures.plain = ", ".join(parts)
+        figures = [_speed(record), _memory(record), *_some_runs(record), *_inside(record)]
+        self.figures.plain = ", ".join(figures)
 
     def validation(self, record: dict[str, Any]) -> None:
         bits = record["bits_per_byte"]
@@ -130,26 +130,7 @@ class LiveReporter(PlainReporter):
             self.live.stop()
 
 
-def first_words(trainer: Any, start: Any, limit: int | None = None) -> Iterator[str]:
-    """What is worth a line before the first step: settings without effect, where the run goes on, what is
-    slow, what is missing.
-    """
-    yield from trainer.recipe.remarks()
-    if trainer.config.growth:
-        yield _stages(trainer.recipe.growth_stages)
-    if start:
-        yield f"going on after step {trainer.step} ({start})"
-    if limit:
-        yield f"no more than {windows(limit)} at a time, as more did not fit into memory before; without {trainer.run.path / LIMIT} more are tried"
-    if trainer.dtype is not None and trainer.device.type == "cpu":
-        yield "bfloat16 is slow on most CPUs, up to hundreds of times; --set train.dtype=float32 avoids that"
-    if trainer.feed.batches.skipped:
-        yield f"left out, being shorter than a window: {', '.join(trainer.feed.batches.skipped)}"
-    if not trainer.validates:
-        yield f"no validation: the data hold no validation text of {trainer.config.context} tokens"
-
-
-def reporter_for(console: Any) -> Reporter:
+def reporter_for(console: "Console") -> Reporter:
     """Live on a terminal, plain lines elsewhere."""
     return LiveReporter(console) if console.is_terminal else PlainReporter(console)
 
@@ -159,53 +140,48 @@ def validation_line(record: dict[str, Any]) -> str:
     languages = ", ".join(
         f"{name} {_number(score['bits_per_byte'])}" for name, score in record["by_language"].items()
     )
-    shares = _shares(record)
-    line = f"step {record['step']}  validation loss {_number(record['loss'])}, {_number(record['bits_per_byte'])} bits/byte ({languages})"
+    loss, bits = _number(record["loss"]), _number(record["bits_per_byte"])
+    line = f"step {record['step']}  validation loss {loss}, {bits} bits/byte ({languages})"
+    shares = _inside(record)
     return line + (f"; {', '.join(shares)}" if shares else "")
 
 
-def _shares(record: dict[str, Any]) -> list[str]:
-    """What was left out, in words."""
+def layers_in_words(count: int) -> str:
+    """1 layer, 2 layers."""
+    return f"{count} layer{'s' * (count != 1)}"
+
+
+def _speed(record: dict[str, Any]) -> str:
+    """`1,234 tokens/s (40 % of measured matmul speed)`"""
+    speed = f"{record['tokens_per_second']:,.0f} tokens/s"
+    if "share_of_peak" not in record:
+        return speed
+    return f"{speed} ({_percent(record['share_of_peak'])} of measured matmul speed)"
+
+
+def _memory(record: dict[str, Any]) -> str:
+    return f"{record['memory_bytes'] / 1e9:.1f} GB"
+
+
+def _some_runs(record: dict[str, Any]) -> list[str]:
+    """Figures of only some runs: `stage 2, 4 layers`, and `flips 0.31 %`, the share of the 2:4 masks that the
+    step changed.
+    """
+    stage = [f"stage {record['stage']}, {layers_in_words(record['layers'])}"] if "stage" in record else []
+    return stage + ([f"flips {_percent(record['flip_rate'], 2)}"] if "flip_rate" in record else [])
+
+
+def _inside(record: dict[str, Any]) -> list[str]:
+    """The shares a model computed, where they are below one, and the columns' imbalance."""
     return [
-        _inside(name, value)
+        f"imbalance {value:.1f}" if name == "imbalance" else f"{name} {_percent(value)}"
         for name, value in record.get("inside", {}).items()
         if name == "imbalance" or value < 1
     ]
 
 
-def _inside(name: str, value: float) -> str:
-    return f"imbalance {value:.1f}" if name == "imbalance" else f"{name} {value:.0%}".replace("%", " %")
-
-
-def _share(record: dict[str, Any]) -> str:
-    return f" ({record['share_of_peak']:.0%} of the peak)" if "share_of_peak" in record else ""
-
-
-def _layers(count: int) -> str:
-    return f"{count} layer{'s' * (count != 1)}"
-
-
-def windows(count: int) -> str:
-    """1 window, 2 windows."""
-    return f"{count} window{'s' * (count != 1)}"
-
-
-def _stages(stages: Sequence[Any]) -> str:
-    """`grows: 1 layer at first, 2 after step 67, 6 after step 467`"""
-    first, *later = stages
-    words = [
-        f"{_layers(first.layers)} at first",
-        *(f"{stage.layers} after step {stage.begin}" for stage in later),
-    ]
-    return f"grows: {', '.join(words)}"
-
-
-def _beside(record: dict[str, Any]) -> list[str]:
-    """What only some runs tell of a step: `stage 2, 4 layers` and `flips 0.31 %`, the share of the 2:4 masks
-    that it changed.
-    """
-    stage = [f"stage {record['stage']}, {_layers(record['layers'])}"] if "stage" in record else []
-    return stage + ([f"flips {record['flip_rate']:.2%}".replace("%", " %")] if "flip_rate" in record else [])
+def _percent(share: float, digits: int = 0) -> str:
+    return f"{share:.{digits}%}".replace("%", " %")
 
 
 def _number(value: float | None) -> str:

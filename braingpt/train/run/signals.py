@@ -15,18 +15,18 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Stopped(Exception):
-    """Raised out of work that may be dropped half-way, like an evaluation, when a stop was asked for."""
+    """A stop was asked for during work that may be dropped half-way, like an evaluation."""
 
 
 class StopRequest:
-    """`asked` turns true at the first signal."""
+    """Whether a stop was asked for: `asked` becomes true at the first signal."""
 
     def __init__(self) -> None:
         self.asked = False
         self._droppable = False
 
     def handle(self, number: int, _frame: FrameType | None) -> None:
-        """The signal handler."""
+        """Handle a signal; the second one raises KeyboardInterrupt."""
         if self.asked:
             raise KeyboardInterrupt
         self.asked = True
@@ -46,9 +46,9 @@ class StopRequest:
 
 
 @contextmanager
-def stop_on_signals() -> Iterator[StopRequest]:
-    """Catch SIGINT, SIGTERM and SIGHUP for the time of the `with`."""
-    request = StopRequest()
+def stop_on_signals(request: StopRequest | None = None) -> Iterator[StopRequest]:
+    """Catch SIGINT, SIGTERM and SIGHUP inside the `with`; they ask for a stop through `request`."""
+    request = request or StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield request
         return
