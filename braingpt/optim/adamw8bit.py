@@ -8,6 +8,7 @@ the moments in float32, and continuing rounds them once more.
 """
 
 import warnings
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -24,7 +25,7 @@ LEAST = 4096
 SIGNED = {"exp_avg": True, "exp_avg_sq": False}
 
 
-def adamw8bit(device: torch.device) -> type[torch.optim.Optimizer]:
+def adamw8bit(device: torch.device) -> Callable[..., torch.optim.Optimizer]:
     """torchao's optimizer. Raises UserError where torchao, or the compiler it needs, is not installed."""
     try:
         from torchao.optim import AdamW8bit
@@ -57,11 +58,12 @@ def is_quantised(count: int) -> bool:
 def as_plain_tensors(key: str, value: Tensor) -> dict[str, Tensor]:
     """The state `key` of a parameter as plain tensors, by the names a checkpoint gives them."""
     rows = local_rows(value)
-    if not hasattr(rows, "codes"):
+    codes, scale = getattr(rows, "codes", None), getattr(rows, "scale", None)
+    if codes is None or scale is None:
         return {key: value}
     if is_sharded(value):
         return {key: sharded_like(rows.dequantize(), value)}
-    return {f"{key}_codes": rows.codes, f"{key}_scale": rows.scale}
+    return {f"{key}_codes": codes, f"{key}_scale": scale}
 
 
 def pop_state(tensors: dict[str, Tensor], key: str, name: str, in_8_bits: bool) -> Tensor | None:

@@ -33,7 +33,7 @@ NEVER_DECAYED = ("embedding.weight", "inhibition", "bias")
 NOT_ORTHOGONAL = ("conv", "router.weight", "gate.weight")
 
 
-def decays(name: str, parameter: torch.nn.Parameter) -> bool:
+def decays(name: str, parameter: torch.Tensor) -> bool:
     """Whether weight decay applies to the parameter called `name`."""
     return parameter.ndim >= 2 and not name.endswith(NEVER_DECAYED)
 
@@ -43,7 +43,7 @@ def trainable(model: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Parameter]
     return ((name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad)
 
 
-def orthogonalises(name: str, parameter: torch.nn.Parameter) -> bool:
+def orthogonalises(name: str, parameter: torch.Tensor) -> bool:
     """Whether Muon suits the parameter called `name`: a matrix between wide spaces.
 
     Routers, gates and short filters are none.

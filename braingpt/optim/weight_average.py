@@ -37,7 +37,7 @@ class Average:
         weight = 1 - min(self.decay, (1 + self.count) / (10 + self.count))
         averages = [local_rows(value.detach()) for value in self.values.values()]
         weights = [local_rows(parameter.detach()) for parameter in self.parameters.values()]
-        torch._foreach_lerp_(averages, weights, weight)
+        torch._foreach_lerp_(averages, weights, weight)  # pyright: ignore[reportPrivateImportUsage]
 
     @contextmanager
     def in_place(self) -> Iterator[None]:

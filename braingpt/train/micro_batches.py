@@ -147,7 +147,8 @@ def gradients(learner: Learner, batching: MicroBatching, step: int) -> tuple[Ten
         with world.accumulating(learner.forward, last=last):
             total += backward(learner, piece, placement)
     parameters = [parameter for parameter in model.parameters() if parameter.grad is not None]
-    norm = full_tensor(torch.nn.utils.get_total_norm([parameter.grad for parameter in parameters]))
+    grads = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    norm = full_tensor(torch.nn.utils.get_total_norm(grads))
     torch.nn.utils.clip_grads_with_norm_(parameters, config.clip, norm)
     return total, norm.to(placement.device)
 

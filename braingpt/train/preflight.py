@@ -46,7 +46,7 @@ def plan_start(trainer: "Trainer", resumed: bool, limit: int | None) -> Plan:
         trainer.batching.micro if resumed else None,
         held=resting[device.type],
         processes=trainer.world.size,
-        most=limit,
+        limit=limit,
     )
     if short := shortfall(plan, budget_bytes, device, resting["cpu"]):
         trainer.reporter.note(f"it may not fit: {short}; {LESS_MEMORY}")

@@ -47,7 +47,7 @@ def test_pieces_are_the_rows_of_the_step_and_their_shares_sum_to_one(data, step,
     batch = one.batches.batch(step + 3)
     pieces = one.micro_batches(step, micro)
     assert torch.equal(torch.cat([piece.ids_BL for piece in pieces]), batch.ids_BL) and sum(
-        p.share for p in pieces
+        p.target_fraction for p in pieces
     ) == pytest.approx(1)
     assert all((piece.segments_BL is not None) == reset for piece in pieces)
     named = sorted(

@@ -246,7 +246,7 @@ def plan_run(
     thorough: bool = False,
     held: int = 0,
     processes: int = 1,
-    most: int | None = None,
+    limit: int | None = None,
 ) -> tuple[Plan, int]:
     """Plan a run on this device; where the recipe leaves the micro-batch open, it is the largest that fits.
 
@@ -262,7 +262,7 @@ def plan_run(
         thorough: Whether to measure in any case.
         held: Bytes of the run's model that the device holds already.
         processes: Processes that train together.
-        most: Windows at a time at most.
+        limit: Windows at a time at most.
 
     Returns:
         The plan, and the bytes of memory the run may use.
@@ -271,19 +271,19 @@ def plan_run(
     budget_bytes = USED_SHARE * (free_memory(device) + held)
     budget_bytes = round(budget_bytes / (HEAP if device.type == "cpu" else 1))
     rows = config.batch // processes
-    micro_batch, most = config.micro_batch or micro_batch, min(rows, most or rows)
+    micro_batch, limit = config.micro_batch or micro_batch, min(rows, limit or rows)
     dtype = autocast_dtype(config.dtype, device)
     plan = build_plan(recipe, data_tokens, dtype is not None, epochs_by_language, processes)
     on_gpu = device.type == "cuda"
     tight = micro_batch is None and (on_gpu or not _fits_easily(recipe, plan, budget_bytes))
     if not (tight or thorough or plan.training_flops > LONG):
-        return replace(plan, micro_batch=min(micro_batch or most, most)), budget_bytes
+        return replace(plan, micro_batch=min(micro_batch or limit, limit)), budget_bytes
     cost = measure_step_cost(recipe, device)
     if not on_gpu:
         # Device and host are one.
         budget_bytes = max(0, budget_bytes - plan.host_bytes)
     micro_batch = micro_batch or largest_fitting(plan, cost, rows, budget_bytes) or 1
-    micro_batch = min(micro_batch, most)
+    micro_batch = min(micro_batch, limit)
     plan = plan.with_cost(cost, rows, micro_batch)
     # Differences of short timings may vanish on a busy machine, but no step is faster than its products.
     speed = matmul_flops(device, dtype if on_gpu else None)

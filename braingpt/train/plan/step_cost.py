@@ -184,7 +184,7 @@ def with_layers(model: ModelConfig, kinds: list[str]) -> ModelConfig:
     return model.model_copy(
         update={
             "layers": len(kinds),
-            "depth": DepthConfig(),
+            "depth": DepthConfig(share=1.0),
             "attention": model.attention.model_copy(update={"layers": selective}),
             "memory": model.memory.model_copy(update={"layers": memory}),
         }

@@ -166,7 +166,7 @@ class RunFolder:
     def settle(self, best: dict[str, Any] | None, keep: int) -> None:
         """Record which checkpoint is best; delete all but the best, the last good and the `keep` newest."""
         folder = self.checkpoint(best["step"]) if best else None
-        if folder and folder.is_dir():
+        if best and folder and folder.is_dir():
             write_whole(
                 self.path / BEST,
                 json.dumps({**best, "checkpoint": str(folder.relative_to(self.path))}) + "\n",

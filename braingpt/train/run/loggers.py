@@ -11,7 +11,7 @@ from braingpt.recipes import Recipe
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
-    from wandb.sdk.wandb_run import Run
+    from wandb.sdk.wandb_run import Run  # pyright: ignore[reportMissingImports]
 
 
 class Loggers:
@@ -30,7 +30,7 @@ class Loggers:
 
                 self.board = tensorboard.SummaryWriter(str(run / "tensorboard"))
             if "wandb" in names:
-                import wandb
+                import wandb  # pyright: ignore[reportMissingImports]
 
                 self.wandb = wandb.init(
                     project="braingpt", name=recipe.name, dir=str(run), config=recipe.model_dump(mode="json")
