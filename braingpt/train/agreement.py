@@ -11,8 +11,9 @@ from typing import Any
 from braingpt.checkpoint import checkpoint, listing
 from braingpt.data.batches.mixture import is_schedule
 from braingpt.errors import UserError
-from braingpt.recipes import Recipe, flat_settings, load_recipe
+from braingpt.recipes import Recipe, load_recipe
 from braingpt.train.run.folder import RECIPE
+from braingpt.train.run.settings import flat_settings
 
 # Settings that may differ from those the run began with.
 FREE = (
