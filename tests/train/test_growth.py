@@ -1,4 +1,4 @@
-"""A run that grows: the function stays, so do the old blocks' moments, and stopping anywhere leaves no trace."""
+"""A run that grows keeps its function and the old blocks' moments, and stopping anywhere leaves no trace."""
 
 import json
 
@@ -25,7 +25,7 @@ from tests.train.test_loop import StopAt, history, same_tensors
 from tests.train.test_stability import poisoned
 
 CPU = torch.device("cpu")
-# after 2 and 5
+# The model grows after steps 2 and 5.
 GROWING = (
     "model.layers=3",
     "train.growth=[0.25, 0.6]",
@@ -49,7 +49,7 @@ SETTINGS = {
 def test_stopped_before_after_and_between_growing_equals_never_stopped(tmp_path, data, architecture):
     recipe = tiny(architecture, *GROWING, *SETTINGS[architecture])
     whole = train(recipe, tmp_path / "whole", [data], device="cpu")
-    # where growing is due, just behind it, within a stage
+    # Where growth is due, just after it, within a stage.
     for at in (2, 3, 6):
         train(recipe, tmp_path / "parts", [data], resume="auto", device="cpu", reporter=StopAt(at))
         torch.manual_seed(99)
@@ -65,9 +65,9 @@ def test_stopped_before_after_and_between_growing_equals_never_stopped(tmp_path,
     records = read_metrics(tmp_path / "parts")
     layers = [(record["stage"], record["layers"]) for record in records if record["kind"] == "train"]
     assert layers == [(1, 1)] * 2 + [(2, 2)] * 3 + [(3, 3)] * 3
-    assert [(r["step"], r["layers_before"], r["layers"], r["stage"], r["stages"]) for r in records if r["kind"] == "growth"] == [
-        (3, 1, 2, 2, 3), (6, 2, 3, 3, 3)
-    ]  # fmt: skip
+    names = ("step", "layers_before", "layers", "stage", "stages")
+    growth = [tuple(r[name] for name in names) for r in records if r["kind"] == "growth"]
+    assert growth == [(3, 1, 2, 2, 3), (6, 2, 3, 3, 3)]
     for step, count in ((2, 1), (3, 2), (6, 3), (8, 3)):
         folder = tmp_path / "parts/checkpoints" / listing.name_of(step)
         model, tokenizer = load(folder)
@@ -203,10 +203,12 @@ def test_the_plan_tries_the_time_of_the_mean_stage(monkeypatch):
 def test_what_does_not_fit_is_refused_in_a_line():
     for setting, words in {
         "0.5": r"train\.growth is 'doubling' .* or a list of shares .*, not 0\.5",
-        "[0.4, 0.2, 0.6]": r"list of shares of the steps that rise between 0 and 1, like \[0\.1, 0\.3\], not \[0\.4, 0\.2, 0\.6\]",
+        "[0.4, 0.2, 0.6]": r"list of shares of the steps that rise between 0 and 1, like \[0\.1, 0\.3\],"
+        r" not \[0\.4, 0\.2, 0\.6\]",
         "[]": r"not \[\]",
         "[0.1, x, 0.5]": r"not \[0\.1, 'x', 0\.5\]",
-        "[0.5]": r"6 layers grows in 4 stages \(of 1, 2, 3, 6 layers\), so it takes 3 shares of the steps, not 1",
+        "[0.5]": r"6 layers grows in 4 stages \(of 1, 2, 3, 6 layers\), so it takes 3 shares of the steps,"
+        r" not 1",
     }.items():
         with pytest.raises(UserError, match=words):
             tiny("dense", "model.layers=6", f"train.growth={setting}")

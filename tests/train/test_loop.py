@@ -46,7 +46,7 @@ def same_tensors(one: Path, two: Path) -> bool:
 
 
 @pytest.mark.parametrize("architecture", ["dense", "v1", "v2"])
-# between two saves; where a save and a validation are due
+# Between two saves; where a save and a validation are due.
 @pytest.mark.parametrize(("at", "optimizer"), [(7, "muon"), (10, "adamw")])
 def test_stopped_and_resumed_equals_never_stopped(tmp_path, data, architecture, at, optimizer):
     recipe = tiny(architecture, f"train.optimizer={optimizer}")
@@ -98,8 +98,18 @@ def test_it_learns_and_the_result_loads(tmp_path, data):
         and set(last["by_language"]) == {"ko", "en"}
     )
     assert set(records[0]) == {
-        "kind", "step", "loss", "lr", "grad_norm", "tokens", "tokens_per_second", "seconds", "data_seconds", "memory_bytes", "inside"
-    }  # fmt: skip
+        "kind",
+        "step",
+        "loss",
+        "lr",
+        "grad_norm",
+        "tokens",
+        "tokens_per_second",
+        "seconds",
+        "data_seconds",
+        "memory_bytes",
+        "inside",
+    }
     assert (
         0.05 < last["inside"]["attended"] < 0.5
         and last["inside"]["columns"] == 3 / 17

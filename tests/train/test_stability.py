@@ -194,7 +194,8 @@ def test_a_run_that_cannot_be_helped_is_given_up_with_its_last_good_checkpoint(t
     recipe = tiny("dense", "train.steps=99", "train.rewinds=1", "train.save_every=5", "train.eval_every=99")
     with pytest.raises(
         Failure,
-        match=r"no usable gradient in 21 steps up to step 31; the last good checkpoint is .*step-0000010; try a lower",
+        match=r"no usable gradient in 21 steps up to step 31;"
+        r" the last good checkpoint is .*step-0000010; try a lower",
     ):
         train(recipe, tmp_path / "run", [data], device="cpu")
     assert listing.list_checkpoints(tmp_path / "run")[0].name == "step-0000010", (
