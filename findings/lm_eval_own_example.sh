@@ -14,7 +14,7 @@ set -euo pipefail
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 python3 -m venv "$work/venv"
-"$work/venv/bin/pip" install --quiet --quiet lm_eval==0.4.13 datasets==5.2.0 torch==2.13.0
+"$work/venv/bin/pip" install --quiet --quiet lm_eval==0.4.13 datasets==5.2.0
 export HF_HUB_OFFLINE=1 HF_HOME="$work/hub" OMP_NUM_THREADS=1
 mkdir "$work/tasks"
 "$work/venv/bin/python" - "$work/tasks" 2>"$work/log" <<'PY' || { tail -n 20 "$work/log" >&2; exit 1; }
