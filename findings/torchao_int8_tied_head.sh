@@ -27,7 +27,8 @@ ENTRIES, WIDTH = 4000, 64
 
 
 def model(tied):
-    layers = nn.Sequential(nn.Embedding(ENTRIES, WIDTH), nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, ENTRIES, bias=False))
+    head = nn.Linear(WIDTH, ENTRIES, bias=False)
+    layers = nn.Sequential(nn.Embedding(ENTRIES, WIDTH), nn.Linear(WIDTH, WIDTH), head)
     if tied:
         layers[2].weight = layers[0].weight
     return layers
@@ -57,7 +58,8 @@ for tied, stated in STATED.items():
         for old, new in zip(before, after, strict=True)
     )
     still = layers[2].weight is layers[0].weight
-    print(f"  tied {tied}: saved {before[0]} -> {after[0]} bytes, reported {before[1]} -> {after[1]}, tied after: {still}")
+    print(f"  tied {tied}, afterwards {still}: saved {before[0]} -> {after[0]} bytes,", end=" ")
+    print(f"reported {before[1]} -> {after[1]}")
     if seen != stated or still or layers[0].weight.dtype != torch.float32:
         wrong.append(f"tied {tied}: stated {stated}, seen {seen}")
 sys.exit("no longer as stated: " + "; ".join(wrong) if wrong else 0)
