@@ -87,6 +87,11 @@ def test_mojibake_is_repaired_on_demand() -> None:
         )
 
 
+def test_lone_korean_letters_stay_apart() -> None:
+    """NFKC, unlike NFC, would make 감삯 and 너묷 of the first two words."""
+    assert clean("감사ㄳ 너무ㄳ ㅋㅋ") == "감사ㄳ 너무ㄳ ㅋㅋ"
+
+
 def test_a_line_of_a_million_spaces_costs_no_more_than_one_of_letters() -> None:
     assert clean("a" + " " * 1_000_000 + "b\n" + " " * 1_000_000) == "a" + " " * 1_000_000 + "b"
 

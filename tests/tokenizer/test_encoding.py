@@ -30,6 +30,8 @@ HARD = [
     "\r\n\r \t\u00a0\u3000 \n\n  x",
     "한국어English섞어쓰기GPT4는㉠ⓐ漢字カナ",
     "𝔘𝔫𝔦 \U0010ffff \ufffd\ufffe",
+    # Lone letters after a syllable: NFKC would join them to it.
+    "감사ㄳ 너무ㄳ ㅋㅋ ㅠㅠ",
     "don't I'LL it's 12345678901234567890",
 ]
 
