@@ -17,7 +17,7 @@ from rich.console import Console
 import braingpt
 from braingpt.bench.machine import cpu_name
 from braingpt.cli.console import guarded
-from braingpt.cli.inspection_view import achieved as table
+from braingpt.cli.inspect_sparsity_view import achieved as table
 from braingpt.device.cpu import configure_cpu
 from braingpt.inspection.dense_twin import compare_with_twin
 

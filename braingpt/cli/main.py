@@ -13,7 +13,7 @@ from braingpt.cli import (
     evaluate,
     export,
     generate,
-    inspect,
+    inspect_sparsity,
     memory,
     quickstart,
     recipes,
@@ -71,7 +71,7 @@ app.command()(chat.chat)
 app.command()(serve.serve)
 app.command()(export.export)
 app.command()(calibrate.calibrate)
-app.command("inspect-sparsity")(inspect.inspect_sparsity)
+app.command("inspect-sparsity")(inspect_sparsity.inspect_sparsity)
 app.command()(doctor.doctor)
 
 

@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 import pytest
 from rich.console import Console
 
-from braingpt.cli.inspection_view import layers as _table
+from braingpt.cli.inspect_sparsity_view import layers as _table
 from braingpt.inspection.sparsity import sparsity_of_tokens
 from tests.conftest import SMALL, awake
 

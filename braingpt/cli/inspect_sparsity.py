@@ -65,7 +65,7 @@ def inspect_sparsity(
 
     Tokens, keys, columns, neurons, weights, work; and what it brings in time and bytes.
     """
-    from braingpt.cli import inspection_view as view
+    from braingpt.cli import inspect_sparsity_view as view
     from braingpt.html.png import check_png, write_png
     from braingpt.inspection.memory_use import count_memory_use
     from braingpt.inspection.page import page, pictures
@@ -185,7 +185,7 @@ def _print(
     grown: list[dict[str, Any]],
     recalled: dict[str, int] | None,
 ) -> None:
-    from braingpt.cli import inspection_view as view
+    from braingpt.cli import inspect_sparsity_view as view
 
     report, (total, active) = found.report, parameters.values()
     out.print(
