@@ -17,7 +17,7 @@ from rich.console import Console
 import braingpt
 from braingpt.bench.machine import cpu_name
 from braingpt.cli.console import guarded
-from braingpt.cli.inspect_sparsity_view import achieved as table
+from braingpt.cli.inspect_sparsity_view import twin_table
 from braingpt.device.cpu import configure_cpu
 from braingpt.inspection.dense_twin import compare_with_twin
 
@@ -42,7 +42,7 @@ def main() -> None:
             f"\n{name}: a window of {arguments.context} tokens read, 16 written; "
             f"the lowest of {arguments.rounds} rounds, as shares of the dense twin's"
         )
-        out.print(table(compare_with_twin(model, ids, arguments.context, arguments.rounds)))
+        out.print(twin_table(compare_with_twin(model, ids, arguments.context, arguments.rounds)))
         sys.stdout.flush()
 
 

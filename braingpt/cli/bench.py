@@ -1,44 +1,50 @@
 """`braingpt bench`: architectures side by side, measured on this machine with real data."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from braingpt.cli.bench_kernels import kernels
-from braingpt.cli.console import console
-from braingpt.cli.options import HtmlFile, JsonFile, check_out, check_target, deliver
+from braingpt.cli.console import console, print_line
+from braingpt.cli.json_output import Json, JsonFile, ReportCommand, write_json
+from braingpt.cli.options import HtmlFile, check_output_files, check_output_folder
 from braingpt.cli.progress import Progress
 
-# contenders beside each other: so many fit 80 characters
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from braingpt.bench.report.sections import Section
+
+# Contenders in one table: as many as fit 80 characters.
 COLUMNS = 4
 
 
-class _Bench(TyperGroup):
-    """`bench v1 v2` is short for `bench compare v1 v2`: what is no command is an argument of the first one."""
+class _BenchGroup(TyperGroup):
+    """`bench v1 v2` is short for `bench compare v1 v2`."""
 
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:
         return super().parse_args(ctx, args if args and args[0] in self.commands else ["compare", *args])
 
 
 app = typer.Typer(
-    cls=_Bench,
+    cls=_BenchGroup,
     help="Compare architectures (`bench v1 v2 dense`), or time single operations (`bench kernels`).",
 )
-app.command()(kernels)
+app.command(cls=ReportCommand)(kernels)
 
 
-@app.command()
+@app.command(cls=ReportCommand)
 def compare(
     architectures: Annotated[
         list[str],
         typer.Argument(
             metavar="ARCHITECTURE",
-            help="v1, v2, dense, dense-active (with v2's active parameters): ratios are to the first.",
+            help="v1, v2, dense, dense-active (with v2's active parameters). Ratios are to the first.",
         ),
     ],
-    size: Annotated[str, typer.Option(help="The recipes' size: nano, tiny, small, ...")] = "nano",
+    size: Annotated[str, typer.Option(help="The size of the recipes: nano, tiny, small, ...")] = "nano",
     data: Annotated[
         list[str] | None,
         typer.Option(
@@ -54,57 +60,60 @@ def compare(
     ] = None,
     steps: Annotated[
         int | None,
-        typer.Option(help="Training steps each. [default: by size and device]", show_default=False),
+        typer.Option(help="Training steps of each model. [default: by size and device]", show_default=False),
     ] = None,
     tokens: Annotated[
-        int | None, typer.Option(min=1, help="Tokens to train on, in place of --steps.", show_default=False)
+        int | None,
+        typer.Option(min=1, help="Training tokens of each model, instead of --steps.", show_default=False),
     ] = None,
     minutes: Annotated[
         float | None,
         typer.Option(
             min=0,
-            help="Equal wall-clock, each; 0 leaves it out. [default: what the slowest took for --steps]",
+            help="Training time of each model at equal time; 0 skips. [default: the slowest's for --steps]",
             show_default=False,
         ),
     ] = None,
     seeds: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Trainings for equal tokens and for equal time. [default: 1]", show_default=False
+            min=1, help="Trainings at equal tokens and at equal time. [default: 1]", show_default=False
         ),
     ] = None,
     context: Annotated[
         int | None, typer.Option(help="Tokens a window. [default: the recipe's]", show_default=False, min=2)
     ] = None,
     batch: Annotated[
-        int | None, typer.Option(help="Windows a step. [default: the recipe's, cut down on a CPU]", min=1)
+        int | None, typer.Option(help="Windows a step. [default: the recipe's, reduced on a CPU]", min=1)
     ] = None,
     contexts: Annotated[
         str | None,
         typer.Option(
-            metavar="N,N", help="Tokens read before generating. [default: 512,2048]", show_default=False
+            metavar="N,N", help="Tokens read before generation. [default: 512,2048]", show_default=False
         ),
     ] = None,
     batches: Annotated[
         str | None,
         typer.Option(metavar="N,N", help="Rows generated at once. [default: 1,8]", show_default=False),
     ] = None,
-    new_tokens: Annotated[int, typer.Option(help="Tokens generated each round.", min=2)] = 32,
+    new_tokens: Annotated[int, typer.Option(help="Tokens generated in each round.", min=2)] = 32,
     rounds: Annotated[int, typer.Option(help="Interleaved rounds of each measurement.", min=1)] = 5,
-    windows: Annotated[int, typer.Option(help="Validation windows a language.", min=1)] = 32,
+    windows: Annotated[int, typer.Option(help="Validation windows for each language.", min=1)] = 32,
     full: Annotated[
-        bool, typer.Option("--full", help="Contexts up to 32768 and three seeds, where not named.")
+        bool, typer.Option("--full", help="Contexts up to 32768 and three seeds, unless set otherwise.")
     ] = False,
     compiled: Annotated[
         bool,
-        typer.Option("--compile", help="Compile training and generation, of all alike: some minutes more."),
+        typer.Option(
+            "--compile", help="Compile training and generation of all models; takes some minutes more."
+        ),
     ] = False,
     changes: Annotated[
         list[str] | None,
         typer.Option(
             "--set",
             metavar="KEY=VALUE",
-            help="Change a setting of training or data for all, like train.lr=1e-3.",
+            help="Override a training or data value of all recipes, for example `train.lr=1e-3`.",
         ),
     ] = None,
     threads: Annotated[
@@ -115,10 +124,11 @@ def compare(
         Path | None,
         typer.Option(
             metavar="DIR",
-            help="Keep figures, page and trained models here as they come; a run that was interrupted goes on.",
+            help="Keep results, page and trained models here; the same command continues an interrupted run.",
         ),
     ] = None,
-    json: JsonFile = None,
+    json_output: Json = False,
+    json_file: JsonFile = None,
     html: HtmlFile = None,
 ) -> None:
     """Compare architectures on real text.
@@ -131,40 +141,50 @@ def compare(
     from braingpt.bench.settings import BATCHES, CONTEXTS, FULL, resolve_settings
     from braingpt.utils.atomic_write import write_whole
 
-    check_target(json)
-    check_target(html, "--html")
+    check_output_files(json_file=json_file, html=html)
     if out is not None:
-        check_out(out)
-    shown = console(json == "-")
-    wide = FULL if full else {}
+        check_output_folder(out)
+    full_settings = FULL if full else {}
     settings = resolve_settings(
-        architectures, size, data or (), steps=steps, tokens=tokens, context=context, batch=batch, threads=threads,
-        device=None if device == "auto" else device, peers=tuple(peer or ()), minutes=minutes, seeds=seeds or wide.get("seeds", 1), rounds=rounds,
-        contexts=_numbers(contexts, "--contexts", 2) or wide.get("contexts", CONTEXTS), batches=_numbers(batches, "--batches", 1) or BATCHES,
-        new_tokens=new_tokens, windows=windows, compile=compiled, changes=tuple(changes or ()),
-    )  # fmt: skip
-    say = console(json_output=True)
+        architectures,
+        size,
+        data or (),
+        steps=steps,
+        tokens=tokens,
+        context=context,
+        batch=batch,
+        threads=threads,
+        device=None if device == "auto" else device,
+        peers=tuple(peer or ()),
+        minutes=minutes,
+        seeds=seeds or full_settings.get("seeds", 1),
+        rounds=rounds,
+        contexts=_numbers(contexts, "--contexts", 2) or full_settings.get("contexts", CONTEXTS),
+        batches=_numbers(batches, "--batches", 1) or BATCHES,
+        new_tokens=new_tokens,
+        windows=windows,
+        compile=compiled,
+        changes=tuple(changes or ()),
+    )
+    messages = console(stderr=True)
     if out is not None and (out / FILE).is_file():
-        say.print(f"going on with {out}: what is there is not measured again", soft_wrap=True, markup=False)
+        print_line(messages, f"continuing {out}; finished measurements are not repeated")
     try:
-        with Progress(say) as progress:
+        with Progress(messages) as progress:
             report = run_bench(settings, progress, out)
     except KeyboardInterrupt:
         if out is not None:
-            say.print(
-                f"{out} holds what was measured; the same command goes on from there",
-                soft_wrap=True,
-                markup=False,
-            )
+            print_line(messages, f"finished measurements are in {out}; the same command continues from there")
         raise
-    deliver(report, json)
-    for path in filter(None, (html and Path(html), out and out / "report.html")):
+    write_json(report, json_output, json_file)
+    pages = [Path(html)] if html else []
+    for path in [*pages, *([out / "report.html"] if out else [])]:
         write_whole(path, architectures_page(report))
-    _print(shown, report)
+    _print_report(console(stderr=json_output), report)
 
 
 def _numbers(text: str | None, option: str, least: int) -> tuple[int, ...]:
-    """`512,2048` as numbers; UserError where they are none, too small, or the same twice."""
+    """`512,2048` as numbers; UserError unless they are different whole numbers of at least `least`."""
     from braingpt.errors import UserError
 
     if text is None:
@@ -172,13 +192,15 @@ def _numbers(text: str | None, option: str, least: int) -> tuple[int, ...]:
     try:
         numbers = tuple(int(part) for part in text.split(","))
     except ValueError:
-        raise UserError(f"{option} {text}: whole numbers parted by commas, like 512,2048") from None
+        raise UserError(
+            f"{option} {text}: give whole numbers separated by commas, for example 512,2048"
+        ) from None
     if min(numbers) < least or len(set(numbers)) < len(numbers):
-        raise UserError(f"{option} {text}: different numbers of at least {least}")
+        raise UserError(f"{option} {text}: give different numbers of at least {least}")
     return numbers
 
 
-def _print(out: Any, report: dict[str, Any]) -> None:
+def _print_report(out: "Console", report: dict[str, Any]) -> None:
     from braingpt.bench.report.sections import failures, header, sections
 
     for line in header(report):
@@ -186,11 +208,11 @@ def _print(out: Any, report: dict[str, Any]) -> None:
     for section in sections(report):
         _print_section(out, section)
     for line in failures(report):
-        out.print(f"failed: {line}", soft_wrap=True, markup=False)
+        print_line(out, f"failed: {line}")
     _print_claims(out, report)
 
 
-def _print_section(out: Any, section: Any) -> None:
+def _print_section(out: "Console", section: "Section") -> None:
     from rich.table import Table
 
     out.print()
@@ -211,7 +233,7 @@ def _print_section(out: Any, section: Any) -> None:
         out.print(table)
 
 
-def _print_claims(out: Any, report: dict[str, Any]) -> None:
+def _print_claims(out: "Console", report: dict[str, Any]) -> None:
     from rich.table import Table
 
     from braingpt.bench.report.sections import verdict

@@ -3,23 +3,33 @@ machine.
 """
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from braingpt.cli.console import console
-from braingpt.cli.options import Device, HtmlFile, JsonFile, check_target, deliver
+from braingpt.cli.console import console, print_line
+from braingpt.cli.json_output import Json, JsonFile, write_json
+from braingpt.cli.options import Device, HtmlFile, check_output_files
 from braingpt.cli.progress import Progress
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+LEGEND = (
+    "Operations run forward and backward, those of one token forward only. ms: one call that finds nothing "
+    "in the cache. reference, dense: their time divided by this one. Upper row: medians. Lower row: lowest and "
+    "highest of {rounds} interleaved rounds, and under 'of limit' the limit in ms."
+)
 
 
 def kernels(
     operations: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[OPERATION]...", help='Such as scan or "columns, one token"; all by default.'
+            metavar="[OPERATION]...", help='For example scan or "columns, one token". [default: all]'
         ),
     ] = None,
-    size: Annotated[str, typer.Option(help="Take the shapes of this size's recipes.")] = "small",
+    size: Annotated[str, typer.Option(help="Use the shapes of this size's recipes.")] = "small",
     batch: Annotated[
         int | None,
         typer.Option(min=1, help="Windows. [default: 1 on a CPU, 16 on a GPU]", show_default=False),
@@ -27,46 +37,45 @@ def kernels(
     context: Annotated[int, typer.Option(min=2, help="Tokens a window.")] = 1024,
     dtype: Annotated[
         str,
-        typer.Option(help="Of the products: float32 or bfloat16; auto takes bfloat16 where a GPU has it."),
+        typer.Option(help="Of the products: float32 or bfloat16; auto is bfloat16 where a GPU has it."),
     ] = "auto",
     rounds: Annotated[int, typer.Option(min=1, help="Interleaved rounds.")] = 5,
     threads: Annotated[
         int | None, typer.Option(min=1, help="CPU threads. [default: torch's choice]", show_default=False)
     ] = None,
     device: Device = "auto",
-    json: JsonFile = None,
+    json_output: Json = False,
+    json_file: JsonFile = None,
     html: HtmlFile = None,
 ) -> None:
     """Time each operation: forward and backward, or a token of generation.
 
-    A row that fails says why and the others go on.
+    A row that fails reports the reason, and the others continue.
     """
     from braingpt.bench.kernels.runner import resolve_kernel_settings, run_kernels
     from braingpt.bench.report.page import kernels_page
     from braingpt.utils.atomic_write import write_whole
 
-    check_target(json)
-    check_target(html, "--html")
-    place = None if device == "auto" else device
+    check_output_files(json_file=json_file, html=html)
     settings = resolve_kernel_settings(
         operations or (),
         size,
         batch=batch,
         context=context,
-        device=place,
+        device=None if device == "auto" else device,
         dtype=dtype,
         threads=threads,
         rounds=rounds,
     )
-    with Progress(console(json_output=True)) as progress:
+    with Progress(console(stderr=True)) as progress:
         report = run_kernels(settings, progress)
-    deliver(report, json)
+    write_json(report, json_output, json_file)
     if html:
         write_whole(Path(html), kernels_page(report))
-    _print(console(json == "-"), report)
+    _print_report(console(stderr=json_output), report)
 
 
-def _print(out: Any, report: dict[str, Any]) -> None:
+def _print_report(out: "Console", report: dict[str, Any]) -> None:
     from rich.table import Table
 
     from braingpt.bench.report.formatting import kernel_failures, kernel_limits, kernel_row, where
@@ -84,8 +93,5 @@ def _print(out: Any, report: dict[str, Any]) -> None:
         table.add_row(f"  {lower[0]}", *lower[1:], style="dim")
     out.print(table)
     for line in kernel_failures(report):
-        out.print(f"failed: {line}", soft_wrap=True, markup=False)
-    out.print(
-        "Operations are forward and backward, those of one token forward; ms a call that finds nothing in the cache. reference, dense: their time over this one. "
-        f"Medians and, below, lowest and highest of {settings['rounds']} interleaved rounds; below the share of the limit the limit in ms.",
-    )
+        print_line(out, f"failed: {line}")
+    out.print(LEGEND.format(rounds=settings["rounds"]))

@@ -5,17 +5,10 @@ from typing import Annotated
 
 import typer
 
-from braingpt.cli.console import console
-from braingpt.cli.options import (
-    Device,
-    JsonFile,
-    Run,
-    check_target,
-    deliver,
-    number,
-    open_run,
-    percent,
-)
+from braingpt.cli.console import console, print_line
+from braingpt.cli.json_output import Json, JsonFile, write_json
+from braingpt.cli.options import Device, Run, check_output_files, open_run
+from braingpt.utils.formatting import number, percent
 
 
 def calibrate(
@@ -26,60 +19,55 @@ def calibrate(
             metavar="FOLDER", help="A prepared data folder, may be repeated. [default: the run's own]"
         ),
     ] = None,
-    budget: Annotated[
-        float, typer.Option(help="By how much perplexity may rise: 0.01 is 1 %.", min=0)
-    ] = 0.01,
-    windows: Annotated[int, typer.Option(help="Validation windows a language, at most.", min=1)] = 32,
+    budget: Annotated[float, typer.Option(help="How much perplexity may rise: 0.01 is 1 %.", min=0)] = 0.01,
+    windows: Annotated[int, typer.Option(help="Validation windows for each language, at most.", min=1)] = 32,
     device: Device = "auto",
-    json: JsonFile = None,
+    json_output: Json = False,
+    json_file: JsonFile = None,
 ) -> None:
-    """Find the exit threshold that spares most layers within a budget of perplexity."""
+    """Find the exit threshold that saves most layers within a budget of perplexity."""
     from braingpt.data.shards.reader import ShardSet
     from braingpt.errors import UserError
     from braingpt.evaluation import exit_threshold, perplexity
 
-    check_target(json)
-    out = console(json == "-")
-    model, tokenizer, recipe, state, folder = open_run(run, device, console(json_output=True))
+    check_output_files(json_file=json_file)
+    out = console(stderr=json_output)
+    model, tokenizer, recipe, state, folder = open_run(run, device, console(stderr=True))
     if model.early is None:
         raise UserError(f"{recipe.name} has no early exits; they belong to v1")
     shards = ShardSet.open(data or [Path(name) for name in recipe.data.folders], tokenizer)
 
     def score() -> float:
-        return perplexity.evaluate(
+        scores = perplexity.evaluate(
             model, shards, tokenizer, context=recipe.train.context, windows=windows, device=model.device
-        ).loss
+        )
+        if scores.loss is None:
+            raise UserError("the data have no validation tokens; name others with --data")
+        return scores.loss
 
-    found = []
+    measured = []
     out.print(
-        f"{recipe.name}, step {state['step']}: threshold, layers a token goes through, loss, rise of perplexity",
+        f"{recipe.name}, step {state['step']}: threshold, layers per token, loss, rise of perplexity",
         soft_wrap=True,
     )
     for setting in exit_threshold.sweep_thresholds(model, score):
-        found.append(setting)
+        measured.append(setting)
         name = "none" if setting.threshold is None else f"{setting.threshold:g}"
-        out.print(
-            f"{name:>6} {percent(setting.layers_used):>8} {number(setting.loss):>8} {percent(setting.perplexity_cost):>8}"
-        )
-    chosen = exit_threshold.cheapest_within(found, budget)
+        layers, cost = percent(setting.layers_used), percent(setting.perplexity_cost)
+        out.print(f"{name:>6} {layers:>8} {number(setting.loss):>8} {cost:>8}")
+    chosen = exit_threshold.cheapest_within(measured, budget)
     if chosen.threshold is None:
-        out.print(
-            f"no threshold keeps perplexity within {percent(budget)}: this model does without exits",
-            soft_wrap=True,
+        print_line(
+            out, f"no threshold keeps perplexity within {percent(budget)}; use this model without exits"
         )
     else:
-        cost = (
-            f"{percent(chosen.layers_used)} of the layers for {percent(chosen.perplexity_cost)} of perplexity"
-        )
-        out.print(f"--exit-threshold {chosen.threshold:g}: {cost}", soft_wrap=True)
-    rows = [setting.as_dict() for setting in found]
-    deliver(
-        {
-            "run": str(folder),
-            "recipe": recipe.name,
-            "budget": budget,
-            "chosen": chosen.as_dict(),
-            "settings": rows,
-        },
-        json,
-    )
+        layers, cost = percent(chosen.layers_used), f"{100 * chosen.perplexity_cost:+.1f} %"
+        print_line(out, f"--exit-threshold {chosen.threshold:g}: {layers} of the layers, perplexity {cost}")
+    result = {
+        "run": str(folder),
+        "recipe": recipe.name,
+        "budget": budget,
+        "chosen": chosen.as_dict(),
+        "settings": [setting.as_dict() for setting in measured],
+    }
+    write_json(result, json_output, json_file)

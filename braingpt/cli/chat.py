@@ -1,45 +1,48 @@
-"""`braingpt chat`: talk with a model in turns; it keeps its state between them."""
+"""`braingpt chat`: a dialogue with a model, which keeps its state between the turns."""
 
+import json
 import sys
 from collections.abc import Iterator
 from typing import Annotated
 
 import typer
 
-from braingpt.cli.console import Json, console
-from braingpt.cli.options import Device, Run, open_run, show
+from braingpt.cli.console import console, print_line, print_text
+from braingpt.cli.json_output import Json
+from braingpt.cli.options import Device, Run, open_run
 
 
 def chat(
     run: Run = None,
     lang: Annotated[
-        str | None, typer.Option(help="Language of the talk: ko, en, ... [default: that of the first turn]")
+        str | None, typer.Option(help="Language of the dialogue: ko, en, ... [default: the first turn's]")
     ] = None,
-    max_new_tokens: Annotated[int, typer.Option(help="At most so many tokens an answer.")] = 200,
-    temperature: Annotated[float, typer.Option(help="0 takes the likeliest token each time.")] = 0.8,
+    max_new_tokens: Annotated[int, typer.Option(help="Tokens of an answer, at most.")] = 200,
+    temperature: Annotated[float, typer.Option(help="0 always chooses the most likely token.")] = 0.8,
     top_k: Annotated[
-        int | None, typer.Option(help="Choose among the K likeliest tokens.", show_default=False)
+        int | None, typer.Option(help="Choose among the K most likely tokens.", show_default=False)
     ] = None,
     top_p: Annotated[
         float | None,
-        typer.Option(help="Choose among the likeliest tokens that hold a share P.", show_default=False),
+        typer.Option(
+            help="Choose among the most likely tokens that together have probability P.", show_default=False
+        ),
     ] = None,
     seed: Annotated[
-        int | None, typer.Option(help="The same seed and turns give the same answers.", show_default=False)
+        int | None,
+        typer.Option(help="The same seed and the same turns give the same answers.", show_default=False),
     ] = None,
     device: Device = "auto",
-    json: Json = False,
+    json_output: Json = False,
 ) -> None:
-    """Talk with a model. /new starts afresh, /quit or the end of input leaves.
+    """Talk with a model. /new starts a new dialogue; /quit or the end of input exits.
 
-    --json prints one JSON object a turn.
+    --json prints one JSON object for each turn.
     """
-    import json as encoder
-
     from braingpt.inference.chat import Conversation
 
-    say = console(json_output=True)
-    model, tokenizer, _, _, _ = open_run(run, device, say)
+    messages = console(stderr=True)
+    model, tokenizer, _, _, _ = open_run(run, device, messages)
     settings = {
         "max_new_tokens": max_new_tokens,
         "temperature": temperature,
@@ -47,40 +50,42 @@ def chat(
         "top_p": top_p,
         "seed": seed,
     }
-    talk = Conversation(model, tokenizer, language=lang, **settings)
-    say.print(
-        "This is a base model: it was trained to continue text, not to hold a dialogue, so it continues rather than answers."
+    conversation = Conversation(model, tokenizer, language=lang, **settings)
+    print_line(
+        messages,
+        "This is a base model, trained to continue text: it continues what you write instead of answering.",
     )
     for line in _turns():
         if line == "/quit":
             break
         if line == "/new":
-            talk = Conversation(model, tokenizer, language=lang, **settings)
+            conversation = Conversation(model, tokenizer, language=lang, **settings)
             continue
         pieces = []
-        for piece in talk.say(line):
+        for piece in conversation.say(line):
             pieces.append(piece)
-            if not json:
-                show(piece)
-        if json:
-            turn = {"user": line, "assistant": "".join(pieces), "tokens_read": talk.tokens_read}
-            print(encoder.dumps(turn, ensure_ascii=False), flush=True)
+            if not json_output:
+                print_text(piece)
+        if json_output:
+            turn = {"user": line, "assistant": "".join(pieces), "tokens_read": conversation.tokens_read}
+            print(json.dumps(turn, ensure_ascii=False), flush=True)
         else:
-            show("\n")
+            print_text("\n")
 
 
 def _turns() -> Iterator[str]:
-    """Lines that hold something, from a terminal with a prompt or from a pipe."""
+    """Lines that are not blank, from a terminal with a prompt or from a pipe."""
     from braingpt.errors import UserError
 
     if sys.stdin.isatty():
-        import readline  # noqa: F401  (gives input() its line editing)
+        # The import gives input() its line editing.
+        import readline  # noqa: F401
 
     while True:
         try:
             line = input("> ") if sys.stdin.isatty() else sys.stdin.readline()
         except EOFError:
-            show("\n")
+            print_text("\n")
             return
         except UnicodeDecodeError:
             raise UserError("standard input is not UTF-8 text; convert it first") from None

@@ -1,98 +1,111 @@
-"""What all commands share: the console, JSON output, and errors as one line.
+"""The terminal of all commands: the console, plain lines and text, and errors as one line.
 
-Tables and progress go to the terminal at its width (rich counts Hangul as two cells); colour is off under
+Tables and progress use the width of the terminal (rich counts Hangul as two cells). There is no colour under
 NO_COLOR or without a terminal. With `--json` standard output carries JSON only, and everything meant for
 people goes to standard error.
 """
 
 import errno
-import json
 import os
 import sys
 import time
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
+if TYPE_CHECKING:
+    from rich.console import Console
+
+# How long a process of a distributed run waits before it exits with an error that another process prints.
+SILENT_EXIT_SECONDS = 5
 
 
-# -> rich.console.Console, imported late to keep --help fast
-def console(json_output: bool = False):
-    """A rich console on standard output, or on standard error when standard output is for JSON."""
+def console(stderr: bool = False) -> "Console":
+    """A rich console on standard output, or on standard error where standard output is for a result."""
     from rich.console import Console
 
     class Screen(Console):
         def on_broken_pipe(self) -> None:
-            # `guarded` ends well with it, where rich would end with code 1
+            # `guarded` exits with code 0 for it, where rich would exit with code 1.
             raise BrokenPipeError
 
-    return Screen(stderr=json_output, highlight=False)
+    return Screen(stderr=stderr, highlight=False)
 
 
-def print_json(value: Any) -> None:
-    """`value` as indented JSON on standard output, Hangul readable."""
-    print(json.dumps(value, ensure_ascii=False, indent=2, default=str))
+def print_line(out: "Console", line: str, style: str | None = None) -> None:
+    """Print one line as it is: a path may contain brackets and be longer than the terminal is wide."""
+    out.print(line, markup=False, soft_wrap=True, style=style)
+
+
+def print_text(text: str) -> None:
+    """Print text on standard output at once, with `?` for what the terminal's encoding lacks."""
+    encoding = sys.stdout.encoding or "utf-8"
+    sys.stdout.write(text.encode(encoding, "replace").decode(encoding))
+    sys.stdout.flush()
 
 
 def guarded(command: Callable[[], Any]) -> int:
-    """Run the command line; return its exit code: 0 well, 1 failure, 2 the user's error, 130 interrupted.
-
-    No traceback, one line, and none where another process says it.
+    """Run the command line and print an error as one line instead of a traceback.
 
     BRAINGPT_TRACEBACK=1 lets the exception through, for those who work on braingpt itself.
-    """
-    from braingpt.errors import Failure, UserError, reported_elsewhere
 
+    Returns:
+        The exit code: 0 for success, 1 for a failure, 2 for an error of the user, 130 for an interruption.
+    """
     try:
         code = command()
-        # what typer makes of Ctrl-C; a command that says more itself ends with SystemExit
+        # Typer's value for Ctrl-C. A command that prints more about it raises SystemExit.
         if code == 130:
-            return _say("interrupted", 130)
+            return _print_error("interrupted", 130)
         return code if isinstance(code, int) else 0
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except (typer.Abort, KeyboardInterrupt):
-        return _say("interrupted", 130)
+        return _print_error("interrupted", 130)
     except BrokenPipeError:
-        # the reader left; nothing more to say
+        # The reader of the pipe has left, so that nothing more can be printed.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:
         if os.environ.get("BRAINGPT_TRACEBACK"):
             raise
-        if reported_elsewhere(error):
-            # torchrun ends all once one has ended: the one that speaks goes first
-            time.sleep(5)
-            return 2 if isinstance(error, UserError) else 1
-        # typer's usage errors: an unknown option, a missing argument
-        if hasattr(error, "format_message"):
-            if type(error).__name__ == "NoArgsIsHelpError":
-                print(error.format_message())
-                return 2
-            return _say(f"{error.format_message()} (--help shows the usage)", 2)
-        if isinstance(error, UserError):
-            return _say(str(error), 2)
-        if isinstance(error, Failure):
-            return _say(str(error), 1)
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-            return _say(f"the disk is full{_at(error)}; free some space and run the command again", 1)
-        if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            return _say(f"no permission{_at(error)}", 2)
-        if isinstance(error, OSError):
-            return _say(f"{error.strerror or error}{_at(error)}", 1)
-        if _out_of_memory(error):
-            return _say(
-                "there is not enough memory for this; a smaller model, batch or context takes less", 1
-            )
-        return _say(f"{type(error).__name__}: {error} (BRAINGPT_TRACEBACK=1 shows where)", 1)
+        return _report(error)
+
+
+def _report(error: Exception) -> int:
+    """Print what went wrong, and return the exit code."""
+    from braingpt.errors import Failure, UserError, reported_elsewhere
+
+    if reported_elsewhere(error):
+        # torchrun ends all processes once one has ended, so the one that prints the error must end first.
+        time.sleep(SILENT_EXIT_SECONDS)
+        return 2 if isinstance(error, UserError) else 1
+    # Typer's usage errors: an unknown option, a missing argument.
+    if (format_message := getattr(error, "format_message", None)) is not None:
+        if type(error).__name__ == "NoArgsIsHelpError":
+            print(format_message())
+            return 2
+        return _print_error(f"{format_message()} (--help shows the usage)", 2)
+    if isinstance(error, UserError):
+        return _print_error(str(error), 2)
+    if isinstance(error, Failure):
+        return _print_error(str(error), 1)
+    if isinstance(error, OSError):
+        if error.errno == errno.ENOSPC:
+            return _print_error(f"the disk is full{_at(error)}; free some space and run the command again", 1)
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            return _print_error(f"no permission{_at(error)}", 2)
+        return _print_error(f"{error.strerror or error}{_at(error)}", 1)
+    if _out_of_memory(error):
+        return _print_error("not enough memory; use a smaller model, batch or context", 1)
+    return _print_error(f"{type(error).__name__}: {error} (BRAINGPT_TRACEBACK=1 shows where)", 1)
 
 
 def _out_of_memory(error: Exception) -> bool:
     if isinstance(error, MemoryError):
         return True
-    # all of torch's are; before torch was imported none is
+    # Torch's errors of this kind are all RuntimeErrors, and there is none before torch was imported.
     if not isinstance(error, RuntimeError):
         return False
     from braingpt.device.device import is_out_of_memory
@@ -104,7 +117,7 @@ def _at(error: OSError) -> str:
     return f" at {error.filename}" if error.filename else ""
 
 
-def _say(message: str, code: int) -> int:
+def _print_error(message: str, code: int) -> int:
     line = " ".join(message.split())
     print(f"braingpt: {line}".encode("utf-8", "replace").decode("utf-8"), file=sys.stderr)
     return code

@@ -1,24 +1,25 @@
-"""`braingpt doctor`: what is here, what runs, what is missing, and why."""
+"""`braingpt doctor`: what is installed, what works, what is missing, and why."""
 
 from typing import Annotated
 
 import typer
 
-from braingpt.cli.console import Json, console, print_json
+from braingpt.cli.console import console
+from braingpt.cli.json_output import Json, print_json
 
 MARKS = {"ok": "[green]ok[/green]", "note": "[yellow]--[/yellow]", "problem": "[red]!![/red]"}
 
 
 def doctor(
-    json: Json = False,
+    json_output: Json = False,
     strict: Annotated[bool, typer.Option(help="Exit with 1 when there is a problem.")] = False,
 ) -> None:
-    """Look over this installation. Python, torch, device, kernels, optional packages, data and runs."""
+    """Check this installation: Python, torch, device, kernels, optional packages, data and runs."""
     from braingpt.doctor import examine
 
     findings = examine()
     problems = sum(finding.state == "problem" for finding in findings)
-    if json:
+    if json_output:
         print_json({"problems": problems, "findings": [finding.as_dict() for finding in findings]})
     else:
         from rich.markup import escape

@@ -6,25 +6,32 @@ import os
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from braingpt.cli.console import console
+from braingpt.cli.console import console, print_line
+from braingpt.cli.json_output import Json, JsonFile, write_json
 from braingpt.cli.options import (
     Device,
     Dtype,
     Effort,
     ExitThreshold,
-    JsonFile,
     Run,
-    check_target,
-    deliver,
-    fitting,
-    number,
+    check_output_files,
+    explain_out_of_memory,
     open_run,
     read_text,
 )
+from braingpt.utils.formatting import number
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from braingpt.evaluation.perplexity import Scores
+    from braingpt.evaluation.runner import EvalRequest, Measured
+    from braingpt.evaluation.uncertainty import Comparison, Figure
 
 
 def evaluate(
@@ -37,7 +44,7 @@ def evaluate(
     ] = None,
     text: Annotated[
         Path | None,
-        typer.Option(help="A text file to score instead; - is standard input.", show_default=False),
+        typer.Option(help="A text file to score instead of data; - is standard input.", show_default=False),
     ] = None,
     tasks: Annotated[
         str,
@@ -50,7 +57,7 @@ def evaluate(
         Path | None,
         typer.Option(
             metavar="RUN",
-            help="Another checkpoint, measured on the same text and tasks and compared.",
+            help="Another checkpoint to compare with, measured on the same text and tasks.",
             show_default=False,
         ),
     ] = None,
@@ -62,11 +69,12 @@ def evaluate(
     ] = None,
     context: Annotated[
         int | None,
-        typer.Option(help="Tokens a window. [default: that of training]", show_default=False, min=1),
+        typer.Option(help="Tokens a window. [default: as in training]", show_default=False, min=1),
     ] = None,
-    windows: Annotated[int, typer.Option(help="Validation windows a language, at most.", min=1)] = 256,
+    windows: Annotated[int, typer.Option(help="Validation windows for each language, at most.", min=1)] = 256,
     limit: Annotated[
-        int | None, typer.Option(help="Items of a task, at most. [default: all]", show_default=False, min=1)
+        int | None,
+        typer.Option(help="Items of each task, at most. [default: all]", show_default=False, min=1),
     ] = None,
     shots: Annotated[
         int | None,
@@ -79,28 +87,29 @@ def evaluate(
     task_files: Annotated[
         Path | None,
         typer.Option(
-            metavar="FOLDER", help="A folder of lm-eval tasks (YAML) of your own.", show_default=False
+            metavar="FOLDER", help="A folder with your own lm-eval tasks (YAML).", show_default=False
         ),
     ] = None,
     cache: Annotated[
         Path,
         typer.Option(
             metavar="FOLDER",
-            help="Where answers to lm-eval's tasks are kept, so that the same command goes on.",
+            help="Keep answers to lm-eval's tasks here, so that the same command continues.",
         ),
     ] = Path(".cache/braingpt-eval"),
     effort: Effort = None,
     exit_threshold: ExitThreshold = None,
     dtype: Dtype = "float32",
     device: Device = "auto",
-    json: JsonFile = None,
+    json_output: Json = False,
+    json_file: JsonFile = None,
     html: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Write the result as one HTML page to FILE.", show_default=False),
     ] = None,
 ) -> None:
-    """Measure how well a model predicts text, by language, and how it does at tasks."""
-    # lm-eval draws a bar for each of its passes; torch imports tqdm, which reads this
+    """Measure how well a model predicts text in each language, and how it does at tasks."""
+    # lm-eval draws a bar for each of its passes. Torch imports tqdm, which reads this variable then.
     os.environ.setdefault("TQDM_DISABLE", "1")
     from braingpt.checkpoint.listing import resolve
     from braingpt.errors import UserError
@@ -109,81 +118,83 @@ def evaluate(
 
     names = tuple(dict.fromkeys(name for name in tasks.replace(" ", "").split(",") if name))
     if not names:
-        raise UserError("--tasks names no task; perplexity is one, recall another")
+        raise UserError("--tasks names no task; try --tasks perplexity,recall")
     if data and text:
-        raise UserError("--data and --text exclude each other: name one of them")
+        raise UserError("--data and --text exclude each other; give one of them")
     if (data or text) and "perplexity" not in names:
-        raise UserError("--data and --text are for perplexity; add it: --tasks perplexity," + ",".join(names))
+        raise UserError(
+            "--data and --text are for perplexity; add the task: --tasks perplexity," + ",".join(names)
+        )
     if lang and not text and names == ("perplexity",):
         raise UserError("--lang belongs to --text or to tasks")
-    check_target(json)
-    check_target(html, "--html")
+    check_output_files(json_file=json_file, html=html)
     if against is not None:
-        # told now, not after the first one's hours
+        # A wrong name is reported before the first checkpoint is measured, which may take hours.
         resolve(against)
     source = read_text(text) if text else None
     wanted = EvalRequest(
         names, source, tuple(data or ()), lang, context, windows, limit, shots, task_files, cache
     )
     manager = check_tasks(wanted)
-    out, side = console(json == "-"), console(json_output=True)
+    out, messages = console(stderr=json_output), console(stderr=True)
     settings = {"dtype": dtype, "effort": effort, "exit_threshold": exit_threshold}
-    head, measured = _measured(run, wanted, manager, device, side, text, **settings)
+    head, measured = _measure(run, wanted, manager, device, messages, text, **settings)
     result = {
         **head,
         **(measured.scores.as_dict() if measured.scores else {}),
-        "figures": [f.as_dict() for f in measured.figures],
+        "figures": [figure.as_dict() for figure in measured.figures],
     }
     result |= {"notes": measured.notes, "lm_eval": measured.harness}
     comparisons = []
-    # as it is: --dtype and the like are the first one's, so that a run can be compared with itself in int8
+    # --dtype, --effort and --exit-threshold are for the first checkpoint alone, so that a run can be compared
+    # with itself in int8.
     if against is not None:
         same = replace(wanted, context=head["context"], folders=tuple(map(Path, head["folders"])))
-        other, others = _measured(against, same, manager, device, side, text)
+        other, others = _measure(against, same, manager, device, messages, text)
         comparisons = compare_all(measured.figures, others.figures)
         result |= {"against": other, "comparisons": [comparison.as_dict() for comparison in comparisons]}
-    deliver(result, json)
+    write_json(result, json_output, json_file)
     if html is not None:
         from braingpt.evaluation.page import page
         from braingpt.utils.atomic_write import write_whole
 
         write_whole(html, page(result, measured, comparisons))
-    _print(out, result, measured, comparisons)
+    _print_result(out, result, measured, comparisons)
     if html is not None:
-        out.print(f"page: {html}", soft_wrap=True, markup=False)
+        print_line(out, f"page: {html}")
 
 
-def _measured(
+def _measure(
     run: Path | None,
-    wanted: Any,
+    wanted: "EvalRequest",
     manager: Any,
     device: str,
-    side: Any,
+    messages: "Console",
     text: Path | None,
     dtype: str = "float32",
     **exits: float | None,
-) -> tuple[dict[str, Any], Any]:
-    """What is said of the checkpoint, and its figures."""
+) -> tuple[dict[str, Any], "Measured"]:
+    """What the result says about the checkpoint, and its figures."""
     from braingpt import __version__
     from braingpt.evaluation.runner import measure
 
-    model, tokenizer, recipe, state, folder = open_run(run, device, side, dtype, **exits)
+    model, tokenizer, recipe, state, folder = open_run(run, device, messages, dtype, **exits)
     weights = state["files"]["model.safetensors"]["sha256"]
     settings = "-".join(f"{value:g}" for value in exits.values() if value is not None)
     key = f"{__version__}-{weights[:16]}-{dtype}{'-' + settings if settings else ''}"
     context = wanted.context or recipe.train.context
-    # the layers see all tokens, those that left unchanged
-    leaving = model.early is not None and model.early.threshold is not None
-    # else a token goes through all layers, and counting would take time
+    early = model.early if model.early is not None and model.early.threshold is not None else None
+    # Without exits each token passes through all layers, and counting would only take time.
     counting = model.recording() if model.exits else nullcontext(())
-    with fitting(context), side.status("opening") as status, counting as layers:
+    with explain_out_of_memory(context), messages.status("opening") as status, counting as layers:
         name = folder.parent.parent.name
         measured = measure(
             model, tokenizer, recipe, wanted, manager, key, lambda what: status.update(f"{name}: {what}")
         )
-    used = model.early.share() if leaving else 1.0
+    # v1's layers count all tokens, those that left early too, so that the share is the exits' own count.
+    layers_used = early.share() if early is not None else 1.0
     if model.exits:
-        used = sum(layer.arrived for layer in layers) / max(1, sum(layer.tokens for layer in layers))
+        layers_used = sum(layer.arrived for layer in layers) / max(1, sum(layer.tokens for layer in layers))
     folders = [str(folder) for folder in wanted.folders or recipe.data.folders]
     head = {
         "run": str(folder),
@@ -194,38 +205,38 @@ def _measured(
         "folders": [] if text else folders,
         "context": context,
         "dtype": dtype,
-        "layers_used": used,
-        "halting": bool(model.exits or leaving),
+        "layers_used": layers_used,
+        "halting": bool(model.exits or early is not None),
     }
     return head, measured
 
 
-def _print(out: Any, result: dict[str, Any], measured: Any, comparisons: list[Any]) -> None:
-    what = (
+def _print_result(
+    out: "Console", result: dict[str, Any], measured: "Measured", comparisons: list["Comparison"]
+) -> None:
+    scope = (
         f"{result['data']}, windows of {result['context']:,} tokens"
         if measured.scores
         else f"at most {result['context']:,} tokens"
     )
-    out.print(f"{result['recipe']}, step {result['step']}: {what}", soft_wrap=True, markup=False)
+    print_line(out, f"{result['recipe']}, step {result['step']}: {scope}")
     if result["halting"]:
-        out.print(f"a token goes through {result['layers_used']:.1%} of the layers", soft_wrap=True)
+        print_line(out, f"a token passes through {result['layers_used']:.1%} of the layers on average")
     if measured.scores:
-        out.print(_perplexities(measured))
-    others = [figure for figure in measured.figures if figure.task != "perplexity"]
-    if others:
-        out.print(_tasks(others))
+        out.print(_perplexity_table(measured.scores, measured.figures))
+    task_figures = [figure for figure in measured.figures if figure.task != "perplexity"]
+    if task_figures:
+        out.print(_task_table(task_figures))
     if comparisons:
         other = result["against"]
-        out.print(
-            f"\nless {other['recipe']}, step {other['step']} ({other['run']}):", soft_wrap=True, markup=False
-        )
-        out.print(_differences(comparisons))
-        out.print("p: how often chance alone parts them as far, each row by itself", style="dim")
+        print_line(out, f"\ncompared with {other['recipe']}, step {other['step']} ({other['run']}):")
+        out.print(_comparison_table(comparisons))
+        out.print("p: how often chance alone makes a difference this large, each row by itself", style="dim")
     for note in measured.notes:
-        out.print(note, soft_wrap=True, markup=False)
+        print_line(out, note)
 
 
-def _new_table(words: tuple[str, ...], numbers: tuple[str, ...]) -> Any:
+def _new_table(words: tuple[str, ...], numbers: tuple[str, ...]) -> "Table":
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
@@ -236,41 +247,43 @@ def _new_table(words: tuple[str, ...], numbers: tuple[str, ...]) -> Any:
     return table
 
 
-def _perplexities(measured: Any) -> Any:
+def _perplexity_table(scores: "Scores", figures: list["Figure"]) -> "Table":
     table = _new_table(("language",), ("tokens", "loss", "perplexity", "bits per byte", "95 % interval"))
     bits = {
-        figure.language: figure
-        for figure in measured.figures
-        if figure.name[::2] == ("perplexity", "bits_per_byte")
+        figure.language: figure for figure in figures if figure.name[::2] == ("perplexity", "bits_per_byte")
     }
-    rows = list(measured.scores.by_language.items())
-    for name, score in [*rows, *([("all", measured.scores)] if len(rows) > 1 else [])]:
-        figures = (
+    rows = list(scores.by_language.items())
+    for name, score in [*rows, *([("all", scores)] if len(rows) > 1 else [])]:
+        cells = (
             number(score.loss),
             number(score.perplexity, 2),
             number(score.bits_per_byte),
-            span(bits[name].interval()),
+            interval_text(bits[name].interval()),
         )
-        table.add_row(name, f"{score.tokens:,}", *figures, style="bold" if name == "all" else None)
+        table.add_row(name, f"{score.tokens:,}", *cells, style="bold" if name == "all" else None)
     return table
 
 
-def _tasks(figures: list[Any]) -> Any:
+def _task_table(figures: list["Figure"]) -> "Table":
     table = _new_table(("task",), ("value", "95 % interval", "chance", "items"))
     for figure in figures:
         chance = "-" if figure.chance is None else number(figure.chance)
         table.add_row(
-            figure.label, number(figure.value), span(figure.interval()), chance, f"{len(figure.amount):,}"
+            figure.label,
+            number(figure.value),
+            interval_text(figure.interval()),
+            chance,
+            f"{len(figure.amount):,}",
         )
     return table
 
 
-def _differences(comparisons: list[Any]) -> Any:
-    """A row is bold where the interval leaves no room for no difference.
+def _comparison_table(comparisons: list["Comparison"]) -> "Table":
+    """A row is bold where the interval excludes zero.
 
-    The loss stays in the JSON: it says what bits per byte say.
+    The loss is in the JSON only, since bits per byte show the same.
     """
-    table = _new_table(("task",), ("this", "that", "less", "95 % interval", "p"))
+    table = _new_table(("task",), ("this", "other", "difference", "95 % interval", "p"))
     for one in comparisons:
         if one.first.name[::2] == ("perplexity", "loss"):
             continue
@@ -280,12 +293,12 @@ def _differences(comparisons: list[Any]) -> Any:
             number(one.first.value),
             number(one.second.value),
             f"{one.difference:+.4f}",
-            span(one.interval, "+.4f", " to "),
+            interval_text(one.interval, "+.4f", " to "),
         )
         table.add_row(one.first.label, *values, p, style="bold" if clear else None)
     return table
 
 
-def span(interval: tuple[float, float] | None, form: str = ".3f", between: str = " - ") -> str:
-    """An interval for a table."""
+def interval_text(interval: tuple[float, float] | None, form: str = ".3f", between: str = " - ") -> str:
+    """An interval for a table; a dash for None."""
     return "-" if interval is None else f"{interval[0]:{form}}{between}{interval[1]:{form}}"

@@ -1,35 +1,36 @@
-"""`braingpt export`: a checkpoint without what only training needs."""
+"""`braingpt export`: a checkpoint without the parts that only training needs."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from braingpt.cli.console import Json, console, print_json
+from braingpt.cli.console import console, print_line
+from braingpt.cli.json_output import Json, print_json
 
 
 def export(
-    run: Annotated[Path, typer.Argument(help="A run folder or one checkpoint in it.")],
-    out: Annotated[Path, typer.Argument(help="The folder to write; it must not exist, or be empty.")],
+    run: Annotated[Path, typer.Argument(help="A run folder or one of its checkpoints.")],
+    out: Annotated[Path, typer.Argument(help="The folder to write; it must be new or empty.")],
     dtype: Annotated[
-        str, typer.Option(help="float32, bfloat16 or float16, for matrices; vectors stay float32.")
+        str, typer.Option(help="Type of the matrices: float32, bfloat16 or float16; vectors stay float32.")
     ] = "float32",
-    json: Json = False,
+    json_output: Json = False,
 ) -> None:
     """Write a folder for inference only.
 
-    It holds weights, recipe and tokenizer, and braingpt.load opens it on its own.
+    The folder has weights, recipe and tokenizer, so that braingpt.load opens it without the run.
     """
     from braingpt.checkpoint.listing import resolve
     from braingpt.exchange.export import export_checkpoint
 
     source = resolve(run)
     result = export_checkpoint(source, out, dtype)
-    if json:
+    if json_output:
         print_json(result)
         return
     before, after = result["bytes_before"], result["bytes_after"]
-    console().print(
+    print_line(
+        console(),
         f"{source} -> {out}: {before / 1e6:.1f} MB -> {after / 1e6:.1f} MB ({dtype} matrices, no optimizer)",
-        soft_wrap=True,
     )

@@ -1,11 +1,12 @@
-"""`braingpt generate`: text from a trained model, written as it comes."""
+"""`braingpt generate`: text from a trained model, printed token by token."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from braingpt.cli.console import Json, console, print_json
+from braingpt.cli.console import console, print_text
+from braingpt.cli.json_output import Json, print_json
 from braingpt.cli.options import (
     Device,
     Dtype,
@@ -14,8 +15,13 @@ from braingpt.cli.options import (
     Run,
     open_run,
     read_text,
-    show,
 )
+
+if TYPE_CHECKING:
+    from braingpt.inference.text_stream import TextStream
+
+if TYPE_CHECKING:
+    from braingpt.inference.text_stream import TextStream
 
 
 def generate(
@@ -26,24 +32,28 @@ def generate(
     ] = None,
     lang: Annotated[
         str | None,
-        typer.Option(help="Language marker to start from: ko, en, ... [default: the prompt's, or ko]"),
+        typer.Option(help="Language marker at the beginning: ko, en, ... [default: the prompt's, or ko]"),
     ] = None,
-    max_new_tokens: Annotated[int, typer.Option(help="At most so many tokens.")] = 200,
-    temperature: Annotated[float, typer.Option(help="0 takes the likeliest token each time.")] = 0.8,
+    max_new_tokens: Annotated[int, typer.Option(help="Tokens to generate, at most.")] = 200,
+    temperature: Annotated[float, typer.Option(help="0 always chooses the most likely token.")] = 0.8,
     top_k: Annotated[
-        int | None, typer.Option(help="Choose among the K likeliest tokens.", show_default=False)
+        int | None, typer.Option(help="Choose among the K most likely tokens.", show_default=False)
     ] = None,
     top_p: Annotated[
         float | None,
-        typer.Option(help="Choose among the likeliest tokens that hold a share P.", show_default=False),
+        typer.Option(
+            help="Choose among the most likely tokens that together have probability P.", show_default=False
+        ),
     ] = None,
     seed: Annotated[
-        int | None, typer.Option(help="The same seed writes the same text.", show_default=False)
+        int | None, typer.Option(help="The same seed gives the same text.", show_default=False)
     ] = None,
     memory: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="What the model shall remember; `memory add` makes it.", show_default=False
+            metavar="FILE",
+            help="A memory file with texts to remember; `memory add` makes one.",
+            show_default=False,
         ),
     ] = None,
     effort: Effort = None,
@@ -51,37 +61,41 @@ def generate(
         bool,
         typer.Option(
             "--compile",
-            help="Compile the steps: the first tokens take half a minute or so, the others come faster.",
+            help="Compile the steps: the first tokens take about half a minute, the others are faster.",
         ),
     ] = False,
     exit_threshold: ExitThreshold = None,
     draft_layers: Annotated[
         int | None,
         typer.Option(
-            help="Exact early exit: so many layers draft, all verify, the text stays the same. Not for v2.",
+            help="Exact early exit: N layers draft, all layers verify, the text stays the same. Not for v2.",
             show_default=False,
         ),
     ] = None,
     dtype: Dtype = "float32",
     device: Device = "auto",
-    json: Json = False,
+    json_output: Json = False,
 ) -> None:
-    """Generate text with a trained model, streaming."""
+    """Generate text with a trained model."""
     from braingpt.errors import UserError
     from braingpt.inference.sampling import Sampling
     from braingpt.inference.text_stream import generate_text
 
-    # a wrong setting is told before a model is loaded
+    # A wrong setting is reported before a model is loaded.
     Sampling(temperature, top_k, top_p, seed)
     if prompt == "-":
         prompt = read_text("-")
     if memory is not None and draft_layers is not None:
-        raise UserError("--memory and --draft-layers exclude each other: drafts do not ask the memory")
-    say = console(json_output=True)
-    # With drafts the threshold is how sure of a token the draft must be to go on; no token leaves.
+        raise UserError(
+            "--memory and --draft-layers exclude each other, because drafts do not read the memory"
+        )
+    messages = console(stderr=True)
+    # With drafts, --exit-threshold is how sure the draft must be of a token to continue, and no token exits.
     model, tokenizer, _, state, folder = open_run(
-        run, device, say, dtype, effort, None if draft_layers else exit_threshold
+        run, device, messages, dtype, effort, None if draft_layers else exit_threshold
     )
+    depth_varies = bool(model.config.depth_exits or exit_threshold or draft_layers)
+    depth_varies = bool(model.config.depth_exits or exit_threshold or draft_layers)
     if draft_layers is not None:
         model.set_exit_threshold(None)
     if compiled:
@@ -94,7 +108,7 @@ def generate(
         from braingpt.episodic.storage import load_memory
 
         model = Remembering(model, load_memory(memory, weights_hash(state)))
-    settings = {
+    settings: dict[str, Any] = {
         "max_new_tokens": max_new_tokens,
         "temperature": temperature,
         "top_k": top_k,
@@ -105,33 +119,39 @@ def generate(
         from braingpt.inference.speculative import SpeculativeDecoder
 
         settings["decoder"] = SpeculativeDecoder(model, draft_layers, min_confidence=exit_threshold or 0.0)
-    written = generate_text(model, tokenizer, prompt, language=lang, **settings)
-    if json:
-        text = "".join(written)
+    stream = generate_text(model, tokenizer, prompt, language=lang, **settings)
+    if json_output:
+        text = "".join(stream)
         result = {
             "run": str(folder),
             "step": state["step"],
             "prompt": prompt or "",
-            "language": written.language,
+            "language": stream.language,
             "text": text,
-            "tokens": written.tokens,
-            "prompt_tokens": written.prompt_tokens,
-            "finish": written.finish,
-            "seconds": written.seconds,
-            "seconds_to_first_token": written.first_token_seconds,
-            "tokens_per_second": written.tokens_per_second,
+            "tokens": stream.tokens,
+            "prompt_tokens": stream.prompt_tokens,
+            "finish": stream.finish,
+            "seconds": stream.seconds,
+            "seconds_to_first_token": stream.first_token_seconds,
+            "tokens_per_second": stream.tokens_per_second,
             "dtype": dtype,
-            "layers_used": written.decoder.depth(),
+            "layers_used": stream.decoder.depth(),
         }
         print_json(result)
         return
-    show(prompt or "")
-    for piece in written:
-        show(piece)
-    show("\n")
-    speed = f", {written.tokens_per_second:.1f} tokens/s" if written.tokens_per_second else ""
-    first = f", first token after {written.first_token_seconds:.2f} s" if written.first_token_seconds else ""
-    ended = ", ended by the model" if written.finish == "stop" else ""
-    varies = model.config.depth_exits or exit_threshold or draft_layers
-    depth = f", {written.decoder.depth():.0%} of the layers a token" if varies and written.tokens else ""
-    say.print(f"{len(written.tokens)} tokens{speed}{first}{depth}{ended}", style="dim")
+    print_text(prompt or "")
+    for piece in stream:
+        print_text(piece)
+    print_text("\n")
+    messages.print(_summary(stream, depth_varies), style="dim")
+
+
+def _summary(stream: "TextStream", depth_varies: bool) -> str:
+    """How many tokens were generated, how fast, and why the text ends."""
+    speed = f", {stream.tokens_per_second:.1f} tokens/s" if stream.tokens_per_second else ""
+    first = f", first token after {stream.first_token_seconds:.2f} s" if stream.first_token_seconds else ""
+    stopped = ", stopped at end of text" if stream.finish == "stop" else ""
+    depth = ""
+    if depth_varies and stream.tokens:
+        depth = f", {stream.decoder.depth():.0%} of the layers per token"
+    return f"{len(stream.tokens)} tokens{speed}{first}{depth}{stopped}"

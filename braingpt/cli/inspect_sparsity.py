@@ -1,69 +1,83 @@
-"""`braingpt inspect-sparsity`: what a model leaves out, layer by layer: promised, counted on real text, and
-achieved on this machine.
+"""`braingpt inspect-sparsity`: what a model skips, layer by layer: promised by the recipe, counted on real
+text, and achieved on this machine.
 """
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from braingpt.cli.console import console
+from braingpt.cli.console import console, print_line
+from braingpt.cli.json_output import Json, JsonFile, write_json
 from braingpt.cli.options import (
     Device,
     Effort,
     ExitThreshold,
-    JsonFile,
     Run,
-    check_out,
-    check_target,
-    deliver,
-    fitting,
+    check_output_files,
+    check_output_folder,
+    explain_out_of_memory,
     open_run,
     read_text,
 )
 
-# of each language's validation data
+if TYPE_CHECKING:
+    import torch
+    from rich.console import Console
+
+    from braingpt.episodic.memory import EpisodicMemory
+    from braingpt.inspection.runner import Inspection
+    from braingpt.model.lm import LanguageModel
+    from braingpt.recipes import Recipe
+    from braingpt.tokenizer import Tokenizer
+
+# Windows of each language's validation data.
 WINDOWS = 8
+# Memory for a dense twin, over the bytes of the model's own parameters.
+TWIN_MARGIN = 1.2
+LEGEND = (
+    "tokens: share that attends. keys: share of the query-key pairs. depth: share that reaches the layer. "
+    "dendr.: share of dendrites that open. columns: share computed for a token. dead: columns that won no "
+    "token. even: evenness of the columns' load, at most 1. neurons: share that fired. zero w.: share of zero "
+    "weights. computed: arithmetic as a share of a dense layer's. recipe: what the recipe promises."
+)
 
 
 def inspect_sparsity(
     run: Run = None,
     text: Annotated[
-        Path | None, typer.Option(help="A text to read; - is standard input. [default: validation data]")
+        Path | None, typer.Option(help="A text file to read; - is standard input. [default: validation data]")
     ] = None,
     context: Annotated[int, typer.Option(help="Tokens a window.", min=2)] = 256,
     rounds: Annotated[
-        int, typer.Option(help="Rounds of timing against a dense twin; 0 measures no time.", min=0)
+        int, typer.Option(help="Rounds of timing against a dense twin; 0 skips the timing.", min=0)
     ] = 5,
     show: Annotated[
-        int, typer.Option(metavar="N", help="Show the first N tokens by what was spent on them.", min=0)
+        int, typer.Option(metavar="N", help="Show what was spent on the first N tokens.", min=0)
     ] = 120,
-    growth: Annotated[
-        bool, typer.Option("--growth", help="Also go through all checkpoints of the run.")
-    ] = False,
+    growth: Annotated[bool, typer.Option("--growth", help="Measure all checkpoints of the run too.")] = False,
     memory: Annotated[
         Path | None,
-        typer.Option(
-            metavar="FILE", help="Also count what this memory is asked and answers.", show_default=False
-        ),
+        typer.Option(metavar="FILE", help="Count the reads of this memory file too.", show_default=False),
     ] = None,
     effort: Effort = None,
     exit_threshold: ExitThreshold = None,
     device: Device = "auto",
-    json: JsonFile = None,
+    json_output: Json = False,
+    json_file: JsonFile = None,
     html: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Write one HTML page with all pictures.", show_default=False),
+        typer.Option(metavar="FILE", help="Write one HTML page with all plots to FILE.", show_default=False),
     ] = None,
     png: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="Write the pictures as PNG files.", show_default=False),
+        typer.Option(metavar="FOLDER", help="Write the plots as PNG files to FOLDER.", show_default=False),
     ] = None,
 ) -> None:
-    """Show what is really sparse in a model.
+    """Show how sparse a model really is.
 
-    Tokens, keys, columns, neurons, weights, work; and what it brings in time and bytes.
+    Tokens, keys, columns, neurons, weights and arithmetic, and what this saves in time and bytes.
     """
     from braingpt.cli import inspect_sparsity_view as view
     from braingpt.html.png import check_png, write_png
@@ -73,53 +87,53 @@ def inspect_sparsity(
     from braingpt.inspection.runner import sparsity_over_training as grow
     from braingpt.utils.atomic_write import write_whole
 
-    check_target(json)
-    check_target(html, "--html")
+    check_output_files(json_file=json_file, html=html)
     if png is not None:
         check_png()
-        check_out(png, "--png")
+        check_output_folder(png, "--png")
     source = read_text(text) if text else None
-    out, side = console(json == "-"), console(json_output=True)
+    out, messages = console(stderr=json_output), console(stderr=True)
     model, tokenizer, recipe, state, folder = open_run(
-        run, device, side, effort=effort, exit_threshold=exit_threshold
+        run, device, messages, effort=effort, exit_threshold=exit_threshold
     )
     checkpoints = _checkpoints(folder) if growth else []
-    taught = _memory(memory, state) if memory else None
+    episodic = _load_memory(memory, state) if memory else None
     name, parts = _parts(source, str(text), recipe, tokenizer, context)
     windows = TokenWindows.of(parts, context)
     if rounds and not _twin_fits(model):
-        side.print("not measured against a dense twin: it does not fit beside the model", soft_wrap=True)
+        print_line(messages, "no timing against a dense twin: it does not fit into memory beside the model")
         rounds = 0
-    with fitting(context), side.status("opening", refresh_per_second=2) as status:
-        found = inspect_model(model, tokenizer, windows, rounds, status.update)
-        recalled = count_memory_use(model, taught, windows.windows) if taught else None
-        grown = list(grow(_models(checkpoints, model.device, status.update), windows))
+    with explain_out_of_memory(context), messages.status("opening", refresh_per_second=2) as status:
+        inspection = inspect_model(model, tokenizer, windows, rounds, status.update)
+        memory_use = count_memory_use(model, episodic, windows.windows) if episodic else None
+        over_training = list(grow(_models(checkpoints, model.device, status.update), windows))
     head = {"run": str(folder), "recipe": recipe.name, "step": state["step"], "text": name}
     parameters = {
         "parameters_total": model.parameters_total(),
         "parameters_active": model.parameters_active(),
     }
-    deliver({**head, **parameters, **found.as_dict(), "growth": grown, "episodic": recalled}, json)
-    drawn = pictures(found, grown) if html or png else {}
+    result = {**head, **parameters, **inspection.as_dict(), "growth": over_training, "episodic": memory_use}
+    write_json(result, json_output, json_file)
+    plots = pictures(inspection, over_training) if html or png else {}
     if html:
-        write_whole(html, page(head, found, drawn, tokenizer))
+        write_whole(html, page(head, inspection, plots, tokenizer))
     if png:
         png.mkdir(parents=True, exist_ok=True)
-        for title, svg in drawn.items():
+        for title, svg in plots.items():
             write_png(svg, png / f"{title}.png")
-    _print(out, head, parameters, found, grown, recalled)
+    _print_result(out, head, parameters, inspection, over_training, memory_use)
     if show:
-        view.print_text(out, found, tokenizer, show)
-    for what, place in (("page", html), ("pictures", png)):
-        if place:
-            out.print(f"{what}: {place}", soft_wrap=True, markup=False)
+        view.print_tokens(out, inspection, tokenizer, show)
+    for name, path in (("page", html), ("plots", png)):
+        if path:
+            print_line(out, f"{name}: {path}")
 
 
 def _parts(
-    source: str | None, name: str, recipe: Any, tokenizer: Any, context: int
+    source: str | None, name: str, recipe: "Recipe", tokenizer: "Tokenizer", context: int
 ) -> tuple[str, list[tuple[str | None, list[int]]]]:
-    """The text's name, and (language, tokens): the text given, some validation windows of each language, or a
-    built-in paragraph.
+    """The text's name, and (language, tokens) of its parts: the given text, some validation windows of each
+    language, or a built-in paragraph.
     """
     from braingpt.data.shards.reader import ShardSet
     from braingpt.errors import UserError
@@ -127,7 +141,7 @@ def _parts(
 
     if source is not None:
         if not source.strip():
-            raise UserError("the text is empty; there is nothing to look at")
+            raise UserError("the text is empty; there is nothing to inspect")
         return name, [(None, tokenizer.encode(source, language="auto"))]
     try:
         shards = ShardSet.open(recipe.data.folders, tokenizer)
@@ -141,83 +155,82 @@ def _parts(
 
 
 def _checkpoints(folder: Path) -> list[Path]:
-    """Those of the run, oldest first. UserError where there is nothing to compare."""
+    """The checkpoints of the run, oldest first. UserError where there are fewer than two."""
     from braingpt.checkpoint.listing import list_checkpoints
     from braingpt.errors import UserError
 
     run = folder.parent.parent
-    found = list_checkpoints(run)
-    if len(found) < 2:
+    checkpoints = list_checkpoints(run)
+    if len(checkpoints) < 2:
         raise UserError(
-            f"--growth needs a run with several checkpoints; {run} has {len(found)} (train.keep keeps more of them)"
+            f"--growth needs a run with several checkpoints; {run} has {len(checkpoints)} "
+            "(a larger train.keep keeps more)"
         )
-    return found
+    return checkpoints
 
 
-def _models(checkpoints: list[Path], device: Any, say: Callable[[str], None]) -> Iterator[tuple[int, Any]]:
+def _models(
+    checkpoints: list[Path], device: "torch.device", report: Callable[[str], None]
+) -> Iterator[tuple[int, "LanguageModel"]]:
+    """(step, model) of each checkpoint; `report` receives its name first."""
     from braingpt.checkpoint.checkpoint import load_model
 
     for checkpoint in checkpoints:
-        say(checkpoint.name)
+        report(checkpoint.name)
         model, _, _, state = load_model(checkpoint, device)
         yield state["step"], model
 
 
-def _memory(file: Path, state: dict[str, Any]) -> Any:
+def _load_memory(file: Path, state: dict[str, Any]) -> "EpisodicMemory":
     from braingpt.checkpoint.checkpoint import weights_hash
     from braingpt.episodic.storage import load_memory
 
     return load_memory(file, weights_hash(state))
 
 
-def _twin_fits(model: Any) -> bool:
-    """Whether a dense model with as many parameters has room."""
+def _twin_fits(model: "LanguageModel") -> bool:
+    """Whether a dense model with as many parameters fits into free memory."""
     from braingpt.device.free_memory import free_memory
 
-    return 1.2 * model.parameters_total() * model.embedding.weight.element_size() < free_memory(model.device)
+    needed = TWIN_MARGIN * model.parameters_total() * model.embedding.weight.element_size()
+    return needed < free_memory(model.device)
 
 
-def _print(
-    out: Any,
+def _print_result(
+    out: "Console",
     head: dict[str, Any],
     parameters: dict[str, int],
-    found: Any,
-    grown: list[dict[str, Any]],
-    recalled: dict[str, int] | None,
+    inspection: "Inspection",
+    over_training: list[dict[str, Any]],
+    memory_use: dict[str, int] | None,
 ) -> None:
     from braingpt.cli import inspect_sparsity_view as view
 
-    report, (total, active) = found.report, parameters.values()
-    out.print(
-        f"{head['recipe']}, step {head['step']}: {report.tokens:,} tokens of {head['text']}, windows of {report.context}",
-        soft_wrap=True,
-        markup=False,
+    report, (total, active) = inspection.report, parameters.values()
+    tokens = f"{report.tokens:,} tokens of {head['text']}, windows of {report.context}"
+    print_line(out, f"{head['recipe']}, step {head['step']}: {tokens}")
+    out.print(view.layer_table(report))
+    for line in view.optional_lines(inspection):
+        print_line(out, line)
+    print_line(
+        out,
+        f"parameters a token multiplies with: {active:,} of {total:,} ({active / total:.0%}), head included",
     )
-    out.print(view.layers(report))
-    for line in view.some_models_have(found):
-        out.print(line, soft_wrap=True)
-    out.print(
-        f"parameters a token multiplies with: {active:,} of {total:,} ({active / total:.0%}), head included"
-    )
-    out.print(
-        "computed: arithmetic done over that of the same shape done densely; said: by recipe",
-        style="dim",
-        soft_wrap=True,
-    )
-    if recalled is not None:
-        for line in view.recalled(recalled):
-            out.print(line, soft_wrap=True)
-    if found.achieved:
-        out.print("\nof a dense twin's, on this machine:")
-        out.print(view.achieved(found.achieved))
-        if busy := view.busy():
+    out.print(LEGEND, style="dim")
+    if memory_use is not None:
+        for line in view.memory_lines(memory_use):
+            print_line(out, line)
+    if inspection.achieved:
+        out.print("\ncompared with a dense twin on this machine (100% is the twin's):")
+        out.print(view.twin_table(inspection.achieved))
+        if busy := view.busy_line():
             out.print(busy, style="dim")
-    if found.specialisation:
-        out.print("\nwhat the winning column tells, as a share of all there is to know:")
-        out.print(view.told(found))
+    if inspection.specialisation:
+        out.print("\nwhat the winning column reveals about a token (100% is everything):")
+        out.print(view.specialisation_table(inspection))
         out.print("\ncolumns, from none of the tokens (blank) to twice an even share (full):")
-        for line in view.columns(found):
+        for line in view.column_lines(inspection):
             out.print(line, markup=False)
-    if grown:
+    if over_training:
         out.print("\nover training:")
-        out.print(view.grown(grown))
+        out.print(view.training_table(over_training))

@@ -1,4 +1,7 @@
-"""The entry point: which command lives in which file."""
+"""The entry point of `braingpt`: the commands and their files.
+
+No module of this package imports torch or rich before a command runs, so that `--help` is instant.
+"""
 
 import os
 import sys
@@ -9,6 +12,7 @@ from braingpt.cli import (
     bench,
     calibrate,
     chat,
+    data,
     doctor,
     evaluate,
     export,
@@ -23,11 +27,11 @@ from braingpt.cli import (
     train,
 )
 from braingpt.cli.console import guarded
-from braingpt.cli.data import prepare
+from braingpt.cli.json_output import ReportCommand
 
 app = typer.Typer(
     name="braingpt",
-    help="Small, brain-inspired, sparse language models: prepare data, train, evaluate, generate, benchmark, look inside.",
+    help="Small, brain-inspired, sparse language models: prepare data, train, evaluate, generate, inspect.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -58,20 +62,20 @@ def _main(
 
 
 app.add_typer(tokenizer.app, name="tokenizer")
-app.add_typer(prepare.app, name="data")
+app.add_typer(data.app, name="data")
 app.add_typer(recipes.app, name="recipes")
 app.add_typer(runs.app, name="runs")
 app.add_typer(memory.app, name="memory")
 app.add_typer(bench.app, name="bench")
 app.command()(train.train)
 app.command()(quickstart.quickstart)
-app.command("eval")(evaluate.evaluate)
+app.command("eval", cls=ReportCommand)(evaluate.evaluate)
 app.command()(generate.generate)
 app.command()(chat.chat)
 app.command()(serve.serve)
 app.command()(export.export)
-app.command()(calibrate.calibrate)
-app.command("inspect-sparsity")(inspect_sparsity.inspect_sparsity)
+app.command(cls=ReportCommand)(calibrate.calibrate)
+app.command("inspect-sparsity", cls=ReportCommand)(inspect_sparsity.inspect_sparsity)
 app.command()(doctor.doctor)
 
 

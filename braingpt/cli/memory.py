@@ -1,15 +1,19 @@
-"""`braingpt memory`: texts a model shall remember, in a file that `generate --memory` reads."""
+"""`braingpt memory`: texts for a model to remember, in a file that `generate --memory` reads."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from braingpt.cli.console import Json, console, print_json
+from braingpt.cli.console import console, print_line
+from braingpt.cli.json_output import Json, print_json
 from braingpt.cli.options import Device, open_run, read_text
 
+if TYPE_CHECKING:
+    from braingpt.episodic.memory import EpisodicMemory
+
 app = typer.Typer(
-    help="Teach a trained model texts, without training: each once, each to be forgotten again.",
+    help="Teach a trained model texts without training, and make it forget them again.",
     no_args_is_help=True,
 )
 File = Annotated[Path, typer.Argument(metavar="FILE", help="The memory file.")]
@@ -17,15 +21,17 @@ File = Annotated[Path, typer.Argument(metavar="FILE", help="The memory file.")]
 
 @app.command()
 def add(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="The memory file; made where there is none.")],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="The memory file; a new one is made if there is none.")
+    ],
     texts: Annotated[
-        list[str] | None, typer.Argument(metavar="TEXT...", help="What to remember.", show_default=False)
+        list[str] | None, typer.Argument(metavar="TEXT...", help="Texts to remember.", show_default=False)
     ] = None,
     source: Annotated[
         Path | None,
         typer.Option(
             "--file",
-            help="Remember each line of this text file too; - is standard input.",
+            help="Also remember each line of this text file; - is standard input.",
             show_default=False,
         ),
     ] = None,
@@ -38,9 +44,9 @@ def add(
         typer.Option(help="Language of the texts: ko, en, ... [default: detected]", show_default=False),
     ] = None,
     device: Device = "auto",
-    json: Json = False,
+    json_output: Json = False,
 ) -> None:
-    """Remember texts, written once where they surprise the model."""
+    """Remember texts. Only what surprises the model is written."""
     from braingpt.checkpoint.checkpoint import weights_hash
     from braingpt.episodic.storage import load_memory, save_memory
     from braingpt.errors import UserError, did_you_mean
@@ -50,14 +56,14 @@ def add(
         *(line for line in (read_text(source).splitlines() if source else []) if line.strip()),
     ]
     if not wanted or not all(text.strip() for text in wanted):
-        raise UserError("there is nothing to remember: give a text, or --file with lines of text")
+        raise UserError("there is nothing to remember; give a text, or --file with lines of text")
     if file.is_dir() or not file.absolute().parent.is_dir():
         raise UserError(
             f"{file} is a folder; name a file"
             if file.is_dir()
             else f"there is no folder {file.absolute().parent}"
         )
-    model, tokenizer, recipe, state, _ = open_run(run, device, console(json_output=True))
+    model, tokenizer, recipe, state, _ = open_run(run, device, console(stderr=True))
     if lang is not None and lang not in tokenizer.markers:
         raise UserError(f"unknown language '{lang}'{did_you_mean(lang, tokenizer.markers)}")
     model.eval()
@@ -76,19 +82,19 @@ def add(
             {"number": number, "text": memory.store.texts[number], "entries": entries, "new": number > last}
         )
     save_memory(memory, file)
-    if json:
+    if json_output:
         print_json(
             {"file": str(file), "texts": taught, "entries": len(memory.store), "bytes": file.stat().st_size}
         )
         return
     for one in taught:
-        what = f"{one['entries']} entries" if one["new"] else "remembered already"
-        console().print(f"{one['number']}  {one['text']}  ({what})", soft_wrap=True, markup=False)
+        note = f"{one['entries']} entries" if one["new"] else "already in the memory"
+        print_line(console(), f"{one['number']}  {one['text']}  ({note})")
 
 
 @app.command("list")
-def list_texts(file: File, json: Json = False) -> None:
-    """Show what a memory holds, with the numbers that forget takes."""
+def list_texts(file: File, json_output: Json = False) -> None:
+    """List the texts of a memory, with the numbers that `forget` needs."""
     from braingpt.episodic.storage import load_memory
 
     memory = load_memory(file)
@@ -96,27 +102,26 @@ def list_texts(file: File, json: Json = False) -> None:
         {"number": number, "text": text, "entries": memory.store.entries_of(number)}
         for number, text in memory.store.texts.items()
     ]
-    if json:
-        print_json(_figures(file, memory) | {"texts": rows})
+    if json_output:
+        print_json(_facts(file, memory) | {"texts": rows})
         return
     out = console()
     for row in rows:
-        out.print(f"{row['number']}  {row['text']}  ({row['entries']} entries)", soft_wrap=True, markup=False)
-    made = ", ".join(str(value) for value in memory.about.values())
-    out.print(
-        f"{len(rows)} texts, {len(memory.store)} entries, {file.stat().st_size / 1e6:.2f} MB; of {made}",
-        style="dim",
-        soft_wrap=True,
-    )
+        print_line(out, f"{row['number']}  {row['text']}  ({row['entries']} entries)")
+    model = ", ".join(str(value) for value in memory.about.values())
+    size = f"{len(rows)} texts, {len(memory.store)} entries, {file.stat().st_size / 1e6:.2f} MB"
+    out.print(f"{size}; of {model}", style="dim", soft_wrap=True)
 
 
 @app.command()
 def forget(
     file: File,
-    what: Annotated[str, typer.Argument(metavar="NUMBER|all", help="The text's number in `list`, or all.")],
-    json: Json = False,
+    what: Annotated[
+        str, typer.Argument(metavar="NUMBER|all", help="The number of a text in `list`, or all.")
+    ],
+    json_output: Json = False,
 ) -> None:
-    """Forget a text, or all. Entries that another text shares stay."""
+    """Forget one text or all texts. Entries that another text shares are kept."""
     from braingpt.episodic.storage import load_memory, save_memory
     from braingpt.errors import UserError
 
@@ -125,23 +130,24 @@ def forget(
     if what != "all" and not (what.isascii() and what.isdigit() and int(what) in known):
         numbers = ", ".join(map(str, list(known)[:10])) + (", ..." if len(known) > 10 else "")
         raise UserError(
-            f"{file} holds no text number {what}" + (f"; it holds {numbers}" if known else "; it is empty")
+            f"{file} has no text number {what}" + (f"; it has {numbers}" if known else "; it is empty")
         )
     forgotten = [
         {"number": number, "text": known[number]}
         for number in (list(known) if what == "all" else [int(what)])
     ]
-    for text in forgotten:
-        memory.store.forget(text["number"])
+    for one in forgotten:
+        memory.store.forget(one["number"])
     save_memory(memory, file)
-    if json:
-        print_json(_figures(file, memory) | {"forgotten": forgotten})
+    if json_output:
+        print_json(_facts(file, memory) | {"forgotten": forgotten})
         return
-    for text in forgotten:
-        console().print(f"forgotten: {text['number']}  {text['text']}", soft_wrap=True, markup=False)
+    for one in forgotten:
+        print_line(console(), f"forgotten: {one['number']}  {one['text']}")
 
 
-def _figures(file: Path, memory: Any) -> dict[str, Any]:
+def _facts(file: Path, memory: "EpisodicMemory") -> dict[str, Any]:
+    """What the JSON says about a memory file."""
     return {
         "file": str(file),
         "entries": len(memory.store),

@@ -1,115 +1,90 @@
-"""What the reporting commands share: `--json FILE`, a run opened by name, text from a file or a pipe."""
+"""What several commands share: their options, a run opened by name, text from a file or a pipe, and checks of
+the places they write to.
+"""
 
-import json
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from braingpt.utils.formatting import number as number
-from braingpt.utils.formatting import percent as percent
+if TYPE_CHECKING:
+    from rich.console import Console
 
-JsonFile = Annotated[
-    str | None,
-    typer.Option("--json", metavar="FILE", help="Write the result as JSON to FILE; - is standard output."),
-]
+    from braingpt.model.lm import LanguageModel
+    from braingpt.recipes import Recipe
+    from braingpt.tokenizer import Tokenizer
+
 HtmlFile = Annotated[
     str | None, typer.Option("--html", metavar="FILE", help="Write one HTML page with plots to FILE.")
 ]
 Run = Annotated[
     Path | None,
     typer.Argument(
-        help="A run folder or one checkpoint in it; by default the newest run.", show_default=False
+        help="A run folder or one of its checkpoints. [default: the newest run]", show_default=False
     ),
 ]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N; auto takes a GPU where there is one.")]
-
+PreparedFolder = Annotated[
+    Path, typer.Argument(metavar="DIR", help="A prepared folder, such as data/korean.", show_default=False)
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N; auto uses a GPU if there is one.")]
 Dtype = Annotated[
     str, typer.Option(help="float32, or int8: weights in a quarter of the bytes, slightly rounded.")
 ]
 Effort = Annotated[
     float | None,
     typer.Option(
-        help="Mean share of the layers a token goes through. [default: the one trained for]",
+        help="Mean share of the layers that a token passes through. [default: the share set in training]",
         show_default=False,
     ),
 ]
 ExitThreshold = Annotated[
     float | None,
     typer.Option(
-        help="How sure v1 must be of the next token to leave out the layers that are left; `calibrate` finds it.",
+        help="How sure v1 must be of the next token to skip the remaining layers; `calibrate` finds a value.",
         show_default=False,
     ),
 ]
 
 DTYPES = ("float32", "int8")
+# Bytes of memory that a text and its tokens need for each byte of the text.
+MEMORY_PER_TEXT_BYTE = 16
 
 
-def deliver(value: Any, target: str | None) -> None:
-    """`value` as JSON to the file `target`, to standard output for "-", nowhere for None.
+class OpenRun(NamedTuple):
+    """A checkpoint opened for use; `state` is the content of its state.json."""
 
-    The file is whole or not there.
-    """
-    if target is None:
-        return
-    from braingpt.cli.console import print_json
-
-    if target == "-":
-        print_json(value)
-        return
-    from braingpt.utils.atomic_write import write_whole
-
-    check_target(target)
-    write_whole(Path(target), json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False) + "\n")
-
-
-def check_target(target: str | Path | None, option: str = "--json") -> None:
-    """UserError when the file that `option` names cannot be written; to be called before the work, not after
-    it.
-    """
-    from braingpt.errors import UserError
-
-    if target is None or (target == "-" and option == "--json"):
-        return
-    path = Path(target)
-    if path.is_dir():
-        raise UserError(
-            f"{option} {path} is a folder; name a file{', or - for standard output' if option == '--json' else ''}"
-        )
-    if not path.parent.is_dir():
-        raise UserError(f"{option} {path}: there is no folder {path.parent}")
-    if not os.access(path.parent, os.W_OK):
-        raise UserError(f"{option} {path}: no permission to write in {path.parent}")
-
-
-def check_out(folder: Path, option: str = "--out") -> None:
-    """UserError when the folder that `option` names cannot be made or written to; to be called before the
-    work, not after it.
-    """
-    from braingpt.errors import UserError
-
-    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
-    if not there.is_dir():
-        raise UserError(f"{option} {folder}: {there} is a file; name another folder")
-    if not os.access(there, os.W_OK):
-        raise UserError(f"{option} {folder}: no permission to write in {there}")
+    model: "LanguageModel"
+    tokenizer: "Tokenizer"
+    recipe: "Recipe"
+    state: dict[str, Any]
+    folder: Path
 
 
 def open_run(
     run: Path | None,
     device: str,
-    say: Any,
+    messages: "Console",
     dtype: str = "float32",
     effort: float | None = None,
     exit_threshold: float | None = None,
-) -> tuple[Any, Any, Any, dict[str, Any], Path]:
-    """(model, tokenizer, recipe, state, folder) of RUN.
+) -> OpenRun:
+    """Open the checkpoint that RUN names, or the newest one, whose name is printed to `messages`.
 
-    `say`: the console that names the checkpoint taken when RUN is None.
+    Args:
+        run: A run folder, one of its checkpoints, or None for the newest run.
+        device: auto, cpu, cuda or cuda:N.
+        messages: The console for people.
+        dtype: float32 or int8.
+        effort: Mean share of the layers that a token passes through; None as in training.
+        exit_threshold: How sure v1 must be of the next token to skip the remaining layers.
+
+    Raises:
+        UserError: If there is no such checkpoint, or the model does not have what an option sets.
+        Failure: If the checkpoint is damaged.
     """
     from braingpt.checkpoint.checkpoint import load_model
     from braingpt.checkpoint.listing import resolve
@@ -121,27 +96,72 @@ def open_run(
     place = pick_device(None if device == "auto" else device)
     folder = resolve(run)
     if run is None:
-        say.print(f"taking {folder}", soft_wrap=True, markup=False)
+        messages.print(f"using {folder}", soft_wrap=True, markup=False)
     model, tokenizer, recipe, state = load_model(folder, place)
     model.set_effort(effort)
     if exit_threshold is not None:
         model.set_exit_threshold(exit_threshold)
     if dtype == "int8":
         model.to_int8()
-    return model, tokenizer, recipe, state, folder
+    return OpenRun(model, tokenizer, recipe, state, folder)
+
+
+def check_output_file(path: Path, option: str) -> None:
+    """Check, before the work begins, that the file that `option` names can be written.
+
+    Raises:
+        UserError: If it cannot.
+    """
+    from braingpt.errors import UserError
+
+    if str(path) == "-" and option == "--json-file":
+        raise UserError("--json-file needs the name of a file; --json prints on standard output")
+    if path.is_dir():
+        raise UserError(f"{option} {path} is a folder; name a file")
+    if not path.parent.is_dir():
+        raise UserError(f"{option} {path}: there is no folder {path.parent}")
+    if not os.access(path.parent, os.W_OK):
+        raise UserError(f"{option} {path}: no permission to write in {path.parent}")
+
+
+def check_output_files(**files: Path | str | None) -> None:
+    """Check the files of several options, named as their parameters: json_file is `--json-file`.
+
+    Raises:
+        UserError: If one of them cannot be written.
+    """
+    for name, file in files.items():
+        if file is not None:
+            check_output_file(Path(file), f"--{name.replace('_', '-')}")
+
+
+def check_output_folder(folder: Path, option: str = "--out") -> None:
+    """Check, before the work begins, that the folder that `option` names can be made and written to.
+
+    Raises:
+        UserError: If it cannot.
+    """
+    from braingpt.errors import UserError
+
+    existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    if not existing.is_dir():
+        raise UserError(f"{option} {folder}: {existing} is a file; name another folder")
+    if not os.access(existing, os.W_OK):
+        raise UserError(f"{option} {folder}: no permission to write in {existing}")
 
 
 def read_text(source: str | Path) -> str:
-    """UTF-8 text of the file `source`, or of standard input for "-".
+    """The UTF-8 text of the file `source`, or of standard input for "-".
 
-    Raises UserError when it is not there or not UTF-8.
+    Raises:
+        UserError: If there is no such file, or its bytes are not UTF-8.
     """
     from braingpt.errors import UserError
 
     name = "standard input" if str(source) == "-" else str(source)
     try:
         if str(source) != "-":
-            _check_size(Path(source))
+            _check_fits_memory(Path(source))
         raw = sys.stdin.buffer.read() if str(source) == "-" else Path(source).read_bytes()
     except (FileNotFoundError, IsADirectoryError):
         raise UserError(f"there is no text file {name}") from None
@@ -151,26 +171,25 @@ def read_text(source: str | Path) -> str:
         raise UserError(f"{name} is not UTF-8 text (byte {error.start}); convert it first") from None
 
 
-def _check_size(path: Path) -> None:
-    """UserError for a text that memory cannot hold with its tokens: about 16 bytes for each of its own."""
+def _check_fits_memory(path: Path) -> None:
+    """UserError for a text that does not fit into memory together with its tokens."""
     import torch
 
     from braingpt.device.free_memory import free_memory
     from braingpt.errors import UserError
 
     size, free = path.stat().st_size, free_memory(torch.device("cpu"))
-    if 16 * size > free:
+    if MEMORY_PER_TEXT_BYTE * size > free:
+        out = f"data/{path.stem}"
         raise UserError(
-            f"{path} is {size / 1e9:,.1f} GB of text, more than {free / 1e9:,.1f} GB of free memory can take at once; "
-            f"prepare it and read it from there: braingpt data prepare text {path} --out data/{path.stem}, then --data data/{path.stem}"
+            f"{path} has {size / 1e9:,.1f} GB of text, too much for {free / 1e9:,.1f} GB of free memory; "
+            f"prepare it first: braingpt data prepare text {path} --out {out}, then use --data {out}"
         )
 
 
 @contextmanager
-def fitting(context: int) -> Iterator[None]:
-    """Turns an allocator's giving up inside the `with` into a UserError that says what to do: windows of
-    `context` tokens were too long.
-    """
+def explain_out_of_memory(context: int) -> Iterator[None]:
+    """Raise a UserError that names --context where windows of `context` tokens do not fit into memory."""
     from braingpt.device.device import is_out_of_memory
     from braingpt.errors import UserError
 
@@ -180,12 +199,5 @@ def fitting(context: int) -> Iterator[None]:
         if not is_out_of_memory(error):
             raise
         raise UserError(
-            f"windows of {context:,} tokens need more memory than there is; take a smaller --context"
+            f"windows of {context:,} tokens need more memory than there is; use a smaller --context"
         ) from None
-
-
-def show(piece: str) -> None:
-    """A piece of text on standard output at once, whatever the terminal's encoding can show of it."""
-    encoding = sys.stdout.encoding or "utf-8"
-    sys.stdout.write(piece.encode(encoding, "replace").decode(encoding))
-    sys.stdout.flush()

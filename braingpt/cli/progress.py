@@ -1,22 +1,27 @@
-"""How far a long measurement has come: a bar with the time left in a terminal, a line every ten seconds
-elsewhere.
-"""
+"""Progress of a long measurement: a bar with the time left in a terminal, else a line every ten seconds."""
 
 import time
-from typing import Any
+from typing import TYPE_CHECKING
 
-# between two lines of progress without a terminal
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress as ProgressBar
+
+# Seconds between two lines of progress without a terminal.
 PLAIN_SECONDS = 10.0
 
 
 class Progress:
-    """Call it with the share that is done and what is being done. `say`: a console."""
+    """A context manager whose value is called with the share done (0 to 1) and the present stage."""
 
-    def __init__(self, say: Any) -> None:
-        self.say, self.began, self.last, self.bar = say, time.monotonic(), 0.0, None
+    def __init__(self, messages: "Console") -> None:
+        self.messages = messages
+        self.began = time.monotonic()
+        self.last_line = 0.0
+        self.bar: ProgressBar | None = None
 
     def __enter__(self) -> "Progress":
-        if self.say.is_terminal:
+        if self.messages.is_terminal:
             from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
             columns = (
@@ -25,23 +30,23 @@ class Progress:
                 TimeRemainingColumn(),
                 TextColumn("left"),
             )
-            self.bar = Progress(*columns, console=self.say, transient=True)
+            self.bar = Progress(*columns, console=self.messages, transient=True)
             self.task = self.bar.add_task("", total=1.0)
             self.bar.start()
         return self
 
-    def __call__(self, share: float, what: str) -> None:
+    def __call__(self, share: float, stage: str) -> None:
         now = time.monotonic()
         if self.bar:
-            self.bar.update(self.task, completed=share, description=what)
-        elif now - self.last >= PLAIN_SECONDS:
+            self.bar.update(self.task, completed=share, description=stage)
+        elif now - self.last_line >= PLAIN_SECONDS:
             from braingpt.utils.formatting import duration
 
-            self.last = now
+            self.last_line = now
             left = (
                 f", about {duration((now - self.began) / share * (1 - share))} left" if share > 0.02 else ""
             )
-            self.say.print(f"{share:4.0%}  {what}{left}", soft_wrap=True)
+            self.messages.print(f"{share:4.0%}  {stage}{left}", soft_wrap=True)
 
     def __exit__(self, *_: object) -> None:
         if self.bar:

@@ -1,7 +1,7 @@
-"""`braingpt quickstart`: the whole path in under three minutes on two CPU cores, without a network.
+"""`braingpt quickstart`: all steps in under three minutes on two CPU cores, without a network.
 
-Prepares the built-in corpus, trains nano-v2 on it, shows the loss falling, lets the model write Korean and
-English and counts what it left out. Every step is a call of the command's own library function.
+The command prepares the built-in corpus, trains nano-v2 on it, shows how the loss falls, generates Korean
+and English text, and counts what the model skips. Every step calls the library function of its own command.
 """
 
 import time
@@ -10,33 +10,43 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from braingpt.cli.console import Json, console, print_json
+from braingpt.cli.console import console, print_line
+from braingpt.cli.json_output import Json, print_json
 
 if TYPE_CHECKING:
-    from braingpt.data.shards.reader import ShardSet
+    from rich.console import Console
 
-# a run of this name may be replaced by the next quickstart
+    from braingpt.data.shards.reader import ShardSet
+    from braingpt.inspection.sparsity import Report
+    from braingpt.model.lm import LanguageModel
+    from braingpt.tokenizer import Tokenizer
+
+# The name of the run, by which the next quickstart knows that it may replace the run.
 NAME = "quickstart"
 DATA, RUN = Path("data/sample"), Path("runs/quickstart")
-# tokens of each text
-WRITTEN = 48
+# Tokens of each generated text.
+NEW_TOKENS = 48
+# Tokens of each language whose sparsity is counted.
+COUNTED_TOKENS = 2048
 SPARK = "▁▂▃▄▅▆▇█"
 
 
 def quickstart(
     out: Annotated[
-        Path, typer.Option("--out", help="The run folder; that of an earlier quickstart is replaced.")
+        Path, typer.Option("--out", help="The run folder; the run of an earlier quickstart is replaced.")
     ] = RUN,
     minutes: Annotated[
         float,
-        typer.Option("--minutes", min=0.02, help="Time to train; how many steps fit is measured first."),
+        typer.Option(
+            "--minutes", min=0.02, help="Training time; the number of steps that fit is measured first."
+        ),
     ] = 2.25,
     json_output: Json = False,
 ) -> None:
-    """The whole path in under three minutes. Data, training, text, a look inside."""
+    """Try all steps in under three minutes: data, training, text, sparsity."""
     from braingpt.device.cpu import configure_cpu
 
-    # before anything computes: threads inherit the flag
+    # This comes before any computation, because threads inherit the flag.
     configure_cpu()
     began = time.perf_counter()
     screen = console(json_output)
@@ -48,8 +58,8 @@ def quickstart(
 
     prepared = prepare(Request("sample", DATA), Tokenizer.default())
     languages, tokens = ", ".join(prepared.manifest.languages()), prepared.manifest.total("train")
-    already = "" if prepared.fresh else ", prepared already"
-    screen.print(f"{DATA}: {tokens:,} tokens of the built-in corpus ({languages}){already}", soft_wrap=True)
+    already = "" if prepared.fresh else ", already prepared"
+    print_line(screen, f"{DATA}: {tokens:,} tokens of the built-in corpus ({languages}){already}")
 
     screen.rule("2 training", align="left")
     from braingpt.recipes import load_recipe
@@ -64,7 +74,7 @@ def quickstart(
         if steps < recipe.train.steps
         else f"{steps} steps"
     )
-    # few steps: all in proportion
+    # A short run has a short warm-up, and is saved at its half.
     warmup, save_every = min(recipe.train.warmup, steps // 4), min(recipe.train.save_every, steps // 2)
     recipe = load_recipe(
         "nano-v2",
@@ -72,8 +82,8 @@ def quickstart(
     )
     result = train(recipe, out, [DATA], reporter=reporter_for(screen), device="cpu")
     if result.interrupted:
-        console(True).print(
-            f"stopped after step {result.step}; braingpt quickstart begins again", soft_wrap=True
+        print_line(
+            console(stderr=True), f"stopped after step {result.step}; braingpt quickstart starts again"
         )
         raise SystemExit(130)
     losses = _losses(out)
@@ -86,10 +96,10 @@ def quickstart(
 
     model, tokenizer = load(out)
     shards = ShardSet.open([DATA], tokenizer)
-    texts = [_write(model, tokenizer, shards, language, screen) for language in ("ko", "en")]
+    texts = [_generate(model, tokenizer, shards, language, screen) for language in ("ko", "en")]
 
-    screen.rule("4 inside", align="left")
-    report = _look(model, tokenizer, shards, screen)
+    screen.rule("4 sparsity", align="left")
+    report = _inspect(model, shards, screen)
 
     seconds = time.perf_counter() - began
     screen.rule("next", align="left")
@@ -99,10 +109,8 @@ def quickstart(
         f"braingpt inspect-sparsity {out}",
         f"braingpt eval {out}",
     ):
-        screen.print(f"  {command}", soft_wrap=True, markup=False)
-    screen.print(
-        "  braingpt data prepare korean && braingpt train --recipe tiny-v2", soft_wrap=True, markup=False
-    )
+        print_line(screen, f"  {command}")
+    print_line(screen, "  braingpt data prepare korean && braingpt train --recipe tiny-v2")
     if json_output:
         figures = {
             "data": str(DATA),
@@ -115,7 +123,7 @@ def quickstart(
 
 
 def _clear(out: Path) -> None:
-    """Remove an earlier quickstart's run; UserError for anyone else's."""
+    """Remove the run of an earlier quickstart; UserError for any other run."""
     import os
     import shutil
 
@@ -123,77 +131,79 @@ def _clear(out: Path) -> None:
     from braingpt.recipes import load_recipe
     from braingpt.train.run.folder import RECIPE, is_run, locked
 
-    # nobody trains there now, and it is a run or nothing yet
+    # The lock holds other trainings off, and the folder is a run or empty.
     with locked(out):
         if not is_run(out):
             return
         if not (out / RECIPE).is_file() or load_recipe(out / RECIPE).name != NAME:
-            raise UserError(f"{out} is a run that quickstart did not make; --out DIR takes another folder")
+            raise UserError(
+                f"{out} is a run that quickstart did not make; choose another folder with --out DIR"
+            )
     hidden = out.with_name(f".{out.name}.old-{os.getpid()}")
     out.rename(hidden)
     shutil.rmtree(hidden)
 
 
 def _losses(run: Path, points: int = 24) -> list[float]:
-    """The training loss at the first step and as means over equal stretches of the run."""
+    """The training loss at the first step, and its means over equal stretches of the run."""
     from braingpt.train.run.folder import read_metrics
 
-    every = [
+    losses = [
         record["loss"]
         for record in read_metrics(run)
         if record["kind"] == "train" and record["loss"] is not None
     ]
-    stretch = max(1, len(every) // points)
-    return [
-        every[0],
-        *(sum(every[i : i + stretch]) / len(every[i : i + stretch]) for i in range(0, len(every), stretch)),
-    ]
+    stretch = max(1, len(losses) // points)
+    parts = [losses[start : start + stretch] for start in range(0, len(losses), stretch)]
+    return [losses[0], *(sum(part) / len(part) for part in parts)]
 
 
 def _spark(values: list[float]) -> str:
-    """One block a value, its height the value's place between lowest and highest."""
+    """One block for each value, higher for values nearer to the highest."""
     low, span = min(values), (max(values) - min(values)) or 1.0
     return "".join(SPARK[round((value - low) / span * (len(SPARK) - 1))] for value in values)
 
 
-def _write(model: Any, tokenizer: Any, shards: "ShardSet", language: str, screen: Any) -> dict[str, Any]:
-    """Let the model go on from the first words of a held-out text."""
+def _generate(
+    model: "LanguageModel", tokenizer: "Tokenizer", shards: "ShardSet", language: str, screen: "Console"
+) -> dict[str, Any]:
+    """Let the model continue the first words of a held-out text."""
     from rich.text import Text
 
     from braingpt.inference.text_stream import generate_text
 
     ids = shards.window("validation", language, 0, min(64, shards.tokens("validation", language))).tolist()
     document = ids[1 : ids.index(tokenizer.eot)] if tokenizer.eot in ids else ids[1:]
-    # of one line: a diary's date is no part of its first sentence
+    # The words come from one line, because the date of a diary is not part of its first sentence.
     prompt = " ".join(tokenizer.decode(document).split("\n")[0].split()[:3])
-    written = generate_text(
+    stream = generate_text(
         model,
         tokenizer,
         prompt,
         language=language,
-        max_new_tokens=WRITTEN,
+        max_new_tokens=NEW_TOKENS,
         temperature=0.6,
         top_p=0.9,
         seed=0,
     )
-    text = "".join(written)
+    text = "".join(stream)
     screen.print(Text.assemble((f"{language}  ", "dim"), (prompt, "bold"), " ".join(text.splitlines())))
     return {
         "language": language,
         "prompt": prompt,
         "text": text,
-        "tokens_per_second": written.tokens_per_second,
+        "tokens_per_second": stream.tokens_per_second,
     }
 
 
-def _look(model: Any, tokenizer: Any, shards: "ShardSet", screen: Any) -> Any:
-    """Count on held-out text what the model left out."""
+def _inspect(model: "LanguageModel", shards: "ShardSet", screen: "Console") -> "Report":
+    """Count on held-out text what the model skips."""
     from braingpt.inspection.sparsity import sparsity_of_tokens
 
     ids: list[int] = []
     for language in shards.languages("validation"):
         ids += shards.window(
-            "validation", language, 0, min(2048, shards.tokens("validation", language))
+            "validation", language, 0, min(COUNTED_TOKENS, shards.tokens("validation", language))
         ).tolist()
     report = sparsity_of_tokens(model, ids, context=128)
     total, active = model.parameters_total(), model.parameters_active()
@@ -201,10 +211,10 @@ def _look(model: Any, tokenizer: Any, shards: "ShardSet", screen: Any) -> Any:
         ("tokens that attend, in attention layers", report.total.attended),
         ("columns computed", report.total.columns_active),
         ("neurons that fired", report.total.neurons_fired),
-        ("layers' arithmetic done, of the same shape dense", report.total.computed),
+        ("arithmetic of the layers, compared with dense layers of the same shape", report.total.computed),
         (f"parameters a token multiplies with (head included), of {total:,}", active / total),
     )
-    screen.print(f"over {report.tokens:,} held-out tokens:")
+    screen.print(f"on {report.tokens:,} held-out tokens:")
     for name, share in figures:
         if share is not None:
             screen.print(f"  {share:6.1%}  {name}", soft_wrap=True)

@@ -1,21 +1,24 @@
-"""`braingpt recipes`: what is shipped, and what a recipe resolves to."""
+"""`braingpt recipes`: the shipped recipes, and the complete values of one."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from braingpt.cli.console import Json, console, print_json
+from braingpt.cli.console import console
+from braingpt.cli.json_output import Json, print_json
 
 app = typer.Typer(
     rich_markup_mode=None,
-    help="List the shipped recipes, or show what one resolves to.",
+    help="List the shipped recipes, or show all values of one.",
     invoke_without_command=True,
 )
 
 Overrides = Annotated[
     list[str] | None,
     typer.Option(
-        "--set", metavar="KEY=VALUE", help="Lay a value over the recipe, like train.lr=1e-3; may be repeated."
+        "--set",
+        metavar="KEY=VALUE",
+        help="Override a recipe value, for example `train.lr=1e-3`; may be repeated.",
     ),
 ]
 
@@ -50,7 +53,7 @@ def show(
     overrides: Overrides = None,
     json_output: Json = False,
 ) -> None:
-    """Print a recipe with everything it inherits, as it would be saved with a run."""
+    """Print a recipe with everything it inherits, as a run saves it."""
     from braingpt.recipes import load_recipe, recipe_text
 
     recipe = load_recipe(name, overrides)
@@ -66,8 +69,8 @@ def _shipped() -> list[str]:
     return shipped()
 
 
-def _row(name: str) -> dict[str, object]:
-    """Shape and size of one recipe; its model is built without memory."""
+def _row(name: str) -> dict[str, Any]:
+    """Shape and size of one recipe, whose model is built without memory."""
     from braingpt.recipes import load_recipe
     from braingpt.train.plan.plan import build_plan
 

@@ -1,22 +1,26 @@
-"""`braingpt runs`: what was trained, how it went, and how runs differ."""
+"""`braingpt runs`: a list of the runs, the course of one, and how runs differ."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from braingpt.cli.console import Json, console, print_json
-from braingpt.cli.options import number
+from braingpt.cli.console import console, print_line
+from braingpt.cli.json_output import Json, print_json
+from braingpt.utils.formatting import number
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 app = typer.Typer(rich_markup_mode=None, help="List the runs under runs/, show one, or compare several.")
 
-Folder = Annotated[Path, typer.Option("--folder", help="Where the runs lie.")]
+Folder = Annotated[Path, typer.Option("--folder", help="The folder with the runs.")]
 RUNS = Path("runs")
 
 
 @app.command("list")
 def list_(folder: Folder = RUNS, json_output: Json = False) -> None:
-    """List the runs, the youngest last."""
+    """List the runs, the newest last."""
     from braingpt.errors import UserError
     from braingpt.train.run.report import find_runs, summary
 
@@ -25,12 +29,14 @@ def list_(folder: Folder = RUNS, json_output: Json = False) -> None:
         try:
             found.append(summary(path))
         except UserError as error:
-            # one that cannot be read hides no other
-            console(json_output=True).print(f"left out: {error}", soft_wrap=True, markup=False)
+            # A run that cannot be read does not hide the others.
+            print_line(console(stderr=True), f"skipped: {error}")
     if json_output:
         print_json(found)
     elif not found:
-        console().print(f"no runs under {folder}/; braingpt train --recipe NAME makes one", soft_wrap=True)
+        console().print(
+            f"no runs under {folder}/; make one with: braingpt train --recipe NAME", soft_wrap=True
+        )
     else:
         console().print(_table(found))
 
@@ -41,7 +47,7 @@ def show(
     folder: Folder = RUNS,
     json_output: Json = False,
 ) -> None:
-    """Show one run: how far, how well, how fast, and what went wrong."""
+    """Show one run: steps, loss, speed, and what went wrong."""
     from braingpt.train.run.progress import validation_line
     from braingpt.train.run.report import open_summary
     from braingpt.utils.formatting import duration, short_count
@@ -50,24 +56,27 @@ def show(
     if json_output:
         print_json(figures)
         return
+    total, active = short_count(figures["parameters_total"]), short_count(figures["parameters_active"])
+    tokens = f"{short_count(figures['tokens'])} tokens in {duration(figures['seconds'])}"
+    speed = f"{number(figures['tokens_per_second'])} tokens/s"
     lines = [
-        f"{figures['run']}: {figures['name']}, {short_count(figures['parameters_total'])} parameters, {short_count(figures['parameters_active'])} active",
-        f"step {figures['step']:,} of {figures['steps']:,}, {short_count(figures['tokens'])} tokens in {duration(figures['seconds'])}"
-        f" ({number(figures['tokens_per_second'])} tokens/s), last loss {number(figures['loss'])}",
+        f"{figures['run']}: {figures['name']}, {total} parameters, {active} active",
+        f"step {figures['step']:,} of {figures['steps']:,}, {tokens} ({speed}), "
+        f"last loss {number(figures['loss'])}",
     ]
     if figures["stage"]:
         lines.append(f"growing: stage {figures['stage']}, {figures['layers']} layers")
     if figures["validation"]:
         lines.append(validation_line(figures["validation"]))
     if figures["best"]:
-        lines.append(
-            f"best: validation loss {figures['best']['loss']:.4f} at step {figures['best']['step']}, {figures['best']['checkpoint']}"
-        )
+        best = figures["best"]
+        lines.append(f"best: validation loss {best['loss']:.4f} at step {best['step']}, {best['checkpoint']}")
     lines.append(
-        f"gradients left out {figures['skipped']}, loss spikes {figures['spikes']}, gone back {figures['rewinds']} times"
+        f"updates skipped: {figures['skipped']}, loss spikes: {figures['spikes']}, "
+        f"rewinds: {figures['rewinds']}"
     )
     lines.append(
-        f"checkpoints: {figures['checkpoints']}, the newest {figures['checkpoint']}"
+        f"checkpoints: {figures['checkpoints']}, newest {figures['checkpoint']}"
         if figures["checkpoint"]
         else "no checkpoint yet"
     )
@@ -80,12 +89,12 @@ def compare(
     folder: Folder = RUNS,
     json_output: Json = False,
 ) -> None:
-    """Compare runs: their figures, and the settings in which they differ."""
+    """Compare runs: their results, and the settings that differ."""
     from braingpt.errors import UserError
     from braingpt.train.run.report import differences, losses_at, open_summary
 
     if len(runs) < 2:
-        raise UserError("compare takes two runs or more; `braingpt runs list` names them")
+        raise UserError("compare needs two runs or more; `braingpt runs list` lists them")
     found = [open_summary(run, folder) for run in runs]
     paths = [Path(figures["run"]) for figures in found]
     shares = (0.25, 0.5, 0.75, 1.0)
@@ -109,8 +118,8 @@ def compare(
     screen.print(table)
 
 
-# -> rich.table.Table
-def _table(found: list[dict[str, Any]]):
+def _table(summaries: list[dict[str, Any]]) -> "Table":
+    """One row for each run; trouble: updates skipped, loss spikes and rewinds."""
     from rich.table import Table
 
     from braingpt.utils.formatting import short_count
@@ -119,11 +128,17 @@ def _table(found: list[dict[str, Any]]):
     table.add_column("run", no_wrap=True)
     for column in ("step", "tokens", "loss", "validation", "bits/byte", "tokens/s", "trouble"):
         table.add_column(column, justify="right", no_wrap=True)
-    for figures in found:
+    for figures in summaries:
         scores = figures["validation"] or {"loss": None, "bits_per_byte": None}
         trouble = figures["skipped"] + figures["spikes"] + figures["rewinds"]
         table.add_row(
-            Path(figures["run"]).name, f"{figures['step']}/{figures['steps']}", short_count(figures["tokens"]), number(figures["loss"]),
-            number(scores["loss"]), number(scores["bits_per_byte"]), number(figures["tokens_per_second"]), str(trouble or "-"),
-        )  # fmt: skip
+            Path(figures["run"]).name,
+            f"{figures['step']}/{figures['steps']}",
+            short_count(figures["tokens"]),
+            number(figures["loss"]),
+            number(scores["loss"]),
+            number(scores["bits_per_byte"]),
+            number(figures["tokens_per_second"]),
+            str(trouble or "-"),
+        )
     return table

@@ -1,6 +1,4 @@
-"""`braingpt tokenizer`: train a vocabulary, add a language to one, measure what a text costs in tokens, show
-how a text is cut.
-"""
+"""`braingpt tokenizer`: train a vocabulary, add a language, count tokens of texts, show those of one text."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,8 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from braingpt.cli.console import Json, console, print_json
-from braingpt.cli.options import check_out
+from braingpt.cli.console import console, print_line
+from braingpt.cli.json_output import Json, print_json
+from braingpt.cli.options import check_output_folder
+from braingpt.utils.formatting import percent
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
-    help="Train a vocabulary, add a language to it, measure it, see how it cuts a text.",
+    help="Train a vocabulary, add a language, measure it, or show the tokens of a text.",
 )
 
 Paths = Annotated[
@@ -27,13 +27,15 @@ Paths = Annotated[
     typer.Argument(metavar="PATH", help="Text files (txt, md, jsonl, csv, tsv, parquet) or folders of them."),
 ]
 Column = Annotated[
-    str | None, typer.Option("--column", help="Where a table keeps its text. Without it: found by name.")
+    str | None,
+    typer.Option("--column", help="The text column of tables. [default: found by name]", show_default=False),
 ]
 Chosen = Annotated[
     str | None,
     typer.Option(
         "--tokenizer",
-        help="gpt2, cl100k_base, o200k_base, or a folder with a tokenizer. Without it: the shipped vocabulary.",
+        help="gpt2, cl100k_base, o200k_base, or a tokenizer folder. [default: the shipped vocabulary]",
+        show_default=False,
     ),
 ]
 
@@ -43,7 +45,8 @@ def train(
     paths: Paths,
     out: Annotated[Path, typer.Option("--out", help="The folder to write the tokenizer to.")],
     vocab: Annotated[
-        int, typer.Option("--vocab", help="BPE entries, the 256 bytes included; 64 special tokens are added.")
+        int,
+        typer.Option("--vocab", help="BPE entries, including the 256 bytes; 64 special tokens are added."),
     ] = 16_384,
     column: Column = None,
     json_output: Json = False,
@@ -53,11 +56,11 @@ def train(
 
     from braingpt.tokenizer import training
 
-    check_out(out)
+    check_output_folder(out)
     read = {"texts": 0, "characters": 0}
     skipped: list[str] = []
 
-    def counted():
+    def counted() -> Iterator[str]:
         for _, text in _texts(paths, column, skipped):
             read["texts"] += 1
             read["characters"] += len(text)
@@ -78,11 +81,12 @@ def train(
         print_json(result)
     else:
         console().print(
-            f"{out}: {vocab} entries and {tokenizer.vocab_size - vocab} specials from {read['texts']} texts "
-            f"({read['characters']:,} characters) in {result['seconds']} s; fingerprint {tokenizer.fingerprint[:12]}",
+            f"{out}: {vocab} entries and {tokenizer.vocab_size - vocab} special tokens from "
+            f"{read['texts']} texts ({read['characters']:,} characters) in {result['seconds']} s; "
+            f"fingerprint {tokenizer.fingerprint[:12]}",
             soft_wrap=True,
         )
-        _tell_skipped(skipped)
+        _print_skipped(skipped)
 
 
 @app.command("add-language")
@@ -97,11 +101,11 @@ def add_language(
     column: Column = None,
     json_output: Json = False,
 ) -> None:
-    """Add one more language to a vocabulary. It is learned from your texts; old ids keep their meaning."""
+    """Add a language to a vocabulary, learned from your texts. Old ids keep their meaning."""
     from braingpt.tokenizer import add_language
     from braingpt.tokenizer.named import open_tokenizer
 
-    check_out(out)
+    check_output_folder(out)
     skipped: list[str] = []
     old = open_tokenizer(tokenizer)
     grown = add_language.add_language(
@@ -133,24 +137,26 @@ def add_language(
         return
     before, after = grown.characters / max(1, grown.before), grown.characters / max(1, grown.after)
     lines = [
-        f"{out}: <|{code}|> is token {new.markers[code]}, {added} entries added; a vocabulary of {new.vocab_size:,}, fingerprint {new.fingerprint[:12]}",
-        f"texts in '{code}' that were held out: {grown.before:,} tokens before, {grown.after:,} now ({before:.2f} and {after:.2f} characters a token)",
+        f"{out}: <|{code}|> is token {new.markers[code]}, {added} entries added; "
+        f"vocabulary of {new.vocab_size:,}, fingerprint {new.fingerprint[:12]}",
+        f"held-out texts in '{code}': {grown.before:,} tokens before, {grown.after:,} now "
+        f"({before:.2f} and {after:.2f} characters per token)",
         "Data prepared with the former vocabulary must be prepared again; old ids decode as before.",
     ]
     if not grown.detectable:
         lines.append(
-            f"The language detector does not know '{code}': name the language where one is asked for."
+            f"The language detector does not know '{code}'; name the language with --lang or --language."
         )
     for line in lines:
-        console().print(line, soft_wrap=True, markup=False)
-    _tell_skipped(skipped)
+        print_line(console(), line)
+    _print_skipped(skipped)
 
 
 @app.command()
 def report(paths: Paths, column: Column = None, tokenizer: Chosen = None, json_output: Json = False) -> None:
-    """Measure what texts cost in tokens.
+    """Count the tokens of texts.
 
-    By path and language, beside other vocabularies whose rank files are at hand.
+    By path and language, beside other vocabularies whose rank files are available.
     """
     from braingpt.tokenizer import report as reports
     from braingpt.tokenizer.named import NAMED, open_tokenizer
@@ -162,7 +168,7 @@ def report(paths: Paths, column: Column = None, tokenizer: Chosen = None, json_o
         print_json(reports.as_json(rows, absent) | {"skipped": len(skipped)})
         return
     width = max(map(len, rows[0].costs))
-    # the numbers of a text in one table under a line about it: together they do not fit 80 columns
+    # Each text has a heading and a table of its own, because one table for all does not fit 80 columns.
     for number, row in enumerate(rows):
         heading = f"{Path(row.name).name}, {row.language or 'other'}, {row.bytes / 1e6:.2f} MB"
         console().print(("\n" if number else "") + heading, style="bold", soft_wrap=True, markup=False)
@@ -173,27 +179,27 @@ def report(paths: Paths, column: Column = None, tokenizer: Chosen = None, json_o
         for encoding, share in shares.items()
     )
     console().print(
-        f"\nHangul syllables that are one token alone, % of the 2,350 common (of all 11,172): {said}",
+        f"\nHangul syllables that are a single token, % of the 2,350 common (of all 11,172): {said}",
         markup=False,
     )
     if absent:
         console().print(
-            f"not compared, no rank file in TIKTOKEN_CACHE_DIR: {', '.join(absent)}", soft_wrap=True
+            f"not compared, because TIKTOKEN_CACHE_DIR has no rank file: {', '.join(absent)}", soft_wrap=True
         )
-    _tell_skipped(skipped)
+    _print_skipped(skipped)
 
 
 @app.command()
 def encode(
-    text: Annotated[str, typer.Argument(help="The text to cut into tokens.")],
+    text: Annotated[str, typer.Argument(help="The text to encode.")],
     language: Annotated[
         str | None,
-        typer.Option("--language", help="Put a marker first: a language's code, or auto, or split."),
+        typer.Option("--language", help="Begin with a language marker: a code such as ko, auto or split."),
     ] = None,
     tokenizer: Chosen = None,
     json_output: Json = False,
 ) -> None:
-    """Show the tokens of a text with their ids. A token that is part of a character is shown as bytes."""
+    """Show the tokens of a text with their ids. Parts of characters are shown as bytes."""
     from rich.table import Table
     from rich.text import Text
 
@@ -218,7 +224,7 @@ def encode(
 
 
 def _table(row: "Row", width: int) -> "Table":
-    """What one row of the report costs in each encoding, whose names take `width` cells."""
+    """The costs of one row of the report in each encoding, whose names take `width` cells."""
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
@@ -238,18 +244,16 @@ def _table(row: "Row", width: int) -> "Table":
             f"{figures[key]:.2f}" if figures[key] is not None else "-"
             for key in ("characters_per_token", "bytes_per_token", "tokens_per_word")
         ]
-        cells += [
-            f"{100 * figures[key]:.1f} %" if figures[key] is not None else "-"
-            for key in ("whole_syllables", "byte_fallback")
-        ]
+        cells += [percent(figures[key]) for key in ("whole_syllables", "byte_fallback")]
         speed = figures["mb_per_second"]
         table.add_row(encoding, *cells, f"{speed:.1f}" if speed else "-")
     return table
 
 
 def _texts(paths: list[Path], column: str | None, skipped: list[str]) -> Iterator[tuple[str, str]]:
-    """(the path given, a text under it) for everything readable; what is broken inside a file goes to
-    `skipped`. UserError where there is none.
+    """(path given, text under it) of all readable texts; broken rows go to `skipped`.
+
+    UserError where there is no text.
     """
     from braingpt.data.sources import local_files
     from braingpt.errors import UserError
@@ -269,8 +273,6 @@ def _texts(paths: list[Path], column: str | None, skipped: list[str]) -> Iterato
         )
 
 
-def _tell_skipped(skipped: list[str]) -> None:
+def _print_skipped(skipped: list[str]) -> None:
     if skipped:
-        console().print(
-            f"skipped {len(skipped)} broken rows, the first: {skipped[0]}", soft_wrap=True, markup=False
-        )
+        print_line(console(), f"skipped {len(skipped)} broken rows, the first: {skipped[0]}")

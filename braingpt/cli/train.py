@@ -1,15 +1,24 @@
-"""`braingpt train`: a recipe and prepared data to a run folder."""
+"""`braingpt train`: a model trained from a recipe on prepared data, in a run folder."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from braingpt.cli.console import Json, console, print_json
+from braingpt.cli.console import console, print_line
+from braingpt.cli.json_output import Json, print_json
 from braingpt.cli.options import Device
 
-# languages, and tokens of each, in the report
-SAMPLES, SAMPLE_TOKENS = 3, 48
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from braingpt.recipes import Recipe
+    from braingpt.train.plan.plan import Plan
+    from braingpt.train.run.result import Result
+
+# Generated texts in the report: languages, and tokens of each.
+SAMPLE_LANGUAGES, SAMPLE_TOKENS = 3, 48
 
 
 def train(
@@ -20,23 +29,35 @@ def train(
     data: Annotated[
         list[Path] | None,
         typer.Option(
-            "--data", metavar="FOLDER", help="A prepared folder; may be repeated. Default: the recipe's."
+            "--data",
+            metavar="FOLDER",
+            help="A prepared data folder, may be repeated. [default: the recipe's]",
+            show_default=False,
         ),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", help="The run folder. Default: runs/ and the recipe's name.")
+        Path | None,
+        typer.Option(
+            "--out", help="The run folder. [default: runs/ and the recipe's name]", show_default=False
+        ),
     ] = None,
     overrides: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Lay a value over the recipe, like train.lr=1e-3."),
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Override a recipe value, for example `train.lr=1e-3`; may be repeated.",
+        ),
     ] = None,
     resume: Annotated[
         str | None,
-        typer.Option("--resume", help="auto: go on from the newest checkpoint; or a checkpoint folder."),
+        typer.Option(
+            "--resume", help="Continue from the newest checkpoint (auto) or from a checkpoint folder."
+        ),
     ] = None,
-    plan: Annotated[bool, typer.Option("--plan", help="Say what the run would take, and stop.")] = False,
+    plan: Annotated[bool, typer.Option("--plan", help="Estimate memory, disk and time, then exit.")] = False,
     compile_model: Annotated[
-        bool, typer.Option("--compile", help="Run the model through torch.compile.")
+        bool, typer.Option("--compile", help="Compile the model with torch.compile.")
     ] = False,
     device: Device = "auto",
     json_output: Json = False,
@@ -44,7 +65,7 @@ def train(
     """Train a model from a recipe."""
     from braingpt.device.cpu import configure_cpu
 
-    # before anything computes: threads inherit the flag
+    # This comes before any computation, because threads inherit the flag.
     configure_cpu()
     from braingpt.checkpoint.listing import resolve
     from braingpt.distributed.world import rank_of_environment
@@ -59,7 +80,7 @@ def train(
         chosen = recipe_to_train(recipe, out, resume, settings)
         out = out or (run_of(resolve(resume)) if resume and resume != "auto" else Path("runs") / chosen.name)
     except UserError as error:
-        # all processes of a machine meet it
+        # All processes of a machine meet the error, and the first one prints it.
         mark_reported(error, elsewhere=rank_of_environment("LOCAL_RANK") > 0)
         raise
     own_folders = any(setting.startswith(("data.folders", "data=")) for setting in settings)
@@ -70,7 +91,7 @@ def train(
             chosen, folders or [Path(folder) for folder in chosen.data.folders], device, screen, json_output
         )
         return
-    # of several processes one speaks
+    # Of several processes the first one prints.
     first = rank_of_environment() == 0
     result = loop.train(
         chosen,
@@ -85,9 +106,9 @@ def train(
     if json_output:
         print_json(result.as_dict() | {"resume": _resume_command(out) if result.interrupted else None})
     if result.interrupted:
-        where = f"checkpoint {result.checkpoint}" if result.checkpoint else "nothing to save yet"
-        stopped = f"stopped after step {result.step} of {result.steps}, {where}"
-        console(True).print(f"{stopped}; go on with: {_resume_command(out)}", soft_wrap=True, markup=False)
+        saved = f"checkpoint {result.checkpoint}" if result.checkpoint else "nothing saved yet"
+        stopped = f"stopped after step {result.step} of {result.steps}, {saved}"
+        print_line(console(stderr=True), f"{stopped}; continue with: {_resume_command(out)}")
         raise SystemExit(130)
     if result.taken:
         _report(result, screen)
@@ -95,15 +116,15 @@ def train(
         _print_result(result, screen)
 
 
-def _report(result, screen) -> None:
-    """Let the finished model write a few words of each language, and write the run's report."""
+def _report(result: "Result", screen: "Console") -> None:
+    """Write the report of the run, with a few generated words in each language."""
     from braingpt.checkpoint.load import load
     from braingpt.inference.text_stream import generate_text
     from braingpt.train.run.report import write_report
 
     with screen.status("writing the report"):
         model, tokenizer = load(result.run)
-        languages = list((result.validation or {"by_language": {}})["by_language"])[:SAMPLES]
+        languages = list((result.validation or {"by_language": {}})["by_language"])[:SAMPLE_LANGUAGES]
         samples = {
             language: "".join(
                 generate_text(
@@ -128,9 +149,12 @@ def _resume_command(out: Path) -> str:
     return f"braingpt train --resume auto --out {shlex.quote(str(out))}"
 
 
-def _print_plan(recipe, folders: list[Path], device: str, screen, json_output: bool) -> None:
-    """The plan as a table, activations and time tried on a few layers; with data that are not prepared, the
-    command that prepares them.
+def _print_plan(
+    recipe: "Recipe", folders: list[Path], device: str, screen: "Console", json_output: bool
+) -> None:
+    """Print the plan as a table, with activations and time measured on a few layers.
+
+    Where data are not prepared, the command that prepares them is printed too.
     """
     from braingpt.device.device import pick_device
     from braingpt.errors import UserError
@@ -145,20 +169,20 @@ def _print_plan(recipe, folders: list[Path], device: str, screen, json_output: b
         epochs = batches_of(recipe, shards, tokenizer).epochs(recipe.train.steps)
     except UserError as error:
         missing = str(error)
-    with screen.status("trying a few layers"):
-        plan, room = plan_run(recipe, place, tokens, epochs, thorough=True)
+    with screen.status("measuring a few layers"):
+        plan, available_bytes = plan_run(recipe, place, tokens, epochs, thorough=True)
     if json_output:
-        print_json(plan.as_dict() | {"data_missing": missing, "available_bytes": room})
+        print_json(plan.as_dict() | {"data_missing": missing, "available_bytes": available_bytes})
         return
-    screen.print(_plan_table(plan, room, place.type == "cpu"))
-    if short := shortfall(plan, room, place):
-        screen.print(f"it does not fit into the memory that is free here: {short}", soft_wrap=True)
+    screen.print(_plan_table(plan, available_bytes, place.type == "cpu"))
+    if short := shortfall(plan, available_bytes, place):
+        screen.print(f"the run does not fit into free memory: {short}", soft_wrap=True)
     if missing:
         screen.print(missing, soft_wrap=True)
 
 
-# -> rich.table.Table
-def _plan_table(plan, room: int, on_cpu: bool):
+def _plan_table(plan: "Plan", available_bytes: int, on_cpu: bool) -> "Table":
+    """One row for each figure of the plan."""
     from rich.table import Table
 
     from braingpt.utils.formatting import byte_size, planned_duration, short_count
@@ -167,8 +191,8 @@ def _plan_table(plan, room: int, on_cpu: bool):
     table.add_column()
     table.add_column(justify="right")
     table.add_row("parameters, total", short_count(plan.parameters_total))
-    table.add_row("parameters, active for a token", short_count(plan.parameters_active))
-    table.add_row("forward FLOPs a token", short_count(plan.flops_per_token))
+    table.add_row("parameters, active per token", short_count(plan.parameters_active))
+    table.add_row("forward FLOPs per token", short_count(plan.flops_per_token))
     table.add_row("training FLOPs, whole run", f"{plan.training_flops:.2e}")
     table.add_row("memory: weights and buffers", byte_size(plan.weights_bytes))
     table.add_row("memory: gradients", byte_size(plan.gradients_bytes))
@@ -176,21 +200,21 @@ def _plan_table(plan, room: int, on_cpu: bool):
     if plan.average_bytes:
         table.add_row("memory: averaged weights", byte_size(plan.average_bytes))
     table.add_row(
-        f"memory: activations and logits of {plan.micro_batch} windows", byte_size(plan.activations_bytes)
+        f"memory: activations and logits of {plan.micro_batch} windows", _size(plan.activations_bytes)
     )
     if plan.gathered_bytes:
-        table.add_row("memory: weights and gradients of blocks at work", byte_size(plan.gathered_bytes))
-    table.add_row("memory at the peak", byte_size(plan.peak_bytes))
+        table.add_row("memory: weights and gradients of running blocks", byte_size(plan.gathered_bytes))
+    table.add_row("memory at the peak", _size(plan.peak_bytes))
     if on_cpu:
-        table.add_row("memory of the whole process here", byte_size(plan.resident_bytes))
+        table.add_row("memory of the whole process", _size(plan.resident_bytes))
     if plan.host_bytes:
         table.add_row("memory of the host: weights, gradients, optimizer", byte_size(plan.host_bytes))
-    table.add_row("memory to be used here", byte_size(room))
-    table.add_row("tokens a step", f"{plan.tokens_per_step:,}")
+    table.add_row("memory available", byte_size(available_bytes))
+    table.add_row("tokens per step", f"{plan.tokens_per_step:,}")
     table.add_row("steps", f"{plan.steps:,}")
     if len(plan.stages) > 1:
         table.add_row(
-            "layers (steps) of the stages of growth",
+            "growth stages: layers (steps)",
             ", ".join(f"{layers} ({steps:,})" for layers, steps in plan.stages),
         )
     table.add_row("tokens, whole run", short_count(plan.tokens))
@@ -199,19 +223,29 @@ def _plan_table(plan, room: int, on_cpu: bool):
         table.add_row("epochs", f"{plan.epochs:.2f}")
     for language, count in (plan.epochs_by_language or {}).items():
         table.add_row(f"epochs of {language}", f"{count:.2f}")
-    table.add_row("disk a checkpoint", byte_size(plan.checkpoint_bytes))
+    table.add_row("disk per checkpoint", byte_size(plan.checkpoint_bytes))
     table.add_row("disk, whole run", byte_size(plan.disk_bytes))
-    left_out = "traffic with the host, " if plan.host_bytes else ""
-    table.add_row(f"time here, {left_out}validations and saves not counted", planned_duration(plan.seconds))
+    excluded = "transfers to the host, " if plan.host_bytes else ""
+    table.add_row(
+        f"time, without {excluded}validation and saving",
+        planned_duration(plan.seconds) if plan.seconds is not None else "-",
+    )
     return table
 
 
-def _print_result(result, screen) -> None:
+def _size(count: int | None) -> str:
+    """Bytes for the table; a dash where nothing was measured."""
+    from braingpt.utils.formatting import byte_size
+
+    return "-" if count is None else byte_size(count)
+
+
+def _print_result(result: "Result", screen: "Console") -> None:
     from braingpt.utils.formatting import byte_size, duration
 
     if not result.taken:
         screen.print(
-            f"{result.run} has no steps left; --set train.steps=N with N above {result.steps} goes on",
+            f"{result.run} has no steps left; to continue, --set train.steps=N with N above {result.steps}",
             soft_wrap=True,
         )
         return
@@ -221,14 +255,16 @@ def _print_result(result, screen) -> None:
         else ""
     )
     trouble = (
-        ("gradients left out", result.skipped),
+        ("updates skipped", result.skipped),
         ("loss spikes", result.spikes),
-        ("times gone back", result.rewinds),
+        ("rewinds", result.rewinds),
     )
-    skipped = "".join(f", {name}: {count}" for name, count in trouble if count)
+    troubles = "".join(f", {name}: {count}" for name, count in trouble if count)
     speed = f"{result.tokens / result.seconds:,.0f} tokens/s, " if result.seconds else ""
+    memory = f"peak memory {byte_size(result.peak_memory_bytes)}"
     screen.print(
-        f"step {result.step}{best}{skipped}; {duration(result.seconds)} of training, {speed}peak memory {byte_size(result.peak_memory_bytes)}\n"
-        f"checkpoint {result.checkpoint}, report {result.run}/report.md\nnext: braingpt generate {result.run}   braingpt eval {result.run}",
+        f"step {result.step}{best}{troubles}; {duration(result.seconds)} of training, {speed}{memory}\n"
+        f"checkpoint {result.checkpoint}, report {result.run}/report.md\n"
+        f"next: braingpt generate {result.run}   braingpt eval {result.run}",
         soft_wrap=True,
     )

@@ -1,13 +1,13 @@
-"""`braingpt data sample` and `braingpt data report`: look at what was prepared, document by document and as a
-whole.
-"""
+"""`braingpt data sample` and `braingpt data report`: documents of a prepared folder, and a page about it."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from braingpt.cli.console import Json, console, print_json
+from braingpt.cli.console import console, print_line
+from braingpt.cli.json_output import Json, print_json
+from braingpt.cli.options import PreparedFolder, check_output_file
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -15,32 +15,33 @@ if TYPE_CHECKING:
     from braingpt.data.shards.documents import StoredDocument
     from braingpt.tokenizer import Tokenizer
 
-Folder = Annotated[
-    Path, typer.Argument(metavar="DIR", help="A prepared folder, such as data/korean.", show_default=False)
-]
-# of neighbouring tokens, in turn
+# Backgrounds of neighbouring tokens, in turn.
 COLOURS = tuple(f"black on color({number})" for number in (153, 194, 224, 229))
-# between tokens where there is no colour
+# What separates tokens where there is no colour.
 BOUNDARY = "│"
 
 
 def sample(
-    folder: Folder,
-    count: Annotated[int, typer.Option("--count", "-n", min=1, help="How many documents.")] = 3,
-    language: Annotated[str | None, typer.Option(metavar="ko", help="Only of this language.")] = None,
+    folder: PreparedFolder,
+    count: Annotated[int, typer.Option("--count", "-n", min=1, help="Number of documents.")] = 3,
+    language: Annotated[
+        str | None, typer.Option(metavar="ko", help="Only documents in this language.")
+    ] = None,
     source: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Only from this source; `data info` shows them.")
+        str | None,
+        typer.Option(metavar="NAME", help="Only documents from this source; `data info` lists the sources."),
     ] = None,
     split: Annotated[
-        str | None, typer.Option(metavar="NAME", help="train or validation; both if not given.")
+        str | None,
+        typer.Option(metavar="NAME", help="train or validation. [default: both]", show_default=False),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Another seed draws other documents.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Another seed chooses other documents.")] = 0,
     tokens: Annotated[
-        int, typer.Option(min=0, metavar="N", help="At most N tokens of each document; 0 for all.")
+        int, typer.Option(min=0, metavar="N", help="Tokens of each document, at most; 0 shows all.")
     ] = 400,
     json_output: Json = False,
 ) -> None:
-    """Show documents drawn at random. Decoded, each token in a colour of its own or with a line between."""
+    """Show random documents as text, with their tokens marked by colours or lines."""
     from braingpt.data.shards.documents import DocumentReader
 
     stored = DocumentReader(folder)
@@ -52,38 +53,42 @@ def sample(
     colours = terminal.is_terminal and not terminal.no_color and terminal.color_system is not None
     for number, document in enumerate(documents):
         text = stored.tokenizer.decode(document.ids)
-        facts = f"{len(document.ids):,} tokens, {len(text):,} characters ({len(text) / len(document.ids):.2f} a token)"
+        place = f"{document.language}  {document.source}  {document.file} from token {document.start:,}"
+        size = f"{len(document.ids):,} tokens, {len(text):,} characters"
+        ratio = f"({len(text) / len(document.ids):.2f} per token)"
         cut = "" if document.whole else ", cut"
-        where = f"{document.language}  {document.source}  {document.file} from token {document.start:,}: {facts}{cut}"
-        terminal.print(("\n" if number else "") + where, soft_wrap=True, markup=False, style="bold")
+        print_line(terminal, ("\n" if number else "") + f"{place}: {size} {ratio}{cut}", style="bold")
         terminal.print(
-            _shown(document, stored.tokenizer, tokens, colours), soft_wrap=not terminal.is_terminal
+            _marked_text(document, stored.tokenizer, tokens, colours), soft_wrap=not terminal.is_terminal
         )
 
 
 def report(
-    folder: Folder,
+    folder: PreparedFolder,
     out: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="The page to write; DIR-report.html beside DIR if not given."),
+        typer.Option(
+            metavar="FILE",
+            help="The page to write. [default: DIR-report.html beside DIR]",
+            show_default=False,
+        ),
     ] = None,
     json_output: Json = False,
 ) -> None:
     """Write one HTML page about a prepared folder.
 
-    Counts, languages, lengths, what was dropped, tokens per character, documents.
+    Counts, languages, lengths, dropped documents, tokens per character, examples.
     """
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-    from braingpt.cli.options import check_target
     from braingpt.data.shards.documents import DocumentReader
     from braingpt.data.shards.report import figures, page
     from braingpt.utils.atomic_write import write_whole
 
     stored = DocumentReader(folder)
     target = out or folder.resolve().parent / f"{folder.resolve().name}-report.html"
-    check_target(str(target), "--out")
-    terminal = console(json_output)
+    check_output_file(target, "--out")
+    terminal = console(stderr=json_output)
     columns = (TextColumn("{task.description}"), BarColumn(20), TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=terminal, transient=True, disable=not terminal.is_terminal) as bar:
         task = bar.add_task("counting tokens", total=sum(stream.tokens for stream in stored.manifest.streams))
@@ -93,11 +98,13 @@ def report(
     if json_output:
         print_json({"report": str(target), **facts})
         return
-    total = f"{facts['documents']:,} documents, {facts['tokens']:,} tokens, {facts['characters'] / max(1, facts['tokens']):.2f} characters a token"
-    terminal.print(f"{target}: {total}", soft_wrap=True, markup=False)
+    ratio = f"{facts['characters'] / max(1, facts['tokens']):.2f} characters per token"
+    size = f"{facts['documents']:,} documents, {facts['tokens']:,} tokens"
+    print_line(terminal, f"{target}: {size}, {ratio}")
 
 
 def _as_json(document: "StoredDocument", tokenizer: "Tokenizer", limit: int) -> dict[str, Any]:
+    """The document for JSON, with at most `limit` tokens (0: all)."""
     from braingpt.tokenizer.pieces import readable
 
     ids = document.ids.tolist()
@@ -111,10 +118,10 @@ def _as_json(document: "StoredDocument", tokenizer: "Tokenizer", limit: int) -> 
     }
 
 
-def _shown(document: "StoredDocument", tokenizer: "Tokenizer", limit: int, colours: bool) -> "Text":
-    """The document, its tokens in alternating colours, or with a line between them.
+def _marked_text(document: "StoredDocument", tokenizer: "Tokenizer", limit: int, colours: bool) -> "Text":
+    """The document with its tokens in alternating colours, or with a line between them.
 
-    A character of several tokens says how many.
+    A character of several tokens is followed by their number.
     """
     from rich.text import Text
 
@@ -136,7 +143,7 @@ def _shown(document: "StoredDocument", tokenizer: "Tokenizer", limit: int, colou
             )
     if limit and len(document.ids) > limit:
         shown.append(
-            f"\n... {len(document.ids) - limit:,} tokens more (--tokens 0 shows all)",
+            f"\n... {len(document.ids) - limit:,} more tokens (--tokens 0 shows all)",
             "dim" if colours else "",
         )
     return shown

@@ -1,0 +1,108 @@
+"""`--json` and `--json-file`: the result of a command as JSON, on standard output or in a file.
+
+`--json` is a flag in every command. A few commands used to read `--json FILE`; `ReportCommand` still accepts
+that form and prints a notice of one line.
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand
+
+from braingpt.cli.options import check_output_file
+
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
+JsonFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--json-file",
+        metavar="FILE",
+        help="Write the result as JSON to FILE. The former `--json FILE` still works if FILE ends in .json.",
+        show_default=False,
+    ),
+]
+
+STANDARD_OUTPUT = "-"
+
+
+class ReportCommand(TyperCommand):
+    """A command with `--json-file` that also accepts the former `--json FILE`."""
+
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:
+        """Translate the former form, then parse as every command does."""
+        return super().parse_args(ctx, translate_former_json(args))
+
+
+def translate_former_json(arguments: list[str]) -> list[str]:
+    """The arguments of a command with `--json FILE`, `--json=FILE` and `--json -` in today's form.
+
+    The word after `--json` is FILE if it is `-`, or if it ends in .json and is not a folder. Any other word
+    is an argument of the command, for example the run. A translation prints one line on standard error.
+
+    Raises:
+        UserError: If the word is a path that is neither a folder nor ends in .json, so that a mistyped run is
+            not taken for a file, nor a file for a run.
+    """
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    translated: list[str] = []
+    notice, at = "", 0
+    while at < end:
+        word = arguments[at]
+        at += 1
+        if word.startswith("--json="):
+            file = word.removeprefix("--json=")
+        elif word == "--json" and at < end and _is_former_file(arguments[at]):
+            file = arguments[at]
+            at += 1
+        else:
+            translated.append(word)
+            continue
+        if file == STANDARD_OUTPUT:
+            translated.append("--json")
+            notice = notice or "--json - is now --json"
+        else:
+            translated += ["--json-file", file]
+            notice = "--json FILE is now --json-file FILE"
+    if notice:
+        print(f"braingpt: {notice}", file=sys.stderr)
+    return translated + arguments[end:]
+
+
+def _is_former_file(word: str) -> bool:
+    """Whether the word after `--json` names the file of the former form."""
+    from braingpt.errors import UserError
+
+    if word == STANDARD_OUTPUT:
+        return True
+    if word.startswith("-") or os.path.isdir(word):
+        return False
+    if word.lower().endswith(".json"):
+        return True
+    # No architecture and no operation has a slash in its name, and a run is a folder.
+    if "/" in word or os.sep in word:
+        raise UserError(f"there is no folder {word}; to write the JSON to a file: --json-file {word}")
+    return False
+
+
+def print_json(value: Any) -> None:
+    """Print `value` as indented JSON on standard output, Hangul readable."""
+    print(json.dumps(value, ensure_ascii=False, indent=2, default=str))
+
+
+def write_json(value: Any, json_output: bool, json_file: Path | None) -> None:
+    """Write `value` as JSON where `--json` and `--json-file` ask for it.
+
+    The file is either complete or unchanged.
+    """
+    if json_output:
+        print_json(value)
+    if json_file is None:
+        return
+    from braingpt.utils.atomic_write import write_whole
+
+    check_output_file(json_file, "--json-file")
+    write_whole(json_file, json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False) + "\n")
