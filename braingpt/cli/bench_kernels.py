@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 LEGEND = (
-    "Operations run forward and backward, those of one token forward only. ms: one call that finds nothing "
-    "in the cache. reference, dense: their time divided by this one. Upper row: medians. Lower row: lowest and "
-    "highest of {rounds} interleaved rounds, and under 'of limit' the limit in ms."
+    "Operations run forward and backward, those of one token forward only. ms: one call with an empty cache. "
+    "reference, dense: their time divided by this one. Upper row: medians. Lower row: lowest and highest of "
+    "{rounds} interleaved rounds, and under 'of limit' the limit in ms."
 )
 
 

@@ -39,8 +39,8 @@ TWIN_MARGIN = 1.2
 LEGEND = (
     "tokens: share that attends. keys: share of the query-key pairs. depth: share that reaches the layer. "
     "dendr.: share of dendrites that open. columns: share computed for a token. dead: columns that won no "
-    "token. even: evenness of the columns' load, at most 1. neurons: share that fired. zero w.: share of zero "
-    "weights. computed: arithmetic as a share of a dense layer's. recipe: what the recipe promises."
+    "token. even: evenness of the columns' load, at most 1. neurons: share that fired. zero w.: share of "
+    "zero weights. computed: arithmetic as a share of a dense layer's. recipe: what the recipe promises."
 )
 
 

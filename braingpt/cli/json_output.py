@@ -44,8 +44,8 @@ def translate_former_json(arguments: list[str]) -> list[str]:
     is an argument of the command, for example the run. A translation prints one line on standard error.
 
     Raises:
-        UserError: If the word is a path that is neither a folder nor ends in .json, so that a mistyped run is
-            not taken for a file, nor a file for a run.
+        UserError: If the word looks like a path, but is neither a folder nor ends in .json. A mistyped run
+            is then not taken for a file, nor a file for a run.
     """
     end = arguments.index("--") if "--" in arguments else len(arguments)
     translated: list[str] = []
@@ -82,8 +82,8 @@ def _is_former_file(word: str) -> bool:
         return False
     if word.lower().endswith(".json"):
         return True
-    # No architecture and no operation has a slash in its name, and a run is a folder.
-    if "/" in word or os.sep in word:
+    # A run is a folder, and no architecture or operation has a slash or a dot in its name.
+    if any(mark in word for mark in ("/", os.sep, ".")):
         raise UserError(f"there is no folder {word}; to write the JSON to a file: --json-file {word}")
     return False
 

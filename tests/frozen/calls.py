@@ -62,7 +62,7 @@ def call(*arguments: Any, stdin: str = "") -> str:
 
 
 def call_json(*arguments: Any, stdin: str = "") -> Any:
-    """The JSON that a command prints with the last argument given, `--json` or `--json -`."""
+    """The JSON that a command prints with `--json`."""
     return json.loads(call(*arguments, stdin=stdin))
 
 

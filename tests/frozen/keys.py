@@ -11,8 +11,6 @@ from tests.frozen.shapes import differences, keys_of
 TEXT = "고양이의 이름은 콩이예요. The cat is called Biscuit."
 CPU = ("--device", "cpu")
 JSON = ("--json",)
-# of commands whose option takes a file
-JSON_TO_STANDARD_OUTPUT = ("--json", "-")
 SETTINGS = ("batch=2", "context=16", "steps=4", "warmup=1", "eval_windows=1", "eval_every=4", "save_every=2")
 
 
@@ -110,10 +108,8 @@ def _models() -> dict[str, Any]:
     return {
         "generate": call_json("generate", "runs/v2", "--prompt", TEXT, "--max-new-tokens", 2, *CPU, *JSON),
         "chat": json.loads(talk.splitlines()[-1]),
-        "eval": call_json(
-            "eval", "runs/v2", *tasks, "--against", "runs/v2-memory", *CPU, *JSON_TO_STANDARD_OUTPUT
-        ),
-        "calibrate": call_json("calibrate", "runs/v1", "--windows", 1, *CPU, *JSON_TO_STANDARD_OUTPUT),
+        "eval": call_json("eval", "runs/v2", *tasks, "--against", "runs/v2-memory", *CPU, *JSON),
+        "calibrate": call_json("calibrate", "runs/v1", "--windows", 1, *CPU, *JSON),
         "inspect-sparsity": [
             call_json(
                 "inspect-sparsity",
@@ -123,7 +119,7 @@ def _models() -> dict[str, Any]:
                 "--rounds",
                 0,
                 *CPU,
-                *JSON_TO_STANDARD_OUTPUT,
+                *JSON,
             )
             for run in ("v1", "v2", "v2-memory")
         ],
