@@ -41,7 +41,7 @@ def here(workspace, monkeypatch):
 
 @pytest.fixture
 def braingpt():
-    """The command line in this process: `braingpt("eval", "--json", "-")` returns the exit code."""
+    """The command line in this process: `braingpt("eval", "--json")` returns the exit code."""
     return lambda *arguments: guarded(
         lambda: app([str(argument) for argument in arguments], standalone_mode=False)
     )

@@ -38,7 +38,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_prepared_again_is_kept(place: Path) -> None:
     done = _run("prepare", "text", "own.jsonl", cwd=place)
     assert done.returncode == 0
-    assert "prepared already" in done.stdout
+    assert "already prepared" in done.stdout
     other = _run("prepare", "text", "own.jsonl", "--validation", "0.2", cwd=place)
     assert other.returncode == 2
     assert "--force" in other.stderr

@@ -14,8 +14,7 @@ from rich.cells import cell_len
 from rich.console import Console
 from typer.testing import CliRunner
 
-from braingpt.cli.data import view
-from braingpt.cli.data.prepare import app
+from braingpt.cli.data import app, view
 from braingpt.data.shards.documents import PER_OCTAVE, DocumentReader, bin_of
 from braingpt.data.shards.manifest import Manifest, TokenizerFacts
 from braingpt.data.shards.writer import FolderWriter
@@ -177,7 +176,7 @@ def test_sample_without_colour_marks_boundaries(folder: Path) -> None:
     assert "\x1b" not in shown and shown.count("<|endoftext|>") == 3, "the long one is not shown to its end"
     assert "<|ko|>│" in shown and "⟨2⟩" in shown and "하세요│.↵\n" in shown
     everything = run("sample", folder, "--count", 20, "--tokens", 0)
-    assert everything.count("<|endoftext|>") == 8 and "tokens more" not in everything
+    assert everything.count("<|endoftext|>") == 8 and "more tokens" not in everything
     assert "[bold]" in everything.replace("│", "") and "\\u200b" in everything
     assert run("sample", folder, "--seed", 1) == run("sample", folder, "--seed", 1)
 
@@ -328,4 +327,4 @@ def test_data_of_another_vocabulary_is_prepared_and_shown(ranks, tmp_path: Path)
     ).endswith(text)
     with pytest.raises(UserError, match=r"other parameters .*tokenizer"):
         run("prepare", "text", tmp_path / "a.jsonl", "--out", out)
-    assert "characters a token" in run("report", out)
+    assert "characters per token" in run("report", out)

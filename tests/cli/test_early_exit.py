@@ -17,7 +17,7 @@ def test_drafts_write_the_same_text(here, braingpt, capsys):
         braingpt("generate", "runs/nano-v1", "--draft-layers", 1, "--max-new-tokens", 3, "--device", "cpu")
         == 0
     )
-    assert "of the layers a token" in capsys.readouterr().err
+    assert "of the layers per token" in capsys.readouterr().err
 
 
 def test_the_threshold_spares_layers_and_is_told(here, braingpt, capsys):
@@ -48,21 +48,20 @@ def test_the_threshold_spares_layers_and_is_told(here, braingpt, capsys):
             "--device",
             "cpu",
             "--json",
-            "-",
         )
         == 0
     )
     captured = capsys.readouterr()
     assert (
         json.loads(captured.out)["layers_used"] == 0.5
-        and "a token goes through 50.0% of the layers" in captured.err
+        and "a token passes through 50.0% of the layers on average" in captured.err
     )
 
 
 def test_calibrate_names_a_threshold(here, braingpt, capsys, tmp_path):
     assert (
         braingpt(
-            "calibrate", "runs/nano-v1", "--windows", 1, "--device", "cpu", "--json", tmp_path / "c.json"
+            "calibrate", "runs/nano-v1", "--windows", 1, "--device", "cpu", "--json-file", tmp_path / "c.json"
         )
         == 0
     )

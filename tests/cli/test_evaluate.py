@@ -34,7 +34,7 @@ def test_tasks_against_another_run_with_intervals_json_and_page(
             *common,
             "--context",
             64,
-            "--json",
+            "--json-file",
             out,
             "--html",
             page,
@@ -43,7 +43,8 @@ def test_tasks_against_another_run_with_intervals_json_and_page(
     )
     text = capsys.readouterr().out
     assert (
-        all(len(line) <= 80 for line in text.splitlines() if not line.startswith("less ")) and "…" not in text
+        all(len(line) <= 80 for line in text.splitlines() if not line.startswith("compared with "))
+        and "…" not in text
     )
     result = json.loads(out.read_text())
     binding = next(figure for figure in result["figures"] if figure["task"] == "binding")
@@ -82,7 +83,7 @@ def test_a_run_does_not_differ_from_itself(here, braingpt, tmp_path):
             3,
             "--device",
             "cpu",
-            "--json",
+            "--json-file",
             out,
         )
         == 0
@@ -116,7 +117,7 @@ def test_the_other_run_is_measured_on_the_first_ones_text(here, braingpt, tmp_pa
     )
     assert (
         braingpt(
-            "eval", "runs/nano-v2", "--against", folder, "--windows", 3, "--device", "cpu", "--json", out
+            "eval", "runs/nano-v2", "--against", folder, "--windows", 3, "--device", "cpu", "--json-file", out
         )
         == 0
     )
@@ -188,5 +189,5 @@ def test_texts_and_windows_beyond_memory_are_one_line(here, braingpt, capsys, tm
     monkeypatch.setattr("braingpt.evaluation.perplexity.evaluate", gives_up)
     assert braingpt("eval", "--context", 64, "--device", "cpu") == 2
     assert "windows of 64 tokens need more memory" in capsys.readouterr().err.splitlines()[-1]
-    with pytest.raises(RuntimeError, match="another"), options.fitting(8):
+    with pytest.raises(RuntimeError, match="another"), options.explain_out_of_memory(8):
         raise RuntimeError("another error")

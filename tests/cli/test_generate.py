@@ -19,11 +19,11 @@ def test_text_streams_out_and_the_run_taken_is_named(here, braingpt, capsys):
     captured = capsys.readouterr()
     assert captured.out.startswith("안녕") and captured.out.endswith("\n")
     assert (
-        captured.err.startswith("taking runs/nano-v2/checkpoints/step-0000007\n5 tokens, ")
+        captured.err.startswith("using runs/nano-v2/checkpoints/step-0000007\n5 tokens, ")
         and "first token after" in captured.err
     )
     assert braingpt("generate", "runs/nano-v1", "--max-new-tokens", 2, "--device", "cpu") == 0
-    assert "taking" not in capsys.readouterr().err
+    assert "using" not in capsys.readouterr().err
 
 
 def test_json_carries_everything_and_the_seed_decides(here, braingpt, capsys):
@@ -153,10 +153,7 @@ def test_memory_that_runs_out_is_told_in_one_line(capsys):
     from braingpt.cli.console import guarded
 
     assert guarded(lambda: torch.empty(1 << 60)) == 1
-    assert (
-        capsys.readouterr().err
-        == "braingpt: there is not enough memory for this; a smaller model, batch or context takes less\n"
-    )
+    assert capsys.readouterr().err == "braingpt: not enough memory; use a smaller model, batch or context\n"
 
 
 def test_a_reader_that_leaves_is_no_failure(here):

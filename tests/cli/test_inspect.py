@@ -29,7 +29,7 @@ def test_everything_at_once(here, braingpt, capsys, tmp_path, monkeypatch):
         "--device",
         "cpu",
     ]
-    assert braingpt("inspect-sparsity", run, *options, "--json", out, "--html", page) == 0
+    assert braingpt("inspect-sparsity", run, *options, "--json-file", out, "--html", page) == 0
     text, report = capsys.readouterr().out, json.loads(out.read_text())
     assert {
         "step",
@@ -50,7 +50,7 @@ def test_everything_at_once(here, braingpt, capsys, tmp_path, monkeypatch):
         "columns_active"
     ] == pytest.approx(3 / 17)
     assert sum(report["depths"]) == report["tokens"] and set(report["loads"]) >= {"ko", "en"}
-    assert "of a dense twin's" in text and "over training" in text and "█" in text
+    assert "compared with a dense twin" in text and "over training" in text and "█" in text
     html = page.read_text()
     assert "<svg" in html and "src=" not in html and html.count("<h3>") >= len(report["loads"])
 
@@ -83,7 +83,7 @@ def test_a_memory_is_counted(here, braingpt, tmp_path):
         == 0
     )
     (tmp_path / "t.txt").write_text("내 고양이 이름은 콩이예요.")
-    common = ["--memory", memory, "--rounds", 0, "--device", "cpu", "--json", out]
+    common = ["--memory", memory, "--rounds", 0, "--device", "cpu", "--json-file", out]
     assert braingpt("inspect-sparsity", "runs/nano-v2", "--text", tmp_path / "t.txt", *common) == 0
     found = json.loads(out.read_text())["episodic"]
     assert (

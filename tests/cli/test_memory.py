@@ -1,4 +1,4 @@
-"""`braingpt memory` and `generate --memory`, each as a user calls them; the recall in a process of its own."""
+"""`braingpt memory` and `generate --memory` as a user calls them; the recall runs in a process of its own."""
 
 import json
 import os
@@ -136,7 +136,7 @@ def test_mistakes_are_one_line_and_exit_2(here, capsys):
         (["add", file, "text", "--lang", "kr"], "unknown language 'kr'"),
         (["add", file, "text", "--run", "nowhere"], "there is no run nowhere"),
         (["add", file, "--file", here / "no.txt"], "there is no text file"),
-        (["forget", file, "7"], "holds no text number 7; it holds 1"),
+        (["forget", file, "7"], "has no text number 7; it has 1"),
         (["forget", file, "-x"], "such option"),
         (["list", here / "none"], "there is no memory file"),
     ):

@@ -9,14 +9,14 @@ from xml.etree import ElementTree
 import pytest
 from rich.console import Console
 
-from braingpt.cli.inspect_sparsity_view import layers as _table
+from braingpt.cli.inspect_sparsity_view import layer_table
 from braingpt.inspection.sparsity import sparsity_of_tokens
 from tests.conftest import SMALL, awake
 
 
 def test_eval_scores_the_runs_own_data_by_language(here, braingpt, capsys, tmp_path):
     out = tmp_path / "scores.json"
-    assert braingpt("eval", "--windows", 4, "--device", "cpu", "--json", out) == 0
+    assert braingpt("eval", "--windows", 4, "--device", "cpu", "--json-file", out) == 0
     text = capsys.readouterr().out
     assert [line.split()[0] for line in text.splitlines()[-4:]] == ["language", "ko", "en", "all"]
     scores = json.loads(out.read_text())
@@ -32,9 +32,7 @@ def test_eval_scores_the_runs_own_data_by_language(here, braingpt, capsys, tmp_p
 
 def test_eval_of_a_text_and_json_on_standard_output(here, braingpt, capsys, tmp_path):
     (tmp_path / "text").write_text("한강은 서울을 흐른다. " * 20)
-    assert (
-        braingpt("eval", "runs/nano-v1", "--text", tmp_path / "text", "--device", "cpu", "--json", "-") == 0
-    )
+    assert braingpt("eval", "runs/nano-v1", "--text", tmp_path / "text", "--device", "cpu", "--json") == 0
     captured = capsys.readouterr()
     scores = json.loads(captured.out)
     assert list(scores["by_language"]) == ["ko"] and scores["bytes"] == len(
@@ -53,10 +51,10 @@ def test_eval_of_a_text_and_json_on_standard_output(here, braingpt, capsys, tmp_
         (["eval", "--lang", "ko"], "--lang belongs to --text"),
         (["eval", "--text", "none"], "no text file none"),
         (["eval", "--text", "data"], "no text file data"),
-        (["eval", "--json", "none/x.json"], "there is no folder none"),
-        (["inspect-sparsity", "--json", "data"], "is a folder"),
+        (["eval", "--json-file", "none/x.json"], "there is no folder none"),
+        (["inspect-sparsity", "--json-file", "data"], "is a folder"),
         (["inspect-sparsity", "--text", "none"], "no text file none"),
-        (["bench", "v1", "v2", "--json", "none/x"], "there is no folder none"),
+        (["bench", "v1", "v2", "--json-file", "none/x"], "there is no folder none"),
         (["bench", "v1", "v5"], "unknown architecture 'v5'"),
         (["bench", "v1", "--size", "smal"], "no recipes of size 'smal'; did you mean 'small'"),
         (["bench", "v1", "--data", "data/none"], "data/none does not exist"),
@@ -71,12 +69,12 @@ def test_mistakes_are_one_line_and_exit_2(here, braingpt, capsys, arguments, mes
 
 def test_an_unwritable_place_is_told_before_the_work(here, braingpt, capsys, tmp_path, monkeypatch):
     monkeypatch.setattr(os, "access", lambda *_: False)
-    assert braingpt("eval", "--json", tmp_path / "x.json") == 2
+    assert braingpt("eval", "--json-file", tmp_path / "x.json") == 2
     assert "no permission" in capsys.readouterr().err
 
 
 def test_inspect_counts_on_the_runs_data_and_on_a_text(here, braingpt, capsys, tmp_path, monkeypatch):
-    assert braingpt("inspect-sparsity", "--context", 32, "--rounds", 1, "--device", "cpu", "--json", "-") == 0
+    assert braingpt("inspect-sparsity", "--context", 32, "--rounds", 1, "--device", "cpu", "--json") == 0
     captured = capsys.readouterr()
     report = json.loads(captured.out)
     assert (
@@ -103,7 +101,7 @@ def test_inspect_counts_on_the_runs_data_and_on_a_text(here, braingpt, capsys, t
 def test_the_sparsity_table_fits_80_columns_uncut(name):
     report = sparsity_of_tokens(awake(SMALL[name]), list(range(90)))
     out = Console(file=io.StringIO(), width=80)
-    out.print(_table(report))
+    out.print(layer_table(report))
     text = out.file.getvalue()
     assert "…" not in text and max(map(len, text.splitlines())) <= 80
     assert len(text.splitlines()) == 1 + len(report.layers) + 2
@@ -114,7 +112,7 @@ def test_bench_measures_and_writes_its_report(here, braingpt, capsys, tmp_path, 
     # which has a process of its own, and tests of its own
     monkeypatch.setattr("braingpt.bench.runner.training_memory", lambda *_: 10**8)
     for name, value in {
-        "bench.few_shot.FACTS_PER_LANGUAGE": 2,
+        "bench.few_shot.TAUGHT": 2,
         "episodic.calibrate.TAUGHT": 16,
         "episodic.calibrate.FOREIGN": 32,
     }.items():
@@ -137,7 +135,7 @@ def test_bench_measures_and_writes_its_report(here, braingpt, capsys, tmp_path, 
         "--windows",
         1,
     ]
-    written = ["--json", tmp_path / "b.json", "--html", tmp_path / "b.html", "--out", tmp_path / "kept"]
+    written = ["--json-file", tmp_path / "b.json", "--html", tmp_path / "b.html", "--out", tmp_path / "kept"]
     assert (
         braingpt("bench", "v1", "v2", *sizes, "--minutes", 0.001, "--threads", 1, "--device", "cpu", *written)
         == 0
@@ -174,8 +172,11 @@ def test_bench_measures_and_writes_its_report(here, braingpt, capsys, tmp_path, 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["v1", "--contexts", "a"], "--contexts a: whole numbers parted by commas, like 512,2048"),
-        (["v1", "--contexts", "1"], "different numbers of at least 2"),
+        (
+            ["v1", "--contexts", "a"],
+            "--contexts a: give whole numbers separated by commas, for example 512,2048",
+        ),
+        (["v1", "--contexts", "1"], "give different numbers of at least 2"),
         (["v1", "--peer", "gpt2"], "unknown peer 'gpt2'; did you mean 'gpt2-hf'"),
         (["v1", "--html", "none/x"], "--html none/x: there is no folder none"),
     ],
@@ -214,7 +215,14 @@ def test_bench_kernels_writes_its_table_and_page(braingpt, capsys, tmp_path, mon
     small = ("--size", "nano", "--context", "16", "--rounds", "1", "--threads", "1", "--device", "cpu")
     assert (
         braingpt(
-            "bench", "kernels", "norm", *small, "--json", tmp_path / "k.json", "--html", tmp_path / "k.html"
+            "bench",
+            "kernels",
+            "norm",
+            *small,
+            "--json-file",
+            tmp_path / "k.json",
+            "--html",
+            tmp_path / "k.html",
         )
         == 0
     )

@@ -39,7 +39,7 @@ def test_a_run_that_cannot_be_read_hides_no_other(there, braingpt, capsys):
     try:
         assert braingpt("runs", "list") == 0
         out, err = capsys.readouterr()
-        assert "two" in out and err.startswith("left out: recipe runs/broken/recipe.yaml")
+        assert "two" in out and err.startswith("skipped: recipe runs/broken/recipe.yaml")
     finally:
         shutil.rmtree(broken)
 

@@ -124,7 +124,7 @@ def test_add_language(corpus, tmp_path):
     ]
     portuguese.write_text("\n".join(json.dumps({"text": text}) for text in texts), "utf-8")
     said = run("add-language", "pt", portuguese, "--out", tmp_path / "seven", "--entries", 12)
-    assert "<|pt|> is token 16394" in said and "were held out" in said and "prepared again" in said
+    assert "<|pt|> is token 16394" in said and "held-out texts" in said and "prepared again" in said
     result = json.loads(
         run("add-language", "pt", portuguese, "--out", tmp_path / "again", "--entries", 12, "--json")
     )
