@@ -30,7 +30,7 @@ class _BenchGroup(TyperGroup):
 
 app = typer.Typer(
     cls=_BenchGroup,
-    help="Compare architectures (`bench v1 v2 dense`), or time single operations (`bench kernels`).",
+    help="Compare architectures, or time single operations.",
 )
 app.command(cls=ReportCommand)(kernels)
 

@@ -25,7 +25,10 @@ def calibrate(
     json_output: Json = False,
     json_file: JsonFile = None,
 ) -> None:
-    """Find the exit threshold that saves most layers within a budget of perplexity."""
+    """Find the exit threshold for a budget of perplexity.
+
+    The threshold is the one that saves most layers.
+    """
     from braingpt.data.shards.reader import ShardSet
     from braingpt.errors import UserError
     from braingpt.evaluation import exit_threshold, perplexity

@@ -14,7 +14,10 @@ def doctor(
     json_output: Json = False,
     strict: Annotated[bool, typer.Option(help="Exit with 1 when there is a problem.")] = False,
 ) -> None:
-    """Check this installation: Python, torch, device, kernels, optional packages, data and runs."""
+    """Check this installation.
+
+    Python, torch, device, kernels, optional packages, data and runs.
+    """
     from braingpt.doctor import examine
 
     findings = examine()

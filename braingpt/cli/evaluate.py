@@ -108,7 +108,10 @@ def evaluate(
         typer.Option(metavar="FILE", help="Write the result as one HTML page to FILE.", show_default=False),
     ] = None,
 ) -> None:
-    """Measure how well a model predicts text in each language, and how it does at tasks."""
+    """Measure how well a model predicts text and solves tasks.
+
+    Loss, perplexity and bits per byte by language; tasks; the difference from another checkpoint.
+    """
     # lm-eval draws a bar for each of its passes. Torch imports tqdm, which reads this variable then.
     os.environ.setdefault("TQDM_DISABLE", "1")
     from braingpt.checkpoint.listing import resolve

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from braingpt.episodic.memory import EpisodicMemory
 
 app = typer.Typer(
-    help="Teach a trained model texts without training, and make it forget them again.",
+    help="Teach a trained model texts, without training.",
     no_args_is_help=True,
 )
 File = Annotated[Path, typer.Argument(metavar="FILE", help="The memory file.")]

@@ -43,7 +43,10 @@ def quickstart(
     ] = 2.25,
     json_output: Json = False,
 ) -> None:
-    """Try all steps in under three minutes: data, training, text, sparsity."""
+    """Try all steps in under three minutes.
+
+    Data, training, text, sparsity.
+    """
     from braingpt.device.cpu import configure_cpu
 
     # This comes before any computation, because threads inherit the flag.

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
-    help="Train a vocabulary, add a language, measure it, or show the tokens of a text.",
+    help="Train vocabularies, add languages, count tokens.",
 )
 
 Paths = Annotated[
@@ -184,7 +184,7 @@ def report(paths: Paths, column: Column = None, tokenizer: Chosen = None, json_o
     )
     if absent:
         console().print(
-            f"not compared, because TIKTOKEN_CACHE_DIR has no rank file: {', '.join(absent)}", soft_wrap=True
+            f"not compared, no rank file in TIKTOKEN_CACHE_DIR: {', '.join(absent)}", soft_wrap=True
         )
     _print_skipped(skipped)
 

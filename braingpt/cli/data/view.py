@@ -41,7 +41,7 @@ def sample(
     ] = 400,
     json_output: Json = False,
 ) -> None:
-    """Show random documents as text, with their tokens marked by colours or lines."""
+    """Show random documents. Colours or lines mark their tokens."""
     from braingpt.data.shards.documents import DocumentReader
 
     stored = DocumentReader(folder)
