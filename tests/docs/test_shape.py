@@ -56,15 +56,15 @@ def test_dots_leave_lines_and_words_out() -> None:
 
 def test_errors_and_what_the_clock_brings_need_no_promise() -> None:
     progress = "step 29/1200  loss 6.807  lr 4.35e-03  2,018 tokens/s  0.6 GB  7m06s left"
-    printed = f"taking runs/a\n{progress}\n{TABLE}{progress}\n"
-    assert difference(COMMAND, TABLE.splitlines(), printed, frozenset({"taking runs/a"})) is None
+    printed = f"using runs/a\n{progress}\n{TABLE}{progress}\n"
+    assert difference(COMMAND, TABLE.splitlines(), printed, frozenset({"using runs/a"})) is None
     assert difference(COMMAND, TABLE.splitlines(), printed) is not None
     assert (
         difference(
             COMMAND,
             [progress.replace("lr", "rate"), *TABLE.splitlines()],
             printed,
-            frozenset({"taking runs/a"}),
+            frozenset({"using runs/a"}),
         )
         is not None
     )
@@ -77,7 +77,7 @@ def test_of_a_models_text_only_prompt_and_figures_count() -> None:
         "there was a bear",
         "40 tokens, 210.5 tokens/s, first token after 0.01 s...",
     ]
-    printed = "Once upon\na mine\n4 tokens, 9.1 tokens/s, first token after 1.01 s, ended by the model\n"
+    printed = "Once upon\na mine\n4 tokens, 9.1 tokens/s, first token after 1.01 s, stopped at end of text\n"
     assert difference(command, promised, printed) is None
     assert difference(command, promised, printed.replace("Once", "Twice")) is not None
     assert difference(command, promised, printed.replace("tokens/s", "words/s")) is not None
