@@ -87,16 +87,6 @@ def test_errors_are_one_line(place: Path) -> None:
         assert words in done.stderr
 
 
-def test_the_list_of_commands_fits_80_columns() -> None:
-    from typer.testing import CliRunner
-
-    from braingpt.cli.main import app
-
-    for group in ("data", "tokenizer"):
-        said = CliRunner().invoke(app, [group, "--help"], env={"COLUMNS": "80"}).stdout
-        assert "..." not in said.partition("Commands:")[2] and max(map(len, said.splitlines())) <= 80
-
-
 def test_samples_of_dropped_documents_leave_the_terminal_alone() -> None:
     assert excerpt("\x1b[31mred \u202eשלום\n\u200b end") == "\\x1b[31mred \\u202eשלום \\u200b end"
 

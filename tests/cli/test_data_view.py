@@ -219,7 +219,7 @@ def test_sample_as_json(folder: Path) -> None:
         (["--language", "en", "--source", "news"], "holds no documents of language 'en' from 'news'"),
     ],
 )
-def test_what_is_not_there_is_said(folder: Path, asked: list[str], message: str) -> None:
+def test_what_is_missing_is_reported(folder: Path, asked: list[str], message: str) -> None:
     with pytest.raises(UserError, match=message):
         run("sample", folder, *asked)
     with pytest.raises(UserError, match="does not exist"):

@@ -1,3 +1,5 @@
+"""Early exit on the command line: `--draft-layers`, `--exit-threshold` and `braingpt calibrate`."""
+
 import json
 
 import pytest
@@ -20,7 +22,7 @@ def test_drafts_write_the_same_text(here, braingpt, capsys):
     assert "of the layers per token" in capsys.readouterr().err
 
 
-def test_the_threshold_spares_layers_and_is_told(here, braingpt, capsys):
+def test_the_threshold_saves_layers_and_is_reported(here, braingpt, capsys):
     assert (
         braingpt(
             "generate",

@@ -1,3 +1,5 @@
+"""`braingpt eval`: tasks, comparisons with another checkpoint, mistakes."""
+
 import hashlib
 import json
 import shutil
@@ -156,7 +158,7 @@ def test_mistakes_are_one_line(here, braingpt, capsys, arguments, message):
     assert message in captured.err.splitlines()[-1] and captured.out == ""
 
 
-def test_an_unknown_task_is_told_with_and_without_lm_eval(here, braingpt, capsys, monkeypatch):
+def test_an_unknown_task_is_reported_with_and_without_lm_eval(here, braingpt, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "lm_eval", None)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert braingpt("eval", "--tasks", "bindng") == 2

@@ -1,3 +1,5 @@
+"""`braingpt inspect-sparsity`: its tables, files and mistakes."""
+
 import json
 import shutil
 
@@ -55,7 +57,7 @@ def test_everything_at_once(here, braingpt, capsys, tmp_path, monkeypatch):
     assert "<svg" in html and "src=" not in html and html.count("<h3>") >= len(report["loads"])
 
 
-def test_the_text_stands_over_bars_as_wide_as_it_is(here, braingpt, capsys, tmp_path, monkeypatch):
+def test_the_text_is_above_bars_of_its_own_width(here, braingpt, capsys, tmp_path, monkeypatch):
     from rich.cells import cell_len
 
     monkeypatch.setenv("COLUMNS", "80")

@@ -1,3 +1,5 @@
+"""`braingpt runs`: list, show and compare, and the report of a run."""
+
 import json
 import shutil
 

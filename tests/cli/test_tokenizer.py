@@ -77,7 +77,7 @@ def test_the_report_fits_80_columns(corpus, monkeypatch):
     assert "corpus, ko, 0.00 MB" in shown and "characters/" in shown and "syllables" in shown
 
 
-def test_what_cannot_be_done_is_said_before_the_work(corpus, tmp_path, monkeypatch):
+def test_what_cannot_be_done_is_reported_before_the_work(corpus, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("x")
     for arguments in (("train", corpus, "--vocab", 300), ("add-language", "pt", corpus)):
         for out in ("file", "file/below"):
