@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from braingpt.cli.console import console, print_line, print_text
+from braingpt.cli.console import console, print_text
 from braingpt.cli.json_output import Json
 from braingpt.cli.options import Device, Run, open_run
 
@@ -51,9 +51,8 @@ def chat(
         "seed": seed,
     }
     conversation = Conversation(model, tokenizer, language=lang, **settings)
-    print_line(
-        messages,
-        "This is a base model, trained to continue text: it continues what you write instead of answering.",
+    messages.print(
+        "This is a base model, trained to continue text: it continues what you write instead of answering."
     )
     for line in _turns():
         if line == "/quit":

@@ -18,10 +18,14 @@ from braingpt.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from braingpt.episodic.memory import Remembering
     from braingpt.inference.text_stream import TextStream
+    from braingpt.model.lm import LanguageModel
 
 if TYPE_CHECKING:
+    from braingpt.episodic.memory import Remembering
     from braingpt.inference.text_stream import TextStream
+    from braingpt.model.lm import LanguageModel
 
 
 def generate(
@@ -95,19 +99,12 @@ def generate(
         run, device, messages, dtype, effort, None if draft_layers else exit_threshold
     )
     depth_varies = bool(model.config.depth_exits or exit_threshold or draft_layers)
-    depth_varies = bool(model.config.depth_exits or exit_threshold or draft_layers)
     if draft_layers is not None:
         model.set_exit_threshold(None)
     if compiled:
         from braingpt.device.compile import compile_steps
 
         compile_steps(model, model.device)
-    if memory is not None:
-        from braingpt.checkpoint.checkpoint import weights_hash
-        from braingpt.episodic.memory import Remembering
-        from braingpt.episodic.storage import load_memory
-
-        model = Remembering(model, load_memory(memory, weights_hash(state)))
     settings: dict[str, Any] = {
         "max_new_tokens": max_new_tokens,
         "temperature": temperature,
@@ -119,7 +116,8 @@ def generate(
         from braingpt.inference.speculative import SpeculativeDecoder
 
         settings["decoder"] = SpeculativeDecoder(model, draft_layers, min_confidence=exit_threshold or 0.0)
-    stream = generate_text(model, tokenizer, prompt, language=lang, **settings)
+    generator = _with_memory(model, memory, state) if memory is not None else model
+    stream = generate_text(generator, tokenizer, prompt, language=lang, **settings)
     if json_output:
         text = "".join(stream)
         result = {
@@ -144,6 +142,15 @@ def generate(
         print_text(piece)
     print_text("\n")
     messages.print(_summary(stream, depth_varies), style="dim")
+
+
+def _with_memory(model: "LanguageModel", file: Path, state: dict[str, Any]) -> "Remembering":
+    """The model with the memory of the file, which must be made for the weights of the checkpoint."""
+    from braingpt.checkpoint.checkpoint import weights_hash
+    from braingpt.episodic.memory import Remembering
+    from braingpt.episodic.storage import load_memory
+
+    return Remembering(model, load_memory(file, weights_hash(state)))
 
 
 def _summary(stream: "TextStream", depth_varies: bool) -> str:

@@ -31,7 +31,7 @@ from braingpt.cli.json_output import ReportCommand
 
 app = typer.Typer(
     name="braingpt",
-    help="Small, brain-inspired, sparse language models: prepare, train, evaluate, generate, benchmark, inspect.",
+    help="Small, brain-inspired, sparse language models: data, training, evaluation, generation, benchmarks.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
