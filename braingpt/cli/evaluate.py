@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from braingpt.evaluation.perplexity import Scores
-    from braingpt.evaluation.runner import EvalRequest, Measured
+    from braingpt.evaluation.runner import EvalRequest, EvalResult
     from braingpt.evaluation.uncertainty import Comparison, Figure
 
 
@@ -176,7 +176,7 @@ def _measure(
     text: Path | None,
     dtype: str = "float32",
     **exits: float | None,
-) -> tuple[dict[str, Any], "Measured"]:
+) -> tuple[dict[str, Any], "EvalResult"]:
     """What the result says about the checkpoint, and its figures."""
     from braingpt import __version__
     from braingpt.evaluation.runner import measure
@@ -215,7 +215,7 @@ def _measure(
 
 
 def _print_result(
-    out: "Console", result: dict[str, Any], measured: "Measured", comparisons: list["Comparison"]
+    out: "Console", result: dict[str, Any], measured: "EvalResult", comparisons: list["Comparison"]
 ) -> None:
     scope = (
         f"{result['data']}, windows of {result['context']:,} tokens"

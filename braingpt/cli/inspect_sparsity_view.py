@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from braingpt.inspection.dense_twin import DenseComparison
     from braingpt.inspection.runner import Inspection
-    from braingpt.inspection.sparsity import Report
+    from braingpt.inspection.sparsity import SparsityReport
     from braingpt.tokenizer import Tokenizer
 
 SHADES, BARS = " ░▒▓█", "▁▂▃▄▅▆▇█"
@@ -48,7 +48,7 @@ TRAINING_HEADS = {
 }
 
 
-def layer_table(report: "Report") -> "Table":
+def layer_table(report: "SparsityReport") -> "Table":
     """One row for each layer, one for all of them, and one for what the recipe promises."""
     from rich.table import Table
 

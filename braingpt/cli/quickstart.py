@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from braingpt.data.shards.reader import ShardSet
-    from braingpt.inspection.sparsity import Report
+    from braingpt.inspection.sparsity import SparsityReport
     from braingpt.model.lm import LanguageModel
     from braingpt.tokenizer import Tokenizer
 
@@ -199,7 +199,7 @@ def _generate(
     }
 
 
-def _inspect(model: "LanguageModel", shards: "ShardSet", screen: "Console") -> "Report":
+def _inspect(model: "LanguageModel", shards: "ShardSet", screen: "Console") -> "SparsityReport":
     """Count on held-out text what the model skips."""
     from braingpt.inspection.sparsity import sparsity_of_tokens
 

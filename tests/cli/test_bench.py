@@ -12,7 +12,7 @@ def test_bench_measures_and_writes_its_report(here, braingpt, capsys, tmp_path, 
     # which has a process of its own, and tests of its own
     monkeypatch.setattr("braingpt.bench.runner.training_memory", lambda *_: 10**8)
     for name, value in {
-        "bench.few_shot.TAUGHT": 2,
+        "bench.few_shot.FACTS_PER_LANGUAGE": 2,
         "episodic.calibrate.TAUGHT": 16,
         "episodic.calibrate.FOREIGN": 32,
     }.items():

@@ -67,7 +67,7 @@ def quick(monkeypatch):
         monkeypatch.setattr(f"braingpt.{name}", once(measure))
     monkeypatch.setattr("braingpt.bench.runner.training_memory", lambda *_: 10**8)
     for name, value in {
-        "bench.few_shot.TAUGHT": 2,
+        "bench.few_shot.FACTS_PER_LANGUAGE": 2,
         "episodic.calibrate.TAUGHT": 16,
         "episodic.calibrate.FOREIGN": 32,
     }.items():
