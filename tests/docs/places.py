@@ -51,7 +51,7 @@ WITHOUT_NETWORK = ("sample", "text")
 SMALLER = {
     "episodic.calibrate.TAUGHT": 16,
     "episodic.calibrate.FOREIGN": 32,
-    "bench.few_shot.TAUGHT": 2,
+    "bench.few_shot.FACTS_PER_LANGUAGE": 2,
     "bench.runner.training_memory": lambda *_, **__: 10**8,
 }
 
