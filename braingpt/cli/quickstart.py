@@ -67,8 +67,8 @@ def quickstart(
     screen.rule("2 training", align="left")
     from braingpt.recipes import load_recipe
     from braingpt.train.loop import train
-    from braingpt.train.step_time import step_seconds
     from braingpt.train.run.progress import reporter_for
+    from braingpt.train.step_time import step_seconds
 
     recipe = load_recipe("nano-v2", [f"name={NAME}"])
     steps = max(20, min(recipe.train.steps, round(60 * minutes / step_seconds(recipe, [DATA], "cpu"))))
