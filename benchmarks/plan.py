@@ -4,7 +4,8 @@
 
 Each recipe (with overrides behind a colon) is planned; then its whole model takes two real steps while the
 bytes of all tensors alive are followed, and three as `braingpt train` takes them, in a process of its own,
-whose most resident memory is read. `--time` times real steps (`train.step_time`). Ratios are plan over measured.
+whose most resident memory is read. `--time` times real steps (`train.step_time`). Ratios are plan over
+measured.
 
     python benchmarks/plan.py --data data/korean --cap 24 large-v2-3090:train.batch=64
 

@@ -6,8 +6,8 @@ from braingpt.recipes import Recipe, load_recipe
 from tests.fixed_texts import documents
 
 TINY = (
-    "model.hidden=32", "model.layers=2", "train.batch=4", "train.context=32", "train.steps=20", "train.warmup=3",
-    "train.eval_every=10", "train.save_every=10", "train.eval_windows=4",
+    "model.hidden=32", "model.layers=2", "train.batch=4", "train.context=32", "train.steps=20",
+    "train.warmup=3", "train.eval_every=10", "train.save_every=10", "train.eval_windows=4",
 )  # fmt: skip
 
 

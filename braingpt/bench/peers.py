@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 from braingpt.errors import Failure, UserError, did_you_mean
 from braingpt.model.config import DenseConfig, ModelConfig
-from braingpt.model.lm import Output
+from braingpt.model.interface import CausalModel, Output
 
 if TYPE_CHECKING:
     from litgpt.model import GPT  # pyright: ignore[reportMissingImports]
@@ -46,6 +46,10 @@ class PeerState:
 
     def __init__(self, rows: int, cache: Any = None) -> None:
         self.rows, self.cache, self.seen = rows, cache, 0
+
+    def depth(self) -> float | None:
+        """Mean share of the layers that the tokens read so far passed: all, since no peer leaves one out."""
+        return 1.0 if self.seen else None
 
     def bytes(self) -> int:
         """Bytes held for the whole batch, counted from the tensors."""
@@ -66,7 +70,7 @@ def _tensors(value: Any, depth: int = 4) -> list[Tensor]:
     return [tensor for one in inside for tensor in _tensors(one, depth - 1)]
 
 
-class Peer(nn.Module):
+class Peer(CausalModel):
     """Another library's model behind the interface of `LanguageModel`, as far as training, scoring and
     generation need it.
     """
@@ -102,7 +106,7 @@ class Peer(nn.Module):
         if state is not None:
             logits_BLV = self._read(ids_BL, state, last)
             state.seen += ids_BL.shape[1]
-            return Output(logits_BLV, state=state)  # pyright: ignore[reportArgumentType]
+            return Output(logits_BLV, state=state)
         logits_BLV = self._whole(ids_BL)
         if targets_BL is None:
             return Output(logits=logits_BLV[:, -1:] if last else logits_BLV)
@@ -123,9 +127,9 @@ class Peer(nn.Module):
         """One token more for each row: logits (B, V)."""
         return self(ids_B[:, None], state=state, last=True).logits[:, -1]
 
-    def new_state(self, rows: int = 1) -> PeerState:
+    def new_state(self, batch: int = 1) -> PeerState:
         """A state that has read nothing."""
-        return PeerState(rows)
+        return PeerState(batch)
 
     def compile_blocks(self, backend: str = "inductor") -> None:
         """Compile what training calls: the whole forward pass."""

@@ -11,21 +11,31 @@ import os
 import shutil
 import warnings
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, Protocol, TypeVar
 
 import torch
 
 from braingpt.errors import Failure, UserError
 
-if TYPE_CHECKING:
-    from braingpt.model.lm import LanguageModel
-
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
+class Compilable(Protocol):
+    """A model that knows which of its parts to compile."""
+
+    # One token more of each row.
+    step: Callable[..., Any]
+
+    def compile_blocks(self, backend: str) -> None:
+        """Compile what training calls."""
+
+    def compile_steps(self, backend: str) -> None:
+        """Compile what generation calls."""
+
+
 def compile_training(
-    model: "LanguageModel", forward: Callable[P, R], device: torch.device, backend: str = "inductor"
+    model: Compilable, forward: Callable[P, R], device: torch.device, backend: str = "inductor"
 ) -> Callable[P, R]:
     """Compile the model's blocks for training.
 
@@ -46,7 +56,7 @@ def compile_training(
     return _fail_in_one_line(forward, "train")
 
 
-def compile_steps(model: "LanguageModel", device: torch.device, backend: str = "inductor") -> None:
+def compile_steps(model: Compilable, device: torch.device, backend: str = "inductor") -> None:
     """Compile the model's steps of generation in place.
 
     Raises UserError where there is no C++ compiler; the first step raises Failure where torch.compile fails.

@@ -216,8 +216,9 @@ def _weights(block: nn.Module) -> tuple[int, int, int, int]:
             for parameter in module.parameters(recurse=False):
                 if parameter.ndim < 2:
                     continue
-                own = isinstance(module, Linear) and parameter is module.weight
-                weight = module.effective_weight() if own else parameter
+                weight = parameter
+                if isinstance(module, Linear) and parameter is module.weight:
+                    weight = module.effective_weight()
                 zero += int((weight == 0).sum())
                 total += weight.numel()
                 if name.split(".")[-1] in ("up", "down") and weight.shape[-1] % 4 == 0:

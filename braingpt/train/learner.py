@@ -31,7 +31,7 @@ class Placement:
     dtype: torch.dtype | None
     world: World
 
-    def autocast(self) -> AbstractContextManager[None]:
+    def autocast(self) -> AbstractContextManager[object]:
         """A context in which products run in `dtype`."""
         # Sharded weights come and go: a cached copy in bfloat16 would outlive them.
         return autocast(self.device, self.dtype, cached=not self.world.sharded)

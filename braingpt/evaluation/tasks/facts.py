@@ -8,10 +8,9 @@ import itertools
 import random
 import statistics
 
-from torch import nn
-
 from braingpt.inference.engine import generate_batch
 from braingpt.inference.text_stream import prompt_ids
+from braingpt.model.interface import CausalModel
 from braingpt.tokenizer import Tokenizer
 
 
@@ -112,7 +111,7 @@ def facts(
     return known, [(fact[0].format(person), fact[2]) for person, fact in cases[taught:]]
 
 
-def continuations(model: nn.Module, tokenizer: Tokenizer, prompts: list[str], language: str) -> list[str]:
+def continuations(model: CausalModel, tokenizer: Tokenizer, prompts: list[str], language: str) -> list[str]:
     """What the model generates after each prompt, greedily.
 
     Prompts of equal length are read together, so that none is padded.
@@ -131,7 +130,7 @@ def continuations(model: nn.Module, tokenizer: Tokenizer, prompts: list[str], la
 
 
 def share_recalled(
-    model: nn.Module, tokenizer: Tokenizer, known: list[tuple[str, str]], language: str, before: str = ""
+    model: CausalModel, tokenizer: Tokenizer, known: list[tuple[str, str]], language: str, before: str = ""
 ) -> float:
     """Share of the facts that the model completes to the letter.
 
