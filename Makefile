@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Test processes; each computes with one thread.
+WORKERS ?= 2
 
 .PHONY: demo test lint format wheel clean
 
@@ -12,7 +14,7 @@ test: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
-	$(BIN)/python -m pytest -q tests
+	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadscope tests
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

@@ -31,7 +31,7 @@ def example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
 def test_train_on_the_built_in_text(example, tmp_path: Path) -> None:
     shown = example("train_on_your_text", STEPS="4")
     assert re.search(r"ko +text +\d+ +[\d,]+ +[\d,]+", shown) and re.search(r"en +text +\d+", shown)
-    assert "1024 entries and 64 specials" in shown
+    assert "1024 entries and 64 special tokens" in shown
     assert len(re.findall(r"^temperature 0\.[59]: \S", shown, re.MULTILINE)) == 2
     [run] = (tmp_path / "runs" / "your-text").glob("*/metrics.jsonl")
     assert run.is_file()
