@@ -1,7 +1,7 @@
 """What a benchmark has found so far, written to a file after every stage, so that an interruption loses one
 stage at most.
 
-docs/bench.md describes the keys.
+docs/reference/json.md describes the keys.
 """
 
 import json

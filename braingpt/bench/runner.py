@@ -54,7 +54,7 @@ def run_bench(
         out: Folder for the report and the trained weights; an interrupted run in it is continued.
 
     Returns:
-        The report (docs/bench.md).
+        The report (docs/reference/json.md).
 
     Raises:
         UserError: The data are not prepared, a window or a context does not fit into memory, or `out` holds

@@ -1,1 +1,1 @@
-"""Sources to documents to filters to tokens to shards; `mixture.py` turns shards into batches."""
+"""Sources to documents to filters to tokens to shards; `batches/` turns shards into batches."""

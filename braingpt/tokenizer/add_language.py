@@ -1,4 +1,4 @@
-"""One language more for a vocabulary: a marker, and merges learned from its texts that come after all others.
+"""One more language for a vocabulary: a marker, and merges learned from its texts that come after all others.
 
 What stays as it was, exactly:
   - every id decodes to the same bytes; the marker takes a reserved special's id, so nothing moves;

@@ -1,1 +1,1 @@
-"""Training: loop, schedule, checkpoints, metrics."""
+"""Training: the loop, its learner, stability, growth, resuming, plans and run folders."""

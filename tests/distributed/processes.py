@@ -1,7 +1,7 @@
 """What the processes of `test_sharded.py` run: `python -m tests.distributed.processes 4 train DATA OUT`.
 
 They are forks of one that has imported everything, which takes a fifth of torchrun's time;
-`test_distributed.py` starts some as a user does.
+`test_world.py` starts some as a user does.
 """
 
 import errno

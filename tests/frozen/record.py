@@ -16,7 +16,7 @@ TESTS = {
     "keys": [
         "tests/frozen/test_keys.py",
         "tests/cli/test_quickstart.py",
-        "tests/train/test_cli.py::test_recipes_are_listed_and_shown",
+        "tests/cli/test_train.py::test_recipes_are_listed_and_shown",
         "tests/bench/test_runner.py::test_every_figure_is_measured",
         "tests/bench/test_kernels.py::test_every_operation_is_measured",
     ],

@@ -1,5 +1,5 @@
 """The memory of deduplication: for every kept document its keys and where its tokens lie, on the disk,
-whatever the corpus' size.
+whatever the corpus's size.
 
 Two files in the work folder. The log has one record a document, in order, and is all that counts: after an
 interruption it is cut back to the length the journal names. The table finds the first document with a key:

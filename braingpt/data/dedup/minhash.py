@@ -4,7 +4,7 @@ duplicates.
 A text is the set of its shingles: all runs of 5 characters after white space is taken out and ASCII is
 lowered. Without spaces, because Korean is spaced as one likes; characters, because words of Korean carry
 their particles. Of pairs with 2, 5 and 10 % of their words replaced, this finds 100, 98 and 73 % in Korean
-and 100, 100 and 89 % in English (benchmarks/near_duplicates.py).
+and 100, 100 and 89 % in English (a script that was not kept).
 
 Broder, "On the resemblance and containment of documents" (1997); banding: Leskovec, Rajaraman, Ullman,
 "Mining of Massive Datasets", 3.4. The minima are taken by rensa; the shingles are hashed here, in numpy,

@@ -90,7 +90,7 @@ def join(
 
 
 def copy_document_log(writer: FolderWriter, index: Index, streams: list[TokenStream]) -> None:
-    """Copy the index' log into the folder of a part, its streams numbered as in the manifest."""
+    """Copy the index's log into the folder of a part, its streams numbered as in the manifest."""
     order = [(stream.split, stream.language, stream.source) for stream in streams]
     number_S = np.array(
         [order.index((stream.split, stream.language, stream.source)) for stream in writer.streams],

@@ -1,8 +1,8 @@
 """How far a preparation is, in one small file that always describes whole chunks: after a kill, work
 continues from there.
 
-Everything the journal names (token files, the index' log) is on the disk before the journal is, and all of it
-only ever grew: cutting it back to the sizes in the journal is the state at that moment.
+Everything the journal names (token files, the index's log) is on the disk before the journal is, and all of
+it only ever grew: cutting it back to the sizes in the journal is the state at that moment.
 """
 
 import json

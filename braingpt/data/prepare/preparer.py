@@ -174,7 +174,7 @@ class Preparer:
         """Take the state of the journal, where one was left with the same parameters.
 
         Returns:
-            How many documents of the index' log count.
+            How many documents of the index's log count.
         """
         # A journal without a folder: the folder was published, and the process killed at once.
         state = self._journal.state if self.writer.root.exists() else None

@@ -24,7 +24,7 @@ SMALL_VALIDATION = 0.05
 
 @dataclass
 class Request:
-    """What `braingpt data prepare` was asked for. None means the corpus' own default.
+    """What `braingpt data prepare` was asked for. None means the corpus's own default.
 
     Attributes:
         name: A corpus of the catalog, "text" or "hub".
