@@ -35,6 +35,7 @@ A recipe is a YAML file with `name`, `model`, `train` and `data`.
 `extends: NAME` takes another recipe and replaces single keys of it.
 `--set KEY=VALUE` overrides one key on the command line, with the dotted names of this page.
 An unknown key or a value out of range is refused before anything runs, with the nearest known name.
+
 The [training guide](../guides/training.md) shows how to use recipes.
 The [glossary](../concepts/glossary.md) explains the terms.
 """
