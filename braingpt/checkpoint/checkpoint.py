@@ -178,7 +178,7 @@ def load_model(
 
     Args:
         folder: The checkpoint.
-        device: Where the model shall compute.
+        device: Where the model computes.
 
     Returns:
         The model in train mode and float32, its tokenizer, its recipe, and state.json.

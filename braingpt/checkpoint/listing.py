@@ -32,7 +32,7 @@ def newest(run: Path) -> Path | None:
 
 
 def resolve(run: Path | str | None, runs: Path = Path("runs")) -> Path:
-    """The checkpoint that a command shall use.
+    """The checkpoint that a command uses.
 
     Args:
         run: A checkpoint, a run folder, whose newest checkpoint is taken, or None: the newest run.

@@ -18,7 +18,7 @@ def load(
     Args:
         path: A run folder, whose newest checkpoint is taken, or a checkpoint; None: the newest run under
             `runs/`.
-        device: Where the model shall compute.
+        device: Where the model computes.
 
     Returns:
         The model, in eval mode and float32, and its tokenizer.

@@ -71,7 +71,7 @@ def next_token_loss(
         x_BLD: States after the last layer.
         targets_BL: The tokens that follow; -100 is ignored.
         reduction: "mean" over the targets that count, or "none".
-        middle_BLD: States after an earlier layer, which the head shall predict from as well.
+        middle_BLD: States after an earlier layer, which the head predicts from as well.
         middle_weight: Weight of that prediction's loss. It teaches without changing the value of the loss,
             which remains that of the last layer.
 

@@ -39,7 +39,7 @@ class EarlyExit:
         # Draws the layers to drop and to predict from. The trainer seeds it for each step, so that no state
         # has to be saved.
         self.draws = torch.Generator()
-        # In training: the states (B, L, D) that the head shall also predict from.
+        # In training: the states (B, L, D) that the head also predicts from.
         self.middle: Tensor | None = None
         # Layers passed and tokens, since `share` was last called.
         self.layers, self.used, self.seen = layers, 0, 0
