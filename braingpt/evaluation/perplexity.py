@@ -1,9 +1,9 @@
 """How well a model predicts text: loss, perplexity and bits per byte, by language.
 
 Bits per byte compare across tokenizers; loss and perplexity do not. Bits per byte are the nats of all tokens
-that stand for at least one byte of UTF-8, over ln 2, over those bytes; markers and document ends, which are
-no text, are left out (as in nanochat). Loss and perplexity are means over every predicted token, markers and
-ends included, so they continue the training curve.
+that stand for at least one byte of UTF-8, over ln 2, over those bytes. Markers and document ends are not text
+and are left out (as in nanochat). Loss and perplexity are means over every predicted token, markers and ends
+included, so they continue the training curve.
 
 Each window is a unit of its own (`Scores.figures`), so that intervals and comparisons between models can be
 made from windows.

@@ -2,10 +2,11 @@
 changes language.
 
 Script decides Korean: a text is Korean when at least 30 % of its letters are Hangul (measured: 99.9 % recall,
-no false hit), since Korean writing is full of Latin names. The rest is for an n-gram detector: over all its
-languages for longer text, so that Portuguese or Dutch are turned away, and over ours alone below 40
-characters, where the wide choice costs more right answers than it saves wrong ones. eldc (C) is the detector;
-py3langid (pure Python) replaces it where eldc has no wheel. Both are loaded on first use.
+no false hit), since Korean writing is full of Latin names. An n-gram detector decides the rest. It chooses
+among all its languages for longer text, so that Portuguese or Dutch are rejected. Below 40 characters it
+chooses among ours alone, because there the wide choice costs more right answers than it saves wrong ones.
+eldc (C) is the detector; py3langid (pure Python) replaces it where eldc has no wheel. Both are loaded on
+first use.
 
 A language that was added to a tokenizer takes part by its code. One in another script than Latin or Hangul is
 recognised by the detector over all its languages, and then code-switched text is cut where that script

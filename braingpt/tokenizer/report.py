@@ -83,7 +83,7 @@ class Row:
         """The report's figures for one encoding; None where there is nothing to divide by.
 
         `whole_syllables`: share of the Hangul syllables that lie in one token. `byte_fallback`: share of the
-            tokens that are no whole characters. `mb_per_second`: of UTF-8, on one thread.
+            tokens that are not whole characters. `mb_per_second`: of UTF-8, on one thread.
         """
         cost = self.costs[encoding]
         broken, whole = cost.broken_and_whole()

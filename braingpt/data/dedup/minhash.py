@@ -1,14 +1,14 @@
 """MinHash signatures of texts, cut into bands: texts that share a band's key are candidates for near
 duplicates.
 
-A text is the set of its shingles: all runs of 5 characters after white space is taken out and ASCII is
-lowered. Without spaces, because Korean is spaced as one likes; characters, because words of Korean carry
-their particles. Of pairs with 2, 5 and 10 % of their words replaced, this finds 100, 98 and 73 % in Korean
-and 100, 100 and 89 % in English (a script that was not kept).
+A text is the set of its shingles: all runs of 5 characters after white space is removed and ASCII is lowered.
+White space is removed because Korean writers space words differently. Characters are compared because Korean
+words carry their particles. Of pairs with 2, 5 and 10 % of their words replaced, this finds 100, 98 and 73 %
+in Korean and 100, 100 and 89 % in English (a script that was not kept).
 
 Broder, "On the resemblance and containment of documents" (1997); banding: Leskovec, Rajaraman, Ullman,
-"Mining of Massive Datasets", 3.4. The minima are taken by rensa; the shingles are hashed here, in numpy,
-because cutting them as Python strings cost ten times the minima; and those of many texts at once, because a
+"Mining of Massive Datasets", 3.4. rensa takes the minima. numpy hashes the shingles here, because cutting
+them as Python strings cost ten times the minima. The shingles of many texts are hashed at once, because a
 call of numpy costs as much as a thousand characters.
 """
 

@@ -64,7 +64,7 @@ class StreamStatistics:
         tokens: Tokens, markers and ends of text included.
         characters: Characters of its text.
         bytes: UTF-8 bytes of its text.
-        broken: Tokens that are no whole characters.
+        broken: Tokens that are not whole characters.
         shortest: Tokens of the shortest document, marker and end of text included.
         longest: Tokens of the longest document.
         lengths: Documents by length, int64 (LENGTH_BINS,), see `bin_of`.

@@ -6,9 +6,9 @@ everything is on the disk.
     .korean.partial/documents.log   keys and places of the documents (`dedup/index.py`)
     .korean.partial/lock            held by the process at work
 
-A folder is there whole or not at all. Files only ever grow, and `restore` cuts them back to the sizes a
-journal names, so that work which was killed continues from there; even the last step, which moves tokens
-between the splits, is done by writing first, naming the sizes in the journal, and cutting then.
+A folder is complete or does not exist. Files only grow, and `restore` cuts them back to the sizes a journal
+names, so that killed work continues from there. Even the last step, which moves tokens between the splits,
+writes first, names the sizes in the journal, and then cuts.
 """
 
 import contextlib

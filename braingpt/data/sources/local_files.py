@@ -1,8 +1,8 @@
 """The user's own files: which ones a path names, and whether the preparation can begin with them.
 
-What can be seen at the start is an error at the start: a path that is not there, a kind of file nobody reads,
-a table without a text column. What shows only later (a broken row, an archive that was cut short) is counted
-while the work continues.
+A problem that is visible at the start is an error at once: a path that is not there, a kind of file nobody
+reads, a table without a text column. What shows only later (a broken row, an archive that was cut short) is
+counted while the work continues.
 """
 
 import hashlib

@@ -2,10 +2,11 @@
 
 Both column layers use it, for ten columns and for thousands.
 
-Up to `PAIRWISE` columns, every pair has its own learned inhibition. Beyond, such a matrix would outgrow the
-columns (2,000 squared is 4M weights, all active). There columns excite a few interneurons, which inhibit
-columns, as basket cells of the cortex pool their inputs and spread the sum (Isaacson & Scanziani 2011, "How
-inhibition shapes cortical activity"): a non-negative matrix of low rank. No column inhibits itself.
+Up to `PAIRWISE` columns, every pair has its own learned inhibition. With more columns, such a matrix would
+outgrow the columns (2,000 squared is 4M weights, all active). Columns then excite a few interneurons, which
+inhibit columns: a non-negative matrix of low rank. Basket cells of the cortex likewise pool their inputs and
+spread the sum (Isaacson & Scanziani 2011, "How inhibition shapes cortical activity"). No column inhibits
+itself.
 
 Legend: N tokens, E columns, A winners a token, R interneurons, D hidden.
 """
