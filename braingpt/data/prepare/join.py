@@ -138,7 +138,7 @@ def _read_parts(folders: list[Path]) -> list[tuple[Path, Manifest]]:
         part = manifest.parameters.get("part")
         if not part or not (folder / DOCUMENT_LOG).is_file():
             raise UserError(
-                f"{folder} is not a part of a preparation; `braingpt data prepare NAME --part 1/8` makes one"
+                f"{folder} is no part of a preparation; `braingpt data prepare NAME --part 1/8` makes one"
             )
         number, count = map(int, part.split("/"))
         if number in by_number:
