@@ -1,4 +1,4 @@
-"""The places of all pages, made once a session; pages with the same first commands share one."""
+"""The places of all pages, made once a session; pages share a place as far as their first commands are the same."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -10,15 +10,11 @@ from tests.docs.places import Place
 
 
 @pytest.fixture(scope="session")
-def place_of(tmp_path_factory: pytest.TempPathFactory, generated: Path) -> Callable[[Page], Place]:
-    """The place where a page's commands run; its corpora are generated."""
-    sequences = sorted({read(name).commands for name in PAGES}, key=len, reverse=True)
-    places: dict[tuple[str, ...], Place] = {}
-
-    def find(page: Page) -> Place:
-        whole = next(sequence for sequence in sequences if sequence[: len(page.commands)] == page.commands)
-        if whole not in places:
-            places[whole] = Place(tmp_path_factory.mktemp("place"), generated, whole)
-        return places[whole]
-
-    return find
+def place_of(tmp_path_factory: pytest.TempPathFactory, generated: Path) -> Callable[[Page, int], Place]:
+    """The place after the first commands of a page, as many as are given; its corpora are generated."""
+    start = Place(tmp_path_factory.mktemp("places"), generated)
+    places = {name: [start] for name in PAGES}
+    for name, found in places.items():
+        for command in read(name).commands:
+            found.append(found[-1].then(command))
+    return lambda page, count: places[page.name][count]

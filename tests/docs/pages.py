@@ -18,9 +18,27 @@ PAGES = [
     "README.md",
     "README.ko.md",
     "docs/getting-started.md",
+    "docs/guides/add-a-language.md",
+    "docs/guides/benchmarking.md",
+    "docs/guides/data.md",
+    "docs/guides/evaluation.md",
+    "docs/guides/rtx-3090.md",
+    "docs/guides/scaling.md",
+    "docs/guides/training.md",
+    "docs/concepts/architecture.md",
+    "docs/concepts/episodic-memory.md",
+    "docs/concepts/sparsity.md",
+    "docs/reference/environment.md",
+    "docs/reference/json.md",
+    "docs/reference/python-api.md",
     "docs/ko/getting-started.md",
+    "docs/ko/3090.md",
+    "docs/ko/data.md",
+    "examples/README.md",
+    "CONTRIBUTING.md",
 ]
 
+# Whose commands and outputs are those of the other page, all of them.
 TRANSLATIONS = {
     "README.ko.md": "README.md",
     "docs/ko/getting-started.md": "docs/getting-started.md",

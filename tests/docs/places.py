@@ -1,7 +1,7 @@
-"""A place is a folder in which the commands of a page run one after the other, shortened to seconds.
+"""A place is a folder in which the commands of a page have run, one after the other, shortened to seconds.
 
-Two pages share a place where the commands of one are the first commands of the other, as in a page and its
-translation.
+Pages whose first commands are the same share what those commands left behind: each command with the same
+commands before it runs once, and where two pages continue differently each continues in a copy of the folder.
 """
 
 import contextlib
@@ -9,8 +9,10 @@ import io
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,14 +23,19 @@ from braingpt.cli.console import guarded
 from braingpt.cli.main import app
 
 WIDTH = "80"  # of the terminal in which the pages' outputs were printed
-TRAINING = ("steps=4", "warmup=1", "batch=2", "context=64", "eval_every=2", "eval_windows=2", "save_every=2")
+# What is set in a training, by words of its command; the first that fits counts. A model that grows in five
+# stages needs more steps, and a run that continues needs steps that are left.
+SETTINGS = {
+    "train.growth": ("steps=32", "warmup=1", "batch=1", "context=16", "eval_every=32", "eval_windows=1", "save_every=16"),
+    "--resume": ("steps=8",),
+    "": ("steps=4", "warmup=1", "batch=2", "context=64", "eval_every=2", "eval_windows=2", "save_every=2"),
+}
 # What is appended to a command that would take minutes, by the command's first words. An option given twice
 # takes the last value.
 SHORT = {
     "data prepare sample": ["--workers", "1"],
     "data prepare": ["--workers", "1", "--max-samples", "200"],
     "quickstart": ["--minutes", "0.02"],
-    "train": [f"--set=train.{item}" for item in TRAINING],
     "eval": ["--windows", "2", "--context", "64", "--limit", "4"],
     "generate": ["--max-new-tokens", "4"],
     "chat": ["--max-new-tokens", "4"],
@@ -40,20 +47,22 @@ SHORT = {
     ),
     "inspect-sparsity": ["--context", "64", "--rounds", "1"],
 }
-# A model that grows in five stages needs more steps.
-GROWING = [
-    f"--set=train.{item}" for item in ("steps=32", "batch=1", "context=16", "eval_every=32", "eval_windows=1")
-]
 # Corpora that come without a network; all others are read from the small copies below $BRAINGPT_CORPORA.
 WITHOUT_NETWORK = ("sample", "text")
-# What other tests do at its real size: `bench` measures memory in a process for each architecture, and
-# memories are fitted with texts.
+# What other tests do at its real size: `bench` measures memory in a process for each architecture, memories
+# are fitted with texts, a plan tries a few layers, a report has generated texts, and a twin is timed.
 SMALLER = {
+    "cli.train.SAMPLE_TOKENS": 4,
+    "train.plan.step_cost.LEAST_TOKENS": {"cpu": 64, "cuda": 64},
+    "inspection.dense_twin.STEPS": 4,
     "episodic.calibrate.TAUGHT": 16,
     "episodic.calibrate.FOREIGN": 32,
     "bench.few_shot.FACTS_PER_LANGUAGE": 2,
     "bench.runner.training_memory": lambda *_, **__: 10**8,
 }
+
+# What is typed into a command, and its words.
+Words = tuple[str, ...]
 
 
 @dataclass
@@ -66,23 +75,47 @@ class Outcome:
 
 
 class Place:
-    """A folder, and the outcomes of the commands that have run there."""
+    """What some commands, one after the other, leave behind in a folder that was empty before them."""
 
-    def __init__(self, folder: Path, corpora: Path, commands: tuple[str, ...]) -> None:
-        self.folder, self.corpora, self.commands = folder, corpora, commands
-        self.outcomes: list[Outcome] = []
+    def __init__(self, root: Path, corpora: Path, before: "Place | None" = None, words: Words = ()) -> None:
+        self.root, self.corpora, self.before, self.words = root, corpora, before, words
+        self.after: dict[Words, Place] = {}
+        self._outcome: Outcome | None = None
+        self._folder: Path | None = None
 
-    def outcome(self, number: int) -> Outcome:
-        """Of command `number`, which runs first where it has not, after those before it."""
-        with self._inside():
-            while len(self.outcomes) <= number:
-                self.outcomes.append(run(self.commands[len(self.outcomes)]))
-        return self.outcomes[number]
+    def then(self, line: str) -> "Place":
+        """The place after one more command."""
+        words = shortened(line)
+        if words not in self.after:
+            self.after[words] = Place(self.root, self.corpora, self, words)
+        return self.after[words]
+
+    @property
+    def folder(self) -> Path:
+        """Where the command runs: the folder of the commands before it, or a copy where pages part."""
+        if self._folder is None:
+            before = self.before if self.before and self.before.words else None
+            if before:
+                before.outcome()
+            if before and len(before.after) == 1:
+                self._folder = before.folder
+            else:
+                self._folder = Path(tempfile.mkdtemp(dir=self.root))
+                if before:
+                    shutil.copytree(before.folder, self._folder, dirs_exist_ok=True)
+        return self._folder
+
+    def outcome(self) -> Outcome:
+        """Of the last command, which runs where it has not, after those before it."""
+        if self._outcome is None:
+            with self._inside():
+                self._outcome = run(self.words)
+        return self._outcome
 
     def run_program(self, source: str, name: str) -> str:
-        """What a Python example printed, run after all commands."""
-        if self.commands:
-            self.outcome(len(self.commands) - 1)
+        """What a Python example printed, run after the last command."""
+        if self.words:
+            self.outcome()
         with self._inside(), _captured() as (screen, _):
             exec(
                 compile(re.sub(r"max_new_tokens=\d+", "max_new_tokens=3", source), name, "exec"),
@@ -101,16 +134,40 @@ class Place:
             yield
 
 
-def run(line: str) -> Outcome:
-    """One command of a page, shortened. `echo TEXT | braingpt ...` is given the text."""
+def shortened(line: str) -> Words:
+    """A command of a page, shortened: what is typed into it, and its words. Lines that come to the same become
+    equal.
+    """
     *before, line = line.split(" | ")
     typed = "\n".join(shlex.split(before[0])[1:]) + "\n" if before else ""
     line = re.sub(r"^\w+=\S+ ", "", line)  # OMP_NUM_THREADS=1 braingpt ...
-    words = [os.path.expandvars(word) for word in shlex.split(line)[1:]]
+    words = shlex.split(line)[1:]
+    for start, settings in SETTINGS.items():
+        if line.startswith("braingpt train ") and start in line:
+            keys = tuple(f"train.{item.split('=')[0]}=" for item in settings)
+            words = _without(words, keys) + [f"--set=train.{item}" for item in settings]
+            break
     words += next((extra for start, extra in SHORT.items() if line.startswith(f"braingpt {start}")), [])
-    words += GROWING if "train.growth" in line else []
     if words[:2] == ["data", "prepare"] and words[2] not in WITHOUT_NETWORK and "--source" not in words:
-        words += ["--source", os.environ["BRAINGPT_CORPORA"]]
+        words += ["--source", "$BRAINGPT_CORPORA"]
+    return typed, *words
+
+
+def _without(words: list[str], keys: tuple[str, ...]) -> list[str]:
+    """The words without those that set one of the recipe's keys."""
+    kept: list[str] = []
+    for word in words:
+        if kept and kept[-1] == "--set" and word.startswith(keys):
+            kept.pop()
+        else:
+            kept.append(word)
+    return kept
+
+
+def run(shortened: Words) -> Outcome:
+    """One command, as `shortened` returns it."""
+    typed, *words = shortened
+    words = [os.path.expandvars(word) for word in words]
     if words[0] == "serve":
         return _serve(words)
     with _captured(typed) as (screen, errors):

@@ -15,7 +15,7 @@ UNIT = r"(?: ?(?:[kMGT]?B|%|[kMGTx]|[mu]?s|min|h|days?)(?![A-Za-z/]))?"
 NUMBER = re.compile(rf"(?<![A-Za-z_])[-+]?\d+(?:,\d{{3}})*(?:\.\d+)?(?:e[-+]?\d+)?{UNIT}")
 RULE = re.compile(r"[-=─━]{3,}")
 # Words that depend on the length of a run, and on where a model ends its text.
-NOW_AND_THEN = re.compile(r" \(# of (?:the peak|measured matmul speed)\)|, stopped at end of text")
+NOW_AND_THEN = re.compile(r" \(# of measured matmul speed\)|, stopped at end of text")
 DASH = re.compile(r"(?<!\S)-(?!\S)")
 LEFT_OUT = "..."
 

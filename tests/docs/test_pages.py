@@ -23,17 +23,17 @@ PROGRAMS = [
 
 @pytest.mark.parametrize(("page", "number"), STEPS)
 def test_a_command_prints_what_its_page_promises(
-    page: Page, number: int, place_of: Callable[[Page], Place]
+    page: Page, number: int, place_of: Callable[[Page, int], Place]
 ) -> None:
-    step, outcome = page.steps[number], place_of(page).outcome(number)
+    step, outcome = page.steps[number], place_of(page, number + 1).outcome()
     assert outcome.code == 0, f"{step.command}\n{outcome.printed}"
     wrong = difference(step.command, step.promised, outcome.printed, outcome.errors)
     assert wrong is None, f"{page.name}: {step.command}\n{wrong}"
 
 
 @pytest.mark.parametrize(("page", "program"), PROGRAMS)
-def test_a_python_example_runs(page: Page, program: str, place_of: Callable[[Page], Place]) -> None:
-    place_of(page).run_program(program, page.name)
+def test_a_python_example_runs(page: Page, program: str, place_of: Callable[[Page, int], Place]) -> None:
+    place_of(page, len(page.steps)).run_program(program, page.name)
 
 
 @pytest.mark.parametrize("page", READ.values(), ids=list(READ))
