@@ -1,4 +1,4 @@
-"""The places of all pages, made once a session; pages share a place as far as their first commands are the same."""
+"""The places of all pages, made once a session; pages share those of their common first commands."""
 
 from collections.abc import Callable
 from pathlib import Path

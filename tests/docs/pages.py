@@ -4,7 +4,8 @@ To have another page executed, add its path to PAGES, and to TRANSLATIONS where 
 
 In a page, a fence of kind `console` holds commands after `$ ` and below each the output it prints; `...`
 leaves out lines, or the rest of a line. A fence of kind `python` is a program. A line
-`<!-- not run: REASON -->` right above a fence leaves the fence out.
+`<!-- not run: REASON -->` right above a fence leaves the fence out. Commands of other programs are run
+elsewhere: `make test` by CI, the examples by tests/examples.
 """
 
 import re
@@ -41,6 +42,7 @@ PAGES = [
 # Whose commands and outputs are those of the other page, all of them.
 TRANSLATIONS = {
     "README.ko.md": "README.md",
+    "docs/ko/3090.md": "docs/guides/rtx-3090.md",
     "docs/ko/getting-started.md": "docs/getting-started.md",
 }
 

@@ -6,6 +6,7 @@ commands before it runs once, and where two pages continue differently each cont
 
 import contextlib
 import io
+import json
 import os
 import re
 import shlex
@@ -13,12 +14,15 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import IO
 from unittest import mock
 from urllib.request import urlopen
 
+from braingpt.bench.kernels.runner import KernelSettings, measured
 from braingpt.cli.console import guarded
 from braingpt.cli.main import app
 
@@ -26,7 +30,15 @@ WIDTH = "80"  # of the terminal in which the pages' outputs were printed
 # What is set in a training, by words of its command; the first that fits counts. A model that grows in five
 # stages needs more steps, and a run that continues needs steps that are left.
 SETTINGS = {
-    "train.growth": ("steps=32", "warmup=1", "batch=1", "context=16", "eval_every=32", "eval_windows=1", "save_every=16"),
+    "train.growth": (
+        "steps=32",
+        "warmup=1",
+        "batch=1",
+        "context=16",
+        "eval_every=32",
+        "eval_windows=1",
+        "save_every=16",
+    ),
     "--resume": ("steps=8",),
     "": ("steps=4", "warmup=1", "batch=2", "context=64", "eval_every=2", "eval_windows=2", "save_every=2"),
 }
@@ -49,16 +61,29 @@ SHORT = {
 }
 # Corpora that come without a network; all others are read from the small copies below $BRAINGPT_CORPORA.
 WITHOUT_NETWORK = ("sample", "text")
-# What other tests do at its real size: `bench` measures memory in a process for each architecture, memories
-# are fitted with texts, a plan tries a few layers, a report has generated texts, and a twin is timed.
+
+
+def _in_this_process(settings: KernelSettings, operations: Sequence[str], _: IO[str]) -> SimpleNamespace:
+    """A worker of `bench kernels` that has measured nothing yet and does so as it is read."""
+    records = measured(replace(settings, operations=tuple(operations)))
+    return SimpleNamespace(stdout=map(json.dumps, records), wait=lambda: 0, returncode=0)
+
+
+# What other tests do at its real size or in processes of their own: benchmarks, fitting a memory, a plan's
+# trial of a few layers, the texts of a report, a dense twin.
 SMALLER = {
-    "cli.train.SAMPLE_TOKENS": 4,
-    "train.plan.step_cost.LEAST_TOKENS": {"cpu": 64, "cuda": 64},
-    "inspection.dense_twin.STEPS": 4,
-    "episodic.calibrate.TAUGHT": 16,
-    "episodic.calibrate.FOREIGN": 32,
+    "bench.clock.COLD_BYTES": {"cpu": 1 << 20, "cuda": 1 << 20},
     "bench.few_shot.FACTS_PER_LANGUAGE": 2,
+    "bench.few_shot.REPEATED": 8,
+    "bench.kernels.runner._process": _in_this_process,
+    "bench.learning.PARTS": 1,
+    "bench.limits.BUFFER_BYTES": {"cpu": 1 << 20, "cuda": 1 << 20},
     "bench.runner.training_memory": lambda *_, **__: 10**8,
+    "cli.train.SAMPLE_TOKENS": 4,
+    "episodic.calibrate.FOREIGN": 16,
+    "episodic.calibrate.TAUGHT": 8,
+    "inspection.dense_twin.STEPS": 4,
+    "train.plan.step_cost.LEAST_TOKENS": {"cpu": 64, "cuda": 64},
 }
 
 # What is typed into a command, and its words.
@@ -135,9 +160,7 @@ class Place:
 
 
 def shortened(line: str) -> Words:
-    """A command of a page, shortened: what is typed into it, and its words. Lines that come to the same become
-    equal.
-    """
+    """What is typed into a command of a page, and its words, shortened; like commands become equal."""
     *before, line = line.split(" | ")
     typed = "\n".join(shlex.split(before[0])[1:]) + "\n" if before else ""
     line = re.sub(r"^\w+=\S+ ", "", line)  # OMP_NUM_THREADS=1 braingpt ...

@@ -59,3 +59,8 @@ def test_look_inside(example, tmp_path: Path) -> None:
     assert len(re.findall(r"^ +most Korean: column \d+; most English: column \d+$", shown, re.MULTILINE)) == 3
     assert len(re.findall(r"^layer 1, \d+% selected: ", shown, re.MULTILINE)) == 2
     assert (tmp_path / "runs" / "look-inside" / "inside.html").is_file()
+    # The same of a run that is there already
+    [run] = (tmp_path / "runs" / "look-inside").glob("*/checkpoints")
+    again = example("look_inside", RUN=str(run.parent), FOLDER=str(tmp_path / "again"))
+    assert f"{total:,} parameters, {active:,} active" in again
+    assert (tmp_path / "again" / "inside.html").is_file()
