@@ -55,7 +55,7 @@ SHORT = {
     "bench kernels": ["--rounds", "1"],
     "bench": shlex.split(
         "--steps 2 --batch 1 --context 32 --rounds 1 --contexts 8 --batches 1"
-        " --new-tokens 2 --minutes 0.001 --windows 2"
+        " --new-tokens 2 --minutes 0.001 --windows 1"
     ),
     "inspect-sparsity": ["--context", "64", "--rounds", "1"],
 }
@@ -75,6 +75,7 @@ SMALLER = {
     "bench.clock.COLD_BYTES": {"cpu": 1 << 20, "cuda": 1 << 20},
     "bench.few_shot.FACTS_PER_LANGUAGE": 2,
     "bench.few_shot.REPEATED": 8,
+    "bench.few_shot.ROWS": 2,
     "bench.kernels.runner._process": _in_this_process,
     "bench.learning.PARTS": 1,
     "bench.limits.BUFFER_BYTES": {"cpu": 1 << 20, "cuda": 1 << 20},

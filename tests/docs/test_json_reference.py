@@ -11,6 +11,7 @@ import pytest
 
 from braingpt.cli.console import guarded
 from braingpt.cli.main import app
+from tests.docs.places import SMALLER
 
 PAGE = (Path(__file__).parent.parent.parent / "docs" / "reference" / "json.md").read_text(encoding="utf-8")
 # Keys below these are names of languages, sources, rules or vocabularies; what they hold is described.
@@ -76,6 +77,8 @@ def printed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     found = {}
     with contextlib.chdir(folder), pytest.MonkeyPatch.context() as patch:
         patch.setattr("sys.stdin", io.StringIO(""))
+        for name, value in SMALLER.items():
+            patch.setattr(f"braingpt.{name}", value)
         for name, line in COMMANDS.items():
             if name == "memory":
                 run("memory add facts.memory 고양이는콩이다. --json")
