@@ -16,7 +16,7 @@ from braingpt.html.svg import standalone
 from braingpt.recipes import load_recipe, recipe_text
 from braingpt.train.plan.plan import build_plan
 from braingpt.train.run.folder import BEST, RECIPE, is_run, read_metrics
-from braingpt.train.run.settings import flat_settings
+from braingpt.train.run.flat_settings import flat_settings
 from braingpt.utils.atomic_write import write_whole
 from braingpt.utils.formatting import duration, short_count
 
