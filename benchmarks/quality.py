@@ -45,8 +45,8 @@ def main() -> None:
     for name, documents in sets.items():
         counts = drops[name] = Counter()
         for document in documents:
-            judged = judge.text(document)
-            rule = judged.rule or judge.tokens(judged.language, tokenizer.encode(judged.text))
+            judged = judge.judge_text(document)
+            rule = judged.rule or judge.judge_tokens(judged.language, tokenizer.encode(judged.text))
             counts[rule or ""] += 1
             if options.show and rule == options.show:
                 print(f"[{name}] {document.text[:300]!r}")
@@ -76,8 +76,8 @@ def _print_drops(drops: dict[str, Counter[str]]) -> None:
 
 
 def _speeds(documents: list[Document], judge: Judge, tokenizer: Tokenizer) -> list[float]:
-    """MB/s on one core of cleaning, of counting, of `Judge.text`, of the perplexity, of both, and of the
-    tokenizer beside them.
+    """MB/s on one core of cleaning, of counting, of `Judge.judge_text`, of the perplexity, of both, and of
+    the tokenizer beside them.
     """
     some, size = [], 0
     for document in documents:
@@ -89,8 +89,8 @@ def _speeds(documents: list[Document], judge: Judge, tokenizer: Tokenizer) -> li
     runs = [
         lambda: [clean(document.text) for document in some],
         lambda: [TextStats(text) for text in texts],
-        lambda: [judge.text(document) for document in some],
-        lambda: [judge.tokens(document.language, one) for document, one in zip(some, ids, strict=True)],
+        lambda: [judge.judge_text(document) for document in some],
+        lambda: [judge.judge_tokens(document.language, one) for document, one in zip(some, ids, strict=True)],
         lambda: [tokenizer.encode(text) for text in texts],
     ]
     seconds = []

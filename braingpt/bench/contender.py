@@ -196,13 +196,13 @@ class Contender:
         learner = trainer.learner
         learner.model.train()
         spent = {"forward": 0.0, "backward": 0.0}
-        for piece in trainer.loader.micro_batches(trainer.step, trainer.batching.micro):
-            where = {} if piece.segments_BL is None else {"segments_BL": piece.segments_BL}
+        for micro_batch in trainer.loader.micro_batches(trainer.step, trainer.batching.micro):
+            where = {} if micro_batch.segments_BL is None else {"segments_BL": micro_batch.segments_BL}
             began = self._now()
             with autocast(self.device, trainer.placement.dtype):
-                loss = learner.forward(piece.ids_BL, piece.targets_BL, **where).loss
+                loss = learner.forward(micro_batch.ids_BL, micro_batch.targets_BL, **where).loss
             between = self._now()
-            (loss * piece.target_fraction).backward()
+            (loss * micro_batch.target_fraction).backward()
             spent["forward"] += between - began
             spent["backward"] += self._now() - between
         learner.optimizer.zero_grad(set_to_none=True)

@@ -10,7 +10,7 @@ from typing import Any
 
 from braingpt.bench.clock import Series
 from braingpt.bench.contender import Contender, spikes
-from braingpt.bench.results import Progress
+from braingpt.bench.results import OnProgress
 
 # Parts of a training, each of which ends with a validation.
 PARTS = 5
@@ -89,7 +89,12 @@ def stability(norms: Sequence[float | None], losses: Sequence[float]) -> dict[st
 
 
 def equal_tokens(
-    contenders: dict[str, Contender], steps: int, rounds: int, windows: int, on_progress: Progress, keep: Keep
+    contenders: dict[str, Contender],
+    steps: int,
+    rounds: int,
+    windows: int,
+    on_progress: OnProgress,
+    keep: Keep,
 ) -> dict[str, Any]:
     """Train every contender for the same steps on the same batches.
 
@@ -124,7 +129,7 @@ def equal_tokens(
 
 
 def equal_time(
-    contenders: dict[str, Contender], limit: float, windows: int, on_progress: Progress, keep: Keep
+    contenders: dict[str, Contender], limit: float, windows: int, on_progress: OnProgress, keep: Keep
 ) -> dict[str, Any]:
     """Train every contender for `limit` seconds of its own clock, which its learning rate follows.
 

@@ -1,6 +1,6 @@
 """Widely used models of other libraries, of the same total size, in the same run.
 
-A peer takes the place of a `LanguageModel`:
+A peer replaces a `LanguageModel`:
 
 - gpt2-hf: Hugging Face's GPT-2, with learned positions, LayerNorm and GELU, in the recipe's width and heads.
   Install: pip install 'braingpt[peers]'
@@ -29,6 +29,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from braingpt.errors import Failure, UserError, did_you_mean
+from braingpt.kernels.cross_entropy import IGNORED
 from braingpt.model.config import DenseConfig, ModelConfig
 from braingpt.model.interface import CausalModel, Output
 
@@ -97,12 +98,16 @@ class Peer(CausalModel):
     ) -> Output:
         """As `LanguageModel.forward`, for rows of one document without padding.
 
-        Raises UserError for several documents a row, Failure where the positions end.
+        Raises:
+            UserError: A row holds several documents.
+            Failure: A row is longer than the model's positions.
         """
         if segments_BL is not None:
-            raise UserError("peers see a window as one text; compare them without data.reset_at_documents")
+            raise UserError(
+                "peers read a window as one text; leave out --set data.reset_at_documents=true, or --peer"
+            )
         if self.positions and ids_BL.shape[1] + (state.seen if state else 0) > self.positions:
-            raise Failure(f"its positions end at {self.positions:,}")
+            raise Failure(f"the model reads at most {self.positions:,} tokens")
         if state is not None:
             logits_BLV = self._read(ids_BL, state, last)
             state.seen += ids_BL.shape[1]
@@ -111,7 +116,7 @@ class Peer(CausalModel):
         if targets_BL is None:
             return Output(logits=logits_BLV[:, -1:] if last else logits_BLV)
         loss = F.cross_entropy(
-            logits_BLV.flatten(0, 1).float(), targets_BL.flatten(), ignore_index=-100, reduction=reduction
+            logits_BLV.flatten(0, 1).float(), targets_BL.flatten(), ignore_index=IGNORED, reduction=reduction
         )
         return Output(loss=loss.view_as(targets_BL) if reduction == "none" else loss)
 
@@ -288,7 +293,7 @@ def check_peer(name: str) -> None:
     if name not in BUILDERS:
         raise UserError(f"unknown peer '{name}'{did_you_mean(name, BUILDERS)}")
     library = "litgpt" if name == "litgpt" else "transformers"
-    # Libraries register classes in an old way; a user can do nothing about the warning.
+    # The libraries register classes in an old way, and a user cannot do anything about the warning.
     logging.getLogger("torch.utils._pytree").setLevel(logging.ERROR)
     try:
         with contextlib.redirect_stderr(io.StringIO()):
@@ -303,10 +308,10 @@ def build_peer(name: str, like: ModelConfig, total: int, positions: int, seed: i
 
     Args:
         name: One of `BUILDERS`.
-        like: Whose vocabulary, width and heads the peer takes.
+        like: The settings whose vocabulary, width and heads the peer takes.
         total: Parameters; the peer has as many layers as come nearest.
-        positions: Tokens that it can read.
-        seed: Of the weights.
+        positions: Tokens that the peer can read.
+        seed: Seed of the weights.
 
     Raises:
         UserError: The peer is unknown, or its library cannot be imported.

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from braingpt.errors import Failure, UserError
-from braingpt.utils.atomic_write import write_whole
+from braingpt.utils.atomic_write import write_atomically
 
 # Of the schema.
 VERSION = 1
 FILE = "bench.json"
 # Receives the share done and what is being done.
-Progress = Callable[[float, str], None]
+OnProgress = Callable[[float, str], None]
 
 
 class Results:
@@ -74,7 +74,7 @@ class Results:
         """Set a value and write the report."""
         self.report[name] = value
         if self.folder is not None:
-            write_whole(
+            write_atomically(
                 self.folder / FILE, json.dumps(self.report, ensure_ascii=False, allow_nan=False) + "\n"
             )
 

@@ -30,7 +30,7 @@ from braingpt.bench.peak_memory import training_memory
 from braingpt.bench.peers import Peer, build_peer
 from braingpt.bench.report.claims import claims
 from braingpt.bench.report.comparisons import matched_comparisons
-from braingpt.bench.results import Progress, Results
+from braingpt.bench.results import OnProgress, Results
 from braingpt.bench.settings import BenchSettings
 from braingpt.bench.speed import generation, training_speed
 from braingpt.checkpoint import checkpoint, listing
@@ -44,7 +44,7 @@ from braingpt.train.batches import open_data
 
 
 def run_bench(
-    settings: BenchSettings, progress: Progress = lambda share, what: None, out: Path | None = None
+    settings: BenchSettings, progress: OnProgress = lambda share, what: None, out: Path | None = None
 ) -> dict[str, Any]:
     """Measure a comparison of architectures.
 
@@ -67,7 +67,7 @@ def run_bench(
         if out is not None:
             out.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory() as scratch:
-            return _BenchRun(settings, Path(scratch), out, progress).whole()
+            return _BenchRun(settings, Path(scratch), out, progress).run()
     finally:
         torch.set_num_threads(before)
 
@@ -84,13 +84,15 @@ class _BenchRun:
         ("few_shot", 0.05),
     )
 
-    def __init__(self, settings: BenchSettings, scratch: Path, out: Path | None, progress: Progress) -> None:
+    def __init__(
+        self, settings: BenchSettings, scratch: Path, out: Path | None, progress: OnProgress
+    ) -> None:
         self.settings, self.scratch, self.progress = settings, scratch, progress
         self.device = torch.device(settings.device)
         self.folder = out or scratch
         self.results = Results(asdict(settings), machine(), out)
 
-    def whole(self) -> dict[str, Any]:
+    def run(self) -> dict[str, Any]:
         """Run every stage that the report does not hold yet."""
         results = self.results
         dtype = autocast_dtype(self.recipe(self.settings.architectures[0]).train.dtype, self.device)
@@ -165,7 +167,7 @@ class _BenchRun:
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
 
-    def progress_of(self, stage: str, number: int = 0, count: int = 1) -> Progress:
+    def progress_of(self, stage: str, number: int = 0, count: int = 1) -> OnProgress:
         """Progress of part `number` of `count` of one stage, as progress of the whole run."""
         names = [name for name, _ in self.SHARES]
         before, share = sum(share for _, share in self.SHARES[: names.index(stage)]), dict(self.SHARES)[stage]
@@ -223,7 +225,7 @@ class _BenchRun:
     def _tokens(self) -> dict[str, Any]:
         s = self.settings
 
-        def train(contenders: dict[str, Contender], on_progress: Progress, first: bool) -> dict[str, Any]:
+        def train(contenders: dict[str, Contender], on_progress: OnProgress, first: bool) -> dict[str, Any]:
             courses = equal_tokens(
                 contenders, s.steps, s.rounds, s.windows, on_progress, self._keep("tokens")
             )
@@ -245,13 +247,13 @@ class _BenchRun:
         runs = self.results.report["tokens"]["runs"]
         limit = 60 * minutes if minutes else max(run["seconds"] for found in runs.values() for run in found)
 
-        def train(contenders: dict[str, Contender], on_progress: Progress, first: bool) -> dict[str, Any]:
+        def train(contenders: dict[str, Contender], on_progress: OnProgress, first: bool) -> dict[str, Any]:
             return equal_time(contenders, limit, self.settings.windows, on_progress, self._keep("time"))
 
         return {"seconds": limit, "runs": self._seeds("time", train)}
 
     def _seeds(
-        self, stage: str, train: Callable[[dict[str, Contender], Progress, bool], dict[str, Any]]
+        self, stage: str, train: Callable[[dict[str, Contender], OnProgress, bool], dict[str, Any]]
     ) -> dict[str, list[dict[str, Any]]]:
         """The courses of each contender, one a seed; `train` receives whether the seed is the first."""
         runs: dict[str, list[dict[str, Any]]] = {}

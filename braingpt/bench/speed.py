@@ -8,13 +8,13 @@ import torch
 
 from braingpt.bench.clock import Series
 from braingpt.bench.contender import Contender
-from braingpt.bench.results import Progress
+from braingpt.bench.results import OnProgress
 from braingpt.device.device import is_out_of_memory
 from braingpt.errors import Failure, one_line
 
 
 def training_speed(
-    contenders: dict[str, Contender], rounds: int, on_progress: Progress
+    contenders: dict[str, Contender], rounds: int, on_progress: OnProgress
 ) -> dict[str, dict[str, Any]]:
     """Time the forward pass, the backward pass and the whole step with its optimizer, one step a round.
 
@@ -52,7 +52,7 @@ def generation(
     warm_tokens: int,
     rounds: int,
     bytes_per_second: float,
-    on_progress: Progress,
+    on_progress: OnProgress,
 ) -> dict[str, dict[str, Any]]:
     """Time greedy generation.
 

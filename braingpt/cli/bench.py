@@ -10,7 +10,7 @@ from braingpt.cli.bench_kernels import kernels
 from braingpt.cli.console import console, print_line
 from braingpt.cli.json_output import Json, JsonFile, ReportCommand, write_json
 from braingpt.cli.options import HtmlFile, check_output_files, check_output_folder
-from braingpt.cli.progress import Progress
+from braingpt.cli.progress_bar import ProgressBar
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -139,7 +139,7 @@ def compare(
     from braingpt.bench.results import FILE
     from braingpt.bench.runner import run_bench
     from braingpt.bench.settings import BATCHES, CONTEXTS, FULL, resolve_settings
-    from braingpt.utils.atomic_write import write_whole
+    from braingpt.utils.atomic_write import write_atomically
 
     check_output_files(json_file=json_file, html=html)
     if out is not None:
@@ -170,7 +170,7 @@ def compare(
     if out is not None and (out / FILE).is_file():
         print_line(messages, f"continuing {out}; finished measurements are not repeated")
     try:
-        with Progress(messages) as progress:
+        with ProgressBar(messages) as progress:
             report = run_bench(settings, progress, out)
     except KeyboardInterrupt:
         if out is not None:
@@ -179,7 +179,7 @@ def compare(
     write_json(report, json_output, json_file)
     pages = [Path(html)] if html else []
     for path in [*pages, *([out / "report.html"] if out else [])]:
-        write_whole(path, architectures_page(report))
+        write_atomically(path, architectures_page(report))
     _print_report(console(stderr=json_output), report)
 
 

@@ -10,7 +10,7 @@ import typer
 from braingpt.cli.console import console, print_line
 from braingpt.cli.json_output import Json, JsonFile, write_json
 from braingpt.cli.options import Device, HtmlFile, check_output_files
-from braingpt.cli.progress import Progress
+from braingpt.cli.progress_bar import ProgressBar
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -54,7 +54,7 @@ def kernels(
     """
     from braingpt.bench.kernels.runner import resolve_kernel_settings, run_kernels
     from braingpt.bench.report.page import kernels_page
-    from braingpt.utils.atomic_write import write_whole
+    from braingpt.utils.atomic_write import write_atomically
 
     check_output_files(json_file=json_file, html=html)
     settings = resolve_kernel_settings(
@@ -67,11 +67,11 @@ def kernels(
         threads=threads,
         rounds=rounds,
     )
-    with Progress(console(stderr=True)) as progress:
+    with ProgressBar(console(stderr=True)) as progress:
         report = run_kernels(settings, progress)
     write_json(report, json_output, json_file)
     if html:
-        write_whole(Path(html), kernels_page(report))
+        write_atomically(Path(html), kernels_page(report))
     _print_report(console(stderr=json_output), report)
 
 

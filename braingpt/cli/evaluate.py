@@ -159,9 +159,9 @@ def evaluate(
     write_json(result, json_output, json_file)
     if html is not None:
         from braingpt.evaluation.page import page
-        from braingpt.utils.atomic_write import write_whole
+        from braingpt.utils.atomic_write import write_atomically
 
-        write_whole(html, page(result, measured, comparisons))
+        write_atomically(html, page(result, measured, comparisons))
     _print_result(out, result, measured, comparisons)
     if html is not None:
         print_line(out, f"page: {html}")

@@ -85,7 +85,7 @@ def inspect_sparsity(
     from braingpt.inspection.page import page, pictures
     from braingpt.inspection.runner import TokenWindows, inspect_model
     from braingpt.inspection.runner import sparsity_over_training as grow
-    from braingpt.utils.atomic_write import write_whole
+    from braingpt.utils.atomic_write import write_atomically
 
     check_output_files(json_file=json_file, html=html)
     if png is not None:
@@ -116,7 +116,7 @@ def inspect_sparsity(
     write_json(result, json_output, json_file)
     plots = pictures(inspection, over_training) if html or png else {}
     if html:
-        write_whole(html, page(head, inspection, plots, tokenizer))
+        write_atomically(html, page(head, inspection, plots, tokenizer))
     if png:
         png.mkdir(parents=True, exist_ok=True)
         for title, svg in plots.items():

@@ -102,7 +102,7 @@ def write_json(value: Any, json_output: bool, json_file: Path | None) -> None:
         print_json(value)
     if json_file is None:
         return
-    from braingpt.utils.atomic_write import write_whole
+    from braingpt.utils.atomic_write import write_atomically
 
     check_output_file(json_file, "--json-file")
-    write_whole(json_file, json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False) + "\n")
+    write_atomically(json_file, json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False) + "\n")

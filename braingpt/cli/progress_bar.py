@@ -5,22 +5,22 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.progress import Progress as ProgressBar
+    from rich.progress import Progress
 
 # Seconds between two lines of progress without a terminal.
 PLAIN_SECONDS = 10.0
 
 
-class Progress:
+class ProgressBar:
     """A context manager whose value is called with the share done (0 to 1) and the present stage."""
 
     def __init__(self, messages: "Console") -> None:
         self.messages = messages
         self.began = time.monotonic()
         self.last_line = 0.0
-        self.bar: ProgressBar | None = None
+        self.bar: Progress | None = None
 
-    def __enter__(self) -> "Progress":
+    def __enter__(self) -> "ProgressBar":
         if self.messages.is_terminal:
             from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 

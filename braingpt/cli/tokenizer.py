@@ -14,7 +14,7 @@ from braingpt.utils.formatting import percent
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from braingpt.tokenizer.report import Row
+    from braingpt.tokenizer.report import ReportRow
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -223,7 +223,7 @@ def encode(
     console().print(f"{len(ids)} tokens, {len(text)} characters, {len(text.encode())} bytes")
 
 
-def _table(row: "Row", width: int) -> "Table":
+def _table(row: "ReportRow", width: int) -> "Table":
     """The costs of one row of the report in each encoding, whose names take `width` cells."""
     from rich.table import Table
 

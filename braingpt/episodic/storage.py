@@ -20,7 +20,7 @@ from braingpt.episodic.keys import KeyMaker
 from braingpt.episodic.memory import EpisodicMemory
 from braingpt.episodic.store import Store
 from braingpt.errors import UserError
-from braingpt.utils.atomic_write import write_whole
+from braingpt.utils.atomic_write import write_atomically
 
 FORMAT = "braingpt-memory-1"
 
@@ -50,7 +50,7 @@ def save_memory(memory: EpisodicMemory, path: Path) -> None:
     }
     content = json.dumps(head, ensure_ascii=False)
     raw = save(tensors, metadata={"format": FORMAT, "content": content, "digest": _digest(tensors, content)})
-    write_whole(path, raw)
+    write_atomically(path, raw)
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)

@@ -25,10 +25,8 @@ from braingpt.data.shards.reader import ShardSet
 from braingpt.device.eval_mode import eval_mode
 from braingpt.errors import UserError
 from braingpt.evaluation.uncertainty import Figure, pooled
+from braingpt.kernels.cross_entropy import IGNORED
 from braingpt.tokenizer import Tokenizer
-
-# The target of a position that is not scored.
-IGNORED = -100
 
 
 @dataclass

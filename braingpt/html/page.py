@@ -3,7 +3,7 @@
 Style and plots are inline; the page loads nothing, and its content policy forbids that it ever does.
 
     plot = svg.bars([("v1", 12_000, "12,000")], "tokens per second")
-    write_whole(path, page("Speed", [table(["model", "tokens/s"], [("v1", 12_000)]), plot]))
+    write_atomically(path, page("Speed", [table(["model", "tokens/s"], [("v1", 12_000)]), plot]))
 
 `page` takes HTML, so text in it must pass `html.escape` first; `table` and `paragraphs` escape by themselves.
 """

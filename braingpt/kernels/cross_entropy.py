@@ -16,7 +16,7 @@ from braingpt.kernels import dispatch
 from braingpt.kernels.dispatch import Backend
 
 # Targets of this value count for nothing, as in torch.
-IGNORE = -100
+IGNORED = -100
 
 
 def _chunk_size(x_ND: Tensor, vocab: int) -> int:
@@ -28,14 +28,14 @@ def _chunk_size(x_ND: Tensor, vocab: int) -> int:
 
 
 def reference(x_ND: Tensor, weight_VD: Tensor, target_N: Tensor, reduction: str = "mean") -> Tensor:
-    """As `linear_cross_entropy`, by the definition: with all logits at once."""
+    """`linear_cross_entropy` by its definition, with all logits at once."""
     loss_N = F.cross_entropy(
         F.linear(x_ND, weight_VD).to(_accumulation_type(x_ND)),
         target_N,
-        ignore_index=IGNORE,
+        ignore_index=IGNORED,
         reduction="none",
     )
-    return loss_N if reduction == "none" else loss_N.sum() / (target_N != IGNORE).sum().clamp(min=1)
+    return loss_N if reduction == "none" else loss_N.sum() / (target_N != IGNORED).sum().clamp(min=1)
 
 
 class _Fused(torch.autograd.Function):
@@ -44,7 +44,7 @@ class _Fused(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x_ND: Tensor, weight_VD: Tensor, target_N: Tensor) -> Tensor:
         wide = _accumulation_type(x_ND)
-        counted_N = target_N != IGNORE
+        counted_N = target_N != IGNORED
         share = 1.0 / counted_N.sum().clamp(min=1).to(wide)
         # One buffer for all chunks' logits, which become probabilities and gradients in place.
         chunk = min(_chunk_size(x_ND, len(weight_VD)), max(1, len(x_ND)))
@@ -80,7 +80,7 @@ class _Fused(torch.autograd.Function):
     def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor, None]:
         if ctx.gradients is None:
             raise RuntimeError(
-                "the first backward pass of this loss has used its gradients up; compute the loss again"
+                "the first backward pass of this loss has consumed its gradients; compute the loss again"
             )
         # Scaled in place, because the weight's gradient is as large as the head.
         (grad_x, grad_weight), ctx.gradients = ctx.gradients, None
@@ -101,7 +101,7 @@ def linear_cross_entropy(
     Args:
         x_ND: Inputs of the head.
         weight_VD: The head's weight.
-        target_N: Token numbers; IGNORE (-100) counts for nothing.
+        target_N: Token numbers; IGNORED (-100) counts for nothing.
         reduction: "mean" over the targets that count, or "none".
 
     Returns:
@@ -115,7 +115,7 @@ def linear_cross_entropy(
     chunk = _chunk_size(x_ND, len(weight_VD))
     chunks = zip(x_ND.split(chunk), target_N.split(chunk), strict=True)
     loss_N = torch.cat([reference(x, weight_VD, target, "none") for x, target in chunks])
-    return loss_N if reduction == "none" else loss_N.sum() / (target_N != IGNORE).sum().clamp(min=1)
+    return loss_N if reduction == "none" else loss_N.sum() / (target_N != IGNORED).sum().clamp(min=1)
 
 
 dispatch.register("cross_entropy", Backend("fused"), Backend("torch"))

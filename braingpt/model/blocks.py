@@ -41,7 +41,7 @@ class Block(nn.Module):
         """Compile the step of one row with a state, when it first runs."""
         self._compiled_step = compile_function(self._forward, backend)
 
-    def compile_whole(self, backend: str) -> None:
+    def compile_forward(self, backend: str) -> None:
         """Compile everything except that step, for training. Blocks of one kind share what is compiled."""
         self._compiled_forward = compile_function(self._forward, backend)
 
@@ -86,11 +86,11 @@ class SelectiveBlock(Block):
 
         self._compiled_step = step
 
-    def compile_whole(self, backend: str) -> None:
-        """As `Block.compile_whole`; attention itself is not compiled."""
+    def compile_forward(self, backend: str) -> None:
+        """As `Block.compile_forward`; attention itself is not compiled."""
         uncompiled = torch.compiler.disable(self.mixer.forward)
         self.mixer.forward = uncompiled  # pyright: ignore[reportAttributeAccessIssue]
-        super().compile_whole(backend)
+        super().compile_forward(backend)
 
     def _choose(self, x_BLD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The token's score, whether it is chosen, and the block's result where it is not."""

@@ -216,7 +216,7 @@ class LanguageModel(ModelArithmetic):
         """
         torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, COMPILED_GRAPHS)
         for block in self.blocks:
-            block.compile_whole(backend)
+            block.compile_forward(backend)
 
     def compile_steps(self, backend: str = "inductor") -> None:
         """Compile steps of one row with torch.compile, for generation; all else runs as before.

@@ -64,7 +64,7 @@ class Cost:
 
 
 @dataclass
-class Row:
+class ReportRow:
     """Counts over the texts under one name in one language (None: none of ours)."""
 
     name: str
@@ -100,7 +100,7 @@ class Row:
 
 def measure(
     documents: Iterable[tuple[str, str]], tokenizer: Tokenizer, name: str = "braingpt"
-) -> tuple[list[Row], list[str]]:
+) -> tuple[list[ReportRow], list[str]]:
     """What documents cost in tokens, by their name and detected language.
 
     Args:
@@ -114,11 +114,11 @@ def measure(
     """
     others = {other: open_tokenizer(other) for other in NAMED if other != name and is_cached(other)}
     encodings = {name: tokenizer, **others}
-    rows: dict[tuple[str, str | None], Row] = {}
+    rows: dict[tuple[str, str | None], ReportRow] = {}
     for path, text in documents:
         key = path, detect(text, tokenizer.marked)
         if key not in rows:
-            rows[key] = Row(
+            rows[key] = ReportRow(
                 *key,
                 costs={
                     encoding: Cost(other, np.zeros(other.vocab_size, dtype=np.int64))
@@ -151,7 +151,7 @@ def hangul_alone(tokenizer: Tokenizer) -> dict[str, float]:
     }
 
 
-def as_json(rows: list[Row], absent: list[str]) -> dict[str, Any]:
+def as_json(rows: list[ReportRow], absent: list[str]) -> dict[str, Any]:
     """The report as plain values: the counts, and the figures for each encoding."""
     counts = ("name", "language", "texts", "characters", "bytes", "words", "syllables")
     return {

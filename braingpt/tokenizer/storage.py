@@ -15,7 +15,7 @@ from typing import Any
 
 from braingpt.errors import Failure, UserError
 from braingpt.tokenizer.vocabulary import CONTROL, Vocabulary, marker_name
-from braingpt.utils.atomic_write import write_whole
+from braingpt.utils.atomic_write import write_atomically
 
 DESCRIPTION, RANKS = "tokenizer.json", "ranks.tiktoken"
 FORMAT, VERSIONS = "braingpt-tokenizer", (1, 2)
@@ -25,7 +25,7 @@ def write_vocabulary(folder: Path, vocabulary: Vocabulary) -> None:
     """Write `vocabulary` into `folder`, the description last: where it is, the ranks are too."""
     folder.mkdir(parents=True, exist_ok=True)
     lines = [base64.b64encode(entry) + b" %d\n" % rank for entry, rank in vocabulary.ranks().items()]
-    write_whole(folder / RANKS, b"".join(lines))
+    write_atomically(folder / RANKS, b"".join(lines))
     description = {
         "format": FORMAT,
         "version": 1,
@@ -41,7 +41,9 @@ def write_vocabulary(folder: Path, vocabulary: Vocabulary) -> None:
             "first_special": vocabulary.first_special,
             "added": len(vocabulary.added),
         }
-    write_whole(folder / DESCRIPTION, (json.dumps(description, ensure_ascii=False, indent=1) + "\n").encode())
+    write_atomically(
+        folder / DESCRIPTION, (json.dumps(description, ensure_ascii=False, indent=1) + "\n").encode()
+    )
 
 
 def read_vocabulary(folder: Path) -> Vocabulary:

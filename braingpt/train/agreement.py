@@ -12,8 +12,8 @@ from braingpt.checkpoint import checkpoint, listing
 from braingpt.data.batches.mixture import is_schedule
 from braingpt.errors import UserError
 from braingpt.recipes import Recipe, load_recipe
-from braingpt.train.run.folder import RECIPE
 from braingpt.train.run.flat_settings import flat_settings
+from braingpt.train.run.folder import RECIPE
 
 # Settings that may differ from those the run began with.
 FREE = (

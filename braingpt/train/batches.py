@@ -22,12 +22,10 @@ from braingpt.data.shards.manifest import read_manifest
 from braingpt.data.shards.reader import ShardSet
 from braingpt.distributed.world import World
 from braingpt.errors import UserError
+from braingpt.kernels.cross_entropy import IGNORED
 from braingpt.optim.schedule import length_at
 from braingpt.recipes import Recipe
 from braingpt.tokenizer import Tokenizer
-
-# The target of a position that counts for nothing.
-IGNORED = -100
 
 
 class MicroBatch(NamedTuple):
@@ -152,12 +150,12 @@ class BatchLoader:
         tensors = [batch.ids_BL, batch.targets_BL]
         if batch.segments_BL is not None:
             tensors.append(batch.segments_BL)
-        length, pieces = length_at(step, self.config), []
+        length, micro_batches = length_at(step, self.config), []
         for ids_BL, targets_BL, *segments in zip(*(tensor.split(micro) for tensor in tensors), strict=True):
             fraction = float((targets_BL != IGNORED).sum() / targets_in_step)
             moved = [self._move(tensor.reshape(-1, length)) for tensor in (ids_BL, targets_BL, *segments)]
-            pieces.append(MicroBatch(moved[0], moved[1], moved[2] if segments else None, fraction))
-        self._ready_for, self._ready = (step, micro, self.offset), pieces
+            micro_batches.append(MicroBatch(moved[0], moved[1], moved[2] if segments else None, fraction))
+        self._ready_for, self._ready = (step, micro, self.offset), micro_batches
         self.seconds = time.perf_counter() - began
 
     def _targets_in_step(self, step: int, own_targets_BL: Tensor, resets: bool) -> Tensor:

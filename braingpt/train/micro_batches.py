@@ -141,11 +141,14 @@ def gradients(learner: Learner, batching: MicroBatching, step: int) -> tuple[Ten
         # Processes that share weights must drop the same layers, or they would wait for each other for ever.
         rank = 0 if world.sharded else world.rank
         model.early.draws.manual_seed(hash((config.seed, step, rank)))
-    total, pieces = torch.zeros((), device=placement.device), loader.micro_batches(step, batching.micro)
-    for piece in pieces:
-        last = batching.rehearsed and piece is pieces[-1]
+    total, micro_batches = (
+        torch.zeros((), device=placement.device),
+        loader.micro_batches(step, batching.micro),
+    )
+    for micro_batch in micro_batches:
+        last = batching.rehearsed and micro_batch is micro_batches[-1]
         with world.accumulating(learner.forward, last=last):
-            total += backward(learner, piece, placement)
+            total += backward(learner, micro_batch, placement)
     parameters = [parameter for parameter in model.parameters() if parameter.grad is not None]
     grads = [parameter.grad for parameter in parameters if parameter.grad is not None]
     norm = full_tensor(torch.nn.utils.get_total_norm(grads))
@@ -153,14 +156,14 @@ def gradients(learner: Learner, batching: MicroBatching, step: int) -> tuple[Ten
     return total, norm.to(placement.device)
 
 
-def backward(learner: Learner, piece: MicroBatch, placement: Placement) -> Tensor:
+def backward(learner: Learner, micro_batch: MicroBatch, placement: Placement) -> Tensor:
     """Add a micro-batch's gradients; return its part of the step's mean loss, a scalar in nats."""
-    segments = {} if piece.segments_BL is None else {"segments_BL": piece.segments_BL}
+    segments = {} if micro_batch.segments_BL is None else {"segments_BL": micro_batch.segments_BL}
     with placement.autocast():
-        loss = learner.forward(piece.ids_BL, piece.targets_BL, **segments).loss
+        loss = learner.forward(micro_batch.ids_BL, micro_batch.targets_BL, **segments).loss
     # Processes average their gradients, but the fraction is of the whole step's targets.
-    (loss * piece.target_fraction * placement.world.size).backward()
-    return loss.detach() * piece.target_fraction
+    (loss * micro_batch.target_fraction * placement.world.size).backward()
+    return loss.detach() * micro_batch.target_fraction
 
 
 def _gradients_or_none(learner: Learner, batching: MicroBatching, step: int) -> tuple[Tensor, Tensor] | None:

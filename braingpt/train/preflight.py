@@ -83,18 +83,23 @@ def settle_speed(trainer: "Trainer", plan: Plan) -> tuple[int | None, float | No
     device, long = trainer.placement.device, plan.training_flops > SHORT
     count = threads.known_thread_count(device, trainer.threads)
     if count is None and long:
-        piece = trainer.loader.micro_batches(trainer.step, trainer.batching.micro)[0]
-        count = _faster_threads(trainer.learner, piece, trainer.placement)
+        micro_batch = trainer.loader.micro_batches(trainer.step, trainer.batching.micro)[0]
+        count = _faster_threads(trainer.learner, micro_batch, trainer.placement)
     if count:
         torch.set_num_threads(count)
     return count, matmul_flops(device, trainer.placement.dtype) if long else None
 
 
-def _faster_threads(learner: Learner, piece: MicroBatch, placement: Placement) -> int:
-    """The number of threads, all or one, with which `piece` is computed faster. The trial leaves no trace."""
+def _faster_threads(learner: Learner, micro_batch: MicroBatch, placement: Placement) -> int:
+    """The number of threads, all or one, with which `micro_batch` is computed faster.
+
+    The trial leaves no trace.
+    """
     counters, drawn = snapshot_counters(learner.model), torch.get_rng_state()
     learner.model.train()
-    count = threads.faster_thread_count(lambda: backward(learner, piece, placement), torch.get_num_threads())
+    count = threads.faster_thread_count(
+        lambda: backward(learner, micro_batch, placement), torch.get_num_threads()
+    )
     learner.optimizer.zero_grad(set_to_none=True)
     restore_counters(counters)
     torch.set_rng_state(drawn)
@@ -104,8 +109,13 @@ def _faster_threads(learner: Learner, piece: MicroBatch, placement: Placement) -
 def opening_notes(trainer: "Trainer", start: Path | None, limit: int | None) -> Iterator[str]:
     """What is worth a line before the first step.
 
-    Settings without effect, the stages of growth, where the run continues, what is slow and what is missing.
-    `start` and `limit`: the checkpoint the run continues from, and the most windows at a time.
+    These are settings without effect, the stages of growth, where the run continues, what is slow, and what
+    is missing.
+
+    Args:
+        trainer: The run.
+        start: The checkpoint that the run continues from, or None.
+        limit: Windows at a time, at most, where memory ran out before.
     """
     config, placement, skipped = trainer.config, trainer.placement, trainer.loader.batches.skipped
     yield from trainer.recipe.remarks()

@@ -76,7 +76,7 @@ def find_start_checkpoint(
     """
     last = listing.newest(out)
     if resume == "auto":
-        return _newest_whole(out, note)
+        return _newest_undamaged(out, note)
     if resume is None:
         if is_run(out):
             raise UserError(f"{out} exists; --resume auto continues it, --out starts elsewhere")
@@ -92,7 +92,7 @@ def find_start_checkpoint(
     return chosen
 
 
-def _newest_whole(out: Path, note: Callable[[str], None]) -> Path | None:
+def _newest_undamaged(out: Path, note: Callable[[str], None]) -> Path | None:
     """The newest undamaged checkpoint; damaged ones after it are set aside."""
     damaged: list[tuple[Path, Failure]] = []
     for folder in reversed(listing.list_checkpoints(out)):

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 
-def write_whole(path: Path, content: str | bytes, errors: str = "strict") -> None:
+def write_atomically(path: Path, content: str | bytes, errors: str = "strict") -> None:
     """Write a small file atomically: beside its final place, flushed, then renamed.
 
     Args:

@@ -63,9 +63,9 @@ def test_the_real_ones_do_too(name):
 
 def test_positions_that_end_are_told():
     peer = Peer(Library(), LIKE, positions=4)
-    with pytest.raises(Failure, match="its positions end at 4"):
+    with pytest.raises(Failure, match="reads at most 4 tokens"):
         peer(torch.zeros(1, 5, dtype=torch.long), state=peer.new_state(1))
-    with pytest.raises(Failure, match="its positions end at 4"):
+    with pytest.raises(Failure, match="reads at most 4 tokens"):
         peer(torch.zeros(1, 5, dtype=torch.long))
 
 

@@ -119,7 +119,7 @@ def test_a_long_text_is_cut_and_nothing_is_lost(tmp_path_factory, parts: list[st
     path = _write(tmp_path_factory.mktemp("cut") / "a.txt", "".join(parts))
     before, row_reader.PIECE = row_reader.PIECE, 200
     try:
-        found = [row.values["text"] for row in row_reader.Reader(byte_reader.local_file(path)).rows()]
+        found = [row.values["text"] for row in row_reader.RowReader(byte_reader.local_file(path)).rows()]
     finally:
         row_reader.PIECE = before
     assert "".join(found) == "".join(parts)

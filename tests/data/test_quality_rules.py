@@ -137,8 +137,8 @@ def shipped() -> Judge:
 
 
 def rule_of(judge: Judge, text: str, language: str | None) -> str | None:
-    judged = judge.text(Document(text, language, "test", "1"))
-    return judged.rule or judge.tokens(judged.language, Tokenizer.default().encode(judged.text))
+    judged = judge.judge_text(Document(text, language, "test", "1"))
+    return judged.rule or judge.judge_tokens(judged.language, Tokenizer.default().encode(judged.text))
 
 
 @pytest.mark.parametrize("language", LANGUAGES)

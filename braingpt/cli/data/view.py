@@ -83,7 +83,7 @@ def report(
 
     from braingpt.data.shards.documents import DocumentReader
     from braingpt.data.shards.report import figures, page
-    from braingpt.utils.atomic_write import write_whole
+    from braingpt.utils.atomic_write import write_atomically
 
     stored = DocumentReader(folder)
     target = out or folder.resolve().parent / f"{folder.resolve().name}-report.html"
@@ -94,7 +94,7 @@ def report(
         task = bar.add_task("counting tokens", total=sum(stream.tokens for stream in stored.manifest.streams))
         counted = stored.count(lambda tokens: bar.advance(task, tokens))
     facts = figures(stored, counted)
-    write_whole(target, page(stored, counted, facts), errors="replace")
+    write_atomically(target, page(stored, counted, facts), errors="replace")
     if json_output:
         print_json({"report": str(target), **facts})
         return

@@ -29,6 +29,7 @@ from torch import Tensor
 from braingpt.data.batches.mixture import Phase, phases_of
 from braingpt.data.shards.reader import ShardSet
 from braingpt.errors import UserError
+from braingpt.kernels.cross_entropy import IGNORED
 
 # Rows of a block; weights are kept to 1 / BLOCK.
 BLOCK = 4096
@@ -46,7 +47,7 @@ class Batch(NamedTuple):
         language: Language of each row.
         segments_BL: Number of the document that each token belongs to, from 0 in every row; None where
             nothing resets. The end of text belongs to the document it ends, and its target, the first token
-            of another document, is -100, which counts for nothing.
+            of another document, is IGNORED (-100), which counts for nothing.
     """
 
     ids_BL: Tensor
@@ -79,7 +80,7 @@ class Batches:
         steps: int | None = None,
         reset_at: int | None = None,
     ) -> None:
-        """Batches of a run.
+        """Check the mixture against the data, and lay it over the steps.
 
         Args:
             shards: The prepared data.
@@ -92,8 +93,8 @@ class Batches:
             reset_at: The end-of-text id where models are to start afresh at documents.
 
         Raises:
-            UserError: No language has a whole window, or the mixture is none or names a language the data
-                lacks.
+            UserError: No language has a window's length of tokens, the mixture is invalid, or the mixture names a
+                language that the data lack.
         """
         self.shards, self.split, self.rows, self.context = shards, split, rows, context
         self.seed, self.reset_at = seed, reset_at
@@ -117,13 +118,20 @@ class Batches:
         self._blocks: dict[tuple[int, int], tuple[np.ndarray, np.ndarray]] = {}
         # Each phase's first row.
         self._starts = [0, *(phase.end * rows for phase in self.phases if phase.end is not None)]
-        # Of each phase the draws of each language before it.
+        # Draws of each language before each phase.
         self._before = [np.zeros(len(self.languages), dtype=np.int64)]
         for number, start in enumerate(self._starts[1:]):
             self._before.append(self._drawn(number, start))
 
     def epochs(self, step: int) -> dict[str, float]:
-        """How many passes over its windows each language has made before `step`."""
+        """Passes over its windows that each language has made before `step`.
+
+        Args:
+            step: The step, from 0.
+
+        Returns:
+            Passes by language; fractions count.
+        """
         row = step * self.rows
         phase = int(np.searchsorted(self._starts, row, side="right")) - 1
         return {
@@ -156,7 +164,15 @@ class Batches:
         return _batch(ids, [self.languages[language] for language in language_B], self.reset_at)
 
     def draws(self, start: int, count: int) -> tuple[np.ndarray, np.ndarray]:
-        """Language numbers and window numbers of the global rows `start` to `start + count`."""
+        """The windows of consecutive global rows.
+
+        Args:
+            start: The first global row, step * rows + row.
+            count: Rows.
+
+        Returns:
+            Of each row, the number of its language in `languages` and the number of its window.
+        """
         row_B = np.arange(start, start + count)
         phase_B = np.searchsorted(self._starts, row_B, side="right") - 1
         language_B, nth_B = np.empty(count, dtype=np.int64), np.empty(count, dtype=np.int64)
@@ -225,7 +241,7 @@ def validation_windows(
         reset_at: The end-of-text id where models are to start afresh at documents.
 
     Returns:
-        An iterator over batches; an empty one where there is no whole window.
+        An iterator over batches; an empty one where the tokens fill no window.
     """
     total = shards.windows("validation", language, context + 1)
     count = min(total, limit)
@@ -238,10 +254,18 @@ def validation_windows(
 
 
 def permute(index_B: np.ndarray, size_B: np.ndarray, key_B: np.ndarray) -> np.ndarray:
-    """Images of `index_B` under keyed permutations of range(size_B), element by element. All uint64.
+    """Images of `index_B` under keyed permutations of range(size_B), element by element.
 
-    A Feistel network on the smallest grid a x b that holds `size` and is nearly square; an image beyond
-    `size` is permuted again.
+    The permutation is a Feistel network on the smallest grid a x b that holds `size` and is nearly square. An
+    image beyond `size` is permuted again.
+
+    Args:
+        index_B: Elements, below `size_B`, uint64.
+        size_B: Sizes of the permuted ranges, uint64.
+        key_B: Keys of the permutations, uint64.
+
+    Returns:
+        The images, uint64.
     """
     a_B = np.ceil(np.sqrt(size_B.astype(np.float64))).astype(np.uint64)
     b_B = (size_B + a_B - np.uint64(1)) // a_B
@@ -292,5 +316,5 @@ def _batch(ids: np.ndarray, language: list[str], reset_at: int | None) -> Batch:
         return Batch(ids_BL, targets_BL, language)
     ends_BL = (ids_BL == reset_at).long()
     # A copy, since ids and targets of a single row share memory.
-    targets_BL = targets_BL.masked_fill(ends_BL.bool(), -100)
+    targets_BL = targets_BL.masked_fill(ends_BL.bool(), IGNORED)
     return Batch(ids_BL, targets_BL, language, ends_BL.cumsum(1) - ends_BL)

@@ -1,6 +1,7 @@
 """What is done with a chunk of documents: clean, judge, tokenize, judge the tokens, hash.
 
-    texts -> Judge.text: cleaned, language, segments -> tokens -> Judge.tokens_of -> keys of the kept ones
+    texts -> Judge.judge_text: cleaned text, language, segments
+          -> tokens -> Judge.judge_token_batch -> keys of the kept documents
 
 A pure function of the chunk, so that the result does not depend on how many processes there are
 (`worker_pool.py`). Each process builds its judge and tokenizer once.
@@ -22,7 +23,7 @@ WorkerSettings = tuple[QualityConfig, list[str], Tokenizer]
 
 
 class Outcome(NamedTuple):
-    """What a worker says about N documents, of which it finds K good.
+    """A worker's result for N documents, of which K are good.
 
     Attributes:
         rules: Of each document the rule that drops it; None for a good one.
@@ -51,13 +52,20 @@ class Worker:
         self._dtype = np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.uint32
 
     def __call__(self, documents: list[Document]) -> Outcome:
-        """Everything about these documents that can be said without knowing the others."""
-        judged = [self.judge.text(document) for document in documents]
+        """Judge and tokenize documents, as far as that needs no other document.
+
+        Args:
+            documents: The documents of a chunk.
+
+        Returns:
+            The rules, languages, tokens and keys of the documents, in their order.
+        """
+        judged = [self.judge.judge_text(document) for document in documents]
         rules = [one.rule for one in judged]
         # Numbers and languages of the documents whose text breaks no rule.
         passed = [(number, one.language or "") for number, one in enumerate(judged) if one.rule is None]
         encoded = [self._encode(judged[number].segments, language) for number, language in passed]
-        token_rules = self.judge.tokens_of(
+        token_rules = self.judge.judge_token_batch(
             [language for _, language in passed],
             [plain for _, plain in encoded],
             [documents[number].scores for number, _ in passed],
@@ -81,7 +89,7 @@ class Worker:
 
     def _encode(self, segments: list[tuple[str | None, str]], language: str) -> tuple[np.ndarray, np.ndarray]:
         """(tokens with the document's marker before them, a marker at each switch of language and the end of
-        text behind, the same without these).
+        text after them; the same tokens without these).
         """
         markers, encode = self._tokenizer.markers, self._tokenizer.encode_array
         if len(segments) == 1:

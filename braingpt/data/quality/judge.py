@@ -2,8 +2,10 @@
 that drops it.
 
     judge = Judge(load_quality(), ["ko", "en"], tokenizer.fingerprint)
-    judged = judge.text(document)                     # cleaned, language found, rules on the text
-    rule = judge.tokens(judged.language, ids)         # rules on the tokens: perplexity, educational value
+    # Cleaned, language found, rules on the text.
+    judged = judge.judge_text(document)
+    # Rules on the tokens: perplexity, educational value.
+    rule = judge.judge_tokens(judged.language, ids)
 
 A verdict depends on the document and the settings alone, never on other documents.
 """
@@ -66,7 +68,8 @@ class Judge:
         Args:
             config: The rules.
             languages: The languages wanted.
-            fingerprint: Fingerprint of the tokenizer whose ids `tokens` will see; models are bound to it.
+            fingerprint: Fingerprint of the tokenizer of the ids that `judge_tokens` reads; models are bound to
+                it.
             marked: The languages that the tokenizer can mark, `languages` among them.
 
         Raises:
@@ -102,8 +105,15 @@ class Judge:
                     f"documents in {', '.join(unknown)} pass it"
                 )
 
-    def text(self, document: Document) -> Judged:
-        """Clean the document, find its language and ask the rules on its text."""
+    def judge_text(self, document: Document) -> Judged:
+        """Clean the document, find its language and apply the rules on its text.
+
+        Args:
+            document: The document as its source gives it.
+
+        Returns:
+            The cleaned text, its language and segments, and the rule that drops it, if any.
+        """
         text, stats = _cleaned(repair(document.text) if self.config.normalise.mojibake else document.text)
         if not text:
             return Judged(text, document.language, [], "empty")
@@ -133,22 +143,22 @@ class Judge:
             return Judged(text, language, [], "contamination")
         return Judged(text, language, self._segmenter.cut(text, stats, language), None)
 
-    def tokens(
+    def judge_tokens(
         self, language: str, ids: Sequence[int] | np.ndarray, scores: dict[str, float] | None = None
     ) -> str | None:
         """The rule that the tokens of a text break, or None.
 
         `scores`: those of the source, as in the document.
         """
-        return self.tokens_of([language], [ids], [scores])[0]
+        return self.judge_token_batch([language], [ids], [scores])[0]
 
-    def tokens_of(
+    def judge_token_batch(
         self,
         languages: Sequence[str],
         ids: Sequence[Sequence[int] | np.ndarray],
         scores: Sequence[dict[str, float] | None],
     ) -> list[str | None]:
-        """`tokens` of many texts, faster."""
+        """`judge_tokens` of many texts, faster."""
         rules: list[str | None] = [None] * len(ids)
         for number, drops in enumerate(self._perplexity.drops(languages, ids) if self._perplexity else ()):
             if drops:

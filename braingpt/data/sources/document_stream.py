@@ -18,9 +18,9 @@ from typing import Any
 from braingpt.data.document import Document
 from braingpt.data.sources import byte_reader, hub
 from braingpt.data.sources.byte_reader import File
-from braingpt.data.sources.quality_signals import Signals
+from braingpt.data.sources.quality_signals import QualitySignals
 from braingpt.data.sources.row import BROKEN_ROW, LINE_TOO_LONG, NOT_UTF8, Damaged, Row, encoding_hint
-from braingpt.data.sources.row_reader import Reader, choose_text_column, require_column
+from braingpt.data.sources.row_reader import RowReader, choose_text_column, require_column
 from braingpt.errors import Failure, UserError
 
 # Seconds between openings of a file that cannot be read; each opening has retries of its own within.
@@ -42,7 +42,7 @@ class StreamSpec:
         id: The dataset's id on the hub; empty for the user's own files.
         columns: Columns that hold text, of which those that a row has are read; None finds one in each file.
         scores: Columns of numbers that go with each document.
-        signals: How the file of quality signals beside each file is called (`Signals`); None for none.
+        signals: How the file of quality signals beside each file is called (`QualitySignals`); None for none.
         revision: Branch, tag or commit that the user asked for.
         part: (2, 8) takes the second, tenth, ... of the files.
     """
@@ -119,7 +119,7 @@ class DocumentStream:
         self.available: bool | None = None
         self.absent_reason = ""
         self._listing: hub.Listing | None = None
-        self._reader: Reader | None = None
+        self._reader: RowReader | None = None
         self._signals_noted = False
         self._at = _Position()
 
@@ -246,8 +246,8 @@ class DocumentStream:
         """Documents of one file from the position on, which moves behind each of them before it is given."""
         at, spec = self._at, self.spec
         columns = (at.column,) if at.column else spec.columns
-        self._reader = reader = Reader(file, [*columns, *spec.scores] if columns else None)
-        signals = Signals(file, spec.signals, self._note_signals) if spec.signals else None
+        self._reader = reader = RowReader(file, [*columns, *spec.scores] if columns else None)
+        signals = QualitySignals(file, spec.signals, self._note_signals) if spec.signals else None
         label = f"{spec.id} {file.name}".strip()
         checked = bool(at.next or at.row)
         with closing(reader.rows(at.next, at.row)) as rows:
@@ -277,7 +277,7 @@ class DocumentStream:
         row: Row,
         values: Mapping[str, Any],
         columns: tuple[str, ...],
-        signals: Signals | None,
+        signals: QualitySignals | None,
     ) -> Iterator[Document]:
         """A document for every text column of a row that has one."""
         present = [column for column in columns if column in values]
@@ -306,7 +306,7 @@ class DocumentStream:
                 yield Document(text, self.language, self.source, id, scores)
 
     def _scores_of_row(
-        self, values: Mapping[str, Any], row: Row, signals: Signals | None
+        self, values: Mapping[str, Any], row: Row, signals: QualitySignals | None
     ) -> dict[str, float] | None:
         scores = {
             name: values[name] for name in self.spec.scores if isinstance(values.get(name), int | float)

@@ -21,7 +21,7 @@ from braingpt.data.sources.row_reader import (
     JSON,
     PLAIN,
     SUFFIXES,
-    Reader,
+    RowReader,
     choose_text_column,
     require_column,
 )
@@ -103,7 +103,7 @@ def check_files(paths: Iterable[Path], column: str | None) -> list[File]:
         values = None
         suffix = format_suffix(file.name)
         try:
-            for row in islice(Reader(file).rows(), 1 if suffix in PLAIN else CHECKED_ROWS):
+            for row in islice(RowReader(file).rows(), 1 if suffix in PLAIN else CHECKED_ROWS):
                 values = row.values
                 if values:
                     break

@@ -12,10 +12,10 @@ from typing import Any
 
 from braingpt.data.sources.byte_reader import File
 from braingpt.data.sources.row import Damaged, Row
-from braingpt.data.sources.row_reader import Reader
+from braingpt.data.sources.row_reader import RowReader
 
 
-class Signals:
+class QualitySignals:
     """Signals of the documents of one file, asked for in rising order."""
 
     def __init__(
@@ -43,7 +43,7 @@ class Signals:
             return {}
         try:
             if self._rows is None:
-                self._rows = Reader(self._file).rows()
+                self._rows = RowReader(self._file).rows()
             for row in self._rows:
                 self._at = row.number
                 if row.number >= number:

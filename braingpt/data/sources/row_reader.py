@@ -1,11 +1,11 @@
 """Rows of one file, with the place of each: txt, md, jsonl, json, csv, tsv and parquet, local or on the hub.
 
-`Reader.rows` yields whole rows and broken ones alike, each with the place after it, so that reading can stop
+`RowReader.rows` yields intact and broken rows, each with the place after it, so that reading can stop
 anywhere, continue there, and count every loss once. Memory is one block and one row of at most
 `byte_reader.MAX_LINE` bytes. What is broken inside a readable file is a `Row` with a reason; a file that
 cannot be read to its end (cut short, not the format its name says) raises Damaged.
 
-    for row in Reader(local_file(Path("texts.jsonl"))).rows():
+    for row in RowReader(local_file(Path("texts.jsonl"))).rows():
         print(row.number, row.values or row.broken)
 """
 
@@ -20,7 +20,7 @@ from braingpt.data.sources.row import NOT_UTF8, Damaged, Row, encoding_hint
 from braingpt.data.sources.table_rows import rows_of_table
 from braingpt.errors import UserError, did_you_mean
 
-# Bytes: a longer plain text is cut into documents near this size, at an empty line where there is one.
+# Bytes of a document that a longer plain text is cut into, at an empty line where there is one.
 PIECE = 64 * 1024
 # Names of a text column, the likeliest first.
 TEXT_COLUMNS = (
@@ -41,7 +41,7 @@ TABLES = (".csv", ".tsv")
 SUFFIXES = (*PLAIN, *JSON, *TABLES, ".parquet")
 
 
-class Reader:
+class RowReader:
     """Reads one file from a place on."""
 
     def __init__(self, file: File, columns: list[str] | None = None) -> None:
@@ -66,7 +66,7 @@ class Reader:
             number: Number of rows before the first one wanted.
 
         Returns:
-            An iterator over whole and broken rows in the order of the file.
+            An iterator over intact and broken rows in the order of the file.
 
         Raises:
             Damaged: The file cannot be read to its end.
@@ -120,7 +120,7 @@ def _rows_of_text(reader: io.BufferedReader, at: int, number: int) -> Iterator[R
 
 
 def _cut_place(data: bytes) -> int:
-    """Where to cut a long text: after an empty line, else a line, else a space, else a whole character."""
+    """Where to cut a long text: after an empty line, else a line, else a space, else between two characters."""
     for mark in (b"\n\n", b"\n", b" "):
         at = data.find(mark, PIECE, 2 * PIECE)
         if at >= 0:

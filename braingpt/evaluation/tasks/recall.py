@@ -17,6 +17,7 @@ from torch import Tensor
 from braingpt.device.eval_mode import eval_mode
 from braingpt.errors import UserError
 from braingpt.evaluation.uncertainty import Figure
+from braingpt.kernels.cross_entropy import IGNORED
 from braingpt.model.lm import LanguageModel
 
 # Pairs and tokens of a row.
@@ -33,15 +34,15 @@ def recall_batch(
     """Draw a batch of sequences.
 
     Args:
-        seed: Of the draw, together with `step`.
+        seed: Seed of the draw, together with `step`.
         step: Number of the batch.
-        rows: B.
-        length: L.
-        pairs: P.
-        vocab: V.
+        rows: Rows B.
+        length: Tokens L of a row.
+        pairs: Pairs P of a row.
+        vocab: Entries V of the vocabulary.
 
     Returns:
-        Ids and targets, (B, L) each; targets are -100 except at the P queries of a row.
+        Ids and targets, (B, L) each; targets are IGNORED (-100) except at the P queries of a row.
 
     Raises:
         UserError: The pairs and their queries do not fit the length, or the keys a third of the vocabulary.
@@ -63,7 +64,7 @@ def recall_batch(
     ids_BL = draw.integers(2 * third, 3 * third, (rows, length))
     ids_BL[:, 0 : 2 * pairs : 2], ids_BL[:, 1 : 2 * pairs : 2] = keys_BP, values_BP
     np.put_along_axis(ids_BL, places_BP, keys_BP, 1)
-    targets_BL = np.full((rows, length), -100)
+    targets_BL = np.full((rows, length), IGNORED)
     np.put_along_axis(targets_BL, places_BP, values_BP, 1)
     return torch.from_numpy(ids_BL), torch.from_numpy(targets_BL)
 
@@ -90,7 +91,7 @@ def recall_figures(
         pairs: Pairs bound in a row.
         rows: Rows of a batch.
         batches: Batches.
-        seed: Of the draw.
+        seed: Seed of the draw.
 
     Returns:
         Both accuracies; their units are rows.

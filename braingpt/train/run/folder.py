@@ -25,7 +25,7 @@ from braingpt.checkpoint import checkpoint, listing
 from braingpt.distributed.world import World
 from braingpt.errors import Failure, UserError
 from braingpt.recipes import Recipe, save_recipe
-from braingpt.utils.atomic_write import write_whole
+from braingpt.utils.atomic_write import write_atomically
 
 METRICS, RECIPE, BEST, LOCK, LIMIT = "metrics.jsonl", "recipe.yaml", "best.json", ".lock", "micro_batch"
 
@@ -93,7 +93,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 def save_micro_batch_limit(path: Path, rows: int) -> None:
     """Limit the next start of the run to `rows` windows at a time. Any process may call it."""
-    write_whole(Path(path) / LIMIT, f"{rows}\n")
+    write_atomically(Path(path) / LIMIT, f"{rows}\n")
 
 
 def micro_batch_limit(path: Path) -> int | None:
@@ -131,7 +131,7 @@ class RunFolder:
         lines = [
             json.dumps(record, ensure_ascii=False) + "\n" for record in records if record["step"] <= step
         ]
-        write_whole(self.path / METRICS, "".join(lines))
+        write_atomically(self.path / METRICS, "".join(lines))
 
     def log(self, record: dict[str, Any]) -> None:
         """Append one record to metrics.jsonl, whole or not at all. Raises OSError when the disk is full."""
@@ -167,7 +167,7 @@ class RunFolder:
         """Record which checkpoint is best; delete all but the best, the last good and the `keep` newest."""
         folder = self.checkpoint(best["step"]) if best else None
         if best and folder and folder.is_dir():
-            write_whole(
+            write_atomically(
                 self.path / BEST,
                 json.dumps({**best, "checkpoint": str(folder.relative_to(self.path))}) + "\n",
             )

@@ -15,9 +15,9 @@ from braingpt.html.svg import lines as line_plot
 from braingpt.html.svg import standalone
 from braingpt.recipes import load_recipe, recipe_text
 from braingpt.train.plan.plan import build_plan
-from braingpt.train.run.folder import BEST, RECIPE, is_run, read_metrics
 from braingpt.train.run.flat_settings import flat_settings
-from braingpt.utils.atomic_write import write_whole
+from braingpt.train.run.folder import BEST, RECIPE, is_run, read_metrics
+from braingpt.utils.atomic_write import write_atomically
 from braingpt.utils.formatting import duration, short_count
 
 REPORT, CURVES, PIXELS = "report.md", "curves.svg", "curves.png"
@@ -136,7 +136,7 @@ def write_report(run: Path, samples: dict[str, str] | None = None) -> Path:
     lines += ["## Reproduce", "", "```", " ".join(command), "```", "", f"braingpt revision: {revision()}", ""]
     lines += ["## Data", "", *_data(recipe.data.folders), ""]
     lines += ["## Recipe", "", "```yaml", recipe_text(recipe).rstrip(), "```", ""]
-    write_whole(run / REPORT, "\n".join(lines))
+    write_atomically(run / REPORT, "\n".join(lines))
     return run / REPORT
 
 
@@ -151,7 +151,7 @@ def _draw_curves(run: Path, name: str, records: list[dict[str, Any]]) -> str:
         for kind, title in (("train", "training"), ("validation", "validation"))
     }
     plot = line_plot(curves, f"{name}: loss in nats a token", "step")
-    write_whole(run / CURVES, standalone(plot))
+    write_atomically(run / CURVES, standalone(plot))
     if pixels := png_if_possible(plot):
         (run / PIXELS).write_bytes(pixels)
     return PIXELS if pixels else CURVES
