@@ -19,12 +19,12 @@ from braingpt.kernels.pointwise import BLOCK_ROWS, uses_short_backward
 def causal_conv(
     x_BLE: Tensor, weight_EK: Tensor, past_BKE: Tensor | None = None, run_BL: Tensor | None = None
 ) -> Tensor:
-    """The convolution y_t = sum over k of weight[:, K-1-k] x_{t-k}.
+    """Convolve each channel: y_t = sum over k of weight[:, K-1-k] x_{t-k}.
 
     Args:
         x_BLE: Inputs.
         weight_EK: Taps of each channel, the newest token's last.
-        past_BKE: The K-1 inputs before x; None stands for zeros.
+        past_BKE: The K-1 inputs before x; None: zeros.
         run_BL: Number of each token's document; taps do not reach into another document.
 
     Returns:
@@ -49,9 +49,15 @@ def causal_conv(
 
 
 def next_past(past_BKE: Tensor, x_BLE: Tensor, valid_BL: Tensor | None) -> Tensor:
-    """The `past` of the next call: the last K-1 real inputs of each row, this call's `past` included.
+    """The `past` of the next call.
 
-    Padding may be on the left (as zeros, which count as nothing read) or on the right.
+    Args:
+        past_BKE: The `past` of this call.
+        x_BLE: The inputs of this call. Padding may be on the left (as zeros) or on the right.
+        valid_BL: False at padding; None: there is none.
+
+    Returns:
+        The last K-1 real inputs of each row, those of this call's `past` included.
     """
     taps = past_BKE.shape[1]
     window = torch.cat([past_BKE, x_BLE], 1)
@@ -67,9 +73,15 @@ def next_past(past_BKE: Tensor, x_BLE: Tensor, valid_BL: Tensor | None) -> Tenso
 def silu_conv(
     x_BLE: Tensor, weight_EK: Tensor, past_BKE: Tensor | None = None, run_BL: Tensor | None = None
 ) -> Tensor:
-    """SiLU of `causal_conv`, with the same arguments.
+    """SiLU of `causal_conv`.
 
-    While a CPU learns from whole rows, it keeps nothing but x and goes through memory once each way.
+    In training on a CPU it keeps nothing but x, and passes through memory once in each direction.
+
+    Args:
+        x_BLE, weight_EK, past_BKE, run_BL: As in `causal_conv`.
+
+    Returns:
+        Outputs (B, L, E).
     """
     if past_BKE is None and run_BL is None and uses_short_backward(x_BLE):
         return _SiluConv.apply(x_BLE, weight_EK)

@@ -34,16 +34,16 @@ def recurrent(
     state_BHKV: Tensor,
     run_BL: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """The whole sequence, one token after the other.
+    """Apply the rule to sequences, one token after the other.
 
     A token with beta = 0 and g = 0 changes nothing.
 
     Args:
-        q_BLHK: What is asked.
+        q_BLHK: Queries.
         k_BLHK: Keys, of length 1 (or 0).
         v_BLHV: Values to bind to the keys.
-        beta_BLH: How much of the error is corrected, 0 to 1.
-        decay_BLH: The logarithm g <= 0 of what is left of the state.
+        beta_BLH: Share of the error that is corrected, 0 to 1.
+        decay_BLH: The logarithm g <= 0 of the share of the state that remains.
         state_BHKV: State before the first token.
         run_BL: Number of each token's document; None: each row is one document.
 
@@ -62,7 +62,14 @@ def recurrent(
 def step(
     q_BHK: Tensor, k_BHK: Tensor, v_BHV: Tensor, beta_BH: Tensor, decay_BH: Tensor, state_BHKV: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """One token: output (B, H, V) and the new state."""
+    """Apply the rule to one token.
+
+    Args:
+        q_BHK, k_BHK, v_BHV, beta_BH, decay_BH, state_BHKV: As in `recurrent`, for one token.
+
+    Returns:
+        Outputs (B, H, V) and the new state (B, H, K, V).
+    """
     dtype, wide = v_BHV.dtype, state_BHKV.dtype
     q_BHK, k_BHK, v_BHV = q_BHK.to(wide), k_BHK.to(wide), v_BHV.to(wide)
     with torch.autocast(q_BHK.device.type, enabled=False):
@@ -84,9 +91,16 @@ def chunked(
     run_BL: Tensor | None = None,
     chunk: int = 64,
 ) -> tuple[Tensor, Tensor]:
-    """As `recurrent`, in chunks of `chunk` tokens; differentiable in all tensors.
+    """Apply the rule in chunks; differentiable in all tensors.
 
-    L is padded to whole chunks by tokens that change nothing.
+    L is padded to a multiple of the chunk by tokens that change nothing.
+
+    Args:
+        q_BLHK, k_BLHK, v_BLHV, beta_BLH, decay_BLH, state_BHKV, run_BL: As in `recurrent`.
+        chunk: Tokens a chunk.
+
+    Returns:
+        Outputs (B, L, H, V) and the state after the last token (B, H, K, V).
     """
     batch, length, _, _ = q_BLHK.shape
     dtype, wide, chunk = v_BLHV.dtype, state_BHKV.dtype, min(chunk, length)
@@ -137,7 +151,16 @@ def chunked(
 
 
 def flops(keys: int, values: int, chunk: float) -> float:
-    """Operations of one head a token, the triangular solve included; a chunk of 1 stands for `step`."""
+    """Count the operations of one head for a token, the triangular solve included.
+
+    Args:
+        keys: Channels of a key.
+        values: Channels of a value.
+        chunk: Tokens a chunk; 1 for `step`.
+
+    Returns:
+        Floating-point operations a token.
+    """
     if chunk == 1:
         return 6 * keys * values
     return 6 * keys * values + 2 * chunk * (2 * keys + values) + chunk * (keys + values)
@@ -153,7 +176,15 @@ def gated_delta_rule(
     run_BL: Tensor | None = None,
     chunk: int = 64,
 ) -> tuple[Tensor, Tensor]:
-    """The rule by the backend that runs here; arguments and results as in `recurrent`."""
+    """Apply the rule by the fastest backend for the queries' device and type.
+
+    Args:
+        q_BLHK, k_BLHK, v_BLHV, beta_BLH, decay_BLH, state_BHKV, run_BL: As in `recurrent`.
+        chunk: Tokens a chunk, which only the speed depends on.
+
+    Returns:
+        Outputs (B, L, H, V) and the state after the last token (B, H, K, V).
+    """
     tensors = q_BLHK, k_BLHK, v_BLHV, beta_BLH, decay_BLH, state_BHKV
     if dispatch.select("delta rule") == "chunked":
         return chunked(*tensors, run_BL, chunk)

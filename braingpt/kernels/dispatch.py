@@ -39,7 +39,12 @@ _BACKENDS: dict[str, tuple[Backend, ...]] = {}
 
 
 def register(operation: str, *backends: Backend) -> None:
-    """Register the backends of an operation, fastest first, the reference last."""
+    """Register the backends of an operation.
+
+    Args:
+        operation: Name of the operation, as `braingpt doctor` and BRAINGPT_KERNELS use it.
+        *backends: The backends, fastest first, the reference last.
+    """
     _BACKENDS[operation] = backends
 
 
@@ -79,7 +84,8 @@ def select(operation: str, tensor: Tensor | None = None) -> str:
 def forced_by_env(operation: str) -> str | None:
     """The backend that BRAINGPT_KERNELS forces for the operation, or None.
 
-    Raises ValueError where the operation has no backend of that name.
+    Raises:
+        ValueError: The operation has no backend of that name.
     """
     setting = os.environ.get("BRAINGPT_KERNELS", "")
     names = [backend.name for backend in _BACKENDS[operation]]
@@ -98,7 +104,7 @@ def unknown_backend(operation: str, name: str) -> str:
     return f"BRAINGPT_KERNELS asks for {operation}={name}; the backends of {operation} are {names}"
 
 
-# Looking for libraries is nothing that torch.compile can trace.
+# torch.compile cannot trace the search for libraries.
 @torch.compiler.assume_constant_result
 def _available(operation: str) -> tuple[str, ...]:
     """Names of the operation's backends that this machine can run."""

@@ -29,18 +29,43 @@ MAX_PACKED_ROWS = 8
 
 
 def quantize(weight_FD: Tensor) -> tuple[Tensor, Tensor]:
-    """int8 values (..., F, D) and float32 scales (..., F), so that values x scale is close to the weight."""
+    """Round a weight to int8.
+
+    Args:
+        weight_FD: The weight (..., F, D).
+
+    Returns:
+        int8 values (..., F, D) and float32 scales (..., F); values times scale is close to the weight.
+    """
     scale_F = weight_FD.float().abs().amax(-1).clamp(min=1e-12) / 127
     return (weight_FD.float() / scale_F[..., None]).round().to(torch.int8), scale_F
 
 
 def reference(x_ND: Tensor, values_FD: Tensor, scale_F: Tensor) -> Tensor:
-    """(N, F) x times the transposed weight that values and scales stand for."""
+    """Multiply x with the transposed weight that values and scales represent.
+
+    Args:
+        x_ND: Inputs.
+        values_FD: int8 values from `quantize`.
+        scale_F: Scales from `quantize`.
+
+    Returns:
+        Outputs (N, F) in x's type.
+    """
     return F.linear(x_ND, values_FD.to(x_ND.dtype)) * scale_F.to(x_ND.dtype)
 
 
 def int8_linear(x: Tensor, values_FD: Tensor, scale_F: Tensor) -> Tensor:
-    """`reference` for x of shape (..., D), by the backend that runs here."""
+    """Multiply x with an int8 weight by the fastest backend for x's device and type.
+
+    Args:
+        x: Inputs (..., D).
+        values_FD: int8 values from `quantize`.
+        scale_F: Scales from `quantize`.
+
+    Returns:
+        Outputs (..., F) in x's type.
+    """
     rows = x.shape[:-1].numel()
     if rows == 1 and x.device.type == "cpu" and torch.compiler.is_compiling():
         return sum_of_products(x, values_FD) * scale_F.to(x.dtype)
@@ -57,7 +82,8 @@ def int8_linear(x: Tensor, values_FD: Tensor, scale_F: Tensor) -> Tensor:
 def _packed(x_ND: Tensor, values_FD: Tensor, scale_F: Tensor) -> Tensor:
     # The kernel would round scales to bfloat16; ones are exact.
     ones_F = torch.ones(values_FD.shape[0], dtype=torch.bfloat16)
-    y_NF = torch._weight_int8pack_mm(x_ND.bfloat16(), values_FD, ones_F)  # pyright: ignore[reportPrivateImportUsage]
+    product = torch._weight_int8pack_mm  # pyright: ignore[reportPrivateImportUsage]
+    y_NF = product(x_ND.bfloat16(), values_FD, ones_F)
     return y_NF.to(x_ND.dtype) * scale_F.to(x_ND.dtype)
 
 

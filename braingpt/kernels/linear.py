@@ -30,7 +30,15 @@ TURN_FROM = 2**20
 
 
 def linear(x: Tensor, weight_FD: Tensor) -> Tensor:
-    """x (..., D) times the transposed weight: (..., F)."""
+    """Multiply x with the transposed weight.
+
+    Args:
+        x: Inputs (..., D).
+        weight_FD: The weight.
+
+    Returns:
+        Outputs (..., F).
+    """
     rows = x.shape[:-1].numel()
     if x.device.type != "cpu" or rows > FEW_ROWS or torch.is_grad_enabled():
         return F.linear(x, weight_FD)

@@ -30,12 +30,26 @@ BLOCK_ROWS = 128
 
 
 def rms_norm(x: Tensor) -> Tensor:
-    """x over its root mean square in the last dimension, without a learned scale (Zhang & Sennrich 2019)."""
+    """Divide x by its root mean square in the last dimension, without a scale (Zhang & Sennrich 2019).
+
+    Args:
+        x: Inputs (..., D).
+
+    Returns:
+        Outputs of the same shape and type.
+    """
     return _RMSNorm.apply(x) if uses_short_backward(x) else F.rms_norm(x, (x.shape[-1],), eps=EPSILON)
 
 
 def squared_relu(x: Tensor) -> Tensor:
-    """max(x, 0) squared (So et al. 2021, "Primer")."""
+    """Square the ReLU of x (So et al. 2021, "Primer").
+
+    Args:
+        x: Inputs of any shape.
+
+    Returns:
+        Outputs of the same shape and type.
+    """
     if learns_eagerly(x):
         return _SquaredReLU.apply(x)
     positive = F.relu(x)
@@ -44,9 +58,19 @@ def squared_relu(x: Tensor) -> Tensor:
 
 
 def gated_norm(y_BLI: Tensor, x_BLI: Tensor, skip_I: Tensor, z_BLI: Tensor, scale_I: Tensor) -> Tensor:
-    """rms_norm((y + skip x) silu(z)) scale: the end of a Mamba-2 mixer (Dao & Gu 2024, section 7).
+    """The end of a Mamba-2 mixer: rms_norm((y + skip x) silu(z)) scale (Dao & Gu 2024, section 7).
 
-    The short backward pass keeps the arguments and nothing else. I: inner channels.
+    The short backward pass keeps the arguments and nothing else. I is the number of inner channels.
+
+    Args:
+        y_BLI: Outputs of the scan.
+        x_BLI: Inputs of the scan.
+        skip_I: Share of the inputs that skips the scan.
+        z_BLI: Logits of the gate.
+        scale_I: The norm's learned scale.
+
+    Returns:
+        Outputs (B, L, I).
     """
     if uses_short_backward(y_BLI):
         return _GatedNorm.apply(y_BLI, x_BLI, skip_I, z_BLI, scale_I)

@@ -42,7 +42,7 @@ def report() -> list[OperationReport]:
 
 
 def wrong_choice() -> str | None:
-    """What is wrong with BRAINGPT_KERNELS, in one line for the user; None where nothing is."""
+    """The mistake in BRAINGPT_KERNELS, in one line for the user; None where there is none."""
     setting = os.environ.get("BRAINGPT_KERNELS", "")
     for choice in setting.split(",") if setting not in ("", "torch") else ():
         operation, _, name = choice.partition("=")

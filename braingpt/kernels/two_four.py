@@ -31,10 +31,15 @@ PAIRS = tuple(itertools.combinations(range(4), 2))
 
 
 def two_four_mask(weight_OI: Tensor) -> Tensor:
-    """True for the two largest magnitudes of each four along the last dimension, of equals the first.
+    """Choose the two largest magnitudes of each four along the last dimension; among equals the first wins.
 
-    The last dimension must be a multiple of 4.
     Six comparisons select one of 64 masks; `topk` takes eight times as long on a CPU.
+
+    Args:
+        weight_OI: The weight; I is a multiple of 4.
+
+    Returns:
+        (O, I) true at the chosen entries.
     """
     four = weight_OI.detach().abs().unflatten(-1, (-1, 4)).unbind(-1)
     outcome = torch.zeros_like(four[0], dtype=torch.uint8)
@@ -80,18 +85,30 @@ class _StraightThrough(torch.autograd.Function):
 
 
 def masked_weight(weight_OI: Tensor, mask_OI: Tensor, decay: float = 2e-4) -> Tensor:
-    """The weight with pruned entries zero; its gradient passes straight through to all entries.
+    """The weight with pruned entries zero, whose gradient passes straight through to all entries.
 
-    `decay` pulls the pruned entries toward zero.
+    Args:
+        weight_OI: The weight.
+        mask_OI: True at entries that remain.
+        decay: How strongly the pruned entries are pulled toward zero (SR-STE, equation 9).
+
+    Returns:
+        The pruned weight (O, I).
     """
     return _StraightThrough.apply(weight_OI, mask_OI, decay)
 
 
 def compress(weight_OI: Tensor, mask_OI: Tensor) -> tuple[Tensor, Tensor]:
-    """The kept weights (O, H), and a byte for every eight inputs with their places.
+    """Compress a 2:4 weight to its kept entries and their places.
 
     A place takes two bits, so a weight takes 17 bits in float32 and 9 in bfloat16.
-    The mask must keep two of every four.
+
+    Args:
+        weight_OI: The weight.
+        mask_OI: True at the kept entries, two of every four.
+
+    Returns:
+        The kept weights (O, H), and a byte for every eight inputs with the places.
     """
     outputs, inputs = weight_OI.shape
     places = (~mask_OI.view(outputs, -1, 4)).to(torch.uint8).argsort(dim=-1, stable=True)[..., :2]
@@ -102,7 +119,15 @@ def compress(weight_OI: Tensor, mask_OI: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def expand(values_OH: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
-    """Weight and mask (O, I) of what `compress` returned."""
+    """Restore what `compress` was given.
+
+    Args:
+        values_OH: The kept weights.
+        codes: Their places.
+
+    Returns:
+        Weight, zero where pruned, and mask, (O, I) each.
+    """
     outputs, groups = len(values_OH), values_OH.shape[1] // 2
     fours = torch.stack([codes & 15, codes >> 4], -1).flatten(1)[:, :groups]
     places = torch.stack([fours & 3, fours >> 2], -1).long()

@@ -47,7 +47,7 @@ _PRODUCTS: dict[str, type[ColumnProducts]] = {"torch.grouped_mm": GroupedMM, "pe
 def columns(
     x_ND: Tensor, weight_E2WD: Tensor, winner_NA: Tensor, share_NA: Tensor, pairs: Pairs | None = None
 ) -> tuple[Tensor, Tensor]:
-    """The columns' outputs, summed over each token's winners.
+    """Compute the winning columns, and sum their outputs over each token's winners.
 
     Products run in x's type and sum in float32 at least.
 
@@ -76,7 +76,16 @@ def columns(
 
 
 def gather_sum(y_PD: Tensor, place_NA: Tensor, weight_NA: Tensor | None = None) -> Tensor:
-    """(N, D) the sum over a of `y[place[n, a]]` (times `weight[n, a]`), in a fixed order, without a copy."""
+    """Sum the rows of each token's pairs, in a fixed order and without a copy.
+
+    Args:
+        y_PD: A row for each pair.
+        place_NA: Index in P of each token's pairs.
+        weight_NA: Factor of each pair; None: 1.
+
+    Returns:
+        (N, D) the sum over a of `weight[n, a] y[place[n, a]]`.
+    """
     if _triton_supports(y_PD) and dispatch.select("columns", y_PD) == "triton":
         weight_P = None if weight_NA is None else weight_NA.flatten()
         return _segment_sum(y_PD, place_NA.flatten(), None, place_NA.shape[1], weight_P)
@@ -84,7 +93,17 @@ def gather_sum(y_PD: Tensor, place_NA: Tensor, weight_NA: Tensor | None = None) 
 
 
 def gather_sum_by_column(x_ND: Tensor, token_P: Tensor, start_E1: Tensor, weight_P: Tensor) -> Tensor:
-    """(E, D) the sum over each column's pairs p of `weight[p] x[token[p]]`, in the same way."""
+    """Sum the rows of each column's pairs, in a fixed order and without a copy.
+
+    Args:
+        x_ND: A row for each token.
+        token_P: Token of each pair.
+        start_E1: First pair of each column, and P at the end.
+        weight_P: Factor of each pair.
+
+    Returns:
+        (E, D) the sum over each column's pairs p of `weight[p] x[token[p]]`.
+    """
     if _triton_supports(x_ND) and dispatch.select("columns", x_ND) == "triton":
         return _segment_sum(x_ND, token_P, start_E1, 0, weight_P)
     return F.embedding_bag(token_P, x_ND, offsets=start_E1[:-1], mode="sum", per_sample_weights=weight_P)
@@ -122,7 +141,7 @@ def _backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of x, weight and share.
 
-    The gathered rows (P x D) are gathered again instead of kept; only the neurons (P x W) are kept.
+    The rows (P x D) are gathered again; only the neurons (P x W) are kept from the forward pass.
     """
     backend, share_P = _backend(x_ND, weight_E2WD), share_NA.flatten()[order_P]
     if backend == "triton":

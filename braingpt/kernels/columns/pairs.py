@@ -12,13 +12,13 @@ from torch import Tensor
 class Pairs(NamedTuple):
     """Where each pair is, before and after sorting."""
 
-    # (P,) token of each sorted pair
+    # (P,) token of each sorted pair.
     token: Tensor
-    # (P,) index of each sorted pair in the flattened (N, A)
+    # (P,) index of each sorted pair in the flattened (N, A).
     order: Tensor
-    # (N, A) index in P of each token's pairs
+    # (N, A) index in P of each token's pairs.
     place: Tensor
-    # (E + 1,) first pair of each column, and P at the end
+    # (E + 1,) first pair of each column, and P at the end.
     start: Tensor
 
     @classmethod

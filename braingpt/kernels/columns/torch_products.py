@@ -29,8 +29,8 @@ class PerColumn:
     """A loop over the columns that have rows.
 
     A library's product of 8 rows with 64 x 512 weights takes 46 us on a CPU.
-    Padding groups of like size to one batched product gains nothing: it takes 35 us for 8 rows and 55 us for
-    16, which is what 8 on average become.
+    Padding groups of similar size to one batched product gains nothing: it takes 35 us for 8 rows and 55 us
+    for 16, which is what 8 on average become.
     """
 
     def __init__(self, start_E1: Tensor) -> None:

@@ -36,7 +36,15 @@ def operand_type(x_ND: Tensor, weight_ED: Tensor) -> torch.dtype:
 
 
 def logits(x_ND: Tensor, weight_ED: Tensor) -> Tensor:
-    """(N, E) the router's scores in the weight's type; the operands are rounded to x's."""
+    """The router's scores of the columns.
+
+    Args:
+        x_ND: Hidden states; the product's operands are rounded to their type.
+        weight_ED: The router's weight.
+
+    Returns:
+        (N, E) in the weight's type.
+    """
     if x_ND.dtype == weight_ED.dtype:
         return linear(x_ND, weight_ED)
     weight_ED = weight_ED.to(x_ND.dtype)
@@ -53,12 +61,12 @@ def compete(
     excitation_dtype: torch.dtype,
     learning: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The winners of each token. Nothing has a gradient; `gradients.WinnersDrive` adds it.
+    """Choose the winners of each token. No result has a gradient; `gradients.WinnersDrive` adds it.
 
     Args:
         logit_NE: The router's scores.
         strength: The inhibition.
-        bias_E: Added to decide who wins; in no result.
+        bias_E: Added to the drive to decide who wins; no result contains it.
         rounds: Rounds of inhibition.
         active: Winners a token.
         excitation_dtype: Type in which the excitation is returned.

@@ -8,10 +8,10 @@ interneurons, and once more to inhibit. The last pass reads the logits in the ot
 is still in the cache, and writes only the best drive of each group of columns.
 `choose`: the A strongest columns of a token are in the A groups with the best columns. So `choose` picks
 those groups, then columns within them, whose drive it computes again. To choose A of 2,060 columns takes A
-passes over 129 and over A x 16 numbers instead of the whole.
+passes over 129 and over A x 16 numbers instead of over 2,060.
 
 Among equals the lower index wins.
-What is not a number counts as the strongest, as for torch.topk, so that a broken token shows.
+NaN counts as the strongest, as for torch.topk, so that a broken token shows.
 
 Legend: E columns, A winners a token, R interneurons; M rows and B columns of a block, G groups of C columns,
 S: A or R, rounded up to a power of two.
@@ -23,7 +23,7 @@ S: A or R, rounded up to a power of two.
 import triton
 import triton.language as tl
 
-# Of a real column; only what is no column, or has won already, is lower.
+# The lowest drive of a real column. Only padding, and a column that has won already, is lower.
 LOWEST = tl.constexpr(-3.4028234663852886e38)
 
 
@@ -85,7 +85,7 @@ def _strongest(value_MK, id_MK, A: tl.constexpr, S: tl.constexpr):
 
 @triton.jit
 def _rank(drive, real):
-    """What columns are chosen by: NaN is the highest, what is no column the lowest."""
+    """What columns are chosen by: NaN is the highest, padding the lowest."""
     drive = tl.where(drive == drive, tl.maximum(drive, LOWEST), float("inf"))
     return tl.where(real, drive, float("-inf"))
 

@@ -18,14 +18,14 @@ def recurrent(
     state_BHNP: Tensor,
     run_BL: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """The whole sequence, one token after the other.
+    """Scan sequences, one token after the other.
 
     Args:
         x_BLHP: Inputs.
         dt_BLH: Step sizes; a token whose step is 0 changes nothing.
         a_H: Decay of each head, negative.
-        b_BLN: What writes to the state.
-        c_BLN: What reads from the state.
+        b_BLN: Directions in which tokens write to the state.
+        c_BLN: Directions in which tokens read from the state.
         state_BHNP: State before the first token.
         run_BL: Number of each token's document; a document's first token starts from a zero state.
             None: each row is one document.
@@ -45,7 +45,14 @@ def recurrent(
 def step(
     x_BHP: Tensor, dt_BH: Tensor, a_H: Tensor, b_BN: Tensor, c_BN: Tensor, state_BHNP: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """One token: output (B, H, P) and the new state (B, H, N, P)."""
+    """Scan one token.
+
+    Args:
+        x_BHP, dt_BH, a_H, b_BN, c_BN, state_BHNP: As in `recurrent`, for one token.
+
+    Returns:
+        Outputs (B, H, P) and the new state (B, H, N, P).
+    """
     decay_BH = torch.exp(dt_BH * a_H)
     written = b_BN[:, None, :, None] * (dt_BH[..., None] * x_BHP)[:, :, None, :]
     state_BHNP = decay_BH[..., None, None] * state_BHNP + written

@@ -35,7 +35,7 @@ def scan(
 
     Args:
         x_BLHP, dt_BLH, a_H, b_BLN, c_BLN, state_BHNP, run_BL: As in `reference.recurrent`.
-        chunk: Tokens a chunk; a matter of speed only.
+        chunk: Tokens a chunk, which only the speed depends on.
 
     Returns:
         Outputs (B, L, H, P) and the state after the last token (B, H, N, P).

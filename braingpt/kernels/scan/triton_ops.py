@@ -44,7 +44,15 @@ def triton_scan(
 ) -> tuple[Tensor, Tensor]:
     """As `scan.scan`, for float32, bfloat16 and float16; the state is float32.
 
-    Chunks are a power of two of at least 16. Raises ValueError for other types.
+    Args:
+        x_BLHP, dt_BLH, a_H, b_BLN, c_BLN, state_BHNP, run_BL: As in `scan.scan`.
+        chunk: Tokens a chunk, a power of two of at least 16.
+
+    Returns:
+        Outputs (B, L, H, P) and the state after the last token (B, H, N, P).
+
+    Raises:
+        ValueError: x has another type.
     """
     if x_BLHP.dtype not in TYPES:
         raise ValueError(f"the Triton scan computes in float32, bfloat16 and float16, not in {x_BLHP.dtype}")

@@ -64,7 +64,7 @@ class _Problem(NamedTuple):
     k: Tensor
     # (X, T, K)
     v: Tensor
-    # (X, T), or None where every row is one document
+    # (X, T), or None where every row is one document.
     document: Tensor | None
     # (X or 1, L)
     quota: Tensor

@@ -31,7 +31,10 @@ def magnitude_triton(
 ) -> tuple[Tensor, Tensor]:
     """As `sparse_attention.magnitude_attention`, for float32, bfloat16 and float16.
 
-    Scores and sums are float32. Raises ValueError for other types.
+    Scores and sums are float32.
+
+    Raises:
+        ValueError: q has another type.
     """
     if q_BHLK.dtype not in TYPES:
         raise ValueError(
