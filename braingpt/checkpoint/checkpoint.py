@@ -58,9 +58,23 @@ def save(
     optimizer: Optimizers | None = None,
     extra: dict[str, Any] | None = None,
 ) -> Path:
-    """Write a checkpoint of a model: `contents` and `write` in one, with their arguments and errors.
+    """Write a checkpoint of a model on one process: `contents` and `write` in one call.
 
-    Without `optimizer` the checkpoint serves inference only.
+    Args:
+        folder: The checkpoint's folder.
+        model: The model.
+        tokenizer: The model's tokenizer.
+        recipe: The recipe of this model.
+        step: Finished optimizer steps.
+        tokens: Tokens that these steps have seen.
+        optimizer: The model's optimizers; None: the checkpoint serves inference only.
+        extra: Further keys of state.json.
+
+    Returns:
+        The folder.
+
+    Raises:
+        OSError: The disk is full or not writable; an older checkpoint of this name is then kept.
     """
     return write(
         folder,
@@ -97,7 +111,7 @@ def write(
         extra: Further keys of state.json.
         final: The recipe of the run, where this model is a stage of growth before the last.
         world: The processes that hold parts of the tensors and write them together, on a shared file system;
-            None: this process holds the tensors whole.
+            None: this process holds the full tensors.
 
     Returns:
         The folder.
@@ -195,7 +209,8 @@ def load_model(
     except UserError as error:
         # Another version of braingpt wrote it.
         raise UserError(
-            f"{folder} holds a model that braingpt {__version__} does not know: {error}"
+            f"{folder} holds a model that braingpt {__version__} does not know ({error}); "
+            "use the version that saved it"
         ) from None
     model = build(recipe)
     load_weights(model, folder)
@@ -217,7 +232,15 @@ def run_recipe(folder: Path, overrides: Sequence[str] = ()) -> Recipe:
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:
-    """The tokenizer that was saved with the checkpoint."""
+    """The tokenizer that was saved with a checkpoint.
+
+    Args:
+        folder: The checkpoint.
+
+    Raises:
+        UserError: There is no checkpoint with a tokenizer.
+        Failure: The tokenizer's files are damaged.
+    """
     return Tokenizer.load(Path(folder) / TOKENIZER)
 
 

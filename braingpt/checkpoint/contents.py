@@ -30,8 +30,8 @@ def contents(
     Args:
         model: The model.
         optimizer: Its optimizers; None for a checkpoint that serves inference only.
-        average: The moving average of the weights, which then become the model's; the trained weights go to
-            the tensors of training.
+        average: The moving average of the weights, which becomes the model of the checkpoint; the trained
+            weights go to the tensors of training.
         copied: Copy tensors that lie on the CPU, so that training may change them during writing.
 
     Returns:

@@ -10,8 +10,8 @@
       state.json             step, tokens, version, best validation loss, size and SHA-256 of every other file
 
 Processes that hold parts of the weights (`train.parallel: fsdp`) write folders instead of the two files,
-model/ and optimizer/, each process its part. Any number of processes resumes from either, and every command
-reads either.
+model/ and optimizer/, and each process writes its part. Any number of processes resumes from both forms, and
+every command reads both.
 
 This module reads state.json and verifies files; `checkpoint.py` saves and loads.
 """
@@ -54,7 +54,7 @@ def read_state(folder: Path) -> dict[str, Any]:
         state = json.loads(path.read_text(encoding="utf-8"))
         _check_keys(state)
     except (ValueError, KeyError, TypeError):
-        raise Failure(f"{path} is damaged; take another checkpoint{_other_checkpoint(folder)}") from None
+        raise Failure(f"{path} is damaged; use another checkpoint{_other_checkpoint(folder)}") from None
     if state.get("format") != FORMAT:
         raise UserError(
             f"{folder} has checkpoint format {state.get('format')}; "
@@ -100,11 +100,11 @@ def verify(folder: Path, state: dict[str, Any] | None = None, names: Iterable[st
     for name in names or files:
         path = folder / name
         if not path.is_file():
-            raise Failure(f"{path} is missing; take another checkpoint{_other_checkpoint(folder)}")
+            raise Failure(f"{path} is missing; use another checkpoint{_other_checkpoint(folder)}")
         if path.stat().st_size != files[name]["bytes"] or sha256(path) != files[name]["sha256"]:
             raise Failure(
                 f"{path} is damaged: it is not the file that was saved; "
-                f"take another checkpoint{_other_checkpoint(folder)}"
+                f"use another checkpoint{_other_checkpoint(folder)}"
             )
 
 

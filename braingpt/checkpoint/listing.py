@@ -44,7 +44,7 @@ def resolve(run: Path | str | None, runs: Path = Path("runs")) -> Path:
     if run is None:
         every = [path for folder in runs.glob("*") if (path := newest(folder))]
         if not every:
-            commands = "`braingpt quickstart` makes a first one, `braingpt train --recipe NAME` a real one"
+            commands = "`braingpt quickstart` trains a first one, `braingpt train --recipe NAME` a larger one"
             raise UserError(f"no trained model under {runs}/; {commands}")
         return max(every, key=lambda path: (path / "state.json").stat().st_mtime_ns)
     run = Path(run)

@@ -2,7 +2,7 @@
 
     model/shard-00001-model-00001-of-00001.safetensors    the parts of process 0
 
-Each file says where in the whole tensors its parts begin. torch.distributed.checkpoint does the work, with
+Each file says where in the full tensors its parts begin. torch.distributed.checkpoint does the work, with
 its safetensors format: nothing is pickled, and each process reads only the slices that it needs.
 """
 

@@ -67,7 +67,15 @@ def compile_steps(model: Compilable, device: torch.device, backend: str = "induc
 
 
 def compile_function(function: Callable[P, R], backend: str) -> Callable[P, R]:
-    """A function of the model, compiled."""
+    """Compile a function of the model.
+
+    Args:
+        function: The function.
+        backend: A backend of torch.compile.
+
+    Returns:
+        The compiled function, with the same arguments.
+    """
     # Inductor's own checks of every input's shape repeat what torch.compile has checked, and take a tenth of
     # a block's step.
     options: dict[str, str | int | bool | Callable[..., Any]] | None = None
@@ -98,7 +106,7 @@ def check_compiler(device: torch.device, job: str, what: str = "--compile") -> N
     # Graph breaks cost speed and not correctness, so a user need not read of them.
     torch._logging.set_logs(dynamo=logging.ERROR)  # pyright: ignore[reportPrivateImportUsage]
     warnings.filterwarnings("ignore", module="torch._dynamo")
-    # Where float32 is left, it is meant.
+    # A product that is still in float32 is so on purpose.
     warnings.filterwarnings("ignore", message="TensorFloat32", module="torch._inductor")
 
 

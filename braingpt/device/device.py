@@ -13,7 +13,7 @@ def pick_device(name: str | None = None) -> torch.device:
 
     Args:
         name: "cpu", "cuda" or "cuda:1"; "auto" and None take a GPU where there is one. A GPU named by number
-            becomes the current one, which events, Triton and questions about the hardware go to.
+            becomes the current one, which events, Triton and queries of the hardware use.
 
     Raises:
         UserError: The device is unknown or not on this machine.

@@ -19,7 +19,15 @@ ROUNDS = 2
 
 
 def faster_thread_count(work: Callable[[], object], max_threads: int) -> int:
-    """`max_threads` or one: the count with which `work`, run in turns, has its quickest time."""
+    """The number of threads with which work is faster: all or one.
+
+    Args:
+        work: The work to time, run in turns with each count.
+        max_threads: All threads.
+
+    Returns:
+        `max_threads` or 1, whichever had the shortest time.
+    """
     with restore_thread_count():
         seconds = {max_threads: float("inf"), 1: float("inf")}
         # What is loaded at first use is not timed.

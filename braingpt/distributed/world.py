@@ -66,7 +66,7 @@ class World:
         if self.size == 1:
             return model
         ids = [device.index or 0] if device.type == "cuda" else None
-        # A sparse model may leave a weight unused in a step; DDP warns where it looks for such in vain.
+        # A sparse model may leave a weight unused in a step. DDP warns if it searches and finds none.
         is_sparse = model.config.architecture != "dense"
         with warnings.catch_warnings():
             # torch 2.13 deprecates this argument's name, and the new name does not exist in 2.11.
@@ -75,10 +75,12 @@ class World:
                 model, device_ids=ids, broadcast_buffers=False, find_unused_parameters=is_sparse
             )
 
-    def accumulating(self, forward: Any, last: bool) -> AbstractContextManager[None]:
-        """Around each micro-batch of a step: gradients stay on this rank until the `last`.
+    def accumulating(
+        self, forward: nn.Module | Callable[..., Any], last: bool
+    ) -> AbstractContextManager[None]:
+        """A context for each micro-batch of a step: gradients stay on this rank until the `last`.
 
-        Sharded gradients are reduced after each micro-batch, because whole ones would not fit.
+        Sharded gradients are reduced after each micro-batch, because unsharded gradients would not fit.
         """
         return forward.no_sync() if self.size > 1 and not self.sharded and not last else nullcontext()
 
@@ -193,7 +195,7 @@ def join_world(
         if processes > gpus:
             raise UserError(
                 f"{processes} processes are more than this machine's {gpus} GPU(s); "
-                "give torchrun a smaller --nproc-per-node"
+                "use a smaller --nproc-per-node"
             )
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", device.index or 0)))
         torch.cuda.set_device(device)
@@ -213,7 +215,10 @@ def join_world(
             and not isinstance(error, Failure)
             and any(word in str(error) for word in CONNECTION_LOST)
         ):
-            ended = Failure("another process of this run has ended, and with it the run")
+            ended = Failure(
+                "another process of this run has ended, so the run ends; "
+                "--resume auto continues from its last checkpoint"
+            )
             raise world.agree_on_error(ended) from error
         raise
     finally:

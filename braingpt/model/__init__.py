@@ -1,4 +1,4 @@
 """The language-model shell (`lm.py`) and the three architectures: `dense`, `v1`, `v2`.
 
-Pure modules: no files, no printing.
+No module here reads or writes a file, or prints.
 """

@@ -33,7 +33,7 @@ class Block(nn.Module):
     def __init__(self, mixer: Mixer, mlp: MLP | SparseColumns | SilencedColumns) -> None:
         super().__init__()
         self.mixer, self.mlp = mixer, mlp
-        # What runs a step of generation of one row, and all else, where they are compiled.
+        # The compiled passes: one for a generation step of one row, one for everything else.
         self._compiled_step: BlockForward | None = None
         self._compiled_forward: BlockForward | None = None
 
@@ -42,11 +42,20 @@ class Block(nn.Module):
         self._compiled_step = compile_function(self._forward, backend)
 
     def compile_forward(self, backend: str) -> None:
-        """Compile everything except that step, for training. Blocks of one kind share what is compiled."""
+        """Compile everything except that step, for training. Blocks of one kind share the compiled code."""
         self._compiled_forward = compile_function(self._forward, backend)
 
     def forward(self, x_BLD: Tensor, layout: Layout, state: Any = None) -> Tensor:
-        """(B, L, D) after the block; `state`, its mixer's, is advanced."""
+        """Run the block.
+
+        Args:
+            x_BLD: Residual stream.
+            layout: The layout of the tokens.
+            state: The mixer's state, advanced; None: whole sequences without a state.
+
+        Returns:
+            The residual stream after the block, (B, L, D).
+        """
         one = state is not None and x_BLD.shape[:2] == (1, 1) and layout.valid is None
         compiled = self._compiled_step if one else self._compiled_forward
         # Counting work reads numbers, which a compiled pass cannot.
@@ -115,7 +124,7 @@ def v1_block(config: V1Config, layer: int) -> Block:
 
 
 def v2_block(config: V2Config, layer: int) -> Block:
-    """Sparse columns behind Mamba-2, or behind selective attention or associative memory in their layers."""
+    """Sparse columns after Mamba-2, or after selective attention or associative memory in their layers."""
     hidden, attention = config.hidden, config.attention
     if layer in attention.layers:
         mixer = SelectiveAttention(hidden, config.heads, config.rope_base, attention.rate, attention.kv_heads)

@@ -81,7 +81,7 @@ class SparseAttentionConfig(Settings):
     floor: int = Field(default=4, ge=1)
     """Keys that a query keeps at least."""
     dendrites: int = Field(default=4, ge=1)
-    """Groups of heads, each behind a gate of its own; divides `model.heads`."""
+    """Groups of heads, each with a gate of its own; divides `model.heads`."""
     gate_threshold: float = Field(default=0.1, ge=0, lt=1)
     """Value of the gate at or below which a dendrite is closed for the token."""
 

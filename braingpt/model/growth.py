@@ -1,6 +1,6 @@
 """Developmental growth: a model begins shallow and grows deeper, without a change of its results.
 
-New blocks are appended behind the old ones. The output maps of a fresh block start at zero, so the block is
+New blocks are appended after the old blocks. The output maps of a fresh block start at zero, so the block is
 the identity until it has learned (as in Net2Net, Chen et al. 2016, and stacking, Gong et al. 2019, without
 their copies). Old parameters and buffers keep their names, and by the names their optimizer's state
 (`train/growth.py`). Positions are rotary or recurrent, so a stage may train on windows of any length.
@@ -35,7 +35,7 @@ def grow(model: LanguageModel, config: ModelConfig, seed: int = 0) -> LanguageMo
             f"a model of {model.config.layers} layers does not grow into one of {config.layers} "
             "with other settings"
         )
-    # The memory of a device that holds a part may be too small for all.
+    # A device that holds one part of the weights may be too small for all of them.
     device = "cpu" if is_sharded(model.embedding.weight) else model.device
     grown = build(config, seed).to(device=device, dtype=model.embedding.weight.dtype).train(model.training)
     own = grown.state_dict()

@@ -29,7 +29,7 @@ def stage_config(config: ModelConfig, layers: int) -> ModelConfig:
     if config.depth_exits:
         raise UserError(
             "a model with adaptive depth cannot grow: tokens that halt would not see the old layers "
-            "behind a new exit"
+            "after a new exit"
         )
     changed: dict[str, object] = {"layers": layers}
     if isinstance(config, V2Config):

@@ -51,7 +51,7 @@ class Int8Columns(nn.Module):
     def forward(
         self, x_ND: Tensor, winner_NA: Tensor, share_NA: Tensor, pairs: Pairs | None = None
     ) -> tuple[Tensor, Tensor]:
-        """As `kernels.columns.columns.columns`; only winners' weights are read."""
+        """`kernels.columns.columns.columns` with int8 weights; only winners' weights are read."""
         if torch.compiler.is_compiling():
             return self._forward_gathered(x_ND, winner_NA, share_NA)
         pairs = pairs or Pairs.of(winner_NA, len(self.up.values))

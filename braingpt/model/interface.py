@@ -27,17 +27,23 @@ class Mixer(CountedModule):
     state.
     """
 
-    # The word of reports for this kind of mixer.
+    # Name of this kind of mixer in reports.
     kind: str
 
     def new_state(self, batch: int, device: torch.device, dtype: torch.dtype) -> LayerState:
-        """A state that has read nothing."""
+        """An empty state.
+
+        Args:
+            batch: Rows.
+            device: Where the state is kept.
+            dtype: Type of the values that the mixer stores.
+        """
         raise NotImplementedError
 
     def remember(self, x_BLD: Tensor, layout: Layout, state: Any) -> None:
         """Store what later tokens read of these tokens, without computing an output.
 
-        Early exit needs it, so the mixers of models that have it define it.
+        Mixers of models with early exit define it.
         """
         raise NotImplementedError
 
@@ -105,7 +111,11 @@ class CausalModel(nn.Module):
     device: torch.device
 
     def new_state(self, batch: int = 1) -> GenerationState:
-        """A state that has read nothing, for `batch` rows."""
+        """An empty state.
+
+        Args:
+            batch: Rows.
+        """
         raise NotImplementedError
 
     def step(self, ids_B: Tensor, state: Any) -> Tensor:

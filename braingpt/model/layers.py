@@ -55,8 +55,8 @@ def attend(
         v_BHTK: Values, with as many heads as the keys.
         mask_BLT: True where a query may see a key (B or 1 rows); None: everywhere, or as `causal` says.
         causal: Query l sees the keys up to l.
-        varied: The number of keys differs from call to call. cuDNN is then excluded: on an H100 it planned
-            for 10 ms each way for every new number.
+        varied: The number of keys differs from call to call. cuDNN is then excluded, because on an H100 it
+            planned for 10 ms in each direction for every new number.
 
     Returns:
         (B, H, L, K).
@@ -75,8 +75,8 @@ def attend(
 class Linear(nn.Linear):
     """A linear map without bias.
 
-    With `zero_init` it starts at zero: so do maps that write into the residual stream, and a fresh block is
-    the identity.
+    With `zero_init` the weight starts at zero. Maps that write into the residual stream start so, which makes
+    a fresh block the identity.
     """
 
     def __init__(self, inputs: int, outputs: int, zero_init: bool = False) -> None:

@@ -68,12 +68,12 @@ class LanguageModel(ModelArithmetic):
         Args:
             ids_BL: Token ids.
             targets_BL: The tokens that follow, for a loss instead of logits; -100 is ignored.
-            state: From `new_state`: the sequences continue what it has read, and it is advanced.
+            state: From `new_state`: the sequences continue the tokens it has read, and the state is advanced.
             segments_BL: Numbers of the documents packed into a row, rising, -1 at padding; None: each row is
                 one document. With a state, padding is on the left and each row is one document.
             reduction: "mean" over the targets that count, or "none".
-            last: Logits of the last token only.
-            at_BL: Logits of the N tokens where this is true only.
+            last: Return logits of the last token only.
+            at_BL: Return logits only of the N tokens where this is true.
 
         Returns:
             Logits (B, L, V), (B, 1, V) with `last` or (N, V) with `at_BL`; or the loss in nats, a scalar or
@@ -160,21 +160,31 @@ class LanguageModel(ModelArithmetic):
         return x_BLD
 
     def set_exit_threshold(self, threshold: float | None) -> None:
-        """Let tokens leave where the head is so sure of the next token; None: no token leaves.
+        """Let tokens leave early from now on.
 
-        Raises UserError for a model without early exit, or no probability.
+        Args:
+            threshold: Probability of the likeliest next token at which a token leaves; None: no token leaves.
+
+        Raises:
+            UserError: The model has no early exit, or the threshold is not a probability.
         """
         if self.early is None and threshold is not None:
-            raise UserError("--exit-threshold is for v1; v2 has --effort, and dense goes through all layers")
+            raise UserError("--exit-threshold is for v1; use --effort with v2 (dense has neither)")
         if threshold is not None and not 0 < threshold <= 1:
-            raise UserError(f"the exit threshold is a probability above 0 and at most 1, not {threshold:g}")
+            raise UserError(
+                f"the exit threshold must be a probability above 0 and at most 1, not {threshold:g}"
+            )
         if self.early is not None:
             self.early.threshold = threshold
 
     def set_effort(self, share: float | None) -> None:
-        """Let a token pass about this mean share of the layers from now on; None: the trained share.
+        """Choose how deep tokens go from now on.
 
-        Raises UserError for a model without exits, or a share that its exits cannot give.
+        Args:
+            share: Mean share of the layers that a token passes; None: the trained share.
+
+        Raises:
+            UserError: The model has no exits, or its exits cannot give the share.
         """
         config = self.config
         if share is None and not self.exits:
@@ -187,7 +197,7 @@ class LanguageModel(ModelArithmetic):
         least = config.depth_exits[0] / config.layers
         if share is not None and not least <= share <= 1:
             raise UserError(
-                f"effort must lie between {least:.2f} (the layers before the first exit) and 1, not {share:g}"
+                f"effort must be between {least:.2f} (the layers before the first exit) and 1, not {share:g}"
             )
         rate = None if share is None else continue_rate(share, config.depth_exits, config.layers)
         for exit_ in self.exits:
@@ -213,6 +223,9 @@ class LanguageModel(ModelArithmetic):
         """Compile the blocks' forward and backward passes with torch.compile, for training.
 
         The first step then takes some minutes.
+
+        Args:
+            backend: A backend of torch.compile.
         """
         torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, COMPILED_GRAPHS)
         for block in self.blocks:
@@ -222,6 +235,9 @@ class LanguageModel(ModelArithmetic):
         """Compile steps of one row with torch.compile, for generation; all else runs as before.
 
         The first steps then take half a minute or more, the others less.
+
+        Args:
+            backend: A backend of torch.compile.
         """
         torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, COMPILED_GRAPHS)
         for block in self.blocks:
@@ -229,7 +245,11 @@ class LanguageModel(ModelArithmetic):
         self._compiled_head = compile_function(self._head, backend)
 
     def new_state(self, batch: int = 1) -> State:
-        """A state that has read nothing, for `batch` rows."""
+        """An empty state, for `forward` and `step`.
+
+        Args:
+            batch: Rows.
+        """
         device = self.device
         layers = [block.mixer.new_state(batch, device, self.embedding.weight.dtype) for block in self.blocks]
         seen_B = torch.zeros(batch, dtype=torch.long, device=device)

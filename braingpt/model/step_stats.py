@@ -14,7 +14,7 @@ from braingpt.model.mixers.selective_attention import SelectiveAttention
 
 @torch.no_grad()
 def step_stats(model: LanguageModel) -> dict[str, Tensor]:
-    """Statistics of the step whose counts `after_step` has not cleared yet.
+    """Statistics of the last step, taken before `after_step` clears its counts.
 
     Args:
         model: A model in training.

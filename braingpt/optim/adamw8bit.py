@@ -26,13 +26,20 @@ SIGNED = {"exp_avg": True, "exp_avg_sq": False}
 
 
 def adamw8bit(device: torch.device) -> Callable[..., torch.optim.Optimizer]:
-    """torchao's optimizer. Raises UserError where torchao, or the compiler it needs, is not installed."""
+    """torchao's optimizer.
+
+    Args:
+        device: Where the parameters are.
+
+    Raises:
+        UserError: torchao, or the compiler it needs, is not installed.
+    """
     try:
         from torchao.optim import AdamW8bit
     except ImportError:
         raise UserError(
-            "train.optimizer=adamw8bit needs torchao: pip install 'braingpt[lowbit]';"
-            " or --set train.optimizer=adamw"
+            "train.optimizer=adamw8bit needs torchao: pip install 'braingpt[lowbit]', "
+            "or --set train.optimizer=adamw"
         ) from None
     check_compiler(device, "train", "train.optimizer=adamw8bit")
     # torch warns of torchao's hash, which costs one more compilation.

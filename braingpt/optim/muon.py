@@ -18,7 +18,7 @@ from torch import Tensor
 from braingpt.distributed.sharded_tensors import full_tensor, local_rows, own_rows, sharded_like
 
 MOMENTUM = 0.95
-# Of the quintic Newton-Schulz iteration, chosen to be steepest at zero.
+# Coefficients of the quintic Newton-Schulz iteration, chosen to be steepest at zero.
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 ITERATIONS = 5
 # Root mean square of an AdamW step, in units of the learning rate.
@@ -88,7 +88,7 @@ class Muon(torch.optim.Optimizer):
                     update = self._update(parameter, group["parts"])
                     decayed = local_rows(parameter).mul_(1 - group["lr"] * group["weight_decay"])
                     decayed.add_(update, alpha=-group["lr"])
-                    # What is derived from weights and kept must see that they changed.
+                    # Caches derived from the weights must see that the weights changed.
                     torch.autograd.graph.increment_version(parameter)
 
     def _update(self, parameter: Tensor, parts: int) -> Tensor:
@@ -99,9 +99,9 @@ class Muon(torch.optim.Optimizer):
             state["momentum"] = torch.zeros_like(parameter)
         gradient = local_rows(whole_gradient)
         momentum = local_rows(state["momentum"]).lerp_(gradient, 1 - MOMENTUM)
-        # Nesterov's look ahead.
+        # Nesterov's momentum looks one step ahead.
         update = gradient.lerp(momentum, MOMENTUM)
-        # A process's share of a stack holds whole matrices; a single matrix each process steps as a whole.
+        # Of a stack each process holds complete matrices; a single matrix is stepped by every process.
         stacked = parameter.ndim > 2
         matrix = update if stacked else full_tensor(sharded_like(update, parameter))
         step = orthogonalised(matrix.unflatten(-2, (parts, -1)) if parts > 1 else matrix)

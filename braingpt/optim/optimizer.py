@@ -24,7 +24,7 @@ from braingpt.optim.adamw8bit import (
 from braingpt.optim.muon import Muon
 from braingpt.recipes import TrainConfig
 
-# What AdamW and Muon keep of a parameter.
+# State that AdamW and Muon keep for a parameter.
 STATE = ("step", "exp_avg", "exp_avg_sq", "momentum")
 # Added to the square root of AdamW's second moment.
 EPSILON = 1e-8
@@ -71,13 +71,13 @@ class Optimizers:
         for optimizer in self.optimizers:
             parameters = [p for group in optimizer.param_groups for p in group["params"]]
             if optimizer.defaults.get("fused"):
-                # `found_inf` is the name under which torch's gradient scaler passes it. Weights may rest on
-                # the host.
+                # `found_inf` is the name under which torch's gradient scaler passes it. The weights may be
+                # on the host.
                 found_inf = None if skip is None else skip.to(parameters[0].device)
                 optimizer.found_inf = found_inf  # pyright: ignore[reportAttributeAccessIssue]
                 optimizer.step()
-                # The fused step leaves the weights' versions as they were. What is derived from weights and
-                # kept, like 2:4 pruned ones, goes by them to notice that it is outdated.
+                # The fused step does not raise the weights' versions, which tell caches derived from the
+                # weights (2:4 pruned weights, for example) that they are outdated.
                 torch.autograd.graph.increment_version(parameters)
             elif skip is None or not skip:
                 optimizer.step()
@@ -154,6 +154,10 @@ def set_learning_rate(optimizer: Optimizers, rate: float) -> None:
 def pack_state(model: torch.nn.Module, optimizer: Optimizers) -> dict[str, torch.Tensor]:
     """The optimizer's state as tensors on the CPU; of parameters on the CPU the live ones.
 
+    Args:
+        model: The model.
+        optimizer: Its optimizers.
+
     Returns:
         `exp_avg.NAME`, `exp_avg_sq.NAME` and `step.NAME`, or `momentum.NAME`, of every parameter NAME that
         has ever had a gradient.
@@ -171,7 +175,7 @@ def pack_state(model: torch.nn.Module, optimizer: Optimizers) -> dict[str, torch
 def templates(
     model: torch.nn.Module, shapes: dict[str, tuple[torch.Size, torch.dtype]]
 ) -> dict[str, torch.Tensor]:
-    """Tensors of zeros to read saved ones into, `pack_state`'s and others.
+    """Tensors of zeros that saved tensors, `pack_state`'s and others, are read into.
 
     A tensor that has a parameter's shape and ends in the parameter's name is sharded as the parameter is.
     """
@@ -186,7 +190,12 @@ def templates(
 
 
 def unpack_state(model: torch.nn.Module, optimizer: Optimizers, tensors: dict[str, torch.Tensor]) -> None:
-    """Put `pack_state`'s tensors back, on each parameter's own device.
+    """Restore the state that `pack_state` returned, on each parameter's own device.
+
+    Args:
+        model: The model.
+        optimizer: Its optimizers, to be filled.
+        tensors: Tensors by name, as `pack_state` names them; emptied.
 
     Raises:
         ValueError: A tensor belongs to no parameter, or has another shape than its parameter.

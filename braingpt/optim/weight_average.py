@@ -21,7 +21,7 @@ class Average:
     Buffers are not averaged: they follow training slowly anyway.
 
     Attributes:
-        count: Steps taken in so far.
+        count: Steps averaged so far.
         values: The average of each parameter, by name.
     """
 
@@ -32,7 +32,7 @@ class Average:
 
     @torch.no_grad()
     def update(self) -> None:
-        """Take in the weights of one more step."""
+        """Add the weights of one more step to the average."""
         self.count += 1
         weight = 1 - min(self.decay, (1 + self.count) / (10 + self.count))
         averages = [local_rows(value.detach()) for value in self.values.values()]

@@ -92,7 +92,7 @@ def test_out_of_memory_amid_a_run_torchrun_begins_again_with_smaller_pieces(tmp_
         line.removeprefix("braingpt: ") for line in done.stderr.splitlines() if line.startswith("braingpt: ")
     ]
     assert sorted(line.partition(";")[0] for line in said) == [
-        "another process of this run has ended, and with it the run",
+        "another process of this run has ended, so the run ends",
         "out of memory in step 4 with 2 windows at a time",
     ]
     assert (

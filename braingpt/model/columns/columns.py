@@ -58,7 +58,7 @@ class SparseColumns(CountedModule):
     shared column.
     """
 
-    # How many columns were revived: the seed of the next one's noise.
+    # Columns revived so far, which seeds the noise of the next revival.
     revived: Tensor
 
     def __init__(self, hidden: int, columns: SharedColumnsConfig) -> None:
@@ -84,7 +84,15 @@ class SparseColumns(CountedModule):
         self.weight = shape_only(self.weight)
 
     def forward(self, x_BLD: Tensor, valid_BL: Tensor | None) -> Tensor:
-        """(B, L, D); tokens that are not valid cost nothing and give zeros."""
+        """Run the columns that each token wins, and the shared column.
+
+        Args:
+            x_BLD: Normalised hidden states.
+            valid_BL: False at padding, which costs nothing and gives zeros; None: there is none.
+
+        Returns:
+            Outputs (B, L, D).
+        """
         x_ND = x_BLD.flatten(0, 1) if valid_BL is None else x_BLD[valid_BL]
         # Every weight still gets a gradient of zeros, because all processes reduce sharded weights together.
         if len(x_ND) == 0:
@@ -152,7 +160,7 @@ class SilencedColumns(CountedModule):
     "Winner-take-all autoencoders").
     """
 
-    # How many columns were revived: the seed of the next one's noise.
+    # Columns revived so far, which seeds the noise of the next revival.
     revived: Tensor
 
     def __init__(self, hidden: int, columns: SilencedColumnsConfig, two_four: bool) -> None:

@@ -2,7 +2,7 @@
 compressed form for storage.
 
 The compressed form holds the kept half and its places; loading restores ordinary weights.
-How they are multiplied is the matter of `kernels/two_four.py`.
+`kernels/two_four.py` multiplies the weights.
 
 Legend: O outputs, I inputs.
 """

@@ -44,7 +44,14 @@ class TiedEmbedding(nn.Embedding):
         return F.embedding(ids, self.weight, sparse=self.weight.device.type == "cpu")
 
     def logits(self, x: Tensor) -> Tensor:
-        """x (..., D) to (..., V)."""
+        """Multiply hidden states with every row of the embedding.
+
+        Args:
+            x: Hidden states (..., D) after the last norm.
+
+        Returns:
+            Logits (..., V).
+        """
         return linear(x, self.weight.to(x.dtype)) if self.int8 is None else self.int8(x)
 
     def full_weight(self) -> Tensor:
@@ -71,7 +78,7 @@ def next_token_loss(
         x_BLD: States after the last layer.
         targets_BL: The tokens that follow; -100 is ignored.
         reduction: "mean" over the targets that count, or "none".
-        middle_BLD: States after an earlier layer, which the head predicts from as well.
+        middle_BLD: States after an earlier layer, from which the head predicts as well.
         middle_weight: Weight of that prediction's loss. It teaches without changing the value of the loss,
             which remains that of the last layer.
 

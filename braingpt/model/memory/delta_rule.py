@@ -23,7 +23,7 @@ from braingpt.model.interface import Mixer
 from braingpt.model.layers import Linear, rms_norm
 from braingpt.model.sequence_layout import Layout
 
-# Tokens that a fresh head remembers; Mamba's heads start at 1 to 1,000.
+# Tokens that fresh heads remember, from the shortest to the longest; Mamba's heads start at 1 to 1,000.
 SHORTEST, LONGEST = 100.0, 10_000.0
 
 
@@ -58,7 +58,7 @@ class DeltaMemory(Mixer):
                 rows[heads * config.key : 2 * heads * config.key] = rows[: heads * config.key]
         self.decay_log = nn.Parameter(torch.zeros(heads))
         rate = torch.exp(torch.empty(heads).uniform_(math.log(1 / LONGEST), math.log(1 / SHORTEST)))
-        # Softplus gives the rate back.
+        # Softplus of the bias is the rate.
         self.decay_bias = nn.Parameter(rate + torch.log(-torch.expm1(-rate)))
         self.scale = nn.Parameter(torch.ones(self.inner))
         self.out = Linear(self.inner, hidden, zero_init=True)
@@ -87,7 +87,7 @@ class DeltaMemory(Mixer):
         )
         q, k, v = conv_BLE.split([heads * config.key, heads * config.key, self.inner], -1)
         q, k, v = (t.unflatten(-1, (heads, -1)) for t in (q, k, v))
-        # Of length 1.
+        # Queries and keys of length 1.
         q, k = rms_norm(q) * config.key**-0.5, rms_norm(k) * config.key**-0.5
         before = (state or self.new_state(batch, x_BLD.device, x_BLD.dtype)).bound
         if length == 1:

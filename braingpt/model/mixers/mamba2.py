@@ -53,7 +53,7 @@ class Mamba2(Mixer):
         )
         self.decay_log = nn.Parameter(torch.empty(self.heads).uniform_(1, 16).log())
         dt = torch.exp(torch.empty(self.heads).uniform_(math.log(1e-3), math.log(1e-1)))
-        # Softplus gives dt back.
+        # Softplus of the bias is dt.
         self.dt_bias = nn.Parameter(dt + torch.log(-torch.expm1(-dt)))
         self.skip = nn.Parameter(torch.ones(self.heads))
         self.scale = nn.Parameter(torch.ones(self.inner))

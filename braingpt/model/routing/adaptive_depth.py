@@ -1,12 +1,12 @@
-"""Adaptive depth: easy tokens halt, and the layers behind an exit never see them - in training, in evaluation
-and in generation.
+"""Adaptive depth: easy tokens halt, and the layers after an exit never see them, in training, evaluation and
+generation.
 
 At an exit each token's score is compared with a threshold (`token_selection.py`), so the choice is causal and
-does not depend on neighbours. The tokens that continue are packed, and the layers behind run on the packed
-tokens only. The change that the layers up to the next exit make is multiplied by the score, so that the
-choice learns (as in mixture-of-depths, Raposo et al. 2024, section 3.4). Each layer's change is multiplied by
-the score of one exit, not of all exits before it, whose product would leave the last layers nothing to say.
-A halted token leaves the recurrent states and caches of the deeper layers as they were.
+does not depend on neighbours. The tokens that continue are packed, and the layers after the exit run on the
+packed tokens only. The change that the layers up to the next exit make is multiplied by the score, so that
+the choice learns (as in mixture-of-depths, Raposo et al. 2024, section 3.4). Each layer's change is
+multiplied by the score of one exit, not of all exits before it, whose product would leave the last layers
+nothing to say. A halted token leaves the recurrent states and caches of the deeper layers as they were.
 
 Legend: B batch, L tokens, C packed slots, D hidden.
 """
@@ -42,7 +42,7 @@ class Exit(CountedModule):
             x_BLD: Hidden states of the tokens that arrive.
             layout: Their layout.
             next_span: The layers up to the next exit.
-            deeper: The next exit and all layers behind it.
+            deeper: The next exit and all layers after it.
 
         Returns:
             The states (B, L, D) of all tokens, and how many of each row continued (B,).
@@ -64,10 +64,18 @@ class Exit(CountedModule):
 
 
 def continue_rate(share: float, exits: Sequence[int], layers: int) -> float:
-    """The rate at which tokens continue at each exit for a mean depth of `share` of the layers.
+    """The rate at which tokens continue at each exit for a wanted mean depth.
 
     After the j-th exit, rate^j of the tokens remain. The sum over exits of rate^j times the layers up to the
     next exit is what `share` leaves.
+
+    Args:
+        share: Mean share of the layers that a token passes.
+        exits: Layers before which tokens may halt.
+        layers: Layers of the model.
+
+    Returns:
+        Share of the arriving tokens, 0 to 1.
     """
     if share >= 1:
         return 1.0

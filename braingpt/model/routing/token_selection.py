@@ -110,7 +110,15 @@ class Selector(nn.Module):
         self._requested_rate: float | None = None
 
     def forward(self, x_BLD: Tensor, valid_BL: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Scores in 0..1 and the choice, (B, L) each; padding is never chosen."""
+        """Score the tokens and choose some.
+
+        Args:
+            x_BLD: Hidden states.
+            valid_BL: False at padding, which is never chosen; None: there is none.
+
+        Returns:
+            Scores in 0..1 and the choice, (B, L) each.
+        """
         logit_BL = x_BLD @ self.weight.to(x_BLD.dtype)
         if self.training and torch.is_grad_enabled():
             real = logit_BL.detach() if valid_BL is None else logit_BL.detach()[valid_BL]
