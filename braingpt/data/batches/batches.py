@@ -93,8 +93,8 @@ class Batches:
             reset_at: The end-of-text id where models are to start afresh at documents.
 
         Raises:
-            UserError: No language has a window's length of tokens, the mixture is invalid, or the mixture names a
-                language that the data lack.
+            UserError: No language fills a window, or the mixture is invalid or names a language that the data
+                lack.
         """
         self.shards, self.split, self.rows, self.context = shards, split, rows, context
         self.seed, self.reset_at = seed, reset_at

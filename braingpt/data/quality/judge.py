@@ -68,8 +68,8 @@ class Judge:
         Args:
             config: The rules.
             languages: The languages wanted.
-            fingerprint: Fingerprint of the tokenizer of the ids that `judge_tokens` reads; models are bound to
-                it.
+            fingerprint: Fingerprint of the tokenizer whose ids `judge_tokens` reads; models belong to one
+                tokenizer.
             marked: The languages that the tokenizer can mark, `languages` among them.
 
         Raises:

@@ -120,7 +120,7 @@ def _rows_of_text(reader: io.BufferedReader, at: int, number: int) -> Iterator[R
 
 
 def _cut_place(data: bytes) -> int:
-    """Where to cut a long text: after an empty line, else a line, else a space, else between two characters."""
+    """Where to cut a long text: after an empty line, else a line, else a space, else after a character."""
     for mark in (b"\n\n", b"\n", b" "):
         at = data.find(mark, PIECE, 2 * PIECE)
         if at >= 0:
