@@ -1,8 +1,8 @@
 """Fitting keys and gate to a frozen model, on texts of which few are in memory.
 
-Documents of the built-in corpus, drawn with a seed of their own, stand for the texts that a user may teach.
+Documents of the built-in corpus, drawn with a seed of their own, represent the texts that a user may teach.
 Some are taught. Three kinds of text are then read: the taught documents from their beginning (the state
-returns exactly), the taught documents behind the beginning of another one (it nearly returns), and documents
+returns exactly), the taught documents after the beginning of another one (it nearly returns), and documents
 that were not taught, which are most of what a memory meets. The gate that predicts all of these best is kept.
 Neither a text of the user nor the training data is needed, so a memory can be made wherever the model is.
 
@@ -36,7 +36,15 @@ ROWS = 16
 
 
 def calibrate(model: LanguageModel, tokenizer: "Tokenizer") -> tuple[KeyMaker, Gate]:
-    """Keys and gate for this model; the same model gives the same result."""
+    """Fit keys and gate to a model; the same model gives the same result.
+
+    Args:
+        model: The frozen model.
+        tokenizer: The model's tokenizer.
+
+    Returns:
+        What turns states into keys, and the gate.
+    """
     ids_RL = torch.tensor(_rows(tokenizer, TAUGHT + FOREIGN), device=next(model.parameters()).device)
     taught_RL, foreign_RL = ids_RL.split([TAUGHT, FOREIGN])
     shifted_RL = torch.cat([foreign_RL[:TAUGHT, :PREFIX], taught_RL[:, 1:]], 1)

@@ -42,7 +42,16 @@ class Gate:
     temperature: Tensor
 
     def mix(self, logits_QV: Tensor, near_QK: Tensor, token_QK: Tensor) -> Tensor:
-        """Log-probabilities (Q, V) of (1 - g) model + g votes, in float32."""
+        """Mix the model's prediction with the memory's votes, by the memory's share g of each position.
+
+        Args:
+            logits_QV: The model's logits.
+            near_QK: Products of the entries read.
+            token_QK: Tokens of the entries read.
+
+        Returns:
+            Log-probabilities (Q, V) of (1 - g) model + g votes, in float32.
+        """
         log_p_QV = torch.log_softmax(logits_QV.float(), 1)
         log_odds_Q1, votes_QK = self.trust(near_QK, token_QK)
         votes_QV = torch.zeros_like(log_p_QV).scatter_add_(1, token_QK, votes_QK)
@@ -62,7 +71,7 @@ def fit_gate(examples: list[tuple[Tensor, ...]], steps: int = 60) -> Gate:
 
     Args:
         examples: Products (Q, K) and tokens (Q, K) read, targets (Q,), and the model's probability of these.
-        steps: Most iterations of L-BFGS.
+        steps: Iterations of L-BFGS, at most.
     """
     near_QK, token_QK, target_Q, p_Q = (torch.cat(part).cpu() for part in zip(*examples, strict=True))
     weight_F = torch.tensor([-4.0, 0.0, 1.0, 0.0]).requires_grad_()

@@ -27,7 +27,7 @@ from braingpt.model.config import ModelConfig
 from braingpt.model.lm import LanguageModel
 from braingpt.model.sequence_layout import Layout
 
-# Share of the mean variance that is added to every direction, so that whitening does not blow up silent ones.
+# Share of the mean variance that is added to every direction, so that whitening does not amplify silent ones.
 SHRINK = 0.05
 # States that a key sums.
 TAPS = 16
@@ -68,7 +68,11 @@ class KeyMaker:
 
     @classmethod
     def of(cls, states_ND: Tensor) -> "KeyMaker":
-        """From a few thousand states of ordinary text."""
+        """Fit the whitening to ordinary text.
+
+        Args:
+            states_ND: A few thousand states of the key layer.
+        """
         mean_D = states_ND.double().mean(0)
         centred_ND = states_ND.double() - mean_D
         value_D, vector_DD = torch.linalg.eigh(centred_ND.T @ centred_ND / len(centred_ND))
@@ -104,7 +108,16 @@ class KeyMaker:
 
 
 def surprising_entries(model: LanguageModel, maker: KeyMaker, ids: list[int]) -> tuple[Tensor, Tensor]:
-    """Keys (N, D) and tokens (N,) at the places of a text where the next token surprises the model."""
+    """The entries of a text: one at each place where the next token surprises the model.
+
+    Args:
+        model: The model.
+        maker: Turns states into keys.
+        ids: The text's tokens.
+
+    Returns:
+        Keys (N, D) and tokens (N,).
+    """
     device = model.device
     keys, values, state, past_BTD = [], [], model.new_state(1), maker.past(1, device)
     with eval_mode(model), capture_states(model) as seen:

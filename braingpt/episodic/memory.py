@@ -1,4 +1,4 @@
-"""Episodic memory of one model: teach it a text once, let it read while it writes.
+"""Episodic memory of one model: taught a text once, read while the model writes.
 
     # `weights` is the hash of the model's weights, which the memory's file keeps.
     memory = EpisodicMemory.fresh(model, tokenizer, weights)
@@ -32,14 +32,14 @@ if TYPE_CHECKING:
 
 @dataclass
 class EpisodicMemory:
-    """The store, what turns states into keys, and what turns entries into probabilities."""
+    """A store of entries, the maker of its keys, and the gate that turns entries into probabilities."""
 
     # SHA-256 of the weights of the model that the memory belongs to.
     weights: str
     maker: KeyMaker
     gate: Gate
     store: Store
-    # What a person may want to know of the model: recipe, step.
+    # Facts about the model for people: recipe, step.
     about: dict[str, Any]
 
     @classmethod
@@ -55,8 +55,8 @@ class EpisodicMemory:
         Args:
             model: The model.
             tokenizer: Its tokenizer.
-            weights: SHA-256 of its weights (`braingpt.checkpoint.checkpoint.weights_hash`).
-            about: What a person may want to know of the model, such as recipe and step.
+            weights: SHA-256 of its weights (`braingpt.checkpoint.format.weights_hash`).
+            about: Facts about the model for people, such as recipe and step.
         """
         maker, gate = calibrate(model, tokenizer)
         return cls(weights, maker, gate, Store(model.config.hidden), about or {})
@@ -80,7 +80,7 @@ class EpisodicMemory:
         """
         text = text.strip()
         if not text:
-            raise UserError("there is nothing to remember in an empty text")
+            raise UserError("the text is empty; give a text to remember")
         number = self.store.number_of(text)
         if number is None:
             ids = [*tokenizer.encode(text, language=language or "auto"), tokenizer.eot]
@@ -123,7 +123,14 @@ class Remembering(CausalModel):
         reduction: str = "mean",
         last: bool = False,
     ) -> Output:
-        """As `LanguageModel.forward`; logits are log-probabilities unless the memory is empty."""
+        """Run whole sequences, as `LanguageModel.forward` does.
+
+        Args:
+            ids_BL, targets_BL, state, segments_BL, reduction, last: As in `LanguageModel.forward`.
+
+        Returns:
+            The output; logits are log-probabilities unless the memory is empty.
+        """
         maker, store = self.memory.maker, self.memory.store
         inner = None if state is None else state.model
         with capture_states(self.model) as seen:

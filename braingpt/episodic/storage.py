@@ -1,8 +1,8 @@
 """A memory as one safetensors file: tensors, and in the header texts and the hash of the model.
 
-The file is written whole or not at all, and nothing is pickled. A file is refused when it has another format,
-is damaged (a digest over everything is compared), or was made with another model: keys are states of one set
-of weights and mean nothing to another.
+The file is complete or not written at all, and nothing is pickled. A file is refused when it has another
+format, is damaged (a digest over everything is compared), or was made with another model: keys are states of
+one set of weights and mean nothing to another.
 """
 
 import hashlib
@@ -26,9 +26,14 @@ FORMAT = "braingpt-memory-1"
 
 
 def save_memory(memory: EpisodicMemory, path: Path) -> None:
-    """Write the memory to `path`, which keeps its old content until the new one is complete.
+    """Write a memory; an existing file keeps its content until the new one is complete.
 
-    Raises OSError where the file cannot be written.
+    Args:
+        memory: The memory.
+        path: The file.
+
+    Raises:
+        OSError: The file cannot be written.
     """
     store = memory.store
     tensors = {
@@ -77,22 +82,25 @@ def load_memory(path: Path, weights: str | None = None) -> EpisodicMemory:
     try:
         with safe_open(path, "pt") as file:
             about = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dictionary)
+            # `file` is not a dictionary.
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except SafetensorError:
-        raise UserError(f"{path} is no memory file, or damaged") from None
+        raise UserError(
+            f"{path} is damaged or not a memory file; make one with `braingpt memory add`"
+        ) from None
     if about.get("format") != FORMAT:
         raise UserError(
-            f"{path} is no memory file of this version of braingpt "
+            f"{path} is not a memory file of this version of braingpt "
             f"({about.get('format') or 'no format named'})"
         )
     if about.get("digest") != _digest(tensors, about.get("content", "")):
-        raise UserError(f"{path} is damaged: it is not the file that was saved")
+        raise UserError(f"{path} is damaged: it is not the file that was saved; make it again")
     head = json.loads(about["content"])
     if weights is not None and head["weights"] != weights:
         made = ", ".join(str(value) for value in head["about"].values())
         raise UserError(
             f"{path} belongs to another model ({made or head['weights'][:12]}): "
-            "a memory can be read only by the weights it was made with"
+            "a memory serves only the weights it was made with; choose that model with RUN"
         )
     store = Store(tensors["keys"].shape[1])
     store.keys_ND, store.values_N, store.owners_M2 = tensors["keys"], tensors["values"], tensors["owners"]

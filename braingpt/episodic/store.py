@@ -3,7 +3,7 @@ the token that came (the value).
 
 Nothing is learned by gradient and nothing is averaged: an entry is written once and remains as it is until
 its text is forgotten. Texts that share an entry (the same value at the same state) own it together, so
-forgetting one text leaves the other whole. Keys are vectors of length 1 or less in float16; reading
+forgetting one text leaves the other complete. Keys are vectors of length 1 or less in float16; reading
 multiplies a query with all of them.
 
 Legend: N entries, D channels of a key, Q queries, K entries read, M (entry, text) pairs.
@@ -47,7 +47,16 @@ class Store:
         return int((self.owners_M2[:, 1] == number).sum())
 
     def write(self, text: str, keys_ND: Tensor, values_N: Tensor) -> int:
-        """Store a text's entries and return the text's number; an entry that exists already is shared."""
+        """Store a text's entries; an entry that exists already is shared.
+
+        Args:
+            text: The text.
+            keys_ND: Keys of its entries.
+            values_N: Tokens of its entries.
+
+        Returns:
+            The text's number.
+        """
         self.last_number += 1
         self.texts[self.last_number] = text
         keys_ND, values_N = keys_ND.to("cpu", torch.float16), values_N.to("cpu", torch.int32)
@@ -69,7 +78,14 @@ class Store:
         return self.last_number
 
     def forget(self, number: int) -> None:
-        """Drop a text, and the entries that no other text owns. Raises KeyError for an unknown number."""
+        """Drop a text, and the entries that no other text owns.
+
+        Args:
+            number: The text's number.
+
+        Raises:
+            KeyError: There is no such text.
+        """
         del self.texts[number]
         self.owners_M2 = self.owners_M2[self.owners_M2[:, 1] != number]
         keep_N = torch.zeros(len(self), dtype=torch.bool)
@@ -83,7 +99,7 @@ class Store:
 
         Args:
             queries_QD: Keys to look up.
-            count: Most entries to read.
+            count: Entries to read, at most.
 
         Returns:
             Products (Q, K), falling, and tokens (Q, K). Of several entries that are the nearest state, only

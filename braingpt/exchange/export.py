@@ -37,7 +37,7 @@ def export_checkpoint(source: Path, out: Path, dtype: str = "float32") -> dict[s
     if dtype not in DTYPES:
         raise UserError(f"unknown dtype '{dtype}'{did_you_mean(dtype, DTYPES)}")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{out} exists already; name a new folder, or remove it first")
+        raise UserError(f"{out} already exists; name a new folder, or remove it first")
     model, tokenizer, recipe, state = load_model(source)
     error = _cast_matrices(model, DTYPES[dtype])
     model.register_state_dict_post_hook(lambda _model, state, prefix, _metadata: _pack(model, state))
@@ -71,7 +71,7 @@ def _cast_matrices(model: torch.nn.Module, dtype: torch.dtype) -> float:
         largest = float(parameter.detach().abs().max()) if parameter.numel() else 0.0
         if largest > torch.finfo(dtype).max:
             kind = str(dtype).removeprefix("torch.")
-            raise UserError(f"{name} holds {largest:.3g}, too large for {kind}; take bfloat16")
+            raise UserError(f"{name} holds {largest:.3g}, too large for {kind}; use bfloat16")
         cast = parameter.detach().to(dtype)
         if largest > 0:
             worst = max(worst, float((cast.float() - parameter.detach().float()).abs().max()) / largest)

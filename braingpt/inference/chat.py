@@ -27,7 +27,7 @@ class Conversation:
         tokenizer: Its tokenizer.
         language: Language code of the conversation; None: the first turn's.
         max_new_tokens: Largest number of tokens of an answer.
-        temperature: As in `braingpt.inference.engine.stream`, and so are `top_k`, `top_p` and `seed`.
+        temperature, top_k, top_p, seed: As in `braingpt.inference.engine.stream`.
     """
 
     def __init__(

@@ -22,7 +22,7 @@ from braingpt.model.interface import CausalModel, GenerationState
 
 
 class Decoder:
-    """A model in the middle of its text: the model, its state, and the logits of the next token."""
+    """A model with the state of the text read so far, and the logits of the next token."""
 
     def __init__(self, model: CausalModel, rows: int = 1) -> None:
         self.model: CausalModel = model
@@ -32,7 +32,12 @@ class Decoder:
         self.logits_BV: Tensor | None = None
 
     def read(self, ids_BL: Tensor, segments_BL: Tensor | None = None) -> None:
-        """Read tokens (B, L >= 1) after those read before; padding (segment -1) only on the left."""
+        """Read tokens after those read before.
+
+        Args:
+            ids_BL: Token ids, at least one a row.
+            segments_BL: -1 at padding, which is on the left only, 0 elsewhere; None: no padding.
+        """
         with eval_mode(self.model):
             out = self.model(ids_BL.to(self.device), state=self.state, segments_BL=segments_BL, last=True)
             self.state = out.state
@@ -43,14 +48,25 @@ class Decoder:
         return self.state.depth()
 
     def step(self, ids_B: Tensor) -> None:
-        """Read one token of each row."""
+        """Read one token of each row.
+
+        Args:
+            ids_B: The tokens.
+        """
         with eval_mode(self.model):
             self.logits_BV = self.model.step(ids_B, self.state)
 
     def sample(self, sampler: Sampler) -> Tensor:
-        """Choose the next token of each row, (B,), without reading it.
+        """Choose the next token of each row, without reading it.
 
-        Raises ValueError before anything was read.
+        Args:
+            sampler: Chooses among the logits.
+
+        Returns:
+            Token ids (B,).
+
+        Raises:
+            ValueError: The decoder has read nothing.
         """
         if self.logits_BV is None:
             raise ValueError("the decoder has read nothing to continue from")
@@ -78,7 +94,7 @@ def stream(
         ids: The prompt's token ids, at least one.
         max_new_tokens: Largest number of new tokens.
         temperature: Divides the logits; 0 always takes the likeliest token.
-        top_k: Choose among so many likeliest tokens only.
+        top_k: Choose among this many likeliest tokens.
         top_p: Choose among the fewest tokens that hold this share of the probability.
         seed: Seed of the choices; None draws a fresh one.
         stop: Tokens that end the text; they are not yielded.
@@ -132,7 +148,20 @@ def generate(
     stop: Collection[int] = (),
     banned: Collection[int] = (),
 ) -> list[int]:
-    """Generate after a prompt: the token ids that `stream` yields, with the same arguments and errors."""
+    """Generate after a prompt: the token ids that `stream` yields, as a list.
+
+    Args:
+        model: The model.
+        ids: The prompt's token ids, at least one.
+        max_new_tokens: Largest number of new tokens.
+        temperature, top_k, top_p, seed, stop, banned: As in `stream`.
+
+    Returns:
+        The new token ids.
+
+    Raises:
+        UserError: As in `stream`.
+    """
     return list(
         stream(
             model,
@@ -168,7 +197,7 @@ def generate_batch(
         prompts: Token ids of each prompt, at least one each. Shorter prompts are padded on the left, where no
             layer sees the padding.
         max_new_tokens: Largest number of new tokens of a row.
-        temperature: As in `stream`, and so are `top_k`, `top_p` and `banned`.
+        temperature, top_k, top_p, banned: As in `stream`.
         seed: Row i uses seed + i; None draws fresh seeds.
         stop: A row that chooses one of these tokens ends before it; the other rows continue.
         finished: Called with a row's new tokens after each of them; true ends the row, which keeps them.

@@ -22,25 +22,25 @@ class Sampling:
 
     # Divides the logits; 0 always takes the likeliest token.
     temperature: float = 1.0
-    # Choose among so many likeliest tokens only; None: among all.
+    # Choose among this many likeliest tokens; None: among all.
     top_k: int | None = None
     # Choose among the fewest tokens that hold this share of the probability; None: among all.
     top_p: float | None = None
     # Row i of a batch uses seed + i; None draws a fresh seed.
     seed: int | None = None
-    # Token ids that are never sampling.
+    # Token ids that are never chosen.
     banned: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         # The comparison is false for NaN too.
         if not 0 <= self.temperature <= 100:
-            raise UserError(f"temperature must lie between 0 (greedy) and 100, not {self.temperature}")
+            raise UserError(f"temperature must be between 0 (greedy) and 100, not {self.temperature}")
         if self.top_k is not None and self.top_k < 1:
             raise UserError(f"top-k must be at least 1, not {self.top_k}")
         if self.top_p is not None and not 0 < self.top_p <= 1:
             raise UserError(f"top-p must be above 0 and at most 1, not {self.top_p}")
         if self.seed is not None and not 0 <= self.seed < 2**63:
-            raise UserError(f"seed must lie between 0 and 2^63 - 1, not {self.seed}")
+            raise UserError(f"seed must be between 0 and 2^63 - 1, not {self.seed}")
 
 
 class Sampler:
@@ -56,15 +56,22 @@ class Sampler:
                 generator.manual_seed((sampling.seed + row) % 2**63)
 
     def __call__(self, logits_BV: Tensor) -> Tensor:
-        """Ids (B,) on the logits' device.
+        """Choose a token for each row.
 
-        Raises Failure for logits that are not numbers, which greedy choice would hide.
+        Args:
+            logits_BV: Logits of the next tokens.
+
+        Returns:
+            Ids (B,) on the logits' device.
+
+        Raises:
+            Failure: Logits are NaN, which greedy choice would hide.
         """
         sampling = self.sampling
         logits_BV = logits_BV.float()
         if torch.isnan(logits_BV).any():
             raise Failure(
-                "the model's logits are not numbers (NaN): its weights are broken; take an earlier checkpoint"
+                "the model's logits are not numbers (NaN): its weights are broken; use an earlier checkpoint"
             )
         if sampling.banned:
             banned = torch.tensor(sampling.banned, device=logits_BV.device)
@@ -109,7 +116,7 @@ def check_ids(ids: Sequence[int], vocab: int) -> list[int]:
     """`ids` as a list. Raises UserError where there are none, or one is outside 0..vocab-1."""
     ids = [int(i) for i in ids]
     if not ids:
-        raise UserError("generation needs at least one token to start from; a language marker will do")
+        raise UserError("generation needs at least one token to start from, for example a language marker")
     outside = next((i for i in ids if not 0 <= i < vocab), None)
     if outside is not None:
         raise UserError(f"token {outside} is outside the model's vocabulary of {vocab}")

@@ -46,15 +46,14 @@ class SpeculativeDecoder(Decoder):
         super().__init__(model)
         if not all(isinstance(layer, KVCache) for layer in self.state.layers):
             raise UserError(
-                "exact early exit needs a model that can take tokens back, dense or v1; "
-                "recurrent states cannot"
+                "drafts need a dense or v1 model; a recurrent state cannot drop tokens that were drafted"
             )
         if not 1 <= draft_layers < len(model.blocks):
             raise UserError(
-                f"of {len(model.blocks)} layers, 1 to {len(model.blocks) - 1} can draft, not {draft_layers}"
+                f"the draft layers must be between 1 and {len(model.blocks) - 1}, not {draft_layers}"
             )
         if ahead < 1:
-            raise UserError(f"at least one token is drafted, not {ahead}")
+            raise UserError(f"a draft must hold at least 1 token, not {ahead}")
         self.draft_layers, self.ahead, self.min_confidence = draft_layers, ahead, min_confidence
         # Drafted tokens that were not chosen yet, and the logits after each.
         self._verified: list[tuple[int, Tensor]] = []

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class TextStream:
-    """A text while it is generated: iterate over it for the pieces, and read the other fields afterwards."""
+    """A text that is being generated: iterate over it for the pieces, then read the other fields."""
 
     pieces: Iterator[str]
     decoder: Decoder
@@ -84,9 +84,10 @@ def generate_text(
     Args:
         model: The model.
         tokenizer: Its tokenizer.
-        prompt: The text to continue, and `language` its language code, as in `prompt_ids`.
+        prompt: The text to continue, as in `prompt_ids`.
+        language: Language code of the text, as in `prompt_ids`.
         max_new_tokens: Largest number of new tokens.
-        temperature: As in `engine.stream`, and so are `top_k`, `top_p`, `seed` and `decoder`.
+        temperature, top_k, top_p, seed, decoder: As in `engine.stream`.
 
     Returns:
         A stream over pieces of the text.

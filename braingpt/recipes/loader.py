@@ -56,7 +56,17 @@ def load_recipe(name: str | Path, overrides: list[str] | None = None) -> Recipe:
 
 
 def check_recipe(tree: dict[str, Any]) -> Recipe:
-    """A Recipe from plain nested dictionaries. Raises UserError that names the wrong key."""
+    """Check the settings of a recipe.
+
+    Args:
+        tree: Plain nested dictionaries, as from YAML.
+
+    Returns:
+        The recipe, with every default filled in.
+
+    Raises:
+        UserError: A key is unknown or its value wrong; the message names the key.
+    """
     try:
         return Recipe.model_validate(tree)
     except ValidationError as error:
@@ -64,7 +74,12 @@ def check_recipe(tree: dict[str, Any]) -> Recipe:
 
 
 def save_recipe(recipe: Recipe, path: Path) -> None:
-    """Write the resolved recipe as YAML, keys in the order of their definition."""
+    """Write the resolved recipe as YAML, keys in the order of their definition.
+
+    Args:
+        recipe: The recipe.
+        path: The file to write.
+    """
     path.write_text(recipe_text(recipe), encoding="utf-8")
 
 
@@ -77,7 +92,7 @@ def _locate(name: str) -> Path:
     path = Path(name)
     if path.suffix in (".yaml", ".yml") or "/" in name:
         if not path.is_file():
-            raise UserError(f"no recipe file {path}")
+            raise UserError(f"there is no recipe file {path}")
         return path
     if name not in shipped() and not name.startswith("_"):
         raise UserError(f"unknown recipe '{name}'{did_you_mean(name, shipped())}")
@@ -95,7 +110,7 @@ def _read(path: Path, depth: int = 0) -> dict[str, Any]:
     parent = tree.pop("extends", None)
     if parent is not None:
         if depth == MOST_PARENTS:
-            raise UserError(f"recipe {path}: 'extends' goes round in a circle")
+            raise UserError(f"recipe {path}: 'extends' forms a circle; remove one 'extends'")
         beside = path.parent / f"{parent}.yaml"
         inherited = _read(beside if beside.is_file() else _locate(str(parent)), depth + 1)
         tree = _merge(inherited, {"name": path.stem, **tree})

@@ -30,7 +30,7 @@ MAX_BODY_BYTES = 1 << 20
 MAX_TOKENS = 4096
 # Bytes read at a time of a body that is not used.
 DISCARD_BYTES = 1 << 16
-UNKNOWN_PATH = "nothing at {}; there are POST /v1/completions and GET /health"
+UNKNOWN_PATH = "there is nothing at {}; use POST /v1/completions and GET /health"
 SETTINGS = {
     "prompt": str,
     "max_tokens": int,
@@ -90,11 +90,11 @@ def parse_request(body: bytes) -> dict[str, Any]:
             )
     request = {key: value for key, value in request.items() if value is not None}
     if not 0 <= request.get("max_tokens", 0) <= MAX_TOKENS:
-        raise UserError(f"'max_tokens' must lie between 0 and {MAX_TOKENS}, not {request['max_tokens']}")
+        raise UserError(f"'max_tokens' must be between 0 and {MAX_TOKENS}, not {request['max_tokens']}")
     return request
 
 
-def _type_name(kind: Any) -> str:
+def _type_name(kind: type | tuple[type, ...]) -> str:
     """The JSON type in words."""
     return {str: "a string", int: "an integer", bool: "true or false"}.get(kind, "a number")
 

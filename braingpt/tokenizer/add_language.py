@@ -1,4 +1,4 @@
-"""One more language for a vocabulary: a marker, and merges learned from its texts that come after all others.
+"""Adds a language to a vocabulary: a marker, and merges learned from its texts that come after all others.
 
 What stays as it was, exactly:
   - every id decodes to the same bytes; the marker takes a reserved special's id, so nothing moves;
@@ -52,7 +52,7 @@ class GrownTokenizer(NamedTuple):
 
 
 def add_language(old: Tokenizer, code: str, texts: Iterable[str], entries: int = ENTRIES) -> GrownTokenizer:
-    """A tokenizer with one language more.
+    """Add a language to a tokenizer.
 
     Args:
         old: The tokenizer to begin from; it stays as it is.
@@ -65,7 +65,7 @@ def add_language(old: Tokenizer, code: str, texts: Iterable[str], entries: int =
         The new tokenizer and what the held-out texts cost.
 
     Raises:
-        UserError: `code` is no language code, is marked already or finds no reserved special free, or the
+        UserError: `code` is not a language code, is marked already or finds no reserved special free, or the
             texts are too few to learn a merge from.
     """
     reserved = _reserved_special(old, code, entries)
@@ -95,7 +95,7 @@ def _reserved_special(old: Tokenizer, code: str, entries: int) -> str:
     """The reserved special that becomes the marker; UserError for a request that cannot be met."""
     if not re.fullmatch("[a-z]{2,3}", code):
         raise UserError(
-            f"'{code}' is not a language code; it is two or three small letters, such as pt, ja, vi"
+            f"'{code}' is not a language code; a code is two or three lowercase letters, such as pt, ja, vi"
         )
     if code in old.markers:
         raise UserError(f"the tokenizer has a marker for '{code}' already; it has {', '.join(old.markers)}")
@@ -103,7 +103,7 @@ def _reserved_special(old: Tokenizer, code: str, entries: int) -> str:
         raise UserError(f"--entries must be at least 1, not {entries}")
     reserved = next((name for name in old.specials if name.startswith(RESERVED)), None)
     if reserved is None:
-        raise UserError(f"the tokenizer has no reserved special left to make the marker of '{code}' of")
+        raise UserError(f"the tokenizer has no reserved special token left for the marker of '{code}'")
     return reserved
 
 
@@ -115,14 +115,14 @@ def _merges(old: Tokenizer, texts: list[str], entries: int) -> list[bytes]:
         from tokenizers import models, pre_tokenizers, trainers
     except ImportError:
         raise UserError(
-            'adding a language needs one library more: pip install "braingpt[languages]"'
+            'adding a language needs another library: pip install "braingpt[languages]"'
         ) from None
 
     words = regex.compile(old.pattern, regex.V1)
     spelling = _Spelling(old)
     lines = [" ".join(spelling.of(piece) for piece in words.findall(text)) for text in texts]
-    # What is joined may spell an old entry in another way and is left out then; a few more than asked for
-    # make up for it.
+    # A merge may spell an old entry in another way and is then left out, so a few more merges than asked for
+    # are trained.
     size = len(spelling.tokens) + entries + entries // 20 + 16
     trained = Trained(models.BPE())
     trained.pre_tokenizer = pre_tokenizers.WhitespaceSplit()

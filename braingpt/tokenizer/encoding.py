@@ -1,9 +1,10 @@
 """The tokenizer: byte-level BPE served by tiktoken, with 64 special tokens after the BPE entries.
 
-Every Unicode text comes back exactly: the encoding works on bytes and never normalises. (Bring Korean text to
-NFC before training on it: in NFD it costs several times the tokens.) Text is always plain text: a literal
-`<|endoftext|>` in it is spelled out in ordinary tokens, and only the attributes of `Tokenizer` (`eot`, `pad`,
-`user`, `assistant`, `markers`) name the special ids. `vocabulary.py` says how the ids are laid out.
+Every Unicode text comes back exactly: the encoding works on bytes and never normalises. Bring Korean text to
+NFC before training on it, because NFD costs several times as many tokens. Text is always plain text: a
+literal `<|endoftext|>` in it is spelled out in ordinary tokens, and only the attributes of `Tokenizer`
+(`eot`, `pad`, `user`, `assistant`, `markers`) name the special ids. `vocabulary.py` says how the ids are laid
+out.
 
     tokenizer = Tokenizer.default()
     ids = tokenizer.encode("안녕하세요", language="ko")    # the Korean marker, then the text
@@ -119,7 +120,11 @@ class Tokenizer:
 
     @classmethod
     def from_vocabulary(cls, vocabulary: Vocabulary) -> "Tokenizer":
-        """The tokenizer of a vocabulary."""
+        """The tokenizer of a vocabulary.
+
+        Args:
+            vocabulary: Everything that decides the ids.
+        """
         return cls(
             vocabulary.entries,
             pattern=vocabulary.pattern,
@@ -214,7 +219,7 @@ class Tokenizer:
             specials: Whether special tokens are spelled out; they are dropped otherwise.
 
         Returns:
-            The text; bytes that are no UTF-8 become U+FFFD.
+            The text; bytes that are not UTF-8 become U+FFFD.
 
         Raises:
             UserError: An id is outside the vocabulary.
@@ -222,11 +227,22 @@ class Tokenizer:
         return self.decode_bytes(ids, specials).decode("utf-8", errors="replace")
 
     def decode_bytes(self, ids: Iterable[int], specials: bool = False) -> bytes:
-        """The bytes of token ids; arguments and errors as in `decode`."""
+        """The bytes of token ids.
+
+        Args:
+            ids: Ids of this vocabulary.
+            specials: Whether special tokens are spelled out; they are dropped otherwise.
+
+        Returns:
+            The bytes, which need not be complete UTF-8.
+
+        Raises:
+            UserError: An id is outside the vocabulary.
+        """
         return b"".join(self.token(token, specials) for token in ids)
 
     def token(self, token: int, specials: bool = False) -> bytes:
-        """The bytes one id stands for.
+        """The bytes that one id represents.
 
         Args:
             token: An id of this vocabulary.
@@ -253,14 +269,22 @@ class Tokenizer:
         return b""
 
     def token_bytes(self) -> np.ndarray:
-        """How many UTF-8 bytes each token stands for, int32 (vocab_size,); 0 for special tokens."""
+        """The UTF-8 bytes that each token represents.
+
+        Returns:
+            Counts, int32 (vocab_size,); 0 for special tokens.
+        """
         sizes = np.zeros(self.vocab_size, dtype=np.int32)
         sizes[: len(self.entries)] = [*map(len, self.entries)]
         sizes[self.first_added :] = [*map(len, self.added)]
         return sizes
 
     def stream(self, specials: bool = False) -> "StreamDecoder":
-        """A decoder for ids that arrive one by one; `specials` as in `decode`."""
+        """A decoder for ids that arrive one by one.
+
+        Args:
+            specials: Whether special tokens are spelled out; they are dropped otherwise.
+        """
         return StreamDecoder(self, specials)
 
     def _marker(self, code: str | None) -> list[int]:
@@ -292,7 +316,7 @@ class StreamDecoder:
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
 
     def push(self, token: int) -> str:
-        """The text that became whole with `token`.
+        """The text that `token` completes.
 
         Args:
             token: The next id.
@@ -306,7 +330,7 @@ class StreamDecoder:
         return self._decoder.decode(self._tokenizer.token(token, self._specials))
 
     def flush(self) -> str:
-        """What is left at the end: U+FFFD if the last character never became whole, otherwise nothing.
+        """What is left at the end: U+FFFD if the last character is incomplete, otherwise nothing.
 
         The decoder can be used again.
         """
@@ -321,7 +345,7 @@ def _default() -> Tokenizer:
 
 
 def _check_text(text: str) -> None:
-    """tiktoken would quietly replace lone surrogates, and the round trip would no longer be exact."""
+    """Raise UserError for a lone surrogate, which tiktoken would silently replace."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:

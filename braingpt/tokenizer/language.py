@@ -2,9 +2,9 @@
 changes language.
 
 Script decides Korean: a text is Korean when at least 30 % of its letters are Hangul (measured: 99.9 % recall,
-no false hit), since Korean writing is full of Latin names. An n-gram detector decides the rest. It chooses
-among all its languages for longer text, so that Portuguese or Dutch are rejected. Below 40 characters it
-chooses among ours alone, because there the wide choice costs more right answers than it saves wrong ones.
+no false hit), because Korean writing is full of Latin names. An n-gram detector decides the rest. For longer
+text it chooses among all its languages, so that Portuguese or Dutch are turned away. Below 40 characters it
+chooses among ours alone, because the wide choice would cost more right answers than it prevents wrong ones.
 eldc (C) is the detector; py3langid (pure Python) replaces it where eldc has no wheel. Both are loaded on
 first use.
 
@@ -63,14 +63,14 @@ _sentence_end = re.compile(r"(?:[.!?…。](?=\s)|\n)\s*")
 
 
 def detect(text: str, languages: Collection[str] = LANGUAGES) -> str | None:
-    """The language of a text as a whole.
+    """The main language of a text.
 
     Args:
         text: Any text; its first 20,000 characters are read.
         languages: Codes to choose from.
 
     Returns:
-        One of `languages`; None where the text is in another language or holds no letters to tell by.
+        One of `languages`; None where the text is in another language or has no letters to decide by.
     """
     text = text[:DETECTED_CHARACTERS]
     letters, hangul, latin = (sum(map(len, script.findall(text))) for script in (_letter, _hangul, _latin))

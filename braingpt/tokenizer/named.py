@@ -1,8 +1,9 @@
 """Vocabularies by name: GPT-2's, GPT-4's and GPT-4o's, for comparison and for models that are to share them.
 
-Their entries, ranks and patterns are tiktoken's; the ids of plain text are the same. Their own special ids
-stay unused, and our 64 specials follow them, so that a model of such a vocabulary has language markers too.
-They are used where their rank files lie in tiktoken's cache (TIKTOKEN_CACHE_DIR); nothing is downloaded.
+Entries, ranks and patterns are tiktoken's, and so are the ids of plain text. Their own special ids stay
+unused, and our 64 specials follow, so that a model of such a vocabulary has language markers too. A
+vocabulary is available where its rank file is in tiktoken's cache (TIKTOKEN_CACHE_DIR); nothing is
+downloaded.
 """
 
 import hashlib
@@ -40,16 +41,17 @@ def open_tokenizer(name: str | Path | None) -> Tokenizer:
         return _named(str(name))
     if not Path(name).exists():
         raise UserError(
-            f"there is no tokenizer folder '{name}', made by `braingpt tokenizer train`, "
-            f"nor a vocabulary of that name{did_you_mean(str(name), NAMED)}"
+            f"'{name}' is neither a tokenizer folder (`braingpt tokenizer train` makes one) "
+            f"nor a known vocabulary{did_you_mean(str(name), NAMED)}"
         )
     return Tokenizer.load(name)
 
 
 def is_cached(name: str) -> bool:
-    """Whether the rank file of one of NAMED lies in tiktoken's cache.
+    """Whether a rank file is in tiktoken's cache, whose place its documented environment variables name.
 
-    Where tiktoken looks is part of its documented environment variables.
+    Args:
+        name: One of NAMED.
     """
     folder = (
         os.environ.get("TIKTOKEN_CACHE_DIR")

@@ -1,4 +1,4 @@
-"""Token ids as pieces that people can read: the text cut where tokens end, with what cannot be seen made
+"""Token ids as pieces that people can read: the text cut where tokens end, with invisible characters made
 visible.
 
 A character that several tokens spell (a rare Hangul syllable has three bytes) is one piece that says how
@@ -15,7 +15,7 @@ class Piece(NamedTuple):
     """One token, or the tokens that spell one character together.
 
     Attributes:
-        text: What the tokens stand for.
+        text: The text that the tokens represent.
         ids: The tokens.
         special: Whether it is a control token or a language marker, whose name `text` is.
     """
@@ -58,8 +58,8 @@ def pieces(tokenizer: Tokenizer, ids: Iterable[int]) -> list[Piece]:
 
 
 def readable(token: bytes) -> str:
-    """The token's text with spaces visible and controls escaped, or its bytes in hexadecimal when they are no
-    whole characters.
+    """The token's text with spaces visible and controls escaped, or its bytes in hexadecimal when they are
+    not complete characters.
     """
     try:
         text = token.decode("utf-8")

@@ -1,9 +1,9 @@
 """What a text costs in tokens, and how its tokens look: for one vocabulary, beside those of GPT-2, GPT-4 and
 GPT-4o.
 
-More per token is cheaper. Between languages compare characters (a Hangul syllable has three bytes), between
-vocabularies of one language either. The other vocabularies are used where their rank files already lie in
-tiktoken's cache; nothing is downloaded.
+The more text a token holds, the cheaper the text. Between languages compare characters per token (a Hangul
+syllable has three bytes), between vocabularies of one language characters or bytes. The other vocabularies
+are used where their rank files are in tiktoken's cache; nothing is downloaded.
 """
 
 import re
@@ -49,8 +49,8 @@ class Cost:
         np.add.at(self.used_V, ids, 1)
 
     def broken_and_whole(self) -> tuple[int, int]:
-        """(tokens that are not whole characters, Hangul syllables inside one token): the others are spelled
-        over several.
+        """(tokens that are not complete characters, Hangul syllables inside one token). Several tokens spell
+        each other syllable.
         """
         broken = whole = 0
         for token in np.flatnonzero(self.used_V):
@@ -65,7 +65,7 @@ class Cost:
 
 @dataclass
 class ReportRow:
-    """Counts over the texts under one name in one language (None: none of ours)."""
+    """Counts over the texts of one name in one language; None: a language without a marker."""
 
     name: str
     language: str | None
@@ -83,7 +83,7 @@ class ReportRow:
         """The report's figures for one encoding; None where there is nothing to divide by.
 
         `whole_syllables`: share of the Hangul syllables that lie in one token. `byte_fallback`: share of the
-            tokens that are not whole characters. `mb_per_second`: of UTF-8, on one thread.
+            tokens that are not complete characters. `mb_per_second`: of UTF-8, on one thread.
         """
         cost = self.costs[encoding]
         broken, whole = cost.broken_and_whole()

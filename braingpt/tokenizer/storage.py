@@ -1,7 +1,7 @@
 """A tokenizer on disk: a folder with `tokenizer.json` (pattern, specials, fingerprint) and `ranks.tiktoken`
 (one entry a line, in base64, with its rank, which is its id: the format tiktoken itself reads). Version 2
-is for vocabularies with added entries or specials that do not follow the entries at once; all others stay
-version 1, which every braingpt reads.
+is for vocabularies with added entries, or with specials that do not directly follow the entries. All others
+have version 1, which every braingpt reads.
 
 Whatever is read is checked against the fingerprint in `tokenizer.json`, so a damaged file is found before a
 wrong id is made. Files are written under a temporary name and renamed.
@@ -22,7 +22,15 @@ FORMAT, VERSIONS = "braingpt-tokenizer", (1, 2)
 
 
 def write_vocabulary(folder: Path, vocabulary: Vocabulary) -> None:
-    """Write `vocabulary` into `folder`, the description last: where it is, the ranks are too."""
+    """Write a vocabulary. The description is written last, so that where it exists the ranks do too.
+
+    Args:
+        folder: Where to write; the folder is made if need be.
+        vocabulary: The vocabulary.
+
+    Raises:
+        OSError: The folder cannot be written.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     lines = [base64.b64encode(entry) + b" %d\n" % rank for entry, rank in vocabulary.ranks().items()]
     write_atomically(folder / RANKS, b"".join(lines))
@@ -47,7 +55,10 @@ def write_vocabulary(folder: Path, vocabulary: Vocabulary) -> None:
 
 
 def read_vocabulary(folder: Path) -> Vocabulary:
-    """The vocabulary in `folder`.
+    """The vocabulary in a folder.
+
+    Args:
+        folder: A folder that `write_vocabulary` wrote.
 
     Raises:
         UserError: The folder holds no tokenizer of braingpt.

@@ -1,7 +1,7 @@
 """Train a vocabulary with rustbpe: byte-level BPE over the words that `vocabulary.PATTERN` cuts.
 
-The text is brought to NFC first, as the data preparation does: in NFD a Hangul syllable is two or three
-characters and the vocabulary would spend its entries on them. Merges are chosen by count, ties by the lower
+The text is brought to NFC first, as in the data preparation. In NFD a Hangul syllable is two or three
+characters, and the vocabulary would spend its entries on them. Merges are chosen by count, ties by the lower
 ids, so the same text gives the same vocabulary, whatever the number of threads.
 """
 
@@ -23,7 +23,7 @@ def train(texts: Iterable[str], entries: int = ENTRIES) -> Tokenizer:
 
     Args:
         texts: What the vocabulary is for, read once.
-        entries: BPE entries, the 256 single bytes included; 64 specials come on top.
+        entries: BPE entries, the 256 single bytes included; 64 specials follow.
 
     Returns:
         A tokenizer of exactly `entries` entries; the same texts give the same one.

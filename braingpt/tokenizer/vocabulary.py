@@ -32,8 +32,8 @@ _PLAIN = "|".join(
 )
 _AHEAD = r"\s{1,128}(?!\S)|\s{1,128}"
 PATTERN = f"{_PLAIN}|{_AHEAD}"
-# The same words, half as fast again: in a group of their own, the branches that look at nothing ahead are one
-# automaton; without it, tiktoken's engine tries each by itself, because of the one that does look ahead.
+# The same words, half as fast again. In a group of their own, the branches without a look-ahead become one
+# automaton; otherwise tiktoken's engine tries each branch by itself, because one branch looks ahead.
 GROUPED_PATTERN = f"(?:{_PLAIN})|{_AHEAD}"
 
 # How many special tokens every vocabulary has.

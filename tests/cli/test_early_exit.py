@@ -78,7 +78,7 @@ def test_calibrate_names_a_threshold(here, braingpt, capsys, tmp_path):
     [
         (["generate", "--draft-layers", 1], "dense or v1"),
         (["generate", "--exit-threshold", 0.5], "is for v1"),
-        (["generate", "runs/nano-v1", "--draft-layers", 2], "1 to 1 can draft, not 2"),
+        (["generate", "runs/nano-v1", "--draft-layers", 2], "between 1 and 1, not 2"),
         (["generate", "runs/nano-v1", "--exit-threshold", 2], "above 0 and at most 1"),
         (["calibrate"], "has no early exits"),
     ],

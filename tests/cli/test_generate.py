@@ -55,7 +55,7 @@ def test_the_prompt_may_come_from_a_pipe(here, braingpt, capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--temperature", "-1"], "temperature must lie between 0 (greedy) and 100"),
+        (["--temperature", "-1"], "temperature must be between 0 (greedy) and 100"),
         (["--top-k", "0"], "top-k must be at least 1"),
         (["--top-p", "2"], "top-p must be above 0"),
         (["--seed", "-3"], "seed must lie"),
@@ -123,7 +123,7 @@ def test_export_writes_a_folder_that_generates(here, braingpt, capsys, tmp_path)
     assert result["bytes_after"] < result["bytes_before"] and result["dtype"] == "bfloat16"
     assert braingpt("generate", tmp_path / "out", "--max-new-tokens", 2, "--device", "cpu") == 0
     assert braingpt("export", "runs/nano-v2", tmp_path / "out") == 2
-    assert "exists already" in capsys.readouterr().err
+    assert "already exists" in capsys.readouterr().err
 
 
 def test_serve_answers_and_stops_on_a_signal(here):

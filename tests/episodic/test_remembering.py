@@ -117,12 +117,12 @@ def test_foreign_and_damaged_files_are_refused(loaded, full, tmp_path):
             load_memory(path)
     for content in (raw[:-5], b"", b"not a memory file at all"):
         path.write_bytes(content)
-        with pytest.raises(UserError, match="no memory file, or damaged"):
+        with pytest.raises(UserError, match="damaged or not a memory file"):
             load_memory(path)
     from safetensors.torch import save_file
 
     save_file({"keys": torch.zeros(1)}, path)
-    with pytest.raises(UserError, match="no memory file of this version"):
+    with pytest.raises(UserError, match="not a memory file of this version"):
         load_memory(path)
     with pytest.raises(UserError, match="memory add"):
         load_memory(tmp_path / "nothing")

@@ -51,7 +51,7 @@ def test_an_export_loads_and_says_nearly_the_same(saved, tmp_path, dtype, size, 
 def test_nothing_is_overwritten(saved, tmp_path):
     (tmp_path / "mine").write_text("precious")
     for out in (tmp_path, tmp_path / "mine"):
-        with pytest.raises(UserError, match="exists already"):
+        with pytest.raises(UserError, match="already exists"):
             export_checkpoint(saved, out)
     assert (tmp_path / "mine").read_text() == "precious"
     with pytest.raises(UserError, match="did you mean 'float16'"):

@@ -193,7 +193,7 @@ def test_a_draft_that_is_right_saves_passes():
 def test_what_cannot_draft_is_refused():
     with pytest.raises(UserError, match="cannot"):
         SpeculativeDecoder(build(SMALL["v2"]), 1)
-    with pytest.raises(UserError, match="1 to 1 can draft, not 2"):
+    with pytest.raises(UserError, match="between 1 and 1, not 2"):
         SpeculativeDecoder(build(SMALL["dense"]), 2)
 
 

@@ -122,7 +122,7 @@ def test_what_cannot_be_done_is_said(code, texts, entries, message):
 
 def test_no_reserved_special_left():
     full = Tokenizer(OLD.entries, specials=[*OLD.specials[:10], *(f"<|x{n}|>" for n in range(54))])
-    with pytest.raises(UserError, match="no reserved special left"):
+    with pytest.raises(UserError, match="no reserved special token left"):
         add_language(full, "pt", PORTUGUESE, 10)
 
 
