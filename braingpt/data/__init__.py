@@ -1,1 +1,5 @@
-"""Sources to documents to filters to tokens to shards; `batches/` turns shards into batches."""
+"""Data: sources to documents, quality and duplicates, tokens in shards, and batches.
+
+`prepare/pipeline.py` shows the way of a text into a shard, `batches/batches.py` the way of a shard into
+batches.
+"""

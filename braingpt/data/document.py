@@ -1,16 +1,18 @@
-"""What every source yields and every later stage of the preparation takes: one piece of text and where it
-comes from.
-"""
+"""A document, which every source yields and every later stage of the preparation takes."""
 
 from typing import NamedTuple
 
 
 class Document(NamedTuple):
-    """A text, its language where the source says ("ko", "en", ...; None: to be detected), its source's name,
-    and an id within it.
+    """A text and where it comes from.
 
-    `scores`: numbers the source gives with the text, by their name there (FineWeb-Edu's `int_score`,
-        RedPajama's quality signals).
+    Attributes:
+        text: The text.
+        language: Its language as the source names it, such as "ko"; None: to be detected.
+        source: Name of the source.
+        id: Id within the source.
+        scores: Numbers that the source gives with the text, by their name there (FineWeb-Edu's `int_score`,
+            RedPajama's quality signals).
     """
 
     text: str

@@ -100,7 +100,7 @@ def load_memory(path: Path, weights: str | None = None) -> EpisodicMemory:
         made = ", ".join(str(value) for value in head["about"].values())
         raise UserError(
             f"{path} belongs to another model ({made or head['weights'][:12]}): "
-            "a memory serves only the weights it was made with; choose that model with RUN"
+            "a memory serves only the weights it was made with; choose that model's run"
         )
     store = Store(tensors["keys"].shape[1])
     store.keys_ND, store.values_N, store.owners_M2 = tensors["keys"], tensors["values"], tensors["owners"]

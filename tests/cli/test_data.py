@@ -74,13 +74,13 @@ def test_errors_are_one_line(place: Path) -> None:
     for arguments, words in (
         (("prepare", "koraen"), "did you mean 'korean'"),
         (("prepare", "own.jsonl"), "braingpt data prepare text own.jsonl"),
-        (("prepare", "text", "nothing.txt"), "no file or folder nothing.txt"),
+        (("prepare", "text", "nothing.txt"), "there is no file or folder nothing.txt"),
         (("prepare", "korean", "--source", "nowhere"), "not a folder"),
         (
             ("prepare", "text", "own.jsonl", "--out", "own.jsonl/below"),
-            "cannot write in own.jsonl: Not a directory; --out DIR",
+            "cannot write in own.jsonl: Not a directory; choose another --out",
         ),
-        (("prepare", "text", "own.jsonl", "--languages", ","), "--languages names none"),
+        (("prepare", "text", "own.jsonl", "--languages", ","), "--languages names no language"),
     ):
         done = _run(*arguments, cwd=place)
         assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr

@@ -58,7 +58,7 @@ def test_the_prompt_may_come_from_a_pipe(here, braingpt, capsys, monkeypatch):
         (["--temperature", "-1"], "temperature must be between 0 (greedy) and 100"),
         (["--top-k", "0"], "top-k must be at least 1"),
         (["--top-p", "2"], "top-p must be above 0"),
-        (["--seed", "-3"], "seed must lie"),
+        (["--seed", "-3"], "seed must be"),
         (["--lang", "kr"], "unknown language 'kr'"),
         (["--max-new-tokens", "-1"], "at least 0"),
         (["--prompt", "a\udcffb"], "lone surrogate (U+DCFF) at character 1"),

@@ -183,7 +183,7 @@ def test_configurations_splits_and_columns(root: Path, serve) -> None:
 def test_gated_and_private(root: Path, serve) -> None:
     hub = serve(root)
     for what, where, words in (
-        ("gated", "", f"{ID} is gated: ask for access at .*/datasets/{ID}, then 'hf auth login'"),
+        ("gated", "", f"{ID} is gated: ask for access at .*/datasets/{ID}, then log in with 'hf auth login'"),
         ("gated", ".parquet", f"{ID} is gated"),
         ("private", "", f"no dataset {ID} on the hub, or it is private"),
         ("403", ".parquet", f"the hub refuses {ID} to this account"),
@@ -251,7 +251,7 @@ def test_a_file_cut_short_on_the_hub(root: Path, serve) -> None:
     stream, counts, _ = _open("lines")
     with pytest.raises(
         Failure,
-        match=r"lines/train.jsonl.gz is damaged \(Truncated.*came so 4 times; what is finished is kept",
+        match=r"lines/train.jsonl.gz is damaged \(Truncated.*after 4 attempts; finished work is kept",
     ):
         _texts(stream)
     assert hub.requests

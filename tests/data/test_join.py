@@ -97,7 +97,7 @@ def test_what_is_no_set_of_parts_is_refused(tmp_path: Path, own: Path, whole: Pa
     prepare(Request("text", other, [own], validation=0.1, part=(2, 2)), Tokenizer.default())
     shutil.copytree(first, tmp_path / "copy")
     for folders, words in (
-        ([whole], "is no part"),
+        ([whole], "is not a part"),
         ([first], "missing: 2"),
         ([first, tmp_path / "copy"], "the same part, 1/2"),
         ([first, other], r"other parameters .*validation"),
@@ -106,9 +106,9 @@ def test_what_is_no_set_of_parts_is_refused(tmp_path: Path, own: Path, whole: Pa
         with pytest.raises(UserError, match=words):
             join(folders, tmp_path / "out")
     assert not (tmp_path / "out").exists()
-    with pytest.raises(UserError, match="is there already"):
+    with pytest.raises(UserError, match="already exists"):
         join([first, second], second)
-    with pytest.raises(UserError, match="does not go with --max-samples"):
+    with pytest.raises(UserError, match="excludes --max-samples"):
         prepare(Request("text", tmp_path / "out", [own], max_samples=3, part=(1, 2)), Tokenizer.default())
 
 
@@ -207,7 +207,7 @@ def test_a_failing_part_is_said(tmp_path: Path) -> None:
         text=True,
         check=False,
     )
-    assert done.returncode == 1 and "no file or folder nothing.txt" in done.stderr
+    assert done.returncode == 1 and "there is no file or folder nothing.txt" in done.stderr
     done = subprocess.run(
         [sys.executable, "-m", "braingpt.data.cluster", "--parts", "1", "--out", "x"],
         capture_output=True,

@@ -158,13 +158,13 @@ def test_failure_leaves_nothing_and_keeps_what_was(
     [
         (Request("koraen", Path("x")), "did you mean 'korean'"),
         (Request("text", Path("x")), "needs files"),
-        (Request("korean", Path("x"), [Path("y")]), "go with 'text'"),
+        (Request("korean", Path("x"), [Path("y")]), "are for 'text'"),
         (Request("korean", Path("x"), source=Path("no-such-folder")), "not a folder"),
         (Request("sample", Path("x"), source=Path()), "reads none"),
         (Request("korean", Path("x"), languages=["de"]), "no language 'de'"),
         (Request("korean", Path("x"), max_samples=0), "at least 1"),
         (Request("korean", Path("x"), validation=0.9), "from 0 to 0.5"),
-        (Request("korean", Path("x"), column="text"), "--column goes with"),
+        (Request("korean", Path("x"), column="text"), "--column is for"),
         (Request("text", Path("x"), [Path("no-such-file.txt")]), "no file or folder"),
     ],
 )

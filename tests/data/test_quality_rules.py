@@ -204,10 +204,10 @@ def test_code_switched_text_is_cut_where_the_language_really_changes(shipped: Ju
         ("- a\n- b", "not a mapping"),
         ("short: 5", "quality setting short takes characters by name, or false to be off, not 5"),
         ("normalise: false", "normalise takes mojibake by name, not False"),
-        ("short: {characters: {korean: 5}}", "'korean' is no language code"),
+        ("short: {characters: {korean: 5}}", "'korean' is not a language code"),
         (
             "short: {characters: {no: 5}}",
-            "False is no language code such as ko; one that YAML reads as something else needs quotes",
+            "False is not a language code such as ko; one that YAML reads as something else needs quotes",
         ),
         ("short: [", "cannot read quality settings"),
     ],

@@ -144,7 +144,7 @@ def test_failures_leave_no_trace(
     assert tries > 1 and hashes(tmp_path / "out") == undisturbed
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
     assert any("continuing" in note for note in notes) == any(
-        "what is finished is kept" in note for note in notes
+        "finished work is kept" in note for note in notes
     )
 
 
@@ -197,7 +197,7 @@ def test_an_interrupted_preparation_with_other_parameters(
         with pytest.raises(KeyboardInterrupt):
             prepare(Request("text", tmp_path / "out", own), ByteTokenizer())
     with pytest.raises(
-        UserError, match=r"interrupted preparation with other parameters \(languages: .*--force discards"
+        UserError, match=r"interrupted preparation with other parameters \(languages: .*discard it with --force"
     ):
         prepare(Request("text", tmp_path / "out", own, languages=["ko"]), ByteTokenizer())
     assert prepare(
@@ -228,7 +228,7 @@ def test_another_version_does_not_continue(
     assert state["braingpt"] == __version__
     (work / "journal.json").write_text(json.dumps({**state, "braingpt": version}))
     request = Request("text", tmp_path / "out", own, validation=0.2)
-    with pytest.raises(UserError, match=f"interrupted preparation {said}.*--force discards"):
+    with pytest.raises(UserError, match=f"interrupted preparation {said}.*discard it with --force"):
         prepare(request, ByteTokenizer())
     assert work.is_dir()
     request.force = True
@@ -325,7 +325,7 @@ def test_a_dead_worker_is_one_line(tmp_path: Path, own, unhurried, monkeypatch: 
         def __reduce__(self):
             return os._exit, (9,)
 
-    with pytest.raises(Failure, match="--workers takes a smaller"):
+    with pytest.raises(Failure, match="use a smaller number of --workers"):
         prepare(Request("text", tmp_path / "out", own, workers=2), Deadly())
     assert not (tmp_path / "out").exists()
 

@@ -65,10 +65,10 @@ def test_names() -> None:
     [
         ("hub", [], {}, "needs the id of one dataset"),
         ("text", [Path("x")], {"revision": "v1"}, "--revision is for datasets of the hub"),
-        ("korean", [], {"revision": "v1"}, "--revision goes with 'hub' and with corpora of one dataset"),
-        ("wikipedia", [], {"config": "20231101.ja"}, "follow from --languages"),
-        ("fineweb", [], {"split": "test"}, "--split goes with 'hub'"),
-        ("fineweb", [], {"column": "x"}, "--column goes with"),
+        ("korean", [], {"revision": "v1"}, "--revision is for 'hub' and for corpora of one dataset"),
+        ("wikipedia", [], {"config": "20231101.ja"}, "choose with --languages"),
+        ("fineweb", [], {"split": "test"}, "--split is for 'hub'"),
+        ("fineweb", [], {"column": "x"}, "--column is for"),
         ("hub", [Path("a/b")], {"revision": "v1", "source": Path()}, "one copy only"),
     ],
 )

@@ -88,7 +88,7 @@ def test_the_same_text_is_taught_once(loaded, full):
     before = len(full.store)
     assert full.teach(model, tokenizer, "  지난주에 우리 집에 온 작은 고양이의 이름은 콩이예요.\n")[0] == 1
     assert len(full.store) == before
-    with pytest.raises(UserError, match="empty text"):
+    with pytest.raises(UserError, match="text is empty"):
         full.teach(model, tokenizer, " \n")
 
 

@@ -1,7 +1,7 @@
-"""The content of a document, whatever its case and white space, as one number: 64 bits of BLAKE2b.
+"""The content of a document as one number, without regard to case and white space: 64 bits of BLAKE2b.
 
-Among 100 million documents, the chance that any two different ones share a hash is about 3 in 10,000, and
-would cost one document.
+Among 100 million documents, the chance that two different ones share a hash is about 3 in 10,000, and the
+loss would be one document.
 """
 
 import hashlib

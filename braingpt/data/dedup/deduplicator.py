@@ -1,9 +1,9 @@
-"""What makes two documents the same, or nearly, and on which side of the split they are.
+"""Finds duplicates and near duplicates.
 
-The same: their content hashes agree (`content_hash.py`). Nearly: the Jaccard similarity of their token
-trigrams, computed exactly, reaches a threshold; MinHash only proposes which ones to compare. The content hash
-also decides which documents are held out for validation, and as only one of a group of near duplicates is
-kept, no such group is on both sides.
+Two documents are duplicates when their content hashes agree (`content_hash.py`). They are near duplicates
+when the Jaccard similarity of their token trigrams, computed exactly, reaches a threshold; MinHash only
+proposes which ones to compare. The content hash also decides which documents are held out for validation.
+Only one document of a group of near duplicates is kept, so no group is on both sides of the split.
 """
 
 from collections.abc import Callable
@@ -33,7 +33,7 @@ def similarity(first: np.ndarray, second: np.ndarray) -> float:
 
 
 class Deduplicator:
-    """Finds the documents that are there already, a chunk at a time.
+    """Finds documents that were kept before, a chunk at a time.
 
     For every chunk: `begin`, then `rule` for each of its documents and `keep` for those that are written, in
     their order, then `end`. Verdicts depend on the documents before, not on how they were cut into chunks.
@@ -45,7 +45,7 @@ class Deduplicator:
         Args:
             index: The documents kept so far.
             read: Gives the tokens of a document, from the number of its stream and its place there.
-            near: Similarity from which a document is a near duplicate; None to look for the same ones only.
+            near: Similarity from which a document is a near duplicate; None: only duplicates are found.
         """
         self.index, self._read, self._near = index, read, near
         self.begin(np.empty((0, KEYS), dtype=np.uint64), [])
@@ -58,7 +58,7 @@ class Deduplicator:
         self._exact: dict[int, int] = {}
         # Band key -> number of the first document that has it, within the chunk.
         self._bands: dict[int, int] = {}
-        # Which band keys several documents of the chunk have.
+        # True at band keys that several documents of the chunk have.
         self._repeated_NK = np.zeros((len(keys_NK), 0), dtype=bool)
         if self._near:
             keys, counts = np.unique(keys_NK[:, 1:], return_counts=True)
@@ -74,7 +74,7 @@ class Deduplicator:
         before = np.unique(self._found_NK[number, 1:])
         before = before[before >= 0]
         new = self._keys_NK[number, 1:][self._repeated_NK[number] & (self._found_NK[number, 1:] < 0)].tolist()
-        # Of each key the first document counts, be it in the index or in this chunk.
+        # For each key the first document counts, in the index or in this chunk.
         here = dict.fromkeys(self._bands[key] for key in new if key in self._bands)
         if not len(before) and not here:
             return None
@@ -87,7 +87,7 @@ class Deduplicator:
         return "near duplicate" if is_near else None
 
     def keep(self, number: int, stream: int, place: Place) -> None:
-        """Take note that the document was written to this place of this stream."""
+        """Record that the document was written to this place of this stream."""
         self._exact[int(self._keys_NK[number, 0])] = number
         for key in self._keys_NK[number, 1:][self._repeated_NK[number]].tolist() if self._near else ():
             self._bands.setdefault(key, number)

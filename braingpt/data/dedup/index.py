@@ -1,14 +1,12 @@
-"""The memory of deduplication, on the disk for a corpus of any size: for every kept document its keys and
-where its tokens are.
+"""The memory of deduplication, on the disk: for every kept document its keys and the place of its tokens.
 
-The work folder has two files. The log has one record a document, in order, and decides everything: after an
-interruption it is cut back to the length that the journal names. The table finds the first document with a
-key. It is a memory-mapped file with open addressing and linear probing, of 8 bytes a slot: document number +
-1, and 32 bits of the key. A match is checked against the log, so the result depends on the log alone.
-
-The table is built again from the log when it must grow or the process begins. The table is read in order, one
-section at a time, and the pages of a section are released after it. The log is read in batches, and mapped
-only to look at single records. Resident memory therefore grows with neither.
+There are two files in the work folder. The log has one record a document, in order, and decides everything;
+after an interruption it is cut back to the length that the journal names. The table finds the first document
+with a key: open addressing with linear probing in a memory-mapped file, 8 bytes a slot (document number + 1,
+and 32 bits of the key). A match is checked against the log, so the result depends on the log alone. The table
+is made again from the log when it must grow or the process begins. Lookups pass through the table in order, a
+section at a time, and hand the section's pages back to the system's cache afterwards; the log is read in
+batches, and mapped only for single records. So resident memory grows with neither file.
 """
 
 import mmap
@@ -29,7 +27,7 @@ RECORD = np.dtype(
 FIRST_SLOTS = 1 << 16
 # Share of the slots in use at most; a table that is fuller grows to twice its size.
 LOAD = 0.6
-# Slots looked at before their pages are handed back: 64 MB.
+# Slots read before their pages are handed back: 64 MB.
 SECTION = 1 << 23
 # Records taken from the log at once.
 REPLAY = 1 << 15
@@ -38,7 +36,7 @@ _NO_SLOTS = np.empty(0, dtype="<u8")
 
 
 class Index:
-    """Keys and places of the kept documents, in a folder that is there already.
+    """Keys and places of the kept documents, in an existing folder.
 
     Documents are numbered from 0 in the order in which they were added.
     """
@@ -64,7 +62,7 @@ class Index:
         return found.reshape(keys_NK.shape)
 
     def add(self, records: np.ndarray) -> None:
-        """Append documents, of dtype RECORD. A key that is there already keeps its first document."""
+        """Append documents, of dtype RECORD. A key that exists already keeps its first document."""
         if len(records):
             self._log.write(records.tobytes())
             before, self.count = self.count, self.count + len(records)
@@ -76,8 +74,8 @@ class Index:
                 self._fill(lambda: [(before, records)])
 
     def batches(self) -> Iterator[tuple[int, np.ndarray]]:
-        """All records, REPLAY at a time, each with the number of its first: read and not mapped, since mapped
-        pages stay resident.
+        """All records, REPLAY at a time, each batch with the number of its first record. They are read and
+        not mapped, because mapped pages stay resident.
         """
         self._log.flush()
         for begin in range(0, self.count, REPLAY):
@@ -177,7 +175,7 @@ class Index:
         while len(pending):
             entry = self._slots[slot[pending]]
             empty = np.flatnonzero(entry == 0)
-            # Of several keys for an empty slot one gets it; the others look further.
+            # One of several keys gets an empty slot; the others probe further.
             won = empty[np.unique(slot[pending[empty]], return_index=True)[1]]
             self._slots[slot[pending[won]]] = value[pending[won]]
             done = np.zeros(len(pending), dtype=bool)

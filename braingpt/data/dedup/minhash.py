@@ -1,10 +1,10 @@
 """MinHash signatures of texts, cut into bands: texts that share a band's key are candidates for near
 duplicates.
 
-A text is the set of its shingles: all runs of 5 characters after white space is removed and ASCII is lowered.
-White space is removed because Korean writers space words differently. Characters are compared because Korean
-words carry their particles. Of pairs with 2, 5 and 10 % of their words replaced, this finds 100, 98 and 73 %
-in Korean and 100, 100 and 89 % in English (a script that was not kept).
+A text is the set of its shingles: all runs of 5 characters after white space is taken out and ASCII is
+lowered. Spaces are left out because Korean spacing varies from writer to writer, and characters are used
+because Korean words carry their particles. Of pairs with 2, 5 and 10 % of their words replaced, this finds
+100, 98 and 73 % in Korean and 100, 100 and 89 % in English (benchmarks/near_duplicates.py).
 
 Broder, "On the resemblance and containment of documents" (1997); banding: Leskovec, Rajaraman, Ullman,
 "Mining of Massive Datasets", 3.4. rensa takes the minima. numpy hashes the shingles here, because cutting
@@ -17,7 +17,7 @@ from itertools import pairwise
 import numpy as np
 import rensa
 
-# UTF-16 units of a shingle: characters, but for the rare ones beyond the basic plane.
+# UTF-16 units of a shingle; characters beyond the basic plane are two.
 SHINGLE = 5
 BANDS = 16
 # Pairs of Jaccard similarity s are found with probability 1 - (1 - s^ROWS)^BANDS: half of them at 0.58, 95 %
@@ -87,8 +87,8 @@ def shingles(texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _mixed(values: np.ndarray) -> np.ndarray:
-    """Every bit of the input in every bit of the output, nearly (two rounds of multiply and shift); in place,
-    since a document of 32 MB has as many values as letters.
+    """Mix nearly every bit of the input into every bit of the output (two rounds of multiply and shift), in
+    place, because a document of 32 MB has as many values as letters.
     """
     values ^= values >> _32
     values *= _A

@@ -1,7 +1,7 @@
 """Streams of documents, cut into chunks for the workers: chunk after chunk of one stream, then of the next.
 
-A chunk carries what the main process needs when its outcome is there: the rows from which no document could
-be made, and the position behind its last document, from where reading continues after an interruption.
+A chunk carries what the main process needs beside its outcome: the rows from which no document could be made,
+and the position after its last document, where reading continues after an interruption.
 """
 
 from collections.abc import Callable, Iterator
@@ -33,8 +33,8 @@ class Chunk(NamedTuple):
     Attributes:
         stream: Number of the stream.
         documents: The documents.
-        broken: Rows among them that are none.
-        after: The stream's position behind the last of them.
+        broken: Broken rows among them.
+        after: The stream's position after the last of them.
         fraction_read: Share of the stream read by then, 0 to 1; None where unknown.
     """
 
@@ -63,7 +63,8 @@ class ChunkReader:
         Args:
             request: What to read.
             note: Called with a line for the user.
-            is_full: Whether no document of a stream can be wanted any more; the rest of it is then not read.
+            is_full: Whether no further document of a stream is wanted; the rest of the stream is then
+                skipped.
         """
         self._is_full = is_full
         # Broken rows read since the last chunk.
@@ -72,7 +73,11 @@ class ChunkReader:
         self.streams = open_streams(request, events)
 
     def chunks(self, first_stream: int) -> Iterator[Chunk]:
-        """Everything there is to read, from a stream on."""
+        """Read the chunks of all streams.
+
+        Args:
+            first_stream: Number of the stream to begin with.
+        """
         for number in range(first_stream, len(self.streams)):
             if not self._is_full(self.streams[number]):
                 yield from self._chunks_of_stream(number)

@@ -1,5 +1,5 @@
 """A preparation on many machines: datatrove's executors run `braingpt data prepare --part N/COUNT` for every
-part, and know which are done.
+part, and know which parts are done.
 
     python -m braingpt.data.cluster --engine local --parts 2 --jobs 2 --out data/web \\
         -- fineweb2 --languages ko
@@ -8,9 +8,9 @@ part, and know which are done.
     python -m braingpt.data.cluster --engine ray --parts 64 --jobs 16 --cpus 8 --out /shared/web -- fineweb
 
 What follows `--` is given to `braingpt data prepare`. The parts are folders of their own,
-DIR/part-00001-of-01000: train on them as they are (`--data` takes many), or make them one with `braingpt data
-join`. The command can be repeated: finished parts are skipped, interrupted ones continue. It needs `pip
-install "braingpt[cluster]"`; all machines must see the folder of the parts.
+DIR/part-00001-of-01000. Train on the parts as they are (`--data` may be repeated), or join them with
+`braingpt data join`. The command can be repeated: finished parts are skipped, interrupted parts continue. It
+needs `pip install "braingpt[cluster]"`, and all machines must see the folder of the parts.
 """
 
 import argparse
@@ -28,7 +28,7 @@ def part_folder(out: Path, number: int, count: int) -> Path:
 
 
 class PreparePart:
-    """What a task of the engine does. An object and not a function, since datatrove pickles it."""
+    """The work of one task of the engine: an object instead of a function, because datatrove pickles it."""
 
     def __init__(self, out: Path, arguments: list[str]) -> None:
         self.out, self.arguments = out, arguments
@@ -36,7 +36,7 @@ class PreparePart:
     def __call__(self, data: Any, rank: int = 0, world_size: int = 1) -> Any:
         """Prepare part `rank` + 1 of `world_size`.
 
-        Failure with the command's own line when it fails; the engine counts the task as failed.
+        Raises Failure with the command's own message; the engine counts the task as failed.
         """
         folder = part_folder(self.out, rank + 1, world_size)
         command = [
@@ -63,7 +63,9 @@ def executor(options: argparse.Namespace, arguments: list[str]) -> Any:
     try:
         from datatrove.executor import LocalPipelineExecutor, RayPipelineExecutor, SlurmPipelineExecutor
     except ImportError:
-        raise UserError('many machines need datatrove: pip install "braingpt[cluster]"') from None
+        raise UserError(
+            'preparing on many machines needs datatrove: pip install "braingpt[cluster]"'
+        ) from None
     out = options.out.resolve()
     shared = {
         "pipeline": [PreparePart(out, arguments)],
@@ -104,7 +106,7 @@ def main(words: list[str] | None = None) -> int:
         "--jobs", type=int, default=-1, help="parts prepared at the same time; all if not given"
     )
     parser.add_argument(
-        "--cpus", type=int, default=1, help="processors of a part; give --workers the same number behind --"
+        "--cpus", type=int, default=1, help="processors of a part; give --workers the same number after --"
     )
     parser.add_argument("--gb-per-cpu", type=int, default=2, help="memory for each processor, in GB")
     parser.add_argument("--partition", help="the partition of slurm")
@@ -113,7 +115,7 @@ def main(words: list[str] | None = None) -> int:
     options = parser.parse_args(own)
     try:
         if not arguments:
-            raise UserError("say behind -- what to prepare: ... -- fineweb2 --languages ko")
+            raise UserError("name after -- what to prepare, for example: ... -- fineweb2 --languages ko")
         if options.parts < 1:
             raise UserError(f"--parts must be at least 1, not {options.parts}")
         executor(options, arguments).run()

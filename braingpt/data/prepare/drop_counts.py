@@ -1,5 +1,5 @@
-"""What happened to the documents of a source: read, kept, and dropped by which rule, with the beginnings of a
-few that were dropped.
+"""How many documents of a source were read, kept, and dropped by each rule, with the beginnings of a few
+dropped ones.
 """
 
 from collections import Counter
@@ -7,7 +7,7 @@ from typing import Any
 
 from braingpt.tokenizer.pieces import escaped
 
-# Samples kept of each rule.
+# Samples kept for each rule.
 SAMPLES = 3
 # Characters of a sample.
 SAMPLE_LENGTH = 80
@@ -21,7 +21,7 @@ def excerpt(text: str) -> str:
 
 
 class DropCounts:
-    """Counts of one source. Plain data at any time: `DropCounts(counts.report())` continues where it was."""
+    """Counts of one source. `DropCounts(counts.report())` continues where the counts were."""
 
     def __init__(self, report: dict[str, Any] | None = None) -> None:
         report = report or {"read": 0, "kept": 0, "dropped": {}}

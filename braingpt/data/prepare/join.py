@@ -1,9 +1,9 @@
 """Parts of a preparation, made on several machines, put together as one prepared folder: near duplicates
-across them are dropped, as within one.
+across parts are dropped, as within a part.
 
 Every part has kept the log of its index (`dedup/index.py`): the keys of each document and where its tokens
 are. The parts are read in order, a document that an earlier part has is left out, and the others are copied.
-Memory is that of the index, whatever the size.
+Memory is that of the index, whatever the size of the parts.
 """
 
 from collections.abc import Callable, Iterator
@@ -47,14 +47,14 @@ def join(
     Args:
         folders: The parts, in any order.
         out: The folder to write.
-        force: Whether `out` is replaced where it is there already.
+        force: Whether an existing `out` is replaced.
         progress: Called with the share done, 0 to 1.
 
     Returns:
         The manifest of `out` and the tokenizer of the parts.
 
     Raises:
-        UserError: The folders are not all the parts of one preparation, or `out` is there already.
+        UserError: The folders are not all the parts of one preparation, or `out` already exists.
         OSError: The disk is full.
     """
     parts = _read_parts(folders)
@@ -62,14 +62,14 @@ def join(
     if out.exists():
         check_replaceable(out)
         if any(out.iterdir()) and not force:
-            raise UserError(f"{out} is there already; --force replaces it, --out DIR writes elsewhere")
+            raise UserError(f"{out} already exists; --force replaces it, --out DIR writes elsewhere")
     first = parts[0][1]
     near = (first.parameters["quality"].get("near_duplicates") or {}).get("similarity")
     with FolderWriter(out, first.dtype) as writer:
         if writer.keep and not force:
             raise UserError(
                 f"{writer.work} holds an interrupted preparation; "
-                "finish it, or --force discards it, --out DIR writes elsewhere"
+                "finish it, discard it with --force, or choose another --out"
             )
         Journal(writer.work).remove()
         writer.keep = False
@@ -138,14 +138,16 @@ def _read_parts(folders: list[Path]) -> list[tuple[Path, Manifest]]:
         part = manifest.parameters.get("part")
         if not part or not (folder / DOCUMENT_LOG).is_file():
             raise UserError(
-                f"{folder} is no part of a preparation; `braingpt data prepare NAME --part 1/8` makes one"
+                f"{folder} is not a part of a preparation; `braingpt data prepare NAME --part 1/8` makes one"
             )
         number, count = map(int, part.split("/"))
         if number in by_number:
-            raise UserError(f"{folder} and {by_number[number][0]} are the same part, {part}")
+            raise UserError(
+                f"{folder} and {by_number[number][0]} are the same part, {part}; name each part once"
+            )
         by_number[number] = (folder, manifest)
     if not by_number:
-        raise UserError("no parts to join; braingpt data join DIR... --out DIR")
+        raise UserError("there are no parts to join; name them: braingpt data join DIR... --out DIR")
     parts = [by_number[number] for number in sorted(by_number)]
     for folder, manifest in parts[1:]:
         # The times of files (`inputs`) differ from machine to machine.
@@ -154,18 +156,20 @@ def _read_parts(folders: list[Path]) -> list[tuple[Path, Manifest]]:
         if changed or manifest.parameters["part"].split("/")[1] != str(count):
             raise UserError(
                 f"{folder} was prepared with other parameters than {parts[0][0]} "
-                f"({changed or 'another number of parts'})"
+                f"({changed or 'another number of parts'}); join parts of one preparation only"
             )
         # The rules may differ from version to version.
         if manifest.braingpt != parts[0][1].braingpt:
             raise UserError(
                 f"{folder} was prepared by braingpt {manifest.braingpt}, "
-                f"{parts[0][0]} by {parts[0][1].braingpt}"
+                f"{parts[0][0]} by {parts[0][1].braingpt}; prepare all parts with one version"
             )
     _revisions(parts)
     missing = [str(number) for number in range(1, count + 1) if number not in by_number]
     if missing:
-        raise UserError(f"of {count} parts these are missing: {', '.join(missing[:10])}")
+        raise UserError(
+            f"of {count} parts these are missing: {', '.join(missing[:10])}; prepare or name them"
+        )
     return parts
 
 
@@ -182,7 +186,7 @@ def _revisions(parts: list[tuple[Path, Manifest]]) -> dict[str, str]:
             if before != commit:
                 raise UserError(
                     f"{folder} read {label} at commit {commit[:12]}, {other} at {before[:12]}: "
-                    "it has changed in between; prepare all parts with the same --revision"
+                    "the dataset has changed; prepare all parts with the same --revision"
                 )
     return {label: commit for label, (commit, _) in commits.items()}
 

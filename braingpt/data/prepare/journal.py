@@ -1,8 +1,8 @@
-"""How far a preparation is, in one small file that always describes whole chunks: after a kill, work
-continues from there.
+"""How far a preparation is, in one small file that describes complete chunks: after a kill, work continues
+from there.
 
-Everything the journal names (token files, the index's log) is on the disk before the journal is, and all of
-it only ever grew: cutting it back to the sizes in the journal is the state at that moment.
+Everything that the journal names (token files, the index' log) is on the disk before the journal, and these
+files only ever grow. So cutting them back to the sizes in the journal restores the state of that moment.
 """
 
 import json
@@ -23,7 +23,7 @@ class Journal:
     """The journal in a work folder.
 
     Attributes:
-        state: What was written last; None where nothing was.
+        state: The state written last, or None.
     """
 
     def __init__(self, work: Path) -> None:
@@ -36,7 +36,7 @@ class Journal:
         return time.monotonic() - self._written >= SECONDS
 
     def write(self, state: dict[str, Any]) -> None:
-        """Write a state instead of the former one; at any moment, the file holds one of the two whole."""
+        """Replace the former state; at any moment, the file holds one of the two completely."""
         state = {"braingpt": __version__, **state}
         temporary = self._path.with_suffix(".new")
         with temporary.open("w", encoding="utf-8") as file:
@@ -48,7 +48,7 @@ class Journal:
         self.state, self._written = state, time.monotonic()
 
     def remove(self) -> None:
-        """Forget the state: there is nothing to continue from."""
+        """Remove the journal, so that nothing is continued from it."""
         self._path.unlink(missing_ok=True)
         self.state = None
 

@@ -1,5 +1,5 @@
-"""How many documents and tokens are kept of each source in each language, and when there are enough:
-`--max-samples` and `--max-tokens`.
+"""The limits on documents and tokens of each source and language (`--max-samples`, `--max-tokens`), and what
+counts against them.
 """
 
 from collections import Counter
@@ -20,7 +20,7 @@ class Limits:
     def rule(self, source: str, language: str, tokens: int) -> str | None:
         """The rule that drops a document of so many tokens; None where it is within the limits.
 
-        From the first one on that is beyond the limit, all others are beyond it too, however short.
+        After the first document beyond the limit, all others are beyond it too, however short.
         """
         key = source, language
         if (
@@ -40,7 +40,7 @@ class Limits:
             self._full[key] = "beyond --max-samples"
 
     def is_full(self, source: str, language: str) -> bool:
-        """Whether no document can be wanted any more."""
+        """Whether no further document of the source and language is wanted."""
         return (source, language) in self._full
 
     def tokens(self) -> int:
@@ -48,7 +48,7 @@ class Limits:
         return self._tokens.total()
 
     def fractions(self, pairs: int) -> list[float]:
-        """Of each limit the share that is met, where so many pairs of source and language are read."""
+        """For each limit the share that is used up, when `pairs` of source and language are read."""
         limits = ((self._max_samples, self._kept), (self._max_tokens, self._tokens))
         return [min(1.0, counter.total() / (limit * pairs)) for limit, counter in limits if limit and pairs]
 

@@ -37,7 +37,7 @@ class Prepared:
 
     Attributes:
         manifest: The manifest of the folder.
-        fresh: False when the folder was there already, prepared with the same parameters.
+        fresh: False when the folder already existed, prepared with the same parameters.
         seconds: Wall-clock time.
         notes: The lines given to the user on the way.
     """
@@ -57,21 +57,21 @@ def prepare(
 ) -> Prepared:
     """Prepare a folder of tokens; continue where an interrupted preparation of the same folder stopped.
 
-    `request.out` is whole or as it was, whatever is raised; what an interruption or a failure leaves for the
-    next time is in `.NAME.partial` beside it.
+    Whatever is raised, `request.out` is complete or unchanged. An interruption or a failure leaves its work
+    in `.NAME.partial` beside it, and the next call continues from there.
 
     Args:
         request: What to prepare, and where.
         tokenizer: Makes tokens of the texts; a copy of it is saved in the folder.
         note: Called with a line for the user.
-        progress: Called at the beginning and behind every chunk.
+        progress: Called at the beginning and after every chunk.
 
     Returns:
-        The manifest and what was noted. A folder that was prepared with the same parameters stays as it is.
+        The manifest and the notes. A folder that was prepared with the same parameters stays as it is.
 
     Raises:
-        UserError: Something is wrong with the request, nothing was found or kept, or the folder is there with
-            other parameters.
+        UserError: The request is wrong, nothing was found or kept, or the folder exists with other
+            parameters.
         Failure: The hub or a file cannot be read.
         OSError: The disk is full.
     """
@@ -88,7 +88,7 @@ def prepare(
             manifest = work.finish()
         except BaseException:
             if writer.keep:
-                work.note(f"what is finished is kept in {writer.work}; the same command continues from there")
+                work.note(f"finished work is kept in {writer.work}; the same command continues from there")
             raise
         finally:
             work.close()

@@ -1,7 +1,7 @@
-"""The main process of a preparation: takes the workers' outcomes in the order of reading, decides all that
-depends on the documents before (duplicates, limits, the split), writes, and journals how far the work is.
+"""The main process of a preparation. It takes the workers' outcomes in the order of reading, decides what
+depends on earlier documents (duplicates, limits, the split), writes, and journals how far the work is.
 
-After an interruption, the journal's state is taken up and reading continues behind the last chunk it names.
+After an interruption, it restores the journal's state and continues reading after the last chunk in it.
 """
 
 import shutil
@@ -43,7 +43,7 @@ from braingpt.tokenizer import Tokenizer
 
 @dataclass
 class Progress:
-    """How far a preparation is, at its beginning and then behind every chunk.
+    """How far a preparation is, at its beginning and after every chunk.
 
     Attributes:
         source: The source that is read.
@@ -80,7 +80,7 @@ class Preparer:
         self.notes: list[str] = []
         self._note = note
         self._limits = Limits(checked.max_samples, request.max_tokens)
-        # Number of the stream that is read.
+        # Number of the stream being read.
         self._current = 0
         # Bytes of the text that is kept.
         self._bytes = 0
@@ -93,12 +93,12 @@ class Preparer:
         missing = missing_scores(request.name, checked.quality)
         if missing:
             self.note(
-                f"'{request.name}' gives no {' or '.join(missing)}, which educational.scores asks for; "
+                f"'{request.name}' provides no {' or '.join(missing)}, which educational.scores asks for; "
                 "it drops nothing"
             )
         self._reader = ChunkReader(checked.streams, self.note, self._is_full)
         self.streams = self._reader.streams
-        # Of each stream the position behind its last chunk; None where nothing was taken.
+        # Position of each stream after its last chunk; None where nothing was read.
         self._positions: list[dict[str, Any] | None] = [None] * len(self.streams)
         self._journal = Journal(writer.work)
         self._index = Index(writer.work, self._restore())
@@ -135,7 +135,7 @@ class Preparer:
         self.writer.restore(self.writer.state())
         streams = self.writer.close()
         if not streams and not self.request.part:
-            # Continuing would give the same: nothing.
+            # Continuing would give the same result: nothing.
             self.writer.keep = False
             reports = [counts.report() for counts in self.counts.values()]
             raise UserError(nothing_kept_message(self.request.name, reports))
@@ -171,10 +171,10 @@ class Preparer:
         return {stream.label: at["revision"] for stream, at in taken if at and at.get("revision")}
 
     def _restore(self) -> int:
-        """Take the state of the journal, where one was left with the same parameters.
+        """Restore the state of the journal, if one was left with the same parameters.
 
         Returns:
-            How many documents of the index's log count.
+            Documents of the index' log that count.
         """
         # A journal without a folder: the folder was published, and the process killed at once.
         state = self._journal.state if self.writer.root.exists() else None
@@ -182,7 +182,7 @@ class Preparer:
         if reason and not self.request.force:
             raise UserError(
                 f"{self.writer.work} holds an interrupted preparation {reason}; "
-                "--force discards it, --out DIR writes elsewhere"
+                "discard it with --force, or choose another --out"
             )
         if state is None or reason:
             self._journal.remove()
@@ -197,7 +197,7 @@ class Preparer:
             if position:
                 stream.resume(position)
         read = sum(counts.read for counts in self.counts.values())
-        self.note(f"continuing an interrupted preparation, behind {read:,} documents")
+        self.note(f"continuing an interrupted preparation after {read:,} documents")
         return state["documents"]
 
     def _commit(self) -> None:
@@ -260,7 +260,7 @@ class Preparer:
         return None
 
     def _is_full(self, stream: DocumentStream | SampleStream) -> bool:
-        """Whether no document of this stream can be wanted any more."""
+        """Whether no further document of this stream is wanted."""
         named = stream.language if self.checked.quality.language.trust_source else None
         languages = [named] if named else self.checked.languages
         return all(self._limits.is_full(stream.source, language) for language in languages)

@@ -1,8 +1,8 @@
-"""What `braingpt data prepare` is asked for: checked, and turned into the parameters by which a preparation
-is recognised again.
+"""The request of `braingpt data prepare`: checked, and turned into the parameters that identify a
+preparation.
 
-Parameters go into the manifest and the journal. The same parameters mean the same bytes: how many workers
-there were is none of them.
+Parameters go into the manifest and the journal. The same parameters give the same bytes, so the number of
+workers is not a parameter.
 """
 
 from dataclasses import dataclass, field
@@ -41,7 +41,7 @@ class Request:
         validation: Share of the documents held out, 0 to 0.5.
         quality: YAML file over the default rules.
         part: (2, 8) for the second of eight parts of the files.
-        force: Whether what is there already is replaced.
+        force: Whether an existing folder is replaced.
         workers: Processes that judge and tokenize; 1 for this process alone.
     """
 
@@ -63,7 +63,7 @@ class Request:
     workers: int = 1
 
     def streams(self, languages: list[str]) -> StreamRequest:
-        """What of the request is about reading, with the languages it comes down to."""
+        """The part of the request that is about reading, with the resolved languages."""
         return StreamRequest(
             name=self.name,
             languages=languages,
@@ -85,7 +85,7 @@ class Request:
 
 @dataclass
 class CheckedRequest:
-    """What a request comes down to, its defaults filled in.
+    """A request with its defaults filled in.
 
     Attributes:
         streams: What is read.
@@ -117,12 +117,12 @@ def check_request(request: Request, tokenizer: Tokenizer) -> CheckedRequest:
         if value is not None and value < 1:
             raise UserError(f"{option} must be at least 1, not {value}")
     if request.validation is not None and not 0 <= request.validation <= 0.5:
-        raise UserError(f"--validation is a share from 0 to 0.5, not {request.validation}")
+        raise UserError(f"--validation must be a share from 0 to 0.5, not {request.validation}")
     if request.part is not None:
         _check_part(request, *request.part)
     if request.languages is not None and not request.languages:
-        raise UserError("--languages names none; it takes codes such as ko,en")
-    # These do not say what they hold: every language counts that the tokenizer can mark.
+        raise UserError("--languages names no language; give codes such as ko,en")
+    # The languages of these are not known beforehand: every language that the tokenizer can mark counts.
     unknown = request.name in ("text", "hub")
     languages = list(dict.fromkeys(request.languages or (tokenizer.marked if unknown else entry.languages)))
     check_languages(request.name, languages, tokenizer.markers)
@@ -151,8 +151,8 @@ def check_request(request: Request, tokenizer: Tokenizer) -> CheckedRequest:
 
 
 def existing_manifest(request: Request, parameters: dict[str, Any]) -> Manifest | None:
-    """The manifest of a whole folder prepared with the same parameters; UserError for any other folder,
-    unless it may be replaced.
+    """The manifest of a complete folder prepared with the same parameters, or None. Raises UserError for any
+    other folder that may not be replaced.
     """
     out = request.out
     if not out.exists() and not out.is_symlink():
@@ -161,16 +161,14 @@ def existing_manifest(request: Request, parameters: dict[str, Any]) -> Manifest 
     if request.force or not any(out.iterdir()):
         return None
     if not (out / NAME).is_file():
-        raise UserError(
-            f"{out} is there already and has no manifest; --force replaces it, --out DIR writes elsewhere"
-        )
+        raise UserError(f"{out} exists and has no manifest; replace it with --force, or choose another --out")
     manifest = read_manifest(out)
     check_sizes(out, manifest)
     changed = difference(manifest.parameters, parameters)
     if changed:
         raise UserError(
             f"{out} was prepared with other parameters ({changed}); "
-            "--force replaces it, --out DIR writes elsewhere"
+            "replace it with --force, or choose another --out"
         )
     return manifest
 
@@ -190,8 +188,8 @@ def difference(before: dict[str, Any], now: dict[str, Any], path: str = "") -> s
 
 
 def missing_scores(name: str, quality: QualityConfig) -> list[str]:
-    """Scores that a rule asks for and no dataset gives, so that a misspelt name is no silent pass; files of
-    signals may hold any.
+    """Scores that a rule asks for and no dataset gives, so that a misspelt name is reported. Files of signals
+    may hold any score.
     """
     datasets = [DATASETS[dataset] for dataset in preparation(name).datasets]
     if quality.educational is None or any(dataset.signals for dataset in datasets):
@@ -213,13 +211,13 @@ def _show(value: Any) -> str:
 
 def _check_part(request: Request, number: int, count: int) -> None:
     if not 1 <= number <= count:
-        raise UserError(f"--part {number}/{count} is none; the first of eight is 1/8, the last 8/8")
+        raise UserError(f"there is no --part {number}/{count}; the first of eight parts is 1/8, the last 8/8")
     if request.name == "sample":
-        raise UserError("'sample' is made in seconds and has no parts")
+        raise UserError("'sample' has no parts; leave out --part")
     if request.max_samples or request.max_tokens or preparation(request.name).max_samples:
         raise UserError(
-            "--part takes its part of all files; "
-            "it does not go with --max-samples, --max-tokens or a corpus that has a cap"
+            "--part reads a part of all files; "
+            "it excludes --max-samples, --max-tokens and a corpus with a cap"
         )
 
 

@@ -1,9 +1,9 @@
-"""What is done with a chunk of documents: clean, judge, tokenize, judge the tokens, hash.
+"""The work on a chunk of documents: clean, judge, tokenize, judge the tokens, hash.
 
     texts -> Judge.judge_text: cleaned text, language, segments
           -> tokens -> Judge.judge_token_batch -> keys of the kept documents
 
-A pure function of the chunk, so that the result does not depend on how many processes there are
+A worker is a pure function of the chunk, so that the result does not depend on how many processes there are
 (`worker_pool.py`). Each process builds its judge and tokenizer once.
 """
 
@@ -26,8 +26,8 @@ class Outcome(NamedTuple):
     """A worker's result for N documents, of which K are good.
 
     Attributes:
-        rules: Of each document the rule that drops it; None for a good one.
-        languages: Of each document its language; None where it is unknown.
+        rules: The rule that drops each document; None for a good one.
+        languages: Language of each document; None where it is unknown.
         keys: Keys of the good ones, uint64 (K, KEYS), see `dedup/index.py`.
         ids: Tokens of the good ones, one after the other.
         lengths: Number of tokens of each good one, int64 (K,).
@@ -46,7 +46,7 @@ class Worker:
     """Judges and tokenizes."""
 
     def __init__(self, quality: QualityConfig, languages: list[str], tokenizer: Tokenizer) -> None:
-        """`languages`: the ones wanted."""
+        """Build judge and tokenizer; `languages` are the ones wanted."""
         self.judge = Judge(quality, languages, tokenizer.fingerprint, tokenizer.marked)
         self._tokenizer, self._near = tokenizer, quality.near_duplicates is not None
         self._dtype = np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.uint32

@@ -1,7 +1,7 @@
-"""Chunks to outcomes, in as many processes as wanted; outcomes come in the order of the chunks.
+"""Chunks to outcomes, in several processes; outcomes come in the order of the chunks.
 
-The first chunks are worked on in this process. Others begin when enough work is left to be worth it, and this
-one continues until the first of them has begun. Processes are spawned, not forked: the reader's libraries
+The first chunks are worked on in this process. Others begin when enough work is left, and this
+process continues until the first of them has begun. Processes are spawned, not forked: the reader's libraries
 have threads.
 """
 
@@ -39,14 +39,14 @@ def outcomes(
     """Each chunk with its outcome, in order.
 
     Args:
-        chunks: What to work on; where reading them fails, what was read before comes first.
+        chunks: The chunks. Where reading fails, the chunks read before come first.
         worker: Works in this process.
         settings: What workers of other processes are made from.
         workers: Processes at most; 1 for this one alone.
-        fraction_done: Share of all work, 0 to 1, that is done behind a chunk; None where unknown.
+        fraction_done: Share of all work, 0 to 1, that is done after a chunk; None where unknown.
 
     Raises:
-        Failure: A process is gone, as happens when the system ends it for its memory.
+        Failure: A worker process has ended, for example because memory ran out.
     """
     reading, begin = iter(chunks), time.monotonic()
     begin_of_stream, stream = begin, 0
@@ -80,7 +80,7 @@ def _outcomes_of_processes(
 
     def end_processes() -> None:
         for process in set(multiprocessing.active_children()) - others:
-            # One that is still beginning would find this process gone, and say so in a traceback.
+            # A process that is still starting would find this one gone, and print a traceback.
             process.terminate()
 
     try:
@@ -108,8 +108,7 @@ def _outcomes_of_processes(
             end_processes()
     except BrokenProcessPool:
         raise Failure(
-            "a worker process has ended by itself, perhaps for want of memory; "
-            "--workers takes a smaller number"
+            "a worker process was ended, perhaps because memory ran out; use a smaller number of --workers"
         ) from None
     except BaseException:
         end_processes()

@@ -1,8 +1,8 @@
 """Lines that belong to a web page and not to its text: cookie notices, copyright lines, navigation (C4:
 Raffel et al. 2020, section 2.2).
 
-Short lines that hold one of the phrases are cut out. Looking for each phrase by itself in the whole text is
-fast (`in` searches at more than 1 GB/s), and lines are looked at only where one was found.
+Short lines that hold one of the phrases are cut out. Searching the text for each phrase is fast (`in`
+searches at more than 1 GB/s), and lines are examined only where a phrase was found.
 """
 
 from functools import cache
@@ -36,7 +36,7 @@ class Boilerplate:
     def cut(self, text: str, stats: TextStats, language: str) -> tuple[str, float]:
         """(the text without boilerplate lines, their share of the characters of all its lines).
 
-        A longer text than EXAMINED is left whole.
+        A text longer than EXAMINED is not cut.
         """
         lowered = stats.lowered
         present = [phrase for phrase in self._phrases(language) if phrase in lowered]

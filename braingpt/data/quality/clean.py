@@ -1,5 +1,5 @@
-"""Canonical text: NFC, one kind of line end, nothing invisible, no stray white space; and, on demand,
-repaired encoding errors.
+"""Canonical text: NFC, one kind of line end, no invisible characters, no stray white space; and repaired
+encoding errors where asked for.
 
 `clean` is idempotent, and linear in the length of the text whatever the text is: a line of a million spaces
 costs no more than one of letters.
@@ -15,7 +15,7 @@ _GLYPHLESS = (
     "\ufeff\ufff9-\ufffb\ud800-\udfff"
 )
 _BREAKS = "\r\x0b\x0c\x1c-\x1e\x85\u2028\u2029"
-# What a cleaned text has none of, as in a character class.
+# Characters that a cleaned text does not have, as in a character class.
 REMOVED = _GLYPHLESS + _BREAKS
 _INVISIBLE = re.compile(f"[{_GLYPHLESS}]+")
 _LINE_ENDS = re.compile(f"\r\n|[{_BREAKS}]")
@@ -23,7 +23,7 @@ _EMPTY_LINES = re.compile(r"\n{3,}")
 
 # UTF-8 read as Latin-1 or Windows-1252: the lead byte's letter before what its one, two or three continuation
 # bytes turn into. Some of these are quotation marks and dashes, which follow a letter in good text:
-# groß“, CAFÉ», déjà…». There another one has to decide.
+# groß“, CAFÉ», déjà…». There another continuation byte has to decide.
 _NEXT = "[\x80-\xbf€‚ƒ„…†‡ˆ‰Š‹ŒŽ‘’“”•–—˜™š›œžŸ]"
 _TELLING = "[\x80-\x9f¡-ª¬-º¼-¿€ƒ†‡ˆ‰Š‹ŒŽ•˜™šœžŸ]"
 MOJIBAKE = re.compile(
@@ -41,7 +41,7 @@ def clean(text: str) -> str:
 
 def tidy(text: str) -> str:
     """`clean` for a text known to hold none of REMOVED, which is far cheaper than looking for these."""
-    # NFC comes after the removal, since what was apart may combine now.
+    # NFC comes after the removal, because characters may combine that were apart.
     if not unicodedata.is_normalized("NFC", text):
         text = unicodedata.normalize("NFC", text)
     if " \n" in text or "\t\n" in text or "\xa0\n" in text:

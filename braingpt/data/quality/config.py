@@ -2,7 +2,7 @@
 package.
 
     load_quality()                       # default.yaml
-    load_quality("mine.yaml")            # what the file says, the defaults for the rest
+    load_quality("mine.yaml")            # the file's settings over the defaults
 
 A rule that is `false` is off; a mapping tunes it. Every bound is a number, or a mapping of languages to
 numbers with `default` for the others, so that a new language needs no code. Unknown keys are refused with the
@@ -28,11 +28,11 @@ def _by_language(value: Any) -> Any:
         for key in value:
             if not isinstance(key, str) or not re.fullmatch("default|[a-z]{2,3}", key):
                 raise ValueError(
-                    f"{key!r} is no language code such as ko; "
+                    f"{key!r} is not a language code such as ko; "
                     "one that YAML reads as something else needs quotes"
                 )
         if "default" not in value:
-            raise ValueError("a bound by language needs 'default' for the languages it does not name")
+            raise ValueError("a bound by language needs 'default', for the languages that it does not name")
         return value
     return {"default": value}
 
@@ -53,13 +53,13 @@ class Normalise(Settings):
 
 
 class Language(Settings):
-    """`trust_source`: a language the source names is believed; otherwise every document's is detected."""
+    """`trust_source`: a language that the source names is believed; otherwise the language is detected."""
 
     trust_source: bool
 
 
 class Short(Settings):
-    """At least so many visible characters."""
+    """A document has at least this many visible characters."""
 
     characters: Count
 
@@ -272,7 +272,14 @@ def load_quality(path: str | Path | None = None) -> QualityConfig:
 
 
 def check_quality(tree: dict[str, Any]) -> QualityConfig:
-    """A QualityConfig from plain nested dictionaries, complete; or a UserError that names the key."""
+    """Check complete quality settings.
+
+    Args:
+        tree: Plain nested dictionaries, as from YAML.
+
+    Raises:
+        UserError: A key is unknown or its value wrong; the message names the key.
+    """
     try:
         return QualityConfig.model_validate(tree)
     except ValidationError as error:

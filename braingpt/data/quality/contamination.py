@@ -1,8 +1,8 @@
 """Decontamination: documents that hold a stretch of an evaluation set are dropped.
 
 GPT-3 (Brown et al. 2020, appendix C) compares runs of 13 words. Korean words change their particles and their
-spacing from copy to copy, so here stretches of characters are compared, with only the letters and digits kept
-and case ignored: 20 characters of Korean, 40 of other text, about 8 words of English
+spacing from copy to copy, so stretches of characters are compared, of letters and digits only and
+without case: 20 characters of Korean, 40 of other text, about 8 words of English
 (docs/results/quality-filters.md has the measurements). Hashes of all stretches of a set are held as one
 sorted array, eight bytes a character; a document's are computed for all positions at once from prefix sums of
 a polynomial hash.
@@ -33,7 +33,10 @@ class Contamination:
 
     def __init__(self, values: settings.Contamination) -> None:
         if not values.files:
-            raise UserError("quality setting contamination.files names no evaluation sets")
+            raise UserError(
+                "quality setting contamination.files names no evaluation sets; "
+                "list them, or set contamination: false"
+            )
         self._lengths = _lengths(values)
         grams = [
             _read_list(Path(file), self._lengths)
@@ -42,7 +45,7 @@ class Contamination:
             for file in values.files
         ]
         for file, by_length in zip(values.files, grams, strict=True):
-            # A filter that can find nothing would be taken for a clean corpus.
+            # A filter that cannot find anything would make every corpus look clean.
             if not any(map(len, by_length.values())):
                 raise UserError(
                     f"the evaluation set {file} holds no text of {self._lengths[0]} letters and digits "
@@ -141,7 +144,7 @@ def _read_list(path: Path, lengths: list[int]) -> dict[int, np.ndarray]:
         raise UserError(f"cannot read the evaluation set {path}: {error}") from None
     other = sorted(set(np.unique(table[:, 0]).tolist()) - set(lengths)) if table.ndim == 2 else [0]
     if other:
-        raise UserError(f"{path} was prepared for stretches of other lengths; prepare it again")
+        raise UserError(f"{path} was prepared for stretches of other lengths; prepare the list again")
     return {length: table[table[:, 0] == length, 1] for length in lengths}
 
 

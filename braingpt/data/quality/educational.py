@@ -1,9 +1,9 @@
 """Educational value: scores that come with the source where there are any, else a small classifier's.
 
 The classifier is linear: the mean over a document's tokens of a weight per token, then a sigmoid; 1 is like
-the educational side of what it was trained on. The shipped one knows Korean alone and separates encyclopedia
-and manuals from film reviews (docs/results/quality-filters.md), so the rule is off unless asked for.
-`scripts/train_educational.py` trains one on text of your own.
+the educational side of the training texts. The shipped classifier knows Korean only and separates
+encyclopedia and manuals from film reviews (docs/results/quality-filters.md), so the rule is off unless asked
+for. `scripts/train_educational.py` trains one on text of your own.
 """
 
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ class Classifier:
                     key: file[key].astype(np.float32) for key in file.files if key not in ("fingerprint",)
                 }
         except (OSError, KeyError, ValueError, EOFError) as error:
-            raise UserError(f"{path} is no classifier of scripts/train_educational.py: {error}") from None
+            raise UserError(f"{path} is not a classifier of scripts/train_educational.py: {error}") from None
 
     def languages(self) -> list[str]:
         """Languages that the classifier knows."""

@@ -34,7 +34,7 @@ _OTHER_VOCABULARY = (
 
 
 class Judged(NamedTuple):
-    """What the judge says about a document.
+    """The judge's result for a document.
 
     Attributes:
         text: The cleaned text.

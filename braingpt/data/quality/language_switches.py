@@ -2,9 +2,10 @@
 only names, terms and code.
 
 Korean manuals are full of Latin identifiers, and a detector calls them French or Italian at random. So a
-Latin piece is a switch of language only when it reads like a sentence: a few words, and enough of the
-detected language's most frequent ones among them. A Hangul piece is one from three words. Everything else
-stays with the text before it. Most documents are known to have no switch before `split` is asked.
+Latin piece is a switch of language only when it reads like a sentence: a few words, and among them enough of
+the detected language's most frequent words. A Hangul piece is a switch from three words on. Everything else
+stays with the text before it. For most documents a cheap check shows that there is no switch, and `split` is
+not called.
 """
 
 import re

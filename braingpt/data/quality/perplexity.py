@@ -6,9 +6,9 @@ counts of single tokens and two hashed tables, of the most frequent pairs and tr
 11 bits of the key's hash, which make a false hit rare (1 in 2,048), and the count in half steps of its
 logarithm. p(c | a, b) = .05 p(c) + .35 n(bc)/n(b) + .60 n(abc)/n(ab).
 
-The score is bits / (tokens^(1-x) bytes^x), x = BYTES: per token, text with its words shuffled scores high and
-text with its characters shuffled does not, since its many short tokens are each quite frequent; per byte it
-is the other way round (docs/results/quality-filters.md).
+The score is bits / (tokens^(1-x) bytes^x), x = BYTES. Per token, text with shuffled words scores high and
+text with shuffled characters does not, because its many short tokens are frequent; per byte it is the other
+way round (docs/results/quality-filters.md).
 """
 
 from collections.abc import Callable, Sequence
@@ -28,7 +28,7 @@ WEIGHTS = (0.05, 0.35, 0.60)
 BITS = 18
 # The exponent of bytes in the score; that of tokens is what it lacks to 1.
 BYTES = 0.5
-# Tokens looked up together: what is computed of them stays in the processor's cache.
+# Tokens looked up together, few enough for the processor's cache.
 BLOCK = 1 << 14
 # A long document is scored in so many stretches, spread evenly.
 STRETCHES = 4
@@ -117,9 +117,9 @@ class Perplexity:
         self._limits: dict[str, float] = {}
 
     def drops(self, languages: Sequence[str], ids: Sequence[Sequence[int] | np.ndarray]) -> list[bool]:
-        """Of each document, given by its language and ids, whether it is too unlikely.
+        """Whether each document is too unlikely, given its language and ids.
 
-        Languages without a model pass, and documents too short to tell.
+        Languages without a model pass, and so do documents that are too short.
         """
         dropped = [False] * len(ids)
         for language in dict.fromkeys(languages):
@@ -220,7 +220,7 @@ def load(path: Path) -> tuple[str, Callable[[str], Trigrams], dict[str, np.ndarr
             fingerprint, bytes_V = str(file["fingerprint"]), file["bytes"]
             scores = {key.removesuffix("-scores"): file[key] for key in file.files if key.endswith("-scores")}
     except (OSError, KeyError, ValueError, EOFError) as error:
-        raise UserError(f"{path} is no perplexity model of scripts/train_perplexity.py: {error}") from None
+        raise UserError(f"{path} is not a perplexity model of scripts/train_perplexity.py: {error}") from None
     models: dict[str, Trigrams] = {}
 
     def model(language: str) -> Trigrams:

@@ -72,7 +72,7 @@ def _damage(values: settings.MaximumShare, language: str) -> Rule:
 
 def _may_be_mojibake(codes_N: np.ndarray) -> bool:
     """Whether a letter that MOJIBAKE begins with comes before anything but ASCII and letters of Latin-1,
-    which is true of hardly any text without mojibake.
+    which is rarely true of text without mojibake.
     """
     after_M = codes_N[1:][codes_N[:-1] - np.uint32(0xC2) <= 0xF4 - 0xC2]
     return bool(((after_M >= 0x80) & (after_M - np.uint32(0xC0) > 0xFF - 0xC0)).any())

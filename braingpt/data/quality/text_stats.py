@@ -2,7 +2,7 @@
 
 Counting goes through one table from code point to class and numpy's bincount (130-180 MB/s), not through
 regular expressions or loops over characters (8-15 MB/s for the same counts). Only the first EXAMINED
-characters of a document are looked at, so that a document of any length costs bounded memory.
+characters of a document are counted, so that a document of any length costs bounded memory.
 """
 
 import re
@@ -12,7 +12,7 @@ import numpy as np
 
 from braingpt.data.quality.clean import REMOVED
 
-# Characters of a document that are looked at.
+# Characters of a document that are counted.
 EXAMINED = 500_000
 
 # Classes of characters.
@@ -62,7 +62,7 @@ class TextStats:
     def __init__(self, text: str) -> None:
         self.text = text = text[:EXAMINED]
         self.codes_N = np.frombuffer(text.encode("utf-32-le"), np.uint32)
-        # No code lies outside the table; "clip" spares a pass that would check it.
+        # No code lies outside the table; "clip" saves a pass that would check.
         self.kinds_N = _class_table().take(self.codes_N, mode="clip")
         self.counts = np.bincount(self.kinds_N, minlength=UNCLEAN + 1).tolist()
         self.visible = len(text) - self.counts[SPACE] - self.counts[NEWLINE]

@@ -23,7 +23,7 @@ from braingpt.data.shards.manifest import (
 from braingpt.errors import UserError, did_you_mean
 from braingpt.tokenizer import Tokenizer
 
-# Tokens looked at at once.
+# Tokens read at once.
 BLOCK = 1 << 20
 # Draws for each document wanted, before documents are taken in their order.
 ATTEMPTS = 30
@@ -56,7 +56,7 @@ class StoredDocument(NamedTuple):
 
 @dataclass
 class StreamStatistics:
-    """What the tokens of one stream say, all of them counted.
+    """Counts over all tokens of one stream.
 
     Attributes:
         stream: The stream.
@@ -64,7 +64,7 @@ class StreamStatistics:
         tokens: Tokens, markers and ends of text included.
         characters: Characters of its text.
         bytes: UTF-8 bytes of its text.
-        broken: Tokens that are not whole characters.
+        broken: Tokens that are not complete characters.
         shortest: Tokens of the shortest document, marker and end of text included.
         longest: Tokens of the longest document.
         lengths: Documents by length, int64 (LENGTH_BINS,), see `bin_of`.
@@ -105,7 +105,7 @@ class DocumentReader:
             folder: A folder that `braingpt data prepare` wrote.
 
         Raises:
-            UserError: The folder is none, is damaged, or holds another tokenizer than its tokens'.
+            UserError: The folder is not prepared, is damaged, or holds another tokenizer than its tokens'.
         """
         self.folder = folder
         self.manifest: Manifest = read_manifest(folder)
@@ -122,7 +122,7 @@ class DocumentReader:
     ) -> list[TokenStream]:
         """The streams of a language, a source and a split; None means any.
 
-        UserError where a name is not there, or no stream has all of them.
+        Raises UserError where a name is unknown, or no stream has all of them.
         """
         every = self.manifest.streams
         for field_name, wanted, known in (
@@ -168,7 +168,7 @@ class DocumentReader:
             number = int(np.searchsorted(ends, token, side="right"))
             stream, path, ids = places[number]
             start = self._next_end(ids, token - int(ends[number] - len(ids))) + 1
-            # Behind the last document of a file comes the first of the next.
+            # After the last document of a file comes the first of the next.
             if start == len(ids):
                 stream, path, ids = places[(number + 1) % len(places)]
                 start = 0

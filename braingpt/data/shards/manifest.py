@@ -46,7 +46,7 @@ class ShardFile(_Record):
     @classmethod
     def _inside(cls, path: str) -> str:
         if not re.fullmatch(r"(train|validation)/[\w.-]+\.bin", path):
-            raise ValueError(f"'{path}' is not a shard's path")
+            raise ValueError(f"'{path}' is not the path of a shard")
         return path
 
 
@@ -70,7 +70,7 @@ class TokenizerFacts(_Record):
 
 
 class Manifest(_Record):
-    """The whole file.
+    """The content of `manifest.json`.
 
     Attributes:
         format: Version of the format.
@@ -141,7 +141,7 @@ def prepare_command(folder: Path) -> str:
 
 
 def check_sizes(folder: Path, manifest: Manifest) -> None:
-    """UserError for the first file that is missing or not as long as the manifest says."""
+    """Raise UserError for the first file that is missing or not as long as the manifest says."""
     for stream in manifest.streams:
         for file in stream.files:
             problem = _size_problem(folder, file, manifest.itemsize)

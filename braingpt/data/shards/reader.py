@@ -63,28 +63,63 @@ class ShardSet:
         return cls(opened)
 
     def languages(self, split: str) -> list[str]:
-        """Languages that have tokens in the split, in the order of the folders."""
+        """Languages that have tokens in a split, in the order of the folders.
+
+        Args:
+            split: "train" or "validation".
+        """
         return [language for stored, language in self._files if stored == split]
 
     def tokens(self, split: str, language: str) -> int:
-        """Length of the language's sequence, 0 where it has none."""
+        """Length of a language's sequence.
+
+        Args:
+            split: "train" or "validation".
+            language: Language code.
+
+        Returns:
+            Tokens; 0 where there are none.
+        """
         starts = self._starts.get((split, language))
         return 0 if starts is None else int(starts[-1])
 
     def windows(self, split: str, language: str, length: int) -> int:
-        """Number of windows of `length` tokens, each beginning with the last token of the one before."""
+        """Number of windows, each of which begins with the last token of the one before.
+
+        Args:
+            split: "train" or "validation".
+            language: Language code.
+            length: Tokens of a window.
+        """
         return max(0, (self.tokens(split, language) - 1) // (length - 1))
 
     def window(self, split: str, language: str, index: int, length: int) -> np.ndarray:
-        """Window `index` (from 0): `length` token ids from position `index * (length - 1)`, as int64."""
+        """The tokens of one window.
+
+        Args:
+            split: "train" or "validation".
+            language: Language code.
+            index: Number of the window, from 0; it begins at position `index * (length - 1)`.
+            length: Tokens of a window.
+
+        Returns:
+            Token ids, int64 (length,).
+        """
         ids = np.empty(length, dtype=np.int64)
         self.read_into(ids, split, language, index * (length - 1))
         return ids
 
     def read_into(self, out: np.ndarray, split: str, language: str, start: int) -> None:
-        """Fill `out` with the language's tokens from `start` on, across files where need be.
+        """Copy tokens of a language's sequence, across files where needed.
 
-        Raises IndexError beyond the end.
+        Args:
+            out: Where the token ids go; its length is the number of tokens.
+            split: "train" or "validation".
+            language: Language code.
+            start: Position of the first token.
+
+        Raises:
+            IndexError: The sequence is shorter.
         """
         files, starts = self._files[split, language], self._starts[split, language]
         end = start + len(out)

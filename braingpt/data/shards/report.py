@@ -1,8 +1,7 @@
 """One HTML page about a prepared folder: what is in it, how long its documents are, what was dropped and why,
 how some of them look.
 
-The page is complete in itself: style and plots are inline, it loads nothing, and its content policy forbids
-that it ever does.
+The page is complete in itself: style and plots are inline, and its content policy forbids loading anything.
 """
 
 from collections.abc import Iterable, Sequence
@@ -102,7 +101,13 @@ def _quantile(lengths: np.ndarray, share: float) -> int | None:
 
 
 def page(stored: DocumentReader, counted: Sequence[StreamStatistics], facts: dict[str, Any]) -> str:
-    """The whole page as HTML. `facts`: from `figures`."""
+    """The page as HTML.
+
+    Args:
+        stored: The prepared folder.
+        counted: Its streams' statistics.
+        facts: From `figures`.
+    """
     body = [
         _summary(stored.manifest, facts),
         "<h2>Languages</h2>",

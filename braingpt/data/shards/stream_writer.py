@@ -1,7 +1,7 @@
 """Writing one token stream: documents appended to files of bounded size, cut back to any former state.
 
-Files only ever grow until `StreamWriter.restore` cuts them, so that the sizes in a journal are enough to
-return to the moment at which it was written.
+Files only ever grow until `StreamWriter.restore` cuts them, so the sizes in a journal are enough to return to
+the moment at which the journal was written.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ FILE_BYTES = 256 * 1024 * 1024
 
 
 class Place(NamedTuple):
-    """Where a document's tokens lie.
+    """The place of a document's tokens.
 
     Attributes:
         file: Number of the file within its stream.
@@ -79,7 +79,7 @@ class StreamWriter:
         return np.fromfile(self.path(place.file), dtype=self.dtype, count=place.length, offset=offset)
 
     def sync(self) -> None:
-        """Put what was added on the disk."""
+        """Flush everything added so far to the disk."""
         self._flush()
         for number in self._changed:
             with self.path(number).open("r+b") as file:
@@ -141,7 +141,8 @@ class StreamWriter:
     def move_tail_to(self, other: "StreamWriter", share: float, token_bytes_V: np.ndarray) -> None:
         """Write the last `share` of the last file to `other`: at least one token and never all.
 
-        `token_bytes_V`: bytes of text that each token stands for. Counts leave the tokens out from now on.
+        `token_bytes_V`: bytes of text that each token represents. From now on the counts leave these tokens
+        out.
         """
         size = self._sizes[-1]
         cut = min(max(1, round(share * size)), size - 1)

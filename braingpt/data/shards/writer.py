@@ -6,9 +6,9 @@ everything is on the disk.
     .korean.partial/documents.log   keys and places of the documents (`dedup/index.py`)
     .korean.partial/lock            held by the process at work
 
-A folder is complete or does not exist. Files only grow, and `restore` cuts them back to the sizes a journal
-names, so that killed work continues from there. Even the last step, which moves tokens between the splits,
-writes first, names the sizes in the journal, and then cuts.
+A folder is published complete or not at all. Files only ever grow, and `restore` cuts them back to the sizes
+in a journal, from where killed work continues. The last step, which moves tokens between the splits, also
+writes first, then names the sizes in the journal, and cuts last.
 """
 
 import contextlib
@@ -41,9 +41,9 @@ JOURNAL = "journal.json"
 class FolderWriter:
     """The work folder of one preparation, and all its streams.
 
-    A context manager: what is not published is removed, unless `keep` is set. `keep` is set from the first
-    moment on where a journal lies there: the work of hours must not be lost to a second Ctrl-C, or to a file
-    that cannot be opened any more.
+    The writer is a context manager: unpublished work is removed unless `keep` is set. `keep` is set from the
+    start where there is a journal, so that a second Ctrl-C, or a file that can no longer be opened, does not
+    cost the work of hours.
 
     Attributes:
         out: The folder to be published.
@@ -75,7 +75,7 @@ class FolderWriter:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise
             raise UserError(
-                f"cannot write in {self.out.parent}: {error.strerror}; --out DIR writes elsewhere"
+                f"cannot write in {self.out.parent}: {error.strerror}; choose another --out"
             ) from None
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -122,7 +122,7 @@ class FolderWriter:
         return self._by_key[key]
 
     def sync(self) -> None:
-        """Put what was added on the disk, for a journal to name its size."""
+        """Flush everything added so far to the disk, before a journal names its size."""
         for stream in self.streams:
             stream.sync()
         for split in SPLITS:
@@ -148,7 +148,7 @@ class FolderWriter:
                 path.unlink()
 
     def hold_out(self, share: float, token_bytes_V: np.ndarray) -> None:
-        """Give every language both splits, which content hashes alone cannot promise when its documents are
+        """Give every language both splits, which content hashes alone cannot guarantee when documents are
         few.
 
         A language with nothing to train on gets its validation documents back; one with nothing held out
@@ -157,7 +157,7 @@ class FolderWriter:
 
         Args:
             share: Share of the tokens, 0 to hold nothing out.
-            token_bytes_V: Bytes of text that each token stands for.
+            token_bytes_V: Bytes of text that each token represents.
         """
         if not share:
             return
@@ -233,7 +233,7 @@ def check_replaceable(out: Path) -> None:
     entries = out.iterdir() if out.exists() else ()
     others = sorted(entry.name for entry in entries if entry.name not in known)
     if others:
-        raise UserError(f"{out} holds other things ({', '.join(others[:3])}); choose another --out")
+        raise UserError(f"{out} holds other files ({', '.join(others[:3])}); choose another --out")
 
 
 def fsync_folder(folder: Path) -> None:

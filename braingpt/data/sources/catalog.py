@@ -1,6 +1,6 @@
 """The corpora that `braingpt data prepare` knows.
 
-They are lines of `catalog.yaml`; this file gives them types and checks them. `open_streams.py` reads them.
+`catalog.yaml` lists the corpora; this module gives them types and checks them. `open_streams.py` reads them.
 """
 
 from pathlib import Path
@@ -129,5 +129,5 @@ def check_languages(name: str, languages: list[str], markers: dict[str, int]) ->
         if language not in markers:
             raise UserError(
                 f"the tokenizer has no marker for language '{language}'; it has {', '.join(markers)} "
-                "(braingpt tokenizer add-language gives a tokenizer another one)"
+                "(`braingpt tokenizer add-language` adds one)"
             )

@@ -2,10 +2,10 @@
 that failed for a while.
 
 A stream goes through the files of one source in one language: list the files, read the rows of each, make a
-document of every text column of a row. `position()` after a document is the place behind it, small and
-JSON-able; `resume(position)` begins there, at the same commit of a hub dataset. A file that cannot be read to
-its end for want of a network is opened again at the position, with growing pauses; only then the preparation
-stops, with one line.
+document of every text column of a row. After a document, `position()` is the place after it, small and fit
+for JSON; `resume(position)` begins there, at the same commit of a hub dataset. A file that a network error
+cuts short is opened again at the position, with growing pauses; if that fails, the preparation stops with one
+line.
 """
 
 import errno
@@ -32,7 +32,7 @@ ListFiles = Callable[[str | None], hub.Listing]
 
 @dataclass(frozen=True)
 class StreamSpec:
-    """What one stream reads.
+    """The files, columns and language of one stream.
 
     Attributes:
         source: Name under which the documents are counted.
@@ -42,7 +42,7 @@ class StreamSpec:
         id: The dataset's id on the hub; empty for the user's own files.
         columns: Columns that hold text, of which those that a row has are read; None finds one in each file.
         scores: Columns of numbers that go with each document.
-        signals: How the file of quality signals beside each file is called (`QualitySignals`); None for none.
+        signals: Name of the file of quality signals beside each file (`QualitySignals`); None: there is none.
         revision: Branch, tag or commit that the user asked for.
         part: (2, 8) takes the second, tenth, ... of the files.
     """
@@ -61,7 +61,7 @@ class StreamSpec:
 
 @dataclass(frozen=True)
 class StreamEvents:
-    """What streams report while they are read.
+    """Callbacks of streams while they are read.
 
     Attributes:
         note: Called with a line for the user.
@@ -77,7 +77,7 @@ class StreamEvents:
 
 @dataclass
 class _Position:
-    """The place behind a document.
+    """The place after a document.
 
     Attributes:
         revision: Commit of the files.
@@ -124,7 +124,7 @@ class DocumentStream:
         self._at = _Position()
 
     def position(self) -> dict[str, Any]:
-        """The place behind the last document, for `resume`."""
+        """The place after the last document, for `resume`."""
         return asdict(self._at)
 
     def resume(self, position: Mapping[str, Any]) -> None:
@@ -190,23 +190,21 @@ class DocumentStream:
                 time.sleep(RETRY_PAUSES[tries - 1])
                 return None
             if isinstance(error, Damaged):
-                return Failure(
-                    f"{label} is damaged ({error}) and came so {tries} times; what is finished is kept"
-                )
+                return Failure(f"{label} is damaged ({error}) after {tries} attempts; finished work is kept")
         return hub.explain_error(error, self.spec.id, label, self.spec.revision)
 
     def _recover_local(self, error: Exception, file: File) -> Exception | None:
-        """A damaged file of the user's is counted, and reading continues behind it."""
+        """Count a damaged file of the user's, and continue after it."""
         if isinstance(error, Damaged):
             where = f" after row {self._at.row}" if self._at.row else ""
             self._events.broken(self.source, "broken file", f"{file.name}{where}: {error}")
             self._events.note(
-                f"{file.path} cannot be read{where} ({error}); what is behind is skipped and counted"
+                f"{file.path} cannot be read{where} ({error}); the rest of the file is skipped and counted"
             )
             self._at.pass_file()
             return None
         if isinstance(error, OSError) and error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            return Failure(f"cannot read {file.path}: {error.strerror or error}; what is finished is kept")
+            return Failure(f"cannot read {file.path}: {error.strerror or error}; finished work is kept")
         return error
 
     def _list_files(self) -> hub.Listing | None:
@@ -243,7 +241,7 @@ class DocumentStream:
         return listing
 
     def _documents_of_file(self, file: File) -> Iterator[Document]:
-        """Documents of one file from the position on, which moves behind each of them before it is given."""
+        """Documents of one file from the position on, which moves past a document before yielding it."""
         at, spec = self._at, self.spec
         columns = (at.column,) if at.column else spec.columns
         self._reader = reader = RowReader(file, [*columns, *spec.scores] if columns else None)

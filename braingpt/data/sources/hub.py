@@ -73,7 +73,7 @@ def list_files(id: str, config: str | None, split: str, revision: str | None, so
     if unread:
         advice = f"; the hub's own copy may do: --revision {CONVERTED_REVISION}"
         raise UserError(
-            f"{id} consists of {', '.join(unread)} files, which hold no text braingpt reads"
+            f"{id} consists of {', '.join(unread)} files, which hold no text that braingpt reads"
             f"{'' if revision == CONVERTED_REVISION or source else advice}"
         )
     return Listing([_file(name, id, source) for name in names], commit)
@@ -150,7 +150,7 @@ def _resolve(
     except RuntimeError as error:
         if "scripts are no longer supported" in str(error):
             raise UserError(
-                f"{id} is a loading script, which is never run; "
+                f"{id} is a loading script, which braingpt never runs; "
                 f"the hub's own copy may do: --revision {CONVERTED_REVISION}"
             ) from error
         raise
@@ -166,8 +166,8 @@ def _resolve(
 
 def _between(text: str, start: str, end: str) -> list[str]:
     """The names listed in `text` between two marks."""
-    _, found, behind = text.partition(start)
-    return [name.strip(" '\"\n") for name in behind.partition(end)[0].split(",")] if found else []
+    _, found, rest = text.partition(start)
+    return [name.strip(" '\"\n") for name in rest.partition(end)[0].split(",")] if found else []
 
 
 def _absent_error(error: Absent) -> UserError:
@@ -237,16 +237,19 @@ def explain_error(error: Exception, id: str, label: str, revision: str | None) -
     chain = _chain(error)
     page = f"{huggingface_hub.constants.ENDPOINT}/datasets/{id}"
     if any(isinstance(one, errors.GatedRepoError) or "is a gated dataset" in str(one) for one in chain):
-        return UserError(f"{id} is gated: ask for access at {page}, then 'hf auth login' or set HF_TOKEN")
+        return UserError(
+            f"{id} is gated: ask for access at {page}, then log in with 'hf auth login' or set HF_TOKEN"
+        )
     if any(isinstance(one, errors.RevisionNotFoundError) for one in chain):
-        return UserError(f"{id} has no revision '{revision}'; {page}/tree/main shows what there is")
+        return UserError(f"{id} has no revision '{revision}'; {page}/tree/main lists the branches")
     if any(isinstance(one, errors.RepositoryNotFoundError | errors.HFValidationError) for one in chain):
         return UserError(
-            f"no dataset {id} on the hub, or it is private: check the spelling, or 'hf auth login'"
+            f"there is no dataset {id} on the hub, or it is private: "
+            "check the spelling, or log in with 'hf auth login'"
         )
     if any(getattr(getattr(one, "response", None), "status_code", None) in (401, 403) for one in chain):
         return UserError(
-            f"the hub refuses {id} to this account: 'hf auth login' or set HF_TOKEN; "
+            f"the hub refuses {id} to this account: log in with 'hf auth login' or set HF_TOKEN; "
             f"{page} says who may read it"
         )
     if is_transient(error) or any(isinstance(one, errors.OfflineModeIsEnabled) for one in chain):
@@ -257,7 +260,7 @@ def explain_error(error: Exception, id: str, label: str, revision: str | None) -
             + ("" if revision else f" on main; perhaps --revision {CONVERTED_REVISION}")
         )
     if any(isinstance(one, errors.EntryNotFoundError | FileNotFoundError) for one in chain):
-        return Failure(f"{label} is gone from where it was listed ({_reason(error)})")
+        return Failure(f"{label} is no longer where it was listed ({_reason(error)})")
     return Failure(f"cannot read {label}: {_reason(error)}")
 
 
@@ -288,7 +291,7 @@ def silence_hub() -> None:
 
 
 def check_reachable() -> None:
-    """Ask the hub for a sign of life before the long retries of work under way.
+    """Check that the hub answers, before the long retries of reading begin.
 
     Raises Failure without an answer in ten seconds.
     """
@@ -297,7 +300,7 @@ def check_reachable() -> None:
     try:
         huggingface_hub.get_session().head(huggingface_hub.constants.ENDPOINT, timeout=10)
     except Exception as error:
-        # The HTTP library behind the session changed between releases, and with it the exceptions.
+        # The session's HTTP library changed between releases, and with it the exceptions.
         raise _unreachable(str(error)) from error
 
 

@@ -33,7 +33,7 @@ def rows_of_lines(reader: io.BufferedReader, at: int, number: int) -> Iterator[R
 def rows_of_array(reader: io.BufferedReader, at: int, number: int) -> Iterator[Row]:
     """A row for each element of one array, read as they come, whatever the array's size.
 
-    Raises Damaged where an element is broken or too long: the elements behind it cannot be found.
+    Raises Damaged where an element is broken or too long: the elements after it cannot be found.
     """
     decoder = json.JSONDecoder()
     text, ended = "", False

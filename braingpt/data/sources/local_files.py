@@ -1,8 +1,8 @@
 """The user's own files: which ones a path names, and whether the preparation can begin with them.
 
-A problem that is visible at the start is an error at once: a path that is not there, a kind of file nobody
-reads, a table without a text column. What shows only later (a broken row, an archive that was cut short) is
-counted while the work continues.
+Errors that can be seen at the start are raised at the start: a missing path, an unknown kind of file, a table
+without a text column. Errors that show only later (a broken row, an archive that was cut short) are counted
+while the work continues.
 """
 
 import hashlib
@@ -46,23 +46,23 @@ def find_files(paths: Iterable[Path]) -> list[Path]:
             inside = (p for p in path.rglob("*") if p.is_file() and format_suffix(p.name) in SUFFIXES)
             files += sorted(p for p in inside if not _is_hidden(p, path))
         elif not path.exists():
-            raise UserError(f"no file or folder {path}")
+            raise UserError(f"there is no file or folder {path}")
         elif format_suffix(path.name) not in SUFFIXES:
             packed = ", ".join(COMPRESSION)
             raise UserError(
-                f"{path} is not a kind of file braingpt reads; it reads {', '.join(SUFFIXES)}, "
+                f"{path} is not a kind of file that braingpt reads; it reads {', '.join(SUFFIXES)}, "
                 f"all but parquet also as {packed}"
             )
         else:
             files.append(path)
     if not files:
-        raise UserError(f"no {', '.join(SUFFIXES)} files in {', '.join(map(str, paths))}")
+        raise UserError(f"there are no {', '.join(SUFFIXES)} files in {', '.join(map(str, paths))}")
     return list(dict.fromkeys(path.resolve() for path in files))
 
 
 def describe_unread(paths: Iterable[Path]) -> str | None:
-    """A line for the user on the files below the folders among `paths` that nobody reads, counted by kind:
-    what is missing should not surprise. None where all are read.
+    """A line for the user on the files below the folders among `paths` that are not read, counted by kind.
+    None where all are read.
     """
     kinds: Counter[str] = Counter()
     for path in filter(Path.is_dir, paths):
@@ -73,7 +73,7 @@ def describe_unread(paths: Iterable[Path]) -> str | None:
         return None
     counts = ", ".join(f"{count:,} {name}" for name, count in kinds.most_common(5))
     others = " and others" if len(kinds) > 5 else ""
-    return f"files of kinds that hold no text braingpt reads are left out: {counts}{others}"
+    return f"files that hold no text braingpt reads are left out: {counts}{others}"
 
 
 def _is_hidden(path: Path, folder: Path) -> bool:

@@ -61,7 +61,7 @@ def open_streams(request: StreamRequest, events: StreamEvents) -> Sequence[Docum
         The streams; nothing is fetched before the first of them is read.
 
     Raises:
-        UserError: Options do not go together, or own files cannot be read.
+        UserError: Options exclude each other, or own files cannot be read.
     """
     check_options(request)
     if request.name == "sample":
@@ -82,7 +82,7 @@ def open_streams(request: StreamRequest, events: StreamEvents) -> Sequence[Docum
 
 
 class _HubConnection:
-    """Asks the hub for a sign of life before the first listing of all streams of a request."""
+    """Checks that the hub answers before the first listing of a request."""
 
     def __init__(self, needed: bool) -> None:
         self._checked = not needed
@@ -196,17 +196,17 @@ def check_options(request: StreamRequest) -> None:
     name, paths, source = request.name, request.paths, request.source
     entry = preparation(name)
     if paths and name not in ("text", "hub"):
-        raise UserError(f"paths go with 'text': braingpt data prepare text {paths[0]}")
+        raise UserError(f"paths are for 'text': braingpt data prepare text {paths[0]}")
     if name == "text" and not paths:
         raise UserError("'text' needs files or folders: braingpt data prepare text PATH...")
     if name == "hub" and len(paths) != 1:
         raise UserError("'hub' needs the id of one dataset: braingpt data prepare hub NAMESPACE/NAME")
     if source is not None and not source.is_dir():
-        raise UserError(f"--source {source} is not a folder")
+        raise UserError(f"--source {source} is not a folder; name the folder of the copies")
     if source is not None and not entry.datasets and name != "hub":
         raise UserError(f"--source is for copies of hub datasets; '{name}' reads none")
     if request.column is not None and name not in ("text", "hub"):
-        raise UserError("--column goes with 'text' and 'hub'")
+        raise UserError("--column is for 'text' and 'hub'")
     for option in ("revision", "config", "split"):
         if getattr(request, option) is not None:
             _check_hub_option(option, name, entry.datasets, source)
@@ -221,13 +221,15 @@ def _check_hub_option(option: str, name: str, datasets: Sequence[str], source: P
     if name == "hub":
         return
     if option == "split":
-        raise UserError("--split goes with 'hub'")
+        raise UserError("--split is for 'hub'")
     if len(datasets) > 1:
-        raise UserError(f"--{option} goes with 'hub' and with corpora of one dataset")
+        raise UserError(f"--{option} is for 'hub' and for corpora of one dataset")
     if option == "config":
         config = DATASETS[datasets[0]].config
         if not config or "{" in config:
-            raise UserError(f"the configurations of '{name}' follow from --languages; --config is for others")
+            raise UserError(
+                f"'{name}' has configurations by language; choose with --languages instead of --config"
+            )
 
 
 def check_available(streams: Sequence[DocumentStream | SampleStream], request: StreamRequest) -> None:

@@ -30,7 +30,7 @@ def rows_of_parquet(
         on_row: Called before each row with the number of rows read so far and of all rows.
 
     Raises:
-        Damaged: The file is cut short or no parquet file.
+        Damaged: The file is cut short or not a parquet file.
         OSError: The file cannot be opened.
     """
     import pyarrow
