@@ -1,8 +1,8 @@
 """Checks the installation, one finding a line.
 
-No check raises: what breaks during a check becomes a finding itself.
-A "problem" is something braingpt needs that does not work.
-A "note" is something optional that is missing, or data and runs that do not exist yet.
+No check raises: an error during a check becomes a finding.
+A "problem" is a part that braingpt needs and that does not work.
+A "note" is an optional part that is missing, or data and runs that do not exist yet.
 """
 
 import contextlib

@@ -10,11 +10,14 @@ MAX_MESSAGE = 160
 
 
 class UserError(ValueError):
-    """Something the user can correct: a wrong path, an unknown name, a value out of range. Exit code 2."""
+    """An error that the user can correct: a wrong path, an unknown name, a value out of range.
+
+    Exit code 2.
+    """
 
 
 class Failure(RuntimeError):
-    """Something that no other command would have prevented: a full disk, a corrupt file. Exit code 1."""
+    """An error that no other command would have prevented: a full disk, a corrupt file. Exit code 1."""
 
 
 def mark_reported(error: E, elsewhere: bool) -> E:

@@ -61,7 +61,7 @@ def test_bases_are_not_listed():
         (["train.schedule=sine"], "train.schedule"),
         (["data.mixture=even"], "data.mixture"),
         (["data.mixture={ko: -1}"], "data.mixture: the weight of 'ko' must be a positive number"),
-        (["data.mixture=[{until: 2, mixture: balanced}]"], "data.mixture: 'until' rises"),
+        (["data.mixture=[{until: 2, mixture: balanced}]"], "'until' is a share"),
         (["data.mixture={no: 1}"], "data.mixture: False is not a language code; .* quotes"),
         (["train.lr"], "--set takes KEY=VALUE"),
         (["=3"], "--set takes KEY=VALUE"),

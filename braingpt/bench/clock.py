@@ -1,7 +1,7 @@
-"""Times that may be compared: calls in turns, one clock for all, the median of the rounds with its spread.
+"""Times that can be compared: calls in turns, one clock for all, the median of the rounds with its spread.
 
-A machine that slows down meanwhile is slower for all. A ratio is taken round by round, between neighbours in
-time; its median and extremes are reported. No ratio is ever made of two separate sittings.
+A machine that slows down meanwhile is slower for all calls. A ratio is taken round by round, between
+neighbours in time; its median and extremes are reported. No ratio is made of two separate sittings.
 """
 
 import statistics
@@ -16,7 +16,7 @@ import torch
 Work = Callable[[], object]
 # Written between two calls: more than the last cache holds.
 COLD_BYTES = {"cuda": 256 << 20, "cpu": 128 << 20}
-# A round lasts about so long, with so many calls at most.
+# Seconds of a round, about, and its calls, at most.
 ROUND_SECONDS, MOST_CALLS = 0.02, 30
 
 
@@ -83,7 +83,7 @@ def time_in_turns(works: Mapping[str, Work], rounds: int, clock: ColdClock) -> d
 
     Args:
         works: The calls, by name.
-        rounds: Rounds.
+        rounds: Rounds in which each call takes its turn.
         clock: Measures one call.
 
     Returns:

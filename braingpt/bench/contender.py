@@ -50,7 +50,7 @@ def bench_recipe(
         context: Tokens a window.
         batch: Windows a step.
         folders: Prepared data; empty: the recipe's.
-        seed: Of weights and batches.
+        seed: Seed of weights and batches.
         compiled: Whether training is compiled.
         changes: Further changes, such as `train.lr=1e-3`.
 
@@ -109,7 +109,7 @@ class Contender:
     """A model in training.
 
     Args:
-        recipe: How it is trained.
+        recipe: The recipe of its training.
         scratch: A folder for the trainer's metrics, which the caller removes.
         device: Where it is trained.
         model: A peer's model, instead of the recipe's.
@@ -178,7 +178,7 @@ class Contender:
         return self.lost is None
 
     def warm(self) -> None:
-        """Run forward and backward once, to compile and allocate; the model stays as it was."""
+        """Run forward and backward once, to compile and allocate; the model does not change."""
         before = [(buffer, buffer.clone()) for buffer in self.model.buffers()]
         gradients(self.trainer.learner, self.trainer.batching, self.trainer.step)
         self.trainer.learner.optimizer.zero_grad(set_to_none=True)
@@ -266,9 +266,9 @@ class Contender:
         neither does, from the longest stream, repeated.
 
         Args:
-            rows: B.
-            length: L, 2 or more.
-            number: Of the prompts; each number gives other tokens.
+            rows: Rows B.
+            length: Tokens L of a row, 2 or more.
+            number: Number of the prompts; each number gives other tokens.
 
         Returns:
             (B, L) ids.

@@ -1,4 +1,4 @@
-"""What a trained model makes of what it has just read, and of what it was taught once, without a memory and
+"""What a trained model can use of what it has just read, and of what it was taught once, without a memory and
 with one.
 
 - In-context gain: how much easier the last quarter of a validation window is than its first, in nats a token
@@ -6,7 +6,7 @@ with one.
 - Repetition: random tokens, then the same again; the share of the second copy that is predicted (their test
   for induction heads). Chance is one in the vocabulary.
 - Facts (`evaluation/tasks/facts.py`) asked for by their beginning: never told; told in the context among
-  others; and taught once to the slow tier of episodic memory, then asked for alone and behind another
+  others; and taught once to the slow tier of episodic memory, then asked for alone and after another
   sentence. The memory works beside any of our architectures, but not beside another library's model.
 """
 
@@ -35,7 +35,7 @@ def few_shot(contender: Contender, windows: int) -> dict[str, Any]:
     """Measure one trained contender.
 
     Args:
-        contender: The contender.
+        contender: A trained contender.
         windows: Validation windows for the in-context gain.
 
     Returns:
@@ -107,7 +107,7 @@ def _recall_in_context(
 def _recall_from_memory(
     model: LanguageModel, tokenizer: Tokenizer, known: dict[str, list[tuple[str, str]]]
 ) -> tuple[float, float]:
-    """Shares of the taught facts that come back: asked for alone, and behind another sentence."""
+    """Shares of the taught facts that come back: asked for alone, and after another sentence."""
     model.eval()
     memory = EpisodicMemory.fresh(model, tokenizer, "")
     for language, pairs in known.items():

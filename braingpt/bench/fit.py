@@ -24,7 +24,7 @@ def too_long(name: str, s: BenchSettings) -> str:
     """The message for a training window that does not fit."""
     return (
         f"training {name} on {s.batch} x {s.context:,} tokens does not fit into memory; "
-        "a smaller --batch or --context takes less"
+        "use a smaller --batch or --context"
     )
 
 
@@ -45,6 +45,6 @@ def check_fit(name: str, model: LanguageModel | Peer, s: BenchSettings, device: 
             need = rows * (state + 4 * PROMPT_NUMBERS * context * shape.hidden) + 4 * parameters
             if need > free:
                 raise UserError(
-                    f"to write on from {rows} x {context:,} tokens {name} takes about {byte_size(need)}, "
-                    f"{byte_size(free)} are free; fewer --contexts or --batches take less"
+                    f"generating with {name} after {rows} x {context:,} tokens takes about "
+                    f"{byte_size(need)}, {byte_size(free)} are free; use smaller --contexts or --batches"
                 )

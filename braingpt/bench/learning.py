@@ -1,6 +1,7 @@
 """Training side by side: for equal tokens, and for equal time on each contender's own clock.
 
-Contenders take turns, so that a slow spell of the machine hits all alike; validation is on nobody's clock.
+Contenders take turns, so that a slow spell of the machine hits all alike; validation is not on any
+contender's clock.
 """
 
 import math
@@ -69,8 +70,8 @@ def stability(norms: Sequence[float | None], losses: Sequence[float]) -> dict[st
     of the norms: they fall while the learning rate rises, in every run.
 
     Args:
-        norms: Of each step before clipping; None where not finite.
-        losses: Of each step; NaN where not finite.
+        norms: Gradient norm of each step before clipping; None where not finite.
+        losses: Loss of each step; NaN where not finite.
     """
     finite = sorted(norm for norm in norms[len(norms) // 10 :] if norm is not None)
     figures = {
@@ -101,7 +102,7 @@ def equal_tokens(
     The first round, about a tenth of the steps, is not among the speeds.
 
     Args:
-        contenders: By name.
+        contenders: The contenders by name.
         steps: Optimizer steps of each.
         rounds: Rounds of turns, at least.
         windows: Validation windows of each language.
@@ -134,7 +135,7 @@ def equal_time(
     """Train every contender for `limit` seconds of its own clock, which its learning rate follows.
 
     Args:
-        contenders: By name.
+        contenders: The contenders by name.
         limit: Seconds of training.
         windows: Validation windows of each language.
         on_progress: Receives the share done and what is being done.

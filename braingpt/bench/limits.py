@@ -1,5 +1,5 @@
-"""What this machine can do at most, measured rather than read off a data sheet: bytes and floating-point
-operations a second.
+"""The limits of this machine, measured instead of read off a data sheet: bytes and floating-point operations
+a second.
 """
 
 import torch

@@ -1,4 +1,4 @@
-"""What figures were measured on: processor, threads, GPU, memory, versions."""
+"""The machine that figures were measured on: processor, threads, GPU, memory, versions."""
 
 import ctypes
 import os

@@ -35,14 +35,14 @@ def training_memory(recipe: Recipe, device: str, threads: int, peer: dict[str, A
     """Measure in a fresh process how many bytes training takes at its peak.
 
     Args:
-        recipe: What is trained.
-        device: Where.
-        threads: Of a CPU.
+        recipe: The recipe that is trained.
+        device: Where it is trained.
+        threads: Threads of a CPU.
         peer: {"name", "total", "positions"} of another library's model (`peers.build_peer`) that is trained
             instead of the recipe's.
 
     Raises:
-        UserError: As training would raise it.
+        UserError: Training raises it.
         Failure: The process failed.
     """
     request = {

@@ -12,7 +12,7 @@ from typing import Any
 from braingpt.errors import Failure, UserError
 from braingpt.utils.atomic_write import write_atomically
 
-# Of the schema.
+# Version of the report's schema.
 VERSION = 1
 FILE = "bench.json"
 # Receives the share done and what is being done.
@@ -23,8 +23,8 @@ class Results:
     """A benchmark's report as it grows.
 
     Args:
-        settings: What is measured.
-        machine: What it is measured on.
+        settings: The settings of the benchmark.
+        machine: The machine that measures.
         folder: Where the report is written and resumed; None: it is in memory alone.
 
     Raises:
@@ -63,7 +63,15 @@ class Results:
         self.report = found
 
     def stage(self, name: str, work: Callable[[], Any]) -> Any:
-        """The stage's result: the one that is there already, or the one of `work`, which is then written."""
+        """The result of a stage.
+
+        Args:
+            name: Name of the stage.
+            work: Measures the stage, unless the report has its result already.
+
+        Returns:
+            The result, which is also written.
+        """
         if name not in self.report:
             result = work()
             self.report.pop("unfinished", None)

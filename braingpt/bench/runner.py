@@ -49,7 +49,7 @@ def run_bench(
     """Measure a comparison of architectures.
 
     Args:
-        settings: What is measured (`resolve_settings`).
+        settings: From `resolve_settings`.
         progress: Receives the share done and what is being done.
         out: Folder for the report and the trained weights; an interrupted run in it is continued.
 
@@ -145,7 +145,7 @@ class _BenchRun:
     def alive(self, stage: str, seed: int = 0, learning: bool = True) -> Iterator[dict[str, Contender]]:
         """Fresh contenders; those that learn have run one forward and backward pass.
 
-        A contender that cannot be built or warmed fails. The memory of all is free afterwards.
+        A contender that cannot be built or warmed fails. The memory of all contenders is free afterwards.
         """
         ready: dict[str, Contender] = {}
         for name in self.results.alive():
@@ -178,8 +178,8 @@ class _BenchRun:
         return lambda found: self.results.record("unfinished", {"stage": stage, "found": found})
 
     def _contenders(self) -> dict[str, Any]:
-        """Sizes, counted by the models themselves. Checks before any measurement that data are there and that
-        memory is enough.
+        """Sizes, counted by the models themselves. Before any measurement this checks that the data are
+        prepared and that memory suffices.
         """
         s, found = self.settings, {}
         open_data([Path(folder) for folder in s.folders], self.recipe(s.architectures[0]))

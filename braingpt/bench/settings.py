@@ -1,4 +1,4 @@
-"""What a comparison of architectures measures: values asked for, values of the recipes, and on a CPU values
+"""The settings of a comparison of architectures: values asked for, values of the recipes, and on a CPU values
 cut down to minutes.
 """
 
@@ -14,7 +14,7 @@ from braingpt.device.device import pick_device
 from braingpt.errors import UserError, did_you_mean
 from braingpt.recipes import load_recipe, shipped
 
-# Tokens of a step where no batch is named: what a CPU does in a second.
+# Tokens of a step where no batch is given: about a second's work of a CPU.
 CPU_TOKENS = 1024
 CPU_STEPS = {"nano": 60, "tiny": 40, "small": 10}
 GPU_STEPS = 200
@@ -22,8 +22,8 @@ CONTEXTS, BATCHES = (512, 2048), (1, 8)
 # Tokens until compiled generation has all its forms: those of a token that attention chooses come late.
 COMPILE_WARM_TOKENS = 48
 FULL = {"contexts": (512, 2048, 8192, 32768), "seeds": 3}
-# Settings that have an option of their own. Growth is planned in steps, which equal time does not know, and
-# peers do not grow.
+# Settings that have an option of their own. Growth is planned in steps, which training for equal time
+# does not have, and peers do not grow.
 SET_BY_OPTIONS = (
     "train.steps",
     "train.context",
@@ -38,32 +38,32 @@ SET_BY_OPTIONS = (
 
 @dataclass(frozen=True)
 class BenchSettings:
-    """What is measured; the contenders are `architectures`, then `peers`."""
+    """The settings of a comparison; the contenders are `architectures`, then `peers`."""
 
     architectures: tuple[str, ...]
     size: str
-    # Prepared data.
+    # Folders of prepared data.
     folders: tuple[str, ...]
-    # Of training: optimizer steps, tokens a window, windows a step.
+    # Training: optimizer steps, tokens a window, windows a step.
     steps: int
     context: int
     batch: int
     threads: int
     device: str
     peers: tuple[str, ...] = ()
-    # Of equal time; None: as long as the slowest took for equal tokens; 0: none.
+    # Minutes of training at equal time; None: as long as the slowest took for equal tokens; 0: none.
     minutes: float | None = None
     seeds: int = 1
     rounds: int = 5
-    # Of generation: tokens before, rows at once, new tokens.
+    # Generation: tokens before, rows at once, new tokens.
     contexts: tuple[int, ...] = CONTEXTS
     batches: tuple[int, ...] = BATCHES
     new_tokens: int = 32
     # Validation windows of each language.
     windows: int = 32
-    # Training and generation of all contenders.
+    # Whether training and generation of all contenders are compiled.
     compile: bool = False
-    # Of the recipes' train and data settings, for all contenders.
+    # Overrides of the recipes' train and data settings, for all contenders.
     changes: tuple[str, ...] = ()
 
     @property
@@ -100,12 +100,12 @@ def resolve_settings(
         tokens: Instead of `steps`: as many steps as reach them.
         context: Tokens a window; None: the recipe's.
         batch: Windows a step; None: the recipe's, on a CPU cut down to a second.
-        threads: Of a CPU; None: torch's.
-        device: None: the best there is.
+        threads: Threads of a CPU; None: torch's.
+        device: Device; None: the best one available.
         **others: Further fields of `BenchSettings`.
 
     Raises:
-        UserError: A value is unknown, or two values do not fit together.
+        UserError: A value is unknown, or two values exclude each other.
     """
     _check_names(architectures, size, others.get("peers", ()))
     place = pick_device(device)
@@ -120,12 +120,12 @@ def resolve_settings(
         else max(1, min(recipe.train.batch, CPU_TOKENS // context))
     )
     if steps is not None and tokens:
-        raise UserError("--steps and --tokens say the same thing twice; name one of them")
+        raise UserError("--steps and --tokens exclude each other; give one of them")
     if steps is None:
         steps = -(-tokens // (batch * context)) if tokens else GPU_STEPS if gpu else CPU_STEPS.get(size, 5)
     if steps < 2:
         asked = f"--tokens {tokens}" if tokens else f"--steps {steps}"
-        raise UserError(f"{asked}: it takes at least 2 steps, one to warm up and one to measure")
+        raise UserError(f"{asked} gives fewer than 2 steps; one is needed to warm up and one to measure")
     if others.get("compile"):
         check_compiler(place, "measure")
     folders = tuple(map(str, folders or recipe.data.folders))
@@ -146,8 +146,8 @@ def _check_changes(changes: Sequence[str]) -> None:
     for change in changes:
         if not change.startswith(("train.", "data.")) or change.split("=")[0] in SET_BY_OPTIONS:
             raise UserError(
-                f"--set {change}: here it takes settings of train and data that all share and no option "
-                "names, like train.optimizer=muon"
+                f"--set {change}: give a train or data setting that has no option of its own, "
+                "like train.optimizer=muon"
             )
 
 

@@ -21,7 +21,7 @@ def training_speed(
     The first round is not counted.
 
     Args:
-        contenders: By name.
+        contenders: The contenders by name.
         rounds: Rounds that count.
         on_progress: Receives the share done and what is being done.
 
@@ -60,7 +60,7 @@ def generation(
     state. Several rows of a sparse model read different weights, so their share is None.
 
     Args:
-        contenders: By name.
+        contenders: The contenders by name.
         context: Tokens of each prompt.
         rows: Prompts at once.
         new_tokens: Tokens generated after each prompt, timed.

@@ -37,7 +37,7 @@ def calibrate(
     out = console(stderr=json_output)
     model, tokenizer, recipe, state, folder = open_run(run, device, console(stderr=True))
     if model.early is None:
-        raise UserError(f"{recipe.name} has no early exits; they belong to v1")
+        raise UserError(f"{recipe.name} has no early exits; use a run of v1")
     shards = ShardSet.open(data or [Path(name) for name in recipe.data.folders], tokenizer)
 
     def score() -> float:
@@ -45,7 +45,7 @@ def calibrate(
             model, shards, tokenizer, context=recipe.train.context, windows=windows, device=model.device
         )
         if scores.loss is None:
-            raise UserError("the data have no validation tokens; name others with --data")
+            raise UserError("the data have no validation tokens; name other data with --data")
         return scores.loss
 
     measured = []

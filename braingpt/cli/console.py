@@ -17,7 +17,8 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
-# How long a process of a distributed run waits before it exits with an error that another process prints.
+# How long a process of a distributed run waits before it exits because of an error that another process
+# prints.
 SILENT_EXIT_SECONDS = 5
 
 
@@ -105,7 +106,7 @@ def _report(error: Exception) -> int:
 def _out_of_memory(error: Exception) -> bool:
     if isinstance(error, MemoryError):
         return True
-    # Torch's errors of this kind are all RuntimeErrors, and there is none before torch was imported.
+    # All out-of-memory errors of torch are RuntimeErrors, and there are none before torch is imported.
     if not isinstance(error, RuntimeError):
         return False
     from braingpt.device.device import is_out_of_memory

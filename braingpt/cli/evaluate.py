@@ -26,6 +26,7 @@ from braingpt.cli.options import (
 from braingpt.utils.formatting import number
 
 if TYPE_CHECKING:
+    from lm_eval.tasks import TaskManager  # pyright: ignore[reportMissingImports]
     from rich.console import Console
     from rich.table import Table
 
@@ -126,10 +127,10 @@ def evaluate(
         raise UserError("--data and --text exclude each other; give one of them")
     if (data or text) and "perplexity" not in names:
         raise UserError(
-            "--data and --text are for perplexity; add the task: --tasks perplexity," + ",".join(names)
+            "--data and --text are for perplexity; add this task: --tasks perplexity," + ",".join(names)
         )
     if lang and not text and names == ("perplexity",):
-        raise UserError("--lang belongs to --text or to tasks")
+        raise UserError("--lang is for --text and for tasks; leave it out, or add one of them")
     check_output_files(json_file=json_file, html=html)
     if against is not None:
         # A wrong name is reported before the first checkpoint is measured, which may take hours.
@@ -170,14 +171,14 @@ def evaluate(
 def _measure(
     run: Path | None,
     wanted: "EvalRequest",
-    manager: Any,
+    manager: "TaskManager | None",
     device: str,
     messages: "Console",
     text: Path | None,
     dtype: str = "float32",
     **exits: float | None,
 ) -> tuple[dict[str, Any], "EvalResult"]:
-    """What the result says about the checkpoint, and its figures."""
+    """The entries of the result that describe the checkpoint, and its figures."""
     from braingpt import __version__
     from braingpt.evaluation.runner import measure
 

@@ -84,7 +84,7 @@ def _is_former_file(word: str) -> bool:
         return True
     # A run is a folder, and no architecture or operation has a slash or a dot in its name.
     if any(mark in word for mark in ("/", os.sep, ".")):
-        raise UserError(f"there is no folder {word}; to write the JSON to a file: --json-file {word}")
+        raise UserError(f"there is no folder {word}; write JSON to a file with --json-file {word}")
     return False
 
 

@@ -56,7 +56,7 @@ def add(
         *(line for line in (read_text(source).splitlines() if source else []) if line.strip()),
     ]
     if not wanted or not all(text.strip() for text in wanted):
-        raise UserError("there is nothing to remember; give a text, or --file with lines of text")
+        raise UserError("there is nothing to remember; give a TEXT, or a file of lines with --file")
     if file.is_dir() or not file.absolute().parent.is_dir():
         raise UserError(
             f"{file} is a folder; name a file"

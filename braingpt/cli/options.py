@@ -1,5 +1,5 @@
-"""What several commands share: their options, a run opened by name, text from a file or a pipe, and checks of
-the places they write to.
+"""Common parts of the commands: options, a run opened by name, text from a file or a pipe, and checks of
+output files and folders.
 """
 
 import os
@@ -199,5 +199,5 @@ def explain_out_of_memory(context: int) -> Iterator[None]:
         if not is_out_of_memory(error):
             raise
         raise UserError(
-            f"windows of {context:,} tokens need more memory than there is; use a smaller --context"
+            f"windows of {context:,} tokens do not fit into memory; use a smaller --context"
         ) from None

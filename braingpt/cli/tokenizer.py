@@ -174,12 +174,12 @@ def report(paths: Paths, column: Column = None, tokenizer: Chosen = None, json_o
         console().print(("\n" if number else "") + heading, style="bold", soft_wrap=True, markup=False)
         console().print(_table(row, width))
     shares = {encoding: reports.hangul_alone(cost.tokenizer) for encoding, cost in rows[0].costs.items()}
-    said = ", ".join(
+    listed = ", ".join(
         f"{encoding} {100 * share['common']:.1f} ({100 * share['all']:.1f})"
         for encoding, share in shares.items()
     )
     console().print(
-        f"\nHangul syllables that are a single token, % of the 2,350 common (of all 11,172): {said}",
+        f"\nHangul syllables that are a single token, % of the 2,350 common (of all 11,172): {listed}",
         markup=False,
     )
     if absent:

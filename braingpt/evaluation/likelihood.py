@@ -1,4 +1,4 @@
-"""How likely a model finds a continuation: the one question behind every task that offers answers.
+"""The likelihood of continuations, by which every task that offers answers is measured.
 
 Pairs are sorted by length and read in batches of similar lengths, padded on the right, which no token before
 the padding sees.
@@ -30,7 +30,7 @@ class Pair(NamedTuple):
 class Likelihood(NamedTuple):
     """How likely one pair's continuation is."""
 
-    # Of the pair.
+    # Number of the pair.
     index: int
     # Log-probability of the continuation.
     nats: float
@@ -49,7 +49,7 @@ def encode_pair(tokenizer: Tokenizer, context: str, continuation: str, language:
         tokenizer: The model's vocabulary.
         context: The text given.
         continuation: The text to be judged.
-        language: Whose marker comes first; None: detected.
+        language: Language of the marker that comes first; None: detected.
 
     Returns:
         The tokens of both, the marker first.

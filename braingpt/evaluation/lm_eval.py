@@ -43,7 +43,7 @@ class HarnessModel(LM):
         model: The model that answers.
         tokenizer: The model's vocabulary.
         context: Tokens that the model reads at once, at most.
-        language: Of all requests; None: detected in each.
+        language: Language of all requests; None: detected in each.
         on_progress: Receives how many requests of a kind are answered.
 
     Attributes:
@@ -158,7 +158,7 @@ def _before(text: str, until: list[str]) -> str:
 
 @dataclass
 class HarnessResult:
-    """What the harness measured."""
+    """The harness's measurements."""
 
     figures: list[Figure]
     # Requests that did not fit and lost their beginning.
@@ -217,12 +217,12 @@ def run_tasks(
     Args:
         model: The model that answers.
         tokenizer: The model's vocabulary.
-        manager: Of `open_tasks`.
+        manager: From `open_tasks`.
         names: Tasks to measure.
         context: Tokens that the model reads at once, at most.
-        language: Of all requests; None: detected in each.
+        language: Language of all requests; None: detected in each.
         limit: Items of each task, at most.
-        shots: Examples before each item; None: as the task says.
+        shots: Examples before each item; None: the task's own number.
         cache: File that keeps the answers, without its ending; None: answers are not kept.
         on_progress: Receives what is being answered.
 

@@ -1,9 +1,9 @@
 """How well a model predicts text: loss, perplexity and bits per byte, by language.
 
 Bits per byte compare across tokenizers; loss and perplexity do not. Bits per byte are the nats of all tokens
-that stand for at least one byte of UTF-8, over ln 2, over those bytes. Markers and document ends are not text
-and are left out (as in nanochat). Loss and perplexity are means over every predicted token, markers and ends
-included, so they continue the training curve.
+that represent at least one byte of UTF-8, over ln 2, over those bytes. Markers and document ends, which are
+not text, are left out (as in nanochat). Loss and perplexity are means over every predicted token, markers and
+ends included, so they continue the training curve.
 
 Each window is a unit of its own (`Scores.figures`), so that intervals and comparisons between models can be
 made from windows.
@@ -36,9 +36,9 @@ class Score:
     tokens: int = 0
     # UTF-8 bytes of the tokens that are text.
     bytes: int = 0
-    # Of all tokens.
+    # Nats of all tokens.
     nats: float = 0.0
-    # Of the tokens that are text.
+    # Nats of the tokens that are text.
     text_nats: float = 0.0
 
     @property
@@ -215,9 +215,15 @@ def evaluate_text(
 
 
 def scoring_windows(ids: list[int], context: int, rows: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Ids and targets, (B <= rows, L <= context) each, that predict ids[1:] once each.
+    """Cut a text into windows that predict every token but the first exactly once.
 
-    The last window is padded on the right.
+    Args:
+        ids: The text's tokens.
+        context: Tokens of a window.
+        rows: Windows of a batch, at most.
+
+    Yields:
+        Ids and targets, (B, L) each; the last window is padded on the right.
     """
     starts = range(0, len(ids) - 1, context)
     for first in range(0, len(starts), rows):
@@ -240,7 +246,7 @@ def score_rows(
         model: The model to score.
         ids_BL: Tokens.
         targets_BL: What each position should predict; `IGNORED` is not scored.
-        bytes_V: UTF-8 bytes that each token stands for, 0 for specials, on the model's device.
+        bytes_V: UTF-8 bytes that each token represents, 0 for specials, on the model's device.
         segments_BL: Number of each token's document; None: one document a row.
     """
     where = {} if segments_BL is None else {"segments_BL": segments_BL}

@@ -1,5 +1,5 @@
-"""What `braingpt eval` measures of one checkpoint: perplexity, our own tasks, and the harness's tasks, all as
-figures with their units.
+"""The measurements of `braingpt eval` on one checkpoint: perplexity, our own tasks, and the harness's tasks,
+all as figures with their units.
 
 Figures of two checkpoints measured by one `EvalRequest` pair unit by unit (`uncertainty.compare_all`).
 """
@@ -44,8 +44,8 @@ class EvalRequest:
     windows: int = 256
     # Items of each task, at most.
     limit: int | None = None
-    # The rest is for the harness: examples before each item; a folder with files of further tasks; a folder
-    # that keeps answers.
+    # For the harness: examples before each item, a folder with files of further tasks, a folder that keeps
+    # answers.
     shots: int | None = None
     files: Path | None = None
     cache: Path | None = None
@@ -62,9 +62,9 @@ class EvalResult:
 
     # In the order of the tasks.
     figures: list[Figure] = field(default_factory=list)
-    # Behind the figures of perplexity; None where perplexity was not asked for.
+    # The scores from which the figures of perplexity come; None where perplexity was not asked for.
     scores: perplexity.Scores | None = None
-    # What a reader of the figures must know, one line each.
+    # Notes that a reader of the figures needs, one line each.
     notes: list[str] = field(default_factory=list)
     # The harness's own table.
     harness: dict[str, Any] | None = None
@@ -72,6 +72,12 @@ class EvalResult:
 
 def check_tasks(request: EvalRequest) -> "TaskManager | None":
     """Open the harness's tasks, where the request names some.
+
+    Args:
+        request: The request.
+
+    Returns:
+        The harness's tasks; None where the request names none of them.
 
     Raises:
         UserError: A task is unknown, the harness is not installed, or the folder of task files is wrong.
@@ -82,7 +88,7 @@ def check_tasks(request: EvalRequest) -> "TaskManager | None":
             raise UserError("--task-files names a folder of lm-eval tasks, but --tasks names none of them")
         return None
     if request.files is not None and not request.files.is_dir():
-        raise UserError(f"--task-files {request.files}: there is no such folder")
+        raise UserError(f"there is no folder --task-files {request.files}")
     if importlib.util.find_spec("lm_eval") is None:
         hint = did_you_mean(names[0], BUILT_IN)
         raise UserError(
@@ -112,7 +118,7 @@ def measure(
         tokenizer: The model's vocabulary.
         recipe: The recipe the model was trained by.
         request: What to measure.
-        manager: Of `check_tasks`.
+        manager: From `check_tasks`.
         key: Name under which the harness's answers are kept.
         on_progress: Receives the name of each task before it begins.
     """
@@ -164,7 +170,7 @@ def _perplexity(
 def _languages(tokenizer: Tokenizer, language: str | None) -> Sequence[str]:
     """Languages of our own tasks that the model has read, or the one asked for."""
     if language is not None and language not in KINDS:
-        raise UserError(f"the tasks made here are in {' and '.join(KINDS)}, not in '{language}'")
+        raise UserError(f"braingpt's own tasks are in {' and '.join(KINDS)}, not in '{language}'")
     return [language] if language else [language for language in KINDS if language in tokenizer.markers]
 
 

@@ -1,4 +1,4 @@
-"""A measured ratio, how sure it is, and whether two models differ in it.
+"""A measured ratio, its uncertainty, and whether two models differ in it.
 
 A figure is a sum of amounts over a sum of weights, over units that were measured apart: nats over tokens by
 window, hits over one by item. Other units could have been measured, so units are what is resampled.
@@ -45,10 +45,10 @@ class Figure:
     weight: np.ndarray
     # (U,) whole numbers; None: one stratum.
     stratum: np.ndarray | None = None
-    # What guessing reaches.
+    # The value that guessing reaches.
     chance: float | None = None
     lower_is_better: bool = False
-    # What else a reader of the JSON should know.
+    # Further facts for readers of the JSON.
     about: dict[str, Any] = field(default_factory=dict)
     # Where the units are not known: the value and its standard error.
     given: tuple[float, float | None] | None = None
@@ -68,7 +68,7 @@ class Figure:
 
     @property
     def label(self) -> str:
-        """The name in short, for a table: without what goes without saying."""
+        """The short name for a table, without obvious parts."""
         task = "" if self.task == "perplexity" else self.task
         metric = "" if self.metric in ("accuracy", "acc") else self.metric.replace("_", " ")
         return " ".join(word for word in (task, metric, self.language) if word and word != "-")
@@ -148,7 +148,18 @@ def pooled(figures: list[Figure]) -> Figure:
 
 
 def compare(first: Figure, second: Figure) -> Comparison:
-    """`first` minus `second`. Raises UserError where the two were not measured on the same units."""
+    """Compare two figures that were measured on the same units.
+
+    Args:
+        first: The figure of one model.
+        second: The same figure of another model.
+
+    Returns:
+        `first` minus `second`, with interval and p.
+
+    Raises:
+        UserError: The figures were not measured on the same units.
+    """
     if len(first.amount) != len(second.amount) or not np.array_equal(first.weight, second.weight):
         raise UserError(
             f"{' '.join(first.name)}: the two models were not measured on the same text, item by item; "

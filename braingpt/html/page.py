@@ -1,6 +1,6 @@
 """One HTML page, complete in itself.
 
-Style and plots are inline; the page loads nothing, and its content policy forbids that it ever does.
+Style and plots are inline, and the page's content policy forbids loading anything.
 
     plot = svg.bars([("v1", 12_000, "12,000")], "tokens per second")
     write_atomically(path, page("Speed", [table(["model", "tokens/s"], [("v1", 12_000)]), plot]))
@@ -33,7 +33,7 @@ POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 
 
 def page(title: str, body: Iterable[str], style: str = "") -> str:
-    """The whole page.
+    """Build a page.
 
     Args:
         title: Plain text, also the page's heading.

@@ -8,7 +8,11 @@ from braingpt.html.svg import standalone
 
 
 def check_png() -> None:
-    """Raise UserError where the renderer is missing; to be called before the work."""
+    """Check, before the work begins, that the renderer is installed.
+
+    Raises:
+        UserError: The renderer is missing.
+    """
     if not _has_renderer():
         raise UserError("PNG files need a renderer: pip install 'braingpt[png]'")
 

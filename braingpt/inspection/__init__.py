@@ -1,1 +1,1 @@
-"""What is really sparse: per layer, counted on real text."""
+"""Inspection: what each layer of a model really leaves out, counted on real text."""

@@ -1,11 +1,11 @@
-"""What sparsity brings on this machine: time and bytes of each part of a model against the same part done
-densely, by clock and by what moved.
+"""What sparsity saves on this machine: time and bytes of each part of a model against the same part of a
+dense model.
 
 The yardstick is a dense twin: as many layers of the same width, full attention with as many heads, an MLP of
 all the columns' neurons, fresh weights. Both models read the same text in turns, once as a whole (*reading*)
-and then token by token (*writing*); times are the lowest of several rounds. Bytes are what torch's operations
-and our Triton kernels were handed to read and write, weights among them, counted as the operations ran: a
-lookup reads its rows, not its table, and columns that nobody won are not read. So a layer that computes
+and then token by token (*writing*); times are the lowest of several rounds. Bytes are counted as the
+operations of torch and our Triton kernels run, from the tensors they read and write, weights among them. A
+lookup reads its rows, not its table, and columns that no token won are not read. So a layer that computes
 everything and multiplies by a mask shows the time and the bytes of a dense one, whatever its own counters
 say. Kernels of other libraries (`UNCOUNTED_BACKENDS`) cannot be counted: where they run, bytes are not known.
 """
@@ -50,7 +50,7 @@ LOOKUPS = {
     "scatter_",
 }
 
-# Makes a pass over the model: a call that reads the ids (1, L), or writes behind them.
+# Makes a pass over the model: a call that reads the ids (1, L), or writes after them.
 PassMaker = Callable[[LanguageModel, Tensor], Callable[[], Any]]
 
 
@@ -104,7 +104,7 @@ def compare_with_twin(
 
     Args:
         model: The model to measure.
-        ids: Tokens of a text; the first window is read, and generation continues behind it.
+        ids: Tokens of a text; the first window is read, and generation continues after it.
         context: Tokens of the window.
         rounds: Rounds, of which the lowest times count; one more comes before them.
 
@@ -212,13 +212,13 @@ def _watching(model: LanguageModel, now: Callable[[], float], found: PassCost) -
     began: dict[tuple[int, str], float] = {}
 
     def before(key: tuple[int, str]):
-        def hook(_module: nn.Module, _args: Any) -> None:
+        def hook(_module: nn.Module, _args: tuple[Any, ...]) -> None:
             began[key] = now()
 
         return hook
 
     def after(key: tuple[int, str]):
-        def hook(_module: nn.Module, _args: Any, _output: Any) -> None:
+        def hook(_module: nn.Module, _args: tuple[Any, ...], _output: Any) -> None:
             found.parts[key] = found.parts.get(key, 0.0) + now() - began[key]
 
         return hook

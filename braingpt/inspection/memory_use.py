@@ -1,5 +1,5 @@
-"""How a model would use a memory file on a text: reads, how many of them it believes, and what teaching the
-text would write.
+"""How a model would use a memory file on a text: its reads, the reads it believes, and the entries that
+teaching the text would write.
 
 Legend: B rows, L tokens, K entries read, V vocabulary.
 """
@@ -20,11 +20,11 @@ from braingpt.model.sequence_layout import Layout
 def count_memory_use(
     model: LanguageModel, memory: EpisodicMemory, windows: Sequence[Tensor]
 ) -> dict[str, int]:
-    """Counts over windows of a text.
+    """Count reads, and the entries that teaching would write, over windows of a text.
 
     Args:
         model: The model that owns the memory.
-        memory: What is read.
+        memory: The memory that is read.
         windows: (B, L) tokens each.
 
     Returns:

@@ -1,6 +1,4 @@
-"""All that `inspect-sparsity` finds out about one checkpoint and one text, and how sparsity developed over a
-run's checkpoints.
-"""
+"""The results of `inspect-sparsity` for a checkpoint and a text, and sparsity over a run's checkpoints."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -134,6 +132,14 @@ def inspect_model(
 def sparsity_over_training(
     models: Iterable[tuple[int, LanguageModel]], text: TokenWindows
 ) -> Iterator[dict[str, Any]]:
-    """The sum over layers of each (step, model) on the same text, plain values for JSON."""
+    """The sparsity of several checkpoints on the same text.
+
+    Args:
+        models: Step and model of each checkpoint.
+        text: What the models read.
+
+    Yields:
+        The step and the sum over layers of each model, as plain values for JSON.
+    """
     for step, model in models:
         yield {"step": step, **asdict(sparsity_of_windows(model, text.windows).total)}

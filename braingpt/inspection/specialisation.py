@@ -28,14 +28,14 @@ LABELS = ("language", "script", "place")
 
 @dataclass(frozen=True)
 class Specialisation:
-    """What one layer's columns say about one label."""
+    """How much one layer's columns say about one label."""
 
     layer: int
     label: str
     # Mutual information as a share of the label's entropy, and the same with the labels shuffled.
     share: float
     shuffled: float
-    # Of the label, in bits.
+    # Entropy of the label, in bits.
     entropy: float
 
 

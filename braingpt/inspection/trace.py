@@ -1,4 +1,4 @@
-"""What becomes of each token: how deep it goes, where it is chosen to attend, which columns win it.
+"""The way of each token: how deep it goes, where it is chosen to attend, which columns win it.
 
 Hooks see the model from outside. The layers' own counters (`model.recording()`) know sums; the hooks know
 tokens and read none of those counters, so each checks the other.
@@ -85,8 +85,8 @@ class _Follower:
     def end(self) -> None:
         """Correct where V1's tokens went.
 
-        V1 computes tokens that left early on, in a whole sequence, but does not change them: they count as
-        not arrived in deeper layers.
+        In a whole sequence V1 continues to compute tokens that left early, without changing them. They count
+        as not arrived in deeper layers.
         """
         early = self.model.early
         if early is not None and early.depths:
@@ -169,7 +169,7 @@ def work_per_token(model: LanguageModel, found: Trace, context: int) -> Tensor:
         selector = getattr(mixer, "selector", None)
         if isinstance(selector, Selector):
             choosing = 2 * selector.weight.numel()
-            # Of a chosen token: the mean over all tokens is `rate` of it.
+            # The cost of a chosen token: the mean over all tokens is `rate` times that.
             attending = (mixer.flops(context) - choosing) / selector.rate
         else:
             choosing, attending = 0.0, float(mixer.flops(context))

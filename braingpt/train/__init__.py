@@ -1,1 +1,1 @@
-"""Training: the loop, its learner, stability, growth, resuming, plans and run folders."""
+"""Training: the loop, growth, resuming, validation, plans and run folders."""

@@ -1,7 +1,8 @@
 """Whether a run may continue from a checkpoint: which recipe it has, and what of the recipe may change.
 
-What decides the numbers (model, batches, rate, seed) must be what the run began with, so that a resumed run
-equals one that never stopped. What does not (how long, how often to validate, how much at a time) may change.
+Settings that decide the numbers (model, batches, rate, seed) must be those the run began with, so that a
+resumed run equals one that never stopped. Other settings (how long, how often to validate, how much at a
+time) may change.
 """
 
 from collections.abc import Sequence
@@ -79,7 +80,7 @@ def check_agreement(saved: Recipe, asked: Recipe, folder: Path) -> None:
         if key not in free and before.get(key) != now.get(key):
             raise UserError(
                 f"{folder} was trained with {key} = {_shown(before.get(key))}, the recipe asks for"
-                f" {_shown(now.get(key))}; resume with the same settings, or start elsewhere with --out"
+                f" {_shown(now.get(key))}; resume with the same settings, or start a new run with --out"
             )
 
 

@@ -1,9 +1,9 @@
-"""What a run reads: tokenizer and shards of prepared folders, and each step's batch as micro-batches on the
+"""The data of a run: tokenizer and shards of prepared folders, and each step's batch as micro-batches on the
 device.
 
 A step's rows follow from its number alone (`data.batches.Batches`); the loader remembers only how many steps
 of data a rewind has passed over. Short sequences (`train.lengths`) are the same windows cut into shorter
-rows: every token still comes once an epoch, and a step sees as many tokens as ever.
+rows: every token still comes once an epoch, and a step has as many tokens as with long sequences.
 
 Shapes: B rows, L positions.
 """
@@ -57,8 +57,8 @@ def open_data(folders: Sequence[Path], recipe: Recipe) -> tuple[Tokenizer, Shard
     """
     if not folders:
         raise UserError(
-            "no data to train on; --data DIR names a prepared folder, `braingpt data prepare sample` makes"
-            " one"
+            "there are no data to train on; name a prepared folder with --data DIR "
+            "(`braingpt data prepare sample` makes one)"
         )
     for folder in folders:
         read_manifest(folder)
@@ -66,7 +66,7 @@ def open_data(folders: Sequence[Path], recipe: Recipe) -> tuple[Tokenizer, Shard
     if tokenizer.vocab_size != recipe.model.vocab:
         raise UserError(
             f"{folders[0]} has a vocabulary of {tokenizer.vocab_size:,} tokens, the recipe's model one of"
-            f" {recipe.model.vocab:,}; --set model.vocab={tokenizer.vocab_size} makes them agree"
+            f" {recipe.model.vocab:,}; match them with --set model.vocab={tokenizer.vocab_size}"
         )
     return tokenizer, ShardSet.open(folders, tokenizer)
 
@@ -171,7 +171,7 @@ class BatchLoader:
         return longer or step + self.offset in [phase.end for phase in self.batches.phases]
 
     def windows(self, step: int) -> dict[str, list[int]]:
-        """The numbers of the windows that the step reads, by language: what names a batch."""
+        """The numbers of the windows that the step reads, by language; they identify a batch."""
         rows = self.config.batch
         numbers: dict[str, list[int]] = {}
         for language, window in zip(*self.batches.draws((step + self.offset) * rows, rows), strict=True):
@@ -185,7 +185,7 @@ class BatchLoader:
 
 
 class RunData(NamedTuple):
-    """What a run reads, and the `data_identity` of its folders."""
+    """The data of a run, and the `data_identity` of its folders."""
 
     tokenizer: Tokenizer
     shards: ShardSet

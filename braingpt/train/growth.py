@@ -17,7 +17,7 @@ from braingpt.train.learner import Learner, Placement, build_learner, fresh_mode
 def grow_if_due(learner: Learner, step: int, recipe: Recipe, placement: Placement) -> Learner:
     """The learner for `step`: a deeper one where the step belongs to a deeper stage, else `learner` itself.
 
-    A model never shrinks. A learner that has grown out gives up its optimizer's state: the memory holds the
+    A model never shrinks. A learner that is replaced gives up its optimizer's state, so that memory holds the
     moments once.
     """
     layers = layers_at(step, recipe)

@@ -25,7 +25,7 @@ from braingpt.train.recompute import recompute_blocks
 
 @dataclass(frozen=True)
 class Placement:
-    """Where a run computes. `dtype`: the precision of products, None for float32 everywhere."""
+    """Where a run computes: device, processes, and precision of products (`dtype` None: float32)."""
 
     device: torch.device
     dtype: torch.dtype | None
@@ -33,7 +33,7 @@ class Placement:
 
     def autocast(self) -> AbstractContextManager[object]:
         """A context in which products run in `dtype`."""
-        # Sharded weights come and go: a cached copy in bfloat16 would outlive them.
+        # Gathered weights are freed after each block, and a cached copy in bfloat16 would outlive them.
         return autocast(self.device, self.dtype, cached=not self.world.sharded)
 
 
@@ -42,7 +42,7 @@ class Learner:
     """A model and what trains it.
 
     Attributes:
-        model: The model, in whose names checkpoints are written.
+        model: The model, whose names checkpoints use.
         forward: What a step calls: the model, wrapped for several processes and compiled where asked.
         optimizer: The optimizers of all trainable parameters.
         average: The moving average of the weights (`train.average`), or None.
@@ -82,5 +82,10 @@ def build_learner(model: LanguageModel, config: TrainConfig, placement: Placemen
 
 
 def fresh_model(recipe: Recipe, layers: int) -> LanguageModel:
-    """The untrained model of the stage with `layers` layers."""
+    """The untrained model of a stage of growth.
+
+    Args:
+        recipe: The run's recipe.
+        layers: Layers of the stage.
+    """
     return build(stage_config(recipe.model, layers), recipe.train.seed)

@@ -1,5 +1,5 @@
-"""The training loop: batches in; steps, validations and checkpoints out; a run stops and continues without a
-trace.
+"""The training loop: batches in; steps, validations and checkpoints out. A run that stops and continues
+equals one that never stopped.
 
     train(load_recipe("nano-v2"), Path("runs/nano-v2"), [Path("data/sample")])
 
@@ -67,12 +67,12 @@ def train(
     Started by torchrun, each process trains on its rows of every step.
 
     Args:
-        recipe: What to train, and how.
+        recipe: The recipe of the run.
         out: The run folder.
         folders: Prepared folders to train on; the recipe's by default.
         resume: None for a new run, "auto" for the newest undamaged checkpoint in `out` if there is one, or a
             run folder or checkpoint.
-        reporter: What a person sees; by default nothing.
+        reporter: Shows progress; by default nothing is shown.
         device: "cpu", "cuda", or None for the GPU where there is one.
 
     Returns:
@@ -80,7 +80,7 @@ def train(
 
     Raises:
         UserError: The caller can correct something: recipe, data, folders or device.
-        Failure: Gradients stay infinite, memory does not suffice, or a checkpoint is damaged.
+        Failure: The loss does not recover, memory does not suffice, or a checkpoint is damaged.
     """
     reporter = reporter or Reporter()
     with (
@@ -102,7 +102,7 @@ def train(
 
 
 class Trainer:
-    """One run, or one process's part of it: everything that changes during training."""
+    """A run on this process: everything that changes during training."""
 
     def __init__(
         self,
@@ -117,11 +117,11 @@ class Trainer:
         """Open the data and build the learner.
 
         Args:
-            recipe: What to train, and how.
+            recipe: The recipe of the run.
             run: The run folder.
             folders: Prepared folders.
             device: Where to train.
-            reporter: What a person sees.
+            reporter: Shows progress.
             world: The processes of the run; this one alone by default.
             model: Trained instead of the recipe's, to compare it; it behaves as a `LanguageModel`.
 
@@ -139,40 +139,48 @@ class Trainer:
         self.reporter: Reporter = reporter
         self.world: World = world
         self.placement: Placement = Placement(device, autocast_dtype(config.dtype, device), world)
-        # What it learns from.
+        # The data.
         data = world.run_on_all(lambda: open_run_data(recipe, folders, device, world))
         self.tokenizer: Tokenizer = data.tokenizer
         self.shards: ShardSet = data.shards
         self.loader: BatchLoader = data.loader
         self.data_identity: str = data.identity
         self.validator: Validator = Validator(self.shards, self.tokenizer, recipe, self.placement)
-        # What learns.
+        # The model and its training.
         model = model or fresh_model(recipe, layers_at(0, recipe))
         self.learner: Learner = build_learner(model, config, self.placement)
         self.guard: Guard = Guard(config.skip_sigma, device)
         self.batching: MicroBatching = MicroBatching.of(self.loader, self.placement, reporter.note, run.path)
-        # Where the run is: steps, tokens and seconds in all, steps of this call, times gone back.
+        # Progress: steps, tokens and seconds in all, steps of this call, rewinds.
         self.step: int = 0
         self.tokens: int = 0
         self.seconds: float = 0.0
         self.taken: int = 0
         self.rewinds: int = 0
-        # Of the last step: its loss, the shares it left out, and the layers before it where it grew.
+        # The last step: its loss, the shares it left out, and the layers before it where it grew.
         self.loss: float | None = None
         self.inside: dict[str, float] = {}
         self.grown_from: int | None = None
-        # What stops it, and what it leaves behind.
+        # What stops the run, and what the run writes.
         self.stop: StopRequest = StopRequest()
         self.all_stop: bool = False
         self.log: RunLog = RunLog(run, reporter, self.stop)
         self.saver: Saver = Saver(in_thread=config.async_save and not world.sharded)
         self.saved: Path | None = None
-        # Threads on a CPU and the device's measured speed; None until, or unless, they are settled.
+        # Threads on a CPU and the device's measured speed; None where they are not measured.
         self.threads: int | None = None
         self.matmul_flops: float | None = None
 
     def begin(self, start: Path | None) -> None:
-        """Load the checkpoint `start`, if any; plan the run, make its folder ready, and report both."""
+        """Load a checkpoint, plan the run, make its folder ready, and report both.
+
+        Args:
+            start: The checkpoint to continue from, which has been verified; None: a new run.
+
+        Raises:
+            UserError: A checkpoint does not fit on the disk, or a logger is not installed.
+            Failure: The checkpoint is damaged.
+        """
         if start:
             self._restore(start)
         limit = self.world.run_on_rank0(lambda: micro_batch_limit(self.run.path))
@@ -204,7 +212,14 @@ class Trainer:
             self.reporter.note("the data differ from those the run began with; continuing with the new data")
 
     def run_to_end(self) -> Result:
-        """Take all steps that are left, unless a stop is asked for."""
+        """Take all steps that are left, unless a stop is asked for.
+
+        Returns:
+            How the run ended.
+
+        Raises:
+            Failure: The loss does not recover, or memory does not suffice.
+        """
         try:
             if self._due(self.config.eval_every) and (self.validator.last or {}).get("step") != self.step:
                 # The run was stopped between saving and validating.
@@ -301,12 +316,12 @@ class Trainer:
         is no usable gradient either.
         """
         self.saver.finish()
-        # The first process's last checkpoint must be there for all.
+        # All processes wait until the first has finished its last checkpoint.
         self.world.barrier()
         good = self.run.last_good()
         if good is None or self.rewinds == self.config.rewinds:
             if not self.guard.skipped_in_row:
-                self.reporter.note(f"{lost}; no rewind is left, so this loss is taken for its new level")
+                self.reporter.note(f"{lost}; no rewind is left, so this loss counts as the new level")
                 self.guard.new_level()
                 return False
             last = f"; the last good checkpoint is {good}" if good else ""
@@ -329,7 +344,7 @@ class Trainer:
         # All processes score the same text together where weights are sharded, else the first does alone.
         if not self.validator.has_text or not (self.world.is_rank0 or self.world.sharded):
             return
-        # One of several processes may not drop it: the others wait for its end.
+        # With several processes a validation is not dropped, because the others wait for its end.
         with self.stop.droppable() if self.world.size == 1 else nullcontext():
             scores = self.validator.scores(self.learner, self.batching.micro)
         if self.validator.add(self.log.write("validation", self.step, **scores)):
@@ -343,7 +358,7 @@ class Trainer:
         if self.step == 0 or self.saved == folder:
             return
         write = checkpoint_writer(self, folder)
-        # Sharded weights are written by all processes together, whole ones by the first.
+        # All processes write sharded weights together; the first writes unsharded weights.
         writers = self.world if self.world.sharded else None
         if self.world.is_rank0 or writers:
             self.saver.submit(lambda: retry_while_disk_full(write, self.reporter.note, self.stop, writers))

@@ -15,7 +15,7 @@ from braingpt.train.batches import BatchLoader, MicroBatch, windows
 from braingpt.train.learner import Learner, Placement
 from braingpt.train.run.folder import save_micro_batch_limit
 
-LESS_MEMORY = "--set train.recompute=true or a smaller train.context takes less"
+LESS_MEMORY = "use --set train.recompute=true or a smaller train.context"
 
 # Buffers that a forward pass counts into, each with its former value.
 Counters = list[tuple[Tensor, Tensor]]
@@ -29,7 +29,7 @@ class MicroBatching:
         loader: The run's batches.
         placement: Device, precision and processes.
         rows: Windows of a step that this process reads.
-        micro: Windows at a time; halved where memory runs out.
+        micro: Windows of a micro-batch; halved where memory runs out.
         rehearsed: Whether all processes have had memory for a step of the present length.
         note: Prints a line.
         run: The run folder.
@@ -86,7 +86,7 @@ def restore_counters(before: Counters) -> None:
 def accumulate_with_oom_retry(
     learner: Learner, batching: MicroBatching, step: int, before: Counters
 ) -> tuple[Tensor, Tensor]:
-    """`gradients`, computed again with micro-batches of half the size where memory runs out.
+    """Compute a step's gradients; where memory runs out, try again with micro-batches of half the size.
 
     A process that runs out of memory during an exchange would leave the others waiting. So several processes
     rehearse the first step of each length without an exchange, agree, and take smaller micro-batches
@@ -130,6 +130,11 @@ def gradients(learner: Learner, batching: MicroBatching, step: int) -> tuple[Ten
 
     A rehearsal exchanges no gradients between processes.
 
+    Args:
+        learner: The model; its gradients are filled.
+        batching: The micro-batch size.
+        step: The number of the step.
+
     Returns:
         The mean loss over the targets of all processes' rows that this process reads, in nats, and the
         gradient norm before clipping; both scalars on the run's device.
@@ -157,7 +162,16 @@ def gradients(learner: Learner, batching: MicroBatching, step: int) -> tuple[Ten
 
 
 def backward(learner: Learner, micro_batch: MicroBatch, placement: Placement) -> Tensor:
-    """Add a micro-batch's gradients; return its part of the step's mean loss, a scalar in nats."""
+    """Add a micro-batch's gradients to those of the step.
+
+    Args:
+        learner: The model; its gradients are added to.
+        micro_batch: The micro-batch.
+        placement: Device, precision and processes.
+
+    Returns:
+        The micro-batch's part of the step's mean loss, a scalar in nats.
+    """
     segments = {} if micro_batch.segments_BL is None else {"segments_BL": micro_batch.segments_BL}
     with placement.autocast():
         loss = learner.forward(micro_batch.ids_BL, micro_batch.targets_BL, **segments).loss
@@ -194,9 +208,9 @@ def _limit_next_start(batching: MicroBatching, step: int) -> Failure:
     fewer = batching.halved()
     save_micro_batch_limit(batching.run, fewer)
     return Failure(
-        f"out of memory in step {step + 1} with {windows(batching.micro)} at a time; the next start takes"
-        f" {windows(fewer)} at a time from the last checkpoint on: --resume auto, or torchrun"
-        " --max-restarts 3 with it"
+        f"out of memory in step {step + 1} with {windows(batching.micro)} at a time; "
+        f"--resume auto continues from the last checkpoint with {windows(fewer)} at a time "
+        "(with torchrun --max-restarts 3 by itself)"
     )
 
 

@@ -1,5 +1,5 @@
-"""What a run does before its first step: plan its memory, choose its threads, and note what a person should
-know.
+"""The preparations before a run's first step: plan the memory, choose the threads, and note what a person
+should know.
 """
 
 from collections.abc import Iterator, Sequence

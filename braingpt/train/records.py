@@ -1,5 +1,5 @@
-"""What metrics.jsonl says of a step: `growth` where the model grew before it, `train`, and `incident` where
-the step was skipped or its loss was a spike.
+"""The records of a step in metrics.jsonl: `growth` where the model grew before the step, `train`, and
+`incident` where the step was skipped or its loss was a spike.
 """
 
 import math

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RunState:
-    """What a step depends on beside the tensors, and what a run remembers; all of it is in state.json.
+    """The state of a run beside the tensors, as state.json holds it.
 
     Attributes:
         step: Steps taken.
@@ -79,14 +79,14 @@ def find_start_checkpoint(
         return _newest_undamaged(out, note)
     if resume is None:
         if is_run(out):
-            raise UserError(f"{out} exists; --resume auto continues it, --out starts elsewhere")
+            raise UserError(f"{out} exists; continue it with --resume auto, or choose another --out")
         return None
     chosen = listing.resolve(resume)
     if is_run(out) and run_of(chosen).resolve() != Path(out).resolve():
-        raise UserError(f"{out} is another run than {chosen}'s; --out takes a new folder")
+        raise UserError(f"{out} is another run than that of {chosen}; give a new folder with --out")
     if last and last.resolve() != chosen.resolve():
         raise UserError(
-            f"{out} has continued to {last.name}; --out starts a branch from {chosen.name} in a new folder"
+            f"{out} has continued to {last.name}; start a branch from {chosen.name} with a new --out"
         )
     checkpoint.verify(chosen)
     return chosen
@@ -106,8 +106,8 @@ def _newest_undamaged(out: Path, note: Callable[[str], None]) -> Path | None:
         return folder
     if damaged:
         raise Failure(
-            f"no checkpoint in {out} is whole: {str(damaged[0][1]).partition(';')[0]};"
-            " --out starts a new run elsewhere"
+            f"every checkpoint in {out} is damaged: {str(damaged[0][1]).partition(';')[0]}; "
+            "start a new run with another --out"
         )
     return None
 
@@ -137,10 +137,14 @@ def state_of(trainer: "Trainer") -> RunState:
 
 
 def checkpoint_writer(trainer: "Trainer", folder: Path) -> Callable[[], None]:
-    """What writes a checkpoint of a run's last step into `folder`.
+    """A function that writes a checkpoint of a run's last step.
 
-    With `train.async_save` the writer holds copies of all tensors, so that it may run while training
-    continues; otherwise it holds the live ones.
+    With `train.async_save` it holds copies of all tensors, so that it may run while training continues;
+    otherwise it holds the live tensors.
+
+    Args:
+        trainer: The run.
+        folder: The checkpoint's folder.
     """
     learner, config, best = trainer.learner, trainer.config, trainer.validator.best
     recipe, state = stage_recipe(trainer.recipe, len(learner.model.blocks)), state_of(trainer)
@@ -170,7 +174,7 @@ def restore_from(
 
     Args:
         start: The checkpoint folder.
-        learner: What the weights go into; another takes its place where the checkpoint is of another stage.
+        learner: The learner to fill, or to replace where the checkpoint is of another stage.
         recipe: The run's recipe.
         placement: Device, precision and processes.
 

@@ -1,10 +1,10 @@
 """Bad batches: which updates are skipped, which losses are spikes, and when a run is lost.
 
 An update is skipped when its gradient's norm is not finite, or far out: the norm's logarithm lies more than
-`sigma` standard deviations above the mean of the last 128 updates taken (OLMo-core's SkipStepOptimizer does
-so with six; logarithms here, since norms spread by factors). The decision is made on the norm's device and
-reaches the optimizer as a tensor, so nothing waits. Eight far-out gradients in a row are no accident but a
-new level: the next update is taken and the window starts again.
+`sigma` standard deviations above the mean of the last 128 updates taken (as in OLMo-core's SkipStepOptimizer
+with six; logarithms here, because norms spread by factors). The decision is made on the norm's device and
+reaches the optimizer as a tensor, so nothing waits. Eight far-out gradients in a row are not an accident but
+a new level: the next update is taken and the window starts again.
 
 A loss is a spike when it jumps out of the 16 before it. Twenty steps in a row that are skipped, or spikes,
 mean that the run is lost (`Lost`): the trainer goes back to the last good checkpoint.
@@ -28,13 +28,13 @@ WINDOW, LEAST = 128, 32
 SPREAD = 0.1
 # Lowest logarithm kept: a norm of zero has none.
 LOWEST_LOG = -80
-# Far-out gradients in a row before their level is taken for the new one.
+# Far-out gradients in a row before their level counts as the new one.
 MAX_FAR = 8
 # Losses that a loss is compared with.
 SPIKE_WINDOW = 16
-# A spike lies so many median absolute deviations above their median ...
+# A spike is this many median absolute deviations above the median of those losses ...
 SPIKE_SPREADS = 6.0
-# ... and at least so many nats.
+# ... and at least this many nats above it.
 SPIKE_NATS = 0.5
 # Bad steps in a row that a run survives.
 MAX_BAD = 20
@@ -43,7 +43,7 @@ COUNTS = ("skipped", "skipped_in_row", "spikes", "spikes_in_row")
 
 
 class Lost(Failure):
-    """A run does not recover by itself."""
+    """A run that does not recover by itself."""
 
 
 def is_spike(loss: float, before: Sequence[float]) -> bool:
@@ -66,7 +66,7 @@ class Guard:
 
     def __init__(self, sigma: float | None, device: torch.device) -> None:
         self.sigma = math.inf if sigma is None else sigma
-        # Logarithms of the norms taken, newest last; NaN before there are so many.
+        # Logarithms of the last norms, newest last; NaN before the window is full.
         self.logs_W = torch.full((WINDOW,), math.nan, device=device)
         # Far-out gradients in a row.
         self.far = torch.zeros((), device=device)

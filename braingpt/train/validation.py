@@ -1,4 +1,4 @@
-"""How good the model in training is now, and what share of its computation it left out: counted by the layers
+"""Validation during training: the model's scores, and the shares of its computation that the layers count
 themselves (`model.recording()`).
 """
 
@@ -36,7 +36,7 @@ class Validator:
         self.best: dict[str, Any] | None = None
 
     def scores(self, learner: Learner, micro: int) -> dict[str, Any]:
-        """Score the model, under the averaged weights where there are such.
+        """Score the model, with the averaged weights where there is an average.
 
         Args:
             learner: The model in training; it is the same afterwards.
@@ -69,7 +69,7 @@ class Validator:
         return better
 
     def recall(self, records: Sequence[dict[str, Any]]) -> None:
-        """Take up the validations of a run folder: one may be younger than the checkpoint."""
+        """Remember the validations of a run folder, of which one may be younger than the checkpoint."""
         self.last = None
         for record in records:
             self.add(record)

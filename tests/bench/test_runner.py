@@ -288,7 +288,7 @@ def test_settings_left_out_come_from_the_recipe_and_fit_a_processor():
         ((["v1"], "nano"), {"steps": 0}, "--steps 0: it takes at least 2"),
         ((["v1"], "nano"), {"steps": 1}, "--steps 1: it takes at least 2"),
         ((["v1"], "nano"), {"tokens": 10}, "--tokens 10: it takes at least 2"),
-        ((["v1"], "nano"), {"steps": 5, "tokens": 10}, "name one of them"),
+        ((["v1"], "nano"), {"steps": 5, "tokens": 10}, "give one of them"),
         (
             (["v1"], "nano"),
             {"changes": ("model.layers=2",)},
@@ -313,7 +313,7 @@ def test_data_that_are_not_prepared_name_the_command(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"contexts": (10**9,)}, "--contexts"), ({"context": 10**9}, "--batch or --context takes less")],
+    [({"contexts": (10**9,)}, "--contexts"), ({"context": 10**9}, "use a smaller --batch or --context")],
 )
 def test_what_cannot_fit_into_memory_is_told_before_anything_is_measured(data, options, message):
     with pytest.raises(UserError, match=message):

@@ -142,7 +142,7 @@ def test_texts_longer_than_the_context_are_named(here, braingpt, capsys):
         (["--tasks", ","], "names no task"),
         (["--tasks", "recall", "--text", "x"], "--tasks perplexity,recall"),
         (["--tasks", "recall", "--lang", "ko", "--task-files", "x"], "names none of them"),
-        (["--tasks", "mine", "--task-files", "nowhere"], "--task-files nowhere: there is no such folder"),
+        (["--tasks", "mine", "--task-files", "nowhere"], "there is no folder --task-files nowhere"),
         (["--tasks", "binding", "--lang", "de", "--device", "cpu"], "in ko and en, not in 'de'"),
         (["--html", "data"], "--html data is a folder; name a file"),
         (["--html", "none/x.html"], "--html none/x.html: there is no folder none"),
@@ -190,6 +190,6 @@ def test_texts_and_windows_beyond_memory_are_one_line(here, braingpt, capsys, tm
 
     monkeypatch.setattr("braingpt.evaluation.perplexity.evaluate", gives_up)
     assert braingpt("eval", "--context", 64, "--device", "cpu") == 2
-    assert "windows of 64 tokens need more memory" in capsys.readouterr().err.splitlines()[-1]
+    assert "windows of 64 tokens do not fit into memory" in capsys.readouterr().err.splitlines()[-1]
     with pytest.raises(RuntimeError, match="another"), options.explain_out_of_memory(8):
         raise RuntimeError("another error")

@@ -159,7 +159,7 @@ def test_a_former_file_is_translated_with_one_line(capsys, arguments, translated
     [
         (
             ["eval", "--json", "runs/none"],
-            "there is no folder runs/none; to write the JSON to a file: --json-file",
+            "there is no folder runs/none; write JSON to a file with --json-file",
         ),
         (["eval", "--json", "scores.txt"], "to write the JSON to a file: --json-file scores.txt"),
         (["calibrate", "--json", "scores"], "there is no run scores"),

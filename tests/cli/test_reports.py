@@ -46,7 +46,7 @@ def test_eval_of_a_text_and_json_on_standard_output(here, braingpt, capsys, tmp_
     [
         (["eval", "--data", "data/none"], "data/none does not exist; make it with: braingpt data prepare"),
         (["eval", "--data", "a", "--text", "b"], "exclude each other"),
-        (["eval", "--lang", "ko"], "--lang belongs to --text"),
+        (["eval", "--lang", "ko"], "--lang is for --text"),
         (["eval", "--text", "none"], "no text file none"),
         (["eval", "--text", "data"], "no text file data"),
         (["eval", "--json-file", "none/x.json"], "there is no folder none"),

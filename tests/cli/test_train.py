@@ -39,7 +39,7 @@ def test_train_then_refuse_then_go_on(here, data, capsys):
     assert braingpt(*command) == 2
     assert (
         capsys.readouterr().err
-        == "braingpt: runs/nano-v2 exists; --resume auto continues it, --out starts elsewhere\n"
+        == "braingpt: runs/nano-v2 exists; continue it with --resume auto, or choose another --out\n"
     )
     assert (
         braingpt(
@@ -103,7 +103,7 @@ def test_a_file_is_no_run_folder_and_stays(here, data, capsys):
         assert (
             braingpt("train", "--recipe", "nano-dense", "--data", data, "--out", out, "--device", "cpu") == 2
         )
-        assert capsys.readouterr().err.endswith("note is a file; --out takes a folder\n")
+        assert capsys.readouterr().err.endswith("note is a file; give a folder with --out\n")
     assert (here / "note").read_text() == "x"
 
 

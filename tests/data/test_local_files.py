@@ -82,9 +82,7 @@ def test_files_that_nobody_reads_are_noted(tmp_path: Path) -> None:
     notes: list[str] = []
     events = StreamEvents(notes.append, lambda *broken: None)
     open_streams(StreamRequest("text", ["ko"], paths=[tmp_path]), events)
-    assert notes == [
-        "files that hold no text braingpt reads are left out: 2 .pdf, 1 without a suffix"
-    ]
+    assert notes == ["files that hold no text braingpt reads are left out: 2 .pdf, 1 without a suffix"]
     assert local_files.describe_unread([tmp_path / "a.txt"]) is None
 
 

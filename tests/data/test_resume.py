@@ -197,7 +197,8 @@ def test_an_interrupted_preparation_with_other_parameters(
         with pytest.raises(KeyboardInterrupt):
             prepare(Request("text", tmp_path / "out", own), ByteTokenizer())
     with pytest.raises(
-        UserError, match=r"interrupted preparation with other parameters \(languages: .*discard it with --force"
+        UserError,
+        match=r"interrupted preparation with other parameters \(languages: .*discard it with --force",
     ):
         prepare(Request("text", tmp_path / "out", own, languages=["ko"]), ByteTokenizer())
     assert prepare(

@@ -149,7 +149,7 @@ def test_micro_batches_give_the_same_gradients(tmp_path, data):
 def test_an_existing_run_is_never_overwritten(tmp_path, data):
     recipe = tiny("dense", "train.steps=2")
     train(recipe, tmp_path / "run", [data], device="cpu")
-    with pytest.raises(UserError, match=r"exists; --resume auto continues it, --out starts elsewhere"):
+    with pytest.raises(UserError, match=r"exists; continue it with --resume auto, or choose another --out"):
         train(recipe, tmp_path / "run", [data], device="cpu")
     with pytest.raises(UserError, match=r"trained with model\.mlp = 512, the recipe asks for 99"):
         train(
@@ -173,7 +173,7 @@ def test_a_given_checkpoint_is_branched_off_elsewhere(tmp_path, data):
     recipe = tiny("dense")
     first = train(recipe, tmp_path / "run", [data], device="cpu")
     tenth = tmp_path / "run/checkpoints/step-0000010"
-    with pytest.raises(UserError, match=r"has continued to step-0000020; --out starts a branch"):
+    with pytest.raises(UserError, match=r"has continued to step-0000020; start a branch"):
         train(recipe, tmp_path / "run", resume=str(tenth), device="cpu")
     branch = train(recipe, tmp_path / "branch", resume=str(tenth), device="cpu")
     assert history(tmp_path / "branch") == history(tmp_path / "run")
@@ -207,7 +207,7 @@ def test_a_damaged_checkpoint_is_set_aside_and_nothing_wrong_is_loaded(tmp_path,
     ) == history(tmp_path / "run")
     for folder in listing.list_checkpoints(tmp_path / "run"):
         (folder / "model.safetensors").write_bytes(b"")
-    with pytest.raises(Failure, match=r"no checkpoint in .* is whole"):
+    with pytest.raises(Failure, match=r"every checkpoint in .* is damaged"):
         train(recipe, tmp_path / "run", resume="auto", device="cpu")
 
 
@@ -245,7 +245,7 @@ def test_unprepared_data_name_the_command(tmp_path, data, monkeypatch):
         train(tiny("dense", "data.folders=[]"), "runs/x", device="cpu")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/letter.txt").write_text("x")
-    with pytest.raises(UserError, match="other files than a run's"):
+    with pytest.raises(UserError, match="files that are not a run's"):
         train(tiny(), "mine", [data], device="cpu")
     assert not Path("runs/x").exists() and [p.name for p in Path("mine").iterdir()] == ["letter.txt"]
 

@@ -217,5 +217,5 @@ def test_a_loss_that_stays_high_is_a_new_level_once_no_going_back_is_left(tmp_pa
     assert (
         result.step == 20
         and result.spikes == 3
-        and any("taken for its new level" in note for note in listener.notes)
+        and any("counts as the new level" in note for note in listener.notes)
     )

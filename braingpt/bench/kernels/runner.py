@@ -4,7 +4,7 @@
     python -m braingpt.bench.kernels.runner < request.json
 
 Rows are measured in a process of their own, one after the other. A row that fails reports why, and the next
-row is measured; where the failure took the process or the GPU's context with it, a fresh process continues.
+row is measured. Where the failure ended the process or broke the GPU's context, a fresh process continues.
 """
 
 import json
@@ -36,7 +36,7 @@ BROKEN_CONTEXT = 3
 
 @dataclass(frozen=True)
 class KernelSettings:
-    """What is measured: operations, in the shapes of the `size` recipes, over `batch` x `context` tokens."""
+    """The settings of a benchmark of operations, in the shapes of the `size` recipes."""
 
     operations: tuple[str, ...]
     size: str
@@ -63,13 +63,13 @@ def resolve_kernel_settings(
 
     Args:
         operations: Names of `OPERATIONS`; empty: all.
-        size: Size of the recipes whose shapes count.
+        size: Size of the recipes whose shapes are used.
         batch: Windows; None: 1 on a CPU, 16 on a GPU.
         context: Tokens a window.
-        device: None: the best there is.
-        dtype: Of products; "auto": bfloat16 on a GPU that has it, else float32.
-        threads: Of a CPU; None: torch's.
-        rounds: Rounds of turns.
+        device: Device; None: the best one available.
+        dtype: Number type of products; "auto": bfloat16 on a GPU that has it, else float32.
+        threads: Threads of a CPU; None: torch's.
+        rounds: Rounds in which the calls take turns.
 
     Raises:
         UserError: A name is unknown.
@@ -97,7 +97,7 @@ def run_kernels(
     """Measure the operations.
 
     Args:
-        settings: What is measured (`resolve_kernel_settings`).
+        settings: From `resolve_kernel_settings`.
         progress: Receives the share done and the operation.
 
     Returns:
@@ -155,9 +155,16 @@ def _record(line: str) -> dict[str, Any]:
 
 
 def measured(settings: KernelSettings) -> Iterator[dict[str, Any]]:
-    """Measure in this process: the machine with its limits, then a row for each operation.
+    """Measure in this process.
 
-    Raises `_BrokenContext` where no further row can be measured.
+    Args:
+        settings: From `resolve_kernel_settings`.
+
+    Yields:
+        The machine with its limits, then a row for each operation.
+
+    Raises:
+        _BrokenContext: No further row can be measured.
     """
     device, dtype = pick_device(settings.device), getattr(torch, settings.dtype)
     peak = {

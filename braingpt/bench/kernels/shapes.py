@@ -1,5 +1,5 @@
-"""What a benchmark of kernels needs for each operation: its call, its reference, its dense counterpart, its
-operations and the bytes it cannot avoid; and the shapes all of them come from.
+"""An operation in the benchmark of kernels: its call, reference and dense counterpart, its floating-point
+operations and the bytes it cannot avoid; and the shapes that all operations come from.
 
 Bytes are compulsory traffic: every input read once forward and once backward, every output and gradient
 written once. So no operation is faster than its limit, and most of what torch does between two operations is
@@ -23,7 +23,7 @@ TRAINING_PASSES = 3
 
 @dataclass(frozen=True)
 class Operation:
-    """What is timed, and what it is compared with."""
+    """A call to time, and the calls that it is compared with."""
 
     # The backend that runs.
     path: str

@@ -1,1 +1,1 @@
-"""What `braingpt bench` shows: tables, matched comparisons, claims, a page."""
+"""The reports of `braingpt bench`: tables, matched comparisons, claims, a page."""

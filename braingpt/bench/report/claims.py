@@ -1,5 +1,5 @@
-"""What the earlier work of this name claimed, beside what this run measured: reached, not reached, or not
-measured here.
+"""The claims of the earlier work of this name beside the measurements of this run: reached, not reached, or
+not measured here.
 
 The earlier numbers came without data, tokenizer or machine. So those of perplexity and of memory by size
 cannot be repeated, only compared with ours.
@@ -11,7 +11,7 @@ from typing import Any
 from braingpt.bench.clock import Series
 from braingpt.utils.formatting import byte_size, percent
 
-# Whether the claim is reached (None: it cannot be said), and in words what was measured on what.
+# Whether the claim is reached (None: not measured or not comparable), and the measurement in words.
 Verdict = tuple[bool | None, str]
 
 PERPLEXITIES = {"small": 32.4, "medium": 24.7, "large": 19.8}
@@ -151,7 +151,7 @@ def _few_shot(report: dict[str, Any], name: str) -> Verdict:
     words = (
         f"facts recalled: never told {percent(found['facts_never_told'])}, "
         f"told in the context {percent(found['facts_in_context'])}, "
-        f"taught to its memory {percent(found['facts_in_memory'])} (behind another sentence {behind})"
+        f"taught to its memory {percent(found['facts_in_memory'])} (after another sentence {behind})"
     )
     return max(found["facts_in_context"], found["facts_in_memory"] or 0) >= 0.5, words
 

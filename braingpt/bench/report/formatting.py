@@ -38,7 +38,7 @@ def median(series: dict[str, Any] | None, write: Callable[[float], str] = figure
 
 
 def kernel_limits(report: dict[str, Any]) -> str:
-    """What the machine can do at most, in one line."""
+    """The limits of the machine, in one line."""
     limits = report["limits"]
     flops = [f"{limit['flops'] / 1e12:,.3g} TFLOP/s in {dtype}" for dtype, limit in limits.items()]
     bandwidth = next(iter(limits.values()))["bytes_per_second"]
@@ -48,7 +48,8 @@ def kernel_limits(report: dict[str, Any]) -> str:
 def kernel_row(row: dict[str, Any]) -> dict[str, tuple[str, str]]:
     """An operation's figures, each in words and with the text below it.
 
-    Below the name is what ran, below the share of the limit the limit in ms, below the others their spread.
+    Below the name is the backend, below the share of the limit the limit in ms, below the others their
+    spread.
     """
     if "error" in row:
         return {"name": (row["operation"], "failed")} | dict.fromkeys(
@@ -66,7 +67,7 @@ def kernel_row(row: dict[str, Any]) -> dict[str, tuple[str, str]]:
 
 
 def kernel_failures(report: dict[str, Any]) -> list[str]:
-    """What could not be measured, and why, one line each."""
+    """One line for each measurement that failed, with the reason."""
     found = []
     for row in report["rows"]:
         failed = {"": row["error"]} if "error" in row else row["failed"]

@@ -227,7 +227,7 @@ def _few_shot(report: dict[str, Any]) -> Section:
         ("facts_never_told", "facts, never told"),
         ("facts_in_context", "facts, told before"),
         ("facts_in_memory", "facts, in memory"),
-        ("facts_in_memory_behind", "  behind a sentence"),
+        ("facts_in_memory_behind", "  after a sentence"),
     ):
         section.row(label, [one[key] for one in every], percent)
     return section

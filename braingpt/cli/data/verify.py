@@ -1,4 +1,4 @@
-"""`braingpt data verify`: whether the files of a prepared folder are as they were written."""
+"""`braingpt data verify`: checks that the files of a prepared folder are unchanged."""
 
 from braingpt.cli.console import console, print_line
 from braingpt.cli.json_output import Json, print_json

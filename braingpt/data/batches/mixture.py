@@ -54,7 +54,7 @@ def check_mixture(value: Any) -> ConstantMixture | Schedule:
         A name, weights, {"temperature": exponent}, or a schedule of these.
 
     Raises:
-        UserError: `value` is no mixture; the message names data.mixture.
+        UserError: `value` is not a mixture; the message names data.mixture.
     """
     return _check_schedule(list(value)) if isinstance(value, list | tuple) else _check_constant(value)
 
@@ -66,7 +66,7 @@ def _check_constant(value: Any) -> ConstantMixture:
         return value
     if not isinstance(value, dict) or not value:
         known = f"{', '.join(NAMES)}, weights such as {{ko: 2, en: 1}}, or a schedule of these"
-        raise UserError(f"data.mixture is one of {known}, not {value!r}")
+        raise UserError(f"data.mixture must be one of {known}, not {value!r}")
     if "temperature" in value:
         alpha = value["temperature"]
         if len(value) > 1 or not _is_number(alpha) or not 0 <= alpha <= 1:
@@ -78,7 +78,7 @@ def _check_constant(value: Any) -> ConstantMixture:
     for language, weight in value.items():
         if not isinstance(language, str):
             raise UserError(
-                f"data.mixture: {language!r} is no language code; "
+                f"data.mixture: {language!r} is not a language code; "
                 "a code that YAML reads as something else needs quotes"
             )
         if not _is_number(weight) or not 0 < weight < math.inf:
@@ -104,13 +104,13 @@ def _check_schedule(entries: list[Any]) -> Schedule:
         until = entry.get("until", 1.0 if last else None)
         if not _is_number(until) or not before < until <= 1 or (last and until != 1):
             raise UserError(
-                "data.mixture: 'until' rises from part to part, and the last is 1: "
-                f"a share of the run's steps, not {until!r}"
+                "data.mixture: 'until' is a share of the run's steps, rises from part to part and ends at 1, "
+                f"not {until!r}"
             )
         checked.append({"until": float(until), "mixture": _check_constant(entry["mixture"])})
         before = until
     if not checked:
-        raise UserError("data.mixture: the schedule is empty")
+        raise UserError("data.mixture: the schedule is empty; give at least one part")
     return checked
 
 

@@ -91,16 +91,16 @@ DISTRACTOR = {"ko": "오늘은 비가 왔다. ", "en": "It was raining today. "}
 def facts(
     language: str, taught: int, seed: int = 0
 ) -> tuple[list[tuple[str, str]], list[tuple[str, tuple[str, ...]]]]:
-    """Facts to teach, and questions about people of whom nothing like it is taught.
+    """Facts to teach, and questions about people of whom no such fact is taught.
 
     Args:
         language: "ko" or "en".
         taught: Facts to teach, at most as many as there are.
-        seed: Of the draw.
+        seed: Seed of the draw.
 
     Returns:
-        (beginning, end) of each fact to teach; (beginning, all values, each of which would be false) of the
-        others.
+        (beginning, end) of each fact to teach, and (beginning, possible values) of the other facts, of which
+        every value is false.
     """
     draw = random.Random(seed)
     cases = [(person, fact) for person, fact in itertools.product(PEOPLE[language], FACTS[language])]
@@ -138,7 +138,7 @@ def share_recalled(
         model: The model, alone or beside a memory.
         tokenizer: The model's vocabulary.
         known: (beginning, end) of each fact.
-        language: Of the facts.
+        language: Language of the facts.
         before: Text before each beginning.
     """
     written = continuations(model, tokenizer, [before + start for start, _ in known], language)

@@ -51,18 +51,18 @@ class Item:
 
 def binding(language: str, count: int = ITEMS) -> list[Item]:
     """Word-binding items; each place in the context is asked for equally often."""
-    draw, (said, meant) = Draw(1), SENTENCES[language]
+    draw, (beginning, end) = Draw(1), SENTENCES[language]
     nouns = [word for words in KINDS[language].values() for word in words]
     items = []
     for number in range(count):
         new, meanings = draw.several(NEW[language], BOUND), draw.several(nouns, BOUND)
         bound = [
-            said.format(word) + meant.format(meaning) for word, meaning in zip(new, meanings, strict=True)
+            beginning.format(word) + end.format(meaning) for word, meaning in zip(new, meanings, strict=True)
         ]
         answer = number % BOUND
         items.append(
             Item(
-                " ".join([*bound, said.format(new[answer])]),
+                " ".join([*bound, beginning.format(new[answer])]),
                 tuple(f" {meaning}" for meaning in meanings),
                 answer,
             )

@@ -1,1 +1,1 @@
-"""What a run will take: memory, disk and time."""
+"""Plans: the memory, disk and time that a run will take."""

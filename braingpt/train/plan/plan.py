@@ -1,4 +1,4 @@
-"""What a run will take, before it begins: parameters, arithmetic, memory by part, time, tokens, disk.
+"""The cost of a run, before it begins: parameters, arithmetic, memory by part, time, tokens, disk.
 
 The counts come from the model itself, on the meta device. Activations and time are measured on a layer or
 two (`step_cost.measure_step_cost`), where that is asked for.
@@ -9,8 +9,8 @@ so that only the larger of the two counts. Where the model grows, memory is that
 and arithmetic are those of all stages together.
 
 All memory is that of one process. Where weights are sharded (`train.parallel: fsdp`), a process holds its
-share of weights, gradients and moments, and beside them the parts that are whole for a while
-(`gathered_bytes`). With `train.offload` the shares rest on the host.
+share of weights, gradients and moments, and beside them the blocks that are gathered for a while
+(`gathered_bytes`). With `train.offload` the shares are on the host.
 """
 
 from dataclasses import asdict, dataclass, replace
@@ -56,8 +56,8 @@ class Plan:
         weights_bytes: Weights and buffers on the device.
         autocast_bytes: Copies of the matrices in bfloat16.
         average_bytes: The average of the weights.
-        gathered_bytes: Sharded weights and gradients that are whole while they are computed with.
-        host_bytes: Weights, gradients and moments that rest in the host's memory.
+        gathered_bytes: Sharded weights and gradients that are gathered while they are computed with.
+        host_bytes: Weights, gradients and moments in the host's memory.
         micro_batch: Windows at a time.
         data_tokens: Tokens in the data; None where they are not prepared.
         disk_bytes: All checkpoints that are kept, and the one being written.
@@ -195,7 +195,7 @@ def build_plan(
     weights = FLOAT * sum(p.numel() for p in model.parameters()) // shares
     gradients = FLOAT * learning // shares
     on_device = 0 if config.offload else 1
-    # Where weights come and go, so do their copies.
+    # Where weights are gathered and freed, so are their copies.
     cast = autocast and not sharded
     tokens_per_step = config.batch * config.context
     flops = model.flops_per_token(config.context)

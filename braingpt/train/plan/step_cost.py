@@ -2,14 +2,13 @@
 layers, extrapolated to all.
 
 A model of one layer, and one of two layers for each kind of layer, in the recipe's own width, learn from two
-small batches of random tokens. What a further layer and a further window add is what the recipe's layers and
-windows will add; embedding and head are in the one layer's figures. So a model of billions of parameters is
-planned with the memory of two of its layers.
+small batches of random tokens. The cost of a further layer and a further window is that of each of the
+recipe's layers and windows; embedding and head are in the one layer's figures. So a model of billions of
+parameters is planned with the memory of two of its layers.
 
 Windows are cut to 512 tokens where memory grows with tokens alone; `v1` keeps whole windows, as its scores
 grow with their square. On a GPU the allocator's peak is read. On a CPU the bytes of all tensors alive are
-followed, operation by operation. Adaptive depth is not counted: every token is taken to go through every
-layer.
+followed, operation by operation. Adaptive depth is not counted: every token passes every layer.
 """
 
 import time

@@ -1,1 +1,1 @@
-"""The run folder and what is written into it."""
+"""The run folder, and everything that is written into it or shown of a run."""

@@ -11,7 +11,7 @@ from typing import TypeVar
 from braingpt.distributed.world import World
 from braingpt.train.run.signals import StopRequest
 
-# What the system says of a full disk or an exhausted quota.
+# Error numbers of a full disk and an exhausted quota.
 FULL = (errno.ENOSPC, errno.EDQUOT)
 # Seconds between two attempts.
 PAUSE = 2.0
@@ -25,7 +25,7 @@ def retry_while_disk_full(
     """Call `write`, again and again while the disk is full, until a stop is asked for.
 
     Args:
-        write: What to do.
+        write: Writes something.
         note: Prints a line; called once.
         stop: Ends the waiting.
         world: The processes that write together, fail together, and wait or give up together.

@@ -41,9 +41,9 @@ def locked(path: Path) -> Iterator["RunFolder"]:
     """
     path = Path(path)
     if file := next((part for part in (path, *path.parents) if part.is_file()), None):
-        raise UserError(f"{file} is a file; --out takes a folder")
+        raise UserError(f"{file} is a file; give a folder with --out")
     if path.is_dir() and not is_run(path) and any(entry.name != LOCK for entry in path.iterdir()):
-        raise UserError(f"{path} holds other files than a run's; --out takes a new folder")
+        raise UserError(f"{path} holds files that are not a run's; give a new folder with --out")
     made = [folder for folder in (path, *path.parents) if not folder.exists()]
     path.mkdir(parents=True, exist_ok=True)
     with open(path / LOCK, "a", encoding="utf-8") as lock:
@@ -51,7 +51,7 @@ def locked(path: Path) -> Iterator["RunFolder"]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UserError(
-                f"another process is training in {path}; wait for it, or give --out another folder"
+                f"another process is training in {path}; wait for it, or choose another --out"
             ) from None
         try:
             yield RunFolder(path)
@@ -102,7 +102,7 @@ def micro_batch_limit(path: Path) -> int | None:
     try:
         return max(1, int(file.read_text())) if file.is_file() else None
     except ValueError:
-        raise Failure(f"{file} holds no number; delete it") from None
+        raise Failure(f"{file} does not hold a number; delete it") from None
 
 
 class RunFolder:
@@ -134,7 +134,10 @@ class RunFolder:
         write_atomically(self.path / METRICS, "".join(lines))
 
     def log(self, record: dict[str, Any]) -> None:
-        """Append one record to metrics.jsonl, whole or not at all. Raises OSError when the disk is full."""
+        """Append one record to metrics.jsonl, completely or not at all.
+
+        Raises OSError when the disk is full.
+        """
         line = (json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n").encode()
         with open(self.path / METRICS, "ab", buffering=0) as file:
             before = file.tell()
@@ -161,7 +164,7 @@ class RunFolder:
         free = shutil.disk_usage(self.path).free
         if free < needed:
             sizes = f"a checkpoint takes {needed / 1e6:,.0f} MB, {self.path} has {free / 1e6:,.0f} MB free"
-            raise UserError(f"{sizes}; --out takes a folder on another disk")
+            raise UserError(f"{sizes}; choose an --out on another disk")
 
     def settle(self, best: dict[str, Any] | None, keep: int) -> None:
         """Record which checkpoint is best; delete all but the best, the last good and the `keep` newest."""

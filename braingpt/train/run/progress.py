@@ -1,4 +1,4 @@
-"""What a person sees during training: a live line in a terminal, a plain line every ten seconds elsewhere.
+"""The display of training: a live line in a terminal, a plain line every ten seconds elsewhere.
 
 The loop reports to a `Reporter` what happens. The base class prints nothing, so a library call is silent.
 """
@@ -37,7 +37,7 @@ class Reporter:
         """The model has grown before this step."""
 
     def note(self, text: str) -> None:
-        """Something worth a line."""
+        """A note of one line."""
 
     def end(self) -> None:
         """The run is over, whether it succeeded or failed."""
