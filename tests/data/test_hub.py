@@ -168,7 +168,7 @@ def test_configurations_splits_and_columns(root: Path, serve) -> None:
         ({"revision": "v9"}, "has no revision 'v9'"),
         (
             {"config": None, "id": "org/script"},
-            "loading script, which is never run.*--revision refs/convert/parquet",
+            "loading script, which braingpt never runs.*--revision refs/convert/parquet",
         ),
         ({"config": None, "id": "org/pictures"}, "png files, which hold no text"),
         ({"config": None, "id": "org/empty"}, "has no data files"),

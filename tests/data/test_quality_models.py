@@ -41,15 +41,15 @@ def shuffled(text: str) -> str:
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_perplexity_drops_shuffled_characters_and_keeps_prose(language: str) -> None:
     one = judge()
-    assert one.tokens(language, encode(GOOD[language])) is None
-    assert one.tokens(language, encode(shuffled(GOOD[language]))) == "perplexity"
-    assert judge(perplexity=False).tokens(language, encode(shuffled(GOOD[language]))) is None
+    assert one.judge_tokens(language, encode(GOOD[language])) is None
+    assert one.judge_tokens(language, encode(shuffled(GOOD[language]))) == "perplexity"
+    assert judge(perplexity=False).judge_tokens(language, encode(shuffled(GOOD[language]))) is None
 
 
 def test_a_model_of_another_vocabulary_is_left_out_with_a_note() -> None:
     other = Judge(config(educational={"classifier": 0.5}), LANGUAGES, "another")
     assert len(other.notes) == 2 and all("another tokenizer" in note for note in other.notes)
-    assert other.tokens("ko", encode(shuffled(GOOD["ko"]))) is None
+    assert other.judge_tokens("ko", encode(shuffled(GOOD["ko"]))) is None
     assert not judge().notes
 
 
@@ -101,8 +101,8 @@ def test_a_verdict_on_tokens_does_not_depend_on_the_others(
     ids = [(prose * (1 + count // len(prose)))[:count] for _, count in drawn]
     for some in ids[::2]:
         chance.shuffle(some)
-    alone = [one.tokens(language, some) for language, some in zip(languages, ids, strict=True)]
-    assert one.tokens_of(languages, ids, [None] * len(ids)) == alone
+    alone = [one.judge_tokens(language, some) for language, some in zip(languages, ids, strict=True)]
+    assert one.judge_token_batch(languages, ids, [None] * len(ids)) == alone
 
 
 def test_shipped_models_fit_the_shipped_tokenizer() -> None:
@@ -115,15 +115,15 @@ def test_scores_of_the_source_decide_before_the_classifier() -> None:
     one = judge(educational={"scores": {"int_score": 3}, "classifier": 0.5})
 
     def rule(text: str, scores: dict[str, float] | None) -> str | None:
-        judged = one.text(Document(text, "ko", "test", "1", scores))
-        return judged.rule or one.tokens("ko", encode(text), scores)
+        judged = one.judge_text(Document(text, "ko", "test", "1", scores))
+        return judged.rule or one.judge_tokens("ko", encode(text), scores)
 
     assert rule(REVIEW, {"int_score": 4}) is None
     assert rule(GOOD["ko"], {"int_score": 2}) == "educational"
     assert rule(REVIEW, None) == rule(REVIEW, {"other": 1}) == "educational"
     assert rule(GOOD["ko"], None) is None
     # off unless asked for
-    assert judge().tokens("ko", encode(REVIEW)) is None
+    assert judge().judge_tokens("ko", encode(REVIEW)) is None
 
 
 @pytest.mark.parametrize("language", ["ko", "en"])
@@ -139,11 +139,11 @@ def test_a_document_that_holds_an_evaluation_item_is_dropped(tmp_path: Path, lan
         # spacing, case and punctuation do not hide it
         spaced = item.upper().replace(" ", "  ").replace(",", " -")
         assert (
-            one.text(Document(f"{GOOD[language]}\n{spaced}\n{rest}", language, "test", "1")).rule
+            one.judge_text(Document(f"{GOOD[language]}\n{spaced}\n{rest}", language, "test", "1")).rule
             == "contamination"
         )
-        assert one.text(Document(GOOD["fr"], "fr", "test", "1")).rule is None
-    assert judge().text(Document(GOOD[language], language, "test", "1")).rule is None
+        assert one.judge_text(Document(GOOD["fr"], "fr", "test", "1")).rule is None
+    assert judge().judge_text(Document(GOOD[language], language, "test", "1")).rule is None
 
 
 def test_hashes_find_every_shared_stretch_and_no_other() -> None:

@@ -44,11 +44,11 @@ JUDGE = judge()
 def test_cleaning_is_idempotent_and_the_judge_cleans_alike(text: str) -> None:
     once = clean(text)
     assert clean(once) == once
-    judged = JUDGE.text(Document(text, "en", "test", "1"))
+    judged = JUDGE.judge_text(Document(text, "en", "test", "1"))
     assert judged.rule == "empty" if not once else judged.text in (once, clean(judged.text))
     if judged.rule is None:
         assert "".join(piece for _, piece in judged.segments) == judged.text
-        again = JUDGE.text(Document(judged.text, "en", "test", "1"))
+        again = JUDGE.judge_text(Document(judged.text, "en", "test", "1"))
         assert again == judged
 
 
@@ -58,10 +58,10 @@ def test_a_verdict_does_not_depend_on_what_was_judged_before(
     before: list[str], text: str, language: str
 ) -> None:
     document = Document(text, language, "test", "1")
-    alone = judge().text(document)
+    alone = judge().judge_text(document)
     for other in before:
-        JUDGE.text(Document(other, language, "test", "2"))
-    assert JUDGE.text(document) == alone
+        JUDGE.judge_text(Document(other, language, "test", "2"))
+    assert JUDGE.judge_text(document) == alone
 
 
 @given(st.text())
@@ -82,7 +82,7 @@ def test_mojibake_is_repaired_on_demand() -> None:
         broken = GOOD[language].encode().decode("latin-1")
         assert repair(broken) == GOOD[language] and repair(GOOD[language]) == GOOD[language]
         assert (
-            judge(normalise={"mojibake": True}).text(Document(broken, language, "test", "1")).text
+            judge(normalise={"mojibake": True}).judge_text(Document(broken, language, "test", "1")).text
             == GOOD[language]
         )
 
@@ -114,8 +114,8 @@ def test_few_clean_documents_are_dropped(corpora: Path, language: str, file: str
     texts = texts[:: 8 if len(texts) > 800 else 1]
     dropped = 0
     for text in texts:
-        judged = JUDGE.text(Document(text, language, "test", "1"))
-        dropped += bool(judged.rule or JUDGE.tokens(language, Tokenizer.default().encode(judged.text)))
+        judged = JUDGE.judge_text(Document(text, language, "test", "1"))
+        dropped += bool(judged.rule or JUDGE.judge_tokens(language, Tokenizer.default().encode(judged.text)))
     assert dropped <= 0.06 * len(texts)
 
 

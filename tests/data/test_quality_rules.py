@@ -144,7 +144,7 @@ def rule_of(judge: Judge, text: str, language: str | None) -> str | None:
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_good_text_passes_and_its_language_is_found(shipped: Judge, language: str) -> None:
     assert rule_of(shipped, GOOD[language], language) is None
-    judged = shipped.text(Document(GOOD[language], None, "test", "1"))
+    judged = shipped.judge_text(Document(GOOD[language], None, "test", "1"))
     assert judged == (GOOD[language], language, [(language, GOOD[language])], None)
 
 
@@ -156,25 +156,25 @@ def test_each_rule_drops_what_it_should_and_can_be_switched_off(
 ) -> None:
     key = rule.replace(" ", "_")
     on = judge(**({key: values} if values else {}))
-    assert on.text(Document(text, language, "test", "1")).rule == rule
-    assert judge(**{key: False}).text(Document(text, language, "test", "1")).rule != rule
+    assert on.judge_text(Document(text, language, "test", "1")).rule == rule
+    assert judge(**{key: False}).judge_text(Document(text, language, "test", "1")).rule != rule
 
 
 def test_a_language_that_is_not_wanted_is_dropped_by_that_rule() -> None:
     only = Judge(load_quality(), ["ko"], Tokenizer.default().fingerprint)
-    assert only.text(Document(GOOD["fr"], None, "test", "1")).rule == "language"
-    assert only.text(Document(" \n\t\u200b", "ko", "test", "1")).rule == "empty"
+    assert only.judge_text(Document(GOOD["fr"], None, "test", "1")).rule == "language"
+    assert only.judge_text(Document(" \n\t\u200b", "ko", "test", "1")).rule == "empty"
 
 
 def test_detecting_overrules_the_source_only_where_it_is_not_trusted() -> None:
     document = Document(GOOD["de"], "en", "test", "1")
-    assert judge(language={"trust_source": False}).text(document).language == "de"
+    assert judge(language={"trust_source": False}).judge_text(document).language == "de"
     # believed to be English, and then found not to read like it
-    assert judge().text(document).rule == "stop words"
+    assert judge().judge_text(document).rule == "stop words"
 
 
 def test_boilerplate_lines_are_cut_out_of_a_page_that_is_kept(shipped: Judge) -> None:
-    judged = shipped.text(
+    judged = shipped.judge_text(
         Document(f"Skip to main content\n\n{GOOD['en']}\n\nThis site uses cookies.", "en", "test", "1")
     )
     assert judged.rule is None and judged.text == GOOD["en"]
@@ -183,7 +183,7 @@ def test_boilerplate_lines_are_cut_out_of_a_page_that_is_kept(shipped: Judge) ->
 def test_code_switched_text_is_cut_where_the_language_really_changes(shipped: Judge) -> None:
     english = "The library was opened in the spring, and it has been open to all of us. "
     text = f"{GOOD['ko']} {english}그래서 우리는 모두 새 도서관에 가 보았다."
-    segments = shipped.text(Document(text, "ko", "test", "1")).segments
+    segments = shipped.judge_text(Document(text, "ko", "test", "1")).segments
     assert [language for language, _ in segments] == ["ko", "en", "ko"] and "".join(
         piece for _, piece in segments
     ) == text
@@ -192,7 +192,7 @@ def test_code_switched_text_is_cut_where_the_language_really_changes(shipped: Ju
         + " CWnd::OnCreate printf wprintf HeapAlloc 함수를 호출한다. 그리고 Visual Studio Code Editor 를 "
         "연다."
     )
-    assert len(shipped.text(Document(named, "ko", "test", "1")).segments) == 1
+    assert len(shipped.judge_text(Document(named, "ko", "test", "1")).segments) == 1
 
 
 @pytest.mark.parametrize(
