@@ -120,11 +120,7 @@ class Tokenizer:
 
     @classmethod
     def from_vocabulary(cls, vocabulary: Vocabulary) -> "Tokenizer":
-        """The tokenizer of a vocabulary.
-
-        Args:
-            vocabulary: Everything that decides the ids.
-        """
+        """The tokenizer of a vocabulary."""
         return cls(
             vocabulary.entries,
             pattern=vocabulary.pattern,
@@ -269,11 +265,7 @@ class Tokenizer:
         return b""
 
     def token_bytes(self) -> np.ndarray:
-        """The UTF-8 bytes that each token represents.
-
-        Returns:
-            Counts, int32 (vocab_size,); 0 for special tokens.
-        """
+        """The number of UTF-8 bytes of each token, int32 (vocab_size,); 0 for special tokens."""
         sizes = np.zeros(self.vocab_size, dtype=np.int32)
         sizes[: len(self.entries)] = [*map(len, self.entries)]
         sizes[self.first_added :] = [*map(len, self.added)]

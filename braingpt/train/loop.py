@@ -172,15 +172,7 @@ class Trainer:
         self.matmul_flops: float | None = None
 
     def begin(self, start: Path | None) -> None:
-        """Load a checkpoint, plan the run, make its folder ready, and report both.
-
-        Args:
-            start: The checkpoint to continue from, which has been verified; None: a new run.
-
-        Raises:
-            UserError: A checkpoint does not fit on the disk, or a logger is not installed.
-            Failure: The checkpoint is damaged.
-        """
+        """Load the verified checkpoint `start`, if any; plan the run, make its folder ready, and report both."""
         if start:
             self._restore(start)
         limit = self.world.run_on_rank0(lambda: micro_batch_limit(self.run.path))
@@ -212,14 +204,7 @@ class Trainer:
             self.reporter.note("the data differ from those the run began with; continuing with the new data")
 
     def run_to_end(self) -> Result:
-        """Take all steps that are left, unless a stop is asked for.
-
-        Returns:
-            How the run ended.
-
-        Raises:
-            Failure: The loss does not recover, or memory does not suffice.
-        """
+        """Take all steps that are left, unless a stop is asked for; return how the run ended."""
         try:
             if self._due(self.config.eval_every) and (self.validator.last or {}).get("step") != self.step:
                 # The run was stopped between saving and validating.
