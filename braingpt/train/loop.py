@@ -172,7 +172,7 @@ class Trainer:
         self.matmul_flops: float | None = None
 
     def begin(self, start: Path | None) -> None:
-        """Load the verified checkpoint `start`, if any; plan the run, make its folder ready, and report both."""
+        """Load the verified checkpoint `start`, if any; plan the run, make its folder ready, report both."""
         if start:
             self._restore(start)
         limit = self.world.run_on_rank0(lambda: micro_batch_limit(self.run.path))

@@ -1,12 +1,14 @@
-"""The memory of deduplication, on the disk: for every kept document its keys and the place of its tokens.
+"""The memory of deduplication, on the disk for a corpus of any size: for every kept document its keys and
+where its tokens are.
 
-There are two files in the work folder. The log has one record a document, in order, and decides everything;
-after an interruption it is cut back to the length that the journal names. The table finds the first document
-with a key: open addressing with linear probing in a memory-mapped file, 8 bytes a slot (document number + 1,
-and 32 bits of the key). A match is checked against the log, so the result depends on the log alone. The table
-is made again from the log when it must grow or the process begins. Lookups pass through the table in order, a
-section at a time, and hand the section's pages back to the system's cache afterwards; the log is read in
-batches, and mapped only for single records. So resident memory grows with neither file.
+The work folder has two files. The log has one record a document, in order, and decides everything: after an
+interruption it is cut back to the length that the journal names. The table finds the first document with a
+key. It is a memory-mapped file with open addressing and linear probing, of 8 bytes a slot: document number +
+1, and 32 bits of the key. A match is checked against the log, so the result depends on the log alone.
+
+The table is built again from the log when it must grow or the process begins. The table is read in order, one
+section at a time, and the pages of a section are released after it. The log is read in batches, and mapped
+only to look at single records. Resident memory therefore grows with neither.
 """
 
 import mmap

@@ -1,7 +1,7 @@
 """How far a preparation is, in one small file that describes complete chunks: after a kill, work continues
 from there.
 
-Everything that the journal names (token files, the index' log) is on the disk before the journal, and these
+Everything that the journal names (token files, the index's log) is on the disk before the journal, and these
 files only ever grow. So cutting them back to the sizes in the journal restores the state of that moment.
 """
 

@@ -174,7 +174,7 @@ class Preparer:
         """Restore the state of the journal, if one was left with the same parameters.
 
         Returns:
-            Documents of the index' log that count.
+            Documents of the index's log that count.
         """
         # A journal without a folder: the folder was published, and the process killed at once.
         state = self._journal.state if self.writer.root.exists() else None
