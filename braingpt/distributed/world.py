@@ -75,9 +75,7 @@ class World:
                 model, device_ids=ids, broadcast_buffers=False, find_unused_parameters=is_sparse
             )
 
-    def accumulating(
-        self, forward: nn.Module | Callable[..., Any], last: bool
-    ) -> AbstractContextManager[None]:
+    def accumulating(self, forward: Any, last: bool) -> AbstractContextManager[None]:
         """A context for each micro-batch of a step: gradients stay on this rank until the `last`.
 
         Sharded gradients are reduced after each micro-batch, because unsharded gradients would not fit.
