@@ -13,7 +13,7 @@ reason.
 import gc
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from braingpt.bench.peak_memory import training_memory
 from braingpt.bench.peers import Peer, build_peer
 from braingpt.bench.report.claims import claims
 from braingpt.bench.report.comparisons import matched_comparisons
-from braingpt.bench.results import OnProgress, Results
+from braingpt.bench.results import FILE, OnProgress, Results
 from braingpt.bench.settings import BenchSettings
 from braingpt.bench.speed import generation, training_speed
 from braingpt.checkpoint import checkpoint, listing
@@ -41,6 +41,7 @@ from braingpt.errors import Failure, UserError, one_line
 from braingpt.model.lm import LanguageModel, build
 from braingpt.recipes import Recipe
 from braingpt.train.batches import open_data
+from braingpt.utils.file_lock import file_lock
 
 
 def run_bench(
@@ -57,16 +58,19 @@ def run_bench(
         The report (docs/reference/json.md).
 
     Raises:
-        UserError: The data are not prepared, a window or a context does not fit into memory, or `out` holds
-            another benchmark.
+        UserError: The data are not prepared, a window or a context does not fit into memory, `out` holds
+            another benchmark, or another process is measuring there.
     """
     configure_cpu()
     before = torch.get_num_threads()
     torch.set_num_threads(settings.threads)
     try:
-        if out is not None:
-            out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory() as scratch:
+        with ExitStack() as stack:
+            scratch = stack.enter_context(tempfile.TemporaryDirectory())
+            if out is not None:
+                out.mkdir(parents=True, exist_ok=True)
+                busy = f"another process is measuring in {out}; wait for it, or name another --out"
+                stack.enter_context(file_lock(out / FILE, busy=busy))
             return _BenchRun(settings, Path(scratch), out, progress).run()
     finally:
         torch.set_num_threads(before)

@@ -8,8 +8,8 @@ used. Nothing is pickled.
 import json
 import os
 import re
-import shutil
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,6 @@ from braingpt.checkpoint.format import (
 from braingpt.checkpoint.format import read_state as read_state
 from braingpt.checkpoint.format import verify as verify
 from braingpt.checkpoint.format import weights_hash as weights_hash
-from braingpt.checkpoint.listing import remove
 from braingpt.distributed.sharded_tensors import assign_full
 from braingpt.distributed.world import World
 from braingpt.errors import Failure, UserError
@@ -45,6 +44,7 @@ from braingpt.optim.optimizer import Optimizers, templates, unpack_state
 from braingpt.optim.weight_average import Average
 from braingpt.recipes import Recipe, load_recipe, save_recipe
 from braingpt.tokenizer import Tokenizer
+from braingpt.utils.scratch import move_into_place, scratch_folder
 
 
 def save(
@@ -119,17 +119,18 @@ def write(
     Raises:
         OSError: The disk is full or not writable; an older checkpoint of this name is then kept.
     """
-    folder, processes = Path(folder), world or World()
-    temporary = folder.parent / f".{folder.name}.tmp-{processes.broadcast(os.getpid())}"
+    # The folder behind a link is written, and the link stays.
+    folder, processes = Path(os.path.realpath(folder)), world or World()
+    scratch = ExitStack()
     parts = {"model": tensors.model} | ({} if tensors.training is None else {"optimizer": tensors.training})
 
-    def begin() -> None:
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
+    def begin() -> Path:
+        temporary = scratch.enter_context(scratch_folder(folder))
         save_recipe(recipe, temporary / RECIPE)
         if final is not None:
             save_recipe(final, temporary / FINAL)
         tokenizer.save(temporary / TOKENIZER)
+        return temporary
 
     def own_part() -> dict[str, Any]:
         """Write this process's tensors, flush its files; their sizes and hashes by name."""
@@ -161,19 +162,14 @@ def write(
         folders = [path for path in temporary.iterdir() if path.is_dir()]
         for path in [temporary / STATE, *folders, temporary]:
             flush(path)
-        remove(folder)
-        os.rename(temporary, folder)
+        move_into_place(temporary, folder)
         flush(folder.parent)
 
-    try:
-        processes.run_on_rank0(begin)
+    with scratch:
+        temporary = processes.run_on_rank0(begin)
         of_processes = processes.all_gather(processes.run_on_all(own_part))
         files = {name: about for files in of_processes for name, about in files.items()}
         processes.run_on_rank0(lambda: finish(dict(sorted(files.items()))))
-    except BaseException:
-        if processes.is_rank0:
-            shutil.rmtree(temporary, ignore_errors=True)
-        raise
     return folder
 
 

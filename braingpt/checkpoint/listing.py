@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from braingpt.errors import UserError
+from braingpt.utils.scratch import hidden_beside, remove_tree
 
 # The folder of the checkpoints in a run folder.
 CHECKPOINTS = "checkpoints"
@@ -88,8 +89,8 @@ def set_aside(folder: Path) -> Path:
 def remove(folder: Path) -> None:
     """Delete a checkpoint; it is renamed first, so that no half of it is seen under its name."""
     if folder.exists():
-        hidden = folder.parent / f".{folder.name}.old-{os.getpid()}"
-        shutil.rmtree(hidden, ignore_errors=True)
+        hidden = hidden_beside(folder, f"old-{os.getpid()}")
+        remove_tree(hidden)
         os.rename(folder, hidden)
         shutil.rmtree(hidden)
 

@@ -50,6 +50,7 @@ def add(
     from braingpt.checkpoint.checkpoint import weights_hash
     from braingpt.episodic.storage import load_memory, save_memory
     from braingpt.errors import UserError, did_you_mean
+    from braingpt.utils.file_lock import file_lock
 
     wanted = [
         *(texts or []),
@@ -67,21 +68,23 @@ def add(
     if lang is not None and lang not in tokenizer.markers:
         raise UserError(f"unknown language '{lang}'{did_you_mean(lang, tokenizer.markers)}")
     model.eval()
-    if file.exists():
-        memory = load_memory(file, weights_hash(state))
-    else:
-        from braingpt.episodic.memory import EpisodicMemory
+    # Another process that adds or forgets meanwhile would undo this, or be undone.
+    with file_lock(file, _note):
+        if file.exists():
+            memory = load_memory(file, weights_hash(state))
+        else:
+            from braingpt.episodic.memory import EpisodicMemory
 
-        memory = EpisodicMemory.fresh(
-            model, tokenizer, weights_hash(state), {"recipe": recipe.name, "step": f"step {state['step']}"}
-        )
-    last, taught = memory.store.last_number, []
-    for text in wanted:
-        number, entries = memory.teach(model, tokenizer, text, lang)
-        taught.append(
-            {"number": number, "text": memory.store.texts[number], "entries": entries, "new": number > last}
-        )
-    save_memory(memory, file)
+            about = {"recipe": recipe.name, "step": f"step {state['step']}"}
+            memory = EpisodicMemory.fresh(model, tokenizer, weights_hash(state), about)
+        last, taught = memory.store.last_number, []
+        for text in wanted:
+            number, entries = memory.teach(model, tokenizer, text, lang)
+            new = number > last
+            taught.append(
+                {"number": number, "text": memory.store.texts[number], "entries": entries, "new": new}
+            )
+        save_memory(memory, file)
     if json_output:
         print_json(
             {"file": str(file), "texts": taught, "entries": len(memory.store), "bytes": file.stat().st_size}
@@ -124,26 +127,34 @@ def forget(
     """Forget one text or all texts. Entries that another text shares are kept."""
     from braingpt.episodic.storage import load_memory, save_memory
     from braingpt.errors import UserError
+    from braingpt.utils.file_lock import file_lock
 
-    memory = load_memory(file)
-    known = memory.store.texts
-    if what != "all" and not (what.isascii() and what.isdigit() and int(what) in known):
-        numbers = ", ".join(map(str, list(known)[:10])) + (", ..." if len(known) > 10 else "")
-        raise UserError(
-            f"{file} has no text number {what}" + (f"; it has {numbers}" if known else "; it is empty")
-        )
-    forgotten = [
-        {"number": number, "text": known[number]}
-        for number in (list(known) if what == "all" else [int(what)])
-    ]
-    for one in forgotten:
-        memory.store.forget(one["number"])
-    save_memory(memory, file)
+    # A file that is not there is reported, and no lock made for it.
+    load_memory(file)
+    with file_lock(file, _note):
+        memory = load_memory(file)
+        known = memory.store.texts
+        if what != "all" and not (what.isascii() and what.isdigit() and int(what) in known):
+            numbers = ", ".join(map(str, list(known)[:10])) + (", ..." if len(known) > 10 else "")
+            raise UserError(
+                f"{file} has no text number {what}" + (f"; it has {numbers}" if known else "; it is empty")
+            )
+        forgotten = [
+            {"number": number, "text": known[number]}
+            for number in (list(known) if what == "all" else [int(what)])
+        ]
+        for one in forgotten:
+            memory.store.forget(one["number"])
+        save_memory(memory, file)
     if json_output:
         print_json(_facts(file, memory) | {"forgotten": forgotten})
         return
     for one in forgotten:
         print_line(console(), f"forgotten: {one['number']}  {one['text']}")
+
+
+def _note(line: str) -> None:
+    print_line(console(stderr=True), line)
 
 
 def _facts(file: Path, memory: "EpisodicMemory") -> dict[str, Any]:

@@ -113,15 +113,11 @@ def check_output_file(path: Path, option: str) -> None:
         UserError: If it cannot.
     """
     from braingpt.errors import UserError
+    from braingpt.utils.atomic_write import check_target
 
     if str(path) == "-" and option == "--json-file":
         raise UserError("--json-file needs the name of a file; --json prints on standard output")
-    if path.is_dir():
-        raise UserError(f"{option} {path} is a folder; name a file")
-    if not path.parent.is_dir():
-        raise UserError(f"{option} {path}: there is no folder {path.parent}")
-    if not os.access(path.parent, os.W_OK):
-        raise UserError(f"{option} {path}: no permission to write in {path.parent}")
+    check_target(path, option)
 
 
 def check_output_files(**files: Path | str | None) -> None:

@@ -7,7 +7,6 @@ one set of weights and mean nothing to another.
 
 import hashlib
 import json
-import os
 from pathlib import Path
 
 import torch
@@ -56,14 +55,6 @@ def save_memory(memory: EpisodicMemory, path: Path) -> None:
     content = json.dumps(head, ensure_ascii=False)
     raw = save(tensors, metadata={"format": FORMAT, "content": content, "digest": _digest(tensors, content)})
     write_atomically(path, raw)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    except OSError:
-        # Some network file systems cannot flush a folder.
-        pass
-    finally:
-        os.close(folder)
 
 
 def load_memory(path: Path, weights: str | None = None) -> EpisodicMemory:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from braingpt.errors import UserError
 from braingpt.html.svg import standalone
+from braingpt.utils.atomic_write import write_atomically
 
 
 def check_png() -> None:
@@ -19,7 +20,7 @@ def check_png() -> None:
 
 def write_png(svg: str, path: Path) -> None:
     """Write a plot at twice its size, on white."""
-    path.write_bytes(_pixels(svg))
+    write_atomically(path, _pixels(svg))
 
 
 def png_if_possible(svg: str) -> bytes | None:

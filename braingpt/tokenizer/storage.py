@@ -4,36 +4,93 @@ is for vocabularies with added entries, or with specials that do not directly fo
 have version 1, which every braingpt reads.
 
 Whatever is read is checked against the fingerprint in `tokenizer.json`, so a damaged file is found before a
-wrong id is made. Files are written under a temporary name and renamed.
+wrong id is made.
+
+A new folder is written beside its place and renamed. A folder that is there keeps its other files, and its
+tokenizer is replaced in three steps, of which the second decides: the new ranks are written as
+`.ranks.tiktoken.next`; the new description replaces the old one; the new ranks replace the old ones. A reader
+takes the ranks that the description's fingerprint names, so a process that is killed at any moment leaves the
+old tokenizer or the new one. Writers take turns.
 """
 
 import base64
 import binascii
+import errno
+import fcntl
 import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from braingpt.errors import Failure, UserError
 from braingpt.tokenizer.vocabulary import CONTROL, Vocabulary, marker_name
-from braingpt.utils.atomic_write import write_atomically
+from braingpt.utils.atomic_write import flush_folder, write_atomically
+from braingpt.utils.scratch import scratch_folder
 
 DESCRIPTION, RANKS = "tokenizer.json", "ranks.tiktoken"
+# The ranks of a tokenizer that is about to replace another.
+NEXT_RANKS = ".ranks.tiktoken.next"
+# Times that a reader begins again because the tokenizer was replaced meanwhile.
+READS = 10
+# The largest id of a special token; ids are 32 bits wide in tiktoken.
+MAX_ID = (1 << 31) - 1
 FORMAT, VERSIONS = "braingpt-tokenizer", (1, 2)
 
 
 def write_vocabulary(folder: Path, vocabulary: Vocabulary) -> None:
-    """Write a vocabulary. The description is written last, so that where it exists the ranks do too.
+    """Write `vocabulary` into `folder`, whole or not at all; other files of the folder stay."""
+    # The folder behind a link is written, and the link stays.
+    folder = Path(os.path.realpath(folder))
+    ranks, description = _contents(vocabulary)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    if not folder.exists():
+        with scratch_folder(folder) as temporary:
+            write_atomically(temporary / RANKS, ranks)
+            write_atomically(temporary / DESCRIPTION, description)
+            try:
+                os.rename(temporary, folder)
+                flush_folder(folder.parent)
+                return
+            except OSError as error:
+                # Another process has made the folder meanwhile.
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise
+    with _folder_lock(folder):
+        _finish(folder)
+        write_atomically(folder / NEXT_RANKS, ranks)
+        write_atomically(folder / DESCRIPTION, description)
+        os.replace(folder / NEXT_RANKS, folder / RANKS)
+        flush_folder(folder)
 
-    Args:
-        folder: Where to write; the folder is made if need be.
-        vocabulary: The vocabulary.
 
-    Raises:
-        OSError: The folder cannot be written.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
+def _finish(folder: Path) -> None:
+    """Do the last step of a writer that was killed before it, or drop what it left."""
+    if not (folder / NEXT_RANKS).exists():
+        return
+    with suppress(UserError, Failure):
+        _read(folder, _read_description(folder), NEXT_RANKS)
+        os.replace(folder / NEXT_RANKS, folder / RANKS)
+        return
+    (folder / NEXT_RANKS).unlink()
+
+
+@contextmanager
+def _folder_lock(folder: Path) -> Iterator[None]:
+    """Writers of one folder take turns, where the file system has locks."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _contents(vocabulary: Vocabulary) -> tuple[bytes, bytes]:
+    """What the files RANKS and DESCRIPTION hold."""
     lines = [base64.b64encode(entry) + b" %d\n" % rank for entry, rank in vocabulary.ranks().items()]
-    write_atomically(folder / RANKS, b"".join(lines))
     description = {
         "format": FORMAT,
         "version": 1,
@@ -49,9 +106,7 @@ def write_vocabulary(folder: Path, vocabulary: Vocabulary) -> None:
             "first_special": vocabulary.first_special,
             "added": len(vocabulary.added),
         }
-    write_atomically(
-        folder / DESCRIPTION, (json.dumps(description, ensure_ascii=False, indent=1) + "\n").encode()
-    )
+    return b"".join(lines), (json.dumps(description, ensure_ascii=False, indent=1) + "\n").encode()
 
 
 def read_vocabulary(folder: Path) -> Vocabulary:
@@ -64,9 +119,23 @@ def read_vocabulary(folder: Path) -> Vocabulary:
         UserError: The folder holds no tokenizer of braingpt.
         Failure: The folder holds a damaged tokenizer of braingpt.
     """
-    description = _read_description(folder)
-    if not (folder / RANKS).is_file():
-        raise _damaged(folder, f"{RANKS} is missing")
+    for _ in range(READS):
+        before = _read_description(folder)
+        try:
+            return _read(folder, before, RANKS)
+        except Failure as error:
+            # A writer may be between its last two steps, or was killed there.
+            with suppress(Failure, FileNotFoundError):
+                return _read(folder, before, NEXT_RANKS)
+            if _read_description(folder) == before:
+                raise error
+    raise Failure(f"the tokenizer in {folder} is changed again and again; try again")
+
+
+def _read(folder: Path, description: dict[str, Any], ranks: str) -> Vocabulary:
+    """The vocabulary of a description and the file `ranks`; Failure where the two do not belong together."""
+    if not (folder / ranks).is_file():
+        raise _damaged(folder, f"{ranks} is missing")
     try:
         pattern, specials, marked, count = (
             description[key] for key in ("pattern", "specials", "languages", "entries")
@@ -76,15 +145,27 @@ def read_vocabulary(folder: Path) -> Vocabulary:
         fields_sound = (
             isinstance(pattern, str) and known <= set(specials) and len(set(specials)) == len(specials)
         )
-        fields_sound = fields_sound and 256 <= count <= first_special
+        fields_sound = fields_sound and all(isinstance(name, str) for name in (*specials, *marked))
+        fields_sound = fields_sound and type(count) is type(first_special) is int
+        fields_sound = fields_sound and 256 <= count <= first_special <= MAX_ID
     except (KeyError, TypeError):
         raise _damaged(folder, f"{DESCRIPTION} lacks a field") from None
     if not fields_sound:
         raise _damaged(folder, f"{DESCRIPTION} lacks a field")
-    entries, added = _read_entries(folder, count, first_special + len(specials))
+    entries, added = _read_entries(folder, ranks, count, first_special + len(specials))
     vocabulary = Vocabulary(entries, pattern, specials, tuple(marked), added, first_special)
-    if vocabulary.fingerprint != description.get("fingerprint"):
+    try:
+        fingerprint = vocabulary.fingerprint
+    except UnicodeEncodeError:
+        raise _damaged(folder, f"{DESCRIPTION} holds half a character") from None
+    if fingerprint != description.get("fingerprint"):
         raise _damaged(folder, "its contents do not match its fingerprint")
+    # A fingerprint that fits is no proof that an encoder can be made of it.
+    every = [*entries, *added]
+    if len(entries) < count or len(set(every)) < len(every) or not all(every):
+        raise _damaged(folder, f"{ranks} lacks an entry, or has one twice")
+    if not {bytes([value]) for value in range(256)} <= set(entries):
+        raise _damaged(folder, f"{ranks} lacks the entry of a single byte")
     return vocabulary
 
 
@@ -97,7 +178,7 @@ def _read_description(folder: Path) -> dict[str, Any]:
         )
     try:
         description = json.loads(path.read_text("utf-8"))
-    except ValueError:
+    except (ValueError, RecursionError):
         raise _damaged(folder, f"{DESCRIPTION} is not JSON") from None
     if not isinstance(description, dict) or description.get("format") != FORMAT:
         raise UserError(
@@ -111,10 +192,10 @@ def _read_description(folder: Path) -> dict[str, Any]:
     return description
 
 
-def _read_entries(folder: Path, count: int, first_added: int) -> tuple[list[bytes], list[bytes]]:
+def _read_entries(folder: Path, ranks: str, count: int, first_added: int) -> tuple[list[bytes], list[bytes]]:
     """The `count` entries in the order of their ranks, and those added from rank `first_added` on."""
     entries: list[bytes] = []
-    for number, line in enumerate((folder / RANKS).read_bytes().splitlines()):
+    for number, line in enumerate((folder / ranks).read_bytes().splitlines()):
         rank = number if number < count else number - count + first_added
         try:
             text, written = line.split()
@@ -122,7 +203,7 @@ def _read_entries(folder: Path, count: int, first_added: int) -> tuple[list[byte
                 raise ValueError
             entries.append(base64.b64decode(text, validate=True))
         except (ValueError, binascii.Error):
-            raise _damaged(folder, f"line {number + 1} of {RANKS} is not an entry with rank {rank}") from None
+            raise _damaged(folder, f"line {number + 1} of {ranks} is not an entry with rank {rank}") from None
     return entries[:count], entries[count:]
 
 

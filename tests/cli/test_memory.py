@@ -150,4 +150,36 @@ def test_mistakes_are_one_line_and_exit_2(here, capsys):
     assert file.read_bytes() == raw
     file.write_bytes(raw[:-1])
     assert braingpt("generate", "--memory", file, "--device", "cpu") == 2
-    assert "damaged or not a memory file" in capsys.readouterr().err
+    assert "no memory file, or damaged" in capsys.readouterr().err
+
+
+def test_processes_that_add_and_forget_at_once_lose_nothing(here, capfd):
+    """The model is loaded before the processes part, so that they meet at the file."""
+    file = here / "shared.memory"
+    assert braingpt("memory", "add", file, "처음", "--device", "cpu") == 0
+    (here / "link.memory").symlink_to(file)
+
+    def work(number: int) -> int:
+        name = file if number % 2 else here / "link.memory"
+        codes = [
+            braingpt(
+                "memory", "add", name, f"text {number} of process {number}, part {part}", "--device", "cpu"
+            )
+            for part in range(3)
+        ]
+        return max(codes) or (0 if number else braingpt("memory", "forget", name, 1))
+
+    processes = []
+    for number in range(4):
+        if not (process := os.fork()):
+            os._exit(work(number))
+        processes.append(process)
+    assert [os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) for process in processes] == [0] * 4
+    capfd.readouterr()
+    assert braingpt("memory", "list", file, "--json") == 0
+    texts = json.loads(capfd.readouterr().out)["texts"]
+    assert {one["text"] for one in texts} == {
+        f"text {number} of process {number}, part {part}" for number in range(4) for part in range(3)
+    }
+    assert [one["number"] for one in texts] == list(range(2, 14)) and (here / "link.memory").is_symlink()
+    assert sorted(os.listdir(here)) == ["link.memory", "shared.memory"]

@@ -9,6 +9,7 @@ a polynomial hash.
 """
 
 import gzip
+import io
 import json
 from collections.abc import Iterable, Iterator
 from functools import cache
@@ -20,6 +21,7 @@ import numpy as np
 from braingpt.data.quality import config as settings
 from braingpt.data.quality.text_stats import DIGIT, EXAMINED, HANGUL, LATIN, TextStats
 from braingpt.errors import UserError
+from braingpt.utils.atomic_write import write_atomically
 
 # An odd number: powers of it never vanish modulo 2 ** 64.
 _P = np.uint64(0x9E3779B97F4A7C15)
@@ -80,7 +82,9 @@ def prepare_list(
     by_file = [_grams_of_texts(texts_of(file), lengths) for file in files]
     grams = {length: np.unique(np.concatenate([one[length] for one in by_file])) for length in lengths}
     rows = [np.stack([np.full(len(one), length, np.uint64), one], axis=1) for length, one in grams.items()]
-    np.save(out, np.concatenate(rows))
+    raw = io.BytesIO()
+    np.save(raw, np.concatenate(rows))
+    write_atomically(out, raw.getvalue())
     return {length: len(one) for length, one in grams.items()}
 
 

@@ -6,6 +6,7 @@ encyclopedia and manuals from film reviews (docs/results/quality-filters.md), so
 for. `scripts/train_educational.py` trains one on text of your own.
 """
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import numpy as np
 from braingpt.data.quality import config as settings
 from braingpt.data.quality.config import bound_of
 from braingpt.errors import UserError
+from braingpt.utils.atomic_write import write_atomically
 
 SHIPPED = Path(__file__).parent.parent.parent / "assets" / "educational.npz"
 
@@ -46,7 +48,9 @@ class Classifier:
     def save(path: Path, fingerprint: str, weights: dict[str, np.ndarray]) -> None:
         """Write float16 weights of (vocab + 1,) by language."""
         arrays: dict[str, Any] = {language: one.astype(np.float16) for language, one in weights.items()}
-        np.savez_compressed(path, fingerprint=np.array(fingerprint), **arrays)
+        raw = io.BytesIO()
+        np.savez_compressed(raw, fingerprint=np.array(fingerprint), **arrays)
+        write_atomically(path, raw.getvalue())
 
 
 class Educational:

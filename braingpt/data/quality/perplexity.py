@@ -11,6 +11,7 @@ text with shuffled characters does not, because its many short tokens are freque
 way round (docs/results/quality-filters.md).
 """
 
+import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ import numpy as np
 from braingpt.data.quality import config as settings
 from braingpt.data.quality.config import bound_of
 from braingpt.errors import UserError
+from braingpt.utils.atomic_write import write_atomically
 
 SHIPPED = Path(__file__).parent.parent.parent / "assets" / "perplexity.npz"
 # Weights of the counts of one, two and three tokens.
@@ -207,7 +209,9 @@ def save(path: Path, fingerprint: str, models: dict[str, Trigrams], scores: dict
             f"{language}-threes": model.threes_S,
             f"{language}-scores": scores[language].astype(np.float32),
         }
-    np.savez_compressed(path, **arrays)
+    raw = io.BytesIO()
+    np.savez_compressed(raw, **arrays)
+    write_atomically(path, raw.getvalue())
 
 
 def load(path: Path) -> tuple[str, Callable[[str], Trigrams], dict[str, np.ndarray]]:

@@ -24,8 +24,9 @@ from typing import Any
 from braingpt.checkpoint import checkpoint, listing
 from braingpt.distributed.world import World
 from braingpt.errors import Failure, UserError
-from braingpt.recipes import Recipe, save_recipe
+from braingpt.recipes import Recipe, recipe_text
 from braingpt.utils.atomic_write import write_atomically
+from braingpt.utils.scratch import clear_folder, is_rest
 
 METRICS, RECIPE, BEST, LOCK, LIMIT = "metrics.jsonl", "recipe.yaml", "best.json", ".lock", "micro_batch"
 
@@ -42,7 +43,7 @@ def locked(path: Path) -> Iterator["RunFolder"]:
     path = Path(path)
     if file := next((part for part in (path, *path.parents) if part.is_file()), None):
         raise UserError(f"{file} is a file; give a folder with --out")
-    if path.is_dir() and not is_run(path) and any(entry.name != LOCK for entry in path.iterdir()):
+    if path.is_dir() and not is_run(path) and any(not _is_own(entry.name) for entry in path.iterdir()):
         raise UserError(f"{path} holds files that are not a run's; give a new folder with --out")
     made = [folder for folder in (path, *path.parents) if not folder.exists()]
     path.mkdir(parents=True, exist_ok=True)
@@ -53,6 +54,7 @@ def locked(path: Path) -> Iterator["RunFolder"]:
             raise UserError(
                 f"another process is training in {path}; wait for it, or choose another --out"
             ) from None
+        clear_folder(path)
         try:
             yield RunFolder(path)
         finally:
@@ -63,6 +65,11 @@ def locked(path: Path) -> Iterator["RunFolder"]:
                 with suppress(OSError):
                     for folder in made[1:]:
                         folder.rmdir()
+
+
+def _is_own(name: str) -> bool:
+    """Whether a name in a folder without a run is the lock, or a rest of a run that was killed at once."""
+    return name == LOCK or is_rest(name)
 
 
 @contextmanager
@@ -123,9 +130,7 @@ class RunFolder:
         """
         listing.sweep(self.path)
         self._keep_metrics(read_metrics(history or self.path), step)
-        temporary = self.path / f".{RECIPE}.tmp-{os.getpid()}"
-        save_recipe(recipe, temporary)
-        os.replace(temporary, self.path / RECIPE)
+        write_atomically(self.path / RECIPE, recipe_text(recipe))
 
     def _keep_metrics(self, records: list[dict[str, Any]], step: int) -> None:
         lines = [

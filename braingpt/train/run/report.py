@@ -153,7 +153,7 @@ def _draw_curves(run: Path, name: str, records: list[dict[str, Any]]) -> str:
     plot = line_plot(curves, f"{name}: loss in nats a token", "step")
     write_atomically(run / CURVES, standalone(plot))
     if pixels := png_if_possible(plot):
-        (run / PIXELS).write_bytes(pixels)
+        write_atomically(run / PIXELS, pixels)
     return PIXELS if pixels else CURVES
 
 
