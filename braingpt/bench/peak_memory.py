@@ -26,6 +26,7 @@ from braingpt.device.cpu import flush_denormals
 from braingpt.device.device import pick_device
 from braingpt.errors import Failure, UserError
 from braingpt.recipes import Recipe, check_recipe, load_recipe
+from braingpt.utils.child import module_command
 
 # The optimizer's state exists from the first step on; the third step sees memory as it stays.
 STEPS = 3
@@ -52,7 +53,7 @@ def training_memory(recipe: Recipe, device: str, threads: int, peer: dict[str, A
         "steps": min(STEPS, recipe.train.steps),
     }
     request["peer"] = peer
-    command = [sys.executable, "-m", "braingpt.bench.peak_memory"]
+    command = module_command("braingpt.bench.peak_memory")
     done = subprocess.run(
         command, input=json.dumps(request), capture_output=True, encoding="utf-8", check=False
     )

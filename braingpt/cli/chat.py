@@ -67,7 +67,7 @@ def chat(
                 print_text(piece)
         if json_output:
             turn = {"user": line, "assistant": "".join(pieces), "tokens_read": conversation.tokens_read}
-            print(json.dumps(turn, ensure_ascii=False), flush=True)
+            print_text(json.dumps(turn, ensure_ascii=False) + "\n")
         else:
             print_text("\n")
 

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from braingpt.cli.streams import ReaderLeft, reader_has_left
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -26,12 +28,7 @@ def console(stderr: bool = False) -> "Console":
     """A rich console on standard output, or on standard error where standard output is for a result."""
     from rich.console import Console
 
-    class Screen(Console):
-        def on_broken_pipe(self) -> None:
-            # `guarded` exits with code 0 for it, where rich would exit with code 1.
-            raise BrokenPipeError
-
-    return Screen(stderr=stderr, highlight=False)
+    return Console(stderr=stderr, highlight=False)
 
 
 def print_line(out: "Console", line: str, style: str | None = None) -> None:
@@ -40,10 +37,16 @@ def print_line(out: "Console", line: str, style: str | None = None) -> None:
 
 
 def print_text(text: str) -> None:
-    """Print text on standard output at once, with `?` for what the terminal's encoding lacks."""
+    """Print text on standard output at once, with `?` for what the terminal's encoding lacks.
+
+    Raises:
+        ReaderLeft: Nobody reads it any more.
+    """
     encoding = sys.stdout.encoding or "utf-8"
     sys.stdout.write(text.encode(encoding, "replace").decode(encoding))
     sys.stdout.flush()
+    if reader_has_left():
+        raise ReaderLeft
 
 
 def guarded(command: Callable[[], Any]) -> int:
@@ -64,9 +67,7 @@ def guarded(command: Callable[[], Any]) -> int:
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except (typer.Abort, KeyboardInterrupt):
         return _print_error("interrupted", 130)
-    except BrokenPipeError:
-        # The reader of the pipe has left, so that nothing more can be printed.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except ReaderLeft:
         return 0
     except Exception as error:
         if os.environ.get("BRAINGPT_TRACEBACK"):

@@ -28,6 +28,8 @@ from braingpt.cli import (
 )
 from braingpt.cli.console import guarded
 from braingpt.cli.json_output import ReportCommand
+from braingpt.cli.streams import guard_streams
+from braingpt.utils.child import set_safe_path
 
 app = typer.Typer(
     name="braingpt",
@@ -81,6 +83,8 @@ app.command()(doctor.doctor)
 
 def run() -> None:
     """Run the command line and exit with its code."""
+    guard_streams()
+    set_safe_path()
     sys.exit(guarded(lambda: app(standalone_mode=False)))
 
 

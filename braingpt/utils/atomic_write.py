@@ -8,6 +8,7 @@ an error of one line, before the work through `check_target` and otherwise at th
 import os
 import re
 import stat
+import sys
 from pathlib import Path
 
 from braingpt.errors import UserError
@@ -112,6 +113,10 @@ def _open_special(path: Path) -> int | None:
     An open file is duplicated and not opened again: the place to write at is then the one of its owner.
     """
     if (number := _descriptor(path)) is not None:
+        # What was printed before comes first.
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None:
+                stream.flush()
         return os.dup(number)
     try:
         mode = os.stat(path).st_mode

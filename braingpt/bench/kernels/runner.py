@@ -27,6 +27,7 @@ from braingpt.device.device import is_out_of_memory, pick_device
 from braingpt.errors import UserError, did_you_mean, one_line
 from braingpt.model.config import V1Config, V2Config
 from braingpt.recipes import load_recipe, shipped
+from braingpt.utils.child import module_command
 
 CPU_BATCH, GPU_BATCH = 1, 16
 DTYPES = ("float32", "bfloat16")
@@ -138,7 +139,7 @@ def _process(
     settings: KernelSettings, operations: Sequence[str], complaints: IO[str]
 ) -> subprocess.Popen[str]:
     """Start a worker for these operations and send its request."""
-    command = [sys.executable, "-m", "braingpt.bench.kernels.runner"]
+    command = module_command("braingpt.bench.kernels.runner")
     with tempfile.TemporaryFile("w+") as request:
         json.dump({**asdict(settings), "operations": list(operations)}, request)
         request.seek(0)

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from braingpt.errors import Failure, UserError
+from braingpt.utils.child import module_command, set_safe_path
 
 
 def part_folder(out: Path, number: int, count: int) -> Path:
@@ -40,9 +41,7 @@ class PreparePart:
         """
         folder = part_folder(self.out, rank + 1, world_size)
         command = [
-            sys.executable,
-            "-m",
-            "braingpt",
+            *module_command("braingpt"),
             "data",
             "prepare",
             *self.arguments,
@@ -91,6 +90,8 @@ def executor(options: argparse.Namespace, arguments: list[str]) -> Any:
 def main(words: list[str] | None = None) -> int:
     """The command; its exit code."""
     words = sys.argv[1:] if words is None else words
+    # The engine's own processes inherit it.
+    set_safe_path()
     cut = words.index("--") if "--" in words else len(words)
     own, arguments = words[:cut], words[cut + 1 :]
     parser = argparse.ArgumentParser(

@@ -26,7 +26,7 @@ from braingpt.data.shards.manifest import (
     check_sizes,
     read_manifest,
 )
-from braingpt.data.shards.writer import FolderWriter, check_replaceable
+from braingpt.data.shards.writer import FolderWriter, check_replaceable, settle_work
 from braingpt.errors import UserError
 from braingpt.tokenizer import Tokenizer
 
@@ -59,6 +59,7 @@ def join(
     """
     parts = _read_parts(folders)
     tokenizer = Tokenizer.load(parts[0][0] / "tokenizer")
+    settle_work(out)
     if out.exists():
         check_replaceable(out)
         if any(out.iterdir()) and not force:

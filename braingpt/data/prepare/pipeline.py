@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from braingpt.data.prepare.preparer import Preparer, Progress
 from braingpt.data.prepare.request import Request, check_request, existing_manifest
 from braingpt.data.shards.manifest import Manifest
-from braingpt.data.shards.writer import FolderWriter, remove_stale_work
+from braingpt.data.shards.writer import FolderWriter, settle_work
 from braingpt.tokenizer import Tokenizer
 
 
@@ -77,9 +77,9 @@ def prepare(
     """
     start = time.monotonic()
     checked = check_request(request, tokenizer)
+    settle_work(request.out)
     manifest = existing_manifest(request, checked.parameters)
     if manifest:
-        remove_stale_work(request.out)
         return Prepared(manifest, False, 0.0, [])
     with FolderWriter(request.out, "uint16" if tokenizer.vocab_size <= 1 << 16 else "uint32") as writer:
         work = Preparer(request, checked, tokenizer, writer, note, progress)

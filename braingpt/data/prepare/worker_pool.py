@@ -22,6 +22,7 @@ from braingpt.data.document import Document
 from braingpt.data.prepare.chunk_reader import Chunk
 from braingpt.data.prepare.worker import Outcome, Worker, WorkerSettings
 from braingpt.errors import Failure
+from braingpt.utils.child import safe_path
 
 # Seconds of work that are worth more processes: each takes one or two to begin.
 MIN_SECONDS = 3
@@ -84,7 +85,7 @@ def _outcomes_of_processes(
             process.terminate()
 
     try:
-        with _interrupts_blocked():
+        with _interrupts_blocked(), safe_path():
             beginning = [pool.submit(_has_begun) for _ in range(workers)]
         while True:
             try:
@@ -97,7 +98,7 @@ def _outcomes_of_processes(
                 continue
             if chunk is not None:
                 # `submit` may begin a process.
-                with _interrupts_blocked():
+                with _interrupts_blocked(), safe_path():
                     submitted.append((chunk, pool.submit(_work, chunk.documents)))
             if submitted and (chunk is None or len(submitted) > CHUNKS_AHEAD * workers):
                 first, future = submitted.popleft()

@@ -34,8 +34,8 @@ from braingpt.data.shards.manifest import (
 from braingpt.data.shards.stream_writer import FILE_BYTES, Place, StreamWriter
 from braingpt.errors import UserError
 
-# Name of the journal in the work folder.
-JOURNAL = "journal.json"
+# Names in the work folder: of the journal; of the preparation that is being replaced; of what is deleted.
+JOURNAL, FORMER, DISCARDED = "journal.json", "former", "discarded"
 
 
 class FolderWriter:
@@ -87,6 +87,7 @@ class FolderWriter:
             raise UserError(
                 f"{self.out} is being prepared by another process; wait for it, or choose another --out"
             ) from None
+        self._settle_former()
         self.keep = (self.work / JOURNAL).is_file()
         return self
 
@@ -94,13 +95,38 @@ class FolderWriter:
         for stream in self.streams:
             stream.abandon()
         if not self.keep:
-            shutil.rmtree(self.work, ignore_errors=True)
+            self._discard_work()
         if self._lock:
             self._lock.close()
         for parent in self._made:
             # A folder that holds what was published or kept stays.
             with contextlib.suppress(OSError):
                 parent.rmdir()
+
+    def _settle_former(self) -> None:
+        """End what a process that was killed while it replaced a preparation has begun."""
+        former = self.work / FORMER
+        if former.exists() and not os.path.lexists(self.out):
+            # It has taken the former one away, and not yet given the new one its name.
+            os.replace(former, self.out)
+        elif former.exists():
+            self._delete(former)
+        shutil.rmtree(self.work / DISCARDED, ignore_errors=True)
+
+    def _delete(self, folder: Path) -> None:
+        """Delete a folder in the work folder under another name, so that no half of it is ever used."""
+        discarded = self.work / DISCARDED
+        shutil.rmtree(discarded, ignore_errors=True)
+        os.replace(folder, discarded)
+        shutil.rmtree(discarded, ignore_errors=True)
+
+    def _discard_work(self) -> None:
+        """Remove the work folder; first the journal, which would vouch for files that are gone."""
+        with contextlib.suppress(OSError):
+            (self.work / JOURNAL).unlink(missing_ok=True)
+            if (self.work / FORMER).exists():
+                self._delete(self.work / FORMER)
+        shutil.rmtree(self.work, ignore_errors=True)
 
     def add(
         self, split: Split, language: str, source: str, ids: Sequence[int] | np.ndarray, text_bytes: int
@@ -201,7 +227,7 @@ class FolderWriter:
             file.flush()
             os.fsync(file.fileno())
         fsync_folder(self.root)
-        former = self.work / "former"
+        former = self.work / FORMER
         if self.out.exists():
             os.replace(self.out, former)
         try:
@@ -214,15 +240,15 @@ class FolderWriter:
         self.keep = False
 
 
-def remove_stale_work(out: Path) -> None:
-    """Remove the work folder of a process that was killed between giving `out` its name and removing it: a
-    former `out` may lie in it.
+def settle_work(out: Path) -> None:
+    """End what a process that was killed left beside `out`: the folder that it was replacing gets its name
+    back, and what cannot be continued is removed. Unfinished work with a journal stays.
     """
     writer = FolderWriter(out, "uint16")
-    if writer.work.is_dir() and not writer.root.exists():
-        # Where another process is at work, the folder is for that one to remove.
+    if writer.work.is_dir():
+        # Where another process is at work, the folder is for that one.
         with contextlib.suppress(UserError), writer:
-            writer.keep = False
+            writer.keep = writer.keep and writer.root.exists()
 
 
 def check_replaceable(out: Path) -> None:
