@@ -39,6 +39,17 @@ def run(here: Path, *words: object, module: str = "braingpt") -> subprocess.Comp
     )  # fmt: skip
 
 
+def run_code(here: Path, code: str) -> subprocess.CompletedProcess[str]:
+    """A user's script that lies elsewhere."""
+    script = here.parent / "script.py"
+    script.write_text(code)
+    environment = {key: value for key, value in os.environ.items() if key != child.SAFE_PATH}
+    return subprocess.run(
+        [sys.executable, "-P", script], cwd=here, capture_output=True, text=True, check=False, timeout=200,
+        env={**environment, "PYTHONPATH": str(PACKAGE.parent)},
+    )  # fmt: skip
+
+
 def test_bench_kernels(trapped) -> None:
     done = run(
         trapped, "bench", "kernels", "columns", "--size", "nano", "--context", 32, "--rounds", 1, "--json"
@@ -48,12 +59,16 @@ def test_bench_kernels(trapped) -> None:
     assert not (trapped.parent / "mark").exists()
 
 
-def test_bench_compare_measures_memory(trapped) -> None:
+def test_the_measurement_of_memory_in_bench(trapped) -> None:
     folder = prepared(trapped.parent / "data")
-    words = ["--steps", 2, "--context", 16, "--batch", 1, "--minutes", 0, "--rounds", 1, "--windows", 1]
-    more = ["--contexts", "16", "--batches", "1", "--new-tokens", 2, "--data", folder, "--json"]
-    done = run(trapped, "bench", "dense", *words, *more)
-    assert done.returncode == 0, done.stderr
+    code = (
+        "from braingpt.bench.peak_memory import training_memory\n"
+        "from braingpt.recipes import load_recipe\n"
+        f"changes = ['train.batch=1', 'train.context=16', 'train.steps=2', 'data.folders=[{folder}]']\n"
+        "print(training_memory(load_recipe('nano-dense', changes), 'cpu', 1))\n"
+    )
+    done = run_code(trapped, code)
+    assert done.returncode == 0 and int(done.stdout) > 0, done.stderr
     assert not (trapped.parent / "mark").exists()
 
 
@@ -71,14 +86,7 @@ def test_data_prepare_with_several_processes(trapped) -> None:
         "    from pathlib import Path\n"
         "    prepare(Request('text', Path('out'), [Path('texts.jsonl')], workers=2), Tokenizer.default())\n"
     )
-    script = trapped.parent / "script.py"
-    script.write_text(code)
-    root = str(PACKAGE.parent)
-    environment = {key: value for key, value in os.environ.items() if key != child.SAFE_PATH}
-    done = subprocess.run(
-        [sys.executable, "-P", script], cwd=trapped, capture_output=True, text=True, check=False, timeout=200,
-        env={**environment, "PYTHONPATH": root},
-    )  # fmt: skip
+    done = run_code(trapped, code)
     assert done.returncode == 0, done.stderr
     assert (trapped / "out" / "manifest.json").is_file() and not (trapped.parent / "mark").exists()
 

@@ -23,7 +23,7 @@ from braingpt.episodic.store import Store
 from braingpt.tokenizer import Tokenizer
 from braingpt.train.loop import train
 from braingpt.train.run.folder import read_metrics
-from braingpt.utils.atomic_write import write_whole
+from braingpt.utils.atomic_write import write_atomically
 from braingpt.utils.file_lock import file_lock
 from tests.conftest import awake
 from tests.crash import at_every_change, hidden
@@ -51,7 +51,7 @@ def test_a_file_is_the_old_or_the_new_one(tmp_path) -> None:
     def check() -> None:
         assert (place / "file").read_text() in ("old", "new")
 
-    assert at_every_change(begin, lambda: write_whole(place / "file", "new"), check) >= 2
+    assert at_every_change(begin, lambda: write_atomically(place / "file", "new"), check) >= 2
     assert os.listdir(place) == ["file"]
 
 

@@ -10,6 +10,7 @@ import typer
 from braingpt.cli.console import console, print_text
 from braingpt.cli.json_output import Json
 from braingpt.cli.options import Device, Run, open_run
+from braingpt.utils.terminal_text import visible_json
 
 
 def chat(
@@ -67,7 +68,7 @@ def chat(
                 print_text(piece)
         if json_output:
             turn = {"user": line, "assistant": "".join(pieces), "tokens_read": conversation.tokens_read}
-            print_text(json.dumps(turn, ensure_ascii=False) + "\n")
+            print_text(visible_json(json.dumps(turn, ensure_ascii=False)) + "\n")
         else:
             print_text("\n")
 

@@ -9,15 +9,18 @@ import errno
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 from braingpt.cli.streams import ReaderLeft, reader_has_left
+from braingpt.utils.terminal_text import visible
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.segment import Segment
+    from rich.text import Text
 
 # How long a process of a distributed run waits before it exits because of an error that another process
 # prints.
@@ -28,7 +31,19 @@ def console(stderr: bool = False) -> "Console":
     """A rich console on standard output, or on standard error where standard output is for a result."""
     from rich.console import Console
 
-    return Console(stderr=stderr, highlight=False)
+    class Screen(Console):
+        """Shows what a terminal would obey, whatever is printed; only rich's own controls pass."""
+
+        def render_str(self, text: str, **options: Any) -> "Text":  # pyright: ignore[reportIncompatibleMethodOverride]
+            # Before the width of a table's cell is measured.
+            return super().render_str(visible(text), **options)
+
+        def render(self, renderable: Any, options: Any = None) -> "Iterator[Segment]":  # pyright: ignore[reportIncompatibleMethodOverride]
+            for segment in super().render(renderable, options):
+                shown = segment.text if segment.control else visible(segment.text)
+                yield segment if shown == segment.text else segment._replace(text=shown)
+
+    return Screen(stderr=stderr, highlight=False)
 
 
 def print_line(out: "Console", line: str, style: str | None = None) -> None:
@@ -39,10 +54,13 @@ def print_line(out: "Console", line: str, style: str | None = None) -> None:
 def print_text(text: str) -> None:
     """Print text on standard output at once, with `?` for what the terminal's encoding lacks.
 
+    A file or a pipe receives the text as it is; on a terminal, what it would obey is made visible.
+
     Raises:
         ReaderLeft: Nobody reads it any more.
     """
     encoding = sys.stdout.encoding or "utf-8"
+    text = visible(text) if sys.stdout.isatty() else text
     sys.stdout.write(text.encode(encoding, "replace").decode(encoding))
     sys.stdout.flush()
     if reader_has_left():
@@ -69,13 +87,16 @@ def guarded(command: Callable[[], Any]) -> int:
         return _print_error("interrupted", 130)
     except ReaderLeft:
         return 0
-    except Exception as error:
+    except BaseException as error:
+        # Libraries in Rust end with an exception that is no Exception.
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
         if os.environ.get("BRAINGPT_TRACEBACK"):
             raise
         return _report(error)
 
 
-def _report(error: Exception) -> int:
+def _report(error: BaseException) -> int:
     """Print what went wrong, and return the exit code."""
     from braingpt.errors import Failure, UserError, reported_elsewhere
 
@@ -104,7 +125,7 @@ def _report(error: Exception) -> int:
     return _print_error(f"{type(error).__name__}: {error} (BRAINGPT_TRACEBACK=1 shows where)", 1)
 
 
-def _out_of_memory(error: Exception) -> bool:
+def _out_of_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError):
         return True
     # All out-of-memory errors of torch are RuntimeErrors, and there are none before torch is imported.
@@ -120,6 +141,6 @@ def _at(error: OSError) -> str:
 
 
 def _print_error(message: str, code: int) -> int:
-    line = " ".join(message.split())
+    line = visible(" ".join(message.split()))
     print(f"braingpt: {line}".encode("utf-8", "replace").decode("utf-8"), file=sys.stderr)
     return code

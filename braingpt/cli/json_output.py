@@ -14,6 +14,7 @@ import typer
 from typer.core import TyperCommand
 
 from braingpt.cli.options import check_output_file
+from braingpt.utils.terminal_text import visible_json
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
 JsonFile = Annotated[
@@ -90,7 +91,7 @@ def _is_former_file(word: str) -> bool:
 
 def print_json(value: Any) -> None:
     """Print `value` as indented JSON on standard output, Hangul readable."""
-    print(json.dumps(value, ensure_ascii=False, indent=2, default=str))
+    print(visible_json(json.dumps(value, ensure_ascii=False, indent=2, default=str)))
 
 
 def write_json(value: Any, json_output: bool, json_file: Path | None) -> None:

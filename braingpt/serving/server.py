@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from braingpt.errors import UserError, did_you_mean
 from braingpt.inference.text_stream import TextStream, generate_text
 from braingpt.model.interface import CausalModel
+from braingpt.utils.terminal_text import visible
 
 if TYPE_CHECKING:
     from braingpt.tokenizer import Tokenizer
@@ -225,6 +226,6 @@ class Handler(BaseHTTPRequestHandler):
     def log_message(self, format: str, *args: Any) -> None:
         """Write requests to standard error, like the base class, but without looking up the client's name."""
         print(
-            f"{self.log_date_time_string()}  {format % args}".encode("utf-8", "replace").decode(),
+            visible(f"{self.log_date_time_string()}  {format % args}").encode("utf-8", "replace").decode(),
             file=sys.stderr,
         )

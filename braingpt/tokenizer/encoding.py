@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import tiktoken
 
-from braingpt.errors import UserError, did_you_mean
+from braingpt.errors import Failure, UserError, did_you_mean, one_line
 from braingpt.tokenizer.language import LANGUAGES, detect, split
 from braingpt.tokenizer.storage import read_vocabulary, write_vocabulary
 from braingpt.tokenizer.vocabulary import (
@@ -116,7 +116,12 @@ class Tokenizer:
             UserError: The folder holds no tokenizer, or another program's.
             Failure: The tokenizer's files are damaged.
         """
-        return cls.from_vocabulary(read_vocabulary(Path(folder)))
+        vocabulary = read_vocabulary(Path(folder))
+        try:
+            return cls.from_vocabulary(vocabulary)
+        except (ValueError, OverflowError) as error:
+            # The encoder's own expressions know less than those that the pattern was checked with.
+            raise Failure(f"the tokenizer in {folder} cannot be used: {one_line(error)}") from None
 
     @classmethod
     def from_vocabulary(cls, vocabulary: Vocabulary) -> "Tokenizer":

@@ -25,7 +25,8 @@ from pathlib import Path
 from typing import Any
 
 from braingpt.errors import Failure, UserError
-from braingpt.tokenizer.vocabulary import CONTROL, Vocabulary, marker_name
+from braingpt.tokenizer.foreign_pattern import why_not_usable
+from braingpt.tokenizer.vocabulary import CONTROL, PATTERN, Vocabulary, marker_name
 from braingpt.utils.atomic_write import flush_folder, write_atomically
 from braingpt.utils.scratch import scratch_folder
 
@@ -145,6 +146,7 @@ def _read(folder: Path, description: dict[str, Any], ranks: str) -> Vocabulary:
         fields_sound = (
             isinstance(pattern, str) and known <= set(specials) and len(set(specials)) == len(specials)
         )
+        fields_sound = fields_sound and type(specials) is type(marked) is list
         fields_sound = fields_sound and all(isinstance(name, str) for name in (*specials, *marked))
         fields_sound = fields_sound and type(count) is type(first_special) is int
         fields_sound = fields_sound and 256 <= count <= first_special <= MAX_ID
@@ -166,6 +168,8 @@ def _read(folder: Path, description: dict[str, Any], ranks: str) -> Vocabulary:
         raise _damaged(folder, f"{ranks} lacks an entry, or has one twice")
     if not {bytes([value]) for value in range(256)} <= set(entries):
         raise _damaged(folder, f"{ranks} lacks the entry of a single byte")
+    if pattern != PATTERN and (reason := why_not_usable(pattern)):
+        raise _damaged(folder, reason)
     return vocabulary
 
 

@@ -52,8 +52,8 @@ CASES: dict[str, tuple[list[str], str | None]] = {
 }  # fmt: skip
 # Whose output and way of printing are those of a command above, or which need minutes.
 LEFT_OUT = {
-    "quickstart", "serve", "bench compare", "bench kernels", "calibrate", "tokenizer add-language", "data join",
-    "data search", "memory add", "memory list", "memory forget", "runs show", "runs compare", "recipes compare",
+    "quickstart", "serve", "bench compare", "bench kernels", "calibrate", "tokenizer add-language",
+    "data join", "data search", "memory add", "memory list", "memory forget", "runs show", "runs compare",
 }  # fmt: skip
 
 

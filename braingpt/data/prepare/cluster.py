@@ -21,6 +21,7 @@ from typing import Any
 
 from braingpt.errors import Failure, UserError
 from braingpt.utils.child import module_command, set_safe_path
+from braingpt.utils.terminal_text import visible
 
 
 def part_folder(out: Path, number: int, count: int) -> Path:
@@ -121,11 +122,11 @@ def main(words: list[str] | None = None) -> int:
             raise UserError(f"--parts must be at least 1, not {options.parts}")
         executor(options, arguments).run()
     except (UserError, Failure) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(visible(f"error: {error}"), file=sys.stderr)
         return 2 if isinstance(error, UserError) else 1
     except RuntimeError as error:
         # The local engine raises it where a part failed.
-        print(f"error: {error}", file=sys.stderr)
+        print(visible(f"error: {error}"), file=sys.stderr)
         return 1
     return 0
 

@@ -1,0 +1,24 @@
+"""Text of foreign files on a terminal: what a terminal would obey instead of showing becomes visible.
+
+A text, a file name or an error of another library may hold escape sequences that clear the screen, rename the
+window or write to the clipboard, and marks that reverse the order of the characters after them.
+"""
+
+import re
+
+# C0 and C1 controls without tab and line feed, the line ends that only some programs know, and the marks
+# that override or isolate a direction of writing. U+009B begins a sequence as ESC [ does.
+_UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+
+
+def visible(text: str) -> str:
+    """The text with every character that a terminal would obey as its escape, such as `\\x1b`.
+
+    Tabs and ends of lines stay; the end of a line of Windows becomes a plain one.
+    """
+    return _UNSAFE.sub(lambda match: repr(match[0])[1:-1], text.replace("\r\n", "\n"))
+
+
+def visible_json(text: str) -> str:
+    """JSON with the same characters escaped, which any reader of JSON takes for what they were."""
+    return _UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
