@@ -133,6 +133,7 @@ def _clear(out: Path) -> None:
     from braingpt.errors import UserError
     from braingpt.recipes import load_recipe
     from braingpt.train.run.folder import RECIPE, is_run, locked
+    from braingpt.utils.scratch import clear_rests, hidden_beside
 
     # The lock holds other trainings off, and the folder is a run or empty.
     with locked(out):
@@ -142,7 +143,8 @@ def _clear(out: Path) -> None:
             raise UserError(
                 f"{out} is a run that quickstart did not make; choose another folder with --out DIR"
             )
-    hidden = out.with_name(f".{out.name}.old-{os.getpid()}")
+    clear_rests(out)
+    hidden = hidden_beside(out, f"old-{os.getpid()}")
     out.rename(hidden)
     shutil.rmtree(hidden)
 
