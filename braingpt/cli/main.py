@@ -85,7 +85,9 @@ def run() -> None:
     """Run the command line and exit with its code."""
     guard_streams()
     set_safe_path()
-    sys.exit(guarded(lambda: app(standalone_mode=False)))
+    code = guarded(lambda: app(standalone_mode=False))
+    # What was printed may meet a full disk only now.
+    sys.exit(guarded(sys.stdout.flush) or code)
 
 
 if __name__ == "__main__":

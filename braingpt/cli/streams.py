@@ -25,11 +25,18 @@ class _Output(io.FileIO):
             return super().write(data) or 0
         except BrokenPipeError:
             self.left = True
-            # Other writers to the same descriptor, such as a library in C, find no broken pipe either.
-            null = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(null, self.fileno())
-            os.close(null)
+            self._drop_the_rest()
             return memoryview(data).nbytes
+        except OSError:
+            # A full disk, which is reported once and not again when the process ends.
+            self._drop_the_rest()
+            raise
+
+    def _drop_the_rest(self) -> None:
+        """Lead the descriptor to nowhere, for other writers to it as well, such as a library in C."""
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, self.fileno())
+        os.close(null)
 
 
 def guard_streams() -> None:

@@ -159,3 +159,18 @@ def test_closed_streams(place, closed) -> None:
     assert run(["generate", "runs/nano-v2", "--max-new-tokens", "5"], prepare) == 0
     assert run(["generate", "nowhere"], prepare) == 2
     assert (place / "out" / "state.json").exists()
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")
+@pytest.mark.parametrize(
+    "words", [["doctor"], ["recipes", "show", "nano-v2"], ["data", "list", "--json"]], ids=str
+)
+def test_output_on_a_full_disk_is_one_line(place, words) -> None:
+    def prepare() -> None:
+        reader_gone(place / "errors")()
+        os.dup2(os.open("/dev/full", os.O_WRONLY), 1)
+
+    assert run(words, prepare) == 1
+    assert (place / "errors").read_text() == (
+        "braingpt: the disk is full; free some space and run the command again\n"
+    )
