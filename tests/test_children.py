@@ -29,24 +29,21 @@ def trapped(tmp_path) -> Path:
 
 
 def run(here: Path, *words: object, module: str = "braingpt") -> subprocess.CompletedProcess[str]:
-    """The command as its script starts it: the current folder is not on the path."""
-    command = [sys.executable, "-P", "-m", module, *map(str, words)]
-    root = str(PACKAGE.parent)
-    environment = {key: value for key, value in os.environ.items() if key != child.SAFE_PATH}
-    return subprocess.run(
-        command, cwd=here, capture_output=True, text=True, check=False, timeout=200,
-        env={**environment, "PYTHONPATH": root},
-    )  # fmt: skip
+    """The command as its script starts it: the folder of the script is on the path, not the current one."""
+    start = (
+        f"import runpy\nif __name__ == '__main__':\n    runpy.run_module({module!r}, run_name='__main__')\n"
+    )
+    return run_code(here, start, *words)
 
 
-def run_code(here: Path, code: str) -> subprocess.CompletedProcess[str]:
+def run_code(here: Path, code: str, *words: object) -> subprocess.CompletedProcess[str]:
     """A user's script that lies elsewhere."""
     script = here.parent / "script.py"
     script.write_text(code)
     environment = {key: value for key, value in os.environ.items() if key != child.SAFE_PATH}
     return subprocess.run(
-        [sys.executable, "-P", script], cwd=here, capture_output=True, text=True, check=False, timeout=200,
-        env={**environment, "PYTHONPATH": str(PACKAGE.parent)},
+        [sys.executable, script, *map(str, words)], cwd=here, capture_output=True, text=True, check=False,
+        timeout=200, env={**environment, "PYTHONPATH": str(PACKAGE.parent)},
     )  # fmt: skip
 
 

@@ -8,7 +8,10 @@ since its result is the run folder and not the lines on the terminal. Commands w
 import io
 import os
 import sys
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
 
 class ReaderLeft(Exception):
@@ -20,7 +23,7 @@ class _Output(io.FileIO):
 
     left = False
 
-    def write(self, data: "bytes | bytearray | memoryview", /) -> int:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def write(self, data: "ReadableBuffer", /) -> int:
         try:
             return super().write(data) or 0
         except BrokenPipeError:

@@ -74,7 +74,9 @@ def _outcomes_of_processes(
 ) -> Iterator[tuple[Chunk, Outcome]]:
     """`outcomes` of what is left to read, by processes; `worker` continues until one of them has begun."""
     others = set(multiprocessing.active_children())
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _begin_process, settings)
+    # The pool's locks begin a process too, which watches over them.
+    with safe_path():
+        pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _begin_process, settings)
     submitted: deque[tuple[Chunk, Future[Outcome]]] = deque()
     failed: Exception | None = None
     begun = False
