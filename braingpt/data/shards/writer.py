@@ -248,7 +248,8 @@ def settle_work(out: Path) -> None:
     if writer.work.is_dir():
         # Where another process is at work, the folder is for that one.
         with contextlib.suppress(UserError), writer:
-            writer.keep = writer.keep and writer.root.exists()
+            # A journal without its folder: the folder was published as `out`.
+            writer.keep = writer.keep and (writer.root.exists() or not out.exists())
 
 
 def check_replaceable(out: Path) -> None:
