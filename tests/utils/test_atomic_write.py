@@ -167,7 +167,9 @@ def test_rests_of_killed_processes_go_and_those_of_living_ones_stay(tmp_path) ->
 
 def test_many_writers_leave_one_whole_file(tmp_path) -> None:
     path = tmp_path / "file"
-    writers = [threading.Thread(target=write_atomically, args=(path, f"{number}" * 10_000)) for number in range(8)]
+    writers = [
+        threading.Thread(target=write_atomically, args=(path, f"{number}" * 10_000)) for number in range(8)
+    ]
     for writer in writers:
         writer.start()
     for writer in writers:
