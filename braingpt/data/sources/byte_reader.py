@@ -1,9 +1,11 @@
-"""Bytes of a file, wherever it is and however it is packed: local or on the hub, plain or compressed, UTF-8
-or UTF-16.
+"""Bytes of a file, wherever it is and however it is packed: local or on the hub, plain or compressed, in UTF-8
+or another encoding.
 
 Hub files are read in blocks by HTTP range requests, each retried with growing pauses by `huggingface_hub`
-itself; nothing is stored on the disk. Compressed files go through pyarrow's decompressors, which know gzip,
-bzip2 and zstd and notice a file that ends too early. Memory is a block of the file, whatever its size.
+itself; nothing is stored on the disk. Compressed files, told by their first bytes or their suffix, go through
+pyarrow's decompressors, which know gzip, bzip2 and zstd and notice a file that ends too early. Zstandard with a
+window beyond 128 MB needs Python 3.14 or the package `zstandard`. Memory is a block of the file (and such a
+window), whatever its size.
 """
 
 import codecs
@@ -12,7 +14,18 @@ import os
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
+from braingpt.data.sources.encodings import detect_encoding, marked_encoding
+from braingpt.data.sources.row import Damaged
+
 COMPRESSION = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2"}
+# The first bytes of a compressed file.
+MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bz2"}
+# The largest window of a zstd frame that pyarrow opens.
+ZSTD_WINDOW = 1 << 27
+# Bytes at the beginning of a text from which is decided how to read it.
+SAMPLE = 1 << 17
+# Places of a large file, behind its beginning, that are looked at for its encoding, and bytes of each.
+PLACES, PLACE_BYTES = 4, 1 << 14
 # Bytes of one request to the hub.
 HUB_BLOCK = 16 << 20
 # Bytes read from a local or decompressed file at once.
@@ -65,31 +78,44 @@ def open_raw(file: File) -> IO[bytes]:
 
 
 class ByteReader:
-    """A file's text as UTF-8 bytes from `start` on: decompressed, and transcoded where a byte-order mark says
-    UTF-16.
+    """A file's text as UTF-8 bytes from `start` on: decompressed, and transcoded where it is in another encoding.
 
     A context manager that gives an `io.BufferedReader`. Reading raises OSError where decompression fails,
-    UnicodeError where UTF-16 is broken.
+    UnicodeError where UTF-16 is broken; bytes that another encoding does not know stay as they are.
+
+    Attributes:
+        encoding: The encoding of the file: the one asked for, that of its byte-order mark, or the likeliest.
+        sample: The beginning of the text as UTF-8, SAMPLE bytes where there are so many.
     """
 
-    def __init__(self, file: File, start: int = 0) -> None:
+    def __init__(self, file: File, start: int = 0, encoding: str | None = None) -> None:
         self._raw = raw = open_raw(file)
         try:
             self._size = file.size if file.size is not None else getattr(raw, "size", None)
-            codec = COMPRESSION.get(Path(file.name).suffix.lower())
-            if codec:
-                reader = _buffered(_Decompressed(raw, codec))
+            # A local file is buffered already, a file of the hub is not.
+            stored = raw if isinstance(raw, io.BufferedReader) else _buffered(raw)
+            codec = compression(stored.peek(8)[:8], file.name)
+            source = _decompressed(stored, codec) if codec else stored
+            first = _read_up_to(source, SAMPLE)
+            places = [] if codec else _places(stored, self._size, file.remote)
+            self.encoding = encoding or detect_encoding([first, *places])
+            # A mark wins over what the user says of a whole folder.
+            if encoding and (marked := marked_encoding(first)):
+                self.encoding = marked
+            if self.encoding == "utf-8" and not codec and _seekable(stored):
+                stored.seek(start)
+                self._reader, start = stored, 0
+                self.sample = first
             else:
-                # A local file is buffered already, a file of the hub is not.
-                reader = raw if isinstance(raw, io.BufferedReader) else _buffered(raw)
-            seekable = not codec
-            if reader.peek(2)[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
-                reader, seekable = _buffered(_Transcoded(reader)), False
-            self._reader = reader
-            if start and seekable:
-                reader.seek(start)
-            elif start:
-                _skip(reader, start)
+                self._reader = _buffered(_Replayed(first, source))
+                if self.encoding != "utf-8":
+                    self._reader = _buffered(_Transcoded(self._reader, self.encoding))
+                    self.sample = _read_up_to(self._reader, SAMPLE)
+                    self._reader = _buffered(_Replayed(self.sample, self._reader))
+                else:
+                    self.sample = first
+            if start:
+                _skip(self._reader, start)
         except BaseException:
             raw.close()
             raise
@@ -131,6 +157,101 @@ def _skip(reader: io.BufferedReader, count: int) -> None:
         count -= len(block)
 
 
+def compression(first: bytes, name: str) -> str | None:
+    """The compression of a file, by its first bytes or else by its name."""
+    for magic, codec in MAGIC.items():
+        if first.startswith(magic):
+            return codec
+    return COMPRESSION.get(Path(name).suffix.lower())
+
+
+def _seekable(reader: io.BufferedReader) -> bool:
+    try:
+        return reader.seekable()
+    except (OSError, ValueError):
+        return False
+
+
+def _read_up_to(reader: Any, size: int) -> bytes:
+    """The next bytes, fewer only at the end; `read1` keeps a slow pipe interruptible."""
+    blocks = []
+    while size > 0 and (block := reader.read1(size)):
+        blocks.append(block)
+        size -= len(block)
+    return b"".join(blocks)
+
+
+def _places(reader: io.BufferedReader, size: int | None, remote: bool) -> list[bytes]:
+    """Whole lines from some places of a local file behind its beginning."""
+    if remote or not size or size < 2 * SAMPLE or not _seekable(reader):
+        return []
+    found = []
+    for place in range(1, PLACES + 1):
+        reader.seek(SAMPLE + (size - SAMPLE) * place // (PLACES + 1))
+        block = _read_up_to(reader, PLACE_BYTES)
+        found.append(block[block.find(b"\n") + 1 : block.rfind(b"\n") + 1])
+    reader.seek(SAMPLE)
+    return found
+
+
+def zstd_window(header: bytes) -> int:
+    """Bytes of the window that a zstd frame asks for (RFC 8878, section 3.1.1.1); 0 where it says none."""
+    if len(header) < 6 or not header.startswith(b"\x28\xb5\x2f\xfd"):
+        return 0
+    descriptor = header[4]
+    if descriptor & 0x20:
+        # A single segment: the window is the content.
+        at = 5 + (0, 1, 2, 4)[descriptor & 3]
+        size = (1, 2, 4, 8)[descriptor >> 6]
+        return int.from_bytes(header[at : at + size], "little") + (256 if size == 2 else 0)
+    exponent, mantissa = header[5] >> 3, header[5] & 7
+    return (1 << (10 + exponent)) * (8 + mantissa) // 8
+
+
+def _decompressed(reader: io.BufferedReader, codec: str) -> io.BufferedReader:
+    """The reader of what a compressed file holds."""
+    if codec == "zstd" and (window := zstd_window(reader.peek(18)[:18])) > ZSTD_WINDOW:
+        return _long_window(reader, window)
+    return _buffered(_Decompressed(reader, codec))
+
+
+def _long_window(reader: io.BufferedReader, window: int) -> io.BufferedReader:
+    """The reader of zstd with a long window, up to the 2 GB of `zstd --long=31`."""
+    try:
+        from compression import zstd  # pyright: ignore[reportMissingImports]
+
+        limit = {zstd.DecompressionParameter.window_log_max: 31}
+        return _buffered(zstd.ZstdFile(reader, options=limit))
+    except ImportError:
+        pass
+    try:
+        import zstandard
+    except ImportError:
+        raise Damaged(
+            f"packed with a window of {window >> 20:,} MB: 'pip install zstandard' reads it, or unpack it first "
+            "with 'zstd -d --long=31'"
+        ) from None
+    return _buffered(_Zstandard(zstandard.ZstdDecompressor(max_window_size=1 << 31), reader))
+
+
+class _Zstandard(io.RawIOBase):
+    """The decompressing stream of `zstandard`, whose errors are of a type of their own."""
+
+    def __init__(self, decompressor: Any, reader: io.BufferedReader) -> None:
+        self._stream = decompressor.stream_reader(reader, read_across_frames=True)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        import zstandard
+
+        try:
+            return self._stream.readinto(buffer)
+        except zstandard.ZstdError as error:
+            raise OSError(str(error)) from error
+
+
 class _Decompressed(io.RawIOBase):
     """pyarrow's decompressing stream as a raw stream of Python's io."""
 
@@ -148,12 +269,31 @@ class _Decompressed(io.RawIOBase):
         return len(data)
 
 
-class _Transcoded(io.RawIOBase):
-    """UTF-16 with a byte-order mark, read as UTF-8."""
+class _Replayed(io.RawIOBase):
+    """Bytes that were read already, and the rest of their reader."""
 
-    def __init__(self, reader: io.BufferedReader) -> None:
+    def __init__(self, first: bytes, reader: io.BufferedReader) -> None:
+        self._first, self._reader = first, reader
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        if not self._first:
+            return self._reader.readinto1(buffer)
+        size = min(len(buffer), len(self._first))
+        buffer[:size], self._first = self._first[:size], self._first[size:]
+        return size
+
+
+class _Transcoded(io.RawIOBase):
+    """Text of another encoding, read as UTF-8 without a mark."""
+
+    def __init__(self, reader: io.BufferedReader, encoding: str) -> None:
         self._reader = reader
-        self._decoder = codecs.getincrementaldecoder("utf-16")()
+        # Half of a pair of UTF-16 costs its row, and so does a byte that a Korean encoding does not know.
+        self._errors = "surrogatepass" if encoding.startswith(("utf-16", "utf-32")) else "surrogateescape"
+        self._decoder = codecs.getincrementaldecoder(encoding)(self._errors)
         # Transcoded bytes that no caller has taken yet.
         self._ready = b""
 
@@ -163,7 +303,7 @@ class _Transcoded(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         while not self._ready:
             block = self._reader.read1(BUFFER)
-            self._ready = self._decoder.decode(block, final=not block).encode()
+            self._ready = self._decoder.decode(block, final=not block).encode("utf-8", self._errors)
             if not block:
                 break
         size = min(len(buffer), len(self._ready))
