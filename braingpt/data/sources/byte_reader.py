@@ -86,10 +86,12 @@ class ByteReader:
     Attributes:
         encoding: The encoding of the file: the one asked for, that of its byte-order mark, or the likeliest.
         sample: The beginning of the text as UTF-8, SAMPLE bytes where there are so many.
+        whole: Whether the sample is all there is.
     """
 
     def __init__(self, file: File, start: int = 0, encoding: str | None = None) -> None:
         self._raw = raw = open_raw(file)
+        self._at_close: float | None = None
         try:
             self._size = file.size if file.size is not None else getattr(raw, "size", None)
             # A local file is buffered already, a file of the hub is not.
@@ -114,20 +116,39 @@ class ByteReader:
                     self._reader = _buffered(_Replayed(self.sample, self._reader))
                 else:
                     self.sample = first
+            self.whole = len(self.sample) < SAMPLE
             if start:
                 _skip(self._reader, start)
         except BaseException:
             raw.close()
             raise
 
+    def larger_sample(self, size: int) -> bytes:
+        """A sample of `size` bytes, where reading began at the beginning and did not go on."""
+        reader = self._reader
+        self.sample = _read_up_to(reader, size)
+        self.whole = not reader.peek(1)
+        if _seekable(reader):
+            reader.seek(0)
+        else:
+            self._reader = _buffered(_Replayed(self.sample, reader))
+        return self.sample
+
+    def close(self) -> None:
+        """Close the file; `fraction_read` stays what it is."""
+        self._at_close = self.fraction_read()
+        self._raw.close()
+
     def __enter__(self) -> io.BufferedReader:
         return self._reader
 
     def __exit__(self, *_: object) -> None:
-        self._raw.close()
+        self.close()
 
     def fraction_read(self) -> float | None:
         """Share of the file as stored that has been read, 0 to 1; None for a pipe."""
+        if self._raw.closed:
+            return self._at_close
         try:
             return min(1.0, self._raw.tell() / self._size) if self._size else None
         except (OSError, ValueError):

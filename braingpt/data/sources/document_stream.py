@@ -13,18 +13,24 @@ import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
+from itertools import chain
 from typing import Any
 
 from braingpt.data.document import Document
-from braingpt.data.sources import byte_reader, hub
+from braingpt.data.sources import hub
 from braingpt.data.sources.byte_reader import File
+from braingpt.data.sources.columns import choose_text_column, require_column, text_of_value, values_at
+from braingpt.data.sources.layout import ReadOptions
 from braingpt.data.sources.quality_signals import QualitySignals
-from braingpt.data.sources.row import BROKEN_ROW, LINE_TOO_LONG, NOT_UTF8, Damaged, Row, encoding_hint
-from braingpt.data.sources.row_reader import RowReader, choose_text_column, require_column
+from braingpt.data.sources.row import BROKEN_ROW, NOT_UTF8, Damaged, Row, encoding_hint
+from braingpt.data.sources.row_reader import RowReader
 from braingpt.errors import Failure, UserError
 
 # Seconds between openings of a file that cannot be read; each opening has retries of its own within.
 RETRY_PAUSES = (2, 5, 15, 30, 60, 60)
+
+# Rows from which the text column of a file is chosen, and the bytes they may be at most.
+SAMPLE_ROWS, SAMPLE_BYTES = 200, 4 << 20
 
 # The files at a commit, or at the newest one for None.
 ListFiles = Callable[[str | None], hub.Listing]
@@ -45,6 +51,7 @@ class StreamSpec:
         signals: Name of the file of quality signals beside each file (`QualitySignals`); None: there is none.
         revision: Branch, tag or commit that the user asked for.
         part: (2, 8) takes the second, tenth, ... of the files.
+        options: What the user says about how files are to be read.
     """
 
     source: str
@@ -57,6 +64,7 @@ class StreamSpec:
     signals: tuple[str, str, str, str] | None = None
     revision: str | None = None
     part: tuple[int, int] | None = None
+    options: ReadOptions = ReadOptions()
 
 
 @dataclass(frozen=True)
@@ -84,7 +92,7 @@ class _Position:
         file: Number of the file.
         next: Where the next row of the file begins, as in `Row.next`.
         row: Rows of the file read so far.
-        skip: Text columns of the next row that are read already.
+        skip: Texts of the next row that are read already.
         column: The column found to hold the text of this file.
     """
 
@@ -121,6 +129,7 @@ class DocumentStream:
         self._listing: hub.Listing | None = None
         self._reader: RowReader | None = None
         self._signals_noted = False
+        self._decisions: set[str] = set()
         self._at = _Position()
 
     def position(self) -> dict[str, Any]:
@@ -244,24 +253,39 @@ class DocumentStream:
         """Documents of one file from the position on, which moves past a document before yielding it."""
         at, spec = self._at, self.spec
         columns = (at.column,) if at.column else spec.columns
-        self._reader = reader = RowReader(file, [*columns, *spec.scores] if columns else None)
+        needed = [*columns, *spec.scores] if columns else None
+        self._reader = reader = RowReader(file, needed, spec.options)
         signals = QualitySignals(file, spec.signals, self._note_signals) if spec.signals else None
         label = f"{spec.id} {file.name}".strip()
         checked = bool(at.next or at.row)
         with closing(reader.rows(at.next, at.row)) as rows:
-            for row in rows:
-                if row.values is None:
+            if columns is None:
+                sampled = sample_rows(rows, at.next)
+                if values := [row.values for row in sampled if row.values is not None]:
+                    at.column = choose_text_column(label, values)
+                    columns = (at.column,)
+            else:
+                sampled = []
+            self._note_decision(reader)
+            for row in chain(sampled, rows):
+                if row.values is None or columns is None:
                     at.pass_row(row)
                     rule, reason = row.broken
                     self._events.broken(self.source, rule, f"{file.name} {reason}")
                     continue
-                if columns is None:
-                    at.column = choose_text_column(label, row.values)
-                    columns = (at.column,)
-                elif not checked and not any(column in row.values for column in columns):
+                if not checked and not any(values_at(row.values, column) for column in columns):
                     require_column(label, columns[0], row.values)
                 checked = True
                 yield from self._documents_of_row(file, row, row.values, columns, signals)
+
+    def _note_decision(self, reader: RowReader) -> None:
+        """Say once how files of the hub are read where that is not what their suffix says; of own files it was
+        said at the beginning.
+        """
+        decision = reader.decision()
+        if decision and self.spec.id and decision not in self._decisions:
+            self._decisions.add(decision)
+            self._events.note(f"{self.spec.id} {reader.file.name} is read as {decision}")
 
     def _note_signals(self, line: str) -> None:
         """Once is enough: where one file lacks its signals, thousands may."""
@@ -278,7 +302,7 @@ class DocumentStream:
         signals: QualitySignals | None,
     ) -> Iterator[Document]:
         """A document for every text column of a row that has one."""
-        present = [column for column in columns if column in values]
+        present = [(column, found) for column in columns if (found := values_at(values, column))]
         place = f"{file.name} row {row.number}"
         if not present:
             self._at.pass_row(row)
@@ -288,19 +312,25 @@ class DocumentStream:
             return
         scores = self._scores_of_row(values, row, signals)
         skip = self._at.skip
-        for number, column in enumerate(present):
+        texts = [
+            (column, f".{place}" if len(found) > 1 else "", value)
+            for column, found in present
+            for place, value in enumerate(found, 1)
+        ]
+        for number, (column, element, value) in enumerate(texts):
             if number < skip:
                 continue
-            if number + 1 < len(present):
+            if number + 1 < len(texts):
                 self._at.skip = number + 1
             else:
                 self._at.pass_row(row)
-            text, rule = _text_of_value(values[column])
+            text, rule = text_of_value(value)
             if rule:
                 hint = encoding_hint(text.encode("utf-8", "surrogateescape")) if rule == NOT_UTF8 else ""
-                self._events.broken(self.source, rule, f"{place}, column {column}{hint}")
+                kind = f" is {type(value).__name__}, no text" if rule == BROKEN_ROW else ""
+                self._events.broken(self.source, rule, f"{place}, column {column}{kind}{hint}")
             else:
-                id = f"{file.name}:{row.number}" + (f":{column}" if len(columns) > 1 else "")
+                id = f"{file.name}:{row.number}{element}" + (f":{column}" if len(columns) > 1 else "")
                 yield Document(text, self.language, self.source, id, scores)
 
     def _scores_of_row(
@@ -312,23 +342,11 @@ class DocumentStream:
         return {**scores, **(signals.of(row.number) if signals else {})} or None
 
 
-def _text_of_value(value: Any) -> tuple[str, str | None]:
-    """A column's text, or the rule that counts it: a string, a list of characters (KLUE ner), or turns of a
-    dialogue (KLUE wos).
-    """
-    if isinstance(value, list) and all(isinstance(item, str) for item in value):
-        value = "".join(value)
-    elif isinstance(value, list) and all(isinstance(turn, dict) for turn in value):
-        turns = [turn.get("text", turn.get("content")) for turn in value]
-        value = "\n".join(turns) if all(isinstance(turn, str) for turn in turns) else turns
-    if not isinstance(value, str):
-        return "", "empty" if value is None else BROKEN_ROW
-    try:
-        size = len(value.encode())
-    except UnicodeEncodeError:
-        # Bytes that were not UTF-8, or half of a surrogate pair in a JSON escape.
-        return value.encode("utf-8", "surrogatepass").decode("utf-8", "surrogateescape"), NOT_UTF8
-    # A parquet file has no lines whose length a reader could bound.
-    if size > byte_reader.MAX_LINE:
-        return "", LINE_TOO_LONG
-    return value, None if value.strip() else "empty"
+def sample_rows(rows: Iterator[Row], start: int) -> list[Row]:
+    """The next rows, from byte `start` of a text or row `start` of a parquet file on."""
+    taken = []
+    for row in rows:
+        taken.append(row)
+        if len(taken) == SAMPLE_ROWS or row.next - start > SAMPLE_BYTES:
+            break
+    return taken

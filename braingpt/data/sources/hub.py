@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from braingpt.data.sources.byte_reader import File, format_suffix, local_file
-from braingpt.data.sources.row_reader import SUFFIXES
+from braingpt.data.sources.layout import SUFFIXES
 from braingpt.errors import Failure, UserError, did_you_mean
 
 # The revision at which the hub keeps its own parquet copy of most datasets.

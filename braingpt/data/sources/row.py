@@ -28,8 +28,8 @@ class Row(NamedTuple):
 
 
 def encoding_hint(raw: bytes) -> str:
-    """How bytes that are not UTF-8 look, and the command that converts them where they read as the older
-    Korean encoding.
+    """How bytes that are not UTF-8 look, and the option that reads them where they are of the older Korean
+    encoding.
     """
     try:
         korean = any(
@@ -39,4 +39,4 @@ def encoding_hint(raw: bytes) -> str:
     except UnicodeDecodeError:
         korean = False
     excerpt = raw[:60].decode("cp949" if korean else "utf-8", "replace")
-    return (" (CP949: iconv -f cp949 -t utf-8)" if korean else "") + f": {excerpt}"
+    return (" (CP949; --encoding cp949 reads all of a file so)" if korean else "") + f": {excerpt}"

@@ -1,52 +1,47 @@
-"""Rows of one file, with the place of each: txt, md, jsonl, json, csv, tsv and parquet, local or on the hub.
+"""Rows of one file, with the place of each: plain text, JSON, tables and parquet, local or on the hub.
 
-`RowReader.rows` yields intact and broken rows, each with the place after it, so that reading can stop
-anywhere, continue there, and count every loss once. Memory is one block and one row of at most
-`byte_reader.MAX_LINE` bytes. What is broken inside a readable file is a `Row` with a reason; a file that
-cannot be read to its end (cut short, not the format its name says) raises Damaged.
+`RowReader.rows` yields whole rows and broken ones alike, each with the place after it, so that reading can stop
+anywhere, continue there, and count every loss once. How the file is read is decided from its beginning
+(`layout.py`, `encodings.py`). Memory is one block and one row of at most `byte_reader.MAX_LINE` bytes. What is
+broken inside a readable file is a `Row` with a reason; a file that cannot be read to its end (cut short, not the
+format its name says) raises Damaged.
 
     for row in RowReader(local_file(Path("texts.jsonl"))).rows():
         print(row.number, row.values or row.broken)
 """
 
 import io
-from collections.abc import Generator, Iterator, Mapping
-from typing import Any
+from collections.abc import Generator, Iterator
 
 from braingpt.data.sources.byte_reader import ByteReader, File, format_suffix
-from braingpt.data.sources.json_rows import rows_of_array, rows_of_lines, starts_with_bracket
+from braingpt.data.sources.encodings import shown_encoding
+from braingpt.data.sources.json_rows import rows_of_lines, rows_of_object, rows_of_values, rows_within_object
+from braingpt.data.sources.layout import FORMATS, Layout, ReadOptions, Sample, decide_layout
 from braingpt.data.sources.parquet_rows import rows_of_parquet
 from braingpt.data.sources.row import NOT_UTF8, Damaged, Row, encoding_hint
 from braingpt.data.sources.table_rows import rows_of_table
-from braingpt.errors import UserError, did_you_mean
 
 # Bytes of a document that a longer plain text is cut into, at an empty line where there is one.
 PIECE = 64 * 1024
-# Names of a text column, the likeliest first.
-TEXT_COLUMNS = (
-    "text",
-    "content",
-    "raw_content",
-    "document",
-    "body",
-    "article",
-    "sentence",
-    "context",
-    "본문",
-    "내용",
-)
-PLAIN = (".txt", ".md")
-JSON = (".jsonl", ".json", ".ndjson")
-TABLES = (".csv", ".tsv")
-SUFFIXES = (*PLAIN, *JSON, *TABLES, ".parquet")
+# Bytes of a sample for JSON whose first value is long.
+LARGE_SAMPLE = 4 << 20
 
 
 class RowReader:
-    """Reads one file from a place on."""
+    """Reads one file from a place on.
 
-    def __init__(self, file: File, columns: list[str] | None = None) -> None:
+    Attributes:
+        layout: How the file is read; None before the first row.
+        encoding: The encoding of a text.
+    """
+
+    def __init__(
+        self, file: File, columns: list[str] | None = None, options: ReadOptions | None = None
+    ) -> None:
         """`columns`: what is needed of a parquet file, None for all; other formats give every column."""
-        self.file, self.columns = file, columns
+        self.file, self.columns, self.options = file, columns, options or ReadOptions()
+        self.layout: Layout | None = None
+        self.encoding = "utf-8"
         self._bytes: ByteReader | None = None
         # Rows of a parquet file read so far, and all of them.
         self._parquet_rows = (0, 0)
@@ -57,6 +52,16 @@ class RowReader:
         if total:
             return done / total
         return self._bytes.fraction_read() if self._bytes else None
+
+    def decision(self) -> str | None:
+        """How the file is read, in words, where that is not what its suffix says; None before the first row too."""
+        if self.layout is None:
+            return None
+        usual = self.layout.is_usual(format_suffix(self.file.name))
+        words = [] if usual else [self.layout.in_words()]
+        if self.encoding not in ("utf-8", "utf-8-sig"):
+            words.append(f"in {shown_encoding(self.encoding)}")
+        return ", ".join(words) or None
 
     def rows(self, start: int = 0, number: int = 0) -> Generator[Row, None, None]:
         """Rows from a place on.
@@ -74,30 +79,67 @@ class RowReader:
                 errors.
         """
         suffix = format_suffix(self.file.name)
-        if suffix == ".parquet":
-            yield from rows_of_parquet(self.file, self.columns, start, self._count_parquet_rows)
+        if (FORMATS[self.options.format] if self.options.format else suffix) == ".parquet":
+            yield from self._rows_of_parquet(start)
             return
         try:
-            self._bytes = ByteReader(self.file, 0 if suffix in TABLES else start)
-            with self._bytes as reader:
-                if suffix in PLAIN:
-                    yield from _rows_of_text(reader, start, number)
-                elif suffix in TABLES:
-                    yield from rows_of_table(reader, "\t" if suffix == ".tsv" else ",", start, number)
-                elif suffix == ".json" and starts_with_bracket(self.file, start, reader):
-                    yield from rows_of_array(reader, start, number)
-                else:
-                    yield from rows_of_lines(reader, start, number)
+            if start and self.layout is None:
+                with self._open(0):
+                    pass
+            with self._open(start) as reader:
+                layout = self.layout
+                if layout and layout.kind != "parquet":
+                    yield from _rows(reader, layout, start, number)
         except UnicodeError as error:
-            raise Damaged(f"not the UTF-16 its first bytes announce: {error}") from error
+            raise Damaged(f"not the {shown_encoding(self.encoding)} it seems to be: {error}") from error
         except OSError as error:
             # pyarrow's decompressors report broken contents as an OSError without a number.
             if type(error) is OSError and error.errno is None:
                 raise Damaged(str(error)) from error
             raise
+        if self.layout and self.layout.kind == "parquet":
+            yield from self._rows_of_parquet(start)
+
+    def _open(self, start: int) -> ByteReader:
+        """The file's bytes from `start` on, or from the beginning where its layout needs that, which is decided."""
+        beginning = start and self.layout and self.layout.kind in ("table", "within", "object", "columns", "index")
+        opened = ByteReader(self.file, 0 if beginning else start, self.options.encoding)
+        self._bytes, self.encoding = opened, opened.encoding
+        if self.layout is None:
+            try:
+                self.layout = decide_layout(
+                    Sample(opened.sample, opened.whole),
+                    format_suffix(self.file.name),
+                    self.options,
+                    lambda: Sample(opened.larger_sample(LARGE_SAMPLE), opened.whole),
+                )
+            except BaseException:
+                opened.close()
+                raise
+        return opened
+
+    def _rows_of_parquet(self, start: int) -> Iterator[Row]:
+        self.layout = Layout("parquet")
+        yield from rows_of_parquet(
+            self.file, self.columns, start, self._count_parquet_rows, self.options.encoding or "utf-8"
+        )
 
     def _count_parquet_rows(self, done: int, total: int) -> None:
         self._parquet_rows = done, total
+
+
+def _rows(reader: io.BufferedReader, layout: Layout, start: int, number: int) -> Iterator[Row]:
+    if layout.kind == "text":
+        return _rows_of_text(reader, start, number)
+    if layout.table:
+        return rows_of_table(reader, layout.table, start, number)
+    if layout.kind == "lines":
+        return rows_of_lines(reader, start, number)
+    if layout.kind in ("list", "values"):
+        return rows_of_values(reader, start, number, open_list=bool(start) and layout.kind == "list")
+    if layout.kind == "within":
+        return rows_within_object(reader, number)
+    return rows_of_object(reader, layout.kind, number)
 
 
 def _rows_of_text(reader: io.BufferedReader, at: int, number: int) -> Iterator[Row]:
@@ -130,29 +172,3 @@ def _cut_place(data: bytes) -> int:
     while at > PIECE and data[at] & 0xC0 == 0x80:
         at -= 1
     return at
-
-
-def choose_text_column(label: str, row: Mapping[str, Any]) -> str:
-    """The column that holds the text: one with a usual name, or the only one with text in it.
-
-    Raises UserError where neither decides.
-    """
-    by_name = {name.lower(): name for name in reversed(list(row))}
-    for usual in TEXT_COLUMNS:
-        if usual in by_name:
-            return by_name[usual]
-    textual = [name for name, value in row.items() if isinstance(value, str) and any(map(str.isalpha, value))]
-    if len(textual) == 1:
-        return textual[0]
-    columns = ", ".join(map(str, row))
-    if not any(isinstance(value, str) for value in row.values()):
-        raise UserError(f"{label} has no text column; its columns are {columns}")
-    raise UserError(
-        f"cannot tell which column of {label} is the text; name it with --column, one of {columns}"
-    )
-
-
-def require_column(label: str, column: str, row: Mapping[str, Any]) -> None:
-    """UserError where the file has no such column."""
-    if column not in row:
-        raise UserError(f"{label} has no column '{column}'{did_you_mean(column, map(str, row))}")
