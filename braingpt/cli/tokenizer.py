@@ -1,5 +1,6 @@
 """`braingpt tokenizer`: train a vocabulary, add a language, count tokens of texts, show those of one text."""
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,7 +15,8 @@ from braingpt.utils.formatting import percent
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from braingpt.tokenizer.report import ReportRow
+    from braingpt.data.sources.layout import ReadOptions
+    from braingpt.tokenizer.report import Row
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -29,6 +31,30 @@ Paths = Annotated[
 Column = Annotated[
     str | None,
     typer.Option("--column", help="The text column of tables. [default: found by name]", show_default=False),
+]
+Format = Annotated[
+    str | None,
+    typer.Option(
+        "--format",
+        help="How the files are read: text, jsonl, json, csv, tsv or parquet. [default: by content]",
+        show_default=False,
+    ),
+]
+Encoding = Annotated[
+    str | None,
+    typer.Option(
+        "--encoding",
+        help="Encoding of the files: utf-8, utf-16, cp949, ... [default: by content]",
+        show_default=False,
+    ),
+]
+Delimiter = Annotated[
+    str | None,
+    typer.Option(
+        "--delimiter",
+        help="The character between columns of tables, or tab. [default: by content]",
+        show_default=False,
+    ),
 ]
 Chosen = Annotated[
     str | None,
@@ -49,6 +75,9 @@ def train(
         typer.Option("--vocab", help="BPE entries, including the 256 bytes; 64 special tokens are added."),
     ] = 16_384,
     column: Column = None,
+    format: Format = None,
+    encoding: Encoding = None,
+    delimiter: Delimiter = None,
     json_output: Json = False,
 ) -> None:
     """Train a vocabulary on your own texts."""
@@ -58,10 +87,10 @@ def train(
 
     check_output_folder(out)
     read = {"texts": 0, "characters": 0}
-    skipped: list[str] = []
+    texts = _Texts(paths, column, _options(format, encoding, delimiter), json_output)
 
     def counted() -> Iterator[str]:
-        for _, text in _texts(paths, column, skipped):
+        for _, text in texts:
             read["texts"] += 1
             read["characters"] += len(text)
             yield text
@@ -76,7 +105,7 @@ def train(
         "fingerprint": tokenizer.fingerprint,
         **read,
     }
-    result |= {"skipped": len(skipped), "seconds": round(time.perf_counter() - began, 2)}
+    result |= {"skipped": texts.skipped, "seconds": round(time.perf_counter() - began, 2)}
     if json_output:
         print_json(result)
     else:
@@ -86,7 +115,7 @@ def train(
             f"fingerprint {tokenizer.fingerprint[:12]}",
             soft_wrap=True,
         )
-        _print_skipped(skipped)
+        texts.print_skipped()
 
 
 @app.command("add-language")
@@ -99,6 +128,9 @@ def add_language(
     ] = 2048,
     tokenizer: Chosen = None,
     column: Column = None,
+    format: Format = None,
+    encoding: Encoding = None,
+    delimiter: Delimiter = None,
     json_output: Json = False,
 ) -> None:
     """Add a language to a vocabulary, learned from your texts. Old ids keep their meaning."""
@@ -106,10 +138,10 @@ def add_language(
     from braingpt.tokenizer.named import open_tokenizer
 
     check_output_folder(out)
-    skipped: list[str] = []
+    texts = _Texts(paths, column, _options(format, encoding, delimiter), json_output)
     old = open_tokenizer(tokenizer)
     grown = add_language.add_language(
-        old, code, (text for _, text in _texts(paths, column, skipped)), entries
+        old, code, (text for _, text in texts), entries
     )
     new = grown.tokenizer
     new.save(out)
@@ -131,7 +163,7 @@ def add_language(
             "characters": grown.characters,
             "tokens_before": grown.before,
             "tokens_after": grown.after,
-            "skipped": len(skipped),
+            "skipped": texts.skipped,
         }
         print_json(facts)
         return
@@ -149,11 +181,19 @@ def add_language(
         )
     for line in lines:
         print_line(console(), line)
-    _print_skipped(skipped)
+    texts.print_skipped()
 
 
 @app.command()
-def report(paths: Paths, column: Column = None, tokenizer: Chosen = None, json_output: Json = False) -> None:
+def report(
+    paths: Paths,
+    column: Column = None,
+    format: Format = None,
+    encoding: Encoding = None,
+    delimiter: Delimiter = None,
+    tokenizer: Chosen = None,
+    json_output: Json = False,
+) -> None:
     """Count the tokens of texts.
 
     By path and language, beside other vocabularies whose rank files are available.
@@ -161,11 +201,11 @@ def report(paths: Paths, column: Column = None, tokenizer: Chosen = None, json_o
     from braingpt.tokenizer import report as reports
     from braingpt.tokenizer.named import NAMED, open_tokenizer
 
-    skipped: list[str] = []
+    texts = _Texts(paths, column, _options(format, encoding, delimiter), json_output)
     name = tokenizer if tokenizer in NAMED else "braingpt" if tokenizer is None else Path(tokenizer).name
-    rows, absent = reports.measure(_texts(paths, column, skipped), open_tokenizer(tokenizer), name)
+    rows, absent = reports.measure(iter(texts), open_tokenizer(tokenizer), name)
     if json_output:
-        print_json(reports.as_json(rows, absent) | {"skipped": len(skipped)})
+        print_json(reports.as_json(rows, absent) | {"skipped": texts.skipped})
         return
     width = max(map(len, rows[0].costs))
     # Each text has a heading and a table of its own, because one table for all does not fit 80 columns.
@@ -186,7 +226,7 @@ def report(paths: Paths, column: Column = None, tokenizer: Chosen = None, json_o
         console().print(
             f"not compared, no rank file in TIKTOKEN_CACHE_DIR: {', '.join(absent)}", soft_wrap=True
         )
-    _print_skipped(skipped)
+    texts.print_skipped()
 
 
 @app.command()
@@ -250,29 +290,64 @@ def _table(row: "ReportRow", width: int) -> "Table":
     return table
 
 
-def _texts(paths: list[Path], column: str | None, skipped: list[str]) -> Iterator[tuple[str, str]]:
-    """(path given, text under it) of all readable texts; broken rows go to `skipped`.
+def _options(format: str | None, encoding: str | None, delimiter: str | None) -> "ReadOptions":
+    from braingpt.data.sources.layout import checked_options
 
-    UserError where there is no text.
+    return checked_options(format, encoding, delimiter)
+
+
+class _Texts:
+    """(path given, text under it) of all readable texts.
+
+    Attributes:
+        read: Texts read so far.
+        skipped: What could not become a text.
     """
-    from braingpt.data.sources import local_files
-    from braingpt.errors import UserError
 
-    found = False
-    for path in paths:
-        for file in local_files.find_files([path]):
-            for document in local_files.read_documents(
-                file, column, lambda rule, sample: skipped.append(f"{rule}: {sample}")
-            ):
-                found = True
+    def __init__(
+        self, paths: list[Path], column: str | None, options: "ReadOptions", json_output: bool
+    ) -> None:
+        self._paths, self._column, self._options = paths, column, options
+        self._terminal = console(stderr=json_output)
+        self.read = self.skipped = 0
+        self._reasons: Counter[str] = Counter()
+        self._samples: dict[str, str] = {}
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        """Raises UserError where there is no text."""
+        from braingpt.data.sources import local_files
+        from braingpt.data.sources.document_stream import StreamEvents
+        from braingpt.errors import UserError
+
+        if line := local_files.describe_unread(self._paths):
+            self._note(line)
+        events = StreamEvents(self._note, self._count)
+        for path in self._paths:
+            files = local_files.find_files([path], self._options)
+            for document in local_files.own_files(files, self._column, events, options=self._options):
+                self.read += 1
                 yield str(path), document.text
-    if not found:
-        raise UserError(
-            f"no text in {', '.join(map(str, paths))}"
-            + (f"; skipped {len(skipped)}, the first: {skipped[0]}" if skipped else "")
+        if not self.read:
+            paths = ", ".join(map(str, self._paths))
+            raise UserError(f"no text in {paths}" + (f"; {self._losses()}" if self.skipped else ""))
+
+    def print_skipped(self) -> None:
+        """Say how much was skipped, the largest cause and one example."""
+        if self.skipped:
+            print_line(console(), self._losses())
+
+    def _note(self, line: str) -> None:
+        print_line(self._terminal, f"note: {line}")
+
+    def _count(self, source: str, rule: str, sample: str) -> None:
+        self.skipped += 1
+        self._reasons[rule] += 1
+        self._samples.setdefault(rule, sample)
+
+    def _losses(self) -> str:
+        [(rule, count)] = self._reasons.most_common(1)
+        share = self.skipped / (self.read + self.skipped)
+        return (
+            f"skipped {self.skipped:,} broken rows ({share:.1%}), {count:,} of them as {rule}, "
+            f"the first: {self._samples[rule]}"
         )
-
-
-def _print_skipped(skipped: list[str]) -> None:
-    if skipped:
-        print_line(console(), f"skipped {len(skipped)} broken rows, the first: {skipped[0]}")

@@ -62,6 +62,30 @@ def prepare(
             show_default=False,
         ),
     ] = None,
+    format: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="How your files are read: text, jsonl, json, csv, tsv or parquet. [default: by content]",
+            show_default=False,
+        ),
+    ] = None,
+    encoding: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Encoding of your files: utf-8, utf-16, cp949, ... [default: by content]",
+            show_default=False,
+        ),
+    ] = None,
+    delimiter: Annotated[
+        str | None,
+        typer.Option(
+            metavar="C",
+            help="The character between columns of your tables, or tab. [default: by content]",
+            show_default=False,
+        ),
+    ] = None,
     revision: Annotated[
         str | None,
         typer.Option(
@@ -120,6 +144,9 @@ def prepare(
         max_samples=max_samples,
         max_tokens=_parse_count(max_tokens) if max_tokens else None,
         column=column,
+        format=format,
+        encoding=encoding,
+        delimiter=delimiter,
         revision=revision,
         config=config,
         split=split,

@@ -5,10 +5,15 @@ dropped ones.
 from collections import Counter
 from typing import Any
 
+from braingpt.data.sources.row import BROKEN_ROW, LINE_TOO_LONG, NOT_UTF8
 from braingpt.tokenizer.pieces import escaped
 
 # Samples kept for each rule.
 SAMPLES = 3
+# Rules that count what is wrong with a file and not with a text.
+UNREAD = (BROKEN_ROW, NOT_UTF8, LINE_TOO_LONG, "broken file", "empty")
+# Share of documents left out that is worth a line at the end.
+TOLD_SHARE = 0.03
 # Characters of a sample.
 SAMPLE_LENGTH = 80
 
@@ -71,16 +76,43 @@ class DropCounts:
         return {"read": self.read, "kept": self.kept, "dropped": dropped}
 
 
-def nothing_kept_message(name: str, reports: list[dict[str, Any]]) -> str:
-    """The message for the preparation of `name` that would be empty: which rule dropped how much, and one
-    example.
+def describe_losses(name: str, reports: list[dict[str, Any]]) -> list[str]:
+    """Lines on what of `name` could not be read and on what the rules left out, each where it is more than
+    TOLD_SHARE of all, with the largest cause and an example.
     """
+    read = sum(report["read"] for report in reports)
+    dropped, samples = _totals(reports)
+    unread = {rule: count for rule, count in dropped.items() if rule in UNREAD}
+    unwanted = {rule: count for rule, count in dropped.items() if rule not in UNREAD}
+    lines = []
+    for counts, what in ((unread, "could not be read"), (unwanted, "was left out by the rules")):
+        lost = sum(counts.values())
+        if lost > TOLD_SHARE * read:
+            worst = max(counts, key=lambda rule: counts[rule])
+            most = "all" if counts[worst] == lost else f"{counts[worst]:,}"
+            lines.append(
+                f"{lost / read:.0%} of '{name}' {what} ({lost:,} of {read:,} documents), {most} as '{worst}', "
+                f"such as '{samples[worst]}'"
+            )
+    return lines
+
+
+def _totals(reports: list[dict[str, Any]]) -> tuple[Counter[str], dict[str, str]]:
+    """Documents dropped by each rule, and an example of each."""
     dropped: Counter[str] = Counter()
     samples: dict[str, str] = {}
     for report in reports:
         for rule, facts in report["dropped"].items():
             dropped[rule] += facts["documents"]
             samples.setdefault(rule, next(iter(facts["samples"]), ""))
+    return dropped, samples
+
+
+def nothing_kept_message(name: str, reports: list[dict[str, Any]]) -> str:
+    """The message for the preparation of `name` that would be empty: which rule dropped how much, and one
+    example.
+    """
+    dropped, samples = _totals(reports)
     if not dropped:
         return f"'{name}' holds no documents; nothing was written"
     rules = ", ".join(f"{rule}: {count}" for rule, count in dropped.most_common())

@@ -19,7 +19,7 @@ from braingpt.data.dedup.deduplicator import Deduplicator
 from braingpt.data.dedup.index import Index
 from braingpt.data.document import Document
 from braingpt.data.prepare.chunk_reader import Chunk, ChunkReader
-from braingpt.data.prepare.drop_counts import DropCounts, excerpt, nothing_kept_message
+from braingpt.data.prepare.drop_counts import DropCounts, describe_losses, excerpt, nothing_kept_message
 from braingpt.data.prepare.join import copy_document_log
 from braingpt.data.prepare.journal import Journal, why_not_resumable
 from braingpt.data.prepare.limits import Limits
@@ -157,6 +157,10 @@ class Preparer:
             filters={source: counts.report() for source, counts in self.counts.items()},
         )
         self.writer.publish(manifest)
+        # The sample corpus shows what rules drop.
+        if self.request.name != "sample":
+            for line in describe_losses(self.request.name, list(manifest.filters.values())):
+                self.note(line)
         return manifest
 
     def close(self) -> None:

@@ -14,6 +14,7 @@ from braingpt.data.shards.manifest import NAME, Manifest, check_sizes, read_mani
 from braingpt.data.shards.writer import check_replaceable
 from braingpt.data.sources import local_files
 from braingpt.data.sources.catalog import DATASETS, check_languages, preparation
+from braingpt.data.sources.layout import ReadOptions, checked_options
 from braingpt.data.sources.open_streams import StreamRequest, check_options
 from braingpt.errors import UserError
 from braingpt.tokenizer import Tokenizer
@@ -35,6 +36,9 @@ class Request:
         max_samples: Documents kept at most, per source and language.
         max_tokens: Tokens of kept documents at most, per source and language.
         column: The text column of "text" and "hub".
+        format: Format of the files of "text" and "hub", where their content shall not decide.
+        encoding: Encoding of these files.
+        delimiter: The character between the columns of their tables.
         revision: Branch, tag or commit of hub datasets.
         config: Configuration of a hub dataset.
         split: Split of "hub".
@@ -53,6 +57,9 @@ class Request:
     max_samples: int | None = None
     max_tokens: int | None = None
     column: str | None = None
+    format: str | None = None
+    encoding: str | None = None
+    delimiter: str | None = None
     revision: str | None = None
     config: str | None = None
     split: str | None = None
@@ -74,7 +81,12 @@ class Request:
             config=self.config,
             split=self.split,
             part=self.part,
+            options=self.read_options(),
         )
+
+    def read_options(self) -> ReadOptions:
+        """How the files are to be read; UserError for an option that says nothing."""
+        return checked_options(self.format, self.encoding, self.delimiter)
 
     def validation_share(self, source: str) -> float:
         """Share of the documents of a source that is held out."""
@@ -128,7 +140,7 @@ def check_request(request: Request, tokenizer: Tokenizer) -> CheckedRequest:
     check_languages(request.name, languages, tokenizer.markers)
     quality = load_quality(request.quality)
     max_samples = request.max_samples or entry.max_samples
-    inputs = local_files.find_files(request.paths) if request.name == "text" else []
+    inputs = local_files.find_files(request.paths, request.read_options()) if request.name == "text" else []
     parameters = {
         "corpus": request.name,
         "paths": [str(path if request.name == "hub" else path.resolve()) for path in request.paths],
@@ -138,6 +150,7 @@ def check_request(request: Request, tokenizer: Tokenizer) -> CheckedRequest:
         "max_samples": max_samples,
         "max_tokens": request.max_tokens,
         "column": request.column,
+        **{name: value for name, value in request.read_options()._asdict().items() if value is not None},
         "revision": request.revision,
         "config": request.config,
         "split": request.split,

@@ -260,12 +260,12 @@ class DocumentStream:
         checked = bool(at.next or at.row)
         with closing(reader.rows(at.next, at.row)) as rows:
             if columns is None:
-                sampled = sample_rows(rows, at.next)
+                sampled, error = sample_rows(rows, at.next)
                 if values := [row.values for row in sampled if row.values is not None]:
                     at.column = choose_text_column(label, values)
                     columns = (at.column,)
             else:
-                sampled = []
+                sampled, error = [], None
             self._note_decision(reader)
             for row in chain(sampled, rows):
                 if row.values is None or columns is None:
@@ -277,6 +277,9 @@ class DocumentStream:
                     require_column(label, columns[0], row.values)
                 checked = True
                 yield from self._documents_of_row(file, row, row.values, columns, signals)
+            # After an error the rows have ended.
+            if error:
+                raise error
 
     def _note_decision(self, reader: RowReader) -> None:
         """Say once how files of the hub are read where that is not what their suffix says; of own files it was
@@ -342,11 +345,17 @@ class DocumentStream:
         return {**scores, **(signals.of(row.number) if signals else {})} or None
 
 
-def sample_rows(rows: Iterator[Row], start: int) -> list[Row]:
-    """The next rows, from byte `start` of a text or row `start` of a parquet file on."""
-    taken = []
-    for row in rows:
-        taken.append(row)
-        if len(taken) == SAMPLE_ROWS or row.next - start > SAMPLE_BYTES:
-            break
-    return taken
+def sample_rows(rows: Iterator[Row], start: int) -> tuple[list[Row], Exception | None]:
+    """The next rows, from byte `start` of a text or row `start` of a parquet file on, and the error that ended
+    them, so that the rows before it are not lost.
+    """
+    taken: list[Row] = []
+    try:
+        for row in rows:
+            taken.append(row)
+            if len(taken) == SAMPLE_ROWS or row.next - start > SAMPLE_BYTES:
+                break
+    except Exception as error:
+        # The hub's libraries have no common type of error.
+        return taken, error
+    return taken, None

@@ -27,7 +27,7 @@ FREQUENT = frozenset(
 # Share of frequent syllables among all from which a text reads as Korean; noise has a few per cent.
 KOREAN_SHARE = 0.25
 # Letters and marks of Windows-1252 that the European languages use.
-EUROPEAN = frozenset("äöüßÄÖÜàâæçéèêëîïôœùûÿÀÂÇÉÈÊËÎÏÔŒÙÛìíòóúñÁÍÓÚÑÌÒ¿¡«»“”‘’„‚–—…€°§·ªº\u00a0£©®")
+EUROPEAN = frozenset("äöüßÄÖÜàâæçéèêëîïôœùûÀÂÇÉÈÊËÎÏÔŒÙÛìíòóúñÁÍÓÚÑÌÒ¿¡«»“”‘’„‚–—…€°§·ªº\u00a0£©®")
 EUROPEAN_SHARE = 0.95
 # Bytes that are no UTF-8, per character beyond ASCII that is: above it, another encoding is looked for.
 BROKEN_SHARE = 0.2

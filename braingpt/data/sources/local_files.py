@@ -141,16 +141,18 @@ def check_files(
 def _check_file(path: Path, file: File, column: str | None, options: ReadOptions) -> str | None:
     """How a file is read, where its suffix does not say so."""
     reader = RowReader(file, options=options)
-    try:
-        with closing(reader.rows()) as found:
-            rows = sample_rows(found, 0)
-    except Damaged as error:
-        raise UserError(f"{path} cannot be read: {error}") from None
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror or error}") from None
+    with closing(reader.rows()) as found:
+        rows, error = sample_rows(found, 0)
+    values = [row.values for row in rows if row.values is not None]
+    # Of a file that is damaged further on, what comes before is read.
+    if isinstance(error, Damaged) and not values:
+        raise UserError(f"{path} cannot be read: {error}")
+    if isinstance(error, OSError):
+        raise UserError(f"{path} cannot be read: {error.strerror or error}")
+    if error and not isinstance(error, Damaged):
+        raise error
     layout = reader.layout
     decision = reader.decision()
-    values = [row.values for row in rows if row.values is not None]
     if layout is None or layout.kind == "text" or not rows:
         return decision
     if not values:

@@ -19,6 +19,7 @@ from braingpt.data.sample import SampleStream
 from braingpt.data.sources import hub, local_files
 from braingpt.data.sources.catalog import DATASETS, Dataset, DatasetConfig, preparation
 from braingpt.data.sources.document_stream import DocumentStream, ListFiles, StreamEvents, StreamSpec
+from braingpt.data.sources.layout import ReadOptions
 from braingpt.errors import UserError
 
 
@@ -37,6 +38,7 @@ class StreamRequest:
         config: Configuration of the dataset.
         split: Split of "hub"; "train" for None.
         part: (2, 8) for the second of eight parts of every stream's files.
+        options: How the files of "text" and "hub" are to be read, where their content shall not decide.
     """
 
     name: str
@@ -48,6 +50,7 @@ class StreamRequest:
     config: str | None = None
     split: str | None = None
     part: tuple[int, int] | None = None
+    options: ReadOptions = ReadOptions()
 
 
 def open_streams(request: StreamRequest, events: StreamEvents) -> Sequence[DocumentStream | SampleStream]:
@@ -69,8 +72,8 @@ def open_streams(request: StreamRequest, events: StreamEvents) -> Sequence[Docum
     if request.name == "text":
         if line := local_files.describe_unread(request.paths):
             events.note(line)
-        files = local_files.find_files(request.paths)
-        return [local_files.own_files(files, request.column, events, request.part)]
+        files = local_files.find_files(request.paths, request.options)
+        return [local_files.own_files(files, request.column, events, request.part, request.options)]
     hub.silence_hub()
     connection = _HubConnection(needed=request.source is None)
     if request.name == "hub":
@@ -139,6 +142,7 @@ def _spec_of_hub_id(request: StreamRequest, connection: _HubConnection) -> Strea
         columns=(request.column,) if request.column else None,
         revision=request.revision,
         part=request.part,
+        options=request.options,
     )
 
 
@@ -206,7 +210,9 @@ def check_options(request: StreamRequest) -> None:
     if source is not None and not entry.datasets and name != "hub":
         raise UserError(f"--source is for copies of hub datasets; '{name}' reads none")
     if request.column is not None and name not in ("text", "hub"):
-        raise UserError("--column is for 'text' and 'hub'")
+        raise UserError("--column goes with 'text' and 'hub'")
+    if request.options != ReadOptions() and name not in ("text", "hub"):
+        raise UserError("--format, --encoding and --delimiter go with 'text' and 'hub'")
     for option in ("revision", "config", "split"):
         if getattr(request, option) is not None:
             _check_hub_option(option, name, entry.datasets, source)

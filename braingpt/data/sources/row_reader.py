@@ -57,11 +57,10 @@ class RowReader:
         """How the file is read, in words, where that is not what its suffix says; None before the first row too."""
         if self.layout is None:
             return None
-        usual = self.layout.is_usual(format_suffix(self.file.name))
-        words = [] if usual else [self.layout.in_words()]
-        if self.encoding not in ("utf-8", "utf-8-sig"):
-            words.append(f"in {shown_encoding(self.encoding)}")
-        return ", ".join(words) or None
+        encoding = "" if self.encoding in ("utf-8", "utf-8-sig") else f", in {shown_encoding(self.encoding)}"
+        if not encoding and self.layout.is_usual(format_suffix(self.file.name)):
+            return None
+        return f"{self.layout.in_words()}{encoding}"
 
     def rows(self, start: int = 0, number: int = 0) -> Generator[Row, None, None]:
         """Rows from a place on.
