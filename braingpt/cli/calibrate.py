@@ -40,6 +40,9 @@ def calibrate(
         raise UserError(f"{recipe.name} has no early exits; use a run of v1")
     shards = ShardSet.open(data or [Path(name) for name in recipe.data.folders], tokenizer)
 
+    if line := shards.unmeasured(recipe.train.context):
+        print_line(out, f"note: {line}")
+
     def score() -> float:
         scores = perplexity.evaluate(
             model, shards, tokenizer, context=recipe.train.context, windows=windows, device=model.device

@@ -126,7 +126,7 @@ def measure(
     for task in request.tasks:
         if task == "perplexity":
             on_progress("perplexity")
-            result.scores = _perplexity(model, tokenizer, recipe, request, context)
+            result.scores = _perplexity(model, tokenizer, recipe, request, context, result.notes)
             result.figures += result.scores.figures()
         elif task == "recall":
             for pairs, length in LEVELS:
@@ -149,16 +149,25 @@ def measure(
 
 
 def _perplexity(
-    model: LanguageModel, tokenizer: Tokenizer, recipe: Recipe, request: EvalRequest, context: int
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    recipe: Recipe,
+    request: EvalRequest,
+    context: int,
+    notes: list[str],
 ) -> perplexity.Scores:
+    """The scores of the text or the data asked for; what is not measured is added to `notes`."""
     if request.text is not None:
         return perplexity.evaluate_text(
             model, tokenizer, request.text, request.language, context=context, device=model.device
         )
     folders = request.folders or tuple(Path(folder) for folder in recipe.data.folders)
+    shards = ShardSet.open(folders, tokenizer)
+    if line := shards.unmeasured(context):
+        notes.append(line)
     return perplexity.evaluate(
         model,
-        ShardSet.open(folders, tokenizer),
+        shards,
         tokenizer,
         context=context,
         windows=request.windows,

@@ -134,6 +134,8 @@ def opening_notes(trainer: "Trainer", start: Path | None, limit: int | None) -> 
         yield f"languages left out, each shorter than a window: {', '.join(skipped)}"
     if not trainer.validator.has_text:
         yield f"no validation: the data hold no validation text of {config.context} tokens"
+    elif line := trainer.shards.unmeasured(config.context):
+        yield line
 
 
 def _stages(stages: Sequence[Stage]) -> str:

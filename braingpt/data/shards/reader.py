@@ -93,6 +93,21 @@ class ShardSet:
         """
         return max(0, (self.tokens(split, language) - 1) // (length - 1))
 
+    def unmeasured(self, context: int) -> str | None:
+        """A line on the languages that have text, and too little validation text for a window of `context` tokens;
+        None where all have enough.
+        """
+        languages = dict.fromkeys(language for _, language in self._files)
+        held = {
+            language: self.tokens("validation", language)
+            for language in languages
+            if not self.windows("validation", language, context + 1)
+        }
+        if not held:
+            return None
+        named = ", ".join(f"{language} ({tokens:,} tokens)" for language, tokens in held.items())
+        return f"not measured, with less validation text than a window of {context:,} tokens: {named}"
+
     def window(self, split: str, language: str, index: int, length: int) -> np.ndarray:
         """The tokens of one window.
 

@@ -305,9 +305,9 @@ class DocumentStream:
         signals: QualitySignals | None,
     ) -> Iterator[Document]:
         """A document for every text column of a row that has one."""
-        present = [(column, found) for column in columns if (found := values_at(values, column))]
+        texts = _texts_of_row(values, columns)
         place = f"{file.name} row {row.number}"
-        if not present:
+        if not texts:
             self._at.pass_row(row)
             names = ", ".join(map(str, values))[:80]
             reason = f"{place} has no column {' or '.join(columns)}; it has {names}"
@@ -315,11 +315,6 @@ class DocumentStream:
             return
         scores = self._scores_of_row(values, row, signals)
         skip = self._at.skip
-        texts = [
-            (column, f".{place}" if len(found) > 1 else "", value)
-            for column, found in present
-            for place, value in enumerate(found, 1)
-        ]
         for number, (column, element, value) in enumerate(texts):
             if number < skip:
                 continue
@@ -343,6 +338,18 @@ class DocumentStream:
             name: values[name] for name in self.spec.scores if isinstance(values.get(name), int | float)
         }
         return {**scores, **(signals.of(row.number) if signals else {})} or None
+
+
+def _texts_of_row(values: Mapping[str, Any], columns: tuple[str, ...]) -> list[tuple[str, str, Any]]:
+    """Each text of a row with its column and, where a column has several, a mark of its place."""
+    if len(columns) == 1 and columns[0] in values:
+        return [(columns[0], "", values[columns[0]])]
+    return [
+        (column, f".{place}" if len(found) > 1 else "", value)
+        for column in columns
+        for found in [values_at(values, column)]
+        for place, value in enumerate(found, 1)
+    ]
 
 
 def sample_rows(rows: Iterator[Row], start: int) -> tuple[list[Row], Exception | None]:

@@ -141,7 +141,7 @@ def _is_european(data: bytes) -> bool:
     text = data.decode("cp1252", "replace")
     other = [character for character in text if not character.isascii()]
     return (
-        len(other) <= len(text) / 4
+        len(other) <= len(text) / 3
         and sum(character in EUROPEAN for character in other) >= EUROPEAN_SHARE * len(other)
         and any(character.isalpha() for character in other)
     )

@@ -10,7 +10,6 @@ import re
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from braingpt.data.sources import byte_reader
 from braingpt.data.sources.byte_reader import skip_line
@@ -61,23 +60,26 @@ def rows_of_table(reader: io.BufferedReader, form: TableForm, start: int, number
     header = list(form.names) or _header(lines, form)
     if start:
         lines.skip_to(start)
-    rows = form.reader(lines)
+    rows, width, taken = form.reader(lines), len(header), lines.taken
     while True:
-        lines.taken.clear()
+        taken.clear()
         try:
             cells = next(rows)
-            swallowed = len(lines.taken) > 1 and _is_swallowed(lines.taken, form, len(header))
+            swallowed = len(taken) > 1 and _is_swallowed(taken, form, width)
         except StopIteration:
             return
         except csv.Error:
             swallowed = True
         if swallowed:
-            cells = split_line(lines.taken[0].text, form)
+            cells = split_line(taken[0][0], form)
             lines.give_back()
-        too_long = any(line.too_long for line in lines.taken)
+        too_long = lines.skipped_long and any(line[2] for line in taken)
         if not cells and not too_long:
             continue
         number += 1
+        if len(cells) == width and not too_long:
+            yield Row(number, lines.at, dict(zip(header, cells, strict=True)))
+            continue
         if too_long:
             reason = f"row {number} is longer than {byte_reader.MAX_LINE >> 20} MB"
             yield Row(number, lines.at, None, (LINE_TOO_LONG, reason))
@@ -122,9 +124,9 @@ def _header(lines: "_Lines", form: TableForm) -> list[str]:
         except StopIteration:
             return []
         except csv.Error as error:
-            cells = split_line(lines.taken[0].text, form)
+            cells = split_line(lines.taken[0][0], form)
             lines.give_back()
-            if lines.taken[0].too_long:
+            if lines.taken[0][2]:
                 raise Damaged(f"not a readable table: {error}") from error
     names: list[str] = []
     for cell in cells:
@@ -133,19 +135,22 @@ def _header(lines: "_Lines", form: TableForm) -> list[str]:
     return names
 
 
-class _Line(NamedTuple):
-    text: str
-    size: int
-    too_long: bool
+# A line's text, its bytes, and whether it was too long to keep.
+_Line = tuple[str, int, bool]
 
 
 def _is_swallowed(lines: list[_Line], form: TableForm, width: int) -> bool:
     """Whether the lines of one quoted cell are rows of their own, which a stray quote made one: each has as many
     cells as the header, and where commas separate, numbers at the same places, because prose has commas too.
     """
-    if width < 2:
+    # The cheap question first: most cells of several lines are meant so.
+    if width < 2 or any(
+        text.count(form.delimiter) + 1 < width or ('"' not in text and text.count(form.delimiter) + 1 != width)
+        for text, *_ in lines
+        if text.strip()
+    ):
         return False
-    rows = [split_line(line.text, form) for line in lines if line.text.strip()]
+    rows = [split_line(text, form) for text, *_ in lines if text.strip()]
     if any(len(cells) != width for cells in rows):
         return False
     if form.delimiter != ",":
@@ -163,42 +168,43 @@ class _Lines(Iterator[str]):
     Attributes:
         at: Bytes taken so far.
         taken: Lines of the row that is read.
+        skipped_long: Whether any line was too long to keep.
     """
 
     def __init__(self, reader: io.BufferedReader) -> None:
         self._reader = reader
         self.at = 0
         self.taken: list[_Line] = []
+        self.skipped_long = False
         # Lines that were given back.
         self._waiting: deque[_Line] = deque()
 
     def __next__(self) -> str:
         line = self._waiting.popleft() if self._waiting else self._read()
-        self.at += line.size
+        self.at += line[1]
         self.taken.append(line)
-        return line.text
+        return line[0]
 
     def _read(self) -> _Line:
         line = self._reader.readline(byte_reader.MAX_LINE)
         if not line:
             raise StopIteration
         if len(line) >= byte_reader.MAX_LINE and not line.endswith(b"\n"):
-            return _Line("\n", len(line) + skip_line(self._reader), True)
+            self.skipped_long = True
+            return "\n", len(line) + skip_line(self._reader), True
         text = line.decode("utf-8", "surrogateescape").replace("\0", "")
-        if not self.at and not self._waiting:
-            text = text.removeprefix("\ufeff")
-        return _Line(text, len(line), False)
+        return text if self.at else text.removeprefix("\ufeff"), len(line), False
 
     def give_back(self) -> None:
         """All lines taken but the first are read again."""
         for line in reversed(self.taken[1:]):
-            self.at -= line.size
+            self.at -= line[1]
             self._waiting.appendleft(line)
         del self.taken[1:]
 
     def skip_to(self, at: int) -> None:
         """Read to byte `at` of the file."""
         while self.at < at and self._waiting:
-            self.at += self._waiting.popleft().size
+            self.at += self._waiting.popleft()[1]
         while self.at < at and (block := self._reader.read(min(byte_reader.BUFFER, at - self.at))):
             self.at += len(block)
