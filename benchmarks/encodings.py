@@ -42,7 +42,9 @@ def ours(data: bytes) -> str:
 def pieces(language: str, source: Path, size: int) -> list[str]:
     """Pieces of `size` characters, from words on."""
     found: list[str] = []
-    for stream in open_streams(StreamRequest("fineweb2", [language], source=source), StreamEvents(print, print)):
+    for stream in open_streams(
+        StreamRequest("fineweb2", [language], source=source), StreamEvents(print, print)
+    ):
         rest = ""
         for document in stream:
             rest += document.text + "\n"

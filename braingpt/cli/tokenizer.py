@@ -140,9 +140,7 @@ def add_language(
     check_output_folder(out)
     texts = _Texts(paths, column, _options(format, encoding, delimiter), json_output)
     old = open_tokenizer(tokenizer)
-    grown = add_language.add_language(
-        old, code, (text for _, text in texts), entries
-    )
+    grown = add_language.add_language(old, code, (text for _, text in texts), entries)
     new = grown.tokenizer
     new.save(out)
     added = len(new.added) - len(old.added)

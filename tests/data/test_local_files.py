@@ -107,7 +107,7 @@ def test_other_encodings(tmp_path: Path) -> None:
     stream, counts = _stream(mixed)
     assert ([document.text for document in stream], counts) == (["one", "셋"], {"not UTF-8": 1})
     assert '(CP949; --encoding cp949 reads all of a file so): {"text": "둘"}' in counts.sample
-    with pytest.raises(UserError, match="not the UTF-16 it seems to be"):
+    with pytest.raises(UserError, match="not in the encoding it seems to be in"):
         _read(_write(tmp_path / "f.txt", b"\xff\xfea\x00b"))
 
 

@@ -43,7 +43,9 @@ def named_encoding(name: str) -> str:
         if not codec._is_text_encoding:
             raise LookupError
     except (LookupError, ValueError):
-        raise UserError(f"--encoding {name} is not known; usual ones are utf-8, utf-16, cp949, johab") from None
+        raise UserError(
+            f"--encoding {name} is not known; usual ones are utf-8, utf-16, cp949, johab"
+        ) from None
     # EUC-KR as files name it is CP949 as programs write it.
     return "cp949" if codec.name == "euc_kr" else codec.name
 
@@ -68,7 +70,9 @@ def detect_encoding(samples: Iterable[bytes]) -> str:
     data = b"\n".join([_whole_lines(first), *others])
     if data.isascii() or _is_utf8(data):
         return "utf-8"
-    best, share = max(((name, korean_share(data, name)) for name in ("cp949", "johab")), key=lambda one: one[1])
+    best, share = max(
+        ((name, korean_share(data, name)) for name in ("cp949", "johab")), key=lambda one: one[1]
+    )
     if share >= KOREAN_SHARE:
         return best
     return "cp1252" if _is_european(data) else "utf-8"
@@ -114,7 +118,9 @@ def _wide_encoding(data: bytes) -> str | None:
         return "utf-32-le"
     if min(quarters[:2]) > 0.9 and quarters[3] < 0.1:
         return "utf-32-be"
-    shares = {encoding: _likely_share(data.decode(encoding, "replace")) for encoding in ("utf-16-le", "utf-16-be")}
+    shares = {
+        encoding: _likely_share(data.decode(encoding, "replace")) for encoding in ("utf-16-le", "utf-16-be")
+    }
     best = max(shares, key=lambda encoding: shares[encoding])
     return best if shares[best] > 0.6 and shares[best] > 1.5 * min(shares.values()) else None
 

@@ -110,7 +110,11 @@ def rows_of_object(reader: io.BufferedReader, kind: str, number: int) -> Iterato
         value = json.loads(data.decode("utf-8-sig", "surrogateescape"))
     except (ValueError, RecursionError) as error:
         raise Damaged(f"its object is broken: {error}") from error
-    values = _rows_of_columns(value) if kind == "columns" else iter([value] if kind == "object" else value.values())
+    values = (
+        _rows_of_columns(value)
+        if kind == "columns"
+        else iter([value] if kind == "object" else value.values())
+    )
     for place, row in enumerate(islice(values, number, None), number + 1):
         yield _row_of_value(row, place, place, f"row {place} of its object")
 

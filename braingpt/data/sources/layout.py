@@ -109,7 +109,11 @@ class Layout:
         if self.table:
             delimiter = self.table.delimiter
             name = DELIMITERS.get(delimiter, f"'{delimiter}'")
-            shape = "a table of one column" if delimiter == NO_DELIMITER else f"a table with {name} between columns"
+            shape = (
+                "a table of one column"
+                if delimiter == NO_DELIMITER
+                else f"a table with {name} between columns"
+            )
             return shape + (", without a header" if self.table.names else "")
         return {
             "text": "plain text",
@@ -261,7 +265,9 @@ def _kind_of_object(value: dict[str, Any]) -> str:
         return "object"
     if columns and all(isinstance(column, list) for column in columns):
         lengths = {len(column) for column in columns}
-        if len(lengths) == 1 and not any(isinstance(item, dict) for column in columns for item in column[:20]):
+        if len(lengths) == 1 and not any(
+            isinstance(item, dict) for column in columns for item in column[:20]
+        ):
             return "columns"
     if columns and all(isinstance(column, dict) and column for column in columns):
         inner = [list(column) for column in columns]
@@ -317,7 +323,11 @@ def _table_form(sample: Sample, suffix: str, delimiter: str | None) -> tuple[Tab
         if width < 2 and not delimiter:
             continue
         # A row of fewer cells than the header is one that the delimiter does not separate.
-        fit = sum(row.values is not None and None not in row.values.values() for row in rows) / len(rows) if rows else 0
+        fit = (
+            sum(row.values is not None and None not in row.values.values() for row in rows) / len(rows)
+            if rows
+            else 0
+        )
         score = (round(fit, 1), candidate == named, width)
         if score > best_score:
             names = _names_without_header(data, form, rows)

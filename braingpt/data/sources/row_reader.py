@@ -90,7 +90,7 @@ class RowReader:
                 if layout and layout.kind != "parquet":
                     yield from _rows(reader, layout, start, number)
         except UnicodeError as error:
-            raise Damaged(f"not the {shown_encoding(self.encoding)} it seems to be: {error}") from error
+            raise Damaged(f"not in the encoding it seems to be in: {error}") from error
         except OSError as error:
             # pyarrow's decompressors report broken contents as an OSError without a number.
             if type(error) is OSError and error.errno is None:
@@ -101,7 +101,9 @@ class RowReader:
 
     def _open(self, start: int) -> ByteReader:
         """The file's bytes from `start` on, or from the beginning where its layout needs that, which is decided."""
-        beginning = start and self.layout and self.layout.kind in ("table", "within", "object", "columns", "index")
+        beginning = (
+            start and self.layout and self.layout.kind in ("table", "within", "object", "columns", "index")
+        )
         opened = ByteReader(self.file, 0 if beginning else start, self.options.encoding)
         self._bytes, self.encoding = opened, opened.encoding
         if self.layout is None:

@@ -145,7 +145,8 @@ def _is_swallowed(lines: list[_Line], form: TableForm, width: int) -> bool:
     """
     # The cheap question first: most cells of several lines are meant so.
     if width < 2 or any(
-        text.count(form.delimiter) + 1 < width or ('"' not in text and text.count(form.delimiter) + 1 != width)
+        text.count(form.delimiter) + 1 < width
+        or ('"' not in text and text.count(form.delimiter) + 1 != width)
         for text, *_ in lines
         if text.strip()
     ):
