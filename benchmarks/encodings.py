@@ -1,5 +1,5 @@
-"""How often the encoding of a text is told right, by the reader of files and by charset-normalizer, and what it
-costs.
+"""How often the encoding of a text is told right, by the reader of files and by charset-normalizer, and what
+it costs.
 
 Pieces of real texts, cut at a line or a space, are encoded and given to both. Right is what decodes to the
 text.
@@ -7,6 +7,7 @@ text.
     python benchmarks/encodings.py "$BRAINGPT_CORPORA"
 """
 
+import contextlib
 import sys
 import time
 from pathlib import Path
@@ -69,10 +70,8 @@ def main() -> None:
                     start = time.perf_counter()
                     right = 0
                     for data, _ in datas:
-                        try:
+                        with contextlib.suppress(LookupError, UnicodeError):
                             right += data.decode(detect(data)) == data.decode(encoding)
-                        except (LookupError, UnicodeError):
-                            pass
                     milliseconds = (time.perf_counter() - start) / len(datas) * 1e3
                     line.append(f"{label} {right / len(datas):.0%} {milliseconds:.1f} ms")
                 print(f"{language} {size:>6} characters {encoding:>9}: {', '.join(line)}", flush=True)

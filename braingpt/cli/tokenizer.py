@@ -1,6 +1,5 @@
 """`braingpt tokenizer`: train a vocabulary, add a language, count tokens of texts, show those of one text."""
 
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,12 +9,13 @@ import typer
 from braingpt.cli.console import console, print_line
 from braingpt.cli.json_output import Json, print_json
 from braingpt.cli.options import check_output_folder
+from braingpt.cli.own_texts import OwnTexts
 from braingpt.utils.formatting import percent
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from braingpt.data.sources.layout import ReadOptions
+    from braingpt.data.sources.read_options import ReadOptions
     from braingpt.tokenizer.report import Row
 
 app = typer.Typer(
@@ -87,7 +87,7 @@ def train(
 
     check_output_folder(out)
     read = {"texts": 0, "characters": 0}
-    texts = _Texts(paths, column, _options(format, encoding, delimiter), json_output)
+    texts = OwnTexts(paths, column, _options(format, encoding, delimiter), json_output)
 
     def counted() -> Iterator[str]:
         for _, text in texts:
@@ -138,7 +138,7 @@ def add_language(
     from braingpt.tokenizer.named import open_tokenizer
 
     check_output_folder(out)
-    texts = _Texts(paths, column, _options(format, encoding, delimiter), json_output)
+    texts = OwnTexts(paths, column, _options(format, encoding, delimiter), json_output)
     old = open_tokenizer(tokenizer)
     grown = add_language.add_language(old, code, (text for _, text in texts), entries)
     new = grown.tokenizer
@@ -199,7 +199,7 @@ def report(
     from braingpt.tokenizer import report as reports
     from braingpt.tokenizer.named import NAMED, open_tokenizer
 
-    texts = _Texts(paths, column, _options(format, encoding, delimiter), json_output)
+    texts = OwnTexts(paths, column, _options(format, encoding, delimiter), json_output)
     name = tokenizer if tokenizer in NAMED else "braingpt" if tokenizer is None else Path(tokenizer).name
     rows, absent = reports.measure(iter(texts), open_tokenizer(tokenizer), name)
     if json_output:
@@ -289,63 +289,6 @@ def _table(row: "ReportRow", width: int) -> "Table":
 
 
 def _options(format: str | None, encoding: str | None, delimiter: str | None) -> "ReadOptions":
-    from braingpt.data.sources.layout import checked_options
+    from braingpt.data.sources.read_options import checked_options
 
     return checked_options(format, encoding, delimiter)
-
-
-class _Texts:
-    """(path given, text under it) of all readable texts.
-
-    Attributes:
-        read: Texts read so far.
-        skipped: What could not become a text.
-    """
-
-    def __init__(
-        self, paths: list[Path], column: str | None, options: "ReadOptions", json_output: bool
-    ) -> None:
-        self._paths, self._column, self._options = paths, column, options
-        self._terminal = console(stderr=json_output)
-        self.read = self.skipped = 0
-        self._reasons: Counter[str] = Counter()
-        self._samples: dict[str, str] = {}
-
-    def __iter__(self) -> Iterator[tuple[str, str]]:
-        """Raises UserError where there is no text."""
-        from braingpt.data.sources import local_files
-        from braingpt.data.sources.document_stream import StreamEvents
-        from braingpt.errors import UserError
-
-        if line := local_files.describe_unread(self._paths):
-            self._note(line)
-        events = StreamEvents(self._note, self._count)
-        for path in self._paths:
-            files = local_files.find_files([path], self._options)
-            for document in local_files.own_files(files, self._column, events, options=self._options):
-                self.read += 1
-                yield str(path), document.text
-        if not self.read:
-            paths = ", ".join(map(str, self._paths))
-            raise UserError(f"no text in {paths}" + (f"; {self._losses()}" if self.skipped else ""))
-
-    def print_skipped(self) -> None:
-        """Say how much was skipped, the largest cause and one example."""
-        if self.skipped:
-            print_line(console(), self._losses())
-
-    def _note(self, line: str) -> None:
-        print_line(self._terminal, f"note: {line}")
-
-    def _count(self, source: str, rule: str, sample: str) -> None:
-        self.skipped += 1
-        self._reasons[rule] += 1
-        self._samples.setdefault(rule, sample)
-
-    def _losses(self) -> str:
-        [(rule, count)] = self._reasons.most_common(1)
-        share = self.skipped / (self.read + self.skipped)
-        return (
-            f"skipped {self.skipped:,} broken rows ({share:.1%}), {count:,} of them as {rule}, "
-            f"the first: {self._samples[rule]}"
-        )

@@ -1,4 +1,4 @@
-"""Files as people have them: tables in every dialect, JSON in every layout, parquet of every type, any encoding."""
+"""Files as people have them: tables in any dialect, JSON in any layout, parquet of any type, any encoding."""
 
 import csv
 import io
@@ -18,8 +18,8 @@ from braingpt.data.sources import local_files
 from braingpt.data.sources.byte_reader import zstd_window
 from braingpt.data.sources.document_stream import StreamEvents
 from braingpt.data.sources.encodings import detect_encoding
-from braingpt.data.sources.layout import ReadOptions, checked_options
 from braingpt.data.sources.local_files import own_files
+from braingpt.data.sources.read_options import BY_CONTENT, ReadOptions, checked_options
 from braingpt.errors import UserError
 
 TEXTS = [
@@ -37,7 +37,7 @@ SEPARATED = {"tab": "\t", "comma": ",", "semicolon": ";", "bar": "|"}
 
 
 def _read(
-    path: Path, column: str | None = None, options: ReadOptions = ReadOptions()
+    path: Path, column: str | None = None, options: ReadOptions = BY_CONTENT
 ) -> tuple[list[str], dict[str, int], list[str]]:
     """Texts, what was broken, and notes; reading that continues at each place gives the same texts."""
     counts: Counter[str] = Counter()

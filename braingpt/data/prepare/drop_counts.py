@@ -91,8 +91,8 @@ def describe_losses(name: str, reports: list[dict[str, Any]]) -> list[str]:
             worst = max(counts, key=lambda rule: counts[rule])
             most = "all" if counts[worst] == lost else f"{counts[worst]:,}"
             lines.append(
-                f"{lost / read:.0%} of '{name}' {what} ({lost:,} of {read:,} documents), {most} as '{worst}', "
-                f"such as '{samples[worst]}'"
+                f"{lost / read:.0%} of '{name}' {what} ({lost:,} of {read:,} documents), {most} as "
+                f"'{worst}', such as '{samples[worst]}'"
             )
     return lines
 

@@ -14,8 +14,8 @@ from braingpt.data.shards.manifest import NAME, Manifest, check_sizes, read_mani
 from braingpt.data.shards.writer import check_replaceable
 from braingpt.data.sources import local_files
 from braingpt.data.sources.catalog import DATASETS, check_languages, preparation
-from braingpt.data.sources.layout import ReadOptions, checked_options
 from braingpt.data.sources.open_streams import StreamRequest, check_options
+from braingpt.data.sources.read_options import ReadOptions, checked_options
 from braingpt.errors import UserError
 from braingpt.tokenizer import Tokenizer
 

@@ -94,8 +94,8 @@ class ShardSet:
         return max(0, (self.tokens(split, language) - 1) // (length - 1))
 
     def unmeasured(self, context: int) -> str | None:
-        """A line on the languages that have text, and too little validation text for a window of `context` tokens;
-        None where all have enough.
+        """A line on the languages that have text, and too little validation text for a window of `context`
+        tokens; None where all have enough.
         """
         languages = dict.fromkeys(language for _, language in self._files)
         held = {

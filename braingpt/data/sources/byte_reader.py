@@ -1,10 +1,10 @@
-"""Bytes of a file, wherever it is and however it is packed: local or on the hub, plain or compressed, in UTF-8
-or another encoding.
+"""Bytes of a file, wherever it is and however it is packed: local or on the hub, plain or compressed, in
+UTF-8 or another encoding.
 
 Hub files are read in blocks by HTTP range requests, each retried with growing pauses by `huggingface_hub`
 itself; nothing is stored on the disk. Compressed files, told by their first bytes or their suffix, go through
-pyarrow's decompressors, which know gzip, bzip2 and zstd and notice a file that ends too early. Zstandard with a
-window beyond 128 MB needs Python 3.14 or the package `zstandard`. Memory is a block of the file (and such a
+pyarrow's decompressors, which know gzip, bzip2 and zstd and notice a file that ends too early. Zstandard with
+a window beyond 128 MB needs Python 3.14 or the package `zstandard`. Memory is a block of the file (and such a
 window), whatever its size.
 """
 
@@ -78,7 +78,8 @@ def open_raw(file: File) -> IO[bytes]:
 
 
 class ByteReader:
-    """A file's text as UTF-8 bytes from `start` on: decompressed, and transcoded where it is in another encoding.
+    """A file's text as UTF-8 bytes from `start` on: decompressed, and transcoded where it is in another
+    encoding.
 
     A context manager that gives an `io.BufferedReader`. Reading raises OSError where decompression fails,
     UnicodeError where UTF-16 is broken; bytes that another encoding does not know stay as they are.
@@ -249,8 +250,8 @@ def _long_window(reader: io.BufferedReader, window: int) -> io.BufferedReader:
         import zstandard
     except ImportError:
         raise Damaged(
-            f"packed with a window of {window >> 20:,} MB: 'pip install zstandard' reads it, or unpack it first "
-            "with 'zstd -d --long=31'"
+            f"packed with a window of {window >> 20:,} MB: 'pip install zstandard' reads it, "
+            "or unpack it first with 'zstd -d --long=31'"
         ) from None
     return _buffered(_Zstandard(zstandard.ZstdDecompressor(max_window_size=1 << 31), reader))
 

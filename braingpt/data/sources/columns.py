@@ -24,7 +24,8 @@ TEXT_COLUMNS = (
     "본문",
     "내용",
 )
-# A column with a usual name counts if it has text in this share of the rows in which the fullest such one has.
+# A column with a usual name counts if it has text in this share of the rows in which the fullest such one
+# has.
 FILLED_SHARE = 0.5
 # Elements of a list that are looked at for columns.
 LOOKED_AT = 20
@@ -41,8 +42,8 @@ class _Found(NamedTuple):
 
 
 def choose_text_column(label: str, rows: Sequence[Mapping[str, Any]]) -> str:
-    """The column that holds the text, from a sample of rows: one with a usual name and text in it, or the only
-    one with text in it. Columns within others count where no outer one does.
+    """The column that holds the text, from a sample of rows: one with a usual name and text in it, or the
+    only one with text in it. Columns within others count where no outer one does.
 
     Raises UserError where neither decides.
     """
@@ -92,6 +93,18 @@ def values_at(row: Mapping[str, Any], path: str) -> list[Any]:
                 for value in values_at(element, path[at + 1 :])
             ]
     return []
+
+
+def texts_of_row(values: Mapping[str, Any], columns: tuple[str, ...]) -> list[tuple[str, str, Any]]:
+    """Each text of a row with its column and, where a column has several, a mark of its place."""
+    if len(columns) == 1 and columns[0] in values:
+        return [(columns[0], "", values[columns[0]])]
+    return [
+        (column, f".{place}" if len(found) > 1 else "", value)
+        for column in columns
+        for found in [values_at(values, column)]
+        for place, value in enumerate(found, 1)
+    ]
 
 
 def text_of_value(value: Any) -> tuple[str, str | None]:

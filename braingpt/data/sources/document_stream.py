@@ -19,18 +19,21 @@ from typing import Any
 from braingpt.data.document import Document
 from braingpt.data.sources import hub
 from braingpt.data.sources.byte_reader import File
-from braingpt.data.sources.columns import choose_text_column, require_column, text_of_value, values_at
-from braingpt.data.sources.layout import ReadOptions
+from braingpt.data.sources.columns import (
+    choose_text_column,
+    require_column,
+    text_of_value,
+    texts_of_row,
+    values_at,
+)
 from braingpt.data.sources.quality_signals import QualitySignals
+from braingpt.data.sources.read_options import BY_CONTENT, ReadOptions
 from braingpt.data.sources.row import BROKEN_ROW, NOT_UTF8, Damaged, Row, encoding_hint
-from braingpt.data.sources.row_reader import RowReader
+from braingpt.data.sources.row_reader import RowReader, sample_rows
 from braingpt.errors import Failure, UserError
 
 # Seconds between openings of a file that cannot be read; each opening has retries of its own within.
 RETRY_PAUSES = (2, 5, 15, 30, 60, 60)
-
-# Rows from which the text column of a file is chosen, and the bytes they may be at most.
-SAMPLE_ROWS, SAMPLE_BYTES = 200, 4 << 20
 
 # The files at a commit, or at the newest one for None.
 ListFiles = Callable[[str | None], hub.Listing]
@@ -64,7 +67,7 @@ class StreamSpec:
     signals: tuple[str, str, str, str] | None = None
     revision: str | None = None
     part: tuple[int, int] | None = None
-    options: ReadOptions = ReadOptions()
+    options: ReadOptions = BY_CONTENT
 
 
 @dataclass(frozen=True)
@@ -282,8 +285,8 @@ class DocumentStream:
                 raise error
 
     def _note_decision(self, reader: RowReader) -> None:
-        """Say once how files of the hub are read where that is not what their suffix says; of own files it was
-        said at the beginning.
+        """Say once how files of the hub are read where that is not what their suffix says; of own files it
+        was said at the beginning.
         """
         decision = reader.decision()
         if decision and self.spec.id and decision not in self._decisions:
@@ -305,7 +308,7 @@ class DocumentStream:
         signals: QualitySignals | None,
     ) -> Iterator[Document]:
         """A document for every text column of a row that has one."""
-        texts = _texts_of_row(values, columns)
+        texts = texts_of_row(values, columns)
         place = f"{file.name} row {row.number}"
         if not texts:
             self._at.pass_row(row)
@@ -338,31 +341,3 @@ class DocumentStream:
             name: values[name] for name in self.spec.scores if isinstance(values.get(name), int | float)
         }
         return {**scores, **(signals.of(row.number) if signals else {})} or None
-
-
-def _texts_of_row(values: Mapping[str, Any], columns: tuple[str, ...]) -> list[tuple[str, str, Any]]:
-    """Each text of a row with its column and, where a column has several, a mark of its place."""
-    if len(columns) == 1 and columns[0] in values:
-        return [(columns[0], "", values[columns[0]])]
-    return [
-        (column, f".{place}" if len(found) > 1 else "", value)
-        for column in columns
-        for found in [values_at(values, column)]
-        for place, value in enumerate(found, 1)
-    ]
-
-
-def sample_rows(rows: Iterator[Row], start: int) -> tuple[list[Row], Exception | None]:
-    """The next rows, from byte `start` of a text or row `start` of a parquet file on, and the error that ended
-    them, so that the rows before it are not lost.
-    """
-    taken: list[Row] = []
-    try:
-        for row in rows:
-            taken.append(row)
-            if len(taken) == SAMPLE_ROWS or row.next - start > SAMPLE_BYTES:
-                break
-    except Exception as error:
-        # The hub's libraries have no common type of error.
-        return taken, error
-    return taken, None

@@ -2,8 +2,8 @@
 one object that is a row, a table by columns or a mapping of rows.
 
 A value is an object, a plain text, or a list. Memory is one line or one element of at most
-`byte_reader.MAX_LINE` bytes, whatever the size of the file; an object that is no list of rows is read whole, up
-to MAX_OBJECT bytes.
+`byte_reader.MAX_LINE` bytes, whatever the size of the file; an object that is no list of rows is read whole,
+up to MAX_OBJECT bytes.
 """
 
 import codecs
@@ -40,8 +40,8 @@ def rows_of_lines(reader: io.BufferedReader, at: int, number: int) -> Iterator[R
 def rows_of_values(reader: io.BufferedReader, at: int, number: int, open_list: bool) -> Iterator[Row]:
     """A row for each element of lists, and each value outside of them, read as they come.
 
-    `open_list`: whether byte `at` is within a list. Raises Damaged where an element is broken or too long: the
-    elements behind it cannot be found.
+    `open_list`: whether byte `at` is within a list. Raises Damaged where an element is broken or too long:
+    the elements behind it cannot be found.
     """
     values = _Values(reader, at)
     while True:

@@ -1,8 +1,8 @@
 """How a file is to be read, decided from a sample of its text: plain text, JSON in one of its layouts, or a
 table with its delimiter.
 
-The suffix says what is likely, and decides where the content fits several; a plain text is a table or JSON only
-where every line of the sample is. What the user says (`ReadOptions`) is not questioned.
+The suffix says what is likely, and decides where the content fits several; a plain text is a table or JSON
+only where every line of the sample is. What the user says (`ReadOptions`) is not questioned.
 """
 
 import io
@@ -11,34 +11,18 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from braingpt.data.sources.columns import TEXT_COLUMNS
-from braingpt.data.sources.encodings import named_encoding
+from braingpt.data.sources.read_options import FORMATS, ReadOptions
 from braingpt.data.sources.row import Damaged, Row
 from braingpt.data.sources.table_rows import NO_DELIMITER, TableForm, is_number, rows_of_table
-from braingpt.errors import UserError
 
 PLAIN = (".txt", ".md")
 JSON = (".jsonl", ".json", ".ndjson")
 TABLES = (".csv", ".tsv")
 SUFFIXES = (*PLAIN, *JSON, *TABLES, ".parquet")
-# What --format takes, and the suffix whose files are so.
-FORMATS = {
-    "text": ".txt",
-    "txt": ".txt",
-    "md": ".txt",
-    "jsonl": ".jsonl",
-    "ndjson": ".jsonl",
-    "json": ".json",
-    "table": ".csv",
-    "csv": ".csv",
-    "tsv": ".tsv",
-    "parquet": ".parquet",
-}
 DELIMITERS = {"\t": "tabs", ",": "commas", ";": "semicolons", "|": "bars"}
-DELIMITER_NAMES = {"tab": "\t", "\\t": "\t", "comma": ",", "semicolon": ";", "pipe": "|", "bar": "|"}
 # Rows of a table, and lines of JSON, from which is decided.
 ROWS, LINES = 300, 50
 # Share of the rows of a table that fit its header from which a file that is not called a table is one.
@@ -61,35 +45,6 @@ BINARY = {
     b"\x89PNG": "an image",
     b"\xff\xd8\xff": "an image",
 }
-
-
-class ReadOptions(NamedTuple):
-    """What the user says about files instead of letting the content decide.
-
-    Attributes:
-        format: One of FORMATS.
-        encoding: A codec of Python.
-        delimiter: The character between the columns of a table.
-    """
-
-    format: str | None = None
-    encoding: str | None = None
-    delimiter: str | None = None
-
-
-def checked_options(format: str | None, encoding: str | None, delimiter: str | None) -> ReadOptions:
-    """The options as given; UserError for one that says nothing."""
-    if format is not None and format.lower().removeprefix(".") not in FORMATS:
-        raise UserError(f"--format {format} is not known; it is text, jsonl, json, csv, tsv or parquet")
-    if delimiter is not None:
-        delimiter = DELIMITER_NAMES.get(delimiter.lower(), delimiter)
-        if len(delimiter) != 1 or delimiter in '"\r\n' or not delimiter.isascii():
-            raise UserError("--delimiter is one character, or tab, comma, semicolon or pipe")
-    return ReadOptions(
-        format.lower().removeprefix(".") if format else None,
-        named_encoding(encoding) if encoding else None,
-        delimiter,
-    )
 
 
 @dataclass(frozen=True)
@@ -238,8 +193,8 @@ def _layout_of_plain_json(sample: Sample) -> Layout | None:
 
 
 def _layout_of_plain_table(sample: Sample) -> Layout | None:
-    """The layout of a table in a file called a plain text: tabs, in all rows as in the header, whose names are
-    short and among them a usual one, or numbers below them.
+    """The layout of a table in a file called a plain text: tabs, in all rows as in the header, whose names
+    are short and among them a usual one, or numbers below them.
     """
     header = next(iter(sample.lines(1)), "")
     cells = header.rstrip("\r").split("\t")
@@ -347,8 +302,8 @@ def _sample_rows(data: bytes, form: TableForm) -> list[Row]:
 
 
 def _names_without_header(data: bytes, form: TableForm, rows: list[Row]) -> tuple[str, ...]:
-    """Names of the columns (1, 2, ...) of a table whose first row is no header: a number stands above numbers, and
-    no usual name in it.
+    """Names of the columns (1, 2, ...) of a table whose first row is no header: a number stands above
+    numbers, and no usual name in it.
     """
     header = next((list(row.values) for row in rows if row.values), [])
     if len(rows) < 2 or any(name.lower() in TEXT_COLUMNS for name in header):
@@ -358,8 +313,3 @@ def _names_without_header(data: bytes, form: TableForm, rows: list[Row]) -> tupl
         if is_number(name) and all(is_number(cell) for cell in below) and not all(map(is_number, header)):
             return tuple(str(place) for place in range(1, len(header) + 1))
     return ()
-
-
-def is_read(path: Path, suffix: str, options: ReadOptions) -> bool:
-    """Whether a file of this suffix is read: of a known kind, or one whose format the user names."""
-    return suffix in SUFFIXES or bool(options.format)

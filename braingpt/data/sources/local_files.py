@@ -17,10 +17,11 @@ from braingpt.data.document import Document
 from braingpt.data.sources import hub
 from braingpt.data.sources.byte_reader import COMPRESSION, File, format_suffix, local_file
 from braingpt.data.sources.columns import choose_text_column, require_column
-from braingpt.data.sources.document_stream import DocumentStream, StreamEvents, StreamSpec, sample_rows
-from braingpt.data.sources.layout import SUFFIXES, ReadOptions
+from braingpt.data.sources.document_stream import DocumentStream, StreamEvents, StreamSpec
+from braingpt.data.sources.layout import SUFFIXES
+from braingpt.data.sources.read_options import BY_CONTENT, ReadOptions
 from braingpt.data.sources.row import Damaged, Row
-from braingpt.data.sources.row_reader import RowReader
+from braingpt.data.sources.row_reader import RowReader, sample_rows
 from braingpt.errors import UserError
 
 # Name under which documents of own files are counted.
@@ -29,12 +30,12 @@ SOURCE = "text"
 NAMED_FILES = 3
 
 
-def find_files(paths: Iterable[Path], options: ReadOptions = ReadOptions()) -> list[Path]:
+def find_files(paths: Iterable[Path], options: ReadOptions = BY_CONTENT) -> list[Path]:
     """The readable files named by `paths` or below folders among them, sorted within each folder; every file
     once. Folders that are links are followed.
 
-    Raises UserError for a path that is not there, a named file of another kind unless the options say its format,
-    a folder that cannot be read, and when nothing readable is found.
+    Raises UserError for a path that is not there, a named file of another kind unless the options say its
+    format, a folder that cannot be read, and when nothing readable is found.
     """
     files: list[Path] = []
     for path in paths:
@@ -112,11 +113,11 @@ def stamp(files: Iterable[Path]) -> str:
 def check_files(
     paths: Iterable[Path],
     column: str | None,
-    options: ReadOptions = ReadOptions(),
+    options: ReadOptions = BY_CONTENT,
     note: Callable[[str], None] = lambda line: None,
 ) -> list[File]:
-    """The files, after a look at the beginning of each; `note` is called with a line for each way of reading that
-    their suffixes do not say.
+    """The files, after a look at the beginning of each; `note` is called with a line for each way of reading
+    that their suffixes do not say.
 
     Raises UserError for one that is not what its name says, or lacks the column.
     """
@@ -182,7 +183,7 @@ def own_files(
     column: str | None,
     events: StreamEvents,
     part: tuple[int, int] | None = None,
-    options: ReadOptions = ReadOptions(),
+    options: ReadOptions = BY_CONTENT,
 ) -> DocumentStream:
     """The stream of the user's own files.
 
@@ -213,7 +214,7 @@ def read_documents(
     path: Path,
     column: str | None,
     broken: Callable[[str, str], None],
-    options: ReadOptions = ReadOptions(),
+    options: ReadOptions = BY_CONTENT,
     note: Callable[[str], None] = lambda line: None,
 ) -> Iterator[Document]:
     """Documents of one file.

@@ -19,7 +19,7 @@ from braingpt.data.sample import SampleStream
 from braingpt.data.sources import hub, local_files
 from braingpt.data.sources.catalog import DATASETS, Dataset, DatasetConfig, preparation
 from braingpt.data.sources.document_stream import DocumentStream, ListFiles, StreamEvents, StreamSpec
-from braingpt.data.sources.layout import ReadOptions
+from braingpt.data.sources.read_options import BY_CONTENT, ReadOptions
 from braingpt.errors import UserError
 
 
@@ -50,7 +50,7 @@ class StreamRequest:
     config: str | None = None
     split: str | None = None
     part: tuple[int, int] | None = None
-    options: ReadOptions = ReadOptions()
+    options: ReadOptions = BY_CONTENT
 
 
 def open_streams(request: StreamRequest, events: StreamEvents) -> Sequence[DocumentStream | SampleStream]:
@@ -211,7 +211,7 @@ def check_options(request: StreamRequest) -> None:
         raise UserError(f"--source is for copies of hub datasets; '{name}' reads none")
     if request.column is not None and name not in ("text", "hub"):
         raise UserError("--column goes with 'text' and 'hub'")
-    if request.options != ReadOptions() and name not in ("text", "hub"):
+    if request.options != BY_CONTENT and name not in ("text", "hub"):
         raise UserError("--format, --encoding and --delimiter go with 'text' and 'hub'")
     for option in ("revision", "config", "split"):
         if getattr(request, option) is not None:

@@ -2,9 +2,9 @@
 
 `RowReader.rows` yields whole rows and broken ones alike, each with the place after it, so that reading can stop
 anywhere, continue there, and count every loss once. How the file is read is decided from its beginning
-(`layout.py`, `encodings.py`). Memory is one block and one row of at most `byte_reader.MAX_LINE` bytes. What is
-broken inside a readable file is a `Row` with a reason; a file that cannot be read to its end (cut short, not the
-format its name says) raises Damaged.
+(`layout.py`, `encodings.py`). Memory is one block and one row of at most `byte_reader.MAX_LINE` bytes. What
+is broken inside a readable file is a `Row` with a reason; a file that cannot be read to its end (cut short,
+not the format its name says) raises Damaged.
 
     for row in RowReader(local_file(Path("texts.jsonl"))).rows():
         print(row.number, row.values or row.broken)
@@ -16,13 +16,16 @@ from collections.abc import Generator, Iterator
 from braingpt.data.sources.byte_reader import ByteReader, File, format_suffix
 from braingpt.data.sources.encodings import shown_encoding
 from braingpt.data.sources.json_rows import rows_of_lines, rows_of_object, rows_of_values, rows_within_object
-from braingpt.data.sources.layout import FORMATS, Layout, ReadOptions, Sample, decide_layout
+from braingpt.data.sources.layout import Layout, Sample, decide_layout
 from braingpt.data.sources.parquet_rows import rows_of_parquet
+from braingpt.data.sources.read_options import BY_CONTENT, FORMATS, ReadOptions
 from braingpt.data.sources.row import NOT_UTF8, Damaged, Row, encoding_hint
 from braingpt.data.sources.table_rows import rows_of_table
 
 # Bytes of a document that a longer plain text is cut into, at an empty line where there is one.
 PIECE = 64 * 1024
+# Rows from which the text column of a file is chosen, and the bytes they may be at most.
+SAMPLE_ROWS, SAMPLE_BYTES = 200, 4 << 20
 # Bytes of a sample for JSON whose first value is long.
 LARGE_SAMPLE = 4 << 20
 
@@ -39,7 +42,7 @@ class RowReader:
         self, file: File, columns: list[str] | None = None, options: ReadOptions | None = None
     ) -> None:
         """`columns`: what is needed of a parquet file, None for all; other formats give every column."""
-        self.file, self.columns, self.options = file, columns, options or ReadOptions()
+        self.file, self.columns, self.options = file, columns, options or BY_CONTENT
         self.layout: Layout | None = None
         self.encoding = "utf-8"
         self._bytes: ByteReader | None = None
@@ -54,7 +57,9 @@ class RowReader:
         return self._bytes.fraction_read() if self._bytes else None
 
     def decision(self) -> str | None:
-        """How the file is read, in words, where that is not what its suffix says; None before the first row too."""
+        """How the file is read, in words, where that is not what its suffix says; None before the first row
+        too.
+        """
         if self.layout is None:
             return None
         encoding = "" if self.encoding in ("utf-8", "utf-8-sig") else f", in {shown_encoding(self.encoding)}"
@@ -100,7 +105,9 @@ class RowReader:
             yield from self._rows_of_parquet(start)
 
     def _open(self, start: int) -> ByteReader:
-        """The file's bytes from `start` on, or from the beginning where its layout needs that, which is decided."""
+        """The file's bytes from `start` on, or from the beginning where its layout needs that, which is
+        decided.
+        """
         beginning = (
             start and self.layout and self.layout.kind in ("table", "within", "object", "columns", "index")
         )
@@ -173,3 +180,19 @@ def _cut_place(data: bytes) -> int:
     while at > PIECE and data[at] & 0xC0 == 0x80:
         at -= 1
     return at
+
+
+def sample_rows(rows: Iterator[Row], start: int) -> tuple[list[Row], Exception | None]:
+    """The next rows, from byte `start` of a text or row `start` of a parquet file on, and the error that
+    ended them, so that the rows before it are not lost.
+    """
+    taken: list[Row] = []
+    try:
+        for row in rows:
+            taken.append(row)
+            if len(taken) == SAMPLE_ROWS or row.next - start > SAMPLE_BYTES:
+                break
+    except Exception as error:
+        # The hub's libraries have no common type of error.
+        return taken, error
+    return taken, None

@@ -140,8 +140,9 @@ _Line = tuple[str, int, bool]
 
 
 def _is_swallowed(lines: list[_Line], form: TableForm, width: int) -> bool:
-    """Whether the lines of one quoted cell are rows of their own, which a stray quote made one: each has as many
-    cells as the header, and where commas separate, numbers at the same places, because prose has commas too.
+    """Whether the lines of one quoted cell are rows of their own, which a stray quote made one: each has as
+    many cells as the header, and where commas separate, numbers at the same places, because prose has commas
+    too.
     """
     # The cheap question first: most cells of several lines are meant so.
     if width < 2 or any(
