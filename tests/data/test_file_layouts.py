@@ -251,6 +251,11 @@ def test_european_letters_and_what_is_no_text(tmp_path: Path) -> None:
             _read(tmp_path / "a.csv")
 
 
+def test_line_ends_of_old_macs(tmp_path: Path) -> None:
+    assert _read(_write(tmp_path / "a.csv", _table(TEXTS, ",").replace("\r\n", "\r")))[:2] == (TEXTS, {})
+    assert _read(_write(tmp_path / "b.jsonl", LAYOUTS["lines"].replace("\n", "\r")))[:2] == (TEXTS, {})
+
+
 def test_options_are_not_questioned(tmp_path: Path) -> None:
     content = "id|a,text\n1|x,둘\n"
     assert _read(_write(tmp_path / "a.csv", content), options=ReadOptions(delimiter=","))[0] == ["둘"]

@@ -105,14 +105,16 @@ class ByteReader:
             # A mark wins over what the user says of a whole folder.
             if encoding and (marked := marked_encoding(first)):
                 self.encoding = marked
-            if self.encoding == "utf-8" and not codec and _seekable(stored):
+            # The line ends of old Macs; those of other encodings are rarer still.
+            old_lines = self.encoding == "utf-8" and b"\n" not in first and first.count(b"\r") > 1
+            if self.encoding == "utf-8" and not old_lines and not codec and _seekable(stored):
                 stored.seek(start)
                 self._reader, start = stored, 0
                 self.sample = first
             else:
                 self._reader = _buffered(_Replayed(first, source))
-                if self.encoding != "utf-8":
-                    self._reader = _buffered(_Transcoded(self._reader, self.encoding))
+                if self.encoding != "utf-8" or old_lines:
+                    self._reader = _buffered(_Transcoded(self._reader, self.encoding, old_lines))
                     self.sample = _read_up_to(self._reader, SAMPLE)
                     self._reader = _buffered(_Replayed(self.sample, self._reader))
                 else:
@@ -309,10 +311,10 @@ class _Replayed(io.RawIOBase):
 
 
 class _Transcoded(io.RawIOBase):
-    """Text of another encoding, read as UTF-8 without a mark."""
+    """Text of another encoding, or with other line ends, read as UTF-8 with a line feed at the end of a line."""
 
-    def __init__(self, reader: io.BufferedReader, encoding: str) -> None:
-        self._reader = reader
+    def __init__(self, reader: io.BufferedReader, encoding: str, old_lines: bool) -> None:
+        self._reader, self._old_lines = reader, old_lines
         # Half of a pair of UTF-16 costs its row, and so does a byte that a Korean encoding does not know.
         self._errors = "surrogatepass" if encoding.startswith(("utf-16", "utf-32")) else "surrogateescape"
         self._decoder = codecs.getincrementaldecoder(encoding)(self._errors)
@@ -325,7 +327,10 @@ class _Transcoded(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         while not self._ready:
             block = self._reader.read1(BUFFER)
-            self._ready = self._decoder.decode(block, final=not block).encode("utf-8", self._errors)
+            text = self._decoder.decode(block, final=not block)
+            if self._old_lines:
+                text = text.replace("\r", "\n")
+            self._ready = text.encode("utf-8", self._errors)
             if not block:
                 break
         size = min(len(buffer), len(self._ready))
