@@ -63,8 +63,6 @@ class OwnTexts:
 
     def _losses(self) -> str:
         [(rule, count)] = self._reasons.most_common(1)
-        share = self.skipped / (self.read + self.skipped)
-        return (
-            f"skipped {self.skipped:,} broken rows ({share:.1%}), {count:,} of them as {rule}, "
-            f"the first: {self._samples[rule]}"
-        )
+        rows = self.read + self.skipped
+        most = "" if count == self.skipped else f"{count:,} of them as {rule}, "
+        return f"skipped {self.skipped:,} of {rows:,}, {most}the first: {rule}: {self._samples[rule]}"

@@ -86,9 +86,9 @@ def test_what_cannot_be_done_is_reported_before_the_work(corpus, tmp_path, monke
     (tmp_path / "empty.txt").touch()
     with pytest.raises(UserError, match=r"no text in .*empty\.txt"):
         run("report", tmp_path / "empty.txt")
-    (tmp_path / "latin.txt").write_bytes(b"caf\xe9")
-    with pytest.raises(UserError, match=r"no text in .*latin\.txt; skipped 1, the first: not UTF-8"):
-        run("train", tmp_path / "latin.txt", "--out", tmp_path / "made")
+    (tmp_path / "bytes.txt").write_bytes(b"bad \xff\xff\xff")
+    with pytest.raises(UserError, match=r"no text in .*bytes\.txt; skipped 1 of 1, the first: not UTF-8"):
+        run("train", tmp_path / "bytes.txt", "--out", tmp_path / "made")
     assert not (tmp_path / "made").exists()
 
 

@@ -249,7 +249,7 @@ def _long_window(reader: io.BufferedReader, window: int) -> io.BufferedReader:
     except ImportError:
         pass
     try:
-        import zstandard
+        import zstandard  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise Damaged(
             f"packed with a window of {window >> 20:,} MB: 'pip install zstandard' reads it, "
@@ -268,7 +268,7 @@ class _Zstandard(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        import zstandard
+        import zstandard  # pyright: ignore[reportMissingImports]
 
         try:
             return self._stream.readinto(buffer)

@@ -193,7 +193,7 @@ def _row_of_line(line: bytes, number: int, at: int) -> Row:
     except UnicodeDecodeError:
         return Row(number, at, None, (NOT_UTF8, f"line {number}{encoding_hint(line)}"))
     except (ValueError, RecursionError):
-        excerpt = line[:60].decode("utf-8", "replace")
+        excerpt = line[:60].decode("utf-8", "replace").rstrip()
         return Row(number, at, None, (BROKEN_ROW, f"line {number}: {excerpt}"))
     return _row_of_value(value, number, at, f"line {number}")
 

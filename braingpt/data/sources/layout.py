@@ -294,7 +294,7 @@ def _table_form(sample: Sample, suffix: str, delimiter: str | None) -> tuple[Tab
 
 
 def _sample_rows(data: bytes, form: TableForm) -> list[Row]:
-    reader = io.BufferedReader(io.BytesIO(data))  # pyright: ignore[reportArgumentType]
+    reader: io.BufferedReader = io.BufferedReader(io.BytesIO(data))
     try:
         return list(itertools.islice(rows_of_table(reader, form, 0, 0), ROWS))
     except Damaged:

@@ -7,6 +7,7 @@ Memory is one batch of rows of about BATCH_BYTES, whatever the size of the row g
 
 import json
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from braingpt.data.sources.byte_reader import File, open_raw
@@ -110,8 +111,8 @@ def _decoder(field: "pyarrow.Field", encoding: str) -> Callable[[Any], Any] | No
         inner = {part.name: decode for part in kind if (decode := _decoder(part, encoding))}
         return (lambda value: _decode_struct(value, inner)) if inner else None
     if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
-        decode = _decoder(kind.value_field, encoding)
-        return (lambda value: value if value is None else list(map(decode, value))) if decode else None
+        if decode := _decoder(kind.value_field, encoding):
+            return partial(_decode_list, decode)
     return None
 
 
@@ -121,6 +122,10 @@ def _decode_json(value: Any) -> Any:
         return json.loads(value) if isinstance(value, str | bytes) else value
     except (ValueError, RecursionError):
         return value
+
+
+def _decode_list(decode: Callable[[Any], Any], value: list[Any] | None) -> list[Any] | None:
+    return None if value is None else [decode(item) for item in value]
 
 
 def _decode_struct(value: dict[str, Any] | None, decoders: dict[str, Callable[[Any], Any]]) -> Any:
