@@ -311,7 +311,7 @@ class _Replayed(io.RawIOBase):
 
 
 class _Transcoded(io.RawIOBase):
-    """Text of another encoding, or with other line ends, read as UTF-8 with a line feed at the end of a line."""
+    """Text of another encoding, or with old line ends, as UTF-8 whose lines end with a line feed."""
 
     def __init__(self, reader: io.BufferedReader, encoding: str, old_lines: bool) -> None:
         self._reader, self._old_lines = reader, old_lines

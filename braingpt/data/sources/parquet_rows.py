@@ -111,8 +111,8 @@ def _decoder(field: "pyarrow.Field", encoding: str) -> Callable[[Any], Any] | No
         inner = {part.name: decode for part in kind if (decode := _decoder(part, encoding))}
         return (lambda value: _decode_struct(value, inner)) if inner else None
     if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
-        if decode := _decoder(kind.value_field, encoding):
-            return partial(_decode_list, decode)
+        decode = _decoder(kind.value_field, encoding)
+        return partial(_decode_list, decode) if decode else None
     return None
 
 
