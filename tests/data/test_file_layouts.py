@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from braingpt.data.prepare.drop_counts import describe_losses
+from braingpt.data.shards.reader import ShardSet
 from braingpt.data.sources import local_files
 from braingpt.data.sources.byte_reader import zstd_window
 from braingpt.data.sources.document_stream import StreamEvents
@@ -307,3 +308,12 @@ def test_the_window_of_a_zstd_frame() -> None:
     assert zstd_window(bytes.fromhex("28b52ffd04a88d38007a")) == 1 << 31
     assert zstd_window(bytes.fromhex("28b52ffd04580000000000")) == 1 << 21
     assert zstd_window(bytes.fromhex("28b52ffda400001000aa")) == 1 << 20
+
+
+def test_languages_without_a_window_of_validation_text_are_named() -> None:
+    shards = object.__new__(ShardSet)
+    shards._files = {("train", "ko"): [], ("validation", "ko"): [], ("train", "en"): [], ("train", "de"): []}
+    shards._starts = {("validation", "ko"): [0, 65], ("validation", "en"): [0, 64]}
+    line = "not measured, with less validation text than a window of 64 tokens: en (64 tokens), de (0 tokens)"
+    assert shards.unmeasured(64) == line
+    assert shards.unmeasured(65) != line and "ko (65 tokens)" in (shards.unmeasured(65) or "")
