@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from braingpt.data.sources.read_options import ReadOptions
-    from braingpt.tokenizer.report import Row
 
 app = typer.Typer(
     no_args_is_help=True,

@@ -1,8 +1,8 @@
 """Writes a file so that a reader finds the old file or the new one, never a part.
 
 `write_atomically` serves every file that a user names. A link stays a link and the file behind it is
-replaced; a device, a pipe or an open descriptor such as /dev/stdout is written to as it is. Whatever cannot be written is
-an error of one line, before the work through `check_target` and otherwise at the write.
+replaced; a device, a pipe or an open descriptor such as /dev/stdout is written to as it is. Whatever cannot
+be written is an error of one line, before the work through `check_target` and otherwise at the write.
 """
 
 import os
