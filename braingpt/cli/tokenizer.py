@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from braingpt.data.sources.read_options import ReadOptions
+    from braingpt.tokenizer.report import ReportRow
 
 app = typer.Typer(
     no_args_is_help=True,

@@ -1,7 +1,7 @@
 """Rows of one file, with the place of each: plain text, JSON, tables and parquet, local or on the hub.
 
-`RowReader.rows` yields whole rows and broken ones alike, each with the place after it, so that reading can stop
-anywhere, continue there, and count every loss once. How the file is read is decided from its beginning
+`RowReader.rows` yields whole rows and broken ones alike, each with the place after it, so that reading can
+stop anywhere, continue there, and count every loss once. How the file is read is decided from its beginning
 (`layout.py`, `encodings.py`). Memory is one block and one row of at most `byte_reader.MAX_LINE` bytes. What
 is broken inside a readable file is a `Row` with a reason; a file that cannot be read to its end (cut short,
 not the format its name says) raises Damaged.
