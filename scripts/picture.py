@@ -35,5 +35,7 @@ def cut(page: str, title: str) -> str:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 4:
+        raise SystemExit("usage: python scripts/picture.py PAGE TITLE TARGET")
     source, title, target = sys.argv[1:]
     Path(target).write_text(cut(Path(source).read_text(encoding="utf-8"), title), encoding="utf-8")

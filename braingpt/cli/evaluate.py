@@ -180,10 +180,11 @@ def _measure(
 ) -> tuple[dict[str, Any], "EvalResult"]:
     """The entries of the result that describe the checkpoint, and its figures."""
     from braingpt import __version__
+    from braingpt.checkpoint.format import weights_hash
     from braingpt.evaluation.runner import measure
 
     model, tokenizer, recipe, state, folder = open_run(run, device, messages, dtype, **exits)
-    weights = state["files"]["model.safetensors"]["sha256"]
+    weights = weights_hash(state)
     settings = "-".join(f"{value:g}" for value in exits.values() if value is not None)
     key = f"{__version__}-{weights[:16]}-{dtype}{'-' + settings if settings else ''}"
     context = wanted.context or recipe.train.context

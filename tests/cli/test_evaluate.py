@@ -8,6 +8,8 @@ import sys
 import pytest
 
 from braingpt.cli import options
+from braingpt.train.loop import train
+from tests.tiny_runs import tiny
 
 
 def test_tasks_against_another_run_with_intervals_json_and_page(
@@ -129,6 +131,17 @@ def test_the_other_run_is_measured_on_the_first_ones_text(here, braingpt, tmp_pa
         and result["against"]["data"] == "data/sample"
         and len(result["comparisons"]) == 6
     )
+
+
+def test_a_sharded_checkpoint_is_evaluated(here, braingpt, tmp_path):
+    """With `train.parallel: fsdp` the weights are a folder; all its parts make the key of cached answers."""
+    out = tmp_path / "e.json"
+    recipe = tiny("dense", "train.steps=2", "train.parallel=fsdp", "train.offload=true")
+    train(recipe, tmp_path / "run", [here / "data" / "sample"], device="cpu")
+    assert not list((tmp_path / "run").rglob("model.safetensors"))
+    arguments = ("--data", "data/sample", "--windows", 1, "--device", "cpu", "--json-file", out)
+    assert braingpt("eval", tmp_path / "run", *arguments) == 0
+    assert json.loads(out.read_text())["step"] == 2
 
 
 def test_texts_longer_than_the_context_are_named(here, braingpt, capsys):
