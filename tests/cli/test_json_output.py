@@ -161,7 +161,10 @@ def test_a_former_file_is_translated_with_one_line(capsys, arguments, translated
             ["eval", "--json", "runs/none"],
             "there is no folder runs/none; write JSON to a file with --json-file",
         ),
-        (["eval", "--json", "scores.txt"], "to write the JSON to a file: --json-file scores.txt"),
+        (
+            ["eval", "--json", "scores.txt"],
+            "there is no folder scores.txt; write JSON to a file with --json-file scores.txt",
+        ),
         (["calibrate", "--json", "scores"], "there is no run scores"),
         (["bench", "--json", "v1", "v5"], "unknown architecture 'v5'"),
         (["eval", "--json-file", "-"], "--json prints on standard output"),

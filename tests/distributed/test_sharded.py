@@ -177,7 +177,7 @@ def test_what_one_process_meets_all_are_told_and_one_says(runs):
     assert all(not zero[2] and one[2] for zero, one in zip(*told, strict=True))
     expected = (
         "taken exists; --resume auto",
-        "other holds other files",
+        "other holds files that are not a run",
         "a vocabulary of",
         "must be a multiple of the number of",
         "No space",
