@@ -327,10 +327,7 @@ class StreamDecoder:
         return self._decoder.decode(self._tokenizer.token(token, self._specials))
 
     def flush(self) -> str:
-        """What is left at the end: U+FFFD if the last character is incomplete, otherwise nothing.
-
-        The decoder can be used again.
-        """
+        """U+FFFD if the last character is incomplete, else nothing; the decoder can then be used again."""
         unfinished = self._decoder.decode(b"", final=True)
         self._decoder.reset()
         return unfinished
