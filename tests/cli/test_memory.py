@@ -150,7 +150,7 @@ def test_mistakes_are_one_line_and_exit_2(here, capsys):
     assert file.read_bytes() == raw
     file.write_bytes(raw[:-1])
     assert braingpt("generate", "--memory", file, "--device", "cpu") == 2
-    assert "no memory file, or damaged" in capsys.readouterr().err
+    assert "damaged or not a memory file" in capsys.readouterr().err
 
 
 def test_processes_that_add_and_forget_at_once_lose_nothing(here, capfd):

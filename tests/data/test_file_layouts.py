@@ -298,7 +298,7 @@ def test_losses_are_told_above_a_few_per_cent() -> None:
 
     assert describe_losses("text", [report(97, broken_row=3)]) == []
     assert describe_losses("text", [report(90, broken_row=7, empty=3)]) == [
-        "10% of 'text' could not be read (10 of 100 documents), 7 as 'broken row', such as 'a broken_row'"
+        "10% of 'text' gave no text (10 of 100 documents), 7 as 'broken row', such as 'a broken_row'"
     ]
     assert len(describe_losses("text", [report(80, broken_row=10, language=10)])) == 2
 

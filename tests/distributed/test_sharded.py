@@ -176,7 +176,7 @@ def test_what_one_process_meets_all_are_told_and_one_says(runs):
     assert [line[:2] for line in told[0]] == [line[:2] for line in told[1]]
     assert all(not zero[2] and one[2] for zero, one in zip(*told, strict=True))
     expected = (
-        "taken exists; --resume auto",
+        "taken exists; continue it with --resume auto",
         "other holds files that are not a run",
         "a vocabulary of",
         "must be a multiple of the number of",

@@ -77,7 +77,7 @@ class DropCounts:
 
 
 def describe_losses(name: str, reports: list[dict[str, Any]]) -> list[str]:
-    """Lines on what of `name` could not be read and on what the rules left out, each where it is more than
+    """Lines on what of `name` gave no text and on what the rules left out, each where it is more than
     TOLD_SHARE of all, with the largest cause and an example.
     """
     read = sum(report["read"] for report in reports)
@@ -85,7 +85,7 @@ def describe_losses(name: str, reports: list[dict[str, Any]]) -> list[str]:
     unread = {rule: count for rule, count in dropped.items() if rule in UNREAD}
     unwanted = {rule: count for rule, count in dropped.items() if rule not in UNREAD}
     lines = []
-    for counts, what in ((unread, "could not be read"), (unwanted, "was left out by the rules")):
+    for counts, what in ((unread, "gave no text"), (unwanted, "was left out by the rules")):
         lost = sum(counts.values())
         if lost > TOLD_SHARE * read:
             worst = max(counts, key=lambda rule: counts[rule])

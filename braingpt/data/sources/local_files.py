@@ -44,7 +44,7 @@ def find_files(paths: Iterable[Path], options: ReadOptions = BY_CONTENT) -> list
                 file for file in _files_below(path) if format_suffix(file.name) in SUFFIXES and file.exists()
             )
         elif not path.exists():
-            raise UserError(f"no file or folder {path}")
+            raise UserError(f"there is no file or folder {path}")
         elif format_suffix(path.name) not in SUFFIXES and not options.format:
             packed = ", ".join(COMPRESSION)
             raise UserError(

@@ -210,7 +210,7 @@ def check_options(request: StreamRequest) -> None:
     if source is not None and not entry.datasets and name != "hub":
         raise UserError(f"--source is for copies of hub datasets; '{name}' reads none")
     if request.column is not None and name not in ("text", "hub"):
-        raise UserError("--column goes with 'text' and 'hub'")
+        raise UserError("--column is for 'text' and 'hub'")
     if request.options != BY_CONTENT and name not in ("text", "hub"):
         raise UserError("--format, --encoding and --delimiter go with 'text' and 'hub'")
     for option in ("revision", "config", "split"):
