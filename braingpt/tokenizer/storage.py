@@ -33,8 +33,6 @@ from braingpt.utils.scratch import scratch_folder
 DESCRIPTION, RANKS = "tokenizer.json", "ranks.tiktoken"
 # The ranks of a tokenizer that is about to replace another.
 NEXT_RANKS = ".ranks.tiktoken.next"
-# Times that a reader begins again because the tokenizer was replaced meanwhile.
-READS = 10
 # The largest id of a special token; ids are 32 bits wide in tiktoken.
 MAX_ID = (1 << 31) - 1
 FORMAT, VERSIONS = "braingpt-tokenizer", (1, 2)
@@ -78,12 +76,12 @@ def _finish(folder: Path) -> None:
 
 
 @contextmanager
-def _folder_lock(folder: Path) -> Iterator[None]:
-    """Writers of one folder take turns, where the file system has locks."""
+def _folder_lock(folder: Path, kind: int = fcntl.LOCK_EX) -> Iterator[None]:
+    """Writers of one folder take turns, and readers may wait for them, where the file system has locks."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         with suppress(OSError):
-            fcntl.flock(handle, fcntl.LOCK_EX)
+            fcntl.flock(handle, kind)
         yield
     finally:
         os.close(handle)
@@ -120,17 +118,24 @@ def read_vocabulary(folder: Path) -> Vocabulary:
         UserError: The folder holds no tokenizer of braingpt.
         Failure: The folder holds a damaged tokenizer of braingpt.
     """
-    for _ in range(READS):
-        before = _read_description(folder)
-        try:
-            return _read(folder, before, RANKS)
-        except Failure as error:
-            # A writer may be between its last two steps, or was killed there.
-            with suppress(Failure, FileNotFoundError):
-                return _read(folder, before, NEXT_RANKS)
-            if _read_description(folder) == before:
-                raise error
-    raise Failure(f"the tokenizer in {folder} is changed again and again; try again")
+    try:
+        return _read_once(folder)
+    except Failure:
+        # A writer may have replaced a file between two reads. Under the lock no writer is at work.
+        with _folder_lock(Path(folder), fcntl.LOCK_SH):
+            return _read_once(folder)
+
+
+def _read_once(folder: Path) -> Vocabulary:
+    """The vocabulary that the description names, with the ranks beside it or those about to replace them."""
+    description = _read_description(folder)
+    try:
+        return _read(folder, description, RANKS)
+    except Failure:
+        # A writer may be between its last two steps, or was killed there.
+        with suppress(Failure, FileNotFoundError):
+            return _read(folder, description, NEXT_RANKS)
+        raise
 
 
 def _read(folder: Path, description: dict[str, Any], ranks: str) -> Vocabulary:
