@@ -47,12 +47,14 @@ def quickstart(
 
     Data, training, text, sparsity.
     """
+    from braingpt.device.core_sharing import share_cores
     from braingpt.device.cpu import configure_cpu
 
     # This comes before any computation, because threads inherit the flag.
     configure_cpu()
     began = time.perf_counter()
     screen = console(json_output)
+    share_cores(lambda line: print_line(screen, f"note: {line}"))
     _clear(out)
 
     screen.rule("1 data", align="left")

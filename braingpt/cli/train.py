@@ -68,6 +68,8 @@ def train(
     # This comes before any computation, because threads inherit the flag.
     configure_cpu()
     from braingpt.checkpoint.listing import resolve
+    from braingpt.device.core_sharing import share_cores
+    from braingpt.device.device import pick_device
     from braingpt.distributed.world import rank_of_environment
     from braingpt.errors import UserError, mark_reported
     from braingpt.train import loop
@@ -91,6 +93,8 @@ def train(
             chosen, folders or [Path(folder) for folder in chosen.data.folders], device, screen, json_output
         )
         return
+    if pick_device(None if device == "auto" else device).type == "cpu":
+        share_cores(lambda line: print_line(screen, f"note: {line}"))
     # Of several processes the first one prints.
     first = rank_of_environment() == 0
     result = loop.train(
