@@ -25,8 +25,9 @@ import torch
 
 # Settings of a user who has chosen how threads wait and where they run.
 CHOSEN_BY_USER = ("OMP_WAIT_POLICY", "OMP_PROC_BIND", "OMP_PLACES", "GOMP_CPU_AFFINITY", "KMP_AFFINITY")
-# Seconds between two looks at the machine.
-INTERVAL = 1.0
+# Seconds between two looks at the machine, and between the first few: a short command should not miss them.
+INTERVAL, FIRST_INTERVAL = 1.0, 0.25
+FIRST_LOOKS = 4
 # Cores that other programs use: from the first number on they count, below the second they no longer do.
 BUSY, QUIET = 0.4, 0.25
 # Looks in a row that must agree.
@@ -102,8 +103,10 @@ class CoreSharing(threading.Thread):
     def run(self) -> None:
         # A machine that lets nobody look, or move threads, stays as it is.
         with suppress(OSError, ValueError):
-            while not self.ended.wait(INTERVAL):
+            looks = 0
+            while not self.ended.wait(FIRST_INTERVAL if looks < FIRST_LOOKS else INTERVAL):
                 self.look()
+                looks += 1
         with suppress(OSError):
             self._compute_on(self.all_cores)
 
