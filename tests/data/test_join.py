@@ -17,7 +17,7 @@ from braingpt.data.prepare import join as join_module
 from braingpt.data.prepare.join import join
 from braingpt.data.prepare.pipeline import Request, prepare
 from braingpt.data.shards.documents import DocumentReader
-from braingpt.data.shards.manifest import DOCUMENT_LOG, read_manifest, verify
+from braingpt.data.shards.manifest import DOCUMENT_LOG, manifest_text, read_manifest, verify
 from braingpt.errors import UserError
 from braingpt.tokenizer import Tokenizer
 from tests.data.texts import english, korean
@@ -118,7 +118,7 @@ def test_parts_of_different_commits_are_refused(tmp_path: Path, own: Path, whole
     for folder, commit in zip(folders, ("a" * 40, "b" * 40), strict=True):
         manifest = read_manifest(folder)
         manifest.revisions["some/data train"] = commit
-        (folder / "manifest.json").write_text(manifest.model_dump_json())
+        (folder / "manifest.json").write_text(manifest_text(manifest))
     with pytest.raises(
         UserError,
         match=r"part-2 read some/data train at commit bbbbbbbbbbbb, .*part-1 at aaaaaaaaaaaa: .*same "
@@ -131,7 +131,7 @@ def test_parts_of_different_versions_are_refused(tmp_path: Path, own: Path, whol
     folders = in_parts(own, tmp_path, 2)
     manifest = read_manifest(folders[1])
     manifest.braingpt = "0.0.1"
-    (folders[1] / "manifest.json").write_text(manifest.model_dump_json())
+    (folders[1] / "manifest.json").write_text(manifest_text(manifest))
     with pytest.raises(UserError, match=r"part-2 was prepared by braingpt 0.0.1, .*part-1 by "):
         join(folders, tmp_path / "out")
 
