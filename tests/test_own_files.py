@@ -207,7 +207,7 @@ def test_a_changed_byte_is_found(tmp_path: Path, name: str) -> None:
     kind = KINDS[name]
     path = kind.make(tmp_path)
     whole = path.read_bytes()
-    for at in range(0, len(whole), max(1, len(whole) // 60)):
+    for at in range(0, len(whole), max(1, len(whole) // 30)):
         body = bytearray(whole)
         body[at] ^= 1
         path.write_bytes(bytes(body))

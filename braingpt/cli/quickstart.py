@@ -137,6 +137,7 @@ def _clear(out: Path) -> None:
     from braingpt.train.run.folder import RECIPE, is_run, locked
     from braingpt.utils.scratch import clear_rests, hidden_beside
 
+    clear_rests(out)
     # The lock holds other trainings off, and the folder is a run or empty.
     with locked(out):
         if not is_run(out):
@@ -145,7 +146,6 @@ def _clear(out: Path) -> None:
             raise UserError(
                 f"{out} is a run that quickstart did not make; choose another folder with --out DIR"
             )
-    clear_rests(out)
     hidden = hidden_beside(out, f"old-{os.getpid()}")
     out.rename(hidden)
     shutil.rmtree(hidden)

@@ -76,6 +76,7 @@ def train(
     from braingpt.train.agreement import recipe_to_train
     from braingpt.train.resume import run_of
     from braingpt.train.run.progress import Reporter, reporter_for
+    from braingpt.train.run.report import REPORT
 
     settings = [*(overrides or []), *(["train.compile=true"] if compile_model else [])]
     try:
@@ -114,7 +115,8 @@ def train(
         stopped = f"stopped after step {result.step} of {result.steps}, {saved}"
         print_line(console(stderr=True), f"{stopped}; continue with: {_resume_command(out)}")
         raise SystemExit(130)
-    if result.taken:
+    # A process that was killed at the very end may have left none.
+    if result.taken or not (Path(result.run) / REPORT).is_file():
         _report(result, screen)
     if not json_output:
         _print_result(result, screen)

@@ -125,9 +125,11 @@ def _wrong_key(vocabulary: Vocabulary, description: dict[str, Any]) -> str | Non
     marker among the special tokens.
     """
     expected = _describe(vocabulary)
-    for key in (*expected, *description):
+    if odd := set(description) ^ set(expected):
+        return min(odd)
+    for key, value in expected.items():
         # `True == 1` in Python, and not in JSON.
-        if json.dumps(description.get(key)) != json.dumps(expected.get(key)):
+        if json.dumps(description[key]) != json.dumps(value):
             return key
     found = (_MARKER.fullmatch(name) for name in vocabulary.specials if name not in CONTROL)
     codes = [one[1] for one in found if one]

@@ -13,7 +13,7 @@ from braingpt.data.batches.batches import BLOCK, Batches, _quotas, permute, vali
 from braingpt.data.batches.mixture import check_mixture
 from braingpt.data.shards.reader import ShardSet
 from braingpt.errors import UserError
-from tests.data.folders import numbered, write_folder
+from tests.data.folders import ByteTokenizer, numbered, write_folder
 
 CONTEXT = 8
 

@@ -9,6 +9,7 @@ Memory is that of the index, whatever the size of the parts.
 import hashlib
 import os
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from braingpt.data.shards.manifest import (
     TokenDtype,
     TokenStream,
     check_ids,
+    check_sizes,
     prepare_command,
     read_manifest,
     verify,
@@ -56,10 +58,11 @@ def join(
         progress: Called with the share done, 0 to 1.
 
     Returns:
-        The manifest of `out` and the tokenizer of the parts.
+        The manifest of `out` and the tokenizer of the parts. An `out` that holds these parts stays as it is.
 
     Raises:
-        UserError: The folders are not all the parts of one preparation, or `out` already exists.
+        UserError: The folders are not all the parts of one preparation, one of them is damaged, or `out`
+            already exists.
         OSError: The disk is full.
     """
     parts = _read_parts(folders)
@@ -67,6 +70,8 @@ def join(
     settle_work(out)
     if out.exists():
         check_replaceable(out)
+        if not force and (manifest := _joined_before(out, parts)):
+            return manifest, tokenizer
         if any(out.iterdir()) and not force:
             raise UserError(f"{out} already exists; --force replaces it, --out DIR writes elsewhere")
     first = parts[0][1]
@@ -204,6 +209,18 @@ def _check_files(parts: list[tuple[Path, Manifest]]) -> Tokenizer:
         if (folder / DOCUMENT_LOG).stat().st_size % RECORD.itemsize:
             raise UserError(f"{folder / DOCUMENT_LOG} ends within a record; {again}")
     return Tokenizer.load(parts[0][0] / "tokenizer")
+
+
+def _joined_before(out: Path, parts: list[tuple[Path, Manifest]]) -> Manifest | None:
+    """The manifest of `out` where it is what joining these parts gives; None otherwise."""
+    first = parts[0][1]
+    with suppress(UserError):
+        manifest = read_manifest(out)
+        check_sizes(out, manifest)
+        wanted = ({**first.parameters, "part": None}, _revisions(parts), __version__)
+        if (manifest.parameters, manifest.revisions, manifest.braingpt) == wanted:
+            return manifest
+    return None
 
 
 def _near_duplicates(manifest: Manifest) -> float | None:
