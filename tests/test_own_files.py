@@ -17,20 +17,17 @@ import yaml
 from safetensors.torch import save
 
 from braingpt.bench.results import FILE, Results
-from braingpt.data.prepare import chunk_reader, journal
-from braingpt.data.prepare.pipeline import Request, prepare
 from braingpt.data.quality import educational, perplexity
 from braingpt.data.quality.config import load_quality
 from braingpt.data.quality.contamination import Contamination, prepare_list
 from braingpt.data.quality.educational import Classifier
-from braingpt.data.shards.manifest import NAME, read_manifest, verify
-from braingpt.data.shards.writer import FolderWriter
+from braingpt.data.shards.manifest import NAME, read_manifest
 from braingpt.episodic import storage
 from braingpt.episodic.storage import load_memory, save_memory
 from braingpt.errors import Failure, UserError
 from braingpt.tokenizer import Tokenizer
 from braingpt.utils.hashed_json import KEY, check_hash, hashed, read_object
-from tests.data.folders import ByteTokenizer, write_folder
+from tests.data.folders import write_folder
 from tests.fixed_texts import documents
 from tests.test_crashes import memory_of, small_tokenizer
 
@@ -51,17 +48,17 @@ class Kind:
     covered: bool = True
 
 
-def _json(path: Path) -> Any:
+def read_json(path: Path) -> Any:
     return json.loads(path.read_text("utf-8"))
 
 
-def _write_json(path: Path, tree: Any) -> None:
+def write_json(path: Path, tree: Any) -> None:
     path.write_text(json.dumps(tree), "utf-8")
 
 
-def _rehash(path: Path, tree: Any) -> None:
+def rehash(path: Path, tree: Any) -> None:
     """As a writer with a fault would: the hash is right and the content is not."""
-    _write_json(path, hashed({key: value for key, value in tree.items() if key != KEY}))
+    write_json(path, hashed({key: value for key, value in tree.items() if key != KEY}))
 
 
 def _manifest(place: Path) -> Path:
@@ -72,9 +69,9 @@ def _manifest(place: Path) -> Path:
 
 def _old_manifest(place: Path) -> Path:
     path = _manifest(place)
-    tree = _json(path)
+    tree = read_json(path)
     del tree[KEY]
-    _write_json(path, {**tree, "format": 1})
+    write_json(path, {**tree, "format": 1})
     return path
 
 
@@ -145,20 +142,20 @@ def _read_list(path: Path) -> object:
 
 
 KINDS = {
-    "manifest.json": Kind(_manifest, lambda path: read_manifest(path.parent), _json, _write_json),
+    "manifest.json": Kind(_manifest, lambda path: read_manifest(path.parent), read_json, write_json),
     "manifest.json with a hash that fits": Kind(
-        _manifest, lambda path: read_manifest(path.parent), _json, _rehash, covered=False
+        _manifest, lambda path: read_manifest(path.parent), read_json, rehash, covered=False
     ),
     "manifest.json of format 1": Kind(
-        _old_manifest, lambda path: read_manifest(path.parent), _json, _write_json, covered=False
+        _old_manifest, lambda path: read_manifest(path.parent), read_json, write_json, covered=False
     ),
-    "tokenizer.json": Kind(_tokenizer, lambda path: Tokenizer.load(path.parent), _json, _write_json),
+    "tokenizer.json": Kind(_tokenizer, lambda path: Tokenizer.load(path.parent), read_json, write_json),
     "ranks.tiktoken": Kind(
         lambda place: _tokenizer(place).with_name("ranks.tiktoken"), lambda path: Tokenizer.load(path.parent)
     ),
     "memory": Kind(_memory, load_memory),
     "memory with a digest that fits": Kind(_memory, load_memory, _head, _write_head, covered=False),
-    "bench.json": Kind(_bench, lambda path: Results(SETTINGS, MACHINE, path.parent), _json, _write_json),
+    "bench.json": Kind(_bench, lambda path: Results(SETTINGS, MACHINE, path.parent), read_json, write_json),
     "quality settings": Kind(
         _quality,
         load_quality,
@@ -213,12 +210,14 @@ def test_a_changed_byte_is_found(tmp_path: Path, name: str) -> None:
         path.write_bytes(bytes(body))
         # White space between values is no value.
         same = kind.tree is not None and _same(path, json.loads(whole))
-        _refused(kind, path, f"byte {at}", must=not same and not name.startswith(("classifier", "perplexity")))
+        _refused(
+            kind, path, f"byte {at}", must=not same and not name.startswith(("classifier", "perplexity"))
+        )
 
 
 def _same(path: Path, tree: Any) -> bool:
     try:
-        return _json(path) == tree
+        return read_json(path) == tree
     except ValueError:
         return False
 
@@ -276,10 +275,10 @@ def test_a_changed_value_is_found_or_harmless(tmp_path: Path, name: str) -> None
     [("language", "../../x"), ("language", "/x"), ("source", "a/b"), ("split", "..")],
 )
 def test_no_name_leads_outside(tmp_path: Path, key: str, value: str) -> None:
-    for make, write in ((_manifest, _rehash), (_old_manifest, _write_json)):
+    for make, write in ((_manifest, rehash), (_old_manifest, write_json)):
         shutil.rmtree(tmp_path / "d", ignore_errors=True)
         path = make(tmp_path)
-        tree = _json(path)
+        tree = read_json(path)
         stream = tree["streams"][0]
         stream[key] = value
         name = f"{stream['split']}/{stream['language']}-{stream['source']}-00000.bin"
@@ -293,11 +292,11 @@ def test_no_name_leads_outside(tmp_path: Path, key: str, value: str) -> None:
 
 def test_another_language_or_split_is_found_without_a_hash(tmp_path: Path) -> None:
     path = _old_manifest(tmp_path)
-    tree = _json(path)
+    tree = read_json(path)
     for key, value in (("language", "en"), ("split", "validation"), ("source", "other"), ("tokens", 8)):
         changed = copy.deepcopy(tree)
         changed["streams"][0][key] = value
-        _write_json(path, changed)
+        write_json(path, changed)
         with pytest.raises(UserError, match="is damaged"):
             read_manifest(path.parent)
 
@@ -348,100 +347,3 @@ def test_a_hash_is_of_the_values(tmp_path: Path) -> None:
     path.write_text(json.dumps(hashed(tree)).replace("2.5", "2.25"), "utf-8")
     with pytest.raises(ValueError, match="its hash differs"):
         check_hash(read_object(path))
-
-
-@pytest.fixture
-def interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, list[Path]]:
-    """The work folder of a preparation that was interrupted half way, and its input."""
-    monkeypatch.setattr(journal, "SECONDS", 0)
-    monkeypatch.setattr(chunk_reader, "CHUNK_CHARACTERS", 500)
-    lines = [json.dumps({"text": text}) for language in ("ko", "en") for text in documents(language, 12)]
-    (tmp_path / "a.jsonl").write_text("\n".join(lines), "utf-8")
-    with monkeypatch.context() as patch:
-        patch.setattr(FolderWriter, "hold_out", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
-        with pytest.raises(KeyboardInterrupt):
-            prepare(_request(tmp_path), ByteTokenizer())
-    return tmp_path / ".out.partial", [tmp_path / "a.jsonl"]
-
-
-def _request(place: Path, out: str = "out") -> Request:
-    return Request("text", place / out, [place / "a.jsonl"], validation=0.2)
-
-
-def test_a_journal_is_believed_only_as_far_as_its_files_go(tmp_path: Path, interrupted) -> None:
-    """Whatever was done to an interrupted preparation: the result is that of an undisturbed one, and nothing
-    is written outside.
-    """
-    work, _ = interrupted
-    undisturbed = prepare(_request(tmp_path, "other"), ByteTokenizer()).manifest
-    kept = tmp_path / "kept"
-    shutil.copytree(work, kept)
-    before = {path for path in tmp_path.iterdir() if path != work}
-
-    def shorter(name: str) -> Callable[[], None]:
-        def change() -> None:
-            path = next(work.rglob(name))
-            path.write_bytes(path.read_bytes()[:-2])
-
-        return change
-
-    def other(name: str) -> Callable[[], None]:
-        def change() -> None:
-            path = next(work.rglob(name))
-            path.write_bytes(bytes([path.read_bytes()[0] ^ 1]) + path.read_bytes()[1:])
-
-        return change
-
-    def with_hash(**values: Any) -> Callable[[], None]:
-        return lambda: _rehash(work / "journal.json", {**_json(work / "journal.json"), **values})
-
-    def in_stream(**values: Any) -> Callable[[], None]:
-        def change() -> None:
-            tree = _json(work / "journal.json")
-            tree["writer"][0].update(values)
-            _rehash(work / "journal.json", tree)
-
-        return change
-
-    changes = {
-        "shorter tokens": shorter("ko-text-00000.bin"),
-        "other tokens": other("ko-text-00000.bin"),
-        "no tokens": lambda: next(work.rglob("ko-text-00000.bin")).unlink(),
-        "shorter log": shorter("documents.log"),
-        "other log": other("documents.log"),
-        "no log": lambda: (work / "documents.log").unlink(),
-        "absurd count": with_hash(documents=10**9),
-        "huge count": with_hash(documents=HUGE),
-        "split outside": in_stream(split="../../outside"),
-        "language outside": in_stream(language="../../outside"),
-        "absolute source": in_stream(source="/outside"),
-        "wrong stream": in_stream(tokens=5),
-        "wrong type": with_hash(writer="all"),
-        "wrong positions": with_hash(positions=[]),
-        "wrong current": with_hash(current=99),
-        "wrong counts": with_hash(counts={}),
-        "no hash": lambda: _write_json(
-            work / "journal.json",
-            {key: value for key, value in _json(work / "journal.json").items() if key != KEY},
-        ),
-        "a value": lambda: _write_json(work / "journal.json", {**_json(work / "journal.json"), "bytes": 3}),
-        "empty": lambda: (work / "journal.json").write_bytes(b""),
-        "garbage": lambda: (work / "journal.json").write_bytes(GARBAGE),
-        "list": lambda: (work / "journal.json").write_text("[]"),
-    }
-    for what, change in changes.items():
-        shutil.rmtree(work, ignore_errors=True)
-        shutil.rmtree(tmp_path / "out", ignore_errors=True)
-        shutil.copytree(kept, work)
-        change()
-        notes: list[str] = []
-        manifest = prepare(_request(tmp_path), ByteTokenizer(), note=notes.append).manifest
-        assert any("is damaged" in note and "begins again" in note for note in notes), what
-        assert manifest.streams == undisturbed.streams and manifest.filters == undisturbed.filters, what
-        assert verify(tmp_path / "out", manifest) == []
-        assert {path for path in tmp_path.iterdir() if path != tmp_path / "out"} == before
-    shutil.rmtree(tmp_path / "out")
-    shutil.copytree(kept, work)
-    notes = []
-    assert prepare(_request(tmp_path), ByteTokenizer(), note=notes.append).manifest.streams
-    assert any("continuing" in note for note in notes)

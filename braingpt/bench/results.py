@@ -89,7 +89,8 @@ class Results:
         self.report[name] = value
         if self.folder is not None:
             write_atomically(
-                self.folder / FILE, json.dumps(hashed(self.report), ensure_ascii=False, allow_nan=False) + "\n"
+                self.folder / FILE,
+                json.dumps(hashed(self.report), ensure_ascii=False, allow_nan=False) + "\n",
             )
 
     def fail(self, name: str, stage: str, reason: str) -> None:

@@ -1,13 +1,8 @@
-"""Every command that writes, stopped at the changes of the file system it makes (`tests/crash.py`): what was
-there is whole, the same command then works, and it leaves what an undisturbed one leaves.
-"""
+"""Commands that write, stopped at the changes of the file system they make (`killed.py`)."""
 
-import contextlib
-import json
-import os
+import copy
 import shutil
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,108 +13,19 @@ from braingpt.bench.kernels import runner as kernels_runner
 from braingpt.bench.report import page as bench_page
 from braingpt.checkpoint import checkpoint
 from braingpt.cli import bench, bench_kernels, quickstart
-from braingpt.cli.console import guarded
 from braingpt.cli.main import app
-from braingpt.data.prepare import cluster, journal
-from braingpt.data.shards.documents import DocumentReader
-from braingpt.data.shards.manifest import read_manifest, verify
+from braingpt.data.shards.manifest import read_manifest
+from braingpt.episodic.memory import EpisodicMemory
 from braingpt.episodic.storage import load_memory
+from braingpt.episodic.store import Store
 from braingpt.recipes import save_recipe
 from braingpt.tokenizer import Tokenizer
 from braingpt.train import step_time
 from braingpt.train.run.folder import read_metrics
+from tests.cli.killed import CPU, Case, braingpt, killed
 from tests.crash import at_every_change, hidden
 from tests.fixed_texts import documents
 from tests.tiny_runs import TINY, tiny
-
-CPU = ("--device", "cpu")
-
-
-@dataclass
-class Case:
-    """A command, what is there before it, and how many of its changes it is stopped at."""
-
-    words: tuple[str, ...]
-    begin: Callable[[], object] = lambda: None
-    points: int = 8
-    # Hidden names that stay: the lock of a run, which is never removed.
-    stays: tuple[str, ...] = ()
-    checks: list[Callable[[], object]] = field(default_factory=list)
-
-
-def braingpt(*words: str) -> None:
-    """The command line in this process; it must end well. Nothing is printed."""
-    with (
-        open(os.devnull, "w") as nowhere,
-        contextlib.redirect_stdout(nowhere),
-        contextlib.redirect_stderr(nowhere) if not os.environ.get("SHOW") else contextlib.nullcontext(),
-    ):
-        code = guarded(lambda: app(list(words), standalone_mode=False))
-    assert code == 0, f"{words} ended with {code}"
-
-
-def whole(path: Path, before: dict[Path, bytes]) -> None:
-    """A file is as it was before, or whole of its kind."""
-    if before.get(path) == path.read_bytes():
-        return
-    if path.suffix == ".json":
-        json.loads(path.read_text("utf-8"))
-    elif path.suffix == ".html":
-        assert path.read_text("utf-8").rstrip().endswith("</html>"), path
-    elif path.suffix in (".png", ".svg", ".md", ".memory"):
-        assert path.read_bytes(), path
-
-
-def contents(place: Path) -> dict[Path, bytes]:
-    """What every visible file holds."""
-    return {path: path.read_bytes() for path in visible(place)}
-
-
-def visible(place: Path) -> list[Path]:
-    """The files below a folder, those of hidden folders left out."""
-    found = []
-    for folder, folders, files in os.walk(place):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [Path(folder) / name for name in files if not name.startswith(".")]
-    return sorted(found)
-
-
-def killed(place: Path, case: Case) -> int:
-    """Stop the command of a case at its changes; the number of changes."""
-    before: dict[Path, bytes] = {}
-    expected: list[Path] = []
-
-    def begin() -> None:
-        shutil.rmtree(place, ignore_errors=True)
-        place.mkdir()
-        os.chdir(place)
-        case.begin()
-        before.clear()
-        before.update(contents(place))
-
-    def check() -> None:
-        for path in visible(place):
-            whole(path, before)
-        for one in case.checks:
-            one()
-
-    def check_end() -> None:
-        """What the first run, which nobody stopped, has left, is what the others leave."""
-        found = [path.relative_to(place) for path in visible(place)]
-        expected.extend([] if expected else found)
-        assert found == expected, set(found) ^ set(expected)
-        assert [name for name in hidden(place) if not name.endswith(case.stays or ("\0",))] == []
-
-    return at_every_change(begin, lambda: braingpt(*case.words), check, case.points, check_end)
-
-
-@pytest.fixture
-def place(tmp_path: Path, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder to work in; `W` in the words of a case is the workspace, which is only read."""
-    monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(journal, "SECONDS", 0)
-    return tmp_path / "place"
 
 
 def files_before() -> None:
@@ -134,8 +40,12 @@ REPORTS = ("--json-file", "out.json", "--html", "out.html")
 def measuring(workspace: Path) -> dict[str, Case]:
     run, first, data = (str(workspace / name) for name in ("runs/nano-v2", "runs/nano-v1", "data/sample"))
     return {
-        "eval": Case(("eval", run, "--data", data, "--tasks", "perplexity", *REPORTS, *MEASURED), files_before, 5),
-        "calibrate": Case(("calibrate", first, "--data", data, "--json-file", "out.json", *MEASURED), points=4),
+        "eval": Case(
+            ("eval", run, "--data", data, "--tasks", "perplexity", *REPORTS, *MEASURED), files_before, 5
+        ),
+        "calibrate": Case(
+            ("calibrate", first, "--data", data, "--json-file", "out.json", *MEASURED), points=4
+        ),
         "inspect-sparsity": Case(
             ("inspect-sparsity", run, "--context", "32", "--rounds", "0", *REPORTS, "--png", "png", *CPU),
             lambda: Path("data").symlink_to(workspace / "data"),
@@ -165,8 +75,12 @@ def test_reports_and_exports(place: Path, workspace: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["memory add", "memory add to one", "memory forget"])
-def test_memory(place: Path, trained, tmp_path: Path, name: str) -> None:
-    """Taught and forgotten texts are all there or none."""
+def test_memory(place: Path, trained, calibrated, tmp_path: Path, monkeypatch, name: str) -> None:
+    """Taught and forgotten texts are all there or none. A new memory takes keys and gate that are there."""
+    fresh = EpisodicMemory(
+        calibrated.weights, calibrated.maker, calibrated.gate, Store(calibrated.store.keys_ND.shape[1]), {}
+    )
+    monkeypatch.setattr(EpisodicMemory, "fresh", lambda *_: copy.deepcopy(fresh))
     run, made = str(trained / "runs" / "nano-v2"), tmp_path / "made.memory"
     braingpt("memory", "add", str(made), "콩이는 고양이다.", "--run", run, *CPU)
     words = {
@@ -186,65 +100,6 @@ def test_memory(place: Path, trained, tmp_path: Path, name: str) -> None:
         checks=[check],
     )
     assert killed(place, case) >= 3
-
-
-def texts_before() -> None:
-    for language in ("ko", "en"):
-        lines = [json.dumps({"text": text}) for text in documents(language, 12)]
-        Path(f"{language}.jsonl").write_text("\n".join(lines), encoding="utf-8")
-
-
-def sound_data(folder: Path) -> None:
-    if folder.exists():
-        assert verify(folder, read_manifest(folder)) == [] and DocumentReader(folder).problems() == []
-
-
-PREPARE = ("data", "prepare", "text", "ko.jsonl", "en.jsonl", "--out", "deep/out", "--workers", "1")
-
-
-def other_before() -> None:
-    texts_before()
-    braingpt(*PREPARE[:3], "ko.jsonl", *PREPARE[5:])
-
-
-@pytest.mark.parametrize("name", ["fresh", "--force"])
-def test_data_prepare(place: Path, name: str) -> None:
-    case = Case(PREPARE, texts_before, 8, checks=[lambda: sound_data(Path("deep/out"))])
-    if name == "--force":
-        case.words, case.begin = (*PREPARE, "--force"), other_before
-        case.checks.append(lambda: read_manifest(Path("deep/out")))
-    assert killed(place, case) >= 20
-
-
-def test_data_cluster(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The parts of a machine of its own, one after the other; the engine itself is left out."""
-    monkeypatch.setattr(cluster, "module_command", lambda module, *words: [])
-
-    def in_this_process(words: list[str], **_: Any) -> Any:
-        braingpt(*words)
-        return type("Done", (), {"returncode": 0})
-
-    monkeypatch.setattr(cluster.subprocess, "run", in_this_process)
-    arguments = ["text", "ko.jsonl", "en.jsonl", "--workers", "1"]
-
-    def begin() -> None:
-        shutil.rmtree(place, ignore_errors=True)
-        place.mkdir()
-        os.chdir(place)
-        texts_before()
-
-    def work() -> None:
-        for rank in range(2):
-            cluster.PreparePart(place / "parts", arguments)(None, rank, 2)
-        assert all(cluster.is_done(place / "parts", number, 2, arguments) for number in (1, 2))
-        assert hidden(place) == []
-
-    def check() -> None:
-        for number in (1, 2):
-            sound_data(cluster.part_folder(place / "parts", number, 2))
-
-    begin()
-    assert at_every_change(begin, work, check, 6) >= 40
 
 
 TOKENIZER_TEXTS = ("texts.txt", "--out", "t")
@@ -301,9 +156,11 @@ def test_quickstart(place: Path, workspace: Path, monkeypatch: pytest.MonkeyPatc
 
     load = recipes.load_recipe
     monkeypatch.setattr(step_time, "step_seconds", lambda *_: 1e9)
-    monkeypatch.setattr(
-        recipes, "load_recipe", lambda name, overrides=(): load(name, [*TINY, *overrides] if name == "nano-v2" else [])
-    )  # fmt: skip
+
+    def smaller(name: str, overrides: Sequence[str] = ()) -> recipes.Recipe:
+        return load(name, [*TINY, *overrides] if name == "nano-v2" else [])
+
+    monkeypatch.setattr(recipes, "load_recipe", smaller)
     monkeypatch.setattr(quickstart, "NEW_TOKENS", 2)
     monkeypatch.setattr(quickstart, "COUNTED_TOKENS", 64)
 
@@ -359,16 +216,6 @@ def test_bench_kernels(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert killed(place, Case(("bench", "kernels", *REPORTS), files_before)) >= 2
 
 
-def test_data_join(place: Path) -> None:
-    def begin() -> None:
-        texts_before()
-        for part in ("1/2", "2/2"):
-            braingpt(*PREPARE[:5], "--out", part[0], "--part", part, "--workers", "1")
-
-    case = Case(("data", "join", "1", "2", "--out", "out"), begin, 5, checks=[lambda: sound_data(Path("out"))])
-    assert killed(place, case) >= 15
-
-
 def test_all_writing_commands_are_here() -> None:
     """A command that gets an option to write, or writes a folder, gets a case above."""
     import typer
@@ -387,5 +234,3 @@ def test_all_writing_commands_are_here() -> None:
         "bench compare", "bench kernels", "calibrate", "data join", "data prepare", "data report", "eval",
         "export", "inspect-sparsity", "quickstart", "tokenizer add-language", "tokenizer train", "train",
     }  # fmt: skip
-
-

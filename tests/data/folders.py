@@ -57,9 +57,7 @@ def write_folder(
                 braingpt="0",
                 created="2026-01-01",
                 parameters={},
-                tokenizer=TokenizerFacts(
-                    fingerprint=tokenizer.fingerprint, vocab_size=tokenizer.vocab_size
-                ),
+                tokenizer=TokenizerFacts(fingerprint=tokenizer.fingerprint, vocab_size=tokenizer.vocab_size),
                 dtype="uint16",
                 streams=writer.close(),
                 filters={},

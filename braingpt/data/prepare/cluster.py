@@ -13,9 +13,9 @@ DIR/part-00001-of-01000. Train on the parts as they are (`--data` may be repeate
 parts.
 
 The command can be repeated: finished parts are skipped, interrupted parts continue. A part is finished when
-its folder is whole and its record, DIR/done/part-00001-of-01000.json, names the same arguments, the same state
-of the files that these name, and the same version. Parts of other arguments are prepared again. What the
-engine notes of its tasks says nothing about the parts, and is not asked.
+its folder is whole and its record, DIR/done/part-00001-of-01000.json, names the same arguments, the same
+state of the files that these name, and the same version. Parts of other arguments are prepared again. What
+the engine notes of its tasks says nothing about the parts, and is not asked.
 """
 
 import argparse

@@ -200,7 +200,9 @@ def _check_files(parts: list[tuple[Path, Manifest]]) -> Tokenizer:
     UserError for a file that is not what was written.
     """
     for folder, manifest in parts:
-        again = f"prepare the part again: {prepare_command(folder)} --part {manifest.parameters['part']} --force"
+        again = (
+            f"prepare the part again: {prepare_command(folder)} --part {manifest.parameters['part']} --force"
+        )
         tokenizer = Tokenizer.load(folder / "tokenizer")
         if tokenizer.fingerprint != manifest.tokenizer.fingerprint:
             raise UserError(f"{folder / 'tokenizer'} is not the tokenizer of these tokens; {again}")

@@ -193,7 +193,9 @@ class Preparer:
         if state and not damage:
             damage = state.problem(self.writer.work, self.writer.root, self.writer.dtype, len(self.streams))
         if damage:
-            self.note(f"an interrupted preparation in {self.writer.work} is damaged ({damage}); it begins again")
+            self.note(
+                f"an interrupted preparation in {self.writer.work} is damaged ({damage}); it begins again"
+            )
         if state is None or damage:
             self._journal.remove()
             self.writer.restore([])

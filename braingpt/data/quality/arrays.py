@@ -1,4 +1,4 @@
-"""Reads the array files of the quality rules (.npz, .npy): a file that is not what its rule needs is one line.
+"""Reads the array files of the quality rules (.npz, .npy): a file that its rule cannot use is one line.
 
 An archive has a checksum of each array. The shapes and types of the arrays are checked by the rules, each
 through `check`.

@@ -190,8 +190,7 @@ class StreamWriter:
             "tokens": self.tokens,
             "bytes": self.bytes,
             "files": [
-                {"tokens": size, "sha256": self._hex(number)}
-                for number, size in enumerate(self._sizes)
+                {"tokens": size, "sha256": self._hex(number)} for number, size in enumerate(self._sizes)
             ],
         }
 
@@ -229,7 +228,7 @@ class StreamWriter:
 
     def _changed_on_disk(self, number: int) -> Failure:
         return Failure(
-            f"{self.path(number)} does not hold what was written to it; check the disk, then repeat the command"
+            f"{self.path(number)} does not hold what was written to it; check the disk, then repeat"
         )
 
     def move_all_to(self, other: "StreamWriter") -> None:

@@ -6,10 +6,11 @@ everything is on the disk.
     .korean.partial/documents.log   keys and places of the documents (`dedup/index.py`)
     .korean.partial/lock            held by the process at work
 
-A folder is published complete or not at all: where there was one before, both exchange their names in one step
-(where the system can; otherwise the former one is for a moment at `.korean.partial/former`). Files only ever
-grow, and `restore` cuts them back to the sizes in a journal, from where killed work continues. The last step, which moves tokens between the splits, also
-writes first, then names the sizes in the journal, and cuts last.
+A folder is published complete or not at all: where there was one before, both exchange their names in one
+step (where the system can; otherwise the former one is for a moment at `.korean.partial/former`). Files only
+ever grow, and `restore` cuts them back to the sizes in a journal, from where killed work continues. The last
+step, which moves tokens between the splits, also writes first, then names the sizes in the journal, and cuts
+last.
 """
 
 import contextlib
