@@ -49,7 +49,7 @@ def measuring(workspace: Path) -> dict[str, Case]:
         "inspect-sparsity": Case(
             ("inspect-sparsity", run, "--context", "32", "--rounds", "0", *REPORTS, "--png", "png", *CPU),
             lambda: Path("data").symlink_to(workspace / "data"),
-            points=6,
+            points=4,
         ),
         "export": Case(("export", run, "out"), checks=[lambda: sound_checkpoint(Path("out"))]),
         "export --dtype": Case(
@@ -145,7 +145,7 @@ def test_train(place: Path, workspace: Path, name: str) -> None:
         for folder in Path("run").glob("checkpoints/step-*"):
             checkpoint.verify(folder)
 
-    assert killed(place, Case(words, begin, 4, stays=(".lock",), checks=[check])) >= 30
+    assert killed(place, Case(words, begin, 3, stays=(".lock",), checks=[check])) >= 30
     steps = [record["step"] for record in read_metrics(Path("run")) if record["kind"] == "train"]
     assert steps == [1, 2, 3, 4]
 
@@ -174,7 +174,7 @@ def test_quickstart(place: Path, workspace: Path, monkeypatch: pytest.MonkeyPatc
         fresh = False
         manifest = read_manifest(workspace / "data" / "sample")
 
-    case = Case(("quickstart", "--minutes", "0.02"), begin, 3, stays=(".lock",))
+    case = Case(("quickstart", "--minutes", "0.02"), begin, 2, stays=(".lock",))
     assert killed(place, case) >= 30
 
 
