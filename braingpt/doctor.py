@@ -223,6 +223,8 @@ def _runs(folder: Path) -> Iterator[Finding]:
         try:
             yield Finding("ok", "run", f"{run}: step {read_state(place)['step']:,}")
         except Exception as error:
-            yield Finding("problem", "run", f"{place}: {one_line(error)}")
+            # A run that trains deletes old checkpoints.
+            if place.exists():
+                yield Finding("problem", "run", f"{place}: {one_line(error)}")
     if not has_runs:
         yield Finding("note", "runs", "none under runs/ yet; `braingpt quickstart` trains a first model")

@@ -7,15 +7,12 @@ used. Nothing is pickled.
 
 import json
 import os
-import re
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 
 from braingpt import __version__
 from braingpt.checkpoint import sharded
@@ -30,11 +27,13 @@ from braingpt.checkpoint.format import (
     TOKENIZER,
     TRAINED,
     flush,
-    sha256,
 )
-from braingpt.checkpoint.format import read_state as read_state
-from braingpt.checkpoint.format import verify as verify
-from braingpt.checkpoint.format import weights_hash as weights_hash
+from braingpt.checkpoint.state import damaged, seal
+from braingpt.checkpoint.state import read_state as read_state
+from braingpt.checkpoint.state import weights_hash as weights_hash
+from braingpt.checkpoint.tensors import load_tensors, save_tensors
+from braingpt.checkpoint.verify import sha256
+from braingpt.checkpoint.verify import verify as verify
 from braingpt.distributed.sharded_tensors import assign_full
 from braingpt.distributed.world import World
 from braingpt.errors import Failure, UserError
@@ -157,7 +156,7 @@ def write(
             **(extra or {}),
             "files": files,
         }
-        text = json.dumps(state, indent=1, allow_nan=False) + "\n"
+        text = json.dumps(seal(state), indent=1, allow_nan=False) + "\n"
         (temporary / STATE).write_text(text, encoding="utf-8")
         folders = [path for path in temporary.iterdir() if path.is_dir()]
         for path in [temporary / STATE, *folders, temporary]:
@@ -177,7 +176,7 @@ def _save_part(tensors: dict[str, torch.Tensor], path: Path, world: World | None
     """Write tensors as PATH.safetensors, or this process's parts into the folder PATH; the new files."""
     if world is not None:
         return sharded.save(tensors, path)
-    _save_tensors(tensors, path.with_suffix(".safetensors"))
+    save_tensors(tensors, path.with_suffix(".safetensors"))
     return [path.with_suffix(".safetensors")]
 
 
@@ -208,9 +207,16 @@ def load_model(
             f"{folder} holds a model that braingpt {__version__} does not know ({error}); "
             "use the version that saved it"
         ) from None
+    tokenizer = load_tokenizer(folder)
+    if tokenizer.vocab_size > recipe.model.vocab:
+        raise damaged(
+            folder,
+            f"{folder} does not fit together: its tokenizer has {tokenizer.vocab_size:,} tokens, "
+            f"its model {recipe.model.vocab:,}",
+        )
     model = build(recipe)
     load_weights(model, folder)
-    return model.to(device), load_tokenizer(folder), recipe, state
+    return model.to(device), tokenizer, recipe, state
 
 
 def run_recipe(folder: Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -222,9 +228,12 @@ def run_recipe(folder: Path, overrides: Sequence[str] = ()) -> Recipe:
 
     Raises:
         UserError: As `load_recipe` raises it.
+        Failure: The recipe is damaged.
     """
-    final = Path(folder) / FINAL
-    return load_recipe(final if final.is_file() else Path(folder) / RECIPE, list(overrides))
+    state = read_state(folder)
+    name = FINAL if FINAL in state["files"] else RECIPE
+    verify(folder, state, [name])
+    return load_recipe(Path(folder) / name, list(overrides))
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:
@@ -256,7 +265,7 @@ def load_weights(model: torch.nn.Module, folder: Path) -> None:
         saved = {name: shape for name, (shape, _) in sharded.shapes(path).items()}
     else:
         path = path.with_suffix(".safetensors")
-        tensors = unpacked_two_four(_load_tensors(path))
+        tensors = unpacked_two_four(load_tensors(path))
         saved = {name: tensor.shape for name, tensor in tensors.items()}
     if mismatch := _first_mismatch({name: tensor.shape for name, tensor in own.items()}, saved):
         raise Failure(f"{path} does not match {RECIPE}: {mismatch}")
@@ -306,12 +315,12 @@ def load_training(
         tensors = templates(model, sharded.shapes(path))
         sharded.load(tensors, path)
     else:
-        tensors = _load_tensors(path.with_suffix(".safetensors"))
+        tensors = load_tensors(path.with_suffix(".safetensors"))
     trained = {
         name.removeprefix(TRAINED): tensors.pop(name) for name in list(tensors) if name.startswith(TRAINED)
     }
     if average is not None:
-        average.restore(trained, state["averaged"])
+        average.restore(trained, state.get("averaged", 0))
     cpu, cuda = tensors.pop(RNG_CPU), tensors.pop(RNG_CUDA, None)
     try:
         unpack_state(model, optimizer, tensors)
@@ -320,21 +329,3 @@ def load_training(
     torch.set_rng_state(cpu)
     if cuda is not None and torch.cuda.is_available():
         torch.cuda.set_rng_state(cuda)
-
-
-def _save_tensors(tensors: dict[str, torch.Tensor], path: Path) -> None:
-    try:
-        save_file(tensors, path)
-    except SafetensorError as error:
-        # The library puts the number of the system's error into its message.
-        code = re.search(r"os error (\d+)", str(error))
-        if code is None:
-            raise Failure(f"cannot write {path}: {error}") from None
-        raise OSError(int(code[1]), os.strerror(int(code[1])), str(path)) from None
-
-
-def _load_tensors(path: Path) -> dict[str, torch.Tensor]:
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise Failure(f"cannot read {path}: {error}") from None

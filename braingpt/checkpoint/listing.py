@@ -3,13 +3,16 @@
 `format.py` describes what is in a checkpoint.
 """
 
+import fcntl
 import os
 import re
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from braingpt.errors import UserError
+from braingpt.utils.file_lock import is_named
 from braingpt.utils.scratch import hidden_beside, remove_tree
 
 # The folder of the checkpoints in a run folder.
@@ -25,6 +28,18 @@ def list_checkpoints(run: Path) -> list[Path]:
         if (match := _NAME.fullmatch(path.name))
     ]
     return [path for _, path in sorted(steps) if (path / "state.json").is_file()]
+
+
+def step_of(folder: Path) -> int | None:
+    """The step in the name of a checkpoint's folder; None for another name."""
+    match = _NAME.fullmatch(Path(folder).name)
+    return int(match[1]) if match else None
+
+
+def incomplete(run: Path) -> list[Path]:
+    """Folders named as a checkpoint that have no state.json: something was taken out of them."""
+    folders = [path for path in (Path(run) / CHECKPOINTS).glob("step-*") if step_of(path) is not None]
+    return sorted(path for path in folders if path.is_dir() and not (path / "state.json").exists())
 
 
 def newest(run: Path) -> Path | None:
@@ -47,7 +62,7 @@ def resolve(run: Path | str | None, runs: Path = Path("runs")) -> Path:
         if not every:
             commands = "`braingpt quickstart` trains a first one, `braingpt train --recipe NAME` a larger one"
             raise UserError(f"no trained model under {runs}/; {commands}")
-        return max(every, key=lambda path: (path / "state.json").stat().st_mtime_ns)
+        return max(every, key=_time_of)
     run = Path(run)
     if (run / "state.json").is_file():
         return run
@@ -56,7 +71,8 @@ def resolve(run: Path | str | None, runs: Path = Path("runs")) -> Path:
         made = f"`braingpt train --recipe NAME --out {run}` makes it"
         hint = f"did you mean {named}?" if named.is_dir() else made
         raise UserError(f"there is no run {run}; {hint}")
-    checkpoint = newest(run)
+    # A run that saves may delete all that were listed before they are looked at.
+    checkpoint = newest(run) or newest(run)
     if checkpoint is None:
         command = f"braingpt train --recipe NAME --out {run}/NAME"
         if (run / "recipe.yaml").is_file():
@@ -65,11 +81,58 @@ def resolve(run: Path | str | None, runs: Path = Path("runs")) -> Path:
     return checkpoint
 
 
+def _time_of(folder: Path) -> int:
+    """When the checkpoint was made; 0 where it has been pruned meanwhile."""
+    try:
+        return (folder / "state.json").stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[bool]:
+    """Keep a checkpoint from being pruned while it is read; the value is whether it is still there.
+
+    Readers share the lock of the folder, and `prune` leaves a folder that is locked to the next save.
+    A file system without locks, and a rewind, may still take the folder away: the reader then takes the
+    newest checkpoint (`load.py`).
+    """
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:
+        yield False
+        return
+    try:
+        with suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        # Between the opening and the lock it may have been renamed, in order to be removed.
+        yield is_named(handle, folder)
+    finally:
+        os.close(handle)
+
+
+def _is_read(folder: Path) -> bool:
+    """Whether another process reads the checkpoint, so that it must stay."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(handle)
+    return False
+
+
 def prune(run: Path, keep: int, also: Iterable[Path] = ()) -> None:
-    """Delete the run's checkpoints except the newest `keep` and those in `also`."""
-    every = list_checkpoints(run)
+    """Delete the run's checkpoints except the newest `keep`, those in `also`, and those that are read."""
+    every, kept = list_checkpoints(run), set(also)
     for path in every[: max(0, len(every) - keep)]:
-        if path not in set(also):
+        if path not in kept and not _is_read(path):
             remove(path)
 
 

@@ -1,13 +1,61 @@
-"""`braingpt.load`: a run folder or a checkpoint to a model ready for use, and its tokenizer."""
+"""`braingpt.load`: a run folder or a checkpoint to a model ready for use, and its tokenizer.
+
+A run that trains meanwhile saves and deletes checkpoints: the one that is read is held, and one that is gone
+before it could be held is replaced by the newest.
+"""
 
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 
 from braingpt.checkpoint.checkpoint import load_model
-from braingpt.checkpoint.listing import resolve
+from braingpt.checkpoint.listing import held, resolve
+from braingpt.errors import Failure, UserError
 from braingpt.model.lm import LanguageModel
+from braingpt.recipes import Recipe
 from braingpt.tokenizer import Tokenizer
+
+# How often a run's newest checkpoint may vanish before it is read.
+TRIES = 100
+
+
+class Loaded(NamedTuple):
+    """What a checkpoint holds for inference; `state` is the content of its state.json."""
+
+    model: LanguageModel
+    tokenizer: Tokenizer
+    recipe: Recipe
+    state: dict[str, Any]
+    folder: Path
+
+
+def load_run(path: str | Path | None = None, device: str | torch.device = "cpu") -> Loaded:
+    """Load a checkpoint, also while its run saves and deletes checkpoints.
+
+    Args:
+        path: A run folder, whose newest checkpoint is taken, or a checkpoint; None: the newest run.
+        device: Where the model computes.
+
+    Returns:
+        The model in train mode and float32, with all that belongs to it.
+
+    Raises:
+        UserError: There is no checkpoint, or this version does not know its model.
+        Failure: The checkpoint is damaged.
+    """
+    for _ in range(TRIES):
+        folder = resolve(path)
+        with held(folder) as there:
+            if not there:
+                continue
+            try:
+                return Loaded(*load_model(folder, device), folder)
+            except (UserError, Failure, OSError):
+                # A rewind of the run may have taken it away.
+                if (folder / "state.json").is_file():
+                    raise
+    raise Failure(f"the checkpoints of {path or folder} vanish while they are read; try again")
 
 
 def load(
@@ -27,5 +75,5 @@ def load(
         UserError: There is no checkpoint; the message names the command that makes one.
         Failure: The checkpoint is damaged.
     """
-    model, tokenizer, _recipe, _state = load_model(resolve(path), device)
-    return model.eval(), tokenizer
+    loaded = load_run(path, device)
+    return loaded.model.eval(), loaded.tokenizer

@@ -180,7 +180,7 @@ def _measure(
 ) -> tuple[dict[str, Any], "EvalResult"]:
     """The entries of the result that describe the checkpoint, and its figures."""
     from braingpt import __version__
-    from braingpt.checkpoint.format import weights_hash
+    from braingpt.checkpoint.state import weights_hash
     from braingpt.evaluation.runner import measure
 
     model, tokenizer, recipe, state, folder = open_run(run, device, messages, dtype, **exits)

@@ -21,16 +21,15 @@ def export(
 
     The folder has weights, recipe and tokenizer, so that braingpt.load opens it without the run.
     """
-    from braingpt.checkpoint.listing import resolve
     from braingpt.exchange.export import export_checkpoint
 
-    source = resolve(run)
-    result = export_checkpoint(source, out, dtype)
+    result = export_checkpoint(run, out, dtype)
     if json_output:
         print_json(result)
         return
     before, after = result["bytes_before"], result["bytes_after"]
     print_line(
         console(),
-        f"{source} -> {out}: {before / 1e6:.1f} MB -> {after / 1e6:.1f} MB ({dtype} matrices, no optimizer)",
+        f"{result['source']} -> {out}: {before / 1e6:.1f} MB -> {after / 1e6:.1f} MB "
+        f"({dtype} matrices, no optimizer)",
     )

@@ -172,13 +172,16 @@ def _checkpoints(folder: Path) -> list[Path]:
 def _models(
     checkpoints: list[Path], device: "torch.device", report: Callable[[str], None]
 ) -> Iterator[tuple[int, "LanguageModel"]]:
-    """(step, model) of each checkpoint; `report` receives its name first."""
+    """(step, model) of each checkpoint that its run has not deleted; `report` receives its name first."""
     from braingpt.checkpoint.checkpoint import load_model
+    from braingpt.checkpoint.listing import held
 
     for checkpoint in checkpoints:
         report(checkpoint.name)
-        model, _, _, state = load_model(checkpoint, device)
-        yield state["step"], model
+        with held(checkpoint) as there:
+            if there:
+                model, _, _, state = load_model(checkpoint, device)
+                yield state["step"], model
 
 
 def _load_memory(file: Path, state: dict[str, Any]) -> "EpisodicMemory":

@@ -86,8 +86,7 @@ def open_run(
         UserError: If there is no such checkpoint, or the model does not have what an option sets.
         Failure: If the checkpoint is damaged.
     """
-    from braingpt.checkpoint.checkpoint import load_model
-    from braingpt.checkpoint.listing import resolve
+    from braingpt.checkpoint.load import load_run
     from braingpt.device.core_sharing import share_cores
     from braingpt.device.device import pick_device
     from braingpt.errors import UserError, did_you_mean
@@ -97,10 +96,9 @@ def open_run(
     place = pick_device(None if device == "auto" else device)
     if place.type == "cpu":
         share_cores()
-    folder = resolve(run)
+    model, tokenizer, recipe, state, folder = load_run(run, place)
     if run is None:
         messages.print(f"using {folder}", soft_wrap=True, markup=False)
-    model, tokenizer, recipe, state = load_model(folder, place)
     model.set_effort(effort)
     if exit_threshold is not None:
         model.set_exit_threshold(exit_threshold)

@@ -21,14 +21,14 @@ RUNS = Path("runs")
 @app.command("list")
 def list_(folder: Folder = RUNS, json_output: Json = False) -> None:
     """List the runs, the newest last."""
-    from braingpt.errors import UserError
+    from braingpt.errors import Failure, UserError
     from braingpt.train.run.report import find_runs, summary
 
     found = []
     for path in find_runs(folder):
         try:
-            found.append(summary(path))
-        except UserError as error:
+            found.append(summary(path, _note))
+        except (UserError, Failure) as error:
             # A run that cannot be read does not hide the others.
             print_line(console(stderr=True), f"skipped: {error}")
     if json_output:
@@ -48,11 +48,12 @@ def show(
     json_output: Json = False,
 ) -> None:
     """Show one run: steps, loss, speed, and what went wrong."""
+    from braingpt.train.run.lineage import Start, in_words
     from braingpt.train.run.progress import validation_line
     from braingpt.train.run.report import open_summary
     from braingpt.utils.formatting import duration, short_count
 
-    figures = open_summary(run, folder)
+    figures = open_summary(run, folder, _note)
     if json_output:
         print_json(figures)
         return
@@ -71,6 +72,7 @@ def show(
     if figures["best"]:
         best = figures["best"]
         lines.append(f"best: validation loss {best['loss']:.4f} at step {best['step']}, {best['checkpoint']}")
+    lines += in_words([Start.model_validate(start) for start in figures["lineage"]])
     lines.append(
         f"updates skipped: {figures['skipped']}, loss spikes: {figures['spikes']}, "
         f"rewinds: {figures['rewinds']}"
@@ -95,11 +97,13 @@ def compare(
 
     if len(runs) < 2:
         raise UserError("compare needs two runs or more; `braingpt runs list` lists them")
-    found = [open_summary(run, folder) for run in runs]
+    found = [open_summary(run, folder, _note) for run in runs]
     paths = [Path(figures["run"]) for figures in found]
     shares = (0.25, 0.5, 0.75, 1.0)
     losses = {f"{share:.0%}": [losses_at(path, share) for path in paths] for share in shares}
     differing = differences(paths)
+    if line := _incomparable(found):
+        _note(line)
     if json_output:
         print_json({"runs": found, "training_loss": losses, "settings": differing})
         return
@@ -116,6 +120,21 @@ def compare(
     for key, values in differing.items():
         table.add_row(key, *map(str, values))
     screen.print(table)
+
+
+def _note(line: str) -> None:
+    print_line(console(stderr=True), f"note: {line}")
+
+
+def _incomparable(found: list[dict[str, Any]]) -> str | None:
+    """A line where the runs were validated on different text or windows; None where they were not."""
+    measured = {(figures["validation"] or {}).get("validated_on") for figures in found} - {None}
+    if len(measured) < 2:
+        return None
+    return (
+        "validation losses of these runs are of different text or windows and cannot be compared; "
+        "`braingpt eval RUN --against OTHER` measures both on the same text"
+    )
 
 
 def _table(summaries: list[dict[str, Any]]) -> "Table":

@@ -74,7 +74,7 @@ def train(
     from braingpt.errors import UserError, mark_reported
     from braingpt.train import loop
     from braingpt.train.agreement import recipe_to_train
-    from braingpt.train.resume import run_of
+    from braingpt.train.run.folder import run_of
     from braingpt.train.run.progress import Reporter, reporter_for
     from braingpt.train.run.report import REPORT
 

@@ -55,7 +55,7 @@ class EpisodicMemory:
         Args:
             model: The model.
             tokenizer: Its tokenizer.
-            weights: SHA-256 of its weights (`braingpt.checkpoint.format.weights_hash`).
+            weights: SHA-256 of its weights (`braingpt.checkpoint.state.weights_hash`).
             about: Facts about the model for people, such as recipe and step.
         """
         maker, gate = calibrate(model, tokenizer)

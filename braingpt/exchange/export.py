@@ -5,25 +5,27 @@ controllers) stay in float32, because rounding a threshold changes which tokens 
 everything back to float32 and expands compressed weights.
 """
 
+import json
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from braingpt.checkpoint.checkpoint import load_model, save
+from braingpt.checkpoint.checkpoint import save
+from braingpt.checkpoint.load import load_run
 from braingpt.errors import UserError, did_you_mean
 from braingpt.model.columns.two_four import packed_two_four
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 # Keys of state.json that saving writes itself.
-OWN_KEYS = ("format", "version", "step", "tokens", "files")
+OWN_KEYS = ("format", "version", "step", "tokens", "files", "sha256")
 
 
 def export_checkpoint(source: Path, out: Path, dtype: str = "float32") -> dict[str, Any]:
     """Export a checkpoint.
 
     Args:
-        source: The checkpoint.
+        source: The checkpoint, or a run folder, whose newest checkpoint is taken.
         out: The new folder.
         dtype: Number type of matrices: float32, bfloat16 or float16.
 
@@ -38,7 +40,9 @@ def export_checkpoint(source: Path, out: Path, dtype: str = "float32") -> dict[s
         raise UserError(f"unknown dtype '{dtype}'{did_you_mean(dtype, DTYPES)}")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} already exists; name a new folder, or remove it first")
-    model, tokenizer, recipe, state = load_model(source)
+    model, tokenizer, recipe, state, source = load_run(source)
+    # From state.json, because the run may have pruned the checkpoint meanwhile.
+    before = len(json.dumps(state, indent=1)) + 1 + sum(about["bytes"] for about in state["files"].values())
     error = _cast_matrices(model, DTYPES[dtype])
     model.register_state_dict_post_hook(lambda _model, state, prefix, _metadata: _pack(model, state))
     extra = {key: value for key, value in state.items() if key not in OWN_KEYS}
@@ -56,7 +60,7 @@ def export_checkpoint(source: Path, out: Path, dtype: str = "float32") -> dict[s
         "source": str(source),
         "out": str(out),
         "dtype": dtype,
-        "bytes_before": _size(source),
+        "bytes_before": before,
         "bytes_after": _size(out),
         "largest_rounding": error,
     }

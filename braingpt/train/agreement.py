@@ -2,10 +2,11 @@
 
 Settings that decide the numbers (model, batches, rate, seed) must be those the run began with, so that a
 resumed run equals one that never stopped. Other settings (how long, how often to validate, how much at a
-time) may change.
+time) may change. A branch, which has its own run folder, may also change what `lineage.BRANCH` names.
 """
 
-from collections.abc import Sequence
+import shlex
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from braingpt.data.batches.mixture import is_schedule
 from braingpt.errors import UserError
 from braingpt.recipes import Recipe, load_recipe
 from braingpt.train.run.flat_settings import flat_settings
-from braingpt.train.run.folder import RECIPE
+from braingpt.train.run.folder import RECIPE, run_of, run_recipe
+from braingpt.train.run.lineage import BRANCH
 
 # Settings that may differ from those the run began with.
 FREE = (
@@ -49,7 +51,7 @@ def recipe_to_train(
     if resume and resume != "auto":
         return checkpoint.run_recipe(listing.resolve(resume), overrides)
     if resume and out and (Path(out) / RECIPE).is_file():
-        return load_recipe(Path(out) / RECIPE, list(overrides))
+        return run_recipe(out, overrides)
     if resume and out:
         raise UserError(f"there is no run {out} to continue; --recipe NAME starts one")
     if resume:
@@ -57,8 +59,16 @@ def recipe_to_train(
     raise UserError("--recipe NAME is missing; `braingpt recipes` lists the names")
 
 
-def of_this_run(recipe: Recipe, folders: Sequence[Path | str] | None, start: Path | None) -> Recipe:
+def of_this_run(
+    recipe: Recipe, folders: Sequence[Path | str] | None, start: Path | None, run: Path
+) -> Recipe:
     """The recipe with the folders it trains on: those given, those the run began with, or its own.
+
+    Args:
+        recipe: The recipe that was asked for.
+        folders: The folders that were given.
+        start: The checkpoint to continue from, or None.
+        run: The run folder.
 
     Raises:
         UserError: The recipe cannot continue from the checkpoint `start`.
@@ -67,21 +77,43 @@ def of_this_run(recipe: Recipe, folders: Sequence[Path | str] | None, start: Pat
     paths = tuple(map(str, folders or (begun or recipe).data.folders))
     recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"folders": paths})})
     if begun and start:
-        check_agreement(begun, recipe, start)
+        check_agreement(begun, recipe, start, is_branch(start, run))
+        step = checkpoint.read_state(start)["step"]
+        if recipe.train.steps < step:
+            raise UserError(
+                f"{start} is at step {step} already, and train.steps is {recipe.train.steps}; "
+                f"to continue, --set train.steps=N with N above {step}"
+            )
     return recipe
 
 
-def check_agreement(saved: Recipe, asked: Recipe, folder: Path) -> None:
+def is_branch(start: Path, run: Path) -> bool:
+    """Whether a run that continues from the checkpoint `start` is another one than that of `start`."""
+    return run_of(start).resolve() != Path(run).resolve()
+
+
+def check_agreement(saved: Recipe, asked: Recipe, folder: Path, branch: bool) -> None:
     """Raise UserError naming the first setting that differs from what the run began with and may not."""
     before, now = flat_settings(saved), flat_settings(asked)
     # A mixture's schedule is stretched over the steps, which must stay then.
-    free = set(FREE) - ({"train.steps"} if is_schedule(saved.data.mixture) else set())
+    fixed = {"train.steps"} if is_schedule(saved.data.mixture) and not branch else set()
+    free = set(FREE) - fixed | (set(BRANCH) if branch else set())
     for key in dict.fromkeys(["model.architecture", *before, *now]):
-        if key not in free and before.get(key) != now.get(key):
+        if before.get(key) != now.get(key) and not _is_among(key, free):
+            way = "resume with the same settings, or train a new run with --recipe and a new --out"
+            if not branch and _is_among(key, BRANCH):
+                way = "resume with the same settings, or branch into a new run: " + (
+                    f"--resume {shlex.quote(str(folder))} --out NEW"
+                )
             raise UserError(
                 f"{folder} was trained with {key} = {_shown(before.get(key))}, the recipe asks for"
-                f" {_shown(now.get(key))}; resume with the same settings, or start a new run with --out"
+                f" {_shown(now.get(key))}; {way}"
             )
+
+
+def _is_among(key: str, keys: Collection[str]) -> bool:
+    """Whether a dotted key, or the setting that it is a part of, is among `keys`."""
+    return key in keys or any(key.startswith(f"{one}.") for one in keys)
 
 
 def _shown(value: Any) -> str:

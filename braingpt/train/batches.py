@@ -99,6 +99,28 @@ def data_identity(folders: Sequence[Path]) -> str:
     return digest.hexdigest()
 
 
+def validation_identity(folders: Sequence[Path], recipe: Recipe, tokenizer: Tokenizer) -> str:
+    """A hash of all that a validation loss depends on beside the model.
+
+    Losses of two validations may be compared where it is equal: the same text, tokens and windows.
+
+    Args:
+        folders: Prepared folders.
+        recipe: The recipe that says which windows are read.
+        tokenizer: The tokenizer of the tokens.
+    """
+    files = [
+        (stream.language, stream.source, file.sha256)
+        for folder in folders
+        for stream in read_manifest(Path(folder)).streams
+        if stream.split == "validation"
+        for file in stream.files
+    ]
+    config = recipe.train
+    settings = (config.context, config.eval_windows, recipe.data.reset_at_documents, tokenizer.fingerprint)
+    return hashlib.sha256(repr((files, settings)).encode()).hexdigest()[:16]
+
+
 def windows(count: int) -> str:
     """A count in words: 1 window, 2 windows."""
     return f"{count} window{'s' * (count != 1)}"
@@ -185,12 +207,13 @@ class BatchLoader:
 
 
 class RunData(NamedTuple):
-    """The data of a run, and the `data_identity` of its folders."""
+    """The data of a run, the `data_identity` of its folders, and the `validation_identity`."""
 
     tokenizer: Tokenizer
     shards: ShardSet
     loader: BatchLoader
     identity: str
+    validation: str
 
 
 def open_run_data(recipe: Recipe, folders: Sequence[Path], device: torch.device, world: World) -> RunData:
@@ -198,4 +221,4 @@ def open_run_data(recipe: Recipe, folders: Sequence[Path], device: torch.device,
     tokenizer, shards = open_data(folders, recipe)
     identity = data_identity(folders)
     loader = BatchLoader(recipe, shards, tokenizer, device, world.rank, world.size)
-    return RunData(tokenizer, shards, loader, identity)
+    return RunData(tokenizer, shards, loader, identity, validation_identity(folders, recipe, tokenizer))

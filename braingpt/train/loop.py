@@ -17,7 +17,6 @@ from pathlib import Path
 
 import torch
 
-from braingpt.checkpoint import checkpoint
 from braingpt.data.shards.reader import ShardSet
 from braingpt.device import threads
 from braingpt.device.cpu import denormals_flushed
@@ -42,7 +41,7 @@ from braingpt.train.micro_batches import (
 )
 from braingpt.train.preflight import make_ready, opening_notes, plan_start, settle_speed
 from braingpt.train.records import log_step
-from braingpt.train.resume import checkpoint_writer, find_start_checkpoint, restore_from
+from braingpt.train.resume import checkpoint_writer, find_start_checkpoint, restore_trainer
 from braingpt.train.run.checkpoint_writer import Saver, retry_while_disk_full
 from braingpt.train.run.folder import RunFolder, micro_batch_limit, opened
 from braingpt.train.run.progress import Reporter
@@ -90,7 +89,7 @@ def train(
         opened(Path(out), world) as run,
     ):
         start = world.run_on_rank0(lambda: find_start_checkpoint(run.path, resume, reporter.note))
-        recipe = world.run_on_all(lambda: of_this_run(recipe, folders, start))
+        recipe = world.run_on_all(lambda: of_this_run(recipe, folders, start, run.path))
         paths = [Path(folder) for folder in recipe.data.folders]
         trainer = Trainer(recipe, run, paths, target, reporter, world)
         trainer.begin(start)
@@ -145,7 +144,9 @@ class Trainer:
         self.shards: ShardSet = data.shards
         self.loader: BatchLoader = data.loader
         self.data_identity: str = data.identity
-        self.validator: Validator = Validator(self.shards, self.tokenizer, recipe, self.placement)
+        self.validator: Validator = Validator(
+            self.shards, self.tokenizer, recipe, self.placement, data.validation
+        )
         # The model and its training.
         model = model or fresh_model(recipe, layers_at(0, recipe))
         self.learner: Learner = build_learner(model, config, self.placement)
@@ -174,7 +175,7 @@ class Trainer:
     def begin(self, start: Path | None) -> None:
         """Load the verified checkpoint `start`, if any; plan the run, make its folder ready, report both."""
         if start:
-            self._restore(start)
+            restore_trainer(self, start)
         limit = self.world.run_on_rank0(lambda: micro_batch_limit(self.run.path))
         plan = plan_start(self, resumed=start is not None, limit=limit)
         self.batching.micro = min(self.world.all_gather(plan.micro_batch))
@@ -186,22 +187,6 @@ class Trainer:
         self.reporter.begin(plan.summary(), self.step, self.config.steps)
         for words in opening_notes(self, start, limit):
             self.reporter.note(words)
-
-    def _restore(self, start: Path) -> None:
-        """Continue from the checkpoint `start`, which has been verified."""
-        self.learner, state = restore_from(start, self.learner, self.recipe, self.placement)
-        self.step, self.tokens, self.seconds = state.step, state.tokens, state.seconds
-        self.rewinds, self.loader.offset, self.threads = state.rewinds, state.offset, state.threads
-        self.validator.best = state.best
-        if state.guard is not None:
-            self.guard.restore(state.guard)
-        # Sums over micro-batches of another size would round differently.
-        micro = self.config.micro_batch or state.micro_batch or self.batching.micro
-        self.batching.micro = min(micro, self.batching.rows)
-        own = start.resolve().parent == self.run.checkpoint(0).resolve().parent
-        self.saved = start if own else None
-        if state.data != self.data_identity:
-            self.reporter.note("the data differ from those the run began with; continuing with the new data")
 
     def run_to_end(self) -> Result:
         """Take all steps that are left, unless a stop is asked for; return how the run ended."""
@@ -303,7 +288,7 @@ class Trainer:
         self.saver.finish()
         # All processes wait until the first has finished its last checkpoint.
         self.world.barrier()
-        good = self.run.last_good()
+        good = self.run.last_good(verified=True)
         if good is None or self.rewinds == self.config.rewinds:
             if not self.guard.skipped_in_row:
                 self.reporter.note(f"{lost}; no rewind is left, so this loss counts as the new level")
@@ -312,8 +297,7 @@ class Trainer:
             last = f"; the last good checkpoint is {good}" if good else ""
             raise self.world.agree_on_error(Failure(f"{lost}{last}; try a lower train.lr"))
         astray, offset, rewinds = self.step, self.loader.offset, self.rewinds + 1
-        checkpoint.verify(good)
-        self._restore(good)
+        restore_trainer(self, good)
         self.world.barrier()
         self.run.drop_after(self.step)
         self.loader.offset, self.rewinds = offset + astray - self.step, rewinds

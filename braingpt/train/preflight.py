@@ -18,8 +18,9 @@ from braingpt.train.batches import MicroBatch, training_tokens, windows
 from braingpt.train.learner import Learner, Placement
 from braingpt.train.micro_batches import LESS_MEMORY, backward, restore_counters, snapshot_counters
 from braingpt.train.plan.plan import Plan, plan_run, shortfall
-from braingpt.train.resume import run_of
-from braingpt.train.run.folder import LIMIT
+from braingpt.train.resume import begun_with, changes, parent_of
+from braingpt.train.run.folder import LIMIT, run_of
+from braingpt.train.run.lineage import record_start, start_of
 from braingpt.train.run.progress import layers_in_words
 
 if TYPE_CHECKING:
@@ -71,7 +72,16 @@ def make_ready(trainer: "Trainer", checkpoint_bytes: int, start: Path | None) ->
     trainer.run.check_space(checkpoint_bytes)
     # A logger that is not installed is reported before the folder becomes a run's.
     trainer.log.open_loggers(trainer.config.loggers, trainer.recipe)
-    trainer.run.prepare(trainer.recipe, trainer.step, run_of(start) if start else None)
+    trainer.run.prepare(
+        trainer.recipe,
+        trainer.step,
+        run_of(start) if start else None,
+        trainer.reporter.note,
+        "" if trainer.validator.changed else None,
+    )
+    parent = parent_of(start, trainer.run.path) if start else None
+    begins = start_of(trainer.recipe, trainer.step, trainer.data_identity, parent)
+    record_start(trainer.run.path, begins, begun_with(start) if start else None, trainer.reporter.note)
 
 
 def settle_speed(trainer: "Trainer", plan: Plan) -> tuple[int | None, float | None]:
@@ -126,6 +136,7 @@ def opening_notes(trainer: "Trainer", start: Path | None, limit: int | None) -> 
         yield _stages(trainer.recipe.growth_stages)
     if start:
         yield f"continuing after step {trainer.step} ({start})"
+        yield from changes(trainer, start)
     if limit:
         yield (
             f"at most {windows(limit)} at a time, as more did not fit into memory before; delete"

@@ -24,10 +24,20 @@ class Validator:
         has_text: Whether any language has a window of validation text.
         last: The last validation record, or None.
         best: Step and loss of the best validation, or None.
+        identity: The `validation_identity` of the run; losses of another one are not compared.
+        changed: Whether the checkpoint that the run continues from was validated differently.
     """
 
-    def __init__(self, shards: ShardSet, tokenizer: Tokenizer, recipe: Recipe, placement: Placement) -> None:
+    def __init__(
+        self,
+        shards: ShardSet,
+        tokenizer: Tokenizer,
+        recipe: Recipe,
+        placement: Placement,
+        identity: str = "",
+    ) -> None:
         self.shards, self.tokenizer, self.recipe, self.placement = shards, tokenizer, recipe, placement
+        self.identity, self.changed = identity, False
         self.has_text = any(
             shards.tokens("validation", language) > recipe.train.context
             for language in shards.languages("validation")
@@ -43,7 +53,8 @@ class Validator:
             micro: Windows at a time that training has memory for.
 
         Returns:
-            `loss` in nats a token, `bits_per_byte`, `by_language`, and the shares of `inside()`.
+            `loss` in nats a token, `bits_per_byte`, `by_language`, the shares of `inside()`, and in
+            `validated_on` the identity.
         """
         averaged = learner.average.in_place() if learner.average else nullcontext()
         with averaged, self.placement.autocast(), learner.model.recording() as records:
@@ -58,7 +69,7 @@ class Validator:
                 reset_at_documents=self.recipe.data.reset_at_documents,
             ).as_dict()
         kept = {name: scores[name] for name in ("loss", "bits_per_byte", "by_language")}
-        return kept | {"inside": inside(records)}
+        return kept | {"inside": inside(records), "validated_on": self.identity}
 
     def add(self, record: dict[str, Any]) -> bool:
         """Remember a validation record; return whether it is the best so far."""
@@ -68,11 +79,20 @@ class Validator:
             self.best = {"step": record["step"], "loss": record["loss"]}
         return better
 
+    def continue_from(self, best: dict[str, Any] | None, identity: str) -> None:
+        """Continue after a checkpoint, whose `best` counts only where it was validated with this identity."""
+        self.changed = identity != self.identity
+        self.best = None if self.changed else best
+
     def recall(self, records: Sequence[dict[str, Any]]) -> None:
-        """Remember the validations of a run folder, of which one may be younger than the checkpoint."""
+        """Remember the validations of a run folder, of which one may be younger than the checkpoint.
+
+        A record that names no identity was written by an earlier version for the same validation.
+        """
         self.last = None
         for record in records:
-            self.add(record)
+            if record.get("validated_on", self.identity) == self.identity:
+                self.add(record)
 
 
 def inside(records: Sequence[WorkCounters]) -> dict[str, float]:

@@ -60,7 +60,7 @@ def _take(lock: Path, wait: bool) -> int | None:
         except BlockingIOError:
             os.close(handle)
             return None
-        if _is_named(handle, lock):
+        if is_named(handle, lock):
             return handle
     except BaseException:
         with contextlib.suppress(OSError):
@@ -70,7 +70,7 @@ def _take(lock: Path, wait: bool) -> int | None:
     return _take(lock, wait)
 
 
-def _is_named(handle: int, lock: Path) -> bool:
+def is_named(handle: int, lock: Path) -> bool:
     """Whether the open file is still the one of this name."""
     try:
         found, named = os.fstat(handle), os.stat(lock)

@@ -2,8 +2,8 @@
 
 runs/NAME/
   recipe.yaml     the resolved recipe
-  metrics.jsonl   one JSON object a line, of kind "train" every step, "validation" every evaluation,
-                  "growth" when the model grows, "incident" for a bad batch, "rewind" for going back
+  metrics.jsonl   one JSON object a line (`metrics.py`); metrics.damaged keeps lines that are no records
+  lineage.json    data, settings and parent of each start (`lineage.py`)
   best.json       step, loss and folder of the checkpoint with the lowest validation loss
   checkpoints/    step-0000250/ ...
   micro_batch     windows at a time that the next start may take at most, where one of several processes
@@ -14,9 +14,11 @@ runs/NAME/
 import errno
 import fcntl
 import json
+import math
 import os
+import shlex
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -24,11 +26,13 @@ from typing import Any
 from braingpt.checkpoint import checkpoint, listing
 from braingpt.distributed.world import World
 from braingpt.errors import Failure, UserError
-from braingpt.recipes import Recipe, recipe_text
+from braingpt.recipes import Recipe, load_recipe, recipe_text
+from braingpt.train.run.metrics import DAMAGED, METRICS, in_words, read_lines
+from braingpt.train.run.metrics import read_metrics as read_metrics
 from braingpt.utils.atomic_write import write_atomically
 from braingpt.utils.scratch import clear_folder, is_rest
 
-METRICS, RECIPE, BEST, LOCK, LIMIT = "metrics.jsonl", "recipe.yaml", "best.json", ".lock", "micro_batch"
+RECIPE, BEST, LOCK, LIMIT = "recipe.yaml", "best.json", ".lock", "micro_batch"
 
 
 @contextmanager
@@ -54,6 +58,11 @@ def locked(path: Path) -> Iterator["RunFolder"]:
             raise UserError(
                 f"another process is training in {path}; wait for it, or choose another --out"
             ) from None
+        if not os.path.exists(path / LOCK) or not os.path.samestat(
+            os.fstat(lock.fileno()), os.stat(path / LOCK)
+        ):
+            # The holder before has removed it meanwhile, so another process may hold a new one.
+            raise UserError(f"another process has just left {path}; run the command again")
         clear_folder(path)
         try:
             yield RunFolder(path)
@@ -86,16 +95,46 @@ def is_run(path: Path) -> bool:
     return any((Path(path) / name).exists() for name in (RECIPE, METRICS, listing.CHECKPOINTS))
 
 
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """All records of the run at `path`, without a line that a crash cut short."""
-    records = []
-    file = Path(path) / METRICS
-    for line in file.read_text(encoding="utf-8").splitlines() if file.is_file() else []:
-        try:
-            records.append(json.loads(line))
-        except ValueError:
-            continue
-    return records
+def run_recipe(run: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe of a run folder.
+
+    Args:
+        run: The run folder.
+        overrides: Values to replace.
+
+    Raises:
+        UserError: recipe.yaml cannot be read, and the message says where another copy is; or a value is wrong.
+    """
+    path = Path(run) / RECIPE
+    try:
+        load_recipe(path)
+    except UserError as error:
+        last = listing.newest(run)
+        copy = f"; restore it: cp {shlex.quote(str(last / RECIPE))} {shlex.quote(str(path))}" if last else ""
+        raise UserError(f"{error}{copy}") from None
+    return load_recipe(path, list(overrides))
+
+
+def run_of(folder: Path) -> Path:
+    """The run folder of a checkpoint; the checkpoint's own parent where it was moved out of one."""
+    return folder.parent.parent if folder.parent.name == listing.CHECKPOINTS else folder.parent
+
+
+def read_best(path: Path, note: Callable[[str], None] = lambda text: None) -> dict[str, Any] | None:
+    """What best.json of the run at `path` says; None, with a note where it is damaged, if it says nothing."""
+    file = Path(path) / BEST
+    if not file.is_file():
+        return None
+    try:
+        best = json.loads(file.read_text(encoding="utf-8"))
+        sound = (
+            type(best["step"]) is int and math.isfinite(best["loss"]) and isinstance(best["checkpoint"], str)
+        )
+    except (ValueError, KeyError, TypeError, RecursionError):
+        sound, best = False, None
+    if not sound:
+        note(f"{file} is damaged; the next validation of the run writes it again")
+    return best if sound else None
 
 
 def save_micro_batch_limit(path: Path, rows: int) -> None:
@@ -118,7 +157,14 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def prepare(self, recipe: Recipe, step: int, history: Path | None = None) -> None:
+    def prepare(
+        self,
+        recipe: Recipe,
+        step: int,
+        history: Path | None = None,
+        note: Callable[[str], None] = lambda text: None,
+        validated_on: str | None = None,
+    ) -> None:
         """Make the folder ready to continue after `step`.
 
         Saves the recipe, removes half-written checkpoints and drops the metrics of later steps.
@@ -127,11 +173,22 @@ class RunFolder:
             recipe: The resolved recipe.
             step: Steps taken so far.
             history: The run whose metrics up to `step` lead here; this one by default.
+            note: Receives a line where metrics are damaged; the damaged lines are set aside.
+            validated_on: The identity of validations that name none; None: they stay as they are.
         """
         listing.sweep(self.path)
         # The recipe says whose run this is, so it is there before anything else.
         write_atomically(self.path / RECIPE, recipe_text(recipe))
-        self._keep_metrics(read_metrics(history or self.path), step)
+        source = history or self.path
+        records, damaged = read_lines(source)
+        if damaged:
+            with open(self.path / DAMAGED, "ab") as file:
+                file.write(b"".join(line + b"\n" for line in damaged.values()))
+            note(f"{in_words(source, damaged)}; kept in {self.path / DAMAGED}")
+        if validated_on is not None:
+            named = {"validated_on": validated_on}
+            records = [named | record if record["kind"] == "validation" else record for record in records]
+        self._keep_metrics(records, step)
 
     def _keep_metrics(self, records: list[dict[str, Any]], step: int) -> None:
         lines = [
@@ -175,6 +232,9 @@ class RunFolder:
     def settle(self, best: dict[str, Any] | None, keep: int) -> None:
         """Record which checkpoint is best; delete all but the best, the last good and the `keep` newest."""
         folder = self.checkpoint(best["step"]) if best else None
+        if best is None:
+            # A former best was measured on other text.
+            (self.path / BEST).unlink(missing_ok=True)
         if best and folder and folder.is_dir():
             write_atomically(
                 self.path / BEST,
@@ -182,12 +242,18 @@ class RunFolder:
             )
         listing.prune(self.path, keep, [path for path in (folder, self.last_good()) if path])
 
-    def last_good(self) -> Path | None:
-        """The newest checkpoint of a calm step: neither skipped nor a loss spike."""
+    def last_good(self, verified: bool = False) -> Path | None:
+        """The newest checkpoint of a calm step: neither skipped nor a loss spike.
+
+        `verified`: every file of it is checked as well.
+        """
         for path in reversed(listing.list_checkpoints(self.path)):
             # A damaged checkpoint is passed over.
             with suppress(Failure):
-                if checkpoint.read_state(path).get("calm", True):
+                state = checkpoint.read_state(path)
+                if state.get("calm", True):
+                    if verified:
+                        checkpoint.verify(path, state)
                     return path
         return None
 
@@ -202,7 +268,14 @@ class RunFolder:
 class ReadOnlyRunFolder(RunFolder):
     """The run folder for a process that is not the writer: every write is left to the first process."""
 
-    def prepare(self, recipe: Recipe, step: int, history: Path | None = None) -> None:
+    def prepare(
+        self,
+        recipe: Recipe,
+        step: int,
+        history: Path | None = None,
+        note: Callable[[str], None] = lambda text: None,
+        validated_on: str | None = None,
+    ) -> None:
         """Nothing: the first process does it."""
 
     def log(self, record: dict[str, Any]) -> None:

@@ -1,8 +1,8 @@
 """A run's report: report.md and its curves in the run folder, with everything needed to repeat the run."""
 
 import json
-import shlex
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,11 @@ from braingpt.errors import UserError, did_you_mean
 from braingpt.html.png import png_if_possible
 from braingpt.html.svg import lines as line_plot
 from braingpt.html.svg import standalone
-from braingpt.recipes import load_recipe, recipe_text
+from braingpt.recipes import recipe_text
 from braingpt.train.plan.plan import build_plan
 from braingpt.train.run.flat_settings import flat_settings
-from braingpt.train.run.folder import BEST, RECIPE, is_run, read_metrics
+from braingpt.train.run.folder import RECIPE, is_run, read_best, read_metrics, run_recipe
+from braingpt.train.run.lineage import commands, in_words, read_lineage
 from braingpt.utils.atomic_write import write_atomically
 from braingpt.utils.formatting import duration, short_count
 
@@ -31,23 +32,26 @@ def find_runs(folder: Path) -> list[Path]:
     return sorted(found, key=lambda path: (path / RECIPE).stat().st_mtime_ns)
 
 
-def open_summary(run: Path | str, runs: Path = Path("runs")) -> dict[str, Any]:
-    """`summary` of a run given by folder or by its name under `runs`.
+def open_summary(
+    run: Path | str, runs: Path = Path("runs"), note: Callable[[str], None] = lambda text: None
+) -> dict[str, Any]:
+    """`summary` of a run given by folder or by its name under `runs`; `note` receives what is damaged.
 
     Raises UserError where there is none.
     """
     for path in (Path(run), runs / run):
         if is_run(path) and (path / RECIPE).is_file():
-            return summary(path)
+            return summary(path, note)
     raise UserError(f"there is no run {run}{did_you_mean(str(run), [path.name for path in find_runs(runs)])}")
 
 
-def summary(run: Path) -> dict[str, Any]:
+def summary(run: Path, note: Callable[[str], None] = lambda text: None) -> dict[str, Any]:
     """A run in figures, from its recipe, metrics and checkpoints.
 
-    Losses are in nats a token; what has not happened yet is None.
+    Losses are in nats a token; what has not happened yet is None. `note` receives a line for each file that
+    is damaged and read without the damaged part.
     """
-    recipe, records = load_recipe(run / RECIPE), read_metrics(run)
+    recipe, records = run_recipe(run), read_metrics(run, note)
     kinds: dict[str, list[dict[str, Any]]] = {}
     for record in records:
         kinds.setdefault(record["kind"], []).append(record)
@@ -55,7 +59,6 @@ def summary(run: Path) -> dict[str, Any]:
     last, plan = (steps or [{}])[-1], build_plan(recipe, None)
     newest = listing.newest(run)
     speeds = sorted(record["tokens_per_second"] for record in steps)
-    best = run / BEST
     return {
         "run": str(run),
         "name": recipe.name,
@@ -71,18 +74,19 @@ def summary(run: Path) -> dict[str, Any]:
         "loss": last.get("loss"),
         "tokens_per_second": speeds[len(speeds) // 2] if speeds else None,
         "validation": scores[-1] if scores else None,
-        "best": json.loads(best.read_text(encoding="utf-8")) if best.is_file() else None,
+        "best": read_best(run, note),
         "skipped": sum("skipped" in record for record in steps),
         "spikes": sum("spike" in record for record in steps),
         "rewinds": len(kinds.get("rewind", [])),
         "checkpoint": str(newest) if newest else None,
         "checkpoints": len(listing.list_checkpoints(run)),
+        "lineage": [start.model_dump() for start in read_lineage(run, note)],
     }
 
 
 def differences(runs: list[Path]) -> dict[str, list[Any]]:
     """The recipe keys in which the runs differ, with each run's value."""
-    trees = [flat_settings(load_recipe(run / RECIPE)) for run in runs]
+    trees = [flat_settings(run_recipe(run)) for run in runs]
     keys = dict.fromkeys(key for tree in trees for key in tree)
     return {
         key: [tree.get(key) for tree in trees]
@@ -113,7 +117,7 @@ def write_report(run: Path, samples: dict[str, str] | None = None) -> Path:
     Returns:
         The path of report.md.
     """
-    figures, recipe, records = summary(run), load_recipe(run / RECIPE), read_metrics(run)
+    figures, recipe, records = summary(run), run_recipe(run), read_metrics(run)
     picture = _draw_curves(run, recipe.name, records)
     total, active = (short_count(figures[name]) for name in ("parameters_total", "parameters_active"))
     lines = [
@@ -131,9 +135,11 @@ def write_report(run: Path, samples: dict[str, str] | None = None) -> Path:
     ]
     for language, text in (samples or {}).items():
         lines += [f"**{language}**: {' '.join(text.split())}", ""]
-    data = [part for folder in recipe.data.folders for part in ("--data", shlex.quote(folder))]
-    command = ["braingpt train --recipe", shlex.quote(str(run / RECIPE)), *data, "--out NEW"]
-    lines += ["## Reproduce", "", "```", " ".join(command), "```", "", f"braingpt revision: {revision()}", ""]
+    starts = read_lineage(run)
+    if words := in_words(starts):
+        lines += ["## Lineage", "", *(f"- {line}" for line in words), ""]
+    lines += ["## Reproduce", "", "```", *commands(run, recipe, starts), "```", ""]
+    lines += [f"braingpt revision: {revision()}", ""]
     lines += ["## Data", "", *_data(recipe.data.folders), ""]
     lines += ["## Recipe", "", "```yaml", recipe_text(recipe).rstrip(), "```", ""]
     write_atomically(run / REPORT, "\n".join(lines))
