@@ -70,6 +70,7 @@ def compare(
         float | None,
         typer.Option(
             min=0,
+            max=100_000,
             help="Training time of each model at equal time; 0 skips. [default: the slowest's for --steps]",
             show_default=False,
         ),

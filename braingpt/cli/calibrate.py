@@ -19,7 +19,9 @@ def calibrate(
             metavar="FOLDER", help="A prepared data folder, may be repeated. [default: the run's own]"
         ),
     ] = None,
-    budget: Annotated[float, typer.Option(help="How much perplexity may rise: 0.01 is 1 %.", min=0)] = 0.01,
+    budget: Annotated[
+        float, typer.Option(help="How much perplexity may rise: 0.01 is 1 %.", min=0, max=100)
+    ] = 0.01,
     windows: Annotated[int, typer.Option(help="Validation windows for each language, at most.", min=1)] = 32,
     device: Device = "auto",
     json_output: Json = False,

@@ -8,6 +8,7 @@ import typer
 from braingpt.cli.console import console, print_line
 from braingpt.cli.json_output import Json, print_json
 from braingpt.cli.options import Device, open_run, read_text
+from braingpt.cli.progress_bar import ProgressBar
 
 if TYPE_CHECKING:
     from braingpt.episodic.memory import EpisodicMemory
@@ -78,12 +79,24 @@ def add(
             about = {"recipe": recipe.name, "step": f"step {state['step']}"}
             memory = EpisodicMemory.fresh(model, tokenizer, weights_hash(state), about)
         last, taught = memory.store.last_number, []
-        for text in wanted:
-            number, entries = memory.teach(model, tokenizer, text, lang)
-            new = number > last
-            taught.append(
-                {"number": number, "text": memory.store.texts[number], "entries": entries, "new": new}
-            )
+        done, characters = 0, sum(map(len, wanted))
+        with ProgressBar(console(stderr=True), at_once=False) as bar:
+            for count, text in enumerate(wanted, start=1):
+                stage, begin, size = f"text {count:,} of {len(wanted):,}", done, len(text)
+                number, entries = memory.teach(
+                    model,
+                    tokenizer,
+                    text,
+                    lang,
+                    lambda share, begin=begin, size=size, stage=stage: bar(
+                        (begin + share * size) / characters, stage
+                    ),
+                )
+                done += size
+                new = number > last
+                taught.append(
+                    {"number": number, "text": memory.store.texts[number], "entries": entries, "new": new}
+                )
         save_memory(memory, file)
     if json_output:
         print_json(

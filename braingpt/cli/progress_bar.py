@@ -15,11 +15,16 @@ PLAIN_SECONDS = 10.0
 
 
 class ProgressBar:
-    """A context manager whose value is called with the share done (0 to 1) and the present stage."""
+    """A context manager whose value is called with the share done (0 to 1) and the present stage.
 
-    def __init__(self, messages: "Console") -> None:
+    Args:
+        messages: The console for people.
+        at_once: Whether the first line without a terminal comes at once, not after ten seconds.
+    """
+
+    def __init__(self, messages: "Console", at_once: bool = True) -> None:
         self.messages = messages
-        self.last_line = 0.0
+        self.last_line = 0.0 if at_once else time.monotonic()
         self.time_left = TimeLeft(1.0)
         self.bar: Progress | None = None
 

@@ -38,7 +38,10 @@ def quickstart(
     minutes: Annotated[
         float,
         typer.Option(
-            "--minutes", min=0.02, help="Training time; the number of steps that fit is measured first."
+            "--minutes",
+            min=0.02,
+            max=100_000,
+            help="Training time; the number of steps that fit is measured first.",
         ),
     ] = 2.25,
     json_output: Json = False,

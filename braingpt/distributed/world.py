@@ -18,7 +18,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -75,12 +75,18 @@ class World:
                 model, device_ids=ids, broadcast_buffers=False, find_unused_parameters=is_sparse
             )
 
-    def accumulating(self, forward: Any, last: bool) -> AbstractContextManager[None]:
+    def accumulating(self, wrapped: nn.Module, last: bool) -> AbstractContextManager[None]:
         """A context for each micro-batch of a step: gradients stay on this rank until the `last`.
 
         Sharded gradients are reduced after each micro-batch, because unsharded gradients would not fit.
+
+        Args:
+            wrapped: The model as `wrap` returned it.
+            last: Whether it is the step's last micro-batch.
         """
-        return forward.no_sync() if self.size > 1 and not self.sharded and not last else nullcontext()
+        return (
+            wrapped.no_sync() if isinstance(wrapped, DistributedDataParallel) and not last else nullcontext()
+        )
 
     def all_reduce(self, tensor: Tensor) -> Tensor:
         """Sum over all ranks, in place."""

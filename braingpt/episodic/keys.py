@@ -13,7 +13,7 @@ word are not taken for one. Every token passes the layer, whatever its depth.
 Legend: B rows, L tokens, D hidden, N states or entries.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -107,13 +107,19 @@ class KeyMaker:
         return keys_BLD, torch.cat([past_BTD, unit_BLD], 1)[:, 1 - TAPS :]
 
 
-def surprising_entries(model: LanguageModel, maker: KeyMaker, ids: list[int]) -> tuple[Tensor, Tensor]:
+def surprising_entries(
+    model: LanguageModel,
+    maker: KeyMaker,
+    ids: list[int],
+    progress: Callable[[float], None] = lambda share: None,
+) -> tuple[Tensor, Tensor]:
     """The entries of a text: one at each place where the next token surprises the model.
 
     Args:
         model: The model.
         maker: Turns states into keys.
         ids: The text's tokens.
+        progress: Receives the share of the tokens that is read.
 
     Returns:
         Keys (N, D) and tokens (N,).
@@ -131,4 +137,5 @@ def surprising_entries(model: LanguageModel, maker: KeyMaker, ids: list[int]) ->
             keys.append(keys_BLD[0, surprised_L])
             values.append(next_L[surprised_L])
             state = out.state
+            progress(end / (len(ids) - 1))
     return torch.cat(keys), torch.cat(values)

@@ -11,6 +11,7 @@
 Legend: B rows, L tokens, T = TAPS - 1 earlier states, D hidden, V vocabulary.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -62,7 +63,12 @@ class EpisodicMemory:
         return cls(weights, maker, gate, Store(model.config.hidden), about or {})
 
     def teach(
-        self, model: LanguageModel, tokenizer: "Tokenizer", text: str, language: str | None = None
+        self,
+        model: LanguageModel,
+        tokenizer: "Tokenizer",
+        text: str,
+        language: str | None = None,
+        progress: Callable[[float], None] = lambda share: None,
     ) -> tuple[int, int]:
         """Write the tokens of a text that surprise the model.
 
@@ -71,6 +77,7 @@ class EpisodicMemory:
             tokenizer: Its tokenizer.
             text: The text.
             language: Language code of the text; None: detected.
+            progress: Receives the share of the text that is read.
 
         Returns:
             The number of the text and of its entries. A text that was taught before keeps its number.
@@ -85,7 +92,7 @@ class EpisodicMemory:
         number = self.store.number_of(text)
         if number is None:
             ids = [*tokenizer.encode(text, language=language or "auto"), tokenizer.eot]
-            number = self.store.write(text, *surprising_entries(model, self.maker, ids))
+            number = self.store.write(text, *surprising_entries(model, self.maker, ids, progress))
         return number, self.store.entries_of(number)
 
     def check_fits(self, model: LanguageModel) -> None:

@@ -7,8 +7,10 @@ exactly. Sharded weights are the exception: the blocks end where a process's row
 the moments in float32, and continuing rounds them once more.
 """
 
+import logging
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -35,7 +37,8 @@ def adamw8bit(device: torch.device) -> Callable[..., torch.optim.Optimizer]:
         UserError: torchao, or the compiler it needs, is not installed.
     """
     try:
-        from torchao.optim import AdamW8bit
+        with _without_log_lines():
+            from torchao.optim import AdamW8bit
     except ImportError:
         raise UserError(
             "train.optimizer=adamw8bit needs torchao: pip install 'braingpt[lowbit]', "
@@ -45,6 +48,17 @@ def adamw8bit(device: torch.device) -> Callable[..., torch.optim.Optimizer]:
     # torch warns of torchao's hash, which costs one more compilation.
     warnings.filterwarnings("ignore", message=".*_stable_hash_for_caching")
     return AdamW8bit
+
+
+@contextmanager
+def _without_log_lines() -> Iterator[None]:
+    """Without the lines that torchao logs at its import: kernels for other machines, names torch renamed."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 def in_8_bits(name: str) -> bool:

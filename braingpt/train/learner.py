@@ -44,6 +44,7 @@ class Learner:
     Attributes:
         model: The model, whose names checkpoints use.
         forward: What a step calls: the model, wrapped for several processes and compiled where asked.
+        wrapped: The model, wrapped for several processes; it decides when gradients are exchanged.
         optimizer: The optimizers of all trainable parameters.
         average: The moving average of the weights (`train.average`), or None.
         flops_per_token: Floating-point operations of forward and backward pass, averaged over a window.
@@ -51,6 +52,7 @@ class Learner:
 
     model: LanguageModel
     forward: Callable[..., Any]
+    wrapped: torch.nn.Module
     optimizer: Optimizers
     average: Average | None
     flops_per_token: float
@@ -69,12 +71,14 @@ def build_learner(model: LanguageModel, config: TrainConfig, placement: Placemen
     """
     if config.recompute:
         recompute_blocks(model)
-    forward: Callable[..., Any] = placement.world.wrap(model, placement.device)
+    wrapped = placement.world.wrap(model, placement.device)
+    forward: Callable[..., Any] = wrapped
     if config.compile:
-        forward = compile_training(model, forward, placement.device)
+        forward = compile_training(model, wrapped, placement.device)
     return Learner(
         model=model,
         forward=forward,
+        wrapped=wrapped,
         optimizer=build_optimizer(model, config),
         average=Average(model, config.average) if config.average else None,
         flops_per_token=(1 + BACKWARD) * model.flops_per_token(config.context),

@@ -152,7 +152,7 @@ def gradients(learner: Learner, batching: MicroBatching, step: int) -> tuple[Ten
     )
     for micro_batch in micro_batches:
         last = batching.rehearsed and micro_batch is micro_batches[-1]
-        with world.accumulating(learner.forward, last=last):
+        with world.accumulating(learner.wrapped, last=last):
             total += backward(learner, micro_batch, placement)
     parameters = [parameter for parameter in model.parameters() if parameter.grad is not None]
     grads = [parameter.grad for parameter in parameters if parameter.grad is not None]

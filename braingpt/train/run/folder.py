@@ -8,6 +8,7 @@ runs/NAME/
   checkpoints/    step-0000250/ ...
   micro_batch     windows at a time that the next start may take at most, where one of several processes
                   ran out of memory
+  wandb-id        the name of the run at Weights & Biases, where it is logged there
   report.md       the report, with curves.svg and curves.png (extra `png`), written by the command line
 """
 
@@ -103,7 +104,7 @@ def run_recipe(run: Path, overrides: Sequence[str] = ()) -> Recipe:
         overrides: Values to replace.
 
     Raises:
-        UserError: recipe.yaml cannot be read, and the message says where another copy is; or a value is wrong.
+        UserError: A value is wrong, or recipe.yaml cannot be read; the message says where a copy is.
     """
     path = Path(run) / RECIPE
     try:

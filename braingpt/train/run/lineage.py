@@ -1,4 +1,4 @@
-"""lineage.json of a run folder: what the run was trained from, an entry for each start that changed something.
+"""lineage.json of a run folder: what a run was trained from, an entry for each start that changed something.
 
 A start names its step, the data and the settings from there on, and its parent where the run branched off a
 checkpoint of another run. `commands` says how to repeat all of it.

@@ -2,16 +2,23 @@
 written as well.
 """
 
+import re
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from braingpt.errors import UserError
 from braingpt.recipes import Recipe
+from braingpt.utils.atomic_write import write_atomically
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
     from wandb.sdk.wandb_run import Run  # pyright: ignore[reportMissingImports]
+
+
+# The file in a run folder that holds the id of its Weights & Biases run.
+WANDB_ID = "wandb-id"
 
 
 class Loggers:
@@ -33,7 +40,13 @@ class Loggers:
                 import wandb  # pyright: ignore[reportMissingImports]
 
                 self.wandb = wandb.init(
-                    project="braingpt", name=recipe.name, dir=str(run), config=recipe.model_dump(mode="json")
+                    project="braingpt",
+                    name=recipe.name,
+                    dir=str(run),
+                    config=recipe.model_dump(mode="json"),
+                    # A resumed run continues the run that the service has.
+                    id=_wandb_id(run),
+                    resume="allow",
                 )
         except ImportError as error:
             raise UserError(
@@ -56,6 +69,16 @@ class Loggers:
             self.board.close()
         if self.wandb is not None:
             self.wandb.finish()
+
+
+def _wandb_id(run: Path) -> str:
+    """The name of the run folder's run at the service, made at the first start."""
+    path = run / WANDB_ID
+    found = path.read_text(encoding="ascii", errors="replace").strip() if path.is_file() else ""
+    if not re.fullmatch(r"[0-9a-f]{16}", found):
+        found = secrets.token_hex(8)
+        write_atomically(path, f"{found}\n")
+    return found
 
 
 def _numbers(tree: dict[str, Any], prefix: str) -> Iterator[tuple[str, float]]:
