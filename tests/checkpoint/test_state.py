@@ -16,8 +16,8 @@ from braingpt.checkpoint.verify import is_finite, sha256
 from braingpt.errors import Failure, UserError
 from braingpt.train.loop import train
 from braingpt.train.resume import RunState, find_start_checkpoint
-from tests.train.test_loop import StopAt
 from tests.tiny_runs import tiny
+from tests.train.test_loop import StopAt
 
 NAN, INF = float("nan"), float("inf")
 # Values that no key of state.json takes.

@@ -183,3 +183,18 @@ def test_processes_that_add_and_forget_at_once_lose_nothing(here, capfd):
     }
     assert [one["number"] for one in texts] == list(range(2, 14)) and (here / "link.memory").is_symlink()
     assert sorted(os.listdir(here)) == ["link.memory", "shared.memory"]
+
+
+def test_a_long_addition_shows_how_far_it_is_and_how_long_it_takes(here, capsys, monkeypatch):
+    from braingpt.cli import progress_bar
+
+    monkeypatch.setattr(progress_bar, "PLAIN_SECONDS", 0.0)
+    (here / "texts").write_text("The cat is called Biscuit.\nThe dog is called Rex.\n" + "A. " * 900)
+    assert braingpt("memory", "add", "m", "--file", here / "texts", "--lang", "en") == 0
+    lines = [line for line in capsys.readouterr().err.splitlines() if "%" in line]
+    assert "text 1 of 3" in lines[0] and "100%  text 3 of 3" in lines[-1] and "left" in lines[-2]
+
+
+def test_a_short_addition_is_silent(here, capsys):
+    assert braingpt("memory", "add", "m", "The cat is called Biscuit.") == 0
+    assert "%" not in capsys.readouterr().err

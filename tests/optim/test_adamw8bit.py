@@ -1,5 +1,7 @@
 """AdamW with moments in 8 bits. Its steps are compiled by torchao; here they run as they are."""
 
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -41,6 +43,17 @@ def test_without_torchao_the_extra_is_named(monkeypatch):
     recipe = tiny("dense", *EIGHT)
     with pytest.raises(UserError, match=r"pip install 'braingpt\[lowbit\]'"):
         build_optimizer(build(recipe), recipe.train)
+
+
+def test_a_start_prints_nothing_of_torchaos():
+    pytest.importorskip("torchao")
+    program = (
+        "import logging, torch; from braingpt.optim.adamw8bit import adamw8bit; "
+        "adamw8bit(torch.device('cpu')); logging.warning('heard')"
+    )
+    done = subprocess.run([sys.executable, "-P", "-c", program], capture_output=True, text=True, check=True,
+                          env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])})  # fmt: skip
+    assert (done.stdout, done.stderr) == ("", "WARNING:root:heard\n")
 
 
 @pytest.mark.parametrize("architecture", ["v1", "v2"])

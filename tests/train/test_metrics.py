@@ -13,8 +13,8 @@ from braingpt.train.run.folder import BEST, read_best, read_metrics, run_recipe
 from braingpt.train.run.lineage import LINEAGE, read_lineage
 from braingpt.train.run.metrics import METRICS, read_lines
 from braingpt.train.run.report import write_report
-from tests.train.test_loop import StopAt
 from tests.tiny_runs import tiny
+from tests.train.test_loop import StopAt
 
 GOOD = {"kind": "train", "step": 1, "loss": 1.0, "tokens": 4, "seconds": 1.0, "tokens_per_second": 4.0}
 SCORES = {"kind": "validation", "step": 1, "loss": 1.0, "bits_per_byte": 2.0, "by_language": {}}
