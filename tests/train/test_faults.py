@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from braingpt.checkpoint import checkpoint, listing
+from braingpt.checkpoint import listing, tensors
 from braingpt.train.loop import train
 from braingpt.train.run import checkpoint_writer
 from braingpt.train.run.checkpoint_writer import Saver, retry_while_disk_full
@@ -34,7 +34,7 @@ def test_a_full_disk_is_waited_for_and_leaves_no_trace(tmp_path, data, monkeypat
     )
     whole = train(recipe, tmp_path / "whole", [data], device="cpu")
     full = {"save_file": 3}
-    save_file = checkpoint.save_file
+    save_file = tensors.save_file
 
     def no_room(*arguments):
         if full["save_file"]:
@@ -43,7 +43,7 @@ def test_a_full_disk_is_waited_for_and_leaves_no_trace(tmp_path, data, monkeypat
         return save_file(*arguments)
 
     monkeypatch.setattr(checkpoint_writer, "PAUSE", 0.01)
-    monkeypatch.setattr(checkpoint, "save_file", no_room)
+    monkeypatch.setattr(tensors, "save_file", no_room)
     listener = StopAt(-1)
     done = train(recipe, tmp_path / "run", [data], reporter=listener, device="cpu")
     assert listener.notes == ["the disk is full at here; waiting for space, nothing is lost"]
