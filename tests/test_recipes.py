@@ -11,6 +11,7 @@ from pydantic import BaseModel
 
 from braingpt.errors import UserError
 from braingpt.recipes import Recipe, check_recipe, load_recipe, recipe_text, save_recipe, shipped
+from braingpt.train.run.flat_settings import flat_settings
 
 
 @pytest.mark.parametrize("name", shipped())
@@ -66,6 +67,8 @@ def test_bases_are_not_listed():
         (["train.lr"], "--set takes KEY=VALUE"),
         (["=3"], "--set takes KEY=VALUE"),
         (["train.lr=[1"], "--set train.lr: cannot read the value"),
+        (["train.lr=2026-13-45"], "--set train.lr: cannot read the value"),
+        (["train.lr=" + "[" * 5000], "--set train.lr: cannot read the value"),
         (["name.first=x"], "'name' is a single value, not a group"),
         (["train=5"], "train is a group of settings, not 5"),
         (["extends=nano-v1"], "unknown recipe key 'extends'"),
@@ -153,6 +156,10 @@ def test_bad_files_are_told_in_one_line(tmp_path):
         with pytest.raises(UserError) as caught:
             load_recipe(tmp_path / "round.yaml")
         assert "\n" not in str(caught.value)
+    for text in ("name: 2026-13-45\n", "a: " + "[" * 5000):
+        (tmp_path / "round.yaml").write_text(text)
+        with pytest.raises(UserError, match=r"cannot read recipe .*round\.yaml"):
+            load_recipe(tmp_path / "round.yaml")
     (tmp_path / "round.yaml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(UserError, match="cannot read recipe"):
         load_recipe(tmp_path / "round.yaml")
@@ -192,3 +199,20 @@ def test_every_key_has_a_description():
             yield from groups(part)
 
     assert list(undescribed(Recipe, "")) == []
+
+
+@pytest.mark.parametrize("name", ["nano-dense", "nano-v1", "nano-v2"])
+def test_no_number_of_a_recipe_is_nan_or_infinite(name):
+    recipe = load_recipe(name)
+    numbers = [key for key, value in flat_settings(recipe).items() if type(value) in (int, float)]
+    assert len(numbers) > 15
+    for key in numbers:
+        for value in (".nan", ".inf", "-.inf"):
+            with pytest.raises(UserError, match=re.escape(key)):
+                load_recipe(name, [f"{key}={value}"])
+    for mixture in ("{ko: .nan}", "{ko: .inf}", "{temperature: .nan}", "[{until: .nan, mixture: balanced}]"):
+        with pytest.raises(UserError, match=r"data\.mixture"):
+            load_recipe(name, [f"data.mixture={mixture}"])
+    for growth in ("[.nan]", "[.nan, 0.5]", "[0.1, .inf]"):
+        with pytest.raises(UserError, match=r"train\.growth"):
+            load_recipe(name, [f"train.growth={growth}"])

@@ -103,7 +103,8 @@ def _read(path: Path, depth: int = 0) -> dict[str, Any]:
     """The file's settings over those it extends. A parent beside the file comes before a shipped one."""
     try:
         tree = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        # A ValueError: a byte that is not UTF-8, or a date that there is not.
         raise UserError(f"cannot read recipe {path}: {' '.join(str(error).split())}") from None
     if not isinstance(tree, dict):
         raise UserError(f"recipe {path} is not a mapping of settings")
@@ -144,7 +145,7 @@ def _override(tree: dict[str, Any], override: str) -> None:
         raise UserError(f"--set takes KEY=VALUE, like train.lr=1e-3, not '{override}'")
     try:
         value = yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError:
+    except (ValueError, RecursionError, yaml.YAMLError):
         raise UserError(f"--set {key}: cannot read the value '{text}'") from None
     *groups, last = key.strip().split(".")
     for group in groups:

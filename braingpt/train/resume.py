@@ -101,9 +101,7 @@ def find_start_checkpoint(
 def _newest_undamaged(out: Path, note: Callable[[str], None]) -> Path | None:
     """The newest undamaged checkpoint; damaged ones after it are set aside."""
     damaged = {folder: f"{folder / checkpoint.STATE} is missing" for folder in listing.incomplete(out)}
-    for folder in sorted([*listing.list_checkpoints(out), *damaged], key=listing.step_of, reverse=True):
-        if folder in damaged:
-            continue
+    for folder in reversed(listing.list_checkpoints(out)):
         try:
             checkpoint.verify(folder)
         except Failure as failure:

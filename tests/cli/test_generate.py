@@ -148,3 +148,16 @@ def test_a_port_in_use_is_reported(here, braingpt, capsys):
         taken.listen()
         assert braingpt("serve", "--port", taken.getsockname()[1], "--device", "cpu") == 2
     assert "choose another --host or --port" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+@pytest.mark.parametrize("command", [
+    "generate --temperature", "generate --top-p", "generate --effort", "generate --exit-threshold",
+    "chat --temperature", "chat --top-p", "calibrate --budget", "quickstart --minutes", "bench --minutes",
+    "eval --effort", "inspect-sparsity --exit-threshold", "data prepare sample --validation",
+])  # fmt: skip
+def test_no_number_of_an_option_is_nan_or_infinite(here, braingpt, capsys, command, value):
+    *words, option = command.split()
+    assert braingpt(*words, f"{option}={value}") == 2
+    out, err = capsys.readouterr()
+    assert len(err.strip().splitlines()[-1:]) == 1 and "Traceback" not in err and not out
