@@ -28,7 +28,7 @@ from braingpt.checkpoint.format import (
     TRAINED,
     flush,
 )
-from braingpt.checkpoint.state import damaged, seal
+from braingpt.checkpoint.state import damaged
 from braingpt.checkpoint.state import read_state as read_state
 from braingpt.checkpoint.state import weights_hash as weights_hash
 from braingpt.checkpoint.tensors import load_tensors, save_tensors
@@ -43,6 +43,7 @@ from braingpt.optim.optimizer import Optimizers, templates, unpack_state
 from braingpt.optim.weight_average import Average
 from braingpt.recipes import Recipe, load_recipe, save_recipe
 from braingpt.tokenizer import Tokenizer
+from braingpt.utils.hashed_json import hashed
 from braingpt.utils.scratch import move_into_place, scratch_folder
 
 
@@ -156,7 +157,7 @@ def write(
             **(extra or {}),
             "files": files,
         }
-        text = json.dumps(seal(state), indent=1, allow_nan=False) + "\n"
+        text = json.dumps(hashed(state), indent=1, allow_nan=False) + "\n"
         (temporary / STATE).write_text(text, encoding="utf-8")
         folders = [path for path in temporary.iterdir() if path.is_dir()]
         for path in [temporary / STATE, *folders, temporary]:

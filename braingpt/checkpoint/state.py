@@ -1,11 +1,10 @@
 """state.json of a checkpoint: its schema, and the hash that protects its content.
 
-`sha256` is the SHA-256 of all other keys as compact JSON with sorted keys, so a changed step, offset or hash
-of a file is found. Format 1, which earlier versions wrote, has no such key: it is checked by the schema.
+`sha256` is the hash of all other keys (`utils/hashed_json.py`), so a changed step, offset or hash of a file
+is found. Format 1, which earlier versions wrote, has no such key: it is checked by the schema.
 """
 
 import hashlib
-import json
 import re
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,6 +15,7 @@ from braingpt import __version__
 from braingpt.checkpoint.format import FORMAT, FORMATS, RECIPE, STATE, TOKENIZER
 from braingpt.checkpoint.listing import list_checkpoints, step_of
 from braingpt.errors import Failure, UserError
+from braingpt.utils.hashed_json import KEY, check_hash, read_object
 
 Count = Annotated[int, Field(ge=0)]
 
@@ -78,11 +78,6 @@ class _State(_Checked):
         return files
 
 
-def seal(state: dict[str, Any]) -> dict[str, Any]:
-    """`state` with the hash of its content under `sha256`."""
-    return {**state, "sha256": _digest(state)}
-
-
 def read_state(folder: Path) -> dict[str, Any]:
     """Read and check a checkpoint's state.json.
 
@@ -98,13 +93,14 @@ def read_state(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"{folder} is not a checkpoint (it has no {STATE})")
     try:
-        state = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError):
-        raise damaged(folder, f"{path} is damaged: it is not JSON") from None
-    if not isinstance(state, dict):
-        raise damaged(folder, f"{path} is damaged: it is not an object")
-    if "sha256" in state and state["sha256"] != _digest(state):
-        raise damaged(folder, f"{path} is damaged: it is not the file that was saved")
+        state = read_object(path)
+    except ValueError as error:
+        raise damaged(folder, f"{path} is damaged: {error}") from None
+    if KEY in state:
+        try:
+            check_hash(state)
+        except ValueError:
+            raise damaged(folder, f"{path} is damaged: it is not the file that was saved") from None
     if type(found := state.get("format")) is int and found not in FORMATS:
         read = " and ".join(map(str, FORMATS))
         raise UserError(f"{folder} has checkpoint format {found}; braingpt {__version__} reads {read}")
@@ -130,12 +126,6 @@ def damaged(folder: Path, problem: str) -> Failure:
     return Failure(f"{problem}; use another checkpoint{f', like {others[-1]}' if others else ''}")
 
 
-def _digest(state: dict[str, Any]) -> str:
-    """SHA-256 of all keys but the hash itself."""
-    content = {key: value for key, value in state.items() if key != "sha256"}
-    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
-
-
 def _schema_error(state: dict[str, Any], folder: Path) -> str | None:
     """What is wrong with the keys, in words; None where nothing is."""
     try:
@@ -146,8 +136,8 @@ def _schema_error(state: dict[str, Any], folder: Path) -> str | None:
         if first["type"] == "missing":
             return f"'{key}' is missing"
         return f"'{key}': {first['msg'].removeprefix('Value error, ')}"
-    if checked.format == FORMAT and "sha256" not in state:
-        return "'sha256' is missing"
+    if checked.format == FORMAT and KEY not in state:
+        return f"'{KEY}' is missing"
     if (step := step_of(folder)) is not None and step != checked.step:
         return f"its step is {checked.step}, the folder is that of step {step}"
     return None

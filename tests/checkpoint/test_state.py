@@ -11,11 +11,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from braingpt.checkpoint import checkpoint, listing
-from braingpt.checkpoint.state import seal
 from braingpt.checkpoint.verify import is_finite, sha256
 from braingpt.errors import Failure, UserError
 from braingpt.train.loop import train
 from braingpt.train.resume import RunState, find_start_checkpoint
+from braingpt.utils.hashed_json import hashed
 from tests.tiny_runs import tiny
 from tests.train.test_loop import StopAt
 
@@ -59,7 +59,7 @@ def resealed(folder: Path, name: str) -> None:
     state.pop("sha256")
     path = folder / name
     state["files"][name] = {"bytes": path.stat().st_size, "sha256": sha256(path)}
-    (folder / "state.json").write_text(json.dumps(seal(state)))
+    (folder / "state.json").write_text(json.dumps(hashed(state)))
 
 
 def test_every_key_of_state_json_is_protected(copy):
@@ -122,7 +122,7 @@ def test_a_later_format_names_the_version(copy):
     folder = last(copy)
     state = json.loads((folder / "state.json").read_text())
     state.pop("sha256")
-    (folder / "state.json").write_text(json.dumps(seal(state | {"format": 3})))
+    (folder / "state.json").write_text(json.dumps(hashed(state | {"format": 3})))
     with pytest.raises(UserError, match=r"has checkpoint format 3; braingpt .* reads 1 and 2"):
         checkpoint.read_state(folder)
 

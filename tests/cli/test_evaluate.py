@@ -7,9 +7,9 @@ import sys
 
 import pytest
 
-from braingpt.checkpoint.state import seal
 from braingpt.cli import options
 from braingpt.train.loop import train
+from braingpt.utils.hashed_json import hashed
 from tests.tiny_runs import tiny
 
 
@@ -111,7 +111,7 @@ def other(source, target, *changes):
         "bytes": len(recipe.encode()),
         "sha256": hashlib.sha256(recipe.encode()).hexdigest(),
     }
-    (folder / "state.json").write_text(json.dumps(seal(state)))
+    (folder / "state.json").write_text(json.dumps(hashed(state)))
     return folder
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from braingpt.data.shards.manifest import NAME, read_manifest, verify
 from braingpt.data.shards.reader import ShardSet
 from braingpt.data.shards.writer import FolderWriter
-from braingpt.errors import Failure, UserError
+from braingpt.errors import UserError
 from tests.data.folders import ByteTokenizer, write_folder
 
 
@@ -95,30 +95,6 @@ def test_damage_is_named(tmp_path: Path) -> None:
     assert "ko-x-00000.bin" in problem
     shard.write_bytes(whole)
     assert verify(folder, read_manifest(folder)) == []
-
-
-@pytest.mark.parametrize("split", ["train", "validation"])
-@pytest.mark.parametrize("id", [320, 65_535])
-def test_an_id_beyond_the_vocabulary_names_file_and_place(tmp_path: Path, split: str, id: int) -> None:
-    folder = _folder(tmp_path)
-    path = folder / split / "ko-x-00000.bin"
-    ids = np.fromfile(path, dtype="<u2")
-    ids[7] = id
-    ids.tofile(path)
-    shards = ShardSet.open([folder], ByteTokenizer())
-    assert shards.window(split, "ko", 0, 7).max() < 320
-    with pytest.raises(
-        Failure, match=rf"{path} is damaged: token 7 is {id:,}, the vocabulary has 320 tokens"
-    ):
-        shards.window(split, "ko", 0, 8)
-
-
-def test_a_manifest_of_another_vocabulary_is_refused(tmp_path: Path) -> None:
-    folder = _folder(tmp_path)
-    tree = json.loads((folder / NAME).read_text())
-    tree["tokenizer"]["vocab_size"] = 65_536
-    (folder / NAME).write_text(json.dumps(tree))
-    _refused(folder, "names a vocabulary of 65,536 tokens, its tokenizer has 320", "--force")
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"format": 2}', "\0"])
