@@ -19,11 +19,13 @@ from braingpt.cli.options import (
     ExitThreshold,
     Run,
     check_output_files,
+    check_output_folder,
     explain_out_of_memory,
     open_run,
     read_text,
 )
 from braingpt.utils.formatting import number
+from braingpt.utils.paths import printable
 
 if TYPE_CHECKING:
     from lm_eval.tasks import TaskManager  # pyright: ignore[reportMissingImports]
@@ -117,7 +119,7 @@ def evaluate(
     os.environ.setdefault("TQDM_DISABLE", "1")
     from braingpt.checkpoint.listing import resolve
     from braingpt.errors import UserError
-    from braingpt.evaluation.runner import EvalRequest, check_tasks
+    from braingpt.evaluation.runner import BUILT_IN, EvalRequest, check_tasks
     from braingpt.evaluation.uncertainty import compare_all
 
     names = tuple(dict.fromkeys(name for name in tasks.replace(" ", "").split(",") if name))
@@ -132,6 +134,8 @@ def evaluate(
     if lang and not text and names == ("perplexity",):
         raise UserError("--lang is for --text and for tasks; leave it out, or add one of them")
     check_output_files(json_file=json_file, html=html)
+    if task_files is not None or not {*names} <= {*BUILT_IN}:
+        check_output_folder(cache, "--cache")
     if against is not None:
         # A wrong name is reported before the first checkpoint is measured, which may take hours.
         resolve(against)
@@ -206,7 +210,7 @@ def _measure(
         "recipe": recipe.name,
         "step": state["step"],
         "tasks": list(wanted.tasks),
-        "data": (str(text) if text else ", ".join(folders)) if measured.scores else None,
+        "data": (printable(text) if text else ", ".join(folders)) if measured.scores else None,
         "folders": [] if text else folders,
         "context": context,
         "dtype": dtype,

@@ -21,6 +21,7 @@ from braingpt.cli.options import (
     open_run,
     read_text,
 )
+from braingpt.utils.paths import printable
 
 if TYPE_CHECKING:
     import torch
@@ -98,7 +99,7 @@ def inspect_sparsity(
     )
     checkpoints = _checkpoints(folder) if growth else []
     episodic = _load_memory(memory, state) if memory else None
-    name, parts = _parts(source, str(text), recipe, tokenizer, context)
+    name, parts = _parts(source, printable(text or ""), recipe, tokenizer, context)
     windows = TokenWindows.of(parts, context)
     if rounds and not _twin_fits(model):
         print_line(messages, "no timing against a dense twin: it does not fit into memory beside the model")

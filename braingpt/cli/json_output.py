@@ -106,4 +106,5 @@ def write_json(value: Any, json_output: bool, json_file: Path | None) -> None:
     from braingpt.utils.atomic_write import write_atomically
 
     check_output_file(json_file, "--json-file")
-    write_atomically(json_file, json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False) + "\n")
+    text = json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False)
+    write_atomically(json_file, visible_json(text) + "\n")

@@ -50,6 +50,7 @@ def add(
     from braingpt.checkpoint.checkpoint import weights_hash
     from braingpt.episodic.storage import load_memory, save_memory
     from braingpt.errors import UserError, did_you_mean
+    from braingpt.utils.atomic_write import check_target
     from braingpt.utils.file_lock import file_lock
 
     wanted = [
@@ -58,12 +59,7 @@ def add(
     ]
     if not wanted or not all(text.strip() for text in wanted):
         raise UserError("there is nothing to remember; give a TEXT, or a file of lines with --file")
-    if file.is_dir() or not file.absolute().parent.is_dir():
-        raise UserError(
-            f"{file} is a folder; name a file"
-            if file.is_dir()
-            else f"there is no folder {file.absolute().parent}"
-        )
+    check_target(file)
     model, tokenizer, recipe, state, _ = open_run(run, device, console(stderr=True))
     if lang is not None and lang not in tokenizer.markers:
         raise UserError(f"unknown language '{lang}'{did_you_mean(lang, tokenizer.markers)}")

@@ -26,7 +26,7 @@ class ProgressBar:
 
             columns = (
                 BarColumn(bar_width=20),
-                TextColumn("{task.description}"),
+                TextColumn("{task.description}", markup=False),
                 TimeRemainingColumn(),
                 TextColumn("left"),
             )

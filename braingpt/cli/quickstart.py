@@ -12,6 +12,7 @@ import typer
 
 from braingpt.cli.console import console, print_line
 from braingpt.cli.json_output import Json, print_json
+from braingpt.utils.paths import check_folder, shell_word
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -53,6 +54,8 @@ def quickstart(
     configure_cpu()
     began = time.perf_counter()
     screen = console(json_output)
+    check_folder(out)
+    check_folder(DATA, "the data folder")
     _clear(out)
 
     screen.rule("1 data", align="left")
@@ -108,9 +111,9 @@ def quickstart(
     screen.rule("next", align="left")
     screen.print(f"done in {seconds:.0f} s\n")
     for command in (
-        f"braingpt generate {out} --lang ko",
-        f"braingpt inspect-sparsity {out}",
-        f"braingpt eval {out}",
+        f"braingpt generate {shell_word(out)} --lang ko",
+        f"braingpt inspect-sparsity {shell_word(out)}",
+        f"braingpt eval {shell_word(out)}",
     ):
         print_line(screen, f"  {command}")
     print_line(screen, "  braingpt data prepare korean && braingpt train --recipe tiny-v2")

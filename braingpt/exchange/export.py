@@ -13,6 +13,7 @@ import torch
 from braingpt.checkpoint.checkpoint import load_model, save
 from braingpt.errors import UserError, did_you_mean
 from braingpt.model.columns.two_four import packed_two_four
+from braingpt.utils.paths import check_folder
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 # Keys of state.json that saving writes itself.
@@ -36,6 +37,7 @@ def export_checkpoint(source: Path, out: Path, dtype: str = "float32") -> dict[s
     """
     if dtype not in DTYPES:
         raise UserError(f"unknown dtype '{dtype}'{did_you_mean(dtype, DTYPES)}")
+    check_folder(out, "the folder")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} already exists; name a new folder, or remove it first")
     model, tokenizer, recipe, state = load_model(source)

@@ -184,7 +184,7 @@ class Trainer:
         # A kill may have come between a validation and its record in best.json.
         self.world.run_on_rank0(lambda: self.run.settle(self.validator.best, self.config.keep))
         self.reporter.begin(plan.summary(), self.step, self.config.steps)
-        for words in opening_notes(self, start, limit):
+        for words in opening_notes(self, plan, start, limit):
             self.reporter.note(words)
 
     def _restore(self, start: Path) -> None:

@@ -6,9 +6,12 @@ window or write to the clipboard, and marks that reverse the order of the charac
 
 import re
 
+from braingpt.utils.paths import printable
+
 # C0 and C1 controls without tab and line feed, the line ends that only some programs know, and the marks
-# that override or isolate a direction of writing. U+009B begins a sequence as ESC [ does.
-_UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+# that override or isolate a direction of writing. U+009B begins a sequence as ESC [ does. The surrogates are
+# bytes of a file name that are not UTF-8, which no stream takes.
+_UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def visible(text: str) -> str:
@@ -16,9 +19,14 @@ def visible(text: str) -> str:
 
     Tabs and ends of lines stay; the end of a line of Windows becomes a plain one.
     """
-    return _UNSAFE.sub(lambda match: repr(match[0])[1:-1], text.replace("\r\n", "\n"))
+    return _UNSAFE.sub(_shown, text.replace("\r\n", "\n"))
 
 
 def visible_json(text: str) -> str:
     """JSON with the same characters escaped, which any reader of JSON takes for what they were."""
     return _UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+
+
+def _shown(match: re.Match[str]) -> str:
+    """An unsafe character as its escape."""
+    return printable(match[0]) if match[0] >= "\ud800" else repr(match[0])[1:-1]

@@ -187,9 +187,9 @@ def _run_with_progress(request: "Request", tokenizer: "Tokenizer", json_output: 
 
     terminal = console(stderr=json_output)
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(20),
-        TextColumn("{task.fields[facts]}"),
+        TextColumn("{task.fields[facts]}", markup=False),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )

@@ -21,6 +21,7 @@ from typing import Any
 
 from braingpt.errors import Failure, UserError
 from braingpt.utils.child import module_command, set_safe_path
+from braingpt.utils.paths import check_folder
 from braingpt.utils.terminal_text import visible
 
 
@@ -120,6 +121,7 @@ def main(words: list[str] | None = None) -> int:
             raise UserError("name after -- what to prepare, for example: ... -- fineweb2 --languages ko")
         if options.parts < 1:
             raise UserError(f"--parts must be at least 1, not {options.parts}")
+        check_folder(options.out)
         executor(options, arguments).run()
     except (UserError, Failure) as error:
         print(visible(f"error: {error}"), file=sys.stderr)

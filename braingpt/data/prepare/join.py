@@ -29,6 +29,7 @@ from braingpt.data.shards.manifest import (
 from braingpt.data.shards.writer import FolderWriter, check_replaceable, settle_work
 from braingpt.errors import UserError
 from braingpt.tokenizer import Tokenizer
+from braingpt.utils.paths import check_folder
 
 # Documents taken at once, and the tokens they may have together.
 SLICE_DOCUMENTS = 4096
@@ -57,6 +58,7 @@ def join(
         UserError: The folders are not all the parts of one preparation, or `out` already exists.
         OSError: The disk is full.
     """
+    check_folder(out)
     parts = _read_parts(folders)
     tokenizer = Tokenizer.load(parts[0][0] / "tokenizer")
     settle_work(out)

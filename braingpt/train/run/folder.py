@@ -26,6 +26,7 @@ from braingpt.distributed.world import World
 from braingpt.errors import Failure, UserError
 from braingpt.recipes import Recipe, recipe_text
 from braingpt.utils.atomic_write import write_atomically
+from braingpt.utils.paths import check_folder
 from braingpt.utils.scratch import clear_folder, is_rest
 
 METRICS, RECIPE, BEST, LOCK, LIMIT = "metrics.jsonl", "recipe.yaml", "best.json", ".lock", "micro_batch"
@@ -41,8 +42,7 @@ def locked(path: Path) -> Iterator["RunFolder"]:
         UserError: Another process writes there, or `path` is a file or a folder of other things.
     """
     path = Path(path)
-    if file := next((part for part in (path, *path.parents) if part.is_file()), None):
-        raise UserError(f"{file} is a file; give a folder with --out")
+    check_folder(path)
     if path.is_dir() and not is_run(path) and any(not _is_own(entry.name) for entry in path.iterdir()):
         raise UserError(f"{path} holds files that are not a run's; give a new folder with --out")
     made = [folder for folder in (path, *path.parents) if not folder.exists()]

@@ -55,7 +55,7 @@ class PlainReporter(Reporter):
         self.began = self.last = 0.0
 
     def begin(self, summary: str, step: int, steps: int) -> None:
-        self.console.print(summary, soft_wrap=True)
+        self.note(summary)
         self.first, self.steps, self.began = step, steps, time.monotonic()
 
     def step(self, record: dict[str, Any]) -> None:
@@ -73,10 +73,10 @@ class PlainReporter(Reporter):
             *_some_runs(record),
             f"{duration(left)} left",
         ]
-        self.console.print("  ".join(figures), soft_wrap=True)
+        self.note("  ".join(figures))
 
     def validation(self, record: dict[str, Any]) -> None:
-        self.console.print(validation_line(record), soft_wrap=True)
+        self.note(validation_line(record))
 
     def incident(self, record: dict[str, Any]) -> None:
         self.note(f"step {record['step']}  {record['reason']}")
@@ -89,7 +89,7 @@ class PlainReporter(Reporter):
         self.note(f"step {record['step']}  {stage}: {record['layers_before']} -> {record['layers']} layers")
 
     def note(self, text: str) -> None:
-        self.console.print(text, soft_wrap=True, markup=False)
+        self.console.print(text, soft_wrap=True, markup=False, emoji=False)
 
 
 class LiveReporter(PlainReporter):
@@ -101,7 +101,7 @@ class LiveReporter(PlainReporter):
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
         from rich.text import Text
 
-        self.console.print(summary)
+        self.console.print(summary, markup=False)
         self.progress = Progress(
             BarColumn(bar_width=12),
             MofNCompleteColumn(),
