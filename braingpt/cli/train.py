@@ -158,7 +158,10 @@ def _print_plan(
     from braingpt.device.device import pick_device
     from braingpt.errors import UserError
     from braingpt.train.batches import batches_of, open_data, training_tokens
+    from braingpt.train.plan.limits import why_too_large
     from braingpt.train.plan.plan import plan_run, shortfall
+    from braingpt.train.plan.step_cost import why_not_measured
+    from braingpt.train.preflight import many_epochs
 
     tokens = epochs = missing = None
     place = pick_device(device)
@@ -169,15 +172,21 @@ def _print_plan(
     except UserError as error:
         missing = str(error)
     with screen.status("measuring a few layers"):
-        plan, available_bytes = plan_run(recipe, place, tokens, epochs, thorough=True)
+        too_large = why_too_large(recipe, place)
+        plan, available_bytes = plan_run(recipe, place, tokens, epochs, thorough=True, measured=not too_large)
     if json_output:
         print_json(plan.as_dict() | {"data_missing": missing, "available_bytes": available_bytes})
         return
     screen.print(_plan_table(plan, available_bytes, place.type == "cpu"))
-    if short := shortfall(plan, available_bytes, place):
-        screen.print(f"the run does not fit into free memory: {short}", soft_wrap=True)
-    if missing:
-        screen.print(missing, soft_wrap=True)
+    if too_large:
+        print_line(screen, f"the run does not fit: {too_large}")
+    elif short := shortfall(plan, available_bytes, place):
+        print_line(screen, f"the run does not fit into free memory: {short}")
+    elif plan.activations_bytes is None and (reason := why_not_measured(recipe, place, available_bytes)):
+        print_line(screen, f"activations and time were not measured: {reason}")
+    for line in (many_epochs(plan), missing):
+        if line:
+            print_line(screen, line)
 
 
 def _plan_table(plan: "Plan", available_bytes: int, on_cpu: bool) -> "Table":

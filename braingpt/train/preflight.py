@@ -10,7 +10,9 @@ import torch
 
 from braingpt.device import threads
 from braingpt.device.device import matmul_flops
+from braingpt.device.free_memory import free_memory
 from braingpt.distributed.sharded_tensors import local_rows
+from braingpt.errors import UserError
 from braingpt.model.lm import LanguageModel
 from braingpt.recipes import Stage
 from braingpt.train.batches import MicroBatch, training_tokens, windows
@@ -51,6 +53,9 @@ def plan_start(trainer: "Trainer", resumed: bool, limit: int | None) -> Plan:
         limit=limit,
     )
     if short := shortfall(plan, budget_bytes, device, resting["cpu"]):
+        # The measured peak is the mean of few: what is within it is tried, what is far beyond is not.
+        if plan.peak_bytes and plan.peak_bytes > (free_memory(device) + resting[device.type]):
+            raise UserError(f"the run does not fit: {short}; {LESS_MEMORY}")
         trainer.reporter.note(f"it may not fit: {short}; {LESS_MEMORY}")
     return plan
 
@@ -63,13 +68,14 @@ def _resting_bytes(model: LanguageModel, device: torch.device) -> dict[str, int]
     return resting
 
 
-def make_ready(trainer: "Trainer", checkpoint_bytes: int, start: Path | None) -> None:
+def make_ready(trainer: "Trainer", plan: Plan, start: Path | None) -> None:
     """Make the run folder and the loggers ready; the first process's task.
 
     Raises:
         UserError: A checkpoint does not fit on the disk, or a logger is not installed.
     """
-    trainer.run.check_space(checkpoint_bytes)
+    saves = -(-trainer.config.steps // trainer.config.save_every)
+    trainer.run.check_space(plan.checkpoint_bytes * min(trainer.config.keep + 1, saves))
     # A logger that is not installed is reported before the folder becomes a run's.
     trainer.log.open_loggers(trainer.config.loggers, trainer.recipe)
     trainer.run.prepare(trainer.recipe, trainer.step, run_of(start) if start else None)
@@ -155,8 +161,8 @@ def many_epochs(plan: Plan) -> str | None:
     steps = max(1, int(plan.steps * MANY_EPOCHS / most))
     fewer = f"train.steps={steps} reads {what} {MANY_EPOCHS} times"
     return (
-        f"the run reads {what} {most:,.0f} times; after some {MANY_EPOCHS} times a model mostly learns them by "
-        f"heart: prepare more text, or --set {fewer}"
+        f"the run reads {what} {most:,.0f} times; after some {MANY_EPOCHS} times a model mostly learns them "
+        f"by heart: prepare more text, or --set {fewer}"
     )
 
 

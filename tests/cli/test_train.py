@@ -64,7 +64,7 @@ def test_the_plan_needs_no_data_and_writes_nothing(here, data, capsys):
     assert (
         "60.0M" in out
         and "memory at the peak" in out
-        and "make it with: braingpt data prepare korean" in out
+        and "make them with: braingpt data prepare korean && braingpt data prepare simple" in out
         and not list(here.iterdir())
     )
     assert (

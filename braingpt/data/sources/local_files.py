@@ -42,9 +42,7 @@ def find_files(paths: Iterable[Path], options: ReadOptions = BY_CONTENT) -> list
     for path in paths:
         if path.is_dir():
             if kind := kind_of_output(path):
-                raise UserError(
-                    f"{path} is {kind} that braingpt wrote, not texts; name the folder of the texts"
-                )
+                raise UserError(f"{path} is {kind} that braingpt wrote; name the folder of your texts")
             files += sorted(
                 file for file in _files_below(path) if format_suffix(file.name) in SUFFIXES and file.exists()
             )
