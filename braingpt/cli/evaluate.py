@@ -186,12 +186,14 @@ def _measure(
     from braingpt import __version__
     from braingpt.checkpoint.format import weights_hash
     from braingpt.evaluation.runner import measure
+    from braingpt.model.memory_limits import require_context
 
     model, tokenizer, recipe, state, folder = open_run(run, device, messages, dtype, **exits)
     weights = weights_hash(state)
     settings = "-".join(f"{value:g}" for value in exits.values() if value is not None)
     key = f"{__version__}-{weights[:16]}-{dtype}{'-' + settings if settings else ''}"
     context = wanted.context or recipe.train.context
+    require_context(model, min(context, len(wanted.text.encode())) if wanted.text else context)
     early = model.early if model.early is not None and model.early.threshold is not None else None
     # Without exits each token passes through all layers, and counting would only take time.
     counting = model.recording() if model.exits else nullcontext(())

@@ -86,6 +86,7 @@ def inspect_sparsity(
     from braingpt.inspection.page import page, pictures
     from braingpt.inspection.runner import TokenWindows, inspect_model
     from braingpt.inspection.runner import sparsity_over_training as grow
+    from braingpt.model.memory_limits import require_context
     from braingpt.utils.atomic_write import write_atomically
 
     check_output_files(json_file=json_file, html=html)
@@ -97,6 +98,7 @@ def inspect_sparsity(
     model, tokenizer, recipe, state, folder = open_run(
         run, device, messages, effort=effort, exit_threshold=exit_threshold
     )
+    require_context(model, min(context, len(source.encode())) if source else context)
     checkpoints = _checkpoints(folder) if growth else []
     episodic = _load_memory(memory, state) if memory else None
     name, parts = _parts(source, printable(text or ""), recipe, tokenizer, context)

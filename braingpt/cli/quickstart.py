@@ -74,7 +74,8 @@ def quickstart(
     from braingpt.train.step_time import step_seconds
 
     recipe = load_recipe("nano-v2", [f"name={NAME}"])
-    steps = max(20, min(recipe.train.steps, round(60 * minutes / step_seconds(recipe, [DATA], "cpu"))))
+    fitting = 60 * minutes / step_seconds(recipe, [DATA], "cpu")
+    steps = max(20, round(min(recipe.train.steps, fitting)))
     screen.print(
         f"{steps} steps take about {60 * minutes:.0f} s here"
         if steps < recipe.train.steps

@@ -76,18 +76,19 @@ def _control_groups() -> Iterator[tuple[Path, str, str, str]]:
         lines = (PROC / "self" / "cgroup").read_text().splitlines()
     except OSError:
         return
-    for line in lines:
-        _, controllers, place = line.split(":", 2)
+    for _, controllers, place in (line.split(":", 2) for line in lines if line.count(":") > 1):
         if controllers == "":
-            root, names = CGROUPS, ("memory.max", "memory.current", "inactive_file")
+            root = CGROUPS
+            limit, used, files = "memory.max", "memory.current", "inactive_file"
         elif "memory" in controllers.split(","):
             root = CGROUPS / "memory"
-            names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+            limit, used = "memory.limit_in_bytes", "memory.usage_in_bytes"
+            files = "total_inactive_file"
         else:
             continue
         # Inside a container the own group is the root, or begins with `/..`.
         inside = root / re.sub(r"^(/\.\.)+", "", place).lstrip("/")
         for group in (inside, *inside.parents):
-            yield (group, *names)
+            yield group, limit, used, files
             if group == root:
                 break

@@ -5,15 +5,21 @@ controllers) stay in float32, because rounding a threshold changes which tokens 
 everything back to float32 and expands compressed weights.
 """
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from braingpt.checkpoint.checkpoint import load_model, save
+from braingpt.checkpoint.format import RECIPE
 from braingpt.errors import UserError, did_you_mean
 from braingpt.model.columns.two_four import packed_two_four
-from braingpt.utils.paths import check_folder
+from braingpt.model.config import ModelConfig, V1Config
+from braingpt.model.outline import outline
+from braingpt.recipes import load_recipe
+from braingpt.utils.formatting import byte_size
+from braingpt.utils.paths import check_folder, existing_folder
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 # Keys of state.json that saving writes itself.
@@ -40,6 +46,13 @@ def export_checkpoint(source: Path, out: Path, dtype: str = "float32") -> dict[s
     check_folder(out, "the folder")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} already exists; name a new folder, or remove it first")
+    needed = _least_bytes(load_recipe(source / RECIPE).model, DTYPES[dtype])
+    free = shutil.disk_usage(existing_folder(out)).free
+    if needed > free:
+        raise UserError(
+            f"{out} would take at least {byte_size(needed)}, its disk has {byte_size(free)} free; "
+            "name a folder on another disk"
+        )
     model, tokenizer, recipe, state = load_model(source)
     error = _cast_matrices(model, DTYPES[dtype])
     model.register_state_dict_post_hook(lambda _model, state, prefix, _metadata: _pack(model, state))
@@ -62,6 +75,12 @@ def export_checkpoint(source: Path, out: Path, dtype: str = "float32") -> dict[s
         "bytes_after": _size(out),
         "largest_rounding": error,
     }
+
+
+def _least_bytes(config: ModelConfig, dtype: torch.dtype) -> int:
+    """Bytes of the exported weights, at least: 2:4 weights take a little more than half of theirs."""
+    least = sum(count * p.numel() for _, p, count in outline(config).learned())
+    return int(least * dtype.itemsize / (2 if isinstance(config, V1Config) and config.two_four else 1))
 
 
 def _cast_matrices(model: torch.nn.Module, dtype: torch.dtype) -> float:

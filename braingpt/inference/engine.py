@@ -19,6 +19,7 @@ from braingpt.device.eval_mode import eval_mode
 from braingpt.errors import UserError
 from braingpt.inference.sampling import Sampler, Sampling, check_ids
 from braingpt.model.interface import CausalModel, GenerationState
+from braingpt.model.memory_limits import require_state
 
 
 class Decoder:
@@ -112,6 +113,7 @@ def stream(
     sampler = Sampler(Sampling(temperature, top_k, top_p, seed, tuple(banned)))
     ids = check_ids(ids, model.config.vocab)
     _check_length(max_new_tokens)
+    require_state(model, len(ids), max_new_tokens)
     return _stream(decoder or Decoder(model), ids, max_new_tokens, sampler, frozenset(stop))
 
 
@@ -214,6 +216,7 @@ def generate_batch(
     new: list[list[int]] = [[] for _ in rows]
     if not rows or max_new_tokens == 0:
         return new
+    require_state(model, max(map(len, rows)), max_new_tokens, len(rows))
     decoder = Decoder(model, len(rows))
     decoder.read(*left_padded(rows, decoder.device))
     running = set(range(len(rows)))

@@ -40,7 +40,7 @@ from braingpt.train.micro_batches import (
     restore_counters,
     snapshot_counters,
 )
-from braingpt.train.plan.limits import require_fit
+from braingpt.train.plan.limits import fitting
 from braingpt.train.preflight import make_ready, opening_notes, plan_start, settle_speed
 from braingpt.train.records import log_step
 from braingpt.train.resume import checkpoint_writer, find_start_checkpoint, restore_from
@@ -91,9 +91,7 @@ def train(
         opened(Path(out), world) as run,
     ):
         start = world.run_on_rank0(lambda: find_start_checkpoint(run.path, resume, reporter.note))
-        recipe = world.run_on_all(
-            lambda: require_fit(of_this_run(recipe, folders, start), target, world.size)
-        )
+        recipe = world.run_on_all(lambda: fitting(of_this_run(recipe, folders, start), target, world.size))
         trainer = Trainer(recipe, run, list(map(Path, recipe.data.folders)), target, reporter, world)
         trainer.begin(start)
         try:

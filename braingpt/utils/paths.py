@@ -54,6 +54,11 @@ def require_utf8(path: str | Path, option: str = "") -> None:
         raise UserError(f"{option} {printable(path)}: the name is not UTF-8; choose another one".strip())
 
 
+def existing_folder(folder: Path) -> Path:
+    """The folder, or the nearest one above it that exists."""
+    return next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+
+
 def check_folder(folder: Path, option: str = "--out") -> None:
     """Check, before the work begins, that a folder can be made and written to.
 
@@ -66,7 +71,7 @@ def check_folder(folder: Path, option: str = "--out") -> None:
     """
     require_utf8(folder, option)
     try:
-        existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+        existing = existing_folder(folder)
         if folder.is_symlink() and not folder.exists():
             raise UserError(f"{option} {folder} is a link to nothing; remove it, or name another folder")
         if not existing.is_dir():

@@ -1,6 +1,5 @@
 """`braingpt data prepare`: a corpus read, filtered, tokenized and written as shards."""
 
-import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -131,6 +130,7 @@ def prepare(
 ) -> None:
     """Prepare a corpus: read, filter, deduplicate, tokenize, write."""
     from braingpt.data.prepare.pipeline import Request
+    from braingpt.data.prepare.worker_pool import processors
     from braingpt.tokenizer.named import open_tokenizer
 
     request = Request(
@@ -154,7 +154,7 @@ def prepare(
         quality=quality,
         part=_parse_part(part) if part else None,
         force=force,
-        workers=workers if workers is not None else os.cpu_count() or 1,
+        workers=workers if workers is not None else processors(),
     )
     prepared = _run_with_progress(request, open_tokenizer(tokenizer), json_output)
     if json_output:

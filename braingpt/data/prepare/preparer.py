@@ -30,7 +30,7 @@ from braingpt.data.prepare.request import (
     missing_scores,
 )
 from braingpt.data.prepare.worker import Outcome, Worker, WorkerSettings
-from braingpt.data.prepare.worker_pool import outcomes
+from braingpt.data.prepare.worker_pool import outcomes, processors
 from braingpt.data.sample import SampleStream
 from braingpt.data.shards.manifest import Manifest, Split, TokenizerFacts
 from braingpt.data.shards.writer import FolderWriter
@@ -116,7 +116,10 @@ class Preparer:
             return
         self._report_progress(None)
         chunks = self._reader.chunks(self._current)
-        workers = self.request.workers
+        most = max(2, processors())
+        if (workers := self.request.workers) > most:
+            self.note(f"--workers {workers:,} is more than the processors here; {most} are started")
+            workers = most
         with closing(outcomes(chunks, self._worker, self._settings, workers, self._fraction_done)) as results:
             for chunk, outcome in results:
                 self._take(chunk, outcome)

@@ -28,7 +28,7 @@ def generous_bytes(model: ModelConfig, context: int, layers: int | None = None) 
     if isinstance(model, V1Config):
         floats += layers * 8 * model.heads * context
     states = sum(_state_floats(model, kind, context) for kind in layer_kinds(model)[:layers])
-    return 4 * (context * floats + states)
+    return round(4 * (context * floats + states))
 
 
 def _state_floats(model: ModelConfig, kind: str, context: int) -> float:

@@ -68,7 +68,7 @@ def least_need(recipe: Recipe, device: torch.device, processes: int, micro_batch
     )
 
 
-def require_fit(recipe: Recipe, device: torch.device, processes: int = 1) -> Recipe:
+def fitting(recipe: Recipe, device: torch.device, processes: int = 1) -> Recipe:
     """The recipe, unless its run cannot fit into memory.
 
     Args:
@@ -86,7 +86,7 @@ def require_fit(recipe: Recipe, device: torch.device, processes: int = 1) -> Rec
 
 
 def why_too_large(recipe: Recipe, device: torch.device, processes: int = 1) -> str | None:
-    """What `require_fit` says; None for a run that may fit."""
+    """What `fitting` says; None for a run that may fit."""
     rows = max(1, recipe.train.batch // processes)
     windows = min(recipe.train.micro_batch or 1, rows)
     need = least_need(recipe, device, processes, windows)
