@@ -35,7 +35,7 @@ LENGTH = 512
 # Tokens measured, at least: a chunk of the cross-entropy, whose memory grows with the tokens up to there.
 LEAST_TOKENS = {"cpu": 1024, "cuda": 4096}
 # Floating-point operations that are measured without a question, and seconds that measuring may take.
-EASILY_MEASURED, MEASURED_SECONDS = 1e11, 30
+EASILY_MEASURED, MEASURED_SECONDS = 1e11, 15
 # Tokens of the first pass, which loads and compiles what is used for the first time.
 WARM_UP = 64
 
