@@ -180,10 +180,11 @@ def _print_plan(
     screen.print(_plan_table(plan, available_bytes, place.type == "cpu"))
     if too_large:
         print_line(screen, f"the run does not fit: {too_large}")
+    elif reason := why_not_measured(recipe, place, available_bytes):
+        estimates = "activations are counted generously, and the time is that of the matrix products alone"
+        print_line(screen, f"nothing was measured, because {reason}: {estimates}")
     elif short := shortfall(plan, available_bytes, place):
         print_line(screen, f"the run does not fit into free memory: {short}")
-    elif plan.activations_bytes is None and (reason := why_not_measured(recipe, place, available_bytes)):
-        print_line(screen, f"activations and time were not measured: {reason}")
     for line in (many_epochs(plan), missing):
         if line:
             print_line(screen, line)

@@ -1,5 +1,9 @@
 """Whatever number a recipe is given: a plan, or one line that says what is needed, available and fitting."""
 
+import json
+import os
+import subprocess
+import sys
 import time
 import types
 from typing import Union, get_args, get_origin
@@ -164,3 +168,36 @@ def test_checkpoints_that_do_not_fit_on_the_disk_are_refused(tmp_path, data, mon
     with pytest.raises(UserError, match=r"checkpoints take .* free; choose an --out on another disk"):
         train(recipe, tmp_path / "run", [data], device="cpu")
     train(tiny("dense", "train.keep=1000", "train.steps=1"), tmp_path / "short", [data], device="cpu")
+
+
+def test_what_takes_too_long_to_measure_is_counted(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    def never(recipe, device):
+        raise AssertionError("nothing is measured")
+
+    monkeypatch.setattr("braingpt.train.plan.plan.measure_step_cost", never)
+    words = ("--recipe", "nano-dense", "--set", "model.hidden=2048", "--set", "train.micro_batch=1")
+    code, out, _, seconds = plan(capsys, *words)
+    assert code == 0 and seconds < SECONDS
+    assert "nothing was measured, because two layers take 2.3T floating-point operations" in out
+    figures = {line.rpartition("  ")[0].strip(): line.split()[-2:] for line in out.splitlines()}
+    assert (
+        "-" not in figures["memory at the peak"] and "-" not in figures["time, without validation and saving"]
+    )
+
+
+@pytest.mark.parametrize("architecture", ["dense", "v2"])
+def test_the_planned_memory_is_that_of_the_process(architecture, data, tmp_path):
+    """Within a quarter of the resident memory that training reaches (docs/results/plan.md: 0.99 to 1.07)."""
+    words = ["--recipe", f"nano-{architecture}", "--data", str(data), "--device", "cpu", "--json"]
+    words += ["--set", "train.steps=3", "--set", "train.context=256", "--set", "train.batch=8"]
+    found = []
+    for more in (["--plan"], ["--out", str(tmp_path / "run")]):
+        command = [sys.executable, "-P", "-m", "braingpt", "train", *words, *more]
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
+        )
+        found.append(json.loads(done.stdout))
+    planned, real = found[0]["resident_bytes"], found[1]["peak_memory_bytes"]
+    assert 0.75 < planned / real < 1.25, (planned, real)

@@ -260,7 +260,8 @@ def plan_run(
         data_tokens: Tokens in the data, where they are prepared.
         epochs_by_language: Passes over each language's windows.
         micro_batch: Windows at a time of the run to resume.
-        thorough: Whether to measure even what is certain to fit.
+        thorough: Whether to measure even what is certain to fit. Where measuring would take too much, the
+            activations are counted generously, and the time is that of the matrix products alone.
         measured: Whether anything may be measured.
         held: Bytes of the run's model that the device holds already.
         processes: Processes that train together.
@@ -281,13 +282,18 @@ def plan_run(
     easy = rows * window + plan.memory_bytes < budget_bytes / 4
     tight = micro_batch is None and (on_gpu or not easy)
     wanted = measured and (tight or thorough or plan.training_flops > LONG)
+    speed_dtype = dtype if on_gpu else None
     if not wanted or why_not_measured(recipe, device, budget_bytes):
         if tight:
             # By the generous count where nothing is measured.
             spare = budget_bytes - plan.memory_bytes - plan.host_bytes
             fits = max(1, min(limit, spare // window))
             micro_batch = next(count for count in range(fits, 0, -1) if rows % count == 0)
-        return replace(plan, micro_batch=min(micro_batch or limit, limit)), budget_bytes
+        plan = replace(plan, micro_batch=min(micro_batch or limit, limit))
+        if thorough:
+            seconds = _fastest_step(plan, device, speed_dtype, processes)
+            plan = replace(plan, activations_bytes=plan.micro_batch * window, step_seconds=seconds)
+        return plan, budget_bytes
     cost = measure_step_cost(recipe, device)
     if not on_gpu:
         # Device and host are one.
@@ -296,9 +302,13 @@ def plan_run(
     micro_batch = min(micro_batch, limit)
     plan = plan.with_cost(cost, rows, micro_batch)
     # Differences of short timings may vanish on a busy machine, but no step is faster than its products.
-    speed = matmul_flops(device, dtype if on_gpu else None)
-    fastest = plan.training_flops / plan.steps / processes / speed
+    fastest = _fastest_step(plan, device, speed_dtype, processes)
     return replace(plan, step_seconds=max(cost.seconds(rows, micro_batch), fastest)), budget_bytes
+
+
+def _fastest_step(plan: Plan, device: torch.device, dtype: torch.dtype | None, processes: int) -> float:
+    """Seconds of the matrix products of a step, at the measured speed."""
+    return plan.training_flops / plan.steps / processes / matmul_flops(device, dtype)
 
 
 def shortfall(plan: Plan, budget_bytes: int, device: torch.device, held: int = 0) -> str | None:

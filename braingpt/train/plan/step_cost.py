@@ -21,21 +21,22 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from braingpt.device.device import autocast, autocast_dtype, matmul_flops
+from braingpt.device.device import autocast, autocast_dtype
 from braingpt.model.lm import build
 from braingpt.model.outline import layer_kinds, outline, with_layers
 from braingpt.optim.optimizer import build_optimizer
 from braingpt.recipes import Recipe
 from braingpt.train.plan.activations import TRAINED_BYTES, generous_bytes
 from braingpt.train.recompute import recompute_blocks
-from braingpt.utils.formatting import byte_size, planned_duration
+from braingpt.utils.formatting import byte_size, short_count
 
 # Tokens of a window that is measured, at most.
 LENGTH = 512
 # Tokens measured, at least: a chunk of the cross-entropy, whose memory grows with the tokens up to there.
 LEAST_TOKENS = {"cpu": 1024, "cuda": 4096}
-# Floating-point operations that are measured without a question, and seconds that measuring may take.
-EASILY_MEASURED, MEASURED_SECONDS = 1e11, 15
+# Floating-point operations that are measured at most, some ten seconds. They decide and not the time, so that
+# a plan has the same figures on a busy machine.
+MOST_MEASURED = {"cpu": 1e12, "cuda": 1e14}
 # Tokens of the first pass, which loads and compiles what is used for the first time.
 WARM_UP = 64
 
@@ -165,10 +166,9 @@ def why_not_measured(recipe: Recipe, device: torch.device, budget_bytes: int) ->
     # A warm-up, a pass and one twice as large, each forward and backward.
     tokens = min(length, WARM_UP) + 3 * rows * length
     flops = 3 * tokens * sum(shape.flops_per_token(length) for shape in outlines)
-    if flops < EASILY_MEASURED:
+    if flops <= MOST_MEASURED[device.type]:
         return None
-    seconds = flops / matmul_flops(device, autocast_dtype(recipe.train.dtype, device))
-    return f"two layers take some {planned_duration(seconds)}" if seconds > MEASURED_SECONDS else None
+    return f"two layers take {short_count(flops)} floating-point operations"
 
 
 def _measured_length(recipe: Recipe) -> int:
