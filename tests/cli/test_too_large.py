@@ -5,12 +5,13 @@ import types
 import pytest
 import torch
 
-from braingpt.cli import quickstart
 from braingpt.data.prepare.pipeline import Request, prepare
 from braingpt.device.free_memory import Available
 from braingpt.errors import UserError
 from braingpt.inference.engine import generate, generate_batch
 from braingpt.model.lm import build
+from braingpt.model.outline import outline
+from braingpt.recipes import load_recipe
 from braingpt.tokenizer import Tokenizer
 from tests.tiny_runs import tiny
 
@@ -41,7 +42,7 @@ def test_one_line_before_the_work(words, needed, fits, here, capsys, braingpt):
     assert needed in error and fits in error and HERE in error and error.count("\n") == 1
 
 
-def test_the_offered_number_of_tokens_fits(loaded_model=None):
+def test_the_offered_number_of_tokens_fits():
     model = build(tiny("dense").model).eval()
     with pytest.raises(UserError, match=r"at most ([\d,]+) would fit") as caught:
         generate(model, [1, 2, 3], 10**10)
@@ -105,14 +106,7 @@ def test_a_quickstart_of_any_length_takes_the_steps_of_its_recipe(
     monkeypatch.setattr("braingpt.train.loop.train", begin)
     assert braingpt("quickstart", "--minutes", minutes) == 2
     steps = int(capsys.readouterr().err.split()[1])
-    assert steps == quickstart_recipe_steps()
-
-
-def quickstart_recipe_steps() -> int:
-    from braingpt.recipes import load_recipe
-
-    assert quickstart.NAME
-    return load_recipe("nano-v2").train.steps
+    assert steps == load_recipe("nano-v2").train.steps
 
 
 class _Prepared:
@@ -123,8 +117,6 @@ class _Prepared:
 
 
 def test_sizes_beyond_any_tensor_are_one_line():
-    from braingpt.model.outline import outline
-
     config = tiny("dense").model.model_copy(update={"mlp": 1 << 62})
     with pytest.raises(UserError, match="more than 9 EB"):
         outline(config)

@@ -19,6 +19,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from braingpt.data.prepare.worker_pool import processors
 from braingpt.errors import Failure, UserError
 from braingpt.utils.child import module_command, set_safe_path
 from braingpt.utils.paths import check_folder
@@ -75,7 +76,9 @@ def executor(options: argparse.Namespace, arguments: list[str]) -> Any:
         "logging_dir": str(out / "log"),
     }
     if options.engine == "local":
-        return LocalPipelineExecutor(**shared)
+        # Each part is a process of its own, with workers of its own.
+        jobs = min(options.jobs, processors()) if options.jobs > 0 else processors()
+        return LocalPipelineExecutor(**shared | {"workers": jobs})
     if options.engine == "ray":
         return RayPipelineExecutor(**shared, cpus_per_task=options.cpus, mem_per_cpu_gb=options.gb_per_cpu)
     if not options.partition or not options.time:
@@ -106,7 +109,10 @@ def main(words: list[str] | None = None) -> int:
         "--parts", type=int, required=True, help="number of parts; at most as many as there are files"
     )
     parser.add_argument(
-        "--jobs", type=int, default=-1, help="parts prepared at the same time; all if not given"
+        "--jobs",
+        type=int,
+        default=-1,
+        help="parts prepared at the same time; here one for each processor at most",
     )
     parser.add_argument(
         "--cpus", type=int, default=1, help="processors of a part; give --workers the same number after --"

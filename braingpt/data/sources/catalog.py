@@ -109,7 +109,7 @@ def preparation(name: str) -> Preparation:
             else ""
         )
         if not as_text and name.count("/") == 1:
-            as_text = f" (for a dataset of the hub: braingpt data prepare hub {name})"
+            as_text = f" (for a dataset of the hub: braingpt data prepare hub {shell_word(name)})"
         raise UserError(f"unknown corpus '{name}'{did_you_mean(name, PREPARATIONS)}{as_text}")
     return PREPARATIONS[name]
 
