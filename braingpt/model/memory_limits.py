@@ -46,7 +46,7 @@ def require_weights(config: ModelConfig, device: torch.device) -> None:
     )
 
 
-def require_state(model: CausalModel, prompt: int, new: int, rows: int = 1) -> None:
+def require_state(model: CausalModel, prompt: int, new: int, rows: int = 1, before: int = 0) -> None:
     """Check that the state of a generation fits into memory at its full length.
 
     Args:
@@ -54,6 +54,7 @@ def require_state(model: CausalModel, prompt: int, new: int, rows: int = 1) -> N
         prompt: Tokens to read.
         new: Tokens to write at most.
         rows: Sequences at a time.
+        before: Tokens whose state is there already.
 
     Raises:
         UserError: It does not; the message says how many new tokens would fit.
@@ -62,9 +63,10 @@ def require_state(model: CausalModel, prompt: int, new: int, rows: int = 1) -> N
     if not isinstance(inner, ModelArithmetic):
         return
     arithmetic, reading = inner, FLOAT * READING_NUMBERS * prompt * inner.config.hidden
+    held = arithmetic.state_bytes(before) if before else 0
 
     def needed(count: int) -> int:
-        return rows * (arithmetic.state_bytes(prompt + count) + reading)
+        return rows * (arithmetic.state_bytes(before + prompt + count) - held + reading)
 
     if needed(new) < CERTAINLY_FREE:
         return

@@ -8,6 +8,7 @@ import torch
 from braingpt.data.prepare.pipeline import Request, prepare
 from braingpt.device.free_memory import Available
 from braingpt.errors import UserError
+from braingpt.inference.chat import Conversation
 from braingpt.inference.engine import generate, generate_batch
 from braingpt.model.lm import build
 from braingpt.model.outline import outline
@@ -51,6 +52,8 @@ def test_the_offered_number_of_tokens_fits():
     with pytest.raises(UserError, match="new tokens need"):
         generate_batch(model, [[1], [2]], 10**10)
     assert len(generate(model, [1, 2, 3], 4)) == 4
+    with pytest.raises(UserError, match="new tokens need"):
+        Conversation(model, Tokenizer.default(), max_new_tokens=10**10).say("안녕")
 
 
 @pytest.mark.parametrize("command", ["eval", "generate", "serve", "export", "inspect-sparsity"])

@@ -112,7 +112,7 @@ def main(words: list[str] | None = None) -> int:
         "--jobs",
         type=int,
         default=-1,
-        help="parts prepared at the same time; here one for each processor at most",
+        help="parts at the same time; all if not given, and here one for each processor at most",
     )
     parser.add_argument(
         "--cpus", type=int, default=1, help="processors of a part; give --workers the same number after --"
