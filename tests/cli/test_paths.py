@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 from rich.table import Table
 
+import braingpt
 from braingpt.cli.console import console, print_line
 from braingpt.data.prepare.pipeline import Request, prepare
 from braingpt.data.shards.manifest import prepare_command
@@ -53,6 +55,17 @@ def test_every_way_of_printing_shows_a_name_as_it_is(name):
     shown = screen.file.getvalue() + captured.get()
     for where in ("one", "line", "title", "head", "cell", "rule", "status", "update"):
         assert f"{where} {name}" in shown, (where, shown)
+
+
+def test_nothing_of_rich_reads_markup_elsewhere():
+    """One console for all commands; columns of progress have a switch of their own."""
+    package = Path(braingpt.__file__).parent
+    for file in package.rglob("*.py"):
+        source = file.read_text(encoding="utf-8")
+        assert "from_markup" not in source, file
+        assert "Console(" not in source.replace("Screen(Console)", "") or file.name == "console.py", file
+        columns = re.findall(r"TextColumn\([^)]*\{[^)]*\)", source)
+        assert all("markup=False" in column for column in columns), (file, columns)
 
 
 @pytest.mark.parametrize("name", NAMES)

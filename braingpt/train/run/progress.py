@@ -105,8 +105,8 @@ class LiveReporter(PlainReporter):
         self.progress = Progress(
             BarColumn(bar_width=12),
             MofNCompleteColumn(),
-            TextColumn("loss {task.fields[loss]}"),
-            TextColumn("validation {task.fields[validation]}"),
+            TextColumn("loss {task.fields[loss]}", markup=False),
+            TextColumn("validation {task.fields[validation]}", markup=False),
             TimeRemainingColumn(),
             TextColumn("left"),
         )
