@@ -43,9 +43,9 @@ def export_checkpoint(source: Path, out: Path, dtype: str = "float32") -> dict[s
     """
     if dtype not in DTYPES:
         raise UserError(f"unknown dtype '{dtype}'{did_you_mean(dtype, DTYPES)}")
-    check_folder(out, "the folder")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} already exists; name a new folder, or remove it first")
+    check_folder(out, "the folder")
     needed = _least_bytes(load_recipe(source / RECIPE).model, DTYPES[dtype])
     free = shutil.disk_usage(existing_folder(out)).free
     if needed > free:

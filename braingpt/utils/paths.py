@@ -75,7 +75,8 @@ def check_folder(folder: Path, option: str = "--out") -> None:
         if folder.is_symlink() and not folder.exists():
             raise UserError(f"{option} {folder} is a link to nothing; remove it, or name another folder")
         if not existing.is_dir():
-            raise UserError(f"{option} {folder}: {existing} is a file; name another folder")
+            above = "" if existing == folder.absolute() else f": {existing}"
+            raise UserError(f"{option} {folder}{above} is a file; name another folder")
         longest = os.pathconf(existing, "PC_NAME_MAX")
     except OSError as error:
         raise UserError(f"{option} {folder}: {error.strerror}; name another folder") from None

@@ -103,7 +103,7 @@ def test_a_file_is_no_run_folder_and_stays(here, data, capsys):
         assert (
             braingpt("train", "--recipe", "nano-dense", "--data", data, "--out", out, "--device", "cpu") == 2
         )
-        assert capsys.readouterr().err.endswith("note is a file; give a folder with --out\n")
+        assert capsys.readouterr().err.endswith("note is a file; name another folder\n")
     assert (here / "note").read_text() == "x"
 
 
