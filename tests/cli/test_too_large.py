@@ -22,7 +22,7 @@ HERE = "1.1 GB are available (the container's limit (cgroup))"
 
 @pytest.fixture(autouse=True)
 def small_machine(monkeypatch):
-    for place in ("model.memory_limits", "bench.kernels.runner"):
+    for place in ("model.memory_limits", "bench.kernels.runner", "bench.fit"):
         monkeypatch.setattr(f"braingpt.{place}.available_memory", lambda device: ROOM)
 
 
@@ -34,6 +34,8 @@ def small_machine(monkeypatch):
         (["eval", "runs/nano-v2", "--context", "1000000000"], "windows of 1,000,000,000", "--context "),
         (["inspect-sparsity", "runs/nano-v1", "--context", "1000000000"], "windows of", "--context "),
         (["bench", "kernels", "--context", "1000000000"], "1 x 1,000,000,000 tokens", "smaller --batch"),
+        (["bench", "v1", "--data", "data/sample", "--batch", "1000000"], "1000000 x 128 tokens", "--batch "),
+        (["bench", "v2", "--data", "data/sample", "--contexts", "9999999"], "9,999,999 tokens", "--contexts"),
         (["bench", "kernels", "--batch", "99999999"], "99,999,999 x 1,024 tokens", "smaller --batch"),
     ],
 )

@@ -69,7 +69,7 @@ def executor(options: argparse.Namespace, arguments: list[str]) -> Any:
             'preparing on many machines needs datatrove: pip install "braingpt[cluster]"'
         ) from None
     out = options.out.resolve()
-    shared = {
+    shared: dict[str, Any] = {
         "pipeline": [PreparePart(out, arguments)],
         "tasks": options.parts,
         "workers": options.jobs,
@@ -77,8 +77,8 @@ def executor(options: argparse.Namespace, arguments: list[str]) -> Any:
     }
     if options.engine == "local":
         # Each part is a process of its own, with workers of its own.
-        jobs = min(options.jobs, processors()) if options.jobs > 0 else processors()
-        return LocalPipelineExecutor(**shared | {"workers": jobs})
+        shared["workers"] = min(options.jobs, processors()) if options.jobs > 0 else processors()
+        return LocalPipelineExecutor(**shared)
     if options.engine == "ray":
         return RayPipelineExecutor(**shared, cpus_per_task=options.cpus, mem_per_cpu_gb=options.gb_per_cpu)
     if not options.partition or not options.time:
