@@ -189,7 +189,7 @@ def test_what_takes_too_long_to_measure_is_counted(capsys, tmp_path, monkeypatch
 
 @pytest.mark.parametrize("architecture", ["dense", "v2"])
 def test_the_planned_memory_is_that_of_the_process(architecture, data, tmp_path):
-    """Within a quarter of the resident memory that training reaches (docs/results/plan.md: 0.99 to 1.07)."""
+    """Within three tenths of the resident memory that training reaches, short validations included."""
     words = ["--recipe", f"nano-{architecture}", "--data", str(data), "--device", "cpu", "--json"]
     words += ["--set", "train.steps=3", "--set", "train.context=256", "--set", "train.batch=8"]
     found = []
@@ -200,4 +200,4 @@ def test_the_planned_memory_is_that_of_the_process(architecture, data, tmp_path)
         )
         found.append(json.loads(done.stdout))
     planned, real = found[0]["resident_bytes"], found[1]["peak_memory_bytes"]
-    assert 0.75 < planned / real < 1.25, (planned, real)
+    assert 0.7 < planned / real < 1.3, (planned, real)
