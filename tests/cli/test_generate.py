@@ -91,7 +91,7 @@ def test_broken_bytes_on_a_real_command_line(here):
     assert (
         done.returncode == 2
         and b"Traceback" not in done.stderr
-        and b"lone surrogate" in done.stderr.splitlines()[-1]
+        and b"is not UTF-8" in done.stderr.splitlines()[-1]
     )
 
 
