@@ -11,6 +11,7 @@ from typing import Any
 
 from braingpt.errors import Failure, UserError
 from braingpt.utils.atomic_write import write_atomically
+from braingpt.utils.hashed_json import check_hash, hashed, read_object
 
 # Version of the report's schema.
 VERSION = 1
@@ -47,11 +48,16 @@ class Results:
         """Continue with the report that an interrupted run left."""
         file = folder / FILE
         try:
-            found = json.loads(file.read_text(encoding="utf-8"))
+            found = read_object(file)
+            if found.get("version") != VERSION:
+                raise ValueError("it is not a benchmark of this version of braingpt")
+            found = check_hash(found)
+            if not all(isinstance(found.get(part), dict) for part in ("settings", "machine", "failed")):
+                raise ValueError("it lacks its settings")
         except (OSError, ValueError) as error:
-            raise UserError(f"{file} cannot be read ({error}); name another --out") from None
-        if not isinstance(found, dict) or found.get("version") != VERSION:
-            raise UserError(f"{file} is not a benchmark of this version of braingpt; name another --out")
+            raise UserError(
+                f"{file} cannot be continued ({error}); name another --out, or remove the file"
+            ) from None
         ours = json.loads(json.dumps(self.report))
         for part in ("settings", "machine"):
             if odd := [key for key in ours[part] if found[part].get(key) != ours[part][key]]:
@@ -83,7 +89,8 @@ class Results:
         self.report[name] = value
         if self.folder is not None:
             write_atomically(
-                self.folder / FILE, json.dumps(self.report, ensure_ascii=False, allow_nan=False) + "\n"
+                self.folder / FILE,
+                json.dumps(hashed(self.report), ensure_ascii=False, allow_nan=False) + "\n",
             )
 
     def fail(self, name: str, stage: str, reason: str) -> None:

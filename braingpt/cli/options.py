@@ -87,12 +87,15 @@ def open_run(
     """
     from braingpt.checkpoint.checkpoint import load_model
     from braingpt.checkpoint.listing import resolve
+    from braingpt.device.core_sharing import share_cores
     from braingpt.device.device import pick_device
     from braingpt.errors import UserError, did_you_mean
 
     if dtype not in DTYPES:
         raise UserError(f"unknown dtype '{dtype}'{did_you_mean(dtype, DTYPES)}")
     place = pick_device(None if device == "auto" else device)
+    if place.type == "cpu":
+        share_cores()
     folder = resolve(run)
     if run is None:
         messages.print(f"using {folder}", soft_wrap=True, markup=False)

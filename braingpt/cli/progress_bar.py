@@ -3,6 +3,9 @@
 import time
 from typing import TYPE_CHECKING
 
+from braingpt.utils.formatting import duration
+from braingpt.utils.time_left import TimeLeft
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
@@ -16,37 +19,34 @@ class ProgressBar:
 
     def __init__(self, messages: "Console") -> None:
         self.messages = messages
-        self.began = time.monotonic()
         self.last_line = 0.0
+        self.time_left = TimeLeft(1.0)
         self.bar: Progress | None = None
 
     def __enter__(self) -> "ProgressBar":
+        self.time_left = TimeLeft(1.0)
         if self.messages.is_terminal:
-            from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+            from rich.progress import BarColumn, Progress, TextColumn
 
             columns = (
                 BarColumn(bar_width=20),
                 TextColumn("{task.description}", markup=False),
-                TimeRemainingColumn(),
-                TextColumn("left"),
+                TextColumn("{task.fields[left]}", markup=False),
             )
             self.bar = Progress(*columns, console=self.messages, transient=True)
-            self.task = self.bar.add_task("", total=1.0)
+            self.task = self.bar.add_task("", total=1.0, left="")
             self.bar.start()
         return self
 
     def __call__(self, share: float, stage: str) -> None:
-        now = time.monotonic()
+        self.time_left.update(share)
+        seconds, now = self.time_left.seconds, time.monotonic()
+        left = "" if seconds is None else f"about {duration(seconds)} left"
         if self.bar:
-            self.bar.update(self.task, completed=share, description=stage)
+            self.bar.update(self.task, completed=share, description=stage, left=left)
         elif now - self.last_line >= PLAIN_SECONDS:
-            from braingpt.utils.formatting import duration
-
             self.last_line = now
-            left = (
-                f", about {duration((now - self.began) / share * (1 - share))} left" if share > 0.02 else ""
-            )
-            self.messages.print(f"{share:4.0%}  {stage}{left}", soft_wrap=True)
+            self.messages.print(", ".join(filter(None, [f"{share:4.0%}  {stage}", left])), soft_wrap=True)
 
     def __exit__(self, *_: object) -> None:
         if self.bar:

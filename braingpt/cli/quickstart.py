@@ -48,6 +48,7 @@ def quickstart(
 
     Data, training, text, sparsity.
     """
+    from braingpt.device.core_sharing import share_cores
     from braingpt.device.cpu import configure_cpu
 
     # This comes before any computation, because threads inherit the flag.
@@ -56,6 +57,7 @@ def quickstart(
     screen = console(json_output)
     check_folder(out)
     check_folder(DATA, "the data folder")
+    share_cores(lambda line: print_line(screen, f"note: {line}"))
     _clear(out)
 
     screen.rule("1 data", align="left")
@@ -139,6 +141,7 @@ def _clear(out: Path) -> None:
     from braingpt.train.run.folder import RECIPE, is_run, locked
     from braingpt.utils.scratch import clear_rests, hidden_beside
 
+    clear_rests(out)
     # The lock holds other trainings off, and the folder is a run or empty.
     with locked(out):
         if not is_run(out):
@@ -147,7 +150,6 @@ def _clear(out: Path) -> None:
             raise UserError(
                 f"{out} is a run that quickstart did not make; choose another folder with --out DIR"
             )
-    clear_rests(out)
     hidden = hidden_beside(out, f"old-{os.getpid()}")
     out.rename(hidden)
     shutil.rmtree(hidden)

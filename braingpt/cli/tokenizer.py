@@ -134,15 +134,23 @@ def add_language(
     json_output: Json = False,
 ) -> None:
     """Add a language to a vocabulary, learned from your texts. Old ids keep their meaning."""
+    from contextlib import nullcontext
+    from functools import partial
+
     from braingpt.tokenizer import add_language
     from braingpt.tokenizer.named import open_tokenizer
+    from braingpt.utils.file_lock import file_lock
 
     check_output_folder(out)
     texts = OwnTexts(paths, column, _options(format, encoding, delimiter), json_output)
-    old = open_tokenizer(tokenizer)
-    grown = add_language.add_language(old, code, (text for _, text in texts), entries)
-    new = grown.tokenizer
-    new.save(out)
+    # Another process that adds a language to the same folder would undo this, or be undone.
+    same = tokenizer is not None and Path(tokenizer).is_dir() and out.is_dir() and out.samefile(tokenizer)
+    note = partial(print_line, console(stderr=True))
+    with file_lock(out, note) if same else nullcontext():
+        old = open_tokenizer(tokenizer)
+        grown = add_language.add_language(old, code, (text for _, text in texts), entries)
+        new = grown.tokenizer
+        new.save(out)
     added = len(new.added) - len(old.added)
     if json_output:
         facts = {

@@ -69,12 +69,15 @@ def train(
     # This comes before any computation, because threads inherit the flag.
     configure_cpu()
     from braingpt.checkpoint.listing import resolve
+    from braingpt.device.core_sharing import share_cores
+    from braingpt.device.device import pick_device
     from braingpt.distributed.world import rank_of_environment
     from braingpt.errors import UserError, mark_reported
     from braingpt.train import loop
     from braingpt.train.agreement import recipe_to_train
     from braingpt.train.resume import run_of
     from braingpt.train.run.progress import Reporter, reporter_for
+    from braingpt.train.run.report import REPORT
 
     settings = [*(overrides or []), *(["train.compile=true"] if compile_model else [])]
     try:
@@ -92,6 +95,8 @@ def train(
             chosen, folders or [Path(folder) for folder in chosen.data.folders], device, screen, json_output
         )
         return
+    if pick_device(None if device == "auto" else device).type == "cpu":
+        share_cores(lambda line: print_line(screen, f"note: {line}"))
     # Of several processes the first one prints.
     first = rank_of_environment() == 0
     result = loop.train(
@@ -111,7 +116,8 @@ def train(
         stopped = f"stopped after step {result.step} of {result.steps}, {saved}"
         print_line(console(stderr=True), f"{stopped}; continue with: {_resume_command(out)}")
         raise SystemExit(130)
-    if result.taken:
+    # A process that was killed at the very end may have left none.
+    if result.taken or not (Path(result.run) / REPORT).is_file():
         _report(result, screen)
     if not json_output:
         _print_result(result, screen)

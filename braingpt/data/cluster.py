@@ -1,4 +1,4 @@
-"""`python -m braingpt.data.cluster`, the documented entrance to `braingpt.data.prepare.cluster`."""
+"""`python -P -m braingpt.data.cluster`, the documented entrance to `braingpt.data.prepare.cluster`."""
 
 import sys
 

@@ -76,8 +76,9 @@ class EpisodicMemory:
             The number of the text and of its entries. A text that was taught before keeps its number.
 
         Raises:
-            UserError: The text is empty.
+            UserError: The text is empty, or the memory does not fit the model.
         """
+        self.check_fits(model)
         text = text.strip()
         if not text:
             raise UserError("the text is empty; give a text to remember")
@@ -86,6 +87,23 @@ class EpisodicMemory:
             ids = [*tokenizer.encode(text, language=language or "auto"), tokenizer.eot]
             number = self.store.write(text, *surprising_entries(model, self.maker, ids))
         return number, self.store.entries_of(number)
+
+    def check_fits(self, model: LanguageModel) -> None:
+        """Check that keys and tokens are such as the model has.
+
+        Args:
+            model: The model that is to read the memory.
+
+        Raises:
+            UserError: They are not.
+        """
+        channels, config = self.store.keys_ND.shape[1], model.config
+        largest = int(self.store.values_N.max()) if len(self.store) else 0
+        if channels != config.hidden or largest >= config.vocab:
+            raise UserError(
+                f"the memory has keys of {channels} channels and token {largest}, the model {config.hidden} "
+                f"channels and {config.vocab} tokens; name the memory of this model"
+            )
 
 
 @dataclass
@@ -111,6 +129,7 @@ class Remembering(CausalModel):
 
     def __init__(self, model: LanguageModel, memory: EpisodicMemory) -> None:
         super().__init__()
+        memory.check_fits(model)
         self.model, self.memory = model, memory
         self.config, self.device = model.config, model.device
 

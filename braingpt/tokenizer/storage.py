@@ -19,6 +19,7 @@ import errno
 import fcntl
 import json
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -28,6 +29,7 @@ from braingpt.errors import Failure, UserError
 from braingpt.tokenizer.foreign_pattern import why_not_usable
 from braingpt.tokenizer.vocabulary import CONTROL, PATTERN, Vocabulary, marker_name
 from braingpt.utils.atomic_write import flush_folder, write_atomically
+from braingpt.utils.hashed_json import read_object
 from braingpt.utils.paths import check_folder
 from braingpt.utils.scratch import scratch_folder
 
@@ -36,6 +38,8 @@ DESCRIPTION, RANKS = "tokenizer.json", "ranks.tiktoken"
 NEXT_RANKS = ".ranks.tiktoken.next"
 # The largest id of a special token; ids are 32 bits wide in tiktoken.
 MAX_ID = (1 << 31) - 1
+# The special token of a language.
+_MARKER = re.compile(r"<\|([a-z]{2,3})\|>")
 FORMAT, VERSIONS = "braingpt-tokenizer", (1, 2)
 
 
@@ -92,6 +96,12 @@ def _folder_lock(folder: Path, kind: int = fcntl.LOCK_EX) -> Iterator[None]:
 def _contents(vocabulary: Vocabulary) -> tuple[bytes, bytes]:
     """What the files RANKS and DESCRIPTION hold."""
     lines = [base64.b64encode(entry) + b" %d\n" % rank for entry, rank in vocabulary.ranks().items()]
+    description = _describe(vocabulary)
+    return b"".join(lines), (json.dumps(description, ensure_ascii=False, indent=1) + "\n").encode()
+
+
+def _describe(vocabulary: Vocabulary) -> dict[str, Any]:
+    """What the file DESCRIPTION says of a vocabulary."""
     description = {
         "format": FORMAT,
         "version": 1,
@@ -107,7 +117,28 @@ def _contents(vocabulary: Vocabulary) -> tuple[bytes, bytes]:
             "first_special": vocabulary.first_special,
             "added": len(vocabulary.added),
         }
-    return b"".join(lines), (json.dumps(description, ensure_ascii=False, indent=1) + "\n").encode()
+    return description
+
+
+def _wrong_key(vocabulary: Vocabulary, description: dict[str, Any]) -> str | None:
+    """The first key of a description that is not as `write_vocabulary` writes it; None where all are.
+
+    The fingerprint covers what decides the ids, and the other keys follow from that. A language has its
+    marker among the special tokens.
+    """
+    expected = _describe(vocabulary)
+    if odd := set(description) ^ set(expected):
+        return min(odd)
+    for key, value in expected.items():
+        # `True == 1` in Python, and not in JSON.
+        if json.dumps(description[key]) != json.dumps(value):
+            return key
+    found = (_MARKER.fullmatch(name) for name in vocabulary.specials if name not in CONTROL)
+    codes = [one[1] for one in found if one]
+    marked = vocabulary.marked
+    if len(set(marked)) < len(marked) or any(marker_name(code) in CONTROL for code in marked):
+        return "languages"
+    return None if [code for code in marked if code in codes] == codes else "languages"
 
 
 def read_vocabulary(folder: Path) -> Vocabulary:
@@ -175,6 +206,8 @@ def _read(folder: Path, description: dict[str, Any], ranks: str) -> Vocabulary:
         raise _damaged(folder, f"{ranks} lacks an entry, or has one twice")
     if not {bytes([value]) for value in range(256)} <= set(entries):
         raise _damaged(folder, f"{ranks} lacks the entry of a single byte")
+    if key := _wrong_key(vocabulary, description):
+        raise _damaged(folder, f"{DESCRIPTION} has another '{key}' than was written")
     if pattern != PATTERN and (reason := why_not_usable(pattern)):
         raise _damaged(folder, reason)
     return vocabulary
@@ -188,10 +221,10 @@ def _read_description(folder: Path) -> dict[str, Any]:
             "name a folder made by `braingpt tokenizer train`"
         )
     try:
-        description = json.loads(path.read_text("utf-8"))
-    except (ValueError, RecursionError):
-        raise _damaged(folder, f"{DESCRIPTION} is not JSON") from None
-    if not isinstance(description, dict) or description.get("format") != FORMAT:
+        description = read_object(path)
+    except ValueError as error:
+        raise _damaged(folder, f"{DESCRIPTION}: {error}") from None
+    if description.get("format") != FORMAT:
         raise UserError(
             f"{path} is not a braingpt tokenizer; name a folder made by `braingpt tokenizer train`"
         )

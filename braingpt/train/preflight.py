@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from braingpt.device import threads
+from braingpt.device.core_sharing import machine_is_shared
 from braingpt.device.device import matmul_flops
 from braingpt.device.free_memory import free_memory
 from braingpt.distributed.sharded_tensors import local_rows
@@ -85,14 +86,16 @@ def settle_speed(trainer: "Trainer", plan: Plan) -> tuple[int | None, float | No
     """Choose the number of threads, and measure how fast the device is; only long runs measure anything.
 
     Returns:
-        The threads the run computes with from now on, those it had before where it is resumed; None where
-        the number stays open. And floating-point operations a second of matrix products, or None.
+        The threads the run computes with from now on, those it had before where it is resumed. None where
+        the number stays open, also while other programs are busy, as they would decide the trial. And
+        floating-point operations a second of matrix products, or None.
     """
     device, long = trainer.placement.device, plan.training_flops > SHORT
     count = threads.known_thread_count(device, trainer.threads)
-    if count is None and long:
+    if count is None and long and not machine_is_shared():
         micro_batch = trainer.loader.micro_batches(trainer.step, trainer.batching.micro)[0]
-        count = _faster_threads(trainer.learner, micro_batch, trainer.placement)
+        tried = _faster_threads(trainer.learner, micro_batch, trainer.placement)
+        count = None if machine_is_shared() else tried
     if count:
         torch.set_num_threads(count)
     return count, matmul_flops(device, trainer.placement.dtype) if long else None

@@ -113,9 +113,14 @@ def move_into_place(new: Path, path: Path) -> None:
     At any moment there is the old folder or the new one, also where the process is killed. Where the system
     cannot exchange two names, the old one is for a moment at `.NAME.old-PID`.
     """
-    if not os.path.lexists(path):
-        os.rename(new, path)
-        return
+    try:
+        # An empty folder of that name is replaced in the same step.
+        if not path.is_symlink():
+            os.rename(new, path)
+            return
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+            raise
     if exchange(new, path):
         remove_tree(new)
         return

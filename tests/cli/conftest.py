@@ -9,6 +9,7 @@ import pytest
 from braingpt.checkpoint import checkpoint
 from braingpt.cli.console import guarded
 from braingpt.cli.main import app
+from braingpt.data.prepare import journal
 from braingpt.tokenizer import Tokenizer
 from tests.conftest import awake
 from tests.episodic.conftest import calibrated as calibrated
@@ -45,3 +46,12 @@ def braingpt():
     return lambda *arguments: guarded(
         lambda: app([str(argument) for argument in arguments], standalone_mode=False)
     )
+
+
+@pytest.fixture
+def place(tmp_path, workspace, monkeypatch):
+    """A folder for a command that is killed (`killed.py`). Journals are written after each chunk."""
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(journal, "SECONDS", 0)
+    return tmp_path / "place"

@@ -297,13 +297,13 @@ def test_verify_finds_strange_tokens_and_files(folder: Path) -> None:
     with pytest.raises(Failure, match=r"1 problem: .*xx-more-00000\.bin is not in the manifest"):
         run("verify", folder)
     odd = write(folder.parent / "odd", {("train", "ko", "x"): [[1, 2, 3, TOKENIZER.eot]]})
-    from braingpt.data.shards.manifest import read_manifest, sha256_of
+    from braingpt.data.shards.manifest import manifest_text, read_manifest, sha256_of
 
     manifest = read_manifest(odd)
     file = manifest.streams[0].files[0]
     (odd / file.path).write_bytes(np.array([1, 2, 60_000, 3], dtype="<u2").tobytes())
     file.sha256 = sha256_of(odd / file.path)
-    (odd / "manifest.json").write_text(manifest.model_dump_json())
+    (odd / "manifest.json").write_text(manifest_text(manifest))
     with pytest.raises(Failure, match="holds token 60000, beyond the vocabulary of 16448"):
         run("verify", odd)
 

@@ -9,6 +9,7 @@ import pytest
 from braingpt.cli.console import console, guarded, print_line
 from braingpt.cli.main import app
 from braingpt.data.shards.manifest import NAME
+from braingpt.utils.hashed_json import hashed
 from braingpt.utils.terminal_text import visible, visible_json
 from tests.test_crashes import memory_of
 
@@ -37,11 +38,10 @@ def hostile(workspace, tmp_path, monkeypatch):
     shutil.copytree(workspace / "runs" / "nano-v2", tmp_path / "runs" / f"run{BAD}".replace("/", ""))
     manifest = json.loads((tmp_path / "data" / NAME).read_text("utf-8"))
     manifest["name"] = manifest["braingpt"] = manifest["created"] = BAD
-    for stream in manifest["streams"]:
-        stream["source"] = stream["source"] + BAD
-    manifest["filters"] = {BAD: {"read": 5, "kept": 1, "dropped": {BAD: {"count": 4, "samples": [BAD]}}}}
+    manifest["filters"] = {BAD: {"read": 5, "kept": 1, "dropped": {BAD: {"documents": 4, "samples": [BAD]}}}}
     manifest["revisions"] = {BAD: BAD}
-    (tmp_path / "data" / NAME).write_text(json.dumps(manifest), encoding="utf-8")
+    del manifest["sha256"]
+    (tmp_path / "data" / NAME).write_text(json.dumps(hashed(manifest)), encoding="utf-8")
     memory = memory_of("one", f"two {BAD}")
     memory.about = {"recipe": BAD, "step": BAD}
     save_memory(memory, tmp_path / "memory")

@@ -30,12 +30,23 @@ class ByteTokenizer:
         (folder / "tokenizer.json").write_text(json.dumps({"fingerprint": self.fingerprint}))
 
 
+class NumberTokenizer(ByteTokenizer):
+    """All ids that two bytes hold."""
+
+    vocab_size = 1 << 16
+
+
 def write_folder(
-    out: Path, streams: dict[tuple[str, str, str], np.ndarray], file_bytes: int = 1 << 20, piece: int = 50
+    out: Path,
+    streams: dict[tuple[str, str, str], np.ndarray],
+    file_bytes: int = 1 << 20,
+    piece: int = 50,
+    tokenizer: ByteTokenizer | None = None,
 ) -> None:
     """A prepared folder whose streams, by (split, language, source), hold exactly these ids, added `piece` at
     a time.
     """
+    tokenizer = tokenizer or ByteTokenizer()
     with FolderWriter(out, "uint16", file_bytes) as writer:
         for (split, language, source), ids in streams.items():
             for start in range(0, len(ids), piece):
@@ -46,7 +57,7 @@ def write_folder(
                 braingpt="0",
                 created="2026-01-01",
                 parameters={},
-                tokenizer=TokenizerFacts(fingerprint=ByteTokenizer.fingerprint, vocab_size=320),
+                tokenizer=TokenizerFacts(fingerprint=tokenizer.fingerprint, vocab_size=tokenizer.vocab_size),
                 dtype="uint16",
                 streams=writer.close(),
                 filters={},
@@ -58,5 +69,9 @@ def numbered(tmp_path: Path, sizes: dict[str, int], split: str = "train") -> Sha
     """A ShardSet whose language sequences count 0, 1, 2, ..., so that a window shows where it lies."""
     out = tmp_path / "numbered"
     if not (out / NAME).exists():
-        write_folder(out, {(split, language, "text"): np.arange(size) for language, size in sizes.items()})
-    return ShardSet.open([out], ByteTokenizer())
+        write_folder(
+            out,
+            {(split, language, "text"): np.arange(size) for language, size in sizes.items()},
+            tokenizer=NumberTokenizer(),
+        )
+    return ShardSet.open([out], NumberTokenizer())

@@ -13,7 +13,7 @@ from braingpt.data.batches.batches import BLOCK, Batches, _quotas, permute, vali
 from braingpt.data.batches.mixture import check_mixture
 from braingpt.data.shards.reader import ShardSet
 from braingpt.errors import UserError
-from tests.data.folders import numbered, write_folder
+from tests.data.folders import ByteTokenizer, numbered, write_folder
 
 CONTEXT = 8
 
@@ -173,9 +173,7 @@ def test_batches_are_fast(tmp_path: Path) -> None:
         file_bytes=1 << 20,
         piece=100_000,
     )
-    batches = Batches(
-        ShardSet.open([tmp_path / "big"], type("T", (), {"fingerprint": "b" * 64})), "train", 16, 512
-    )
+    batches = Batches(ShardSet.open([tmp_path / "big"], ByteTokenizer()), "train", 16, 512)
     batches.batch(0)
     best = min(_seconds(lambda step=step: batches.batch(step)) for step in range(1, 50))
     assert best < 0.002

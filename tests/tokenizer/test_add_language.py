@@ -128,3 +128,28 @@ def test_no_reserved_special_left():
 
 def test_a_language_the_detector_does_not_know():
     assert not add_language(OLD, "tlh", PORTUGUESE, 5).detectable
+
+
+def test_a_folder_is_locked_while_a_language_is_added_to_it(tmp_path, monkeypatch) -> None:
+    """Two processes that add to one folder would lose the language of one."""
+    from braingpt.cli.main import app
+    from braingpt.tokenizer import add_language as module
+    from braingpt.utils.file_lock import file_lock
+
+    folder, held = tmp_path / "t", []
+    Tokenizer([bytes([value]) for value in range(256)]).save(folder)
+    (tmp_path / "texts.txt").write_text("um texto, outro texto\n" * 20)
+    add = module.add_language
+
+    def watched(*given):
+        with pytest.raises(UserError, match="busy"), file_lock(folder, busy="busy"):
+            pass
+        held.append(True)
+        return add(*given)
+
+    monkeypatch.setattr(module, "add_language", watched)
+    for code in ("pt", "sv"):
+        words = ["tokenizer", "add-language", code, tmp_path / "texts.txt", "--out", folder]
+        app([*map(str, words), "--tokenizer", str(folder), "--entries", "4"], standalone_mode=False)
+    assert held == [True, True] and Tokenizer.load(folder).marked[-2:] == ("pt", "sv")
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []

@@ -10,6 +10,8 @@ from braingpt.cli.console import console, print_line
 from braingpt.cli.data.info import print_manifest
 from braingpt.cli.data.list import PREPARED
 from braingpt.cli.json_output import Json, print_json
+from braingpt.utils.formatting import duration
+from braingpt.utils.time_left import TimeLeft
 
 if TYPE_CHECKING:
     from braingpt.data.prepare.pipeline import Prepared, Progress, Request
@@ -181,7 +183,7 @@ def prepare(
 def _run_with_progress(request: "Request", tokenizer: "Tokenizer", json_output: bool) -> "Prepared":
     """Run the preparation, with speed and time left in a terminal, and a line now and then elsewhere."""
     from rich import progress as rich_progress
-    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 
     from braingpt.data.prepare.pipeline import prepare as run
 
@@ -191,32 +193,37 @@ def _run_with_progress(request: "Request", tokenizer: "Tokenizer", json_output: 
         BarColumn(20),
         TextColumn("{task.fields[facts]}", markup=False),
         TimeElapsedColumn(),
-        TimeRemainingColumn(),
+        TextColumn("{task.fields[left]}"),
     )
     with rich_progress.Progress(
         *columns, console=terminal, transient=True, disable=not terminal.is_terminal
     ) as bar:
-        task = bar.add_task(request.name, total=None, facts="")
+        task = bar.add_task(request.name, total=None, facts="", left="")
         # Seconds at the last line without a terminal.
         last_line = 0.0
         # Bytes that an earlier, interrupted process had already read.
         bytes_before: int | None = None
+        time_left = TimeLeft(1.0)
 
         def advance(progress: "Progress") -> None:
             nonlocal last_line, bytes_before
             seconds = bar.tasks[0].elapsed or 1e-9
             if bytes_before is None:
                 bytes_before = progress.bytes
+                time_left.done = progress.done or 0.0
+            time_left.update(progress.done or 0.0)
+            left = "" if time_left.seconds is None else f"{duration(time_left.seconds)} left"
             rate = (progress.bytes - bytes_before) / 1e6 / seconds
             kept = f"{progress.kept:,} of {progress.read:,} documents kept"
             facts = f"{kept}, {progress.tokens / 1e6:,.1f}M tokens, {rate:.1f} MB/s"
             if not terminal.is_terminal and seconds - last_line > LOG_SECONDS:
                 last_line = seconds
-                print_line(terminal, f"{progress.source}: {facts}")
+                print_line(terminal, ", ".join(filter(None, [f"{progress.source}: {facts}", left])))
             bar.update(
                 task,
                 description=progress.source,
                 facts=facts,
+                left=left,
                 completed=progress.done or 0,
                 total=None if progress.done is None else 1,
             )

@@ -11,6 +11,7 @@ section at a time, and the pages of a section are released after it. The log is 
 only to look at single records. Resident memory therefore grows with neither.
 """
 
+import hashlib
 import mmap
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -20,6 +21,7 @@ import numpy as np
 
 from braingpt.data.dedup.minhash import BANDS
 from braingpt.data.shards.manifest import DOCUMENT_LOG
+from braingpt.data.shards.stream_writer import prefix_hash
 
 # Keys of a document: the content hash, then the bands.
 KEYS = 1 + BANDS
@@ -46,6 +48,7 @@ class Index:
     def __init__(self, folder: Path, count: int = 0) -> None:
         """Begin with the first `count` records of the log, which must be there."""
         self.path, self._table_path = folder / DOCUMENT_LOG, folder / "documents.table"
+        self._digest = prefix_hash(self.path, count * RECORD.itemsize) if count else hashlib.sha256()
         self._log = self.path.open("r+b" if count else "w+b")
         self._log.truncate(count * RECORD.itemsize)
         self._log.seek(0, os.SEEK_END)
@@ -66,7 +69,9 @@ class Index:
     def add(self, records: np.ndarray) -> None:
         """Append documents, of dtype RECORD. A key that exists already keeps its first document."""
         if len(records):
-            self._log.write(records.tobytes())
+            raw = records.tobytes()
+            self._log.write(raw)
+            self._digest.update(raw)
             before, self.count = self.count, self.count + len(records)
             slots = self._slots_needed(len(self._slots))
             if slots > len(self._slots):
@@ -92,6 +97,10 @@ class Index:
         """Put the log on the disk, for the journal to name its length."""
         self._log.flush()
         os.fsync(self._log.fileno())
+
+    def log_hash(self) -> str:
+        """SHA-256 of all records of the log."""
+        return self._digest.hexdigest()
 
     def close(self) -> None:
         """Close the files; the index can no longer be used."""

@@ -6,7 +6,10 @@ are. The parts are read in order, a document that an earlier part has is left ou
 Memory is that of the index, whatever the size of the parts.
 """
 
+import hashlib
+import os
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -20,11 +23,15 @@ from braingpt.data.prepare.journal import Journal
 from braingpt.data.prepare.request import SMALL_VALIDATION, difference
 from braingpt.data.shards.manifest import (
     DOCUMENT_LOG,
+    FORMAT,
     Manifest,
     TokenDtype,
     TokenStream,
+    check_ids,
     check_sizes,
+    prepare_command,
     read_manifest,
+    verify,
 )
 from braingpt.data.shards.writer import FolderWriter, check_replaceable, settle_work
 from braingpt.errors import UserError
@@ -52,22 +59,25 @@ def join(
         progress: Called with the share done, 0 to 1.
 
     Returns:
-        The manifest of `out` and the tokenizer of the parts.
+        The manifest of `out` and the tokenizer of the parts. An `out` that holds these parts stays as it is.
 
     Raises:
-        UserError: The folders are not all the parts of one preparation, or `out` already exists.
+        UserError: The folders are not all the parts of one preparation, one of them is damaged, or `out`
+            already exists.
         OSError: The disk is full.
     """
     check_folder(out)
     parts = _read_parts(folders)
-    tokenizer = Tokenizer.load(parts[0][0] / "tokenizer")
+    tokenizer = _check_files(parts)
     settle_work(out)
     if out.exists():
         check_replaceable(out)
+        if not force and (manifest := _joined_before(out, parts)):
+            return manifest, tokenizer
         if any(out.iterdir()) and not force:
             raise UserError(f"{out} already exists; --force replaces it, --out DIR writes elsewhere")
     first = parts[0][1]
-    near = (first.parameters["quality"].get("near_duplicates") or {}).get("similarity")
+    near = _near_duplicates(first)
     with FolderWriter(out, first.dtype) as writer:
         if writer.keep and not force:
             raise UserError(
@@ -92,17 +102,26 @@ def join(
     return manifest, tokenizer
 
 
-def copy_document_log(writer: FolderWriter, index: Index, streams: list[TokenStream]) -> None:
-    """Copy the index's log into the folder of a part, its streams numbered as in the manifest."""
+def copy_document_log(writer: FolderWriter, index: Index, streams: list[TokenStream]) -> str:
+    """Copy the index's log into the folder of a part, its streams numbered as in the manifest.
+
+    Returns:
+        SHA-256 of the copy.
+    """
     order = [(stream.split, stream.language, stream.source) for stream in streams]
     number_S = np.array(
         [order.index((stream.split, stream.language, stream.source)) for stream in writer.streams],
         dtype=np.uint16,
     )
+    digest = hashlib.sha256()
     with (writer.root / DOCUMENT_LOG).open("wb") as file:
         for _, records in index.batches():
             records["stream"] = number_S[records["stream"]]
-            file.write(records.tobytes())
+            file.write(raw := records.tobytes())
+            digest.update(raw)
+        file.flush()
+        os.fsync(file.fileno())
+    return digest.hexdigest()
 
 
 def _finish(
@@ -113,7 +132,7 @@ def _finish(
 ) -> Manifest:
     """Settle the splits, save the tokenizer, and describe the folder."""
     first = parts[0][1]
-    given = first.parameters["validation"]
+    given = first.parameters.get("validation")
     writer.hold_out(SMALL_VALIDATION if given is None else given, tokenizer.token_bytes())
     writer.sync()
     writer.restore(writer.state())
@@ -123,7 +142,9 @@ def _finish(
         update={
             "braingpt": __version__,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "format": FORMAT,
             "parameters": {**first.parameters, "part": None},
+            "document_log": None,
             "revisions": _revisions(parts),
             "streams": streams,
             "filters": {source: one.report() for source, one in counts.items()},
@@ -137,7 +158,6 @@ def _read_parts(folders: list[Path]) -> list[tuple[Path, Manifest]]:
     count = 0
     for folder in folders:
         manifest = read_manifest(folder)
-        check_sizes(folder, manifest)
         part = manifest.parameters.get("part")
         if not part or not (folder / DOCUMENT_LOG).is_file():
             raise UserError(
@@ -176,6 +196,45 @@ def _read_parts(folders: list[Path]) -> list[tuple[Path, Manifest]]:
     return parts
 
 
+def _check_files(parts: list[tuple[Path, Manifest]]) -> Tokenizer:
+    """Read every byte of the parts, whose faults would be those of the whole; their tokenizer.
+
+    UserError for a file that is not what was written.
+    """
+    for folder, manifest in parts:
+        again = (
+            f"prepare the part again: {prepare_command(folder)} --part {manifest.parameters['part']} --force"
+        )
+        tokenizer = Tokenizer.load(folder / "tokenizer")
+        if tokenizer.fingerprint != manifest.tokenizer.fingerprint:
+            raise UserError(f"{folder / 'tokenizer'} is not the tokenizer of these tokens; {again}")
+        if problems := verify(folder, manifest):
+            raise UserError(f"{problems[0]}; {again}")
+        if (folder / DOCUMENT_LOG).stat().st_size % RECORD.itemsize:
+            raise UserError(f"{folder / DOCUMENT_LOG} ends within a record; {again}")
+    return Tokenizer.load(parts[0][0] / "tokenizer")
+
+
+def _joined_before(out: Path, parts: list[tuple[Path, Manifest]]) -> Manifest | None:
+    """The manifest of `out` where it is what joining these parts gives; None otherwise."""
+    first = parts[0][1]
+    with suppress(UserError):
+        manifest = read_manifest(out)
+        check_sizes(out, manifest)
+        wanted = ({**first.parameters, "part": None}, _revisions(parts), __version__)
+        if (manifest.parameters, manifest.revisions, manifest.braingpt) == wanted:
+            return manifest
+    return None
+
+
+def _near_duplicates(manifest: Manifest) -> float | None:
+    """The similarity from which the parts dropped near duplicates; None where they did not."""
+    quality = manifest.parameters.get("quality")
+    near = quality.get("near_duplicates") if isinstance(quality, dict) else None
+    value = near.get("similarity") if isinstance(near, dict) else None
+    return value if isinstance(value, float) else None
+
+
 def _revisions(parts: list[tuple[Path, Manifest]]) -> dict[str, str]:
     """The commits of all parts.
 
@@ -211,6 +270,7 @@ class _Joiner:
         for begin in range(0, count, SLICE_DOCUMENTS):
             offset = begin * RECORD.itemsize
             records = np.fromfile(log, dtype=RECORD, count=SLICE_DOCUMENTS, offset=offset)
+            _check_places(log, manifest, records)
             tokens = np.cumsum(records["length"], dtype=np.int64)
             for chunk in np.split(records, np.flatnonzero(np.diff(tokens // SLICE_TOKENS)) + 1):
                 self._copy(folder, manifest, chunk)
@@ -223,17 +283,30 @@ class _Joiner:
             _read_document(folder, stream, record, manifest.dtype)
             for stream, record in zip(streams, records, strict=True)
         ]
+        check_ids(folder, np.concatenate(ids), len(self._bytes_V))
         self.duplicates.begin(records["keys"], ids)
         for number, stream in enumerate(streams):
             rule = self.duplicates.rule(number)
             if rule:
                 sample = excerpt(self.tokenizer.decode(ids[number][:100].tolist()))
-                self.counts[stream.source].drop_kept(rule, sample)
+                self.counts.setdefault(stream.source, DropCounts()).drop_kept(rule, sample)
                 continue
             size = int(self._bytes_V[ids[number]].sum())
             added = self.writer.add(stream.split, stream.language, stream.source, ids[number], size)
             self.duplicates.keep(number, *added)
         self.duplicates.end()
+
+
+def _check_places(log: Path, manifest: Manifest, records: np.ndarray) -> None:
+    """UserError where a record of a part's log names a place that the part does not have."""
+    tokens_S = np.zeros((len(manifest.streams), max((len(one.files) for one in manifest.streams), default=0)))
+    for number, stream in enumerate(manifest.streams):
+        tokens_S[number, : len(stream.files)] = [file.tokens for file in stream.files]
+    stream_N, file_N = records["stream"].astype(np.int64), records["file"].astype(np.int64)
+    inside = (stream_N < tokens_S.shape[0]) & (file_N < tokens_S.shape[1])
+    ends_N = records["at"].astype(np.float64) + records["length"]
+    if not inside.all() or (ends_N > tokens_S[stream_N, file_N]).any() or not records["length"].all():
+        raise UserError(f"{log} names documents that are not there; prepare the part again with --force")
 
 
 def _read_document(folder: Path, stream: TokenStream, record: np.void, dtype: TokenDtype) -> np.ndarray:

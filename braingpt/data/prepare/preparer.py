@@ -21,7 +21,7 @@ from braingpt.data.document import Document
 from braingpt.data.prepare.chunk_reader import Chunk, ChunkReader
 from braingpt.data.prepare.drop_counts import DropCounts, describe_losses, excerpt, nothing_kept_message
 from braingpt.data.prepare.join import copy_document_log
-from braingpt.data.prepare.journal import Journal, why_not_resumable
+from braingpt.data.prepare.journal import Journal
 from braingpt.data.prepare.limits import Limits
 from braingpt.data.prepare.request import (
     SMALL_VALIDATION,
@@ -144,8 +144,7 @@ class Preparer:
             raise UserError(nothing_kept_message(self.request.name, reports))
         shutil.rmtree(self.writer.root / "tokenizer", ignore_errors=True)
         self.tokenizer.save(self.writer.root / "tokenizer")
-        if self.request.part:
-            copy_document_log(self.writer, self._index, streams)
+        log = copy_document_log(self.writer, self._index, streams) if self.request.part else None
         manifest = Manifest(
             name=self.request.name,
             braingpt=__version__,
@@ -158,6 +157,7 @@ class Preparer:
             dtype=self.writer.dtype,
             streams=streams,
             filters={source: counts.report() for source, counts in self.counts.items()},
+            document_log=log,
         )
         self.writer.publish(manifest)
         # The sample corpus shows what rules drop.
@@ -184,28 +184,36 @@ class Preparer:
             Documents of the index's log that count.
         """
         # A journal without a folder: the folder was published, and the process killed at once.
-        state = self._journal.state if self.writer.root.exists() else None
-        reason = why_not_resumable(state, self.checked.parameters) if state else None
+        left = self.writer.root.exists()
+        reason = self._journal.why_not_ours(self.checked.parameters) if left else None
         if reason and not self.request.force:
             raise UserError(
                 f"{self.writer.work} holds an interrupted preparation {reason}; "
                 "discard it with --force, or choose another --out"
             )
-        if state is None or reason:
+        state = self._journal.state if left and not reason else None
+        damage = self._journal.damage if left and not reason else None
+        if state and not damage:
+            damage = state.problem(self.writer.work, self.writer.root, self.writer.dtype, len(self.streams))
+        if damage:
+            self.note(
+                f"an interrupted preparation in {self.writer.work} is damaged ({damage}); it begins again"
+            )
+        if state is None or damage:
             self._journal.remove()
             self.writer.restore([])
             return 0
-        self.writer.restore(state["writer"])
-        self.counts = {source: DropCounts(report) for source, report in state["counts"].items()}
-        self._limits.restore(state["caps"])
-        self._positions, self._current = state["positions"], state["current"]
-        self._bytes, self._held = state["bytes"], state["held"]
+        self.writer.restore([stream.model_dump() for stream in state.writer])
+        self.counts = {source: DropCounts(report.model_dump()) for source, report in state.counts.items()}
+        self._limits.restore(state.caps.model_dump())
+        self._positions, self._current = state.positions, state.current
+        self._bytes, self._held = state.bytes, state.held
         for stream, position in zip(self.streams, self._positions, strict=True):
             if position:
                 stream.resume(position)
         read = sum(counts.read for counts in self.counts.values())
         self.note(f"continuing an interrupted preparation after {read:,} documents")
-        return state["documents"]
+        return state.documents
 
     def _commit(self) -> None:
         """Put everything so far on the disk, and the journal that describes it."""
@@ -214,8 +222,10 @@ class Preparer:
         self._journal.write(
             {
                 "parameters": self.checked.parameters,
+                "dtype": self.writer.dtype,
                 "writer": self.writer.state(),
                 "documents": self._index.count,
+                "log": self._index.log_hash(),
                 "counts": {source: counts.report() for source, counts in self.counts.items()},
                 "caps": self._limits.state(),
                 "positions": self._positions,

@@ -268,7 +268,10 @@ def load_quality(path: str | Path | None = None) -> QualityConfig:
     tree = _read(DEFAULT)
     if path is not None:
         tree = _merge(tree, _read(Path(path)))
-    return check_quality(tree)
+    try:
+        return check_quality(tree)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
 
 
 def check_quality(tree: dict[str, Any]) -> QualityConfig:
@@ -289,10 +292,12 @@ def check_quality(tree: dict[str, Any]) -> QualityConfig:
 def _read(path: Path) -> dict[str, Any]:
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise UserError(f"cannot read quality settings {path}: {' '.join(str(error).split())}") from None
     if not isinstance(tree, dict):
         raise UserError(f"quality settings {path} are not a mapping of rules")
+    if odd := next((key for key in tree if not isinstance(key, str)), None):
+        raise UserError(f"quality settings {path}: {odd!r} is not the name of a rule")
     return tree
 
 

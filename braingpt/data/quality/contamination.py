@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from braingpt.data.quality import config as settings
+from braingpt.data.quality.arrays import check, reading
 from braingpt.data.quality.text_stats import DIGIT, EXAMINED, HANGUL, LATIN, TextStats
 from braingpt.errors import UserError
 from braingpt.utils.atomic_write import write_atomically
@@ -142,11 +143,9 @@ def _grams_of_texts(texts: Iterable[str], lengths: list[int]) -> dict[int, np.nd
 
 
 def _read_list(path: Path, lengths: list[int]) -> dict[int, np.ndarray]:
-    try:
-        table = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise UserError(f"cannot read the evaluation set {path}: {error}") from None
-    other = sorted(set(np.unique(table[:, 0]).tolist()) - set(lengths)) if table.ndim == 2 else [0]
+    with reading(path, "a list of evaluation sets that `prepare_list` wrote"):
+        table = check("table", np.load(path, allow_pickle=False), (None, 2), "u")
+    other = sorted(set(np.unique(table[:, 0]).tolist()) - set(lengths))
     if other:
         raise UserError(f"{path} was prepared for stretches of other lengths; prepare the list again")
     return {length: table[table[:, 0] == length, 1] for length in lengths}

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from braingpt.data.quality import config as settings
+from braingpt.data.quality.arrays import check, read_arrays, reading
 from braingpt.data.quality.config import bound_of
-from braingpt.errors import UserError
 from braingpt.utils.atomic_write import write_atomically
 
 SHIPPED = Path(__file__).parent.parent.parent / "assets" / "educational.npz"
@@ -25,14 +25,13 @@ class Classifier:
     """Weights by language over the ids of one tokenizer."""
 
     def __init__(self, path: Path) -> None:
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                self.fingerprint = str(file["fingerprint"])
-                self._weights = {
-                    key: file[key].astype(np.float32) for key in file.files if key not in ("fingerprint",)
-                }
-        except (OSError, KeyError, ValueError, EOFError) as error:
-            raise UserError(f"{path} is not a classifier of scripts/train_educational.py: {error}") from None
+        with reading(path, "a classifier of scripts/train_educational.py"):
+            arrays = read_arrays(path)
+            self.fingerprint = str(check("fingerprint", arrays.pop("fingerprint"), (), "U"))
+            length = max((one.size for one in arrays.values()), default=0)
+            self._weights = {
+                key: check(key, one, (max(2, length),), "f").astype(np.float32) for key, one in arrays.items()
+            }
 
     def languages(self) -> list[str]:
         """Languages that the classifier knows."""

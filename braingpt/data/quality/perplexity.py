@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 
 from braingpt.data.quality import config as settings
+from braingpt.data.quality.arrays import check, reading
 from braingpt.data.quality.config import bound_of
-from braingpt.errors import UserError
 from braingpt.utils.atomic_write import write_atomically
 
 SHIPPED = Path(__file__).parent.parent.parent / "assets" / "perplexity.npz"
@@ -219,22 +219,30 @@ def load(path: Path) -> tuple[str, Callable[[str], Trigrams], dict[str, np.ndarr
 
     Models are read from the file when first asked for.
     """
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            fingerprint, bytes_V = str(file["fingerprint"]), file["bytes"]
-            scores = {key.removesuffix("-scores"): file[key] for key in file.files if key.endswith("-scores")}
-    except (OSError, KeyError, ValueError, EOFError) as error:
-        raise UserError(f"{path} is not a perplexity model of scripts/train_perplexity.py: {error}") from None
+    what = "a perplexity model of scripts/train_perplexity.py"
+    scores: dict[str, np.ndarray] = {}
+    with reading(path, what), np.load(path, allow_pickle=False) as file:
+        fingerprint = str(check("fingerprint", file["fingerprint"], (), "U"))
+        bytes_V = check("bytes", file["bytes"], (None,), "u")
+        for language in (key.removesuffix("-scores") for key in file.files if key.endswith("-scores")):
+            name = f"{language}-scores"
+            scores[language] = check(name, file[name], (len(PERCENTILES) + 1,), "f")
+            if missing := {f"{language}-{part}" for part in ("ones", "twos", "threes")} - set(file.files):
+                raise ValueError(f"'{min(missing)}' is missing")
+        if others := {key.rpartition("-")[0] for key in file.files} - {"", *scores}:
+            raise ValueError(f"'{min(others)}-scores' is missing")
     models: dict[str, Trigrams] = {}
 
     def model(language: str) -> Trigrams:
         if language not in models:
-            with np.load(path, allow_pickle=False) as file:
-                steps = file[f"{language}-ones"]
+            with reading(path, what), np.load(path, allow_pickle=False) as file:
+                steps = check(f"{language}-ones", file[f"{language}-ones"], (len(bytes_V),), "u")
                 ones = np.where(steps > 0, 2 ** ((steps.astype(np.float32) - 1) / 8), 0).astype(np.float32)
-                models[language] = Trigrams(
-                    ones, file[f"{language}-twos"], file[f"{language}-threes"], bytes_V
+                twos_S, threes_S = (
+                    check(f"{language}-{part}", file[f"{language}-{part}"], (1 << BITS,), "u")
+                    for part in ("twos", "threes")
                 )
+                models[language] = Trigrams(ones, twos_S, threes_S, bytes_V)
         return models[language]
 
     return fingerprint, model, scores

@@ -13,9 +13,11 @@ from typing import NamedTuple
 import numpy as np
 
 from braingpt.data.shards.manifest import (
+    NAME,
     SPLITS,
     Manifest,
     TokenStream,
+    check_ids,
     check_sizes,
     prepare_command,
     read_manifest,
@@ -200,7 +202,8 @@ class DocumentReader:
                 # Tokens so far of a document that began in a block before.
                 begun = 0
                 for ids in self._blocks(file.path):
-                    used_V += np.bincount(ids, minlength=len(entries))[: len(entries)]
+                    check_ids(self.folder, ids, len(entries))
+                    used_V += np.bincount(ids, minlength=len(entries))
                     ends = np.flatnonzero(ids == self.tokenizer.eot) + 1
                     if len(ends):
                         counted.count_lengths(np.diff(ends, prepend=-begun))
@@ -216,24 +219,44 @@ class DocumentReader:
         return statistics
 
     def problems(self) -> list[str]:
-        """What a hash cannot show: token ids that the tokenizer does not have, and files that the manifest
-        does not name. One line each.
+        """What a hash cannot show, because it was so when the folder was written: token ids that the
+        tokenizer does not have, counts that are not those of the files, and files that the manifest does not
+        name. One line each.
         """
+        lines = [problem for stream in self.manifest.streams for problem in self._unknown_tokens(stream)]
+        lines = lines or self._wrong_counts()
         named = {file.path for stream in self.manifest.streams for file in stream.files}
-        lines = []
-        for path in sorted(named):
-            largest = max(int(ids.max()) for ids in self._blocks(path))
-            if largest >= self.tokenizer.vocab_size:
-                lines.append(
-                    f"{self.folder / path} holds token {largest}, "
-                    f"beyond the vocabulary of {self.tokenizer.vocab_size}"
-                )
         present = {
             path.relative_to(self.folder).as_posix()
             for split in SPLITS
             for path in (self.folder / split).glob("*")
         }
         return lines + [f"{self.folder / path} is not in the manifest" for path in sorted(present - named)]
+
+    def _unknown_tokens(self, stream: TokenStream) -> Iterator[str]:
+        for file in stream.files:
+            largest = max(int(ids.max()) for ids in self._blocks(file.path))
+            if largest >= self.tokenizer.vocab_size:
+                yield (
+                    f"{self.folder / file.path} holds token {largest}, "
+                    f"beyond the vocabulary of {self.tokenizer.vocab_size}"
+                )
+
+    def _wrong_counts(self) -> list[str]:
+        """A document is counted in the split where it begins, and may end in the other one."""
+        counted: dict[tuple[str, str], list[int]] = {}
+        for one in self.count():
+            stream = one.stream
+            total = counted.setdefault((stream.language, stream.source), [0, 0])
+            total[0] += one.documents - stream.documents
+            total[1] += one.bytes - stream.bytes
+        return [
+            f"{self.folder / NAME} counts {abs(off)} {what} {'too few' if off > 0 else 'too many'} "
+            f"of {language} from {source}"
+            for (language, source), total in counted.items()
+            for off, what in zip(total, ("documents", "bytes"), strict=True)
+            if off
+        ]
 
     def _ids(self, path: str) -> np.ndarray:
         return np.memmap(
@@ -257,6 +280,7 @@ class DocumentReader:
 
     def _document(self, stream: TokenStream, path: str, ids: np.ndarray, start: int) -> StoredDocument:
         end = self._next_end(ids, start)
+        check_ids(self.folder, ids[start : end + 1], self.tokenizer.vocab_size)
         whole = int(ids[end]) == self.tokenizer.eot
         return StoredDocument(
             stream.split,

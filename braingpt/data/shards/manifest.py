@@ -8,23 +8,30 @@ hash of every file.
     DIR/documents.log                   keys and places of the documents (of a part that is to be joined)
 
 A stream is one language of one source in one split; its files follow each other.
+
+The manifest carries a hash of its own content from format 2 on. Format 1 is read without one.
 """
 
 import hashlib
+import json
 import math
 import re
 from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from braingpt.data.sources.catalog import PREPARATIONS, is_large
 from braingpt.errors import UserError
+from braingpt.utils.hashed_json import check_hash, hashed, read_object
 from braingpt.utils.paths import require_utf8, shell_word
 
-FORMAT = 1
+FORMAT = 2
+# The format of a manifest without a hash.
+UNHASHED = 1
 # Name of the manifest in a prepared folder.
 NAME = "manifest.json"
 # Name of the log of documents that deduplication keeps (`dedup/index.py`).
@@ -35,6 +42,11 @@ SPLITS: tuple[Split, Split] = ("train", "validation")
 UNITS = (("B", 1e9), ("M", 1e6), ("k", 1e3))
 # How a token is stored.
 TokenDtype = Literal["uint16", "uint32"]
+# A language or a source: part of a file's name.
+StreamName = Annotated[str, Field(pattern=r"^\w[\w.-]*$")]
+# A count that a file system could hold.
+Count = Annotated[int, Field(ge=0, lt=1 << 63)]
+Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
 class _Record(BaseModel):
@@ -45,8 +57,8 @@ class ShardFile(_Record):
     """One token file; `path` is relative to the folder."""
 
     path: str
-    tokens: int = Field(ge=1)
-    sha256: str
+    tokens: Count = Field(ge=1)
+    sha256: Sha256
 
     @field_validator("path")
     @classmethod
@@ -60,19 +72,46 @@ class TokenStream(_Record):
     """Counts of one language of one source in one split; `bytes` are of UTF-8 text, before tokenizing."""
 
     split: Split
-    language: str
-    source: str
-    documents: int
-    tokens: int
-    bytes: int
+    language: StreamName
+    source: StreamName
+    documents: Count
+    tokens: Count
+    bytes: Count
     files: list[ShardFile]
+
+    @model_validator(mode="after")
+    def _agrees_with_its_files(self) -> Self:
+        beginning = re.escape(f"{self.split}/{self.language}-{self.source}-")
+        for file in self.files:
+            if not re.fullmatch(beginning + r"\d{5,}\.bin", file.path):
+                raise ValueError(
+                    f"'{file.path}' is not a file of {self.language} from {self.source} in {self.split}"
+                )
+        if self.tokens != sum(file.tokens for file in self.files):
+            raise ValueError(f"the files of '{self.source}' do not hold {self.tokens} tokens")
+        return self
 
 
 class TokenizerFacts(_Record):
     """Which tokenizer the ids belong to."""
 
-    fingerprint: str
-    vocab_size: int
+    fingerprint: Sha256
+    vocab_size: Count = Field(ge=1, le=1 << 32)
+
+
+class DropReport(_Record):
+    """Documents that a rule dropped, and how a few of them look."""
+
+    documents: Count
+    samples: list[str]
+
+
+class FilterReport(_Record):
+    """What was read, kept and dropped of a source."""
+
+    read: Count
+    kept: Count
+    dropped: dict[str, DropReport]
 
 
 class Manifest(_Record):
@@ -87,11 +126,12 @@ class Manifest(_Record):
         tokenizer: Which tokenizer the ids belong to.
         dtype: Type of a token in the files.
         streams: What the folder holds.
-        filters: Per source, what was read, kept, and dropped by which rule.
+        filters: Per source, what was read, kept, and dropped by which rule (`FilterReport`).
         revisions: The commit of the hub that each configuration was read at.
+        document_log: SHA-256 of the log of documents, which only a part has.
     """
 
-    format: Literal[1] = FORMAT
+    format: Literal[1, 2] = FORMAT
     name: str
     braingpt: str
     created: str
@@ -101,6 +141,34 @@ class Manifest(_Record):
     streams: list[TokenStream]
     filters: dict[str, Any]
     revisions: dict[str, str] = Field(default_factory=dict)
+    document_log: Sha256 | None = None
+
+    @field_validator("filters")
+    @classmethod
+    def _reports(cls, filters: dict[str, Any]) -> dict[str, Any]:
+        try:
+            for report in filters.values():
+                FilterReport.model_validate(report, strict=True)
+        except ValidationError as error:
+            raise ValueError(first_problem(error)) from None
+        return filters
+
+    @field_validator("parameters")
+    @classmethod
+    def _part(cls, parameters: dict[str, Any]) -> dict[str, Any]:
+        part = parameters.get("part")
+        if part is not None and not (isinstance(part, str) and re.fullmatch(r"[1-9]\d*/[1-9]\d*", part)):
+            raise ValueError(f"part is {part!r} instead of a part such as '2/8'")
+        return parameters
+
+    @model_validator(mode="after")
+    def _names_each_file_once(self) -> Self:
+        paths = [file.path for stream in self.streams for file in stream.files]
+        if len(set(paths)) < len(paths):
+            raise ValueError("a file is named twice")
+        if self.dtype == "uint16" and self.tokenizer.vocab_size > 1 << 16:
+            raise ValueError(f"uint16 cannot hold a vocabulary of {self.tokenizer.vocab_size}")
+        return self
 
     def total(self, split: str, field: str = "tokens") -> int:
         """Sum of a count (`documents`, `tokens`, `bytes`) over the split's streams."""
@@ -168,13 +236,30 @@ def _listed(names: Sequence[str]) -> str:
 def _read(folder: Path) -> Manifest:
     path = folder / NAME
     try:
-        return Manifest.model_validate_json(path.read_bytes())
+        tree = read_object(path)
+        if tree.get("format") != UNHASHED:
+            tree = check_hash(tree)
+        return Manifest.model_validate(tree, strict=True)
     except ValidationError as error:
-        first = error.errors()[0]
-        reason = " ".join([".".join(map(str, first["loc"])), *first["msg"].split()])[:160].strip()
-        raise UserError(
-            f"{path} is damaged ({reason}); prepare it again: {prepare_command(folder)} --force"
-        ) from None
+        reason = first_problem(error)
+    except ValueError as error:
+        reason = str(error)
+    raise UserError(f"{path} is damaged ({reason}); prepare it again: {prepare_command(folder)} --force")
+
+
+def manifest_text(manifest: Manifest) -> str:
+    """The content of the file NAME, with its hash where the format has one."""
+    tree = manifest.model_dump(mode="json")
+    if manifest.format != UNHASHED:
+        tree = hashed(tree)
+    return json.dumps(tree, ensure_ascii=False, indent=1) + "\n"
+
+
+def first_problem(error: ValidationError) -> str:
+    """The first thing that pydantic found wrong, in a few words of one line."""
+    first = error.errors()[0]
+    message = first["msg"].removeprefix("Value error, ")
+    return " ".join([".".join(map(str, first["loc"])), *message.split()])[:160].strip()
 
 
 def prepare_command(folder: Path, tokens: int | None = None) -> str:
@@ -211,12 +296,37 @@ def check_sizes(folder: Path, manifest: Manifest) -> None:
                 raise UserError(f"{problem}; prepare the folder again: {prepare_command(folder)} --force")
 
 
+def check_ids(folder: Path, ids: np.ndarray, vocab_size: int) -> None:
+    """Check that token ids of a prepared folder are those of a vocabulary.
+
+    Args:
+        folder: The folder.
+        ids: Token ids.
+        vocab_size: Number of ids of the vocabulary.
+
+    Raises:
+        UserError: An id lies beyond the vocabulary.
+    """
+    if len(ids) and (largest := int(ids.max())) >= vocab_size:
+        raise UserError(
+            f"{folder} holds token {largest}, beyond its vocabulary of {vocab_size}; "
+            f"`braingpt data verify {folder}` names the file; prepare the folder again: "
+            f"{prepare_command(folder)} --force"
+        )
+
+
 def verify(folder: Path, manifest: Manifest) -> list[str]:
     """One line for each file that is missing, of another size, or of another hash than the manifest says.
 
     Reads every byte.
     """
     problems = []
+    if manifest.document_log:
+        log = folder / DOCUMENT_LOG
+        if not log.is_file():
+            problems.append(f"{log} is missing")
+        elif sha256_of(log) != manifest.document_log:
+            problems.append(f"{log} is not what was written: its hash differs")
     for stream in manifest.streams:
         for file in stream.files:
             problem = _size_problem(folder, file, manifest.itemsize)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from braingpt.data.shards.manifest import Manifest, check_sizes, prepare_command, read_manifests
+from braingpt.data.shards.manifest import Manifest, check_ids, check_sizes, prepare_command, read_manifests
 from braingpt.errors import UserError
 from braingpt.tokenizer import Tokenizer
 
@@ -23,7 +23,10 @@ class ShardSet:
 
     def __init__(self, folders: list[tuple[Path, Manifest]]) -> None:
         self.folders = [folder for folder, _ in folders]
+        self._vocabulary = min((one.tokenizer.vocab_size for _, one in folders), default=0)
         self._files: dict[tuple[str, str], list[np.ndarray]] = {}
+        # The folder of each of these files.
+        self._owners: dict[tuple[str, str], list[Path]] = {}
         for folder, manifest in folders:
             dtype = np.dtype(manifest.dtype).newbyteorder("<")
             for stream in manifest.streams:
@@ -31,6 +34,7 @@ class ShardSet:
                     # A plain array over the map: np.memmap's own slicing is ten times slower.
                     ids = np.memmap(folder / file.path, dtype=dtype, mode="r").view(np.ndarray)
                     self._files.setdefault((stream.split, stream.language), []).append(ids)
+                    self._owners.setdefault((stream.split, stream.language), []).append(folder)
         self._starts = {key: np.cumsum([0, *map(len, files)]) for key, files in self._files.items()}
 
     @classmethod
@@ -54,6 +58,12 @@ class ShardSet:
                 raise UserError(
                     f"{folder} was prepared with another tokenizer "
                     f"({manifest.tokenizer.fingerprint[:12]}, this one is {tokenizer.fingerprint[:12]}); "
+                    f"prepare it again: {prepare_command(folder)} --force"
+                )
+            if manifest.tokenizer.vocab_size != tokenizer.vocab_size:
+                raise UserError(
+                    f"{folder} names a vocabulary of {manifest.tokenizer.vocab_size} tokens where its "
+                    f"tokenizer has {tokenizer.vocab_size}; "
                     f"prepare it again: {prepare_command(folder)} --force"
                 )
             check_sizes(folder, manifest)
@@ -135,6 +145,7 @@ class ShardSet:
 
         Raises:
             IndexError: The sequence is shorter.
+            UserError: A token is beyond the vocabulary.
         """
         files, starts = self._files[split, language], self._starts[split, language]
         end = start + len(out)
@@ -148,3 +159,7 @@ class ShardSet:
             out[filled : filled + len(piece)] = piece
             filled += len(piece)
             number += 1
+        # A model would find no row for such a token.
+        if filled and out.max() >= self._vocabulary:
+            number = int(np.searchsorted(starts, start + int(out.argmax()), side="right")) - 1
+            check_ids(self._owners[split, language][number], out, self._vocabulary)

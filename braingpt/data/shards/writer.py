@@ -6,9 +6,11 @@ everything is on the disk.
     .korean.partial/documents.log   keys and places of the documents (`dedup/index.py`)
     .korean.partial/lock            held by the process at work
 
-A folder is published complete or not at all. Files only ever grow, and `restore` cuts them back to the sizes
-in a journal, from where killed work continues. The last step, which moves tokens between the splits, also
-writes first, then names the sizes in the journal, and cuts last.
+A folder is published complete or not at all: where there was one before, both exchange their names in one
+step (where the system can; otherwise the former one is for a moment at `.korean.partial/former`). Files only
+ever grow, and `restore` cuts them back to the sizes in a journal, from where killed work continues. The last
+step, which moves tokens between the splits, also writes first, then names the sizes in the journal, and cuts
+last.
 """
 
 import contextlib
@@ -30,12 +32,17 @@ from braingpt.data.shards.manifest import (
     Split,
     TokenDtype,
     TokenStream,
+    manifest_text,
+    sha256_of,
 )
 from braingpt.data.shards.stream_writer import FILE_BYTES, Place, StreamWriter
 from braingpt.errors import UserError
+from braingpt.utils.atomic_write import flush_folder, write_atomically
+from braingpt.utils.scratch import exchange
 
-# Names in the work folder: of the journal; of the preparation that is being replaced; of what is deleted.
-JOURNAL, FORMER, DISCARDED = "journal.json", "former", "discarded"
+# Names in the work folder: of the journal; of the preparation that is being replaced; of what is deleted; of
+# the hash of the manifest that is about to be published.
+JOURNAL, FORMER, DISCARDED, PUBLISHING = "journal.json", "former", "discarded", "publishing"
 
 
 class FolderWriter:
@@ -111,6 +118,14 @@ class FolderWriter:
             os.replace(former, self.out)
         elif former.exists():
             self._delete(former)
+        publishing, manifest = self.work / PUBLISHING, self.out / NAME
+        if publishing.is_file():
+            if manifest.is_file() and publishing.read_text("utf-8", "replace") == sha256_of(manifest):
+                # The new folder has its name. What stands at its former place is the old one.
+                (self.work / JOURNAL).unlink(missing_ok=True)
+                if self.root.exists():
+                    self._delete(self.root)
+            publishing.unlink()
         shutil.rmtree(self.work / DISCARDED, ignore_errors=True)
 
     def _delete(self, folder: Path) -> None:
@@ -153,7 +168,7 @@ class FolderWriter:
             stream.sync()
         for split in SPLITS:
             if (self.root / split).is_dir():
-                fsync_folder(self.root / split)
+                flush_folder(self.root / split)
 
     def state(self) -> list[dict[str, Any]]:
         """The streams' counts and sizes as plain data, for `restore`."""
@@ -166,9 +181,7 @@ class FolderWriter:
         self.streams, self._by_key = [], {}
         for state in states:
             self.streams[self._number(state["split"], state["language"], state["source"])].restore(state)
-        known = {
-            stream.path(number) for stream in self.streams for number in range(len(stream.state()["sizes"]))
-        }
+        known = {stream.path(number) for stream in self.streams for number in range(stream.files)}
         for path in sorted(self.root.rglob("*")) if self.root.exists() else []:
             if path.is_file() and path not in known:
                 path.unlink()
@@ -218,26 +231,36 @@ class FolderWriter:
         ]
 
     def publish(self, manifest: Manifest) -> None:
-        """Write the manifest and give the folder its name, instead of a former preparation."""
+        """Write the manifest and give the folder its name, instead of a former preparation.
+
+        All files are on the disk before the folder has its name.
+        """
         for split in SPLITS:
             (self.root / split).mkdir(exist_ok=True)
-        path = self.root / NAME
-        with path.open("w", encoding="utf-8") as file:
-            file.write(manifest.model_dump_json(indent=1))
-            file.flush()
-            os.fsync(file.fileno())
-        fsync_folder(self.root)
-        former = self.work / FORMER
+            flush_folder(self.root / split)
+        write_atomically(self.root / NAME, manifest_text(manifest))
+        for parent in self._made:
+            flush_folder(parent.parent)
         if self.out.exists():
-            os.replace(self.out, former)
+            write_atomically(self.work / PUBLISHING, sha256_of(self.root / NAME))
+            if not exchange(self.root, self.out):
+                self._replace()
+            # First the journal, which would vouch for what is now the former folder.
+            (self.work / JOURNAL).unlink(missing_ok=True)
+        else:
+            os.replace(self.root, self.out)
+        flush_folder(self.out.parent)
+        self.keep = False
+
+    def _replace(self) -> None:
+        """Give the folder its name in two steps, where two names cannot be exchanged in one."""
+        former = self.work / FORMER
+        os.replace(self.out, former)
         try:
             os.replace(self.root, self.out)
         except OSError:
-            if former.exists():
-                os.replace(former, self.out)
+            os.replace(former, self.out)
             raise
-        fsync_folder(self.out.parent)
-        self.keep = False
 
 
 def settle_work(out: Path) -> None:
@@ -261,12 +284,3 @@ def check_replaceable(out: Path) -> None:
     others = sorted(entry.name for entry in entries if entry.name not in known)
     if others:
         raise UserError(f"{out} holds other files ({', '.join(others[:3])}); choose another --out")
-
-
-def fsync_folder(folder: Path) -> None:
-    """Put the names in a folder on the disk."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

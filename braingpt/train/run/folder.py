@@ -130,8 +130,9 @@ class RunFolder:
             history: The run whose metrics up to `step` lead here; this one by default.
         """
         listing.sweep(self.path)
-        self._keep_metrics(read_metrics(history or self.path), step)
+        # The recipe says whose run this is, so it is there before anything else.
         write_atomically(self.path / RECIPE, recipe_text(recipe))
+        self._keep_metrics(read_metrics(history or self.path), step)
 
     def _keep_metrics(self, records: list[dict[str, Any]], step: int) -> None:
         lines = [

@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from braingpt.utils.formatting import duration
+from braingpt.utils.time_left import TimeLeft
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -50,20 +51,30 @@ class PlainReporter(Reporter):
 
     def __init__(self, console: "Console") -> None:
         self.console = console
-        self.first = self.steps = 0
-        # Times of the start and of the last line.
-        self.began = self.last = 0.0
+        self.steps = 0
+        self.time_left = TimeLeft(0)
+        # Time of the last line.
+        self.last = 0.0
 
     def begin(self, summary: str, step: int, steps: int) -> None:
         self.note(summary)
-        self.first, self.steps, self.began = step, steps, time.monotonic()
+        self._count(step, steps)
+
+    def _count(self, step: int, steps: int) -> None:
+        self.steps, self.time_left = steps, TimeLeft(steps, step)
+
+    def _left(self, step: int) -> str:
+        """`4 min left`, after this step."""
+        self.time_left.update(step)
+        seconds = self.time_left.seconds
+        return "" if seconds is None else f"{duration(seconds)} left"
 
     def step(self, record: dict[str, Any]) -> None:
         now, step = time.monotonic(), record["step"]
+        left = self._left(step)
         if now - self.last < PLAIN_SECONDS and step != self.steps:
             return
         self.last = now
-        left = (now - self.began) / (step - self.first) * (self.steps - step)
         figures = [
             f"step {step}/{self.steps}",
             f"loss {_number(record['loss'])}",
@@ -71,7 +82,7 @@ class PlainReporter(Reporter):
             _speed(record),
             _memory(record),
             *_some_runs(record),
-            f"{duration(left)} left",
+            left,
         ]
         self.note("  ".join(figures))
 
@@ -98,7 +109,7 @@ class LiveReporter(PlainReporter):
     def begin(self, summary: str, step: int, steps: int) -> None:
         from rich.console import Group
         from rich.live import Live
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
         from rich.text import Text
 
         self.console.print(summary, markup=False)
@@ -107,16 +118,17 @@ class LiveReporter(PlainReporter):
             MofNCompleteColumn(),
             TextColumn("loss {task.fields[loss]}", markup=False),
             TextColumn("validation {task.fields[validation]}", markup=False),
-            TimeRemainingColumn(),
-            TextColumn("left"),
+            TextColumn("{task.fields[left]}", markup=False),
         )
-        self.task = self.progress.add_task("", total=steps, completed=step, loss="-", validation="-")
+        self.task = self.progress.add_task("", total=steps, completed=step, loss="-", validation="-", left="")
+        self._count(step, steps)
         self.figures = Text()
         self.live = Live(Group(self.progress, self.figures), console=self.console, refresh_per_second=4)
         self.live.start()
 
     def step(self, record: dict[str, Any]) -> None:
-        self.progress.update(self.task, completed=record["step"], loss=_number(record["loss"]))
+        step = record["step"]
+        self.progress.update(self.task, completed=step, loss=_number(record["loss"]), left=self._left(step))
         figures = [_speed(record), _memory(record), *_some_runs(record), *_inside(record)]
         self.figures.plain = ", ".join(figures)
 
