@@ -221,11 +221,12 @@ def _missing(folders: Sequence[Path], tokens: int | None) -> str:
         [f"{_listed(absent)} {'do' if len(absent) > 1 else 'does'} not exist"] if absent else [],
         [f"{folder} is not a prepared data folder" for folder in others],
     )
-    them = "them" if len(folders) > 1 else "it"
     commands = " && ".join(prepare_command(folder, tokens) for folder in folders)
     relative = absent and not all(Path(folder).is_absolute() for folder in absent)
     looked = f" (looked in {Path.cwd()}; --data names another place)" if relative else ""
-    return f"{', '.join(chain(*states))}; make {them} with: {commands}{looked}"
+    return (
+        f"{', '.join(chain(*states))}; make {'them' if len(folders) > 1 else 'it'} with: {commands}{looked}"
+    )
 
 
 def _listed(names: Sequence[str]) -> str:
