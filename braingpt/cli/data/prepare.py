@@ -193,7 +193,7 @@ def _run_with_progress(request: "Request", tokenizer: "Tokenizer", json_output: 
         BarColumn(20),
         TextColumn("{task.fields[facts]}", markup=False),
         TimeElapsedColumn(),
-        TextColumn("{task.fields[left]}"),
+        TextColumn("{task.fields[left]}", markup=False),
     )
     with rich_progress.Progress(
         *columns, console=terminal, transient=True, disable=not terminal.is_terminal

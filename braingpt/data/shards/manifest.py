@@ -17,7 +17,6 @@ import json
 import math
 import re
 from collections.abc import Sequence
-from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -216,17 +215,14 @@ def read_manifests(folders: Sequence[Path], tokens: int | None = None) -> list[M
 def _missing(folders: Sequence[Path], tokens: int | None) -> str:
     """The message for folders that are not prepared."""
     absent = [str(folder) for folder in folders if not folder.exists()]
-    others = [str(folder) for folder in folders if folder.exists()]
-    states = (
-        [f"{_listed(absent)} {'do' if len(absent) > 1 else 'does'} not exist"] if absent else [],
-        [f"{folder} is not a prepared data folder" for folder in others],
-    )
+    states = [f"{folder} is not a prepared data folder" for folder in folders if folder.exists()]
+    if absent:
+        states.insert(0, f"{_listed(absent)} {'do' if len(absent) > 1 else 'does'} not exist")
+    them = "them" if len(folders) > 1 else "it"
     commands = " && ".join(prepare_command(folder, tokens) for folder in folders)
-    relative = absent and not all(Path(folder).is_absolute() for folder in absent)
+    relative = any(not Path(folder).is_absolute() for folder in absent)
     looked = f" (looked in {Path.cwd()}; --data names another place)" if relative else ""
-    return (
-        f"{', '.join(chain(*states))}; make {'them' if len(folders) > 1 else 'it'} with: {commands}{looked}"
-    )
+    return f"{', '.join(states)}; make {them} with: {commands}{looked}"
 
 
 def _listed(names: Sequence[str]) -> str:
