@@ -256,9 +256,9 @@ def run_tasks(
             raise UserError(f"--cache {cache.parent} is a file; name a folder") from None
     try:
         with sandboxed_templates() if sandboxed else nullcontext(), own_examples_left_out():
-            found = evaluator.simple_evaluate(
+            found: Any = evaluator.simple_evaluate(
                 adapter,
-                tasks=list(names),
+                tasks=_expanded(manager, names),
                 task_manager=manager,
                 num_fewshot=shots,
                 limit=limit,
@@ -282,6 +282,12 @@ def run_tasks(
     }
     figures = [figure for task in found["results"] for figure in _figures(found, task)]
     return HarnessResult(figures, adapter.cut, _plain(raw))
+
+
+def _expanded(manager: TaskManager, names: Sequence[str]) -> list[str]:
+    """The names, with patterns such as `mmlu_*` as the names that they match."""
+    known = set(manager.all_tasks)
+    return [one for name in names for one in ([name] if name in known else manager.match_tasks([name]))]
 
 
 def _figures(found: dict[str, Any], task: str) -> list[Figure]:

@@ -23,10 +23,11 @@ def own_examples_left_out() -> Iterator[None]:
     Raises:
         UserError: A task has too few other items for the number of examples.
     """
-    original = ConfigurableTask.fewshot_context
+    tasks: Any = ConfigurableTask
+    original = tasks.fewshot_context
 
     def fewshot_context(task: Any, doc: Any, num_fewshot: int = 0, *arguments: Any, **more: Any) -> Any:
-        sampler = getattr(task, "sampler", None)
+        sampler: Any = getattr(task, "sampler", None)
         # Before 0.4.10 the harness's samplers had no `df`, and left the item out themselves.
         if not num_fewshot or getattr(sampler, "df", None) is None:
             return original(task, doc, num_fewshot, *arguments, **more)
@@ -37,11 +38,11 @@ def own_examples_left_out() -> Iterator[None]:
         finally:
             del sampler.sample
 
-    ConfigurableTask.fewshot_context = fewshot_context
+    tasks.fewshot_context = fewshot_context
     try:
         yield
     finally:
-        ConfigurableTask.fewshot_context = original
+        tasks.fewshot_context = original
 
 
 def _drawn(task: Any, draw: Any, doc: Any, count: int, eval_doc: Any, *arguments: Any, **more: Any) -> Any:

@@ -10,6 +10,7 @@ import importlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import yaml
 from jinja2.exceptions import SecurityError
@@ -108,7 +109,7 @@ def sandboxed_templates() -> Iterator[None]:
     Raises:
         UserError: A template reaches for Python's insides.
     """
-    utils = importlib.import_module("lm_eval.utils")
+    utils: Any = importlib.import_module("lm_eval.utils")
     before = utils.env
     sandbox = SandboxedEnvironment(
         loader=before.loader, undefined=before.undefined, keep_trailing_newline=before.keep_trailing_newline

@@ -78,7 +78,8 @@ def files(tmp_path_factory):
         "group: inner\ntask: [test_only-loglikelihood, named_training-choice]\n"
     )
     (folder / "outer.yaml").write_text(
-        "group: outer\ntask:\n  - inner\n  - group: inline\n    task: [first_n-loglikelihood, test_only-writing]\n"
+        "group: outer\ntask:\n  - inner\n  - group: inline\n"
+        "    task: [first_n-loglikelihood, test_only-writing]\n"
     )
     (folder / "tagged.yaml").write_text(
         (folder / "test_only-choice.yaml")
@@ -107,28 +108,27 @@ def own_examples(asked: list[str]) -> int:
     return count
 
 
-@pytest.mark.parametrize("kind", list(KINDS))
-@pytest.mark.parametrize("splits", list(SPLITS))
+@pytest.mark.parametrize(
+    ("splits", "kind"),
+    [(splits, "loglikelihood") for splits in SPLITS] + [("test_only", "choice"), ("test_only", "writing")],
+)
 def test_an_item_is_not_among_its_examples(monkeypatch, files, splits, kind):
-    for shots in (1, 5, ITEMS - 1):
+    for shots in (5, ITEMS - 1):
         asked = prompts(monkeypatch, files, f"{splits}-{kind}", shots)
         assert own_examples(asked) == 0 and {prompt.count("\n\n") for prompt in asked} == {shots}
         assert len(set(asked)) == ITEMS
 
 
-@pytest.mark.parametrize("name", ["inner", "outer", "tagged", "label", "test_only-*"])
+@pytest.mark.parametrize("name", ["outer", "label", "test_only-*"])
 def test_nor_in_groups_tags_and_patterns(monkeypatch, files, name):
     asked = prompts(monkeypatch, files, name, 7)
     assert len(asked) >= ITEMS and own_examples(asked) == 0
 
 
-@pytest.mark.parametrize("splits", list(SPLITS))
+@pytest.mark.parametrize("splits", ["test_only", "first_n_named", "named_fewshot", "same_rows"])
 def test_more_examples_than_other_items_are_refused_before_the_model_is_asked(monkeypatch, files, splits):
-    for shots in (ITEMS, 1000):
-        with pytest.raises(
-            UserError, match=rf"has only {ITEMS - 1} other items .* not the {shots} asked for"
-        ):
-            prompts(monkeypatch, files, f"{splits}-loglikelihood", shots)
+    with pytest.raises(UserError, match=rf"has only {ITEMS - 1} other items .* not the {ITEMS} asked for"):
+        prompts(monkeypatch, files, f"{splits}-loglikelihood", ITEMS)
 
 
 def test_the_harness_alone_would_show_them(monkeypatch, files):

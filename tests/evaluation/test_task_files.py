@@ -26,13 +26,15 @@ metric_list: [{{metric: acc}}]
 INSIDES = "{{ cycler.__init__.__globals__.os.system('touch %s') }}"
 # Lines that are added to a task, and files beside it; MARKER is made where the code runs.
 DOORS = {
-    "function beside": ("process_docs: !function tools.run", {"tools.py": "open('MARKER', 'w')\ndef run(d): return d"}),
+    "function beside": ("process_docs: !function tools.run",
+                        {"tools.py": "open('MARKER', 'w')\ndef run(d): return d"}),
     "function of a module": ("process_docs: !function os.getcwd", {}),
     "class": ("class: !function tools.Task", {"tools.py": "open('MARKER', 'w')\nclass Task: pass"}),
     "nested": ("metadata: {deep: [1, {er: !function os.getcwd}]}", {}),
     "included": ("include: base.txt", {"base.txt": "process_docs: !function tools.run\n",
                                        "tools.txt": "open('MARKER', 'w')"}),
-    "included twice": ("include: [a.inc]", {"a.inc": "include: b.inc\n", "b.inc": "x: !function os.getcwd\n"}),
+    "included twice": ("include: [a.inc]",
+                       {"a.inc": "include: b.inc\n", "b.inc": "x: !function os.getcwd\n"}),
     "tag of YAML": ("metadata: !!python/object/apply:os.system ['touch MARKER']", {}),
     "own tag": ("metadata: !anything x", {}),
     "python file alone": ("", {"deep/er/helper.py": "open('MARKER', 'w')"}),
