@@ -38,7 +38,7 @@ class Limits:
 
     # Tokens of a prompt and its answer together.
     context: int = 8192
-    body_bytes: int = 1 << 20
+    body_bytes: int = 1 << 22
     head_bytes: int = 1 << 16
     # Seconds to send the head of a request, to send its body, and to take a piece of the answer.
     head_seconds: float = 10

@@ -107,3 +107,16 @@ def test_aliases_without_end_are_read_once(tmp_path):
     from braingpt.evaluation.task_files import check_no_code
 
     check_no_code(tmp_path)
+
+
+def test_a_file_is_no_name_of_a_task(tmp_path):
+    """lm-eval would take the path of a YAML file for a task, past the checks of a folder."""
+    lines, files = DOORS["function beside"]
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "plain").mkdir()
+    folder = written(tmp_path / "foreign", lines, files)
+    plain = written(tmp_path / "plain")
+    for name in (str(folder / "foreign.yaml"), str(folder)):
+        with pytest.raises(UserError, match="unknown task"):
+            open_tasks([name, "foreign"], files=plain)
+    assert not (folder / "MARKER").exists()
