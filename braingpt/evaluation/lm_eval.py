@@ -284,7 +284,7 @@ def run_tasks(
     return HarnessResult(figures, adapter.cut, _plain(raw))
 
 
-def _expanded(manager: TaskManager, names: Sequence[str]) -> list[str]:
+def _expanded(manager: TaskManager, names: Sequence[str]) -> list[Any]:
     """The names, with patterns such as `mmlu_*` as the names that they match."""
     known = set(manager.all_tasks)
     return [one for name in names for one in ([name] if name in known else manager.match_tasks([name]))]
