@@ -93,6 +93,13 @@ def evaluate(
             metavar="FOLDER", help="A folder with your own lm-eval tasks (YAML).", show_default=False
         ),
     ] = None,
+    trust_task_code: Annotated[
+        bool,
+        typer.Option(
+            "--trust-task-code",
+            help="Let --task-files run the Python code that it names; only for folders that you have read.",
+        ),
+    ] = False,
     cache: Annotated[
         Path,
         typer.Option(
@@ -141,7 +148,17 @@ def evaluate(
         resolve(against)
     source = read_text(text) if text else None
     wanted = EvalRequest(
-        names, source, tuple(data or ()), lang, context, windows, limit, shots, task_files, cache
+        names,
+        source,
+        tuple(data or ()),
+        lang,
+        context,
+        windows,
+        limit,
+        shots,
+        task_files,
+        trust_task_code,
+        cache,
     )
     manager = check_tasks(wanted)
     out, messages = console(stderr=json_output), console(stderr=True)

@@ -82,6 +82,7 @@ def generate(
 ) -> None:
     """Generate text with a trained model."""
     from braingpt.errors import UserError
+    from braingpt.inference.engine import READ_AT_ONCE
     from braingpt.inference.sampling import Sampling
     from braingpt.inference.text_stream import generate_text
 
@@ -118,6 +119,8 @@ def generate(
         settings["decoder"] = SpeculativeDecoder(model, draft_layers, min_confidence=exit_threshold or 0.0)
     generator = _with_memory(model, memory, state) if memory is not None else model
     stream = generate_text(generator, tokenizer, prompt, language=lang, **settings)
+    if stream.prompt_tokens > READ_AT_ONCE:
+        messages.print(f"reading a prompt of {stream.prompt_tokens:,} tokens; Ctrl-C ends it", style="dim")
     if json_output:
         text = "".join(stream)
         result = {

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from braingpt.inference.engine import Decoder, draw
+from braingpt.inference.engine import Decoder, check_prompt_fits, draw
 from braingpt.inference.sampling import Sampler, Sampling
 from braingpt.inference.text_stream import non_text_tokens, prompt_ids
 from braingpt.model.interface import CausalModel
@@ -63,9 +63,10 @@ class Conversation:
             An iterator over pieces of the answer; exhaust it before the next turn.
 
         Raises:
-            UserError: The text is not valid Unicode, or the dialogue does not fit into memory.
+            UserError: The text is not valid Unicode, or the conversation does not fit into memory.
         """
         turn = [self.tokenizer.user, *self.tokenizer.encode(text), self.tokenizer.assistant]
+        check_prompt_fits(self._decoder.model, self.tokens_read + len(turn))
         # Without a language the first turn decides it.
         if self.tokens_read == 0 and not self._unread:
             first = self.tokenizer.encode(text, language="auto")[:1]

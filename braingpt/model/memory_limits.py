@@ -17,6 +17,8 @@ from braingpt.utils.formatting import byte_size
 FLOAT = 4
 # Numbers, a token and unit of width, that a forward pass without gradients holds at once, at least.
 READING_NUMBERS = 4
+# Tokens of a long prompt that are read at once (`inference/engine.py`).
+READ_AT_ONCE = 8192
 # Bytes below which nothing is asked of the system.
 CERTAINLY_FREE = 1 << 26
 
@@ -62,7 +64,7 @@ def require_state(model: CausalModel, prompt: int, new: int, rows: int = 1, befo
     inner = getattr(model, "model", model)
     if not isinstance(inner, ModelArithmetic):
         return
-    arithmetic, reading = inner, FLOAT * READING_NUMBERS * prompt * inner.config.hidden
+    arithmetic, reading = inner, FLOAT * READING_NUMBERS * min(prompt, READ_AT_ONCE) * inner.config.hidden
     held = arithmetic.state_bytes(before) if before else 0
 
     def needed(count: int) -> int:
