@@ -93,7 +93,7 @@ class Worker:
         """
         markers, encode = self._tokenizer.markers, self._tokenizer.encode_array
         if len(segments) == 1:
-            encoded = encode(segments[0][1])
+            encoded = encode(segments[0][1], cleaned=True)
             whole = np.empty(len(encoded) + 2, dtype=self._dtype)
             whole[0], whole[1:-1], whole[-1] = markers[language], encoded, self._tokenizer.eot
             return whole, whole[1:-1]
@@ -103,7 +103,7 @@ class Worker:
             if code != current:
                 ids.append([markers[code]])
                 current = code
-            plain.append(encode(piece))
+            plain.append(encode(piece, cleaned=True))
             ids.append(plain[-1])
         ids.append([self._tokenizer.eot])
         return np.concatenate(ids).astype(self._dtype), np.concatenate(plain).astype(self._dtype)
