@@ -14,6 +14,7 @@ from unicodedata import normalize
 from braingpt.errors import UserError, did_you_mean
 from braingpt.inference.engine import Decoder, stream
 from braingpt.model.interface import CausalModel
+from braingpt.tokenizer.cleaning import clean_valid
 
 if TYPE_CHECKING:
     from braingpt.tokenizer import Tokenizer
@@ -56,7 +57,7 @@ def prompt_ids(tokenizer: "Tokenizer", prompt: str | None, language: str | None 
 
     Args:
         tokenizer: The tokenizer.
-        prompt: The text; empty or None: only the marker of the language.
+        prompt: The text, which is cleaned; empty or None: only the marker of the language.
         language: Language code; None: detected from the prompt, Korean without a prompt.
 
     Raises:
@@ -64,6 +65,7 @@ def prompt_ids(tokenizer: "Tokenizer", prompt: str | None, language: str | None 
     """
     if language is not None and language not in tokenizer.markers:
         raise UserError(f"unknown language '{language}'{did_you_mean(language, tokenizer.markers)}")
+    prompt = clean_valid(prompt or "")
     if not prompt:
         return [tokenizer.markers[language or "ko"]]
     return list(tokenizer.encode(prompt, language=language or "auto"))

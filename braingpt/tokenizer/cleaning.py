@@ -178,14 +178,11 @@ def check_valid(text: str) -> None:
     if (found := _surrogates.search(text)) is None:
         return
     at, code = found.start(), ord(found[0][0])
+    what = "it is not valid Unicode"
     if 0xDC80 <= code <= 0xDCFF:
         # What Python makes of the bytes of arguments and of standard input (PEP 383).
-        raise UserError(
-            f"the text is not UTF-8 (byte 0x{code - 0xDC00:02X} at character {at}); convert it first"
-        )
-    raise UserError(
-        f"the text holds a lone surrogate (U+{code:04X}) at character {at}; it is not valid Unicode"
-    )
+        what = f"byte 0x{code - 0xDC00:02X} is not UTF-8, convert the text first"
+    raise UserError(f"the text holds a lone surrogate (U+{code:04X}) at character {at}; {what}")
 
 
 def _is_clean(text: str) -> bool:

@@ -1,9 +1,9 @@
 """The tokenizer: byte-level BPE served by tiktoken, with 64 special tokens after the BPE entries.
 
 Text is cleaned before it is encoded, as all text that models learn from is (`cleaning.py`): NFC, without
-characters that have no glyph. A cleaned text comes back exactly. Text is always plain text: a literal `<|endoftext|>` in it is spelled out in ordinary tokens, and only the attributes of `Tokenizer`
-(`eot`, `pad`, `user`, `assistant`, `markers`) name the special ids. `vocabulary.py` says how the ids are laid
-out.
+characters that have no glyph. A cleaned text comes back exactly. Text is always plain text: a literal
+`<|endoftext|>` in it is spelled out in ordinary tokens, and only the attributes of `Tokenizer` (`eot`, `pad`,
+`user`, `assistant`, `markers`) name the special ids. `vocabulary.py` says how the ids are laid out.
 
     tokenizer = Tokenizer.default()
     ids = tokenizer.encode("안녕하세요", language="ko")    # the Korean marker, then the text
@@ -154,7 +154,8 @@ class Tokenizer:
         """Token ids of a text.
 
         Args:
-            text: Any Unicode text, which is cleaned first; special tokens spelled out in it are ordinary text.
+            text: Any Unicode text, which is cleaned first; special tokens spelled out in it are ordinary
+                text.
             language: None for the text alone. A code such as "ko" puts that language's marker first. "auto"
                 detects the language and puts its marker first, or none where the language is not marked.
                 "split" cuts code-switched text into its languages and puts a marker before each piece.

@@ -265,9 +265,7 @@ def _narrow_detector(languages: tuple[str, ...]) -> Callable[[str], str]:
 
 
 def _only_best(ranked: list[tuple[str, float]]) -> str:
-    """The first language of a ranking; none where the next is as likely, as for "OK", of which py3langid knows
-    no n-gram.
-    """
+    """The first language of a ranking; none where the next is as likely, as py3langid finds for "OK"."""
     return ranked[0][0] if len(ranked) < 2 or ranked[0][1] > ranked[1][1] else ""
 
 

@@ -171,7 +171,7 @@ def test_a_filler_is_no_letter_in_no_language():
 
 
 @pytest.mark.parametrize(
-    ("text", "what"), [("가\udceb나", "byte 0xEB at character 1"), ("\ud800", "U\\+D800")]
+    ("text", "what"), [("가\udceb나", "at character 1; byte 0xEB is not UTF-8"), ("\ud800", "U\\+D800")]
 )
 def test_broken_text_is_refused_where_it_is_read(text, what):
     from braingpt.errors import UserError
