@@ -180,9 +180,8 @@ def load_for(opened: OpenRun, file: Path, messages: "Console") -> "EpisodicMemor
 
     memory = load_memory(file, weights_hash(opened.state))
     if renewed := memory.renew(opened.model, opened.tokenizer):
-        print_line(
-            messages, f"note: {renewed} texts of {file} were cleaned as training texts are, and read again"
-        )
+        texts = "1 text" if renewed == 1 else f"{renewed} texts"
+        print_line(messages, f"note: {texts} of {file} read again, cleaned as training texts are")
     return memory
 
 
