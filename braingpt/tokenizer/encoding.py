@@ -186,7 +186,7 @@ class Tokenizer:
         """`encode(text)` for each text, on as many threads as there are processors.
 
         Args:
-            texts: Any Unicode texts.
+            texts: Any Unicode texts, which are cleaned first.
 
         Returns:
             The ids of each text, in the order of `texts`.
@@ -196,12 +196,11 @@ class Tokenizer:
         """
         return self._bpe.encode_ordinary_batch([clean_valid(text) for text in texts])
 
-    def encode_array(self, text: str, cleaned: bool = False) -> np.ndarray:
+    def encode_array(self, text: str) -> np.ndarray:
         """`encode(text)` as an array: the Python integers of a text of 32 MB take 300 MB.
 
         Args:
-            text: Any Unicode text.
-            cleaned: Whether the text is known to be cleaned, so that nothing has to be looked for.
+            text: Any Unicode text, which is cleaned first.
 
         Returns:
             The ids, uint32 (tokens,), read-only.
@@ -209,7 +208,7 @@ class Tokenizer:
         Raises:
             UserError: The text holds a lone surrogate.
         """
-        return self._bpe.encode_to_numpy(text if cleaned else clean_valid(text), disallowed_special=())
+        return self._bpe.encode_to_numpy(clean_valid(text), disallowed_special=())
 
     def decode(self, ids: Iterable[int], specials: bool = False) -> str:
         """The text of token ids.

@@ -7,7 +7,7 @@ costs no more than one of letters.
 
 import re
 
-from braingpt.tokenizer.cleaning import clean_text, compose
+from braingpt.tokenizer.cleaning import clean_text
 
 _EMPTY_LINES = re.compile(r"\n{3,}")
 
@@ -24,15 +24,11 @@ MOJIBAKE = re.compile(
 
 def clean(text: str) -> str:
     """`clean_text(text)` without spaces at line ends, runs of empty lines, or white space around it."""
-    return _tidy(clean_text(text))
+    return tidy(clean_text(text))
 
 
 def tidy(text: str) -> str:
-    """`clean` for a text known to hold no character that cleaning removes, without looking for these."""
-    return _tidy(compose(text))
-
-
-def _tidy(text: str) -> str:
+    """The white space of `clean`, for a text whose characters are cleaned."""
     if " \n" in text or "\t\n" in text or "\xa0\n" in text:
         text = "\n".join([line.rstrip(" \t\xa0") for line in text.split("\n")])
     if "\n\n\n" in text:
