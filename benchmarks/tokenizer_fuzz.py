@@ -1,4 +1,4 @@
-"""Random Unicode through a vocabulary and back: does every text return as cleaning leaves it, in every encoding?
+"""Random Unicode through a vocabulary and back: does every text return as cleaning leaves it?
 
     TIKTOKEN_CACHE_DIR=... python benchmarks/tokenizer_fuzz.py [--tokenizer gpt2] --texts 20000
 

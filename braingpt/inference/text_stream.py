@@ -9,12 +9,11 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
-from unicodedata import normalize
 
 from braingpt.errors import UserError, did_you_mean
 from braingpt.inference.engine import Decoder, stream
 from braingpt.model.interface import CausalModel
-from braingpt.tokenizer.cleaning import clean_valid
+from braingpt.tokenizer.cleaning import clean_text, clean_valid
 
 if TYPE_CHECKING:
     from braingpt.tokenizer import Tokenizer
@@ -119,8 +118,8 @@ def generate_text(
     languages = {marker: code for code, marker in tokenizer.markers.items()}
     text = TextStream(iter(()), decoder, len(ids), languages.get(ids[0]), max_new_tokens)
     text.pieces = _pieces(text, tokens, tokenizer, max_new_tokens)
-    if stop:
-        text.pieces = _before(text, text.pieces, [normalize("NFC", string) for string in stop])
+    if stops := [cleaned for string in stop if (cleaned := clean_text(string))]:
+        text.pieces = _before(text, text.pieces, stops)
     return text
 
 
