@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from braingpt.errors import UserError, did_you_mean
 from braingpt.inference.engine import Decoder, stream
 from braingpt.model.interface import CausalModel
-from braingpt.tokenizer.cleaning import clean_text, clean_valid
+from braingpt.tokenizer.cleaning import clean_valid, compose
 
 if TYPE_CHECKING:
     from braingpt.tokenizer import Tokenizer
@@ -118,8 +118,9 @@ def generate_text(
     languages = {marker: code for code, marker in tokenizer.markers.items()}
     text = TextStream(iter(()), decoder, len(ids), languages.get(ids[0]), max_new_tokens)
     text.pieces = _pieces(text, tokens, tokenizer, max_new_tokens)
-    if stops := [cleaned for string in stop if (cleaned := clean_text(string))]:
-        text.pieces = _before(text, text.pieces, stops)
+    if stop:
+        # Not cleaned: a string with a character that no text has would end the text at its remainder.
+        text.pieces = _before(text, text.pieces, [compose(string) for string in stop])
     return text
 
 
