@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from braingpt.cli.cleaning import clean_input
 from braingpt.cli.console import console, print_line
 from braingpt.cli.json_output import Json, JsonFile, write_json
 from braingpt.cli.options import (
@@ -146,7 +147,8 @@ def evaluate(
     if against is not None:
         # A wrong name is reported before the first checkpoint is measured, which may take hours.
         resolve(against)
-    source = read_text(text) if text else None
+    out, messages = console(stderr=json_output), console(stderr=True)
+    source, changes = clean_input(read_text(text), f"{text} was", messages) if text else (None, None)
     wanted = EvalRequest(
         names,
         source,
@@ -161,7 +163,6 @@ def evaluate(
         cache,
     )
     manager = check_tasks(wanted)
-    out, messages = console(stderr=json_output), console(stderr=True)
     settings = {"dtype": dtype, "effort": effort, "exit_threshold": exit_threshold}
     head, measured = _measure(run, wanted, manager, device, messages, text, **settings)
     result = {
@@ -170,6 +171,7 @@ def evaluate(
         "figures": [figure.as_dict() for figure in measured.figures],
     }
     result |= {"notes": measured.notes, "lm_eval": measured.harness}
+    result["cleaned"] = changes.as_dict() if changes is not None else None
     comparisons = []
     # --dtype, --effort and --exit-threshold are for the first checkpoint alone, so that a run can be compared
     # with itself in int8.

@@ -90,8 +90,9 @@ def _is_former_file(word: str) -> bool:
 
 
 def print_json(value: Any) -> None:
-    """Print `value` as indented JSON on standard output, Hangul readable."""
-    print(visible_json(json.dumps(value, ensure_ascii=False, indent=2, default=str)))
+    """Print `value` as indented JSON on standard output, Hangul readable where the terminal has it."""
+    text = json.dumps(value, ensure_ascii=False, indent=2, default=str)
+    print(visible_json(text, sys.stdout.encoding or "utf-8"))
 
 
 def write_json(value: Any, json_output: bool, json_file: Path | None) -> None:

@@ -72,7 +72,7 @@ def serve(
         ) from None
     url = f"http://{f'[{host}]' if ':' in host else host}:{server.server_port}"
     if json_output:
-        first = json.dumps({"url": url, "model": recipe.name, "run": str(folder)}, ensure_ascii=False)
+        first = json.dumps({"url": url, "model": recipe.name, "run": str(folder)})
     else:
         first = f"serving {recipe.name} at {url}/v1/completions; Ctrl-C stops the server"
     try:

@@ -57,7 +57,7 @@ class Conversation:
         """Answer one turn.
 
         Args:
-            text: What the user says.
+            text: What the user says, which is cleaned as a prompt is.
 
         Returns:
             An iterator over pieces of the answer; exhaust it before the next turn.

@@ -9,11 +9,11 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
-from unicodedata import normalize
 
 from braingpt.errors import UserError, did_you_mean
 from braingpt.inference.engine import Decoder, stream
 from braingpt.model.interface import CausalModel
+from braingpt.tokenizer.cleaning import clean_valid, compose
 
 if TYPE_CHECKING:
     from braingpt.tokenizer import Tokenizer
@@ -56,7 +56,7 @@ def prompt_ids(tokenizer: "Tokenizer", prompt: str | None, language: str | None 
 
     Args:
         tokenizer: The tokenizer.
-        prompt: The text; empty or None: only the marker of the language.
+        prompt: The text, which is cleaned; empty or None: only the marker of the language.
         language: Language code; None: detected from the prompt, Korean without a prompt.
 
     Raises:
@@ -64,6 +64,7 @@ def prompt_ids(tokenizer: "Tokenizer", prompt: str | None, language: str | None 
     """
     if language is not None and language not in tokenizer.markers:
         raise UserError(f"unknown language '{language}'{did_you_mean(language, tokenizer.markers)}")
+    prompt = clean_valid(prompt or "")
     if not prompt:
         return [tokenizer.markers[language or "ko"]]
     return list(tokenizer.encode(prompt, language=language or "auto"))
@@ -118,7 +119,8 @@ def generate_text(
     text = TextStream(iter(()), decoder, len(ids), languages.get(ids[0]), max_new_tokens)
     text.pieces = _pieces(text, tokens, tokenizer, max_new_tokens)
     if stop:
-        text.pieces = _before(text, text.pieces, [normalize("NFC", string) for string in stop])
+        # Not cleaned: a string with a character that no text has would end the text at its remainder.
+        text.pieces = _before(text, text.pieces, [compose(string) for string in stop])
     return text
 
 

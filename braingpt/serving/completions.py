@@ -11,6 +11,7 @@ from braingpt.inference.text_stream import TextStream, generate_text
 from braingpt.serving.connection import SharedDecoder, has_left
 from braingpt.serving.handler import JsonHandler, error_body
 from braingpt.serving.schemas import CompletionRequest, RequestError, parse_request
+from braingpt.tokenizer.cleaning import Changes, check_valid, clean_counted
 
 # Tokens of an answer where the request names no number.
 DEFAULT_TOKENS = 64
@@ -95,12 +96,14 @@ class Handler(JsonHandler):
             self.server.slots.release()
 
     def _complete_text(self, request: CompletionRequest) -> None:
-        text_stream = self._generate(request)
+        prompt, changes = _cleaned(request.prompt or "")
+        text_stream = self._generate(request, prompt)
         head = {
             "id": f"cmpl-{uuid.uuid4().hex}",
             "object": "text_completion",
             "created": int(time.time()),
             "model": self.server.name,
+            "cleaned": changes.as_dict(),
         }
         if request.stream:
             self._stream(head, text_stream, request.include_usage)
@@ -109,15 +112,15 @@ class Handler(JsonHandler):
         choice = {"index": 0, "text": text, "logprobs": None, "finish_reason": text_stream.finish}
         self._json(200, {**head, "choices": [choice], "usage": _usage(text_stream)})
 
-    def _generate(self, request: CompletionRequest) -> TextStream:
-        """The text to be generated, of a prompt that fits; nothing is computed yet."""
+    def _generate(self, request: CompletionRequest, prompt: str) -> TextStream:
+        """The text to be generated, of a cleaned prompt that fits; nothing is computed yet."""
         limit = self.server.limits.context
 
         def generate(max_tokens: int) -> TextStream:
             return generate_text(
                 self.server.model,
                 self.server.tokenizer,
-                request.prompt,
+                prompt,
                 language=request.language,
                 max_new_tokens=max_tokens,
                 temperature=request.temperature,
@@ -134,16 +137,16 @@ class Handler(JsonHandler):
             text_stream = generate(DEFAULT_TOKENS if request.max_tokens is None else request.max_tokens)
         except UserError as error:
             raise RequestError(str(error)) from None
-        prompt, new = text_stream.prompt_tokens, text_stream.limit
-        if prompt + (request.max_tokens or 0) > limit:
+        read, new = text_stream.prompt_tokens, text_stream.limit
+        if read + (request.max_tokens or 0) > limit:
             raise RequestError(
-                f"this server's maximum context length is {limit} tokens, and the request has {prompt + new} "
-                f"({prompt} in the prompt, {new} for the completion); shorten one, or raise --max-context",
+                f"this server's maximum context length is {limit} tokens, and the request has {read + new} "
+                f"({read} in the prompt, {new} for the completion); shorten one, or raise --max-context",
                 param="prompt",
                 code="context_length_exceeded",
             )
         # Without a number there is room for fewer tokens after a long prompt.
-        return text_stream if prompt + new <= limit else generate(limit - prompt)
+        return text_stream if read + new <= limit else generate(limit - read)
 
     def _stream(self, head: dict[str, Any], text_stream: TextStream, include_usage: bool) -> None:
         self.send_response(200)
@@ -164,6 +167,15 @@ class Handler(JsonHandler):
             # The status line is sent already: the error can only be an event.
             self._event(error_body(RequestError(f"{type(error).__name__}: {error}", 500)))
         self._write(b"data: [DONE]\n\n")
+
+
+def _cleaned(prompt: str) -> tuple[str, Changes]:
+    """The prompt as training texts are, and what was changed. Raises RequestError."""
+    try:
+        check_valid(prompt)
+    except UserError as error:
+        raise RequestError(str(error), param="prompt") from None
+    return clean_counted(prompt)
 
 
 def _with_finish(text_stream: TextStream) -> Iterator[tuple[str, str | None]]:

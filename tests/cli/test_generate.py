@@ -115,7 +115,8 @@ def test_chat_reads_a_pipe_and_explains_base_models(here, braingpt, capsys, monk
     )
     assert "base model" in captured.err and "continue" in captured.err
     piped(monkeypatch, b"\xff\xff\n")
-    assert braingpt("chat", "--device", "cpu") == 2
+    assert braingpt("chat", "--device", "cpu") == 0
+    assert "this line is left out" in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_export_writes_a_folder_that_generates(here, braingpt, capsys, tmp_path):
