@@ -7,7 +7,7 @@ import torch
 
 from braingpt.bench.peers import Peer
 from braingpt.bench.settings import BenchSettings
-from braingpt.device.free_memory import free_memory
+from braingpt.device.free_memory import available_memory
 from braingpt.errors import UserError
 from braingpt.model.lm import LanguageModel
 from braingpt.utils.formatting import byte_size
@@ -30,12 +30,16 @@ def too_long(name: str, s: BenchSettings) -> str:
 
 def check_fit(name: str, model: LanguageModel | Peer, s: BenchSettings, device: torch.device) -> None:
     """Raise UserError where a training window or a context to generate after does not fit into memory."""
-    free, shape = free_memory(device), model.config
+    room, shape = available_memory(device), model.config
     parameters = model.parameters_total()
     kept = 4 * TRAINING_NUMBERS * s.batch * s.context * shape.layers * shape.hidden
     least = TRAINED_PARAMETER_BYTES * parameters + kept
-    if least > free:
-        raise UserError(f"{too_long(name, s)} (at least {byte_size(least)}, {byte_size(free)} are free)")
+    available = f"{byte_size(room.bytes)} are available ({room.source})"
+    if least > room.bytes:
+        window = kept / s.batch
+        fits = int((room.bytes - TRAINED_PARAMETER_BYTES * parameters) / (2 * window))
+        offer = f"; --batch {fits} would fit" if fits > 0 else ""
+        raise UserError(f"{too_long(name, s)} (at least {byte_size(least)}, {available}){offer}")
     for context in s.contexts:
         if isinstance(model, LanguageModel):
             state = model.state_bytes(context)
@@ -43,8 +47,8 @@ def check_fit(name: str, model: LanguageModel | Peer, s: BenchSettings, device: 
             state = 8 * context * shape.layers * shape.hidden
         for rows in s.batches:
             need = rows * (state + 4 * PROMPT_NUMBERS * context * shape.hidden) + 4 * parameters
-            if need > free:
+            if need > room.bytes:
                 raise UserError(
                     f"generating with {name} after {rows} x {context:,} tokens takes about "
-                    f"{byte_size(need)}, {byte_size(free)} are free; use smaller --contexts or --batches"
+                    f"{byte_size(need)}, {available}; use smaller --contexts or --batches"
                 )

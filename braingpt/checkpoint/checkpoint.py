@@ -39,6 +39,7 @@ from braingpt.distributed.world import World
 from braingpt.errors import Failure, UserError
 from braingpt.model.columns.two_four import unpacked_two_four
 from braingpt.model.lm import LanguageModel, build
+from braingpt.model.memory_limits import require_weights
 from braingpt.optim.optimizer import Optimizers, templates, unpack_state
 from braingpt.optim.weight_average import Average
 from braingpt.recipes import Recipe, load_recipe, save_recipe
@@ -194,7 +195,7 @@ def load_model(
         The model in train mode and float32, its tokenizer, its recipe, and state.json.
 
     Raises:
-        UserError: There is no checkpoint, or this version does not know its model.
+        UserError: There is no checkpoint, this version does not know its model, or it does not fit.
         Failure: The checkpoint is damaged.
     """
     folder = Path(folder)
@@ -215,6 +216,7 @@ def load_model(
             f"{folder} does not fit together: its tokenizer has {tokenizer.vocab_size:,} tokens, "
             f"its model {recipe.model.vocab:,}",
         )
+    require_weights(recipe.model, torch.device(device))
     model = build(recipe)
     load_weights(model, folder)
     return model.to(device), tokenizer, recipe, state

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from braingpt.errors import UserError
 from braingpt.utils.file_lock import is_named
+from braingpt.utils.paths import require_utf8, shell_word
 from braingpt.utils.scratch import hidden_beside, remove_tree
 
 # The folder of the checkpoints in a run folder.
@@ -64,19 +65,20 @@ def resolve(run: Path | str | None, runs: Path = Path("runs")) -> Path:
             raise UserError(f"no trained model under {runs}/; {commands}")
         return max(every, key=_time_of)
     run = Path(run)
+    require_utf8(run, "the run")
     if (run / "state.json").is_file():
         return run
     if not run.exists():
         named = Path(runs) / run
-        made = f"`braingpt train --recipe NAME --out {run}` makes it"
+        made = f"`braingpt train --recipe NAME --out {shell_word(run)}` makes it"
         hint = f"did you mean {named}?" if named.is_dir() else made
         raise UserError(f"there is no run {run}; {hint}")
     # A run that saves may delete all that were listed before they are looked at.
     checkpoint = newest(run) or newest(run)
     if checkpoint is None:
-        command = f"braingpt train --recipe NAME --out {run}/NAME"
+        command = f"braingpt train --recipe NAME --out {shell_word(run / 'NAME')}"
         if (run / "recipe.yaml").is_file():
-            command = f"braingpt train --resume auto --out {run}"
+            command = f"braingpt train --resume auto --out {shell_word(run)}"
         raise UserError(f"{run} holds no checkpoint; `{command}` makes one")
     return checkpoint
 

@@ -1,5 +1,6 @@
 """`braingpt chat`: a dialogue with a model, which keeps its state between the turns."""
 
+import io
 import json
 import sys
 from collections.abc import Iterator
@@ -7,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from braingpt.cli.console import console, print_text
+from braingpt.cli.cleaning import clean_valid_counted, print_changes
+from braingpt.cli.console import console, print_line, print_text
 from braingpt.cli.json_output import Json
 from braingpt.cli.options import Device, Run, open_run
 from braingpt.utils.terminal_text import visible_json
@@ -38,8 +40,9 @@ def chat(
 ) -> None:
     """Talk with a model. /new starts a new dialogue; /quit or the end of input exits.
 
-    --json prints one JSON object for each turn.
+    --json prints one JSON object for each turn. A line that is not UTF-8 is left out.
     """
+    from braingpt.errors import UserError
     from braingpt.inference.chat import Conversation
 
     messages = console(stderr=True)
@@ -55,7 +58,19 @@ def chat(
     messages.print(
         "This is a base model, trained to continue text: it continues what you write instead of answering."
     )
-    for line in _turns():
+    noted = False
+    for typed in _turns():
+        try:
+            line, changes = clean_valid_counted(typed)
+        except UserError as error:
+            print_line(messages, f"this line is left out: {error}")
+            continue
+        line = line.strip()
+        if not line:
+            continue
+        if not noted:
+            print_changes(changes, "your text is", messages)
+            noted = bool(changes)
         if line == "/quit":
             break
         if line == "/new":
@@ -67,16 +82,25 @@ def chat(
             if not json_output:
                 print_text(piece)
         if json_output:
-            turn = {"user": line, "assistant": "".join(pieces), "tokens_read": conversation.tokens_read}
-            print_text(visible_json(json.dumps(turn, ensure_ascii=False)) + "\n")
+            turn = {
+                "user": line,
+                "cleaned": changes.as_dict(),
+                "assistant": "".join(pieces),
+                "tokens_read": conversation.tokens_read,
+            }
+            line = json.dumps(turn, ensure_ascii=False)
+            print_text(visible_json(line, sys.stdout.encoding or "utf-8") + "\n")
         else:
             print_text("\n")
 
 
 def _turns() -> Iterator[str]:
-    """Lines that are not blank, from a terminal with a prompt or from a pipe."""
-    from braingpt.errors import UserError
+    """Lines that are not blank, from a terminal with a prompt or from a pipe.
 
+    Bytes that are no text become lone surrogates, so that they cost one line and not the dialogue.
+    """
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="surrogateescape")
     if sys.stdin.isatty():
         # The import gives input() its line editing.
         import readline  # noqa: F401
@@ -87,8 +111,6 @@ def _turns() -> Iterator[str]:
         except EOFError:
             print_text("\n")
             return
-        except UnicodeDecodeError:
-            raise UserError("standard input is not UTF-8 text; convert it first") from None
         if not line and not sys.stdin.isatty():
             return
         if line.strip():

@@ -20,6 +20,7 @@ from braingpt.utils.terminal_text import visible
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.segment import Segment
+    from rich.status import Status
     from rich.text import Text
 
 # How long a process of a distributed run waits before it exits because of an error that another process
@@ -28,11 +29,27 @@ SILENT_EXIT_SECONDS = 5
 
 
 def console(stderr: bool = False) -> "Console":
-    """A rich console on standard output, or on standard error where standard output is for a result."""
+    """A rich console on standard output, or on standard error where standard output is for a result.
+
+    Text is printed as it is: brackets are no markup and :names: no pictures. Styles are given as `style` or
+    with `rich.text.Text`.
+    """
     from rich.console import Console
+    from rich.status import Status
+    from rich.text import Text
+
+    class PlainStatus(Status):
+        """A line that is redrawn, which rich would read as markup."""
+
+        def update(self, status: Any = None, **options: Any) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+            super().update(Text(status) if isinstance(status, str) else status, **options)
 
     class Screen(Console):
         """Shows what a terminal would obey, whatever is printed; only rich's own controls pass."""
+
+        def status(self, status: Any, **options: Any) -> "Status":  # pyright: ignore[reportIncompatibleMethodOverride]
+            line = Text(status) if isinstance(status, str) else status
+            return PlainStatus(line, console=self, **options)
 
         def render_str(self, text: str, **options: Any) -> "Text":  # pyright: ignore[reportIncompatibleMethodOverride]
             # Before the width of a table's cell is measured.
@@ -43,7 +60,7 @@ def console(stderr: bool = False) -> "Console":
                 shown = segment.text if segment.control else visible(segment.text)
                 yield segment if shown == segment.text else segment._replace(text=shown)
 
-    return Screen(stderr=stderr, highlight=False)
+    return Screen(stderr=stderr, highlight=False, markup=False, emoji=False)
 
 
 def print_line(out: "Console", line: str, style: str | None = None) -> None:

@@ -7,7 +7,8 @@ import typer
 from braingpt.cli.console import console
 from braingpt.cli.json_output import Json, print_json
 
-MARKS = {"ok": "[green]ok[/green]", "note": "[yellow]--[/yellow]", "problem": "[red]!![/red]"}
+# The mark of each state, and its colour.
+MARKS = {"ok": ("ok", "green"), "note": ("--", "yellow"), "problem": ("!!", "red")}
 
 
 def doctor(
@@ -25,12 +26,12 @@ def doctor(
     if json_output:
         print_json({"problems": problems, "findings": [finding.as_dict() for finding in findings]})
     else:
-        from rich.markup import escape
         from rich.table import Table
+        from rich.text import Text
 
         table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
         for finding in findings:
-            table.add_row(MARKS[finding.state], finding.topic, escape(finding.text))
+            table.add_row(Text(*MARKS[finding.state]), finding.topic, finding.text)
         out = console()
         out.print(table)
         out.print(

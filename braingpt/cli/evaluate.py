@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from braingpt.cli.cleaning import clean_input
 from braingpt.cli.console import console, print_line
 from braingpt.cli.json_output import Json, JsonFile, write_json
 from braingpt.cli.options import (
@@ -19,11 +20,13 @@ from braingpt.cli.options import (
     ExitThreshold,
     Run,
     check_output_files,
+    check_output_folder,
     explain_out_of_memory,
     open_run,
     read_text,
 )
 from braingpt.utils.formatting import number
+from braingpt.utils.paths import printable
 
 if TYPE_CHECKING:
     from lm_eval.tasks import TaskManager  # pyright: ignore[reportMissingImports]
@@ -91,6 +94,13 @@ def evaluate(
             metavar="FOLDER", help="A folder with your own lm-eval tasks (YAML).", show_default=False
         ),
     ] = None,
+    trust_task_code: Annotated[
+        bool,
+        typer.Option(
+            "--trust-task-code",
+            help="Let --task-files run the Python code that it names; only for folders that you have read.",
+        ),
+    ] = False,
     cache: Annotated[
         Path,
         typer.Option(
@@ -117,7 +127,7 @@ def evaluate(
     os.environ.setdefault("TQDM_DISABLE", "1")
     from braingpt.checkpoint.listing import resolve
     from braingpt.errors import UserError
-    from braingpt.evaluation.runner import EvalRequest, check_tasks
+    from braingpt.evaluation.runner import BUILT_IN, EvalRequest, check_tasks
     from braingpt.evaluation.uncertainty import compare_all
 
     names = tuple(dict.fromkeys(name for name in tasks.replace(" ", "").split(",") if name))
@@ -132,15 +142,27 @@ def evaluate(
     if lang and not text and names == ("perplexity",):
         raise UserError("--lang is for --text and for tasks; leave it out, or add one of them")
     check_output_files(json_file=json_file, html=html)
+    if task_files is not None or not {*names} <= {*BUILT_IN}:
+        check_output_folder(cache, "--cache")
     if against is not None:
         # A wrong name is reported before the first checkpoint is measured, which may take hours.
         resolve(against)
-    source = read_text(text) if text else None
+    out, messages = console(stderr=json_output), console(stderr=True)
+    source, changes = clean_input(read_text(text), f"{text} was", messages) if text else (None, None)
     wanted = EvalRequest(
-        names, source, tuple(data or ()), lang, context, windows, limit, shots, task_files, cache
+        names,
+        source,
+        tuple(data or ()),
+        lang,
+        context,
+        windows,
+        limit,
+        shots,
+        task_files,
+        trust_task_code,
+        cache,
     )
     manager = check_tasks(wanted)
-    out, messages = console(stderr=json_output), console(stderr=True)
     settings = {"dtype": dtype, "effort": effort, "exit_threshold": exit_threshold}
     head, measured = _measure(run, wanted, manager, device, messages, text, **settings)
     result = {
@@ -149,6 +171,7 @@ def evaluate(
         "figures": [figure.as_dict() for figure in measured.figures],
     }
     result |= {"notes": measured.notes, "lm_eval": measured.harness}
+    result["cleaned"] = changes.as_dict() if changes is not None else None
     comparisons = []
     # --dtype, --effort and --exit-threshold are for the first checkpoint alone, so that a run can be compared
     # with itself in int8.
@@ -182,12 +205,14 @@ def _measure(
     from braingpt import __version__
     from braingpt.checkpoint.state import weights_hash
     from braingpt.evaluation.runner import measure
+    from braingpt.model.memory_limits import require_context
 
     model, tokenizer, recipe, state, folder = open_run(run, device, messages, dtype, **exits)
     weights = weights_hash(state)
     settings = "-".join(f"{value:g}" for value in exits.values() if value is not None)
     key = f"{__version__}-{weights[:16]}-{dtype}{'-' + settings if settings else ''}"
     context = wanted.context or recipe.train.context
+    require_context(model, min(context, len(wanted.text.encode())) if wanted.text else context)
     early = model.early if model.early is not None and model.early.threshold is not None else None
     # Without exits each token passes through all layers, and counting would only take time.
     counting = model.recording() if model.exits else nullcontext(())
@@ -206,7 +231,7 @@ def _measure(
         "recipe": recipe.name,
         "step": state["step"],
         "tasks": list(wanted.tasks),
-        "data": (str(text) if text else ", ".join(folders)) if measured.scores else None,
+        "data": (printable(text) if text else ", ".join(folders)) if measured.scores else None,
         "folders": [] if text else folders,
         "context": context,
         "dtype": dtype,

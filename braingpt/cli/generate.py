@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from braingpt.cli.cleaning import clean_input
 from braingpt.cli.console import console, print_text
 from braingpt.cli.json_output import Json, print_json
 from braingpt.cli.options import (
@@ -18,14 +19,11 @@ from braingpt.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from braingpt.episodic.memory import Remembering
-    from braingpt.inference.text_stream import TextStream
-    from braingpt.model.lm import LanguageModel
+    from rich.console import Console
 
-if TYPE_CHECKING:
+    from braingpt.cli.options import OpenRun
     from braingpt.episodic.memory import Remembering
     from braingpt.inference.text_stream import TextStream
-    from braingpt.model.lm import LanguageModel
 
 
 def generate(
@@ -82,6 +80,7 @@ def generate(
 ) -> None:
     """Generate text with a trained model."""
     from braingpt.errors import UserError
+    from braingpt.inference.engine import READ_AT_ONCE
     from braingpt.inference.sampling import Sampling
     from braingpt.inference.text_stream import generate_text
 
@@ -94,10 +93,10 @@ def generate(
             "--memory and --draft-layers exclude each other, because drafts do not read the memory"
         )
     messages = console(stderr=True)
+    prompt, changes = clean_input(prompt or "", "the prompt was", messages)
     # With drafts, --exit-threshold is how sure the draft must be of a token to continue, and no token exits.
-    model, tokenizer, _, state, folder = open_run(
-        run, device, messages, dtype, effort, None if draft_layers else exit_threshold
-    )
+    opened = open_run(run, device, messages, dtype, effort, None if draft_layers else exit_threshold)
+    model, tokenizer, _, state, folder = opened
     depth_varies = bool(model.config.depth_exits or exit_threshold or draft_layers)
     if draft_layers is not None:
         model.set_exit_threshold(None)
@@ -116,14 +115,17 @@ def generate(
         from braingpt.inference.speculative import SpeculativeDecoder
 
         settings["decoder"] = SpeculativeDecoder(model, draft_layers, min_confidence=exit_threshold or 0.0)
-    generator = _with_memory(model, memory, state) if memory is not None else model
+    generator = _with_memory(opened, memory, messages) if memory is not None else model
     stream = generate_text(generator, tokenizer, prompt, language=lang, **settings)
+    if stream.prompt_tokens > READ_AT_ONCE:
+        messages.print(f"reading a prompt of {stream.prompt_tokens:,} tokens; Ctrl-C ends it", style="dim")
     if json_output:
         text = "".join(stream)
         result = {
             "run": str(folder),
             "step": state["step"],
-            "prompt": prompt or "",
+            "prompt": prompt,
+            "cleaned": changes.as_dict(),
             "language": stream.language,
             "text": text,
             "tokens": stream.tokens,
@@ -137,20 +139,19 @@ def generate(
         }
         print_json(result)
         return
-    print_text(prompt or "")
+    print_text(prompt)
     for piece in stream:
         print_text(piece)
     print_text("\n")
     messages.print(_summary(stream, depth_varies), style="dim")
 
 
-def _with_memory(model: "LanguageModel", file: Path, state: dict[str, Any]) -> "Remembering":
+def _with_memory(opened: "OpenRun", file: Path, messages: "Console") -> "Remembering":
     """The model with the memory of the file, which must be made for the weights of the checkpoint."""
-    from braingpt.checkpoint.checkpoint import weights_hash
+    from braingpt.cli.memory import load_for
     from braingpt.episodic.memory import Remembering
-    from braingpt.episodic.storage import load_memory
 
-    return Remembering(model, load_memory(file, weights_hash(state)))
+    return Remembering(opened.model, load_for(opened, file, messages))
 
 
 def _summary(stream: "TextStream", depth_varies: bool) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from braingpt.cli.cleaning import clean_input
 from braingpt.cli.console import console, print_line
 from braingpt.cli.json_output import Json, JsonFile, write_json
 from braingpt.cli.options import (
@@ -21,12 +22,12 @@ from braingpt.cli.options import (
     open_run,
     read_text,
 )
+from braingpt.utils.paths import printable
 
 if TYPE_CHECKING:
     import torch
     from rich.console import Console
 
-    from braingpt.episodic.memory import EpisodicMemory
     from braingpt.inspection.runner import Inspection
     from braingpt.model.lm import LanguageModel
     from braingpt.recipes import Recipe
@@ -80,25 +81,29 @@ def inspect_sparsity(
     Tokens, keys, columns, neurons, weights and arithmetic, and what this saves in time and bytes.
     """
     from braingpt.cli import inspect_sparsity_view as view
+    from braingpt.cli.memory import load_for
     from braingpt.html.png import check_png, write_png
     from braingpt.inspection.memory_use import count_memory_use
     from braingpt.inspection.page import page, pictures
     from braingpt.inspection.runner import TokenWindows, inspect_model
     from braingpt.inspection.runner import sparsity_over_training as grow
+    from braingpt.model.memory_limits import require_context
     from braingpt.utils.atomic_write import write_atomically
 
     check_output_files(json_file=json_file, html=html)
     if png is not None:
         check_png()
         check_output_folder(png, "--png")
-    source = read_text(text) if text else None
     out, messages = console(stderr=json_output), console(stderr=True)
-    model, tokenizer, recipe, state, folder = open_run(
-        run, device, messages, effort=effort, exit_threshold=exit_threshold
+    source, changes = (
+        clean_input(read_text(text), f"{printable(text)} was", messages) if text else (None, None)
     )
+    opened = open_run(run, device, messages, effort=effort, exit_threshold=exit_threshold)
+    model, tokenizer, recipe, state, folder = opened
+    require_context(model, min(context, len(source.encode())) if source else context)
     checkpoints = _checkpoints(folder) if growth else []
-    episodic = _load_memory(memory, state) if memory else None
-    name, parts = _parts(source, str(text), recipe, tokenizer, context)
+    episodic = load_for(opened, memory, messages) if memory else None
+    name, parts = _parts(source, printable(text or ""), recipe, tokenizer, context)
     windows = TokenWindows.of(parts, context)
     if rounds and not _twin_fits(model):
         print_line(messages, "no timing against a dense twin: it does not fit into memory beside the model")
@@ -113,6 +118,7 @@ def inspect_sparsity(
         "parameters_active": model.parameters_active(),
     }
     result = {**head, **parameters, **inspection.as_dict(), "growth": over_training, "episodic": memory_use}
+    result["cleaned"] = changes.as_dict() if changes is not None else None
     write_json(result, json_output, json_file)
     plots = pictures(inspection, over_training) if html or png else {}
     if html:
@@ -137,12 +143,10 @@ def _parts(
     """
     from braingpt.data.shards.reader import ShardSet
     from braingpt.errors import UserError
-    from braingpt.inspection.sparsity import SAMPLE
+    from braingpt.inspection.sparsity import SAMPLE, document_ids
 
     if source is not None:
-        if not source.strip():
-            raise UserError("the text is empty; there is nothing to inspect")
-        return name, [(None, tokenizer.encode(source, language="auto"))]
+        return name, [(None, document_ids(tokenizer, source))]
     try:
         shards = ShardSet.open(recipe.data.folders, tokenizer)
     except UserError:
@@ -182,13 +186,6 @@ def _models(
             if there:
                 model, _, _, state = load_model(checkpoint, device)
                 yield state["step"], model
-
-
-def _load_memory(file: Path, state: dict[str, Any]) -> "EpisodicMemory":
-    from braingpt.checkpoint.checkpoint import weights_hash
-    from braingpt.episodic.storage import load_memory
-
-    return load_memory(file, weights_hash(state))
 
 
 def _twin_fits(model: "LanguageModel") -> bool:

@@ -90,8 +90,9 @@ def _is_former_file(word: str) -> bool:
 
 
 def print_json(value: Any) -> None:
-    """Print `value` as indented JSON on standard output, Hangul readable."""
-    print(visible_json(json.dumps(value, ensure_ascii=False, indent=2, default=str)))
+    """Print `value` as indented JSON on standard output, Hangul readable where the terminal has it."""
+    text = json.dumps(value, ensure_ascii=False, indent=2, default=str)
+    print(visible_json(text, sys.stdout.encoding or "utf-8"))
 
 
 def write_json(value: Any, json_output: bool, json_file: Path | None) -> None:
@@ -106,4 +107,5 @@ def write_json(value: Any, json_output: bool, json_file: Path | None) -> None:
     from braingpt.utils.atomic_write import write_atomically
 
     check_output_file(json_file, "--json-file")
-    write_atomically(json_file, json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False) + "\n")
+    text = json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False)
+    write_atomically(json_file, visible_json(text) + "\n")

@@ -81,11 +81,22 @@ app.command("inspect-sparsity", cls=ReportCommand)(inspect_sparsity.inspect_spar
 app.command()(doctor.doctor)
 
 
+def _checked_app() -> object:
+    """The command line, with words that are neither UTF-8 nor the name of something to read refused."""
+    from braingpt.errors import UserError
+    from braingpt.utils.paths import is_utf8, printable
+
+    for word in sys.argv[1:]:
+        if not is_utf8(word) and not os.path.exists(word):
+            raise UserError(f"the argument {printable(word)} is not UTF-8; type it again, or rename the file")
+    return app(standalone_mode=False)
+
+
 def run() -> None:
     """Run the command line and exit with its code."""
     guard_streams()
     set_safe_path()
-    code = guarded(lambda: app(standalone_mode=False))
+    code = guarded(_checked_app)
     # What was printed may meet a full disk only now.
     sys.exit(guarded(sys.stdout.flush) or code)
 

@@ -5,12 +5,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from braingpt.cli.cleaning import clean_valid_counted, print_changes
 from braingpt.cli.console import console, print_line
 from braingpt.cli.json_output import Json, print_json
-from braingpt.cli.options import Device, open_run, read_text
+from braingpt.cli.options import Device, OpenRun, open_run, read_text
 from braingpt.cli.progress_bar import ProgressBar
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from braingpt.episodic.memory import EpisodicMemory
 
 app = typer.Typer(
@@ -49,30 +52,34 @@ def add(
 ) -> None:
     """Remember texts. Only what surprises the model is written."""
     from braingpt.checkpoint.checkpoint import weights_hash
-    from braingpt.episodic.storage import load_memory, save_memory
+    from braingpt.episodic.storage import save_memory
     from braingpt.errors import UserError, did_you_mean
+    from braingpt.tokenizer.cleaning import NO_CHANGES
+    from braingpt.utils.atomic_write import check_target
     from braingpt.utils.file_lock import file_lock
 
-    wanted = [
-        *(texts or []),
-        *(line for line in (read_text(source).splitlines() if source else []) if line.strip()),
-    ]
+    wanted, changes = list(texts or []), NO_CHANGES
+    for number, text in enumerate(wanted):
+        wanted[number], changed = clean_valid_counted(text)
+        changes += changed
+    if source:
+        lines, changed = clean_valid_counted(read_text(source))
+        wanted += [line for line in lines.split("\n") if line.strip()]
+        changes += changed
     if not wanted or not all(text.strip() for text in wanted):
         raise UserError("there is nothing to remember; give a TEXT, or a file of lines with --file")
-    if file.is_dir() or not file.absolute().parent.is_dir():
-        raise UserError(
-            f"{file} is a folder; name a file"
-            if file.is_dir()
-            else f"there is no folder {file.absolute().parent}"
-        )
-    model, tokenizer, recipe, state, _ = open_run(run, device, console(stderr=True))
+    check_target(file)
+    messages = console(stderr=True)
+    print_changes(changes, "texts were", messages)
+    opened = open_run(run, device, messages)
+    model, tokenizer, recipe, state, _ = opened
     if lang is not None and lang not in tokenizer.markers:
         raise UserError(f"unknown language '{lang}'{did_you_mean(lang, tokenizer.markers)}")
     model.eval()
     # Another process that adds or forgets meanwhile would undo this, or be undone.
     with file_lock(file, _note):
         if file.exists():
-            memory = load_memory(file, weights_hash(state))
+            memory = load_for(opened, file, messages)
         else:
             from braingpt.episodic.memory import EpisodicMemory
 
@@ -100,7 +107,13 @@ def add(
         save_memory(memory, file)
     if json_output:
         print_json(
-            {"file": str(file), "texts": taught, "entries": len(memory.store), "bytes": file.stat().st_size}
+            {
+                "file": str(file),
+                "texts": taught,
+                "cleaned": changes.as_dict(),
+                "entries": len(memory.store),
+                "bytes": file.stat().st_size,
+            }
         )
         return
     for one in taught:
@@ -164,6 +177,21 @@ def forget(
         return
     for one in forgotten:
         print_line(console(), f"forgotten: {one['number']}  {one['text']}")
+
+
+def load_for(opened: OpenRun, file: Path, messages: "Console") -> "EpisodicMemory":
+    """The memory of a file, which must be made for the weights of the run that is open.
+
+    Texts that were taught before texts were cleaned are written again; only `memory add` keeps the result.
+    """
+    from braingpt.checkpoint.checkpoint import weights_hash
+    from braingpt.episodic.storage import load_memory
+
+    memory = load_memory(file, weights_hash(opened.state))
+    if renewed := memory.renew(opened.model, opened.tokenizer):
+        texts = "1 text" if renewed == 1 else f"{renewed} texts"
+        print_line(messages, f"note: {texts} of {file} read again, cleaned as training texts are")
+    return memory
 
 
 def _note(line: str) -> None:

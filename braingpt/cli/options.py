@@ -2,7 +2,6 @@
 output files and folders.
 """
 
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -138,13 +137,9 @@ def check_output_folder(folder: Path, option: str = "--out") -> None:
     Raises:
         UserError: If it cannot.
     """
-    from braingpt.errors import UserError
+    from braingpt.utils.paths import check_folder
 
-    existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
-    if not existing.is_dir():
-        raise UserError(f"{option} {folder}: {existing} is a file; name another folder")
-    if not os.access(existing, os.W_OK):
-        raise UserError(f"{option} {folder}: no permission to write in {existing}")
+    check_folder(folder, option)
 
 
 def read_text(source: str | Path) -> str:
@@ -174,13 +169,15 @@ def _check_fits_memory(path: Path) -> None:
 
     from braingpt.device.free_memory import free_memory
     from braingpt.errors import UserError
+    from braingpt.utils.paths import shell_word
 
     size, free = path.stat().st_size, free_memory(torch.device("cpu"))
     if MEMORY_PER_TEXT_BYTE * size > free:
-        out = f"data/{path.stem}"
+        out = shell_word(f"data/{path.stem}")
         raise UserError(
             f"{path} has {size / 1e9:,.1f} GB of text, too much for {free / 1e9:,.1f} GB of free memory; "
-            f"prepare it first: braingpt data prepare text {path} --out {out}, then use --data {out}"
+            f"prepare it first: braingpt data prepare text {shell_word(path)} --out {out}, "
+            f"then use --data {out}"
         )
 
 

@@ -35,8 +35,8 @@ class ProgressBar:
 
             columns = (
                 BarColumn(bar_width=20),
-                TextColumn("{task.description}"),
-                TextColumn("{task.fields[left]}"),
+                TextColumn("{task.description}", markup=False),
+                TextColumn("{task.fields[left]}", markup=False),
             )
             self.bar = Progress(*columns, console=self.messages, transient=True)
             self.task = self.bar.add_task("", total=1.0, left="")

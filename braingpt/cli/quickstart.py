@@ -12,6 +12,7 @@ import typer
 
 from braingpt.cli.console import console, print_line
 from braingpt.cli.json_output import Json, print_json
+from braingpt.utils.paths import check_folder, shell_word
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -57,6 +58,8 @@ def quickstart(
     configure_cpu()
     began = time.perf_counter()
     screen = console(json_output)
+    check_folder(out)
+    check_folder(DATA, "the data folder")
     share_cores(lambda line: print_line(screen, f"note: {line}"))
     _clear(out)
 
@@ -76,7 +79,8 @@ def quickstart(
     from braingpt.train.step_time import step_seconds
 
     recipe = load_recipe("nano-v2", [f"name={NAME}"])
-    steps = max(20, min(recipe.train.steps, round(60 * minutes / step_seconds(recipe, [DATA], "cpu"))))
+    fitting = 60 * minutes / step_seconds(recipe, [DATA], "cpu")
+    steps = max(20, round(min(recipe.train.steps, fitting)))
     screen.print(
         f"{steps} steps take about {60 * minutes:.0f} s here"
         if steps < recipe.train.steps
@@ -113,9 +117,9 @@ def quickstart(
     screen.rule("next", align="left")
     screen.print(f"done in {seconds:.0f} s\n")
     for command in (
-        f"braingpt generate {out} --lang ko",
-        f"braingpt inspect-sparsity {out}",
-        f"braingpt eval {out}",
+        f"braingpt generate {shell_word(out)} --lang ko",
+        f"braingpt inspect-sparsity {shell_word(out)}",
+        f"braingpt eval {shell_word(out)}",
     ):
         print_line(screen, f"  {command}")
     print_line(screen, "  braingpt data prepare korean && braingpt train --recipe tiny-v2")

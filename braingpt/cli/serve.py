@@ -4,13 +4,16 @@ import json
 import os
 import signal
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from braingpt.cli.console import console, print_line
 from braingpt.cli.json_output import Json
 from braingpt.cli.options import Device, Run, open_run
+
+if TYPE_CHECKING:
+    from braingpt.serving.server import Server
 
 
 def serve(
@@ -21,40 +24,76 @@ def serve(
     port: Annotated[
         int, typer.Option(help="Port to listen on; 0 chooses a free one.", min=0, max=65535)
     ] = 8000,
+    allowed_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="Another name of this server, for example behind a proxy; may be repeated.",
+            show_default=False,
+        ),
+    ] = None,
+    allowed_origin: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ORIGIN",
+            help="Web pages that may use the server, such as https://example.org; may be repeated.",
+            show_default=False,
+        ),
+    ] = None,
+    max_context: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Tokens of a prompt and its answer. [default: 8192, or the model's context if larger]",
+            show_default=False,
+            min=1,
+        ),
+    ] = None,
     device: Device = "auto",
     json_output: Json = False,
 ) -> None:
     """Serve a model over HTTP.
 
-    POST /v1/completions (with server-sent events for "stream": true) and GET /health.
+    POST /v1/completions (with server-sent events for "stream": true), GET /v1/models and GET /health.
     """
     from braingpt.errors import UserError
-    from braingpt.serving.server import Server
+    from braingpt.serving.access import Access
+    from braingpt.serving.server import Limits, Server
 
+    access = Access.of(host, allowed_host, allowed_origin)
     messages = console(stderr=True)
     model, tokenizer, recipe, _, folder = open_run(run, device, messages)
+    limits = Limits(context=max_context or max(Limits.context, recipe.train.context))
     try:
-        server = Server((host, port), model, tokenizer, recipe.name)
+        server = Server((host, port), model, tokenizer, recipe.name, access, limits)
     except OSError as error:
         raise UserError(
             f"cannot listen on {host}:{port}: {error.strerror or error}; choose another --host or --port"
         ) from None
-    url = f"http://{host}:{server.server_port}"
-    # A service manager stops a service with SIGTERM, which ends the server like Ctrl-C.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    url = f"http://{f'[{host}]' if ':' in host else host}:{server.server_port}"
     if json_output:
-        print(
-            json.dumps({"url": url, "model": recipe.name, "run": str(folder)}, ensure_ascii=False),
-            flush=True,
-        )
+        first = json.dumps({"url": url, "model": recipe.name, "run": str(folder)})
     else:
-        print_line(messages, f"serving {recipe.name} at {url}/v1/completions; Ctrl-C stops the server")
+        first = f"serving {recipe.name} at {url}/v1/completions; Ctrl-C stops the server"
     try:
+        # A service manager stops a service with SIGTERM, which ends the server like Ctrl-C.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        if json_output:
+            print(first, flush=True)
+        else:
+            print_line(messages, first)
         server.serve_forever()
     except KeyboardInterrupt:
-        messages.print("stopped")
-    finally:
-        server.server_close()
+        _stop(server)
+
+
+def _stop(server: "Server") -> None:
+    """End the process as Ctrl-C asks for, which is how a server ends well."""
+    # A second Ctrl-C would end in a traceback instead.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    server.server_close()
+    print_line(console(stderr=True), "stopped")
     # At its end the interpreter would unwind a thread that still answers, through C++ code that aborts the
     # process.
     sys.stdout.flush()

@@ -3,6 +3,8 @@
 Work continues without its words: `train | head -1` trains to the end and exits with the code of the training,
 since its result is the run folder and not the lines on the terminal. Commands whose result is the text itself
 (`generate`, `chat`) stop at once. Either way a reader that leaves is no failure.
+
+Neither is a terminal that is not UTF-8: what its encoding lacks becomes `?`, and in JSON an escape.
 """
 
 import io
@@ -69,7 +71,8 @@ def _guarded(stream: TextIO | None, number: int) -> TextIO:
     return io.TextIOWrapper(
         io.BufferedWriter(raw),
         encoding=stream.encoding,
-        errors=stream.errors,
+        # Half a table and an error would be worse than a question mark. The user's own setting stays.
+        errors="replace" if stream.errors in ("strict", "surrogateescape") else stream.errors,
         line_buffering=number == 2 or stream.isatty(),
         write_through=False,
     )

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from braingpt.cli.cleaning import clean_input
 from braingpt.cli.console import console, print_line
 from braingpt.cli.json_output import Json, print_json
 from braingpt.cli.options import check_output_folder
@@ -105,7 +106,11 @@ def train(
         "fingerprint": tokenizer.fingerprint,
         **read,
     }
-    result |= {"skipped": texts.skipped, "seconds": round(time.perf_counter() - began, 2)}
+    result |= {
+        "cleaned": texts.changes.as_dict(),
+        "skipped": texts.skipped,
+        "seconds": round(time.perf_counter() - began, 2),
+    }
     if json_output:
         print_json(result)
     else:
@@ -169,6 +174,7 @@ def add_language(
             "characters": grown.characters,
             "tokens_before": grown.before,
             "tokens_after": grown.after,
+            "cleaned": texts.changes.as_dict(),
             "skipped": texts.skipped,
         }
         print_json(facts)
@@ -211,7 +217,9 @@ def report(
     name = tokenizer if tokenizer in NAMED else "braingpt" if tokenizer is None else Path(tokenizer).name
     rows, absent = reports.measure(iter(texts), open_tokenizer(tokenizer), name)
     if json_output:
-        print_json(reports.as_json(rows, absent) | {"skipped": texts.skipped})
+        print_json(
+            reports.as_json(rows, absent) | {"cleaned": texts.changes.as_dict(), "skipped": texts.skipped}
+        )
         return
     width = max(map(len, rows[0].costs))
     # Each text has a heading and a table of its own, because one table for all does not fit 80 columns.
@@ -253,12 +261,19 @@ def encode(
     from braingpt.tokenizer.pieces import readable
 
     chosen = open_tokenizer(tokenizer)
+    text, changes = clean_input(text, "the text was", console(stderr=True))
     ids = chosen.encode(text, language)
     tokens = [{"id": token, "text": readable(chosen.token(token, specials=True))} for token in ids]
     if json_output:
-        size = len(text.encode())
         print_json(
-            {"text": text, "language": language, "characters": len(text), "bytes": size, "tokens": tokens}
+            {
+                "text": text,
+                "cleaned": changes.as_dict(),
+                "language": language,
+                "characters": len(text),
+                "bytes": len(text.encode()),
+                "tokens": tokens,
+            }
         )
         return
     table = Table("token")

@@ -8,6 +8,7 @@ import typer
 from braingpt.cli.console import console, print_line
 from braingpt.cli.json_output import Json, print_json
 from braingpt.cli.options import Device
+from braingpt.utils.paths import shell_word
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -150,9 +151,7 @@ def _report(result: "Result", screen: "Console") -> None:
 
 
 def _resume_command(out: Path) -> str:
-    import shlex
-
-    return f"braingpt train --resume auto --out {shlex.quote(str(out))}"
+    return f"braingpt train --resume auto --out {shell_word(out)}"
 
 
 def _print_plan(
@@ -165,7 +164,10 @@ def _print_plan(
     from braingpt.device.device import pick_device
     from braingpt.errors import UserError
     from braingpt.train.batches import batches_of, open_data, training_tokens
+    from braingpt.train.plan.limits import why_too_large
     from braingpt.train.plan.plan import plan_run, shortfall
+    from braingpt.train.plan.step_cost import why_not_measured
+    from braingpt.train.preflight import many_epochs
 
     tokens = epochs = missing = None
     place = pick_device(device)
@@ -176,15 +178,22 @@ def _print_plan(
     except UserError as error:
         missing = str(error)
     with screen.status("measuring a few layers"):
-        plan, available_bytes = plan_run(recipe, place, tokens, epochs, thorough=True)
+        too_large = why_too_large(recipe, place)
+        plan, available_bytes = plan_run(recipe, place, tokens, epochs, thorough=True, measured=not too_large)
     if json_output:
         print_json(plan.as_dict() | {"data_missing": missing, "available_bytes": available_bytes})
         return
     screen.print(_plan_table(plan, available_bytes, place.type == "cpu"))
-    if short := shortfall(plan, available_bytes, place):
-        screen.print(f"the run does not fit into free memory: {short}", soft_wrap=True)
-    if missing:
-        screen.print(missing, soft_wrap=True)
+    if too_large:
+        print_line(screen, f"the run does not fit: {too_large}")
+    elif reason := why_not_measured(recipe, place, available_bytes):
+        estimates = "activations are counted generously, and the time is that of the matrix products alone"
+        print_line(screen, f"nothing was measured, because {reason}: {estimates}")
+    elif short := shortfall(plan, available_bytes, place):
+        print_line(screen, f"the run does not fit into free memory: {short}")
+    for line in (many_epochs(plan), missing):
+        if line:
+            print_line(screen, line)
 
 
 def _plan_table(plan: "Plan", available_bytes: int, on_cpu: bool) -> "Table":
@@ -267,10 +276,11 @@ def _print_result(result: "Result", screen: "Console") -> None:
     )
     troubles = "".join(f", {name}: {count}" for name, count in trouble if count)
     speed = f"{result.tokens / result.seconds:,.0f} tokens/s, " if result.seconds else ""
+    run = shell_word(result.run)
     memory = f"peak memory {byte_size(result.peak_memory_bytes)}"
     screen.print(
         f"step {result.step}{best}{troubles}; {duration(result.seconds)} of training, {speed}{memory}\n"
         f"checkpoint {result.checkpoint}, report {result.run}/report.md\n"
-        f"next: braingpt generate {result.run}   braingpt eval {result.run}",
+        f"next: braingpt generate {run}   braingpt eval {run}",
         soft_wrap=True,
     )

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch.nn.functional as F
 from torch import Tensor
 
+from braingpt.data.quality.clean import clean
 from braingpt.episodic.calibrate import calibrate
 from braingpt.episodic.gate import READ, Gate
 from braingpt.episodic.keys import KeyMaker, capture_states, surprising_entries
@@ -26,6 +27,7 @@ from braingpt.errors import UserError
 from braingpt.model.interface import CausalModel, Output, State
 from braingpt.model.lm import LanguageModel
 from braingpt.model.sequence_layout import Layout
+from braingpt.tokenizer.cleaning import check_valid
 
 if TYPE_CHECKING:
     from braingpt.tokenizer import Tokenizer
@@ -75,7 +77,7 @@ class EpisodicMemory:
         Args:
             model: The model that the memory belongs to.
             tokenizer: Its tokenizer.
-            text: The text.
+            text: The text, which is cleaned as documents are in preparation.
             language: Language code of the text; None: detected.
             progress: Receives the share of the text that is read.
 
@@ -83,16 +85,16 @@ class EpisodicMemory:
             The number of the text and of its entries. A text that was taught before keeps its number.
 
         Raises:
-            UserError: The text is empty, or the memory does not fit the model.
+            UserError: The text is empty or not valid Unicode, or the memory does not fit the model.
         """
         self.check_fits(model)
-        text = text.strip()
+        check_valid(text)
+        text = clean(text)
         if not text:
             raise UserError("the text is empty; give a text to remember")
         number = self.store.number_of(text)
         if number is None:
-            ids = [*tokenizer.encode(text, language=language or "auto"), tokenizer.eot]
-            number = self.store.write(text, *surprising_entries(model, self.maker, ids, progress))
+            number = self.store.write(text, *self._entries(model, tokenizer, text, language, progress))
         return number, self.store.entries_of(number)
 
     def check_fits(self, model: LanguageModel) -> None:
@@ -111,6 +113,44 @@ class EpisodicMemory:
                 f"the memory has keys of {channels} channels and token {largest}, the model {config.hidden} "
                 f"channels and {config.vocab} tokens; name the memory of this model"
             )
+
+    def renew(self, model: LanguageModel, tokenizer: "Tokenizer") -> int:
+        """Write texts again that were taught in another form than today's cleaning gives them.
+
+        Files of earlier versions hold texts as they were typed. The entries of a text in NFD follow tokens
+        that no cleaned prompt has. Numbers and the order of writing stay; languages are detected.
+
+        Args:
+            model: The model that the memory belongs to.
+            tokenizer: Its tokenizer.
+
+        Returns:
+            How many texts were written again.
+
+        Raises:
+            UserError: The memory does not fit the model.
+        """
+        self.check_fits(model)
+        changed = {
+            number: cleaned
+            for number, text in self.store.texts.items()
+            if (cleaned := clean(text)) != text and cleaned
+        }
+        for number, text in changed.items():
+            self.store.rewrite(number, text, *self._entries(model, tokenizer, text))
+        return len(changed)
+
+    def _entries(
+        self,
+        model: LanguageModel,
+        tokenizer: "Tokenizer",
+        text: str,
+        language: str | None = None,
+        progress: Callable[[float], None] = lambda share: None,
+    ) -> tuple[Tensor, Tensor]:
+        """Keys and values of the tokens of a text that surprise the model."""
+        ids = [*tokenizer.encode(text, language=language or "auto"), tokenizer.eot]
+        return surprising_entries(model, self.maker, ids, progress)
 
 
 @dataclass

@@ -22,6 +22,7 @@ from braingpt.episodic.memory import EpisodicMemory
 from braingpt.episodic.store import Store
 from braingpt.errors import UserError
 from braingpt.utils.atomic_write import write_atomically
+from braingpt.utils.paths import shell_word
 
 FORMAT = "braingpt-memory-1"
 _Number = Annotated[int, Field(ge=1, lt=1 << 63)]
@@ -83,7 +84,9 @@ def load_memory(path: Path, weights: str | None = None) -> EpisodicMemory:
         UserError: The file does not exist, is not a memory, is damaged, or belongs to another model.
     """
     if not path.is_file():
-        raise UserError(f"there is no memory file {path}; `braingpt memory add {path} TEXT` makes it")
+        raise UserError(
+            f"there is no memory file {path}; `braingpt memory add {shell_word(path)} TEXT` makes it"
+        )
     again = "copy it again, or make one with `braingpt memory add`"
     try:
         with safe_open(path, "pt") as file:

@@ -58,7 +58,33 @@ class Store:
             The text's number.
         """
         self.last_number += 1
-        self.texts[self.last_number] = text
+        self._write(self.last_number, text, keys_ND, values_N)
+        return self.last_number
+
+    def rewrite(self, number: int, text: str, keys_ND: Tensor, values_N: Tensor) -> None:
+        """Replace a text and its entries, which keep their place among those of other texts.
+
+        Args:
+            number: The text's number.
+            text: The text.
+            keys_ND: Keys of its entries.
+            values_N: Tokens of its entries.
+
+        Raises:
+            KeyError: There is no such text.
+        """
+        self.forget(number)
+        self._write(number, text, keys_ND, values_N)
+        self.texts = dict(sorted(self.texts.items()))
+        # Entries lie in the order of writing: each where the first of its texts is.
+        first_N = torch.full((len(self),), self.last_number)
+        first_N = first_N.scatter_reduce(0, self.owners_M2[:, 0], self.owners_M2[:, 1], "amin")
+        order_N = first_N.argsort(stable=True)
+        self.keys_ND, self.values_N, self._wide_ND = self.keys_ND[order_N], self.values_N[order_N], None
+        self.owners_M2[:, 0] = order_N.argsort()[self.owners_M2[:, 0]]
+
+    def _write(self, number: int, text: str, keys_ND: Tensor, values_N: Tensor) -> None:
+        self.texts[number] = text
         keys_ND, values_N = keys_ND.to("cpu", torch.float16), values_N.to("cpu", torch.int32)
         known_N = _find(keys_ND, values_N, self._wide(), self.values_N)
         # The first entry of the text itself that is the same state with the same token.
@@ -72,10 +98,9 @@ class Store:
         self.values_N = torch.cat([self.values_N, values_N[new_N]])
         owned_M = entry_N.unique()
         self.owners_M2 = torch.cat(
-            [self.owners_M2, torch.stack([owned_M, torch.full_like(owned_M, self.last_number)], 1)]
+            [self.owners_M2, torch.stack([owned_M, torch.full_like(owned_M, number)], 1)]
         )
         self._wide_ND = None
-        return self.last_number
 
     def forget(self, number: int) -> None:
         """Drop a text, and the entries that no other text owns.

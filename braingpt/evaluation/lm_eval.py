@@ -6,7 +6,8 @@ harness's own cache as soon as it is known, under the hash of the model's weight
 command after an interruption continues where it stopped, and another list of tasks reuses known answers.
 
 Tasks need no network where their data are local: a YAML file in the harness's form, in a folder given as
-`files`, with `dataset_path: json` and `dataset_kwargs: {data_files: ...}`.
+`files`, with `dataset_path: json` and `dataset_kwargs: {data_files: ...}`. Code in such a folder runs only
+where the user trusts it (`task_files`).
 
 Written for lm-eval 0.4.9 to 0.4.13, an optional package: imported only when one of its tasks is asked for.
 """
@@ -15,6 +16,7 @@ import logging
 import os
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,8 @@ from lm_eval.tasks import TaskManager  # pyright: ignore[reportMissingImports]
 
 from braingpt.errors import Failure, UserError, did_you_mean
 from braingpt.evaluation.likelihood import BATCH_TOKENS, Pair, encode_pair, likelihoods
+from braingpt.evaluation.own_example import own_examples_left_out
+from braingpt.evaluation.task_files import check_no_code, sandboxed_templates
 from braingpt.evaluation.uncertainty import Figure
 from braingpt.inference.engine import generate_batch
 from braingpt.inference.text_stream import non_text_tokens
@@ -167,21 +171,26 @@ class HarnessResult:
     raw: dict[str, Any] = field(default_factory=dict)
 
 
-def open_tasks(names: Sequence[str], known: Sequence[str] = (), files: Path | None = None) -> TaskManager:
+def open_tasks(
+    names: Sequence[str], known: Sequence[str] = (), files: Path | None = None, trust_code: bool = False
+) -> TaskManager:
     """Open the harness's list of tasks.
 
     Args:
         names: Tasks asked for.
         known: Tasks of our own, for the hint at a misspelt name.
         files: A folder with YAML files of further tasks.
+        trust_code: Whether code in the folder may run.
 
     Returns:
         The list, which holds every name.
 
     Raises:
-        UserError: A name is in neither list.
+        UserError: A name is in neither list, or the folder has code that is not trusted.
     """
     if files is not None:
+        if not trust_code:
+            check_no_code(files)
         own = TaskManager(include_path=str(files), include_defaults=False)
         # Reading the harness's own list takes ten seconds.
         if all(map(own.match_tasks, ([name] for name in names))):
@@ -210,6 +219,7 @@ def run_tasks(
     limit: int | None = None,
     shots: int | None = None,
     cache: Path | None = None,
+    sandboxed: bool = False,
     on_progress: Callable[[str], None] = lambda what: None,
 ) -> HarnessResult:
     """Measure tasks of the harness.
@@ -224,13 +234,15 @@ def run_tasks(
         limit: Items of each task, at most.
         shots: Examples before each item; None: the task's own number.
         cache: File that keeps the answers, without its ending; None: answers are not kept.
+        sandboxed: Whether templates are foreign, so that they may not reach for Python's insides.
         on_progress: Receives what is being answered.
 
     Returns:
         Figures with their items, and the harness's own table.
 
     Raises:
-        UserError: The cache's folder is a file.
+        UserError: The cache's folder is a file, a task has too few items for the examples, or a template of a
+            foreign task reaches for Python's insides.
         Failure: A task's data cannot be loaded, or the harness fails.
     """
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
@@ -243,16 +255,17 @@ def run_tasks(
         except FileExistsError:
             raise UserError(f"--cache {cache.parent} is a file; name a folder") from None
     try:
-        found = evaluator.simple_evaluate(
-            adapter,
-            tasks=list(names),
-            task_manager=manager,
-            num_fewshot=shots,
-            limit=limit,
-            log_samples=True,
-            bootstrap_iters=200,
-            use_cache=None if cache is None else str(cache),
-        )
+        with sandboxed_templates() if sandboxed else nullcontext(), own_examples_left_out():
+            found: Any = evaluator.simple_evaluate(
+                adapter,
+                tasks=_expanded(manager, names),
+                task_manager=manager,
+                num_fewshot=shots,
+                limit=limit,
+                log_samples=True,
+                bootstrap_iters=200,
+                use_cache=None if cache is None else str(cache),
+            )
     except (UserError, Failure, KeyboardInterrupt):
         raise
     except OSError as error:
@@ -269,6 +282,12 @@ def run_tasks(
     }
     figures = [figure for task in found["results"] for figure in _figures(found, task)]
     return HarnessResult(figures, adapter.cut, _plain(raw))
+
+
+def _expanded(manager: TaskManager, names: Sequence[str]) -> list[Any]:
+    """The names, with patterns such as `mmlu_*` as the names that they match."""
+    known = set(manager.all_tasks)
+    return [one for name in names for one in ([name] if name in known else manager.match_tasks([name]))]
 
 
 def _figures(found: dict[str, Any], task: str) -> list[Figure]:

@@ -21,12 +21,14 @@ import torch
 from torch import Tensor, nn
 
 from braingpt.data.batches.batches import validation_windows
+from braingpt.data.quality.clean import clean
 from braingpt.data.shards.reader import ShardSet
 from braingpt.device.eval_mode import eval_mode
 from braingpt.errors import UserError
 from braingpt.evaluation.uncertainty import Figure, pooled
 from braingpt.kernels.cross_entropy import IGNORED
 from braingpt.tokenizer import Tokenizer
+from braingpt.tokenizer.cleaning import check_valid
 
 
 @dataclass
@@ -189,7 +191,7 @@ def evaluate_text(
     Args:
         model: The model to score; its device is `device`.
         tokenizer: The model's vocabulary.
-        text: The text.
+        text: The text, which is cleaned as documents are in preparation.
         language: The text's language; None: detected, "?" where that fails.
         context: Tokens a window.
         rows: Windows read at once.
@@ -199,9 +201,11 @@ def evaluate_text(
         The score, under the text's language.
 
     Raises:
-        UserError: The text is empty.
+        UserError: The text is empty or not valid Unicode.
     """
-    if not text.strip():
+    check_valid(text)
+    text = clean(text)
+    if not text:
         raise UserError("the text is empty; there is nothing to evaluate")
     ids = [*tokenizer.encode(text, language=language or "auto"), tokenizer.eot]
     names = {marker: name for name, marker in tokenizer.markers.items()}

@@ -48,6 +48,8 @@ class EvalRequest:
     # answers.
     shots: int | None = None
     files: Path | None = None
+    # Whether code in that folder may run.
+    trust_code: bool = False
     cache: Path | None = None
 
     @property
@@ -94,7 +96,7 @@ def check_tasks(request: EvalRequest) -> "TaskManager | None":
         raise UserError(
             f"unknown task '{names[0]}'{hint} (lm-eval's tasks need: pip install 'braingpt[eval]')"
         )
-    return _harness().open_tasks(names, BUILT_IN, request.files)
+    return _harness().open_tasks(names, BUILT_IN, request.files, request.trust_code)
 
 
 def _harness() -> Any:
@@ -205,6 +207,7 @@ def _measure_harness_tasks(
         limit=request.limit,
         shots=request.shots,
         cache=None if request.cache is None else request.cache / answers,
+        sandboxed=request.files is not None and not request.trust_code,
         on_progress=on_progress,
     )
     result.figures += found.figures

@@ -6,6 +6,7 @@ everything back to float32 and expands compressed weights.
 """
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,10 @@ from braingpt.checkpoint.checkpoint import save
 from braingpt.checkpoint.load import load_run
 from braingpt.errors import UserError, did_you_mean
 from braingpt.model.columns.two_four import packed_two_four
+from braingpt.model.config import ModelConfig, V1Config
+from braingpt.model.outline import outline
+from braingpt.utils.formatting import byte_size
+from braingpt.utils.paths import check_folder, existing_folder
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 # Keys of state.json that saving writes itself.
@@ -40,7 +45,15 @@ def export_checkpoint(source: Path, out: Path, dtype: str = "float32") -> dict[s
         raise UserError(f"unknown dtype '{dtype}'{did_you_mean(dtype, DTYPES)}")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} already exists; name a new folder, or remove it first")
+    check_folder(out, "the folder")
     model, tokenizer, recipe, state, source = load_run(source)
+    needed = _least_bytes(recipe.model, DTYPES[dtype])
+    free = shutil.disk_usage(existing_folder(out)).free
+    if needed > free:
+        raise UserError(
+            f"{out} would take at least {byte_size(needed)}, its disk has {byte_size(free)} free; "
+            "name a folder on another disk"
+        )
     # From state.json, because the run may have pruned the checkpoint meanwhile.
     before = len(json.dumps(state, indent=1)) + 1 + sum(about["bytes"] for about in state["files"].values())
     error = _cast_matrices(model, DTYPES[dtype])
@@ -64,6 +77,12 @@ def export_checkpoint(source: Path, out: Path, dtype: str = "float32") -> dict[s
         "bytes_after": _size(out),
         "largest_rounding": error,
     }
+
+
+def _least_bytes(config: ModelConfig, dtype: torch.dtype) -> int:
+    """Bytes of the exported weights, at least: 2:4 weights take a little more than half of theirs."""
+    least = sum(count * p.numel() for _, p, count in outline(config).learned())
+    return int(least * dtype.itemsize / (2 if isinstance(config, V1Config) and config.two_four else 1))
 
 
 def _cast_matrices(model: torch.nn.Module, dtype: torch.dtype) -> float:

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from braingpt.inference.engine import Decoder, draw
+from braingpt.inference.engine import Decoder, check_prompt_fits, draw
 from braingpt.inference.sampling import Sampler, Sampling
 from braingpt.inference.text_stream import non_text_tokens, prompt_ids
 from braingpt.model.interface import CausalModel
+from braingpt.model.memory_limits import require_state
 
 if TYPE_CHECKING:
     from braingpt.tokenizer import Tokenizer
@@ -56,19 +57,22 @@ class Conversation:
         """Answer one turn.
 
         Args:
-            text: What the user says.
+            text: What the user says, which is cleaned as a prompt is.
 
         Returns:
             An iterator over pieces of the answer; exhaust it before the next turn.
 
         Raises:
-            UserError: The text is not valid Unicode.
+            UserError: The text is not valid Unicode, or the conversation does not fit into memory.
         """
         turn = [self.tokenizer.user, *self.tokenizer.encode(text), self.tokenizer.assistant]
+        check_prompt_fits(self._decoder.model, self.tokens_read + len(turn))
         # Without a language the first turn decides it.
         if self.tokens_read == 0 and not self._unread:
             first = self.tokenizer.encode(text, language="auto")[:1]
             self._unread = [i for i in first if i in self.tokenizer.markers.values()]
+        unread = len(self._unread) + len(turn)
+        require_state(self._decoder.model, unread, self.max_new_tokens, before=self.tokens_read)
         return self._answer(turn)
 
     def _answer(self, turn: list[int]) -> Iterator[str]:

@@ -11,14 +11,20 @@ Shapes: B rows, L positions, V vocabulary.
 """
 
 from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from braingpt.device.eval_mode import eval_mode
+from braingpt.device.free_memory import free_memory
 from braingpt.errors import UserError
 from braingpt.inference.sampling import Sampler, Sampling, check_ids
 from braingpt.model.interface import CausalModel, GenerationState
+from braingpt.model.memory_limits import require_state
+
+# Tokens of a prompt that are read at once: a longer one takes no more memory than its state.
+READ_AT_ONCE = 8192
 
 
 class Decoder:
@@ -38,10 +44,14 @@ class Decoder:
             ids_BL: Token ids, at least one a row.
             segments_BL: -1 at padding, which is on the left only, 0 elsewhere; None: no padding.
         """
+        parts = [ids_BL] if segments_BL is not None else ids_BL.split(READ_AT_ONCE, dim=1)
         with eval_mode(self.model):
-            out = self.model(ids_BL.to(self.device), state=self.state, segments_BL=segments_BL, last=True)
-            self.state = out.state
-            self.logits_BV = out.logits[:, -1]
+            for part_BL in parts:
+                out = self.model(
+                    part_BL.to(self.device), state=self.state, segments_BL=segments_BL, last=True
+                )
+                self.state = out.state
+                self.logits_BV = out.logits[:, -1]
 
     def depth(self) -> float | None:
         """Mean share of the layers that the tokens read so far passed; None before anything was read."""
@@ -106,12 +116,14 @@ def stream(
         An iterator over the new token ids.
 
     Raises:
-        UserError: The prompt is empty, an id is outside the vocabulary, or a setting is out of range. It is
-            raised at the call, not at the first token.
+        UserError: The prompt is empty or does not fit into memory, an id is outside the vocabulary, or a
+            setting is out of range. It is raised at the call, not at the first token.
     """
     sampler = Sampler(Sampling(temperature, top_k, top_p, seed, tuple(banned)))
     ids = check_ids(ids, model.config.vocab)
     _check_length(max_new_tokens)
+    check_prompt_fits(model, len(ids))
+    require_state(model, len(ids), max_new_tokens)
     return _stream(decoder or Decoder(model), ids, max_new_tokens, sampler, frozenset(stop))
 
 
@@ -214,6 +226,7 @@ def generate_batch(
     new: list[list[int]] = [[] for _ in rows]
     if not rows or max_new_tokens == 0:
         return new
+    require_state(model, max(map(len, rows)), max_new_tokens, len(rows))
     decoder = Decoder(model, len(rows))
     decoder.read(*left_padded(rows, decoder.device))
     running = set(range(len(rows)))
@@ -241,6 +254,28 @@ def left_padded(
     if all(len(row) == length for row in rows):
         return ids_BL, None
     return ids_BL, torch.tensor([[-1] * (length - len(row)) + [0] * len(row) for row in rows], device=device)
+
+
+def check_prompt_fits(model: CausalModel, tokens: int) -> None:
+    """Check by arithmetic that the state of a long prompt fits into memory.
+
+    Args:
+        model: The model.
+        tokens: Tokens that are to be read, with those read before.
+
+    Raises:
+        UserError: It does not fit.
+    """
+    # Models of other libraries do not count their state.
+    state_bytes: Any = getattr(model, "state_bytes", None)
+    if tokens <= READ_AT_ONCE or state_bytes is None:
+        return
+    needed, free = state_bytes(tokens), free_memory(model.device)
+    if needed > free:
+        raise UserError(
+            f"the prompt has {tokens:,} tokens, and the model's state of them needs {needed / 1e9:,.1f} GB; "
+            f"{free / 1e9:,.1f} GB of memory are available; shorten the prompt"
+        )
 
 
 def _check_length(max_new_tokens: int) -> None:

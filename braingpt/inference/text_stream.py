@@ -6,13 +6,14 @@ so a Hangul syllable is never cut.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from braingpt.errors import UserError, did_you_mean
 from braingpt.inference.engine import Decoder, stream
 from braingpt.model.interface import CausalModel
+from braingpt.tokenizer.cleaning import clean_valid, compose
 
 if TYPE_CHECKING:
     from braingpt.tokenizer import Tokenizer
@@ -27,13 +28,15 @@ class TextStream:
     prompt_tokens: int
     # Language of the marker that the prompt began with.
     language: str | None
+    # Tokens to generate, at most.
+    limit: int = 0
     tokens: list[int] = field(default_factory=list)
     text: str = ""
     # Seconds from the start to the last token.
     seconds: float = 0.0
     # Seconds to read the prompt and choose one token; None when nothing was written.
     first_token_seconds: float | None = None
-    # "stop" when the model ended the text itself, "length" at the limit.
+    # "stop" when the model ended the text itself or a stop string came, "length" at the limit.
     finish: str = "length"
 
     def __iter__(self) -> Iterator[str]:
@@ -53,7 +56,7 @@ def prompt_ids(tokenizer: "Tokenizer", prompt: str | None, language: str | None 
 
     Args:
         tokenizer: The tokenizer.
-        prompt: The text; empty or None: only the marker of the language.
+        prompt: The text, which is cleaned; empty or None: only the marker of the language.
         language: Language code; None: detected from the prompt, Korean without a prompt.
 
     Raises:
@@ -61,6 +64,7 @@ def prompt_ids(tokenizer: "Tokenizer", prompt: str | None, language: str | None 
     """
     if language is not None and language not in tokenizer.markers:
         raise UserError(f"unknown language '{language}'{did_you_mean(language, tokenizer.markers)}")
+    prompt = clean_valid(prompt or "")
     if not prompt:
         return [tokenizer.markers[language or "ko"]]
     return list(tokenizer.encode(prompt, language=language or "auto"))
@@ -77,6 +81,7 @@ def generate_text(
     top_k: int | None = None,
     top_p: float | None = None,
     seed: int | None = None,
+    stop: Sequence[str] = (),
     decoder: Decoder | None = None,
 ) -> TextStream:
     """Generate text after a prompt: `for piece in generate_text(...)`.
@@ -88,6 +93,7 @@ def generate_text(
         language: Language code of the text, as in `prompt_ids`.
         max_new_tokens: Largest number of new tokens.
         temperature, top_k, top_p, seed, decoder: As in `engine.stream`.
+        stop: Strings that end the text; the first of them and what follows are left out.
 
     Returns:
         A stream over pieces of the text.
@@ -110,8 +116,11 @@ def generate_text(
         decoder=decoder,
     )
     languages = {marker: code for code, marker in tokenizer.markers.items()}
-    text = TextStream(iter(()), decoder, len(ids), languages.get(ids[0]))
+    text = TextStream(iter(()), decoder, len(ids), languages.get(ids[0]), max_new_tokens)
     text.pieces = _pieces(text, tokens, tokenizer, max_new_tokens)
+    if stop:
+        # Not cleaned: a string with a character that no text has would end the text at its remainder.
+        text.pieces = _before(text, text.pieces, [compose(string) for string in stop])
     return text
 
 
@@ -133,3 +142,22 @@ def _pieces(text: TextStream, tokens: Iterator[int], tokenizer: "Tokenizer", lim
     text.finish = "length" if len(text.tokens) == limit else "stop"
     if piece := decoder.flush():
         yield piece
+
+
+def _before(text: TextStream, pieces: Iterator[str], stops: Sequence[str]) -> Iterator[str]:
+    """The pieces up to the first stop string; an end that may become one is held back until it is known."""
+    longest, held = max(map(len, stops)), ""
+    for piece in pieces:
+        held += piece
+        if ends := [at for stop in stops if (at := held.find(stop)) >= 0]:
+            text.finish = "stop"
+            if held[: min(ends)]:
+                yield held[: min(ends)]
+            return
+        tails = range(min(longest - 1, len(held)), 0, -1)
+        keep = next((n for n in tails if any(stop.startswith(held[-n:]) for stop in stops)), 0)
+        if len(held) > keep:
+            yield held[: len(held) - keep]
+        held = held[len(held) - keep :]
+    if held:
+        yield held

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from braingpt.data.quality.clean import clean
 from braingpt.device.eval_mode import eval_mode
 from braingpt.errors import UserError
 from braingpt.kernels.sparse_attention.quotas import quotas, reach
@@ -24,6 +25,7 @@ from braingpt.model.layers import Linear
 from braingpt.model.lm import LanguageModel
 from braingpt.model.work_counters import WorkCounters
 from braingpt.tokenizer import Tokenizer
+from braingpt.tokenizer.cleaning import check_valid
 
 # Read where the user names no text.
 SAMPLE = """대한민국의 수도는 서울이며, 한강이 도시를 가로질러 흐른다. 사람의 뇌에는 약 860억 개의 \
@@ -112,10 +114,29 @@ def sparsity_of_text(
     Raises:
         UserError: The text is empty.
     """
-    if not text.strip():
-        raise UserError("the text is empty; there is nothing to inspect")
-    ids = tokenizer.encode(text, language=language or "auto")
+    ids = document_ids(tokenizer, text, language)
     return sparsity_of_tokens(model, ids, context=context, rows=rows)
+
+
+def document_ids(tokenizer: Tokenizer, text: str, language: str | None = None) -> list[int]:
+    """The tokens of a text, cleaned as documents are in preparation.
+
+    Args:
+        tokenizer: The model's vocabulary.
+        text: The text.
+        language: The text's language; None: detected.
+
+    Returns:
+        The ids, without an end of text.
+
+    Raises:
+        UserError: The text is empty or not valid Unicode.
+    """
+    check_valid(text)
+    text = clean(text)
+    if not text:
+        raise UserError("the text is empty; there is nothing to inspect")
+    return tokenizer.encode(text, language=language or "auto")
 
 
 def sparsity_of_tokens(

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from braingpt.inspection.trace import Trace
 from braingpt.tokenizer import Tokenizer
+from braingpt.tokenizer.cleaning import clean_text
 from braingpt.tokenizer.language import split
 from braingpt.tokenizer.pieces import Piece, pieces
 
@@ -81,7 +82,7 @@ def script(piece: Piece) -> str:
     """hangul, latin, another script, digits, marks (punctuation, spaces) or special."""
     if piece.special:
         return "special"
-    for character in piece.text.strip():
+    for character in clean_text(piece.text).strip():
         kind = unicodedata.category(character)
         if kind[0] == "L":
             name = unicodedata.name(character, "").split(" ")[0]

@@ -19,15 +19,21 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
 
 
+# Upper bounds catch typing errors: no tensor of such a model can be made anywhere.
+Size = Annotated[int, Field(ge=1, le=65_536)]
+# Numbers of tokens or rounds that are computed one after the other, or with a product of each with each.
+Chunk = Annotated[int, Field(ge=1, le=4096)]
+Rounds = Annotated[int, Field(ge=1, le=64)]
+
+
 class Shell(Settings):
     """What all architectures share: embedding, `layers` blocks of width `hidden`, tied head."""
 
-    # The upper bounds catch typing errors; such a model would take hours to build.
     layers: int = Field(ge=1, le=1024)
     """Number of blocks."""
     hidden: int = Field(ge=8, le=65_536)
     """Width of the residual stream."""
-    heads: int = Field(ge=1)
+    heads: Size
     """Attention heads; `model.hidden` is an even multiple of this number."""
     vocab: int = Field(default=VOCAB, ge=2, le=65_536)
     """Entries of the vocabulary, special tokens included."""
@@ -60,9 +66,9 @@ class DenseConfig(Shell):
 
     architecture: Literal["dense"] = "dense"
     """Name of the architecture."""
-    mlp: int = Field(ge=1)
+    mlp: int = Field(ge=1, le=1 << 20)
     """Neurons of each MLP."""
-    kv_heads: int | None = Field(default=None, ge=1)
+    kv_heads: Size | None = None
     """Heads of keys and values, which serve equal groups of heads (Ainslie et al. 2023); null: one for each
     head.
     """
@@ -78,9 +84,9 @@ class SparseAttentionConfig(Settings):
 
     keep: float = Field(default=0.05, gt=0, le=1)
     """Share of the causal scores that a query keeps, those of largest magnitude."""
-    floor: int = Field(default=4, ge=1)
+    floor: Size = 4
     """Keys that a query keeps at least."""
-    dendrites: int = Field(default=4, ge=1)
+    dendrites: Size = 4
     """Groups of heads, each with a gate of its own; divides `model.heads`."""
     gate_threshold: float = Field(default=0.1, ge=0, lt=1)
     """Value of the gate at or below which a dendrite is closed for the token."""
@@ -89,13 +95,13 @@ class SparseAttentionConfig(Settings):
 class ColumnsConfig(Settings):
     """An MLP split into columns that compete for each token by inhibiting each other."""
 
-    count: int = Field(default=32, ge=1)
+    count: Size = 32
     """Columns of each layer."""
-    width: int = Field(default=64, ge=1)
+    width: Size = 64
     """Neurons of a column."""
-    active: int = Field(default=2, ge=1)
+    active: Size = 2
     """Columns that win each token."""
-    rounds: int = Field(default=1, ge=1)
+    rounds: Rounds = 1
     """Rounds of lateral inhibition before the winners are chosen."""
 
     @model_validator(mode="after")
@@ -110,7 +116,7 @@ class ColumnsConfig(Settings):
 class SharedColumnsConfig(ColumnsConfig):
     """Columns that run only for the tokens they win, and shared columns that run for every token."""
 
-    shared: int = Field(default=1, ge=0)
+    shared: int = Field(default=1, ge=0, le=65_536)
     """Further columns that run for every token."""
 
 
@@ -184,15 +190,15 @@ class V1Config(Shell):
 class MambaConfig(Settings):
     """The Mamba-2 mixer (Dao & Gu 2024), in every layer without another one."""
 
-    state: int = Field(default=64, ge=1)
+    state: Size = 64
     """Size of the recurrent state of each channel."""
-    head: int = Field(default=64, ge=1)
+    head: Size = 64
     """Channels of a head."""
-    expand: float = Field(default=1.0, gt=0)
+    expand: float = Field(default=1.0, gt=0, le=64)
     """Inner width as a multiple of `model.hidden`."""
     conv: int = Field(default=4, ge=2, le=64)
     """Taps of the causal convolution."""
-    chunk: int = Field(default=64, ge=1)
+    chunk: Chunk = 64
     """Tokens that the scan computes at a time."""
 
 
@@ -203,7 +209,7 @@ class SelectiveConfig(Settings):
     """Layers with selective attention, counted from 0."""
     rate: float = Field(default=0.10, gt=0, le=1)
     """Share of the tokens that attend and are attended to."""
-    kv_heads: int | None = Field(default=None, ge=1)
+    kv_heads: Size | None = None
     """Heads of keys and values, which serve equal groups of heads; null: one for each head."""
 
 
@@ -221,15 +227,15 @@ class MemoryConfig(Settings):
 
     layers: tuple[int, ...] = ()
     """Layers with associative memory, counted from 0."""
-    heads: int = Field(default=4, ge=1)
+    heads: Size = 4
     """Memories of a layer."""
-    key: int = Field(default=64, ge=1)
+    key: Size = 64
     """Channels of a key."""
-    value: int = Field(default=64, ge=1)
+    value: Size = 64
     """Channels of a value."""
     conv: int = Field(default=4, ge=2, le=64)
     """Taps of the causal convolution."""
-    chunk: int = Field(default=64, ge=1)
+    chunk: Chunk = 64
     """Tokens that the delta rule computes at a time."""
 
 

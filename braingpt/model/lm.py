@@ -24,6 +24,7 @@ from braingpt.model.config import ModelConfig, V1Config, V2Config
 from braingpt.model.heads.softmax import TiedEmbedding, next_token_loss
 from braingpt.model.interface import Output, State
 from braingpt.model.layers import rms_norm
+from braingpt.model.memory_limits import require_weights
 from braingpt.model.routing.adaptive_depth import Exit, continue_rate
 from braingpt.model.routing.early_exit import EarlyExit
 from braingpt.model.sequence_layout import Layout
@@ -296,7 +297,7 @@ def build(recipe: "Recipe | ModelConfig", seed: int = 0) -> LanguageModel:
         The model in float32 on the CPU, in train mode.
 
     Raises:
-        UserError: `recipe` is neither a recipe nor a configuration.
+        UserError: `recipe` is neither a recipe nor a configuration, or its weights do not fit into memory.
     """
     config: Any = getattr(recipe, "model", recipe)
     if getattr(config, "architecture", None) not in BLOCKS:
@@ -304,6 +305,8 @@ def build(recipe: "Recipe | ModelConfig", seed: int = 0) -> LanguageModel:
             f"cannot build a model from {type(recipe).__name__}; "
             "give a recipe (braingpt.load_recipe) or a model configuration"
         )
+    if torch.get_default_device().type != "meta":
+        require_weights(config, torch.device("cpu"))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return LanguageModel(config)

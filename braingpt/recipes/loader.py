@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import yaml
 from pydantic import ValidationError
 
+from braingpt.data.shards.manifest import NAME as MANIFEST
 from braingpt.errors import UserError, did_you_mean
 from braingpt.model.config import ModelConfig
 from braingpt.recipes.schema import Recipe
@@ -49,10 +50,26 @@ def load_recipe(name: str | Path, overrides: list[str] | None = None) -> Recipe:
     Raises:
         UserError: The recipe or a key is unknown, a value is out of range, or settings contradict each other.
     """
-    tree = _read(_locate(str(name)))
+    path = _locate(str(name))
+    tree = _read(path)
     for override in overrides or []:
         _override(tree, override)
-    return check_recipe(tree)
+    recipe = check_recipe(tree)
+    found = tuple(_find_data(folder, path) for folder in recipe.data.folders)
+    return recipe.model_copy(update={"data": recipe.data.model_copy(update={"folders": found})})
+
+
+def _find_data(folder: str, recipe: Path) -> str:
+    """Where a data folder of a recipe file is.
+
+    `~` is the home folder. A relative folder is looked for in the current folder, then in the folder of the
+    recipe file and in those above it: a run and its data are found from any current folder.
+    """
+    path = Path(folder).expanduser() if folder.startswith("~") else Path(folder)
+    if path.is_absolute() or path.exists() or ".." in path.parts or recipe.parent == RECIPES:
+        return str(path)
+    above = (*recipe.parents, *recipe.absolute().parents)
+    return next((str(place / path) for place in above if (place / path / MANIFEST).is_file()), folder)
 
 
 def check_recipe(tree: dict[str, Any]) -> Recipe:

@@ -14,6 +14,8 @@ from braingpt.model.config import ModelConfig, Settings
 from braingpt.model.growth_stages import stages
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
+# The upper bounds catch typing errors, and keep counts of tokens within 64 bits.
+MOST_STEPS, MOST_WINDOWS, MOST_TOKENS = 1 << 40, 1 << 20, 1 << 24
 
 
 class DataConfig(Settings):
@@ -41,20 +43,20 @@ class LengthPhase(Settings):
 
     until: float = Field(gt=0, lt=1)
     """Share of the steps at which the phase ends."""
-    context: int = Field(ge=2)
+    context: int = Field(ge=2, le=MOST_TOKENS)
     """Tokens a sequence in this phase; divides `train.context`."""
 
 
 class TrainConfig(Settings):
     """How long a run trains, how fast, and with how much at a time."""
 
-    steps: int = Field(default=1000, ge=1, lt=1 << 40)
+    steps: int = Field(default=1000, ge=1, lt=MOST_STEPS)
     """Optimizer steps of the whole run."""
-    batch: int = Field(default=16, ge=1, le=1 << 20)
+    batch: int = Field(default=16, ge=1, le=MOST_WINDOWS)
     """Windows a step, over all processes."""
-    micro_batch: int | None = Field(default=None, ge=1)
+    micro_batch: int | None = Field(default=None, ge=1, le=MOST_WINDOWS)
     """Windows that one forward and backward pass takes; null: as many as fit into memory."""
-    context: int = Field(default=512, ge=2)
+    context: int = Field(default=512, ge=2, le=MOST_TOKENS)
     """Tokens a window."""
     lengths: tuple[LengthPhase, ...] = ()
     """First phases with shorter sequences: windows are cut into pieces of the phase's `context`."""
@@ -72,7 +74,7 @@ class TrainConfig(Settings):
     """Learning rate of the embedding, which is the head as well, as a multiple of `train.lr`."""
     schedule: Literal["cosine", "linear", "wsd"] = "cosine"
     """Course of the learning rate after warm-up: cosine, linear, or warm-up-stable-decay."""
-    warmup: int = Field(default=50, ge=0)
+    warmup: int = Field(default=50, ge=0, lt=MOST_STEPS)
     """Steps in which the learning rate rises from zero."""
     final_lr: float = Field(default=0.1, ge=0, le=1)
     """Learning rate of the last step, as a share of `train.lr`."""
@@ -86,7 +88,7 @@ class TrainConfig(Settings):
     """Skip an update whose log gradient norm is this many standard deviations above the usual one; null: skip
     only updates that are not finite.
     """
-    rewinds: int = Field(default=3, ge=0)
+    rewinds: int = Field(default=3, ge=0, lt=MOST_STEPS)
     """How often a run whose loss diverges may return to its last good checkpoint."""
     average: float | None = Field(default=None, gt=0, lt=1)
     """Decay of a moving average of the weights, which is then validated and saved; null: no average."""
@@ -102,13 +104,13 @@ class TrainConfig(Settings):
     """Compile the blocks with torch.compile."""
     recompute: bool = False
     """Keep each block's input only, and compute the rest again in the backward pass, to save memory."""
-    eval_every: int = Field(default=250, ge=1)
+    eval_every: int = Field(default=250, ge=1, lt=MOST_STEPS)
     """Steps between validations."""
-    eval_windows: int = Field(default=64, ge=1)
+    eval_windows: int = Field(default=64, ge=1, lt=MOST_STEPS)
     """Windows of each language that a validation reads."""
-    save_every: int = Field(default=250, ge=1)
+    save_every: int = Field(default=250, ge=1, lt=MOST_STEPS)
     """Steps between checkpoints."""
-    keep: int = Field(default=3, ge=1)
+    keep: int = Field(default=3, ge=1, lt=MOST_STEPS)
     """How many of the newest checkpoints to keep; the best and the last good one stay as well."""
     loggers: tuple[Literal["tensorboard", "wandb"], ...] = ()
     """Loggers that run beside `metrics.jsonl`; each needs its package."""

@@ -20,9 +20,9 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from braingpt.errors import UserError
+from braingpt.tokenizer.cleaning import clean_text
 from braingpt.tokenizer.encoding import Tokenizer
 from braingpt.tokenizer.language import detectable
-from braingpt.tokenizer.training import normalised
 from braingpt.tokenizer.vocabulary import RESERVED, marker_name
 
 # Entries added where no number is asked for.
@@ -71,7 +71,7 @@ def add_language(old: Tokenizer, code: str, texts: Iterable[str], entries: int =
     reserved = _reserved_special(old, code, entries)
     train: list[str] = []
     held: list[str] = []
-    for number, text in enumerate(normalised(texts)):
+    for number, text in enumerate(map(clean_text, texts)):
         (held if number % HELD_OUT_EVERY == HELD_OUT_EVERY - 1 else train).append(text)
     learned = _merges(old, train, entries)
     if not learned:

@@ -1,10 +1,9 @@
 """The tokenizer: byte-level BPE served by tiktoken, with 64 special tokens after the BPE entries.
 
-Every Unicode text comes back exactly: the encoding works on bytes and never normalises. Bring Korean text to
-NFC before training on it, because NFD costs several times as many tokens. Text is always plain text: a
-literal `<|endoftext|>` in it is spelled out in ordinary tokens, and only the attributes of `Tokenizer`
-(`eot`, `pad`, `user`, `assistant`, `markers`) name the special ids. `vocabulary.py` says how the ids are laid
-out.
+Text is cleaned before it is encoded, as all text that models learn from is (`cleaning.py`): NFC, without
+characters that have no glyph. A cleaned text comes back exactly. Text is always plain text: a literal
+`<|endoftext|>` in it is spelled out in ordinary tokens, and only the attributes of `Tokenizer` (`eot`, `pad`,
+`user`, `assistant`, `markers`) name the special ids. `vocabulary.py` says how the ids are laid out.
 
     tokenizer = Tokenizer.default()
     ids = tokenizer.encode("안녕하세요", language="ko")    # the Korean marker, then the text
@@ -20,6 +19,7 @@ import numpy as np
 import tiktoken
 
 from braingpt.errors import Failure, UserError, did_you_mean, one_line
+from braingpt.tokenizer.cleaning import clean_valid
 from braingpt.tokenizer.language import LANGUAGES, detect, split
 from braingpt.tokenizer.storage import read_vocabulary, write_vocabulary
 from braingpt.tokenizer.vocabulary import (
@@ -154,7 +154,8 @@ class Tokenizer:
         """Token ids of a text.
 
         Args:
-            text: Any Unicode text; special tokens spelled out in it are ordinary text.
+            text: Any Unicode text, which is cleaned first; special tokens spelled out in it are ordinary
+                text.
             language: None for the text alone. A code such as "ko" puts that language's marker first. "auto"
                 detects the language and puts its marker first, or none where the language is not marked.
                 "split" cuts code-switched text into its languages and puts a marker before each piece.
@@ -166,7 +167,7 @@ class Tokenizer:
             UserError: The language has no marker, or the text holds a lone surrogate, which UTF-8 cannot
                 represent.
         """
-        _check_text(text)
+        text = clean_valid(text)
         if language is None:
             return self._bpe.encode_ordinary(text)
         if language == "split":
@@ -185,7 +186,7 @@ class Tokenizer:
         """`encode(text)` for each text, on as many threads as there are processors.
 
         Args:
-            texts: Any Unicode texts.
+            texts: Any Unicode texts, which are cleaned first.
 
         Returns:
             The ids of each text, in the order of `texts`.
@@ -193,15 +194,13 @@ class Tokenizer:
         Raises:
             UserError: A text holds a lone surrogate.
         """
-        for text in texts:
-            _check_text(text)
-        return self._bpe.encode_ordinary_batch(texts)
+        return self._bpe.encode_ordinary_batch([clean_valid(text) for text in texts])
 
     def encode_array(self, text: str) -> np.ndarray:
         """`encode(text)` as an array: the Python integers of a text of 32 MB take 300 MB.
 
         Args:
-            text: Any Unicode text.
+            text: Any Unicode text, which is cleaned first.
 
         Returns:
             The ids, uint32 (tokens,), read-only.
@@ -209,8 +208,7 @@ class Tokenizer:
         Raises:
             UserError: The text holds a lone surrogate.
         """
-        _check_text(text)
-        return self._bpe.encode_to_numpy(text, disallowed_special=())
+        return self._bpe.encode_to_numpy(clean_valid(text), disallowed_special=())
 
     def decode(self, ids: Iterable[int], specials: bool = False) -> str:
         """The text of token ids.
@@ -336,15 +334,3 @@ class StreamDecoder:
 @cache
 def _default() -> Tokenizer:
     return Tokenizer.load(Path(__file__).parent / "assets" / "default")
-
-
-def _check_text(text: str) -> None:
-    """Raise UserError for a lone surrogate, which tiktoken would silently replace."""
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        code = ord(text[error.start])
-        raise UserError(
-            f"the text holds a lone surrogate (U+{code:04X}) at character {error.start}; "
-            "it is not valid Unicode"
-        ) from None

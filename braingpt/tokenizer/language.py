@@ -20,6 +20,8 @@ from functools import cache
 
 import numpy as np
 
+from braingpt.tokenizer.cleaning import FILLERS
+
 LANGUAGES = ("ko", "en", "de", "fr", "es", "it")
 # Codes the detectors know whose script is neither Latin nor Hangul.
 _OTHER = (
@@ -41,20 +43,23 @@ BLOCK = 1 << 20
 # So many Latin words in a Korean sentence are a name or a term, not a change of language.
 INSERTED_WORDS = 2
 
-HANGUL_LETTERS = "\u1100-\u11ff\u3131-\u318e\ua960-\ua97c\uac00-\ud7a3\ud7b0-\ud7fb\uffa1-\uffdc"
+# Without the fillers, which are letters to Unicode and nothing to the eye.
+HANGUL_LETTERS = (
+    "\u1100-\u115e\u1161-\u11ff\u3131-\u3163\u3165-\u318e\ua960-\ua97c\uac00-\ud7a3\ud7b0-\ud7fb\uffa1-\uffdc"
+)
 _LATIN_LETTERS = (
     "A-Za-z\u00aa\u00ba\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u02af\u1e00-\u1eff\uff21-\uff3a\uff41-\uff5a"
 )
 _hangul = re.compile(f"[{HANGUL_LETTERS}]+")
 _latin = re.compile(f"[{_LATIN_LETTERS}]+")
-_letter = re.compile(r"[^\W\d_]+")
+_letter = re.compile(rf"[^\W\d_{FILLERS}]+")
 _two_scripts = re.compile(
     f"(?P<ko>[{HANGUL_LETTERS}][^{_LATIN_LETTERS}]*)|(?P<latin>[{_LATIN_LETTERS}][^{HANGUL_LETTERS}]*)"
 )
 _three_scripts = re.compile(
-    rf"(?P<ko>[{HANGUL_LETTERS}][{HANGUL_LETTERS}\W\d_]*)"
-    rf"|(?P<latin>[{_LATIN_LETTERS}][{_LATIN_LETTERS}\W\d_]*)"
-    rf"|(?P<other>[^\W\d_{HANGUL_LETTERS}{_LATIN_LETTERS}][^{HANGUL_LETTERS}{_LATIN_LETTERS}]*)"
+    rf"(?P<ko>[{HANGUL_LETTERS}][{HANGUL_LETTERS}{FILLERS}\W\d_]*)"
+    rf"|(?P<latin>[{_LATIN_LETTERS}][{_LATIN_LETTERS}{FILLERS}\W\d_]*)"
+    rf"|(?P<other>[^\W\d_{HANGUL_LETTERS}{_LATIN_LETTERS}{FILLERS}][^{HANGUL_LETTERS}{_LATIN_LETTERS}]*)"
 )
 _either = re.compile(f"[{HANGUL_LETTERS}{_LATIN_LETTERS}]")
 # Bits of `_script_bits`.
@@ -259,6 +264,11 @@ def _narrow_detector(languages: tuple[str, ...]) -> Callable[[str], str]:
     )
 
 
+def _only_best(ranked: list[tuple[str, float]]) -> str:
+    """The first language of a ranking; none where the next is as likely, as py3langid finds for "OK"."""
+    return ranked[0][0] if len(ranked) < 2 or ranked[0][1] > ranked[1][1] else ""
+
+
 def _detector(codes: list[str] | None) -> Callable[[str], str]:
     """A detector over `codes`, over everything it knows for None; an empty list never finds anything."""
     if codes == []:
@@ -271,7 +281,7 @@ def _detector(codes: list[str] | None) -> Callable[[str], str]:
         identifier = LanguageIdentifier.from_model_file(MODEL_FILE)
         if codes:
             identifier.set_languages(codes)
-        return lambda text: identifier.classify(text)[0]
+        return lambda text: _only_best(identifier.rank(text))
     eldc.init()
     instance = eldc.instance()
     instance.set_languages(codes or [])

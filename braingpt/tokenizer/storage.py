@@ -30,6 +30,7 @@ from braingpt.tokenizer.foreign_pattern import why_not_usable
 from braingpt.tokenizer.vocabulary import CONTROL, PATTERN, Vocabulary, marker_name
 from braingpt.utils.atomic_write import flush_folder, write_atomically
 from braingpt.utils.hashed_json import read_object
+from braingpt.utils.paths import check_folder
 from braingpt.utils.scratch import scratch_folder
 
 DESCRIPTION, RANKS = "tokenizer.json", "ranks.tiktoken"
@@ -44,6 +45,7 @@ FORMAT, VERSIONS = "braingpt-tokenizer", (1, 2)
 
 def write_vocabulary(folder: Path, vocabulary: Vocabulary) -> None:
     """Write `vocabulary` into `folder`, whole or not at all; other files of the folder stay."""
+    check_folder(Path(folder))
     # The folder behind a link is written, and the link stays.
     folder = Path(os.path.realpath(folder))
     ranks, description = _contents(vocabulary)

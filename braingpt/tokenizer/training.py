@@ -1,14 +1,14 @@
 """Train a vocabulary with rustbpe: byte-level BPE over the words that `vocabulary.PATTERN` cuts.
 
-The text is brought to NFC first, as in the data preparation. In NFD a Hangul syllable is two or three
-characters, and the vocabulary would spend its entries on them. Merges are chosen by count, ties by the lower
+The text is cleaned first, as in the data preparation. In NFD a Hangul syllable is two or three characters,
+and the vocabulary would spend its entries on them. Merges are chosen by count, ties by the lower
 ids, so the same text gives the same vocabulary, whatever the number of threads.
 """
 
-import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 from braingpt.errors import UserError
+from braingpt.tokenizer.cleaning import clean_text
 from braingpt.tokenizer.encoding import Tokenizer
 from braingpt.tokenizer.vocabulary import PATTERN, SPECIALS
 
@@ -39,7 +39,7 @@ def train(texts: Iterable[str], entries: int = ENTRIES) -> Tokenizer:
 
     # The wheel has no type stubs.
     bpe = rustbpe.Tokenizer()  # pyright: ignore[reportAttributeAccessIssue]
-    bpe.train_from_iterator(normalised(texts), entries, pattern=PATTERN)
+    bpe.train_from_iterator(map(clean_text, texts), entries, pattern=PATTERN)
     ranks = sorted((rank, bytes(entry)) for entry, rank in bpe.get_mergeable_ranks())
     if len(ranks) < entries:
         raise UserError(
@@ -47,14 +47,3 @@ def train(texts: Iterable[str], entries: int = ENTRIES) -> Tokenizer:
             f"give more text, or ask for --vocab {len(ranks)} or fewer"
         )
     return Tokenizer([entry for _, entry in ranks])
-
-
-def normalised(texts: Iterable[str]) -> Iterator[str]:
-    """The texts in NFC, lone surrogates replaced."""
-    for text in texts:
-        try:
-            text.encode("utf-8")
-        except UnicodeEncodeError:
-            # A broken \u escape in JSON gives a lone surrogate.
-            text = text.encode("utf-8", "replace").decode("utf-8")
-        yield unicodedata.normalize("NFC", text)

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from braingpt.data.batches.batches import Batches
-from braingpt.data.shards.manifest import read_manifest
+from braingpt.data.shards.manifest import read_manifests
 from braingpt.data.shards.reader import ShardSet
 from braingpt.distributed.world import World
 from braingpt.errors import UserError
@@ -60,8 +60,8 @@ def open_data(folders: Sequence[Path], recipe: Recipe) -> tuple[Tokenizer, Shard
             "there are no data to train on; name a prepared folder with --data DIR "
             "(`braingpt data prepare sample` makes one)"
         )
-    for folder in folders:
-        read_manifest(folder)
+    config = recipe.train
+    read_manifests(folders, config.steps * config.batch * config.context)
     tokenizer = Tokenizer.load(folders[0] / "tokenizer")
     if tokenizer.vocab_size != recipe.model.vocab:
         raise UserError(
@@ -111,8 +111,8 @@ def validation_identity(folders: Sequence[Path], recipe: Recipe, tokenizer: Toke
     """
     files = [
         (stream.language, stream.source, file.sha256)
-        for folder in folders
-        for stream in read_manifest(Path(folder)).streams
+        for manifest in read_manifests(list(map(Path, folders)))
+        for stream in manifest.streams
         if stream.split == "validation"
         for file in stream.files
     ]

@@ -39,6 +39,7 @@ from braingpt.train.micro_batches import (
     restore_counters,
     snapshot_counters,
 )
+from braingpt.train.plan.limits import fitting
 from braingpt.train.preflight import make_ready, opening_notes, plan_start, settle_speed
 from braingpt.train.records import log_step
 from braingpt.train.resume import checkpoint_writer, find_start_checkpoint, restore_trainer
@@ -89,9 +90,10 @@ def train(
         opened(Path(out), world) as run,
     ):
         start = world.run_on_rank0(lambda: find_start_checkpoint(run.path, resume, reporter.note))
-        recipe = world.run_on_all(lambda: of_this_run(recipe, folders, start, run.path))
-        paths = [Path(folder) for folder in recipe.data.folders]
-        trainer = Trainer(recipe, run, paths, target, reporter, world)
+        recipe = world.run_on_all(
+            lambda: fitting(of_this_run(recipe, folders, start, run.path), target, world.size)
+        )
+        trainer = Trainer(recipe, run, list(map(Path, recipe.data.folders)), target, reporter, world)
         trainer.begin(start)
         try:
             with stop_on_signals(trainer.stop):
@@ -179,13 +181,13 @@ class Trainer:
         limit = self.world.run_on_rank0(lambda: micro_batch_limit(self.run.path))
         plan = plan_start(self, resumed=start is not None, limit=limit)
         self.batching.micro = min(self.world.all_gather(plan.micro_batch))
-        self.world.run_on_rank0(lambda: make_ready(self, plan.checkpoint_bytes, start))
+        self.world.run_on_rank0(lambda: make_ready(self, plan, start))
         self.threads, self.matmul_flops = settle_speed(self, plan)
         self.validator.recall(self.world.run_on_rank0(self.run.validations))
         # A kill may have come between a validation and its record in best.json.
         self.world.run_on_rank0(lambda: self.run.settle(self.validator.best, self.config.keep))
         self.reporter.begin(plan.summary(), self.step, self.config.steps)
-        for words in opening_notes(self, start, limit):
+        for words in opening_notes(self, plan, start, limit):
             self.reporter.note(words)
 
     def run_to_end(self) -> Result:

@@ -11,7 +11,9 @@ import torch
 from braingpt.device import threads
 from braingpt.device.core_sharing import machine_is_shared
 from braingpt.device.device import matmul_flops
+from braingpt.device.free_memory import free_memory
 from braingpt.distributed.sharded_tensors import local_rows
+from braingpt.errors import UserError
 from braingpt.model.lm import LanguageModel
 from braingpt.recipes import Stage
 from braingpt.train.batches import MicroBatch, training_tokens, windows
@@ -26,6 +28,8 @@ from braingpt.train.run.progress import layers_in_words
 if TYPE_CHECKING:
     from braingpt.train.loop import Trainer
 
+# Epochs after which further ones are worth little (Muennighoff et al. 2023, figure 1).
+MANY_EPOCHS = 16
 # Floating-point operations of a run below which neither threads nor the device's speed are measured.
 SHORT = 1e12
 
@@ -51,6 +55,9 @@ def plan_start(trainer: "Trainer", resumed: bool, limit: int | None) -> Plan:
         limit=limit,
     )
     if short := shortfall(plan, budget_bytes, device, resting["cpu"]):
+        # The measured peak is the mean of few: what is within it is tried, what is far beyond is not.
+        if plan.peak_bytes and plan.peak_bytes > (free_memory(device) + resting[device.type]):
+            raise UserError(f"the run does not fit: {short}; {LESS_MEMORY}")
         trainer.reporter.note(f"it may not fit: {short}; {LESS_MEMORY}")
     return plan
 
@@ -63,13 +70,14 @@ def _resting_bytes(model: LanguageModel, device: torch.device) -> dict[str, int]
     return resting
 
 
-def make_ready(trainer: "Trainer", checkpoint_bytes: int, start: Path | None) -> None:
+def make_ready(trainer: "Trainer", plan: Plan, start: Path | None) -> None:
     """Make the run folder and the loggers ready; the first process's task.
 
     Raises:
         UserError: A checkpoint does not fit on the disk, or a logger is not installed.
     """
-    trainer.run.check_space(checkpoint_bytes)
+    saves = -(-trainer.config.steps // trainer.config.save_every)
+    trainer.run.check_space(plan.checkpoint_bytes * min(trainer.config.keep + 1, saves))
     # A logger that is not installed is reported before the folder becomes a run's.
     trainer.log.open_loggers(trainer.config.loggers, trainer.recipe)
     trainer.run.prepare(
@@ -119,7 +127,7 @@ def _faster_threads(learner: Learner, micro_batch: MicroBatch, placement: Placem
     return count
 
 
-def opening_notes(trainer: "Trainer", start: Path | None, limit: int | None) -> Iterator[str]:
+def opening_notes(trainer: "Trainer", plan: Plan, start: Path | None, limit: int | None) -> Iterator[str]:
     """What is worth a line before the first step.
 
     These are settings without effect, the stages of growth, where the run continues, what is slow, and what
@@ -127,6 +135,7 @@ def opening_notes(trainer: "Trainer", start: Path | None, limit: int | None) -> 
 
     Args:
         trainer: The run.
+        plan: Its plan.
         start: The checkpoint that the run continues from, or None.
         limit: Windows at a time, at most, where memory ran out before.
     """
@@ -146,10 +155,29 @@ def opening_notes(trainer: "Trainer", start: Path | None, limit: int | None) -> 
         yield "bfloat16 is slow on most CPUs, up to hundreds of times; --set train.dtype=float32 avoids that"
     if skipped:
         yield f"languages left out, each shorter than a window: {', '.join(skipped)}"
+    if line := many_epochs(plan):
+        yield line
     if not trainer.validator.has_text:
         yield f"no validation: the data hold no validation text of {config.context} tokens"
     elif line := trainer.shards.unmeasured(config.context):
         yield line
+
+
+def many_epochs(plan: Plan) -> str | None:
+    """A line on a run that reads its data, or one language of them, so often that it learns them by heart."""
+    by_language = plan.epochs_by_language or {}
+    language = max(by_language, key=by_language.__getitem__, default=None)
+    total = plan.epochs or 0
+    most = max(total, by_language[language] if language else 0)
+    if most <= MANY_EPOCHS:
+        return None
+    what = "the data" if total > MANY_EPOCHS or language is None else f"the texts in '{language}'"
+    steps = max(1, int(plan.steps * MANY_EPOCHS / most))
+    fewer = f"train.steps={steps} reads {what} {MANY_EPOCHS} times"
+    return (
+        f"the run reads {what} {most:,.0f} times; after some {MANY_EPOCHS} times a model mostly learns them "
+        f"by heart: prepare more text, or --set {fewer}"
+    )
 
 
 def _stages(stages: Sequence[Stage]) -> str:

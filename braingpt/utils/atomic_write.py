@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 from braingpt.errors import UserError
+from braingpt.utils.paths import require_utf8
 from braingpt.utils.scratch import clear_rests, scratch_file
 
 # A path that names an open file of this process: /dev/stdout, /dev/fd/3, /proc/self/fd/3.
@@ -64,6 +65,7 @@ def check_target(path: Path, name: str = "") -> None:
     Raises:
         UserError: It cannot; the message says why.
     """
+    require_utf8(path, name)
     shown = f"{name} {path}".strip()
     try:
         mode = os.stat(path).st_mode

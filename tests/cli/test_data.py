@@ -78,7 +78,7 @@ def test_errors_are_one_line(place: Path) -> None:
         (("prepare", "korean", "--source", "nowhere"), "not a folder"),
         (
             ("prepare", "text", "own.jsonl", "--out", "own.jsonl/below"),
-            "cannot write in own.jsonl: Not a directory; choose another --out",
+            "own.jsonl is a file; name another folder",
         ),
         (("prepare", "text", "own.jsonl", "--languages", ","), "--languages names no language"),
     ):

@@ -4,6 +4,7 @@ import io
 import json
 import subprocess
 import sys
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -91,7 +92,7 @@ def test_broken_bytes_on_a_real_command_line(here):
     assert (
         done.returncode == 2
         and b"Traceback" not in done.stderr
-        and b"lone surrogate" in done.stderr.splitlines()[-1]
+        and b"is not UTF-8" in done.stderr.splitlines()[-1]
     )
 
 
@@ -114,7 +115,8 @@ def test_chat_reads_a_pipe_and_explains_base_models(here, braingpt, capsys, monk
     )
     assert "base model" in captured.err and "continue" in captured.err
     piped(monkeypatch, b"\xff\xff\n")
-    assert braingpt("chat", "--device", "cpu") == 2
+    assert braingpt("chat", "--device", "cpu") == 0
+    assert "this line is left out" in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_export_writes_a_folder_that_generates(here, braingpt, capsys, tmp_path):
@@ -138,6 +140,64 @@ def test_serve_answers_and_stops_on_a_signal(here):
         server.send_signal(signal.SIGTERM)
         _, errors = server.communicate(timeout=20)
     assert server.returncode == 0 and errors.endswith("stopped\n"), errors
+
+
+@pytest.mark.parametrize("number", ["SIGINT", "SIGTERM"])
+def test_a_signal_right_after_the_first_line_ends_serve_well(here, number):
+    """The line is printed before the loop begins, and a service manager may stop a service at any moment."""
+    import signal
+
+    command = [sys.executable, "-m", "braingpt", "serve", "--port", "0", "--device", "cpu", "--json"]
+    for delay in (0, 0.002):
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
+            assert "url" in json.loads(server.stdout.readline())
+            time.sleep(delay)
+            server.send_signal(getattr(signal, number))
+            _, errors = server.communicate(timeout=20)
+        assert server.returncode == 0 and errors.endswith("stopped\n"), errors
+
+
+def test_ctrl_c_between_the_first_line_and_the_loop_ends_serve_well(here, braingpt, capsys, monkeypatch):
+    """The same, at the very moment."""
+    from braingpt.cli import serve
+    from braingpt.serving.server import Server
+
+    ended = []
+    monkeypatch.setattr(serve.os, "_exit", ended.append)
+    monkeypatch.setattr(serve.signal, "signal", lambda *_: None)
+    for place in ((serve, "print_line"), (Server, "serve_forever")):
+        with monkeypatch.context() as moment:
+            calls = []
+            original = getattr(*place)
+
+            def once(*arguments, original=original, calls=calls, **more):
+                calls.append(arguments)
+                if len(calls) == 1:
+                    raise KeyboardInterrupt
+                return original(*arguments, **more)
+
+            moment.setattr(*place, once)
+            braingpt("serve", "--port", 0, "--device", "cpu")
+        assert capsys.readouterr().err.endswith("stopped\n")
+    assert ended == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--allowed-host", "http://a"], "--allowed-host takes a name"),
+        (["--allowed-host", "*"], "--allowed-host takes a name"),
+        (["--allowed-origin", "a.example"], "--allowed-origin takes an origin"),
+        (["--allowed-origin", "https://a.example/"], "--allowed-origin takes an origin"),
+        (["--allowed-origin", "*"], "--allowed-origin takes an origin"),
+        (["--host", "256.0.0.1"], "choose another --host"),
+        (["--max-context", 0], "--max-context"),
+    ],
+)
+def test_wrong_options_of_serve_are_one_line(here, braingpt, capsys, options, message):
+    assert braingpt("serve", "--port", 0, "--device", "cpu", *options) == 2
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert last.startswith("braingpt: ") and message in last
 
 
 def test_a_port_in_use_is_reported(here, braingpt, capsys):

@@ -64,7 +64,7 @@ def test_the_plan_needs_no_data_and_writes_nothing(here, data, capsys):
     assert (
         "60.0M" in out
         and "memory at the peak" in out
-        and "make it with: braingpt data prepare korean" in out
+        and "make them with: braingpt data prepare korean && braingpt data prepare simple" in out
         and not list(here.iterdir())
     )
     assert (
@@ -103,7 +103,7 @@ def test_a_file_is_no_run_folder_and_stays(here, data, capsys):
         assert (
             braingpt("train", "--recipe", "nano-dense", "--data", data, "--out", out, "--device", "cpu") == 2
         )
-        assert capsys.readouterr().err.endswith("note is a file; give a folder with --out\n")
+        assert capsys.readouterr().err.endswith("note is a file; name another folder\n")
     assert (here / "note").read_text() == "x"
 
 

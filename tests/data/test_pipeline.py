@@ -2,6 +2,7 @@
 
 import errno
 import json
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -274,3 +275,30 @@ def test_code_switches_are_marked(tmp_path: Path) -> None:
     assert bytes(ids[ids < 256].astype(np.uint8)).decode() == text
     begins = int(np.flatnonzero(ids == tokenizer.markers["en"])[0])
     assert bytes(ids[begins + 1 : begins + 9].astype(np.uint8)).decode().strip().startswith("The")
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_one_note_says_what_was_cleaned(tmp_path: Path, workers: int, tokenizer: ByteTokenizer) -> None:
+    """The same texts in any form give the same folder."""
+    texts = [korean(number) for number in range(30)]
+    forms = {
+        "NFC": texts,
+        "NFD": [unicodedata.normalize("NFD", text) for text in texts],
+        "fillers": [text.replace(" ", "\u3164 ") for text in texts],
+    }
+    told: dict[str, list[str]] = {}
+    for form, lines in forms.items():
+        file = tmp_path / form / "texts.jsonl"
+        file.parent.mkdir()
+        file.write_text("\n".join(json.dumps({"text": line}) for line in lines))
+        request = Request("text", tmp_path / form / "out", [file], workers=workers)
+        told[form] = [note for note in prepare(request, tokenizer).notes if "cleaned" in note]
+    assert told["NFC"] == []
+    assert len(told["NFD"]) == len(told["fillers"]) == 1
+    assert "characters composed (NFC)" in told["NFD"][0]
+    count = sum(text.count(" ") for text in texts)
+    assert told["fillers"] == [f"texts were cleaned: {count:,} Hangul fillers removed"]
+    files = {form: sorted((tmp_path / form / "out").glob("*/*.bin")) for form in forms}
+    assert len(files["NFC"]) == 2
+    for found in files.values():
+        assert [path.read_bytes() for path in found] == [path.read_bytes() for path in files["NFC"]]

@@ -1,5 +1,6 @@
 """Each rule drops what it should, can be switched off, and lets good text of every language pass."""
 
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from braingpt.data.document import Document
 from braingpt.data.quality import Judge, load_quality
 from braingpt.data.quality.config import QualityConfig, check_quality
+from braingpt.data.quality.contamination import _grams_of_texts
 from braingpt.errors import UserError
 from braingpt.tokenizer import Tokenizer
 from braingpt.tokenizer.language import LANGUAGES
@@ -228,3 +230,22 @@ def test_a_file_says_only_what_differs(tmp_path: Path) -> None:
     found, shipped = load_quality(path), load_quality()
     assert found.lone_jamo is None and found.few_letters.share == {"default": 0.55, "ko": 0.4}
     assert found.short.characters == {"default": 99} and found.word_length == shipped.word_length
+
+
+def test_fillers_drop_no_document_and_reach_no_token(shipped: Judge) -> None:
+    """Blank lines of Hangul fillers stand in many Korean web pages."""
+    plain = shipped.judge_text(Document(GOOD["ko"], None, "test", "1"))
+    for filler in "\u3164\u115f\u1160\uffa0":
+        text = GOOD["ko"] + 3 * f"\n{filler * 200}\n{filler} {filler}\n"
+        text = text.replace("은", f"은{filler}")
+        judged = shipped.judge_text(Document(text, None, "test", "1"))
+        assert (judged.rule, judged.language, judged.text) == (None, "ko", plain.text)
+        # Nor is a text of fillers Korean.
+        assert judge().judge_text(Document(filler * 900, None, "test", "1")).rule == "empty"
+
+
+def test_an_evaluation_set_is_found_in_whatever_form_it_is_stored() -> None:
+    text = GOOD["ko"]
+    forms = [text, unicodedata.normalize("NFD", text), "\u200b".join(text), "\u3164".join(text)]
+    grams = [_grams_of_texts([form], [20, 40])[20].tolist() for form in forms]
+    assert grams[0] and all(one == grams[0] for one in grams)

@@ -121,15 +121,15 @@ def test_an_interrupted_run_goes_on_where_it_stopped(model, files, tmp_path, mon
 def test_generation_stops_at_its_strings_and_long_prompts_are_cut(model):
     adapter = lm_eval.HarnessModel(model, T, 16, "ko")
     marker, settings = T.markers["ko"], {"until": [], "max_gen_toks": 6}
-    long, short = adapter._written([[marker, *range(300, 340)], [marker, 300]], settings)
+    long, short = adapter._generate([[marker, *range(300, 340)], [marker, 300]], settings)
     assert adapter.cut == 1 and long and short
-    assert adapter._written([[marker, 300]], {**settings, "until": short[2]}) == [
+    assert adapter._generate([[marker, 300]], {**settings, "until": short[2]}) == [
         short[: short.index(short[2])]
     ]
 
 
 def test_unknown_tasks_and_missing_data_are_one_line(model, files, tmp_path):
-    with pytest.raises(UserError, match="no such folder"):
+    with pytest.raises(UserError, match="there is no folder"):
         check_tasks(EvalRequest(("local_sums",), files=tmp_path / "none"))
     (tmp_path / "gone.yaml").write_text(
         TASK.format(name="local_gone", data=tmp_path / "gone.jsonl", kind="multiple_choice") + CHOICE

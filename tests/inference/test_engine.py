@@ -4,6 +4,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from braingpt.errors import UserError
+from braingpt.inference import engine
 from braingpt.inference.engine import Decoder, generate, generate_batch, left_padded, stream
 from tests.conftest import SMALL, awake
 
@@ -112,3 +113,21 @@ def test_padding_stands_on_the_left():
     ids, segments = left_padded([[1, 2, 3], [4]])
     assert ids.tolist() == [[1, 2, 3], [0, 0, 4]] and segments.tolist() == [[0, 0, 0], [-1, -1, 0]]
     assert left_padded([[1], [2]])[1] is None
+
+
+def test_a_long_prompt_is_read_in_parts(architecture, monkeypatch):
+    model = MODELS[architecture]
+    ids = torch.randint(97, (23,), generator=torch.Generator().manual_seed(2)).tolist()
+    whole = generate(model, ids, 8, temperature=0)
+    for part in (1, 5, 22, 23):
+        monkeypatch.setattr(engine, "READ_AT_ONCE", part)
+        assert generate(model, ids, 8, temperature=0) == whole
+
+
+def test_a_prompt_that_does_not_fit_into_memory_is_refused_at_the_call(monkeypatch):
+    # The state of this model grows with each token.
+    model = MODELS["dense"]
+    monkeypatch.setattr(engine, "free_memory", lambda device: model.state_bytes(20_000))
+    with pytest.raises(UserError, match=r"the prompt has 20,001 tokens, .* shorten the prompt"):
+        stream(model, [1] * 20_001, 1)
+    stream(model, [1] * 20_000, 1)

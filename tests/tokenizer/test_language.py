@@ -74,6 +74,10 @@ def test_py3langid_stands_in(monkeypatch):
     try:
         right = sum(detect(text) == code for code, text in CASES)
         assert detect(OTHERS[0]) is None
+        # It knows no n-gram of these, and all languages are as likely.
+        assert [detect(text) for text in ("I", "OK", "A", "The", "Hi", "Ja", "x")] == [None] * 7
+        assert detect("The cat") == "en" and detect("Bonjour", ("fr", "ko")) == "fr"
+        assert split("OK")[0] == (None, "OK") and split("안녕. OK")[0][0] == "ko"
         assert language._wide_detector().__module__ == "braingpt.tokenizer.language"
         assert language.detectable("af") and not language.detectable("xx")
     finally:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from braingpt.errors import UserError
 from braingpt.tokenizer import Tokenizer
+from braingpt.tokenizer.cleaning import clean_text
 from braingpt.tokenizer.report import as_json, hangul_alone, measure
 from braingpt.tokenizer.training import train
 from braingpt.tokenizer.vocabulary import PATTERN
@@ -57,7 +58,7 @@ def test_too_little_text_or_too_small_a_vocabulary_is_refused():
 )
 def test_the_trainer_and_tiktoken_give_the_same_ids(text):
     trainer, tokenizer = _both()
-    assert trainer.encode(text) == tokenizer.encode(text)
+    assert trainer.encode(clean_text(text)) == tokenizer.encode(text)
 
 
 @cache

@@ -24,12 +24,16 @@ from braingpt.bench.limits import limits
 from braingpt.bench.machine import machine
 from braingpt.device.cpu import configure_cpu
 from braingpt.device.device import is_out_of_memory, pick_device
+from braingpt.device.free_memory import available_memory
 from braingpt.errors import UserError, did_you_mean, one_line
 from braingpt.model.config import V1Config, V2Config
 from braingpt.recipes import load_recipe, shipped
 from braingpt.utils.child import module_command
+from braingpt.utils.formatting import byte_size
 
 CPU_BATCH, GPU_BATCH = 1, 16
+# Numbers, a token and unit of width, that an operation holds at once forward and backward, at least.
+LEAST_NUMBERS = 4
 DTYPES = ("float32", "bfloat16")
 # Exit code of a worker whose GPU context is broken: the remaining rows need a fresh worker.
 BROKEN_CONTEXT = 3
@@ -73,7 +77,7 @@ def resolve_kernel_settings(
         rounds: Rounds in which the calls take turns.
 
     Raises:
-        UserError: A name is unknown.
+        UserError: A name is unknown, or the tokens do not fit into memory.
     """
     if wrong := next((name for name in operations if name not in OPERATIONS), None):
         raise UserError(f"unknown operation '{wrong}'{did_you_mean(wrong, OPERATIONS)}")
@@ -87,6 +91,13 @@ def resolve_kernel_settings(
     dtype = ("bfloat16" if native else "float32") if dtype == "auto" else dtype
     batch = batch or (GPU_BATCH if place.type == "cuda" else CPU_BATCH)
     threads = threads or torch.get_num_threads()
+    needed = LEAST_NUMBERS * 4 * batch * context * load_recipe(f"{size}-v2").model.hidden
+    room = available_memory(place)
+    if needed > room.bytes:
+        raise UserError(
+            f"{batch:,} x {context:,} tokens need at least {byte_size(needed)} of memory, "
+            f"{byte_size(room.bytes)} are available ({room.source}); use a smaller --batch or --context"
+        )
     return KernelSettings(
         tuple(operations) or tuple(OPERATIONS), size, batch, context, str(place), dtype, threads, rounds
     )

@@ -1,6 +1,5 @@
 """`braingpt data prepare`: a corpus read, filtered, tokenized and written as shards."""
 
-import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -133,6 +132,7 @@ def prepare(
 ) -> None:
     """Prepare a corpus: read, filter, deduplicate, tokenize, write."""
     from braingpt.data.prepare.pipeline import Request
+    from braingpt.data.prepare.worker_pool import processors
     from braingpt.tokenizer.named import open_tokenizer
 
     request = Request(
@@ -156,7 +156,7 @@ def prepare(
         quality=quality,
         part=_parse_part(part) if part else None,
         force=force,
-        workers=workers if workers is not None else os.cpu_count() or 1,
+        workers=workers if workers is not None else processors(),
     )
     prepared = _run_with_progress(request, open_tokenizer(tokenizer), json_output)
     if json_output:
@@ -189,11 +189,11 @@ def _run_with_progress(request: "Request", tokenizer: "Tokenizer", json_output: 
 
     terminal = console(stderr=json_output)
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(20),
-        TextColumn("{task.fields[facts]}"),
+        TextColumn("{task.fields[facts]}", markup=False),
         TimeElapsedColumn(),
-        TextColumn("{task.fields[left]}"),
+        TextColumn("{task.fields[left]}", markup=False),
     )
     with rich_progress.Progress(
         *columns, console=terminal, transient=True, disable=not terminal.is_terminal

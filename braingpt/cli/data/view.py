@@ -89,7 +89,12 @@ def report(
     target = out or folder.resolve().parent / f"{folder.resolve().name}-report.html"
     check_output_file(target, "--out")
     terminal = console(stderr=json_output)
-    columns = (TextColumn("{task.description}"), BarColumn(20), TimeElapsedColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(20),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=terminal, transient=True, disable=not terminal.is_terminal) as bar:
         task = bar.add_task("counting tokens", total=sum(stream.tokens for stream in stored.manifest.streams))
         counted = stored.count(lambda tokens: bar.advance(task, tokens))

@@ -26,12 +26,14 @@ from pathlib import Path
 from typing import Any
 
 from braingpt import __version__
+from braingpt.data.prepare.worker_pool import processors
 from braingpt.data.shards.manifest import NAME, check_sizes, read_manifest, sha256_of
 from braingpt.data.sources.local_files import stamp
 from braingpt.errors import Failure, UserError
 from braingpt.utils.atomic_write import write_atomically
 from braingpt.utils.child import module_command, set_safe_path
 from braingpt.utils.hashed_json import check_hash, hashed, read_object
+from braingpt.utils.paths import check_folder
 from braingpt.utils.terminal_text import visible
 
 
@@ -114,7 +116,7 @@ def executor(options: argparse.Namespace, arguments: list[str]) -> Any:
             'preparing on many machines needs datatrove: pip install "braingpt[cluster]"'
         ) from None
     out = options.out.resolve()
-    shared = {
+    shared: dict[str, Any] = {
         "pipeline": [PreparePart(out, arguments)],
         "tasks": options.parts,
         "workers": options.jobs,
@@ -123,6 +125,8 @@ def executor(options: argparse.Namespace, arguments: list[str]) -> Any:
         "skip_completed": False,
     }
     if options.engine == "local":
+        # Each part is a process of its own, with workers of its own.
+        shared["workers"] = min(options.jobs, processors()) if options.jobs > 0 else processors()
         return LocalPipelineExecutor(**shared)
     if options.engine == "ray":
         return RayPipelineExecutor(**shared, cpus_per_task=options.cpus, mem_per_cpu_gb=options.gb_per_cpu)
@@ -162,7 +166,10 @@ def main(words: list[str] | None = None) -> int:
         "--parts", type=int, required=True, help="number of parts; at most as many as there are files"
     )
     parser.add_argument(
-        "--jobs", type=int, default=-1, help="parts prepared at the same time; all if not given"
+        "--jobs",
+        type=int,
+        default=-1,
+        help="parts at the same time; all if not given, and here one for each processor at most",
     )
     parser.add_argument(
         "--cpus", type=int, default=1, help="processors of a part; give --workers the same number after --"
@@ -177,6 +184,7 @@ def main(words: list[str] | None = None) -> int:
             raise UserError("name after -- what to prepare, for example: ... -- fineweb2 --languages ko")
         if options.parts < 1:
             raise UserError(f"--parts must be at least 1, not {options.parts}")
+        check_folder(options.out)
         executor(options, arguments).run()
         # Slurm has only queued the parts by now.
         if options.engine != "slurm":

@@ -36,6 +36,7 @@ from braingpt.data.shards.manifest import (
 from braingpt.data.shards.writer import FolderWriter, check_replaceable, settle_work
 from braingpt.errors import UserError
 from braingpt.tokenizer import Tokenizer
+from braingpt.utils.paths import check_folder
 
 # Documents taken at once, and the tokens they may have together.
 SLICE_DOCUMENTS = 4096
@@ -65,6 +66,7 @@ def join(
             already exists.
         OSError: The disk is full.
     """
+    check_folder(out)
     parts = _read_parts(folders)
     tokenizer = _check_files(parts)
     settle_work(out)

@@ -30,7 +30,7 @@ from braingpt.data.prepare.request import (
     missing_scores,
 )
 from braingpt.data.prepare.worker import Outcome, Worker, WorkerSettings
-from braingpt.data.prepare.worker_pool import outcomes
+from braingpt.data.prepare.worker_pool import outcomes, processors
 from braingpt.data.sample import SampleStream
 from braingpt.data.shards.manifest import Manifest, Split, TokenizerFacts
 from braingpt.data.shards.writer import FolderWriter
@@ -39,6 +39,7 @@ from braingpt.data.sources.document_stream import DocumentStream
 from braingpt.data.sources.open_streams import check_available
 from braingpt.errors import UserError
 from braingpt.tokenizer import Tokenizer
+from braingpt.tokenizer.cleaning import NO_CHANGES
 
 
 @dataclass
@@ -86,6 +87,8 @@ class Preparer:
         self._bytes = 0
         # Whether the splits are settled, which is the last thing that changes the files.
         self._held = False
+        # What cleaning changed in the documents that this process has taken.
+        self._changes = NO_CHANGES
         self._settings: WorkerSettings = (checked.quality, checked.languages, tokenizer)
         self._worker = Worker(*self._settings)
         for line in self._worker.judge.notes:
@@ -116,7 +119,10 @@ class Preparer:
             return
         self._report_progress(None)
         chunks = self._reader.chunks(self._current)
-        workers = self.request.workers
+        most = max(2, processors())
+        if (workers := self.request.workers) > most:
+            self.note(f"--workers {workers:,} is more than the processors here; {most} are started")
+            workers = most
         with closing(outcomes(chunks, self._worker, self._settings, workers, self._fraction_done)) as results:
             for chunk, outcome in results:
                 self._take(chunk, outcome)
@@ -161,6 +167,8 @@ class Preparer:
         if self.request.name != "sample":
             for line in describe_losses(self.request.name, list(manifest.filters.values())):
                 self.note(line)
+            if self._changes:
+                self.note(f"texts were cleaned: {self._changes.describe()}")
         return manifest
 
     def close(self) -> None:
@@ -239,6 +247,7 @@ class Preparer:
         # The chunk may have been read before its stream was full.
         if self._is_full(stream):
             return
+        self._changes += outcome.changes
         counts = self.counts.setdefault(stream.source, DropCounts())
         for broken in chunk.broken:
             counts.drop(broken.rule, excerpt(broken.sample))

@@ -18,6 +18,7 @@ from braingpt.data.sources.open_streams import StreamRequest, check_options
 from braingpt.data.sources.read_options import ReadOptions, checked_options
 from braingpt.errors import UserError
 from braingpt.tokenizer import Tokenizer
+from braingpt.utils.paths import check_folder, printable
 
 # Share held out of the sample corpus and of the user's own files, as of the small corpora in the catalog.
 SMALL_VALIDATION = 0.05
@@ -120,6 +121,7 @@ class CheckedRequest:
 def check_request(request: Request, tokenizer: Tokenizer) -> CheckedRequest:
     """The request with its defaults filled in. UserError for anything wrong with it."""
     entry = preparation(request.name)
+    check_folder(request.out)
     check_options(request.streams([]))
     for option, value in (
         ("--max-samples", request.max_samples),
@@ -143,9 +145,9 @@ def check_request(request: Request, tokenizer: Tokenizer) -> CheckedRequest:
     inputs = local_files.find_files(request.paths, request.read_options()) if request.name == "text" else []
     parameters = {
         "corpus": request.name,
-        "paths": [str(path if request.name == "hub" else path.resolve()) for path in request.paths],
+        "paths": [printable(path if request.name == "hub" else path.resolve()) for path in request.paths],
         "inputs": local_files.stamp(inputs) if inputs else None,
-        "source": str(request.source.resolve()) if request.source else None,
+        "source": printable(request.source.resolve()) if request.source else None,
         "languages": languages,
         "max_samples": max_samples,
         "max_tokens": request.max_tokens,

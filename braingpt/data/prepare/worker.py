@@ -17,6 +17,7 @@ from braingpt.data.dedup.minhash import band_keys
 from braingpt.data.document import Document
 from braingpt.data.quality import Judge, QualityConfig
 from braingpt.tokenizer import Tokenizer
+from braingpt.tokenizer.cleaning import NO_CHANGES, Changes
 
 # What a worker is made from, in every process: the rules, the languages wanted, the tokenizer.
 WorkerSettings = tuple[QualityConfig, list[str], Tokenizer]
@@ -32,6 +33,7 @@ class Outcome(NamedTuple):
         ids: Tokens of the good ones, one after the other.
         lengths: Number of tokens of each good one, int64 (K,).
         bytes: Bytes of text of each good one, int64 (K,).
+        changes: What cleaning changed in the documents.
     """
 
     rules: list[str | None]
@@ -40,6 +42,7 @@ class Outcome(NamedTuple):
     ids: np.ndarray
     lengths: np.ndarray
     bytes: np.ndarray
+    changes: Changes
 
 
 class Worker:
@@ -60,6 +63,7 @@ class Worker:
         Returns:
             The rules, languages, tokens and keys of the documents, in their order.
         """
+        self.judge.changes = NO_CHANGES
         judged = [self.judge.judge_text(document) for document in documents]
         rules = [one.rule for one in judged]
         # Numbers and languages of the documents whose text breaks no rule.
@@ -85,6 +89,7 @@ class Worker:
             np.concatenate(ids) if ids else np.empty(0, dtype=self._dtype),
             np.array([len(one) for one in ids], dtype=np.int64),
             np.array([len(text.encode()) for text in texts], dtype=np.int64),
+            self.judge.changes,
         )
 
     def _encode(self, segments: list[tuple[str | None, str]], language: str) -> tuple[np.ndarray, np.ndarray]:

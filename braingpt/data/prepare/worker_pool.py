@@ -30,6 +30,13 @@ MIN_SECONDS = 3
 CHUNKS_AHEAD = 2
 
 
+def processors() -> int:
+    """Processors that this process may use."""
+    # Absent outside Linux.
+    allowed = getattr(os, "sched_getaffinity", None)
+    return len(allowed(0)) if allowed else os.cpu_count() or 1
+
+
 def outcomes(
     chunks: Iterable[Chunk],
     worker: Worker,

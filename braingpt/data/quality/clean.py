@@ -1,24 +1,14 @@
-"""Canonical text: NFC, one kind of line end, no invisible characters, no stray white space; and repaired
-encoding errors where asked for.
+"""A document's text: cleaned as all text is (`braingpt.tokenizer.cleaning`), without stray white space; and
+repaired encoding errors where asked for.
 
 `clean` is idempotent, and linear in the length of the text whatever the text is: a line of a million spaces
 costs no more than one of letters.
 """
 
 import re
-import unicodedata
 
-# Control and format characters without a glyph, byte-order marks and lone surrogates. Joiners stay: emoji and
-# Indic scripts need them.
-_GLYPHLESS = (
-    "\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\xad\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f"
-    "\ufeff\ufff9-\ufffb\ud800-\udfff"
-)
-_BREAKS = "\r\x0b\x0c\x1c-\x1e\x85\u2028\u2029"
-# Characters that a cleaned text does not have, as in a character class.
-REMOVED = _GLYPHLESS + _BREAKS
-_INVISIBLE = re.compile(f"[{_GLYPHLESS}]+")
-_LINE_ENDS = re.compile(f"\r\n|[{_BREAKS}]")
+from braingpt.tokenizer.cleaning import clean_text
+
 _EMPTY_LINES = re.compile(r"\n{3,}")
 
 # UTF-8 read as Latin-1 or Windows-1252: the lead byte's letter before what its one, two or three continuation
@@ -33,17 +23,12 @@ MOJIBAKE = re.compile(
 
 
 def clean(text: str) -> str:
-    """`text` in NFC, without invisible characters, spaces at line ends, or runs of empty lines; every line
-    end is `\\n`.
-    """
-    return tidy(_INVISIBLE.sub("", _LINE_ENDS.sub("\n", text)))
+    """`clean_text(text)` without spaces at line ends, runs of empty lines, or white space around it."""
+    return tidy(clean_text(text))
 
 
 def tidy(text: str) -> str:
-    """`clean` for a text known to hold none of REMOVED, which is far cheaper than looking for these."""
-    # NFC comes after the removal, because characters may combine that were apart.
-    if not unicodedata.is_normalized("NFC", text):
-        text = unicodedata.normalize("NFC", text)
+    """The white space of `clean`, for a text whose characters are cleaned."""
     if " \n" in text or "\t\n" in text or "\xa0\n" in text:
         text = "\n".join([line.rstrip(" \t\xa0") for line in text.split("\n")])
     if "\n\n\n" in text:

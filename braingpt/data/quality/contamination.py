@@ -20,6 +20,7 @@ import numpy as np
 
 from braingpt.data.quality import config as settings
 from braingpt.data.quality.arrays import check, reading
+from braingpt.data.quality.clean import clean
 from braingpt.data.quality.text_stats import DIGIT, EXAMINED, HANGUL, LATIN, TextStats
 from braingpt.errors import UserError
 from braingpt.utils.atomic_write import write_atomically
@@ -135,7 +136,7 @@ def _grams_of_texts(texts: Iterable[str], lengths: list[int]) -> dict[int, np.nd
     """
     grams: dict[int, list[np.ndarray]] = {length: [np.empty(0, np.uint64)] for length in lengths}
     for text in texts:
-        stats = TextStats(text)
+        stats = TextStats(clean(text))
         korean = stats.counts[HANGUL] >= KOREAN_SHARE * max(1, stats.letters)
         length = lengths[0] if korean else lengths[-1]
         grams[length].append(_hashes(_letters(stats), length))

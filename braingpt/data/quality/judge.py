@@ -17,7 +17,7 @@ import numpy as np
 
 from braingpt.data.document import Document
 from braingpt.data.quality.boilerplate import Boilerplate
-from braingpt.data.quality.clean import clean, repair, tidy
+from braingpt.data.quality.clean import repair, tidy
 from braingpt.data.quality.config import QualityConfig
 from braingpt.data.quality.contamination import Contamination
 from braingpt.data.quality.educational import Educational
@@ -25,6 +25,7 @@ from braingpt.data.quality.language_switches import Segmenter
 from braingpt.data.quality.perplexity import Perplexity
 from braingpt.data.quality.rules import Rule, rules_of
 from braingpt.data.quality.text_stats import EXAMINED, HANGUL, JAMO, LATIN, UNCLEAN, TextStats
+from braingpt.tokenizer.cleaning import NO_CHANGES, Changes, clean_counted, compose
 from braingpt.tokenizer.language import LANGUAGES, detect_counted
 
 _OTHER_VOCABULARY = (
@@ -54,6 +55,7 @@ class Judge:
 
     Attributes:
         notes: A line for each model that is left out, and why.
+        changes: What cleaning changed in all the documents so far.
     """
 
     def __init__(
@@ -79,6 +81,7 @@ class Judge:
         self._marked = tuple(marked)
         self.languages = frozenset(languages)
         self.notes: list[str] = []
+        self.changes = NO_CHANGES
         self._rules: dict[str, list[tuple[str, Rule]]] = {
             language: rules_of(config, language) for language in languages
         }
@@ -114,7 +117,10 @@ class Judge:
         Returns:
             The cleaned text, its language and segments, and the rule that drops it, if any.
         """
-        text, stats = _cleaned(repair(document.text) if self.config.normalise.mojibake else document.text)
+        text = repair(document.text) if self.config.normalise.mojibake else document.text
+        text, stats, changes = _cleaned(text)
+        if changes:
+            self.changes += changes
         if not text:
             return Judged(text, document.language, [], "empty")
         language = document.language if self.config.language.trust_source else None
@@ -170,8 +176,8 @@ class Judge:
         return rules
 
 
-def _cleaned(text: str) -> tuple[str, TextStats]:
-    """`clean(text)` and its statistics.
+def _cleaned(text: str) -> tuple[str, TextStats, Changes]:
+    """`clean(text)`, its statistics, and what was changed but the white space.
 
     Most texts are clean, and counting characters shows it faster than searching for those to remove.
     """
@@ -182,5 +188,6 @@ def _cleaned(text: str) -> tuple[str, TextStats]:
         # The text holds a lone surrogate.
         stats = None
     dirty = stats is None or len(text) > EXAMINED or stats.counts[UNCLEAN]
-    tidied = clean(text) if dirty else tidy(text)
-    return tidied, stats if stats and tidied == text else TextStats(tidied)
+    cleaned, changes = clean_counted(text) if dirty or compose(text) is not text else (text, NO_CHANGES)
+    tidied = tidy(cleaned)
+    return tidied, stats if stats and tidied == text else TextStats(tidied), changes

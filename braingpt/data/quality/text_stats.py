@@ -10,7 +10,7 @@ from functools import cache, cached_property
 
 import numpy as np
 
-from braingpt.data.quality.clean import REMOVED
+from braingpt.tokenizer.cleaning import REMOVED
 
 # Characters of a document that are counted.
 EXAMINED = 500_000

@@ -14,16 +14,19 @@ The manifest carries a hash of its own content from format 2 on. Format 1 is rea
 
 import hashlib
 import json
+import math
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from braingpt.data.sources.catalog import PREPARATIONS
+from braingpt.data.sources.catalog import PREPARATIONS, is_large
 from braingpt.errors import UserError
 from braingpt.utils.hashed_json import check_hash, hashed, read_object
+from braingpt.utils.paths import require_utf8, shell_word
 
 FORMAT = 2
 # The format of a manifest without a hash.
@@ -34,6 +37,8 @@ NAME = "manifest.json"
 DOCUMENT_LOG = "documents.log"
 Split = Literal["train", "validation"]
 SPLITS: tuple[Split, Split] = ("train", "validation")
+# Units of a number of tokens on the command line.
+UNITS = (("B", 1e9), ("M", 1e6), ("k", 1e3))
 # How a token is stored.
 TokenDtype = Literal["uint16", "uint32"]
 # A language or a source: part of a file's name.
@@ -187,10 +192,46 @@ def read_manifest(folder: Path) -> Manifest:
     Raises:
         UserError: There is no such folder, or its manifest cannot be read.
     """
+    return read_manifests([folder])[0]
+
+
+def read_manifests(folders: Sequence[Path], tokens: int | None = None) -> list[Manifest]:
+    """The manifests of several prepared folders.
+
+    Args:
+        folders: Folders that `braingpt data prepare` wrote.
+        tokens: Tokens that a run reads of all of them, for the advice on how much to prepare.
+
+    Raises:
+        UserError: Folders are missing, and the message names all of them; or a manifest cannot be read.
+    """
+    for folder in folders:
+        require_utf8(folder, "the data folder")
+    if missing := [folder for folder in folders if not (folder / NAME).is_file()]:
+        raise UserError(_missing(missing, tokens and tokens // len(folders)))
+    return [_read(folder) for folder in folders]
+
+
+def _missing(folders: Sequence[Path], tokens: int | None) -> str:
+    """The message for folders that are not prepared."""
+    absent = [str(folder) for folder in folders if not folder.exists()]
+    states = [f"{folder} is not a prepared data folder" for folder in folders if folder.exists()]
+    if absent:
+        states.insert(0, f"{_listed(absent)} {'do' if len(absent) > 1 else 'does'} not exist")
+    them = "them" if len(folders) > 1 else "it"
+    commands = " && ".join(prepare_command(folder, tokens) for folder in folders)
+    relative = any(not Path(folder).is_absolute() for folder in absent)
+    looked = f" (looked in {Path.cwd()}; --data names another place)" if relative else ""
+    return f"{', '.join(states)}; make {them} with: {commands}{looked}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    """`a`, `a and b`, `a, b and c`"""
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
+
+
+def _read(folder: Path) -> Manifest:
     path = folder / NAME
-    if not path.is_file():
-        reason = "is not a prepared data folder" if folder.exists() else "does not exist"
-        raise UserError(f"{folder} {reason}; make it with: {prepare_command(folder)}")
     try:
         tree = read_object(path)
         if tree.get("format") != UNHASHED:
@@ -218,11 +259,29 @@ def first_problem(error: ValidationError) -> str:
     return " ".join([".".join(map(str, first["loc"])), *message.split()])[:160].strip()
 
 
-def prepare_command(folder: Path) -> str:
-    """The command that would make `folder`, as far as its name says."""
-    name = folder.name if folder.name in PREPARATIONS and folder.name != "text" else None
-    out = "" if folder == Path("data") / folder.name else f" --out {folder}"
-    return f"braingpt data prepare {name}{out}" if name else f"braingpt data prepare NAME --out {folder}"
+def prepare_command(folder: Path, tokens: int | None = None) -> str:
+    """The command that would make `folder`, as far as its name says.
+
+    Args:
+        folder: The folder.
+        tokens: Tokens that are needed of it; of a corpus that is much larger, only as much is prepared.
+    """
+    name = folder.name if folder.name in PREPARATIONS and folder.name != "text" else "NAME"
+    default = name != "NAME" and folder == Path("data") / name
+    out = "" if default else f" --out {shell_word(folder)}"
+    return f"braingpt data prepare {name}{out}{_limit(name, tokens)}"
+
+
+def _limit(name: str, tokens: int | None) -> str:
+    """`--max-tokens 2.6B`, which counts for each source and language, where a corpus is measured in GB."""
+    entry = PREPARATIONS.get(name)
+    if not tokens or entry is None or entry.max_samples or not is_large(name):
+        return ""
+    each = max(1, tokens // (len(entry.datasets) * max(1, len(entry.languages))))
+    unit, scale = next(((unit, scale) for unit, scale in UNITS if each >= scale), ("", 1))
+    # Two digits, rounded up, so that the run has enough.
+    digits = max(0, 1 - math.floor(math.log10(each / scale)))
+    return f" --max-tokens {math.ceil(each / scale * 10**digits) / 10**digits:g}{unit}"
 
 
 def check_sizes(folder: Path, manifest: Manifest) -> None:

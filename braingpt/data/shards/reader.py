@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from braingpt.data.shards.manifest import Manifest, check_ids, check_sizes, prepare_command, read_manifest
+from braingpt.data.shards.manifest import Manifest, check_ids, check_sizes, prepare_command, read_manifests
 from braingpt.errors import UserError
 from braingpt.tokenizer import Tokenizer
 
@@ -52,8 +52,8 @@ class ShardSet:
             UserError: No folder is given, one is missing or damaged, or its tokens are another tokenizer's.
         """
         opened: list[tuple[Path, Manifest]] = []
-        for folder in dict.fromkeys(map(Path, folders)):
-            manifest = read_manifest(folder)
+        paths = list(dict.fromkeys(map(Path, folders)))
+        for folder, manifest in zip(paths, read_manifests(paths), strict=True):
             if manifest.tokenizer.fingerprint != tokenizer.fingerprint:
                 raise UserError(
                     f"{folder} was prepared with another tokenizer "

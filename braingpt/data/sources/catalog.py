@@ -10,6 +10,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, field_validator
 
 from braingpt.errors import UserError, did_you_mean
+from braingpt.utils.paths import shell_word
 
 
 class DatasetConfig(NamedTuple):
@@ -102,11 +103,20 @@ PREPARATIONS = _TABLE.preparations
 def preparation(name: str) -> Preparation:
     """The preparation called `name`; UserError with the nearest name where there is none."""
     if name not in PREPARATIONS:
-        as_text = f" (for your own files: braingpt data prepare text {name})" if Path(name).exists() else ""
+        as_text = (
+            f" (for your own files: braingpt data prepare text {shell_word(name)})"
+            if Path(name).exists()
+            else ""
+        )
         if not as_text and name.count("/") == 1:
-            as_text = f" (for a dataset of the hub: braingpt data prepare hub {name})"
+            as_text = f" (for a dataset of the hub: braingpt data prepare hub {shell_word(name)})"
         raise UserError(f"unknown corpus '{name}'{did_you_mean(name, PREPARATIONS)}{as_text}")
     return PREPARATIONS[name]
+
+
+def is_large(name: str) -> bool:
+    """Whether a preparation reads a corpus of gigabytes."""
+    return any("GB" in DATASETS[dataset].size for dataset in preparation(name).datasets)
 
 
 def languages_of(name: str) -> list[str]:

@@ -19,6 +19,7 @@ from braingpt.data.sources.byte_reader import COMPRESSION, File, format_suffix, 
 from braingpt.data.sources.columns import choose_text_column, require_column
 from braingpt.data.sources.document_stream import DocumentStream, StreamEvents, StreamSpec
 from braingpt.data.sources.layout import SUFFIXES
+from braingpt.data.sources.own_output import kind_of_output
 from braingpt.data.sources.read_options import BY_CONTENT, ReadOptions
 from braingpt.data.sources.row import Damaged, Row
 from braingpt.data.sources.row_reader import RowReader, sample_rows
@@ -32,14 +33,16 @@ NAMED_FILES = 3
 
 def find_files(paths: Iterable[Path], options: ReadOptions = BY_CONTENT) -> list[Path]:
     """The readable files named by `paths` or below folders among them, sorted within each folder; every file
-    once. Folders that are links are followed.
+    once. Folders that are links are followed; folders below them that braingpt wrote are left out.
 
     Raises UserError for a path that is not there, a named file of another kind unless the options say its
-    format, a folder that cannot be read, and when nothing readable is found.
+    format, a folder that cannot be read or that braingpt wrote, and when nothing readable is found.
     """
     files: list[Path] = []
     for path in paths:
         if path.is_dir():
+            if kind := kind_of_output(path):
+                raise UserError(f"{path} is {kind} that braingpt wrote; name the folder of your texts")
             files += sorted(
                 file for file in _files_below(path) if format_suffix(file.name) in SUFFIXES and file.exists()
             )
@@ -59,26 +62,30 @@ def find_files(paths: Iterable[Path], options: ReadOptions = BY_CONTENT) -> list
 
 
 def describe_unread(paths: Iterable[Path]) -> str | None:
-    """A line for the user on the files below the folders among `paths` that are not read, counted by kind.
-    None where all are read.
+    """A line for the user on what is not read below the folders among `paths`: files, counted by kind, and
+    folders that braingpt wrote. None where all is read.
     """
     kinds: Counter[str] = Counter()
+    outputs: list[Path] = []
     for path in filter(Path.is_dir, paths):
-        for file in _files_below(path):
+        for file in _files_below(path, outputs):
             if not file.exists():
                 kinds["links to nothing"] += 1
             elif format_suffix(file.name) not in SUFFIXES:
                 kinds[file.suffix.lower() or "without a suffix"] += 1
-    if not kinds:
-        return None
     counts = ", ".join(f"{count:,} {name}" for name, count in kinds.most_common(5))
     others = " and others" if len(kinds) > 5 else ""
-    return f"files that hold no text braingpt reads are left out: {counts}{others}"
+    lines = [f"files that hold no text braingpt reads are left out: {counts}{others}"] if kinds else []
+    if outputs:
+        named, more = outputs[:NAMED_FILES], len(outputs) - NAMED_FILES
+        others = f" and {more:,} others" if more > 0 else ""
+        lines.append(f"folders that braingpt wrote are left out: {', '.join(map(str, named))}{others}")
+    return "; ".join(lines) or None
 
 
-def _files_below(folder: Path) -> Iterator[Path]:
+def _files_below(folder: Path, outputs: list[Path] | None = None) -> Iterator[Path]:
     """Files below a folder that are not hidden, those behind linked folders too; each folder once, so that a
-    link to an outer folder is no circle.
+    link to an outer folder is no circle. Folders that braingpt wrote are put on the list `outputs` instead.
     """
 
     def refuse(error: OSError) -> None:
@@ -91,6 +98,11 @@ def _files_below(folder: Path) -> Iterator[Path]:
             folders.clear()
             continue
         seen.add((facts.st_dev, facts.st_ino))
+        if Path(root) != folder and kind_of_output(Path(root)):
+            folders.clear()
+            if outputs is not None:
+                outputs.append(Path(root))
+            continue
         # Folders before links to them.
         folders[:] = sorted(
             (name for name in folders if not name.startswith(".")),

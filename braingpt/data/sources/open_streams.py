@@ -21,6 +21,7 @@ from braingpt.data.sources.catalog import DATASETS, Dataset, DatasetConfig, prep
 from braingpt.data.sources.document_stream import DocumentStream, ListFiles, StreamEvents, StreamSpec
 from braingpt.data.sources.read_options import BY_CONTENT, ReadOptions
 from braingpt.errors import UserError
+from braingpt.utils.paths import shell_words
 
 
 @dataclass(frozen=True)
@@ -200,7 +201,7 @@ def check_options(request: StreamRequest) -> None:
     name, paths, source = request.name, request.paths, request.source
     entry = preparation(name)
     if paths and name not in ("text", "hub"):
-        raise UserError(f"paths are for 'text': braingpt data prepare text {paths[0]}")
+        raise UserError(f"paths are for 'text': braingpt data prepare text {shell_words(paths)}")
     if name == "text" and not paths:
         raise UserError("'text' needs files or folders: braingpt data prepare text PATH...")
     if name == "hub" and len(paths) != 1:

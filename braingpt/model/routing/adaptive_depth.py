@@ -11,6 +11,7 @@ nothing to say. A halted token leaves the recurrent states and caches of the dee
 Legend: B batch, L tokens, C packed slots, D hidden.
 """
 
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 
 import torch
@@ -89,4 +90,4 @@ def continue_rate(share: float, exits: Sequence[int], layers: int) -> float:
 
 def arrival_shares(rate: float, exits: Sequence[int], layers: int) -> list[float]:
     """The share of the tokens that reaches each layer, when `rate` of them continue at each exit."""
-    return [rate ** sum(layer >= at for at in exits) for layer in range(layers)]
+    return [rate ** bisect_right(exits, layer) for layer in range(layers)]

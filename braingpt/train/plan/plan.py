@@ -20,13 +20,13 @@ import torch
 
 from braingpt.device.device import autocast_dtype, matmul_flops
 from braingpt.device.free_memory import free_memory
-from braingpt.model.config import DenseConfig, V1Config
 from braingpt.model.growth_stages import stage_config
-from braingpt.model.lm import build
+from braingpt.model.outline import outline
 from braingpt.optim.adamw8bit import BLOCK, in_8_bits, is_quantised
-from braingpt.optim.optimizer import orthogonalises, trainable
+from braingpt.optim.optimizer import orthogonalises
 from braingpt.recipes import Recipe
-from braingpt.train.plan.step_cost import StepCost, measure_step_cost
+from braingpt.train.plan.activations import generous_bytes
+from braingpt.train.plan.step_cost import StepCost, measure_step_cost, why_not_measured
 from braingpt.utils.formatting import byte_size, planned_duration, short_count
 
 # Share of the free memory that a plan uses.
@@ -176,29 +176,30 @@ def build_plan(
         epochs_by_language: Passes over each language's windows.
         processes: Processes that train together.
     """
-    with torch.device("meta"):
-        model = build(recipe)
-    config = recipe.train
+    model, config = outline(recipe.model), recipe.train
     sharded = config.parallel == "fsdp"
     shares = processes if sharded else 1
-    learned = list(trainable(model))
-    moments = sum(moment_bytes(config.optimizer, name, parameter, shares) for name, parameter in learned)
-    learning = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    buffers = sum(t.numel() * t.element_size() for t in model.buffers())
-    saved = {id(t): t.numel() * t.element_size() for t in model.state_dict(keep_vars=True).values()}
+    learned = list(model.learned())
+    moments = sum(n * moment_bytes(config.optimizer, name, p, shares) for name, p, n in learned)
+    learning = sum(n * p.numel() for _, p, n in learned)
+    buffers = model.buffer_bytes()
+    saved = sum(n * t.numel() * t.element_size() for _, t, n in model.tensors())
+    matrices = sum(n * p.numel() for _, p, n in learned if p.ndim >= 2)
     average = FLOAT * learning if config.average else 0
     # Sharded moments are saved in float32.
     saved_as = "adamw" if sharded and config.optimizer == "adamw8bit" else config.optimizer
-    saved_moments = sum(moment_bytes(saved_as, name, parameter) for name, parameter in learned)
-    checkpoint = sum(saved.values()) + average + saved_moments
-    blocks = [sum(p.numel() for p in block.parameters()) for block in model.blocks]
-    weights = FLOAT * sum(p.numel() for p in model.parameters()) // shares
+    saved_moments = sum(n * moment_bytes(saved_as, name, p) for name, p, n in learned)
+    checkpoint = saved + average + saved_moments
+    sizes = model.block_sizes()
+    blocks = sum(size * count for size, count in zip(sizes, model.counts.values(), strict=True))
+    weights = FLOAT * model.parameters_total() // shares
     gradients = FLOAT * learning // shares
     on_device = 0 if config.offload else 1
     # Where weights are gathered and freed, so are their copies.
     cast = autocast and not sharded
     tokens_per_step = config.batch * config.context
     flops = model.flops_per_token(config.context)
+    saves = -(-config.steps // config.save_every)
     stages = [(stage.layers, stage.end - stage.begin) for stage in recipe.growth_stages]
     forward_flops = sum(_stage_flops(recipe, layers, flops) * steps for layers, steps in stages)
     return Plan(
@@ -210,11 +211,11 @@ def build_plan(
         weights_bytes=on_device * weights + buffers,
         gradients_bytes=on_device * gradients,
         optimizer_bytes=on_device * moments,
-        autocast_bytes=2 * sum(p.numel() for p in model.parameters() if p.ndim >= 2) if cast else 0,
+        autocast_bytes=2 * matrices if cast else 0,
         average_bytes=on_device * average // shares,
         # Weights and gradients outside the blocks, all the time; of blocks two at a time, and gradients once
         # more as they are sent.
-        gathered_bytes=FLOAT * (2 * (learning - sum(blocks)) + 4 * max(blocks)) if sharded else 0,
+        gathered_bytes=FLOAT * (2 * (learning - blocks) + 4 * max(sizes)) if sharded else 0,
         host_bytes=(1 - on_device) * (weights + gradients + moments + average // shares),
         micro_batch=config.micro_batch or config.batch,
         steps=config.steps,
@@ -223,7 +224,7 @@ def build_plan(
         tokens=tokens_per_step * config.steps,
         data_tokens=data_tokens,
         checkpoint_bytes=checkpoint,
-        disk_bytes=(config.keep + MORE_CHECKPOINTS) * checkpoint,
+        disk_bytes=min(config.keep + MORE_CHECKPOINTS, saves + 1) * checkpoint,
         stages=tuple(stages),
         epochs_by_language=epochs_by_language,
     )
@@ -233,8 +234,7 @@ def _stage_flops(recipe: Recipe, layers: int, whole: float) -> float:
     """Forward operations a token of the stage with `layers` layers; `whole`: with all layers."""
     if layers == recipe.model.layers:
         return whole
-    with torch.device("meta"):
-        return build(stage_config(recipe.model, layers)).flops_per_token(recipe.train.context)
+    return outline(stage_config(recipe.model, layers)).flops_per_token(recipe.train.context)
 
 
 def plan_run(
@@ -244,6 +244,7 @@ def plan_run(
     epochs_by_language: dict[str, float] | None = None,
     micro_batch: int | None = None,
     thorough: bool = False,
+    measured: bool = True,
     held: int = 0,
     processes: int = 1,
     limit: int | None = None,
@@ -259,7 +260,9 @@ def plan_run(
         data_tokens: Tokens in the data, where they are prepared.
         epochs_by_language: Passes over each language's windows.
         micro_batch: Windows at a time of the run to resume.
-        thorough: Whether to measure in any case.
+        thorough: Whether to measure even what is certain to fit. Where measuring would take too much, the
+            activations are counted generously, and the time is that of the matrix products alone.
+        measured: Whether anything may be measured.
         held: Bytes of the run's model that the device holds already.
         processes: Processes that train together.
         limit: Windows at a time at most.
@@ -275,9 +278,22 @@ def plan_run(
     dtype = autocast_dtype(config.dtype, device)
     plan = build_plan(recipe, data_tokens, dtype is not None, epochs_by_language, processes)
     on_gpu = device.type == "cuda"
-    tight = micro_batch is None and (on_gpu or not _fits_easily(recipe, plan, budget_bytes))
-    if not (tight or thorough or plan.training_flops > LONG):
-        return replace(plan, micro_batch=min(micro_batch or limit, limit)), budget_bytes
+    window = generous_bytes(recipe.model, config.context)
+    easy = rows * window + plan.memory_bytes < budget_bytes / 4
+    tight = micro_batch is None and (on_gpu or not easy)
+    wanted = measured and (tight or thorough or plan.training_flops > LONG)
+    speed_dtype = dtype if on_gpu else None
+    if not wanted or why_not_measured(recipe, device, budget_bytes):
+        if tight:
+            # By the generous count where nothing is measured.
+            spare = budget_bytes - plan.memory_bytes - plan.host_bytes
+            fits = max(1, min(limit, spare // window))
+            micro_batch = next(count for count in range(fits, 0, -1) if rows % count == 0)
+        plan = replace(plan, micro_batch=min(micro_batch or limit, limit))
+        if thorough:
+            seconds = _fastest_step(plan, device, speed_dtype, processes)
+            plan = replace(plan, activations_bytes=plan.micro_batch * window, step_seconds=seconds)
+        return plan, budget_bytes
     cost = measure_step_cost(recipe, device)
     if not on_gpu:
         # Device and host are one.
@@ -286,9 +302,13 @@ def plan_run(
     micro_batch = min(micro_batch, limit)
     plan = plan.with_cost(cost, rows, micro_batch)
     # Differences of short timings may vanish on a busy machine, but no step is faster than its products.
-    speed = matmul_flops(device, dtype if on_gpu else None)
-    fastest = plan.training_flops / plan.steps / processes / speed
+    fastest = _fastest_step(plan, device, speed_dtype, processes)
     return replace(plan, step_seconds=max(cost.seconds(rows, micro_batch), fastest)), budget_bytes
+
+
+def _fastest_step(plan: Plan, device: torch.device, dtype: torch.dtype | None, processes: int) -> float:
+    """Seconds of the matrix products of a step, at the measured speed."""
+    return plan.training_flops / plan.steps / processes / matmul_flops(device, dtype)
 
 
 def shortfall(plan: Plan, budget_bytes: int, device: torch.device, held: int = 0) -> str | None:
@@ -323,19 +343,3 @@ def moment_bytes(optimizer: str, name: str, parameter: torch.Tensor, shares: int
         # Two moments of a byte, and a float32 scale for each block.
         return 2 * (count + FLOAT * count // BLOCK)
     return 2 * FLOAT * count
-
-
-def _fits_easily(recipe: Recipe, plan: Plan, budget_bytes: int) -> bool:
-    """Whether the whole batch fits into a quarter of the memory by a generous count, without measuring."""
-    model, config = recipe.model, recipe.train
-    if isinstance(model, DenseConfig):
-        neurons = model.mlp
-    elif isinstance(model, V1Config):
-        neurons = model.columns.width * model.columns.count
-    else:
-        neurons = model.columns.width * (model.columns.active + model.columns.shared)
-    floats_per_token = model.layers * (40 * model.hidden + 8 * neurons) + 8 * model.hidden
-    if isinstance(model, V1Config):
-        floats_per_token += model.layers * 8 * model.heads * config.context
-    activations = FLOAT * config.batch * config.context * floats_per_token
-    return activations + plan.memory_bytes < budget_bytes / 4

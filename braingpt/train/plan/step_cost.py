@@ -22,16 +22,21 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from braingpt.device.device import autocast, autocast_dtype
-from braingpt.model.config import DepthConfig, ModelConfig
 from braingpt.model.lm import build
+from braingpt.model.outline import layer_kinds, outline, with_layers
 from braingpt.optim.optimizer import build_optimizer
 from braingpt.recipes import Recipe
+from braingpt.train.plan.activations import TRAINED_BYTES, generous_bytes
 from braingpt.train.recompute import recompute_blocks
+from braingpt.utils.formatting import byte_size, short_count
 
 # Tokens of a window that is measured, at most.
 LENGTH = 512
 # Tokens measured, at least: a chunk of the cross-entropy, whose memory grows with the tokens up to there.
 LEAST_TOKENS = {"cpu": 1024, "cuda": 4096}
+# Floating-point operations that are measured at most, some ten seconds. They decide and not the time, so that
+# a plan has the same figures on a busy machine.
+MOST_MEASURED = {"cpu": 1e12, "cuda": 1e14}
 # Tokens of the first pass, which loads and compiles what is used for the first time.
 WARM_UP = 64
 
@@ -108,8 +113,7 @@ def measure_step_cost(recipe: Recipe, device: torch.device) -> StepCost:
         one, *two = figures
         return one + sum(count * (more - one) for count, more in zip(counts, two, strict=True))
 
-    whole_windows = recipe.model.architecture == "v1"
-    length = recipe.train.context if whole_windows else min(recipe.train.context, LENGTH)
+    length = _measured_length(recipe)
     for model in models:
         model.learn(1, min(length, WARM_UP))
     rows = -(-LEAST_TOKENS[device.type] // length)
@@ -141,6 +145,38 @@ def measure_step_cost(recipe: Recipe, device: torch.device) -> StepCost:
     )
 
 
+def why_not_measured(recipe: Recipe, device: torch.device, budget_bytes: int) -> str | None:
+    """Why a few layers of a recipe cannot be measured here, in words; None where they can.
+
+    Args:
+        recipe: The recipe.
+        device: Where to measure.
+        budget_bytes: Memory that the few layers may take.
+    """
+    kinds = layer_kinds(recipe.model)
+    samples = [[kinds[0]], *([kinds[0], kind] for kind in dict.fromkeys(kinds[1:]))]
+    models = [with_layers(recipe.model, sample) for sample in samples]
+    outlines = [outline(model) for model in models]
+    length = _measured_length(recipe)
+    rows = -(-LEAST_TOKENS[device.type] // length)
+    weights = TRAINED_BYTES * sum(shape.parameters_total() for shape in outlines)
+    needed = weights + 2 * rows * max(generous_bytes(model, length) for model in models)
+    if needed > budget_bytes:
+        return f"two layers alone take up to {byte_size(needed)}"
+    # A warm-up, a pass and one twice as large, each forward and backward.
+    tokens = min(length, WARM_UP) + 3 * rows * length
+    flops = 3 * tokens * sum(shape.flops_per_token(length) for shape in outlines)
+    if flops <= MOST_MEASURED[device.type]:
+        return None
+    return f"two layers take {short_count(flops)} floating-point operations"
+
+
+def _measured_length(recipe: Recipe) -> int:
+    """Tokens of a window that is measured."""
+    whole_windows = recipe.model.architecture == "v1"
+    return recipe.train.context if whole_windows else min(recipe.train.context, LENGTH)
+
+
 def _mean_counts(recipe: Recipe, kinds: list[str], further: list[str]) -> list[float]:
     """Layers of each kind after the first layer, averaged over the steps of all stages of growth."""
     stages = [
@@ -160,33 +196,6 @@ def _recomputed_peak(models: list["_SmallModel"], peaks: list[float], layers: in
     return max(
         peak + (layers - len(small.model.blocks)) * input_bytes
         for small, peak in zip(models, peaks, strict=True)
-    )
-
-
-def layer_kinds(model: ModelConfig) -> list[str]:
-    """The kind of each layer: its mixer in `v2`, the architecture otherwise."""
-    if model.architecture != "v2":
-        return [model.architecture] * model.layers
-    return [
-        "selective" if i in model.attention.layers else "memory" if i in model.memory.layers else "mamba"
-        for i in range(model.layers)
-    ]
-
-
-def with_layers(model: ModelConfig, kinds: list[str]) -> ModelConfig:
-    """The same model with layers of these kinds only, and without exits."""
-    if model.architecture != "v2":
-        return model.model_copy(update={"layers": len(kinds)})
-    selective, memory = (
-        tuple(i for i, kind in enumerate(kinds) if kind == wanted) for wanted in ("selective", "memory")
-    )
-    return model.model_copy(
-        update={
-            "layers": len(kinds),
-            "depth": DepthConfig(share=1.0),
-            "attention": model.attention.model_copy(update={"layers": selective}),
-            "memory": model.memory.model_copy(update={"layers": memory}),
-        }
     )
 
 

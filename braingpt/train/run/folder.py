@@ -31,6 +31,8 @@ from braingpt.recipes import Recipe, load_recipe, recipe_text
 from braingpt.train.run.metrics import DAMAGED, METRICS, in_words, read_lines
 from braingpt.train.run.metrics import read_metrics as read_metrics
 from braingpt.utils.atomic_write import write_atomically
+from braingpt.utils.formatting import byte_size
+from braingpt.utils.paths import check_folder
 from braingpt.utils.scratch import clear_folder, is_rest
 
 RECIPE, BEST, LOCK, LIMIT = "recipe.yaml", "best.json", ".lock", "micro_batch"
@@ -46,8 +48,7 @@ def locked(path: Path) -> Iterator["RunFolder"]:
         UserError: Another process writes there, or `path` is a file or a folder of other things.
     """
     path = Path(path)
-    if file := next((part for part in (path, *path.parents) if part.is_file()), None):
-        raise UserError(f"{file} is a file; give a folder with --out")
+    check_folder(path)
     if path.is_dir() and not is_run(path) and any(not _is_own(entry.name) for entry in path.iterdir()):
         raise UserError(f"{path} holds files that are not a run's; give a new folder with --out")
     made = [folder for folder in (path, *path.parents) if not folder.exists()]
@@ -224,11 +225,19 @@ class RunFolder:
         return self.path / listing.CHECKPOINTS / listing.name_of(step)
 
     def check_space(self, needed: int) -> None:
-        """Raise UserError when fewer than `needed` bytes are free: now, not at the first save."""
+        """Raise UserError when the run's checkpoints, of `needed` bytes together, do not fit on the disk.
+
+        Those that are there already count as space, since later ones take their place.
+        """
         free = shutil.disk_usage(self.path).free
-        if free < needed:
-            sizes = f"a checkpoint takes {needed / 1e6:,.0f} MB, {self.path} has {free / 1e6:,.0f} MB free"
-            raise UserError(f"{sizes}; choose an --out on another disk")
+        held = sum(
+            file.stat().st_size for file in (self.path / listing.CHECKPOINTS).rglob("*") if file.is_file()
+        )
+        if free + held < needed:
+            raise UserError(
+                f"the run's checkpoints take {byte_size(needed)}, the disk of {self.path} has "
+                f"{byte_size(free)} free; choose an --out on another disk, or a smaller train.keep"
+            )
 
     def settle(self, best: dict[str, Any] | None, keep: int) -> None:
         """Record which checkpoint is best; delete all but the best, the last good and the `keep` newest."""

@@ -57,7 +57,7 @@ class PlainReporter(Reporter):
         self.last = 0.0
 
     def begin(self, summary: str, step: int, steps: int) -> None:
-        self.console.print(summary, soft_wrap=True)
+        self.note(summary)
         self._count(step, steps)
 
     def _count(self, step: int, steps: int) -> None:
@@ -84,10 +84,10 @@ class PlainReporter(Reporter):
             *_some_runs(record),
             left,
         ]
-        self.console.print("  ".join(figures), soft_wrap=True)
+        self.note("  ".join(figures))
 
     def validation(self, record: dict[str, Any]) -> None:
-        self.console.print(validation_line(record), soft_wrap=True)
+        self.note(validation_line(record))
 
     def incident(self, record: dict[str, Any]) -> None:
         self.note(f"step {record['step']}  {record['reason']}")
@@ -100,7 +100,7 @@ class PlainReporter(Reporter):
         self.note(f"step {record['step']}  {stage}: {record['layers_before']} -> {record['layers']} layers")
 
     def note(self, text: str) -> None:
-        self.console.print(text, soft_wrap=True, markup=False)
+        self.console.print(text, soft_wrap=True, markup=False, emoji=False)
 
 
 class LiveReporter(PlainReporter):
@@ -112,13 +112,13 @@ class LiveReporter(PlainReporter):
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
         from rich.text import Text
 
-        self.console.print(summary)
+        self.console.print(summary, markup=False)
         self.progress = Progress(
             BarColumn(bar_width=12),
             MofNCompleteColumn(),
-            TextColumn("loss {task.fields[loss]}"),
-            TextColumn("validation {task.fields[validation]}"),
-            TextColumn("{task.fields[left]}"),
+            TextColumn("loss {task.fields[loss]}", markup=False),
+            TextColumn("validation {task.fields[validation]}", markup=False),
+            TextColumn("{task.fields[left]}", markup=False),
         )
         self.task = self.progress.add_task("", total=steps, completed=step, loss="-", validation="-", left="")
         self._count(step, steps)
