@@ -82,7 +82,7 @@ def inspect_sparsity(
     """
     from braingpt.cli import inspect_sparsity_view as view
     from braingpt.cli.memory import load_for
-    from braingpt.html.png import check_png, write_png
+    from braingpt.html.figure import MISSING_LETTERS, write_png
     from braingpt.inspection.memory_use import count_memory_use
     from braingpt.inspection.page import page, pictures
     from braingpt.inspection.runner import TokenWindows, inspect_model
@@ -92,7 +92,6 @@ def inspect_sparsity(
 
     check_output_files(json_file=json_file, html=html)
     if png is not None:
-        check_png()
         check_output_folder(png, "--png")
     out, messages = console(stderr=json_output), console(stderr=True)
     source, changes = (
@@ -125,8 +124,10 @@ def inspect_sparsity(
         write_atomically(html, page(head, inspection, plots, tokenizer))
     if png:
         png.mkdir(parents=True, exist_ok=True)
-        for title, svg in plots.items():
-            write_png(svg, png / f"{title}.png")
+        for title, plot in plots.items():
+            write_png(plot, png / f"{title}.png")
+        if any(plot.letters_missing() for plot in plots.values()):
+            print_line(messages, MISSING_LETTERS)
     _print_result(out, head, parameters, inspection, over_training, memory_use)
     if show:
         view.print_tokens(out, inspection, tokenizer, show)

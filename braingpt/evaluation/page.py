@@ -1,14 +1,14 @@
 """The HTML page of `braingpt eval`: tables and plots of one result, with nothing to load from elsewhere."""
 
-from html import escape
 from typing import Any
 
 from braingpt.evaluation.perplexity import Score, Scores
 from braingpt.evaluation.runner import EvalResult
 from braingpt.evaluation.uncertainty import CONFIDENCE, RESAMPLES, Comparison, Figure
-from braingpt.html import svg
+from braingpt.html.bars import bars
 from braingpt.html.page import page as whole_page
-from braingpt.html.page import paragraphs, table
+from braingpt.html.page import pairs, paragraphs, table, text
+from braingpt.utils.formatting import readable
 
 METHOD = (
     f"Intervals: {CONFIDENCE:.0%} percentile bootstrap over windows or items, {RESAMPLES:,} resamples, "
@@ -16,6 +16,8 @@ METHOD = (
     "permutation, not corrected for the number of rows. Bits per byte: nats of the tokens that are text, "
     "over ln 2, over their bytes of UTF-8; bits per byte compare across tokenizers."
 )
+LOWER = "Lower is better. The thin line along a bar is the 95 % interval."
+CHANCE = "The thin line along a bar is the 95 % interval; the red line across is chance."
 
 
 def page(result: dict[str, Any], measured: EvalResult, comparisons: list[Comparison]) -> str:
@@ -33,14 +35,14 @@ def page(result: dict[str, Any], measured: EvalResult, comparisons: list[Compari
     if accuracies:
         body += [f"<h2>Tasks</h2>{_tasks(accuracies)}"]
     if comparisons:
-        body += [f"<h2>Compared with {escape(_title(result['against']))}</h2>", _differences(comparisons)]
+        body += [f"<h2>Compared with {text(_title(result['against']))}</h2>", _differences(comparisons)]
     return whole_page(
         f"braingpt eval: {_title(result)}", [*body, paragraphs(*measured.notes, METHOD, quiet=True)]
     )
 
 
 def _title(head: dict[str, Any]) -> str:
-    return f"{head['recipe']}, step {head['step']}"
+    return f"{head['recipe']}, step {head['step']:,}"
 
 
 def _about(result: dict[str, Any]) -> str:
@@ -51,11 +53,7 @@ def _about(result: dict[str, Any]) -> str:
         "dtype": "weights",
         "layers_used": "share of the layers used",
     }
-    return table(
-        ["", ""],
-        [(name, str(result[key])) for key, name in names.items() if result[key] is not None],
-        words=2,
-    )
+    return pairs({name: str(result[key]) for key, name in names.items() if result[key] is not None})
 
 
 def _perplexity(scores: Scores, figures: list[Figure]) -> str:
@@ -65,31 +63,33 @@ def _perplexity(scores: Scores, figures: list[Figure]) -> str:
         (
             f.language,
             of_language[f.language].tokens,
-            *map(_number, (of_language[f.language].loss, of_language[f.language].perplexity, f.value)),
+            *map(readable, (of_language[f.language].loss, of_language[f.language].perplexity, f.value)),
             _interval(f),
         )
         for f in bits
     ]
     heads = ["language", "tokens", "loss", "perplexity", "bits per byte", "95 % interval"]
-    return table(heads, rows) + _bars(bits, [figure.language for figure in bits], "bits per byte")
+    meanings = {
+        "loss": "nats a token on this text; lower is better",
+        "perplexity": "e to the power of the loss: among how many equally likely tokens the model chooses",
+        "bits per byte": "bits to encode one byte of the text; compares across tokenizers",
+    }
+    plot = _bars(
+        bits, [figure.language for figure in bits], "Bits per byte by language", "bits per byte", LOWER
+    )
+    return table(heads, rows) + pairs(meanings) + plot
 
 
 def _tasks(figures: list[Figure]) -> str:
     rows = [
-        (figure.label, _number(figure.value), _interval(figure), _number(figure.chance), len(figure.amount))
+        (figure.label, readable(figure.value), _interval(figure), readable(figure.chance), len(figure.amount))
         for figure in figures
     ]
     shares = [figure for figure in figures if figure.value is not None and 0 <= figure.value <= 1]
     heads = ["task", "value", "95 % interval", "chance", "items"]
-    legend = paragraphs("Bars: shares of right answers, with their 95 % interval; red: chance.", quiet=True)
-    return (
-        table(heads, rows)
-        + legend
-        + _bars(
-            shares,
-            [figure.label for figure in shares],
-            "shares of right answers, their intervals, chance (red)",
-        )
+    labels = [figure.label for figure in shares]
+    return table(heads, rows) + _bars(
+        shares, labels, "Right answers by task", "share of the items answered rightly", CHANCE
     )
 
 
@@ -97,8 +97,9 @@ def _differences(comparisons: list[Comparison]) -> str:
     rows = [
         (
             one.first.label,
-            *map(_number, (one.first.value, one.second.value, one.difference)),
-            "-" if one.interval is None else f"{one.interval[0]:+.4f} to {one.interval[1]:+.4f}",
+            *map(readable, (one.first.value, one.second.value)),
+            _signed(one.difference),
+            "-" if one.interval is None else f"{_signed(one.interval[0])} to {_signed(one.interval[1])}",
             "-" if one.p is None else f"{one.p:.4f}",
         )
         for one in comparisons
@@ -106,22 +107,22 @@ def _differences(comparisons: list[Comparison]) -> str:
     return table(["task", "this", "that", "difference", "95 % interval", "p"], rows)
 
 
-def _bars(figures: list[Figure], labels: list[str], title: str) -> str:
+def _signed(value: float | None) -> str:
+    return ("+" if value is not None and value > 0 else "") + readable(value)
+
+
+def _bars(figures: list[Figure], labels: list[str], title: str, unit: str, caption: str) -> str:
     rows: list[tuple[str, float, str]] = []
     spread: list[tuple[float, float]] = []
     chances: list[float | None] = []
     for figure, label in zip(figures, labels, strict=True):
         if (value := figure.value) is not None:
-            rows.append((label, value, _number(value)))
+            rows.append((label, value, readable(value)))
             spread.append(figure.interval() or (value, value))
             chances.append(figure.chance)
-    return svg.bars(rows, title, spread, chances) if rows else ""
+    return bars(rows, title, unit, caption=caption, spread=spread, marks=chances).html() if rows else ""
 
 
 def _interval(figure: Figure) -> str:
     interval = figure.interval()
-    return "-" if interval is None else f"{interval[0]:.4f} - {interval[1]:.4f}"
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:,.4f}" if abs(value) < 1000 else f"{value:,.0f}"
+    return "-" if interval is None else f"{readable(interval[0])} to {readable(interval[1])}"

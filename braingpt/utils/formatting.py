@@ -1,5 +1,7 @@
 """Numbers as they are written in tables, on a terminal and on a page."""
 
+import math
+
 
 def number(value: float | None, digits: int = 3) -> str:
     """A number for a table: thousands separated, about `digits` digits where it is small, a dash for None."""
@@ -8,6 +10,20 @@ def number(value: float | None, digits: int = 3) -> str:
     if isinstance(value, int) or abs(value) >= 1000:
         return f"{value:,.0f}"
     return f"{value:.{digits}f}" if abs(value) < 10 else f"{value:.{max(0, digits - 2)}f}"
+
+
+def readable(value: float | None) -> str:
+    """A number with the digits that a reader uses: 572, 57.2, 2.145, 0.0123, 3e-07; a dash for None, nan."""
+    if value is None or not math.isfinite(value):
+        return "-"
+    size = abs(value)
+    if isinstance(value, int) or 100 <= size < 1e9:
+        return f"{value:,.0f}"
+    if size >= 1e9 or 0 < size < 1e-4:
+        return f"{value:.3g}".replace("e+", "e")
+    if size == 0:
+        return "0"
+    return f"{value:.{1 if size >= 10 else 3 if size >= 1 else 4}f}"
 
 
 def percent(value: float | None) -> str:

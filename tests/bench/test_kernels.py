@@ -55,7 +55,7 @@ def test_every_operation_is_measured(small):
             if key not in ("machine", "limits")
         },
     )
-    assert kernels_page(json.loads(json.dumps(report, allow_nan=False))).count("<svg") == 3
+    assert kernels_page(json.loads(json.dumps(report, allow_nan=False))).count("<figure>") == 3
 
 
 def test_a_row_that_fails_is_told_and_the_others_go_on(small, monkeypatch):

@@ -61,7 +61,7 @@ def test_bench_measures_and_writes_its_report(here, braingpt, capsys, tmp_path, 
     html = (tmp_path / "b.html").read_text()
     assert (
         html == (tmp_path / "kept" / "report.html").read_text()
-        and html.count("<svg") >= 9
+        and html.count("<figure>") >= 9
         and "default-src 'none'" in html
     )
     for svg in re.findall(r"<svg.*?</svg>", html, re.DOTALL):

@@ -54,7 +54,7 @@ def test_everything_at_once(here, braingpt, capsys, tmp_path, monkeypatch):
     assert sum(report["depths"]) == report["tokens"] and set(report["loads"]) >= {"ko", "en"}
     assert "compared with a dense twin" in text and "over training" in text and "█" in text
     html = page.read_text()
-    assert "<svg" in html and "src=" not in html and html.count("<h3>") >= len(report["loads"])
+    assert "<svg" in html and "src=" not in html and html.count("<figure>") >= len(report["loads"])
 
 
 def test_the_text_is_above_bars_of_its_own_width(here, braingpt, capsys, tmp_path, monkeypatch):
@@ -95,8 +95,7 @@ def test_a_memory_is_counted(here, braingpt, tmp_path):
     )
 
 
-def test_pictures_are_png_files_where_there_is_a_renderer(here, braingpt, tmp_path):
-    pytest.importorskip("resvg_py")
+def test_pictures_are_png_files(here, braingpt, tmp_path):
     options = ["--context", 32, "--rounds", 0, "--device", "cpu", "--png", tmp_path / "pictures"]
     assert braingpt("inspect-sparsity", "runs/nano-v2", *options) == 0
     files = sorted((tmp_path / "pictures").iterdir())
@@ -128,10 +127,11 @@ def test_mistakes_are_one_line(here, braingpt, capsys, arguments, message):
     assert message in captured.err.splitlines()[-1] and captured.out == ""
 
 
-def test_without_a_renderer_png_is_refused_before_the_work(here, braingpt, capsys, tmp_path, monkeypatch):
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    assert braingpt("inspect-sparsity", "--png", tmp_path / "p") == 2
-    assert "pip install 'braingpt[png]'" in capsys.readouterr().err and not (tmp_path / "p").exists()
+def test_letters_that_no_font_has_are_told_once(here, braingpt, capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr("braingpt.html.figure.Plot.letters_missing", lambda plot: True)
+    options = ["--context", 32, "--rounds", 0, "--device", "cpu", "--png", tmp_path / "pictures"]
+    assert braingpt("inspect-sparsity", "runs/nano-v2", *options) == 0
+    assert capsys.readouterr().err.count("no installed font") == 1
 
 
 def test_without_a_checkpoint_the_command_that_makes_one_is_named(tmp_path, braingpt, capsys, monkeypatch):

@@ -1,6 +1,7 @@
 """`braingpt runs`: list, show and compare, and the report of a run."""
 
 import json
+import re
 import shutil
 
 import pytest
@@ -107,4 +108,8 @@ def test_a_report_holds_what_repeats_the_run(there):
         "```yaml\nname: one",
     ):
         assert part in text.replace(str(there) + "/", ""), part
-    assert "imbalance" in text and (there / "runs/one/curves.svg").read_text().count("<polyline") == 2
+    assert "- imbalance: load of the busiest column over the mean load" in text
+    curves = (there / "runs/one/curves.svg").read_text(encoding="utf-8")
+    assert "one: loss over training" in curves and "nats a token" in curves
+    assert {"training loss", "validation loss"} <= set(re.findall(">([^<]+)</text>", curves))
+    assert (there / "runs/one/curves.png").read_bytes().startswith(b"\x89PNG")

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from braingpt.utils.formatting import number, percent
+from braingpt.utils.formatting import percent, readable
 
 
 def where(report: dict[str, Any]) -> str:
@@ -19,7 +19,7 @@ def where(report: dict[str, Any]) -> str:
 
 def figure(value: float | None) -> str:
     """Three to four digits: 1,186 or 42.3 or 0.0559."""
-    return number(value, 4 if value is not None and abs(value) < 1 else 3)
+    return readable(value)
 
 
 def ratio(value: float | None) -> str:

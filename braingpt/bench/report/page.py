@@ -1,15 +1,26 @@
 """A benchmark as one HTML page, with nothing to load from elsewhere."""
 
 import statistics
-from html import escape
 from typing import Any
 
 from braingpt.bench.report.comparisons import BUDGETS
 from braingpt.bench.report.formatting import kernel_failures, kernel_limits, kernel_row, ratio, where
 from braingpt.bench.report.sections import Section, failures, header, sections, verdict
-from braingpt.html import svg
-from braingpt.html.page import page, paragraphs, table
+from braingpt.html.bars import bars
+from braingpt.html.lines import lines
+from braingpt.html.page import page, pairs, paragraphs, table, text
 from braingpt.utils.formatting import percent
+
+LOWER, BEFORE = "Lower is better.", "tokens of context"
+SPREAD = "The thin line along a bar spans the lowest and the highest round."
+KERNEL_MEANINGS = {
+    "ran": "the backend that computed the operation",
+    "reference / it": "time of the reference in plain torch over the operation's; above 1x it is faster",
+    "dense / it": "the same for the dense counterpart, which the last column names",
+    "of limit": "the limit over the time taken, and below it the limit in ms: the longer of compulsory bytes "
+    "over measured bandwidth and operations over measured peak",
+    "bound by": "which of the two times is the limit",
+}
 
 
 def kernels_page(report: dict[str, Any]) -> str:
@@ -25,9 +36,12 @@ def kernels_page(report: dict[str, Any]) -> str:
         for row in report["rows"]
         for words in [kernel_row(row)]
     ]
-    share = [(row["operation"], row["share_of_limit"], percent(row["share_of_limit"])) for row in measured]
+    share = [
+        (row["operation"], 100 * row["share_of_limit"], percent(row["share_of_limit"])) for row in measured
+    ]
     against = [(row["operation"], row["reference_over_it"]) for row in measured if row["reference_over_it"]]
     dense = [(row["operation"], row["dense_over_it"]) for row in measured if row["dense_over_it"]]
+    failed = [f"failed: {line}" for line in kernel_failures(report)]
     body = [
         paragraphs(f"{where(report)}, {settings['dtype']}", kernel_limits(report)),
         paragraphs(
@@ -35,30 +49,33 @@ def kernels_page(report: dict[str, Any]) -> str:
             "tokens. Operations of training are timed forward and backward, those named for one token "
             "forward. Every call finds the cache filled with other data. Times are medians of "
             f"{settings['rounds']} rounds in which operation, reference and dense counterpart take turns, "
-            "with the lowest and highest round below them; ratios are taken round by round. Below the share "
-            "of the limit is the limit in ms.",
-            quiet=True,
+            "with the lowest and highest round below them; ratios are taken round by round.",
         ),
         table(heads, rows, words=2),
-        paragraphs(*(f"failed: {line}" for line in kernel_failures(report))),
-        "<h2>Share of the limit</h2>",
-        paragraphs(
-            "The limit is the longer of two times: compulsory bytes over measured bandwidth, and operations "
-            "over measured peak.",
-            quiet=True,
-        ),
-        svg.bars(share, "share of the limit"),
-        "<h2>Times as fast as the reference</h2>",
-        _ratios(against, "times as fast as the reference"),
-        "<h2>Times as fast as the dense counterpart</h2>",
-        _ratios(dense, "times as fast as the dense counterpart"),
+        pairs(KERNEL_MEANINGS),
+        paragraphs(*failed),
+        "<h2>Plots</h2>",
+        bars(
+            share,
+            "Share of the limit",
+            "% of the limit",
+            caption="100 %: no implementation on this machine could be faster.",
+        ).html(),
+        _ratios(against, "Times as fast as the reference", "the reference in plain torch"),
+        _ratios(dense, "Times as fast as the dense counterpart", "the dense operation that it replaces"),
     ]
     return page("braingpt bench kernels", body)
 
 
-def _ratios(rows: list[tuple[str, dict[str, Any]]], title: str) -> str:
-    bars = [(name, series["median"], ratio(series["median"])) for name, series in rows]
-    return svg.bars(bars, title, spread=[(series["min"], series["max"]) for _, series in rows])
+def _ratios(rows: list[tuple[str, dict[str, Any]]], title: str, other: str) -> str:
+    return bars(
+        [(name, series["median"], ratio(series["median"])) for name, series in rows],
+        title,
+        "times as fast",
+        caption=f"Above 1x the operation is faster than {other} (red line). {SPREAD}",
+        spread=[(series["min"], series["max"]) for _, series in rows],
+        marks=[1.0] * len(rows),
+    ).html()
 
 
 def architectures_page(report: dict[str, Any]) -> str:
@@ -81,13 +98,11 @@ def architectures_page(report: dict[str, Any]) -> str:
 
 def _claims(report: dict[str, Any]) -> str:
     rows = [(claim["claim"], verdict(claim), claim["measured"]) for claim in report["claims"]]
-    return table(["claim", "here", "measured"], rows, words=3)
+    return table(["claim", "here", "measured"], rows, words=3, name="Claims")
 
 
 def _section(section: Section) -> str:
-    head = f"<h3>{escape(section.title)}</h3>" + (
-        paragraphs(section.note, quiet=True) if section.note else ""
-    )
+    head = f"<h3>{text(section.title)}</h3>" + (paragraphs(section.note, quiet=True) if section.note else "")
     if not section.names:
         return head
     rows: list[list[str]] = []
@@ -100,28 +115,40 @@ def _section(section: Section) -> str:
             ]
         else:
             rows.append([label, *cells])
-    return head + table(["", *section.names], rows)
+    return head + table(["", *section.names], rows, name=section.title)
 
 
 def _learning(report: dict[str, Any]) -> list[str]:
     """Plots of loss by tokens and by the clock, validation in both trainings, gradient norms."""
     first = {name: runs[0] for name, runs in report["tokens"]["runs"].items() if runs}
     plots = [
-        svg.lines(_curves(first, "tokens", "loss"), "training loss, nats a token, equal tokens", "tokens"),
-        svg.lines(_curves(first, "seconds", "loss"), "the same by each contender's own clock", "seconds"),
+        lines(
+            _curves(first, "tokens", "loss"),
+            "Training loss, equal tokens",
+            "tokens",
+            "nats a token",
+            caption=LOWER,
+        ).html(),
+        lines(
+            _curves(first, "seconds", "loss"),
+            "Training loss, by each contender's own clock",
+            "seconds",
+            "nats a token",
+            caption=LOWER,
+        ).html(),
         _validation(report["tokens"]["runs"], "tokens"),
     ]
     if report["time"]:
         plots.append(_validation(report["time"]["runs"], "seconds"))
-    plots.append(
-        svg.lines(
-            _curves(first, "tokens", "grad_norm"),
-            "gradient norm before clipping, equal tokens",
-            "tokens",
-            log_y=True,
-        )
+    norms = lines(
+        _curves(first, "tokens", "grad_norm"),
+        "Gradient norm before clipping, equal tokens",
+        "tokens",
+        "norm",
+        caption="Peaks are updates that gradient clipping shortens.",
+        log_y=True,
     )
-    return plots
+    return [*plots, norms.html()]
 
 
 def _validation(runs: dict[str, list[dict[str, Any]]], x: str) -> str:
@@ -133,13 +160,15 @@ def _validation(runs: dict[str, list[dict[str, Any]]], x: str) -> str:
         several = several or len(found) > 1
         middles[name] = [(x, statistics.median(values)) for x, values in bits]
         bands[name] = [(x, min(values), max(values)) for x, values in bits]
-    title = f"validation, bits a byte, {BUDGETS['tokens' if x == 'tokens' else 'time']}"
-    return svg.lines(
+    return lines(
         middles,
-        title + (": median, lowest and highest of the seeds" if several else ""),
+        f"Validation, bits per byte, {BUDGETS['tokens' if x == 'tokens' else 'time']}",
         x,
+        "bits per byte",
+        caption=LOWER
+        + (" Median of the seeds; the band spans the lowest and the highest." if several else ""),
         bands=bands if several else None,
-    )
+    ).html()
 
 
 def _curves(runs: dict[str, dict[str, Any]], x: str, y: str) -> dict[str, list[tuple[float, float]]]:
@@ -163,17 +192,17 @@ def _scores(runs: dict[Any, dict[str, Any]], x: str) -> dict[Any, list[tuple[flo
 
 def _training(report: dict[str, Any]) -> list[str]:
     steps = {name: parts["step"] for name, parts in report["speed"].items()}
-    bars = [(name, series["median"], f"{series['median']:,.0f}") for name, series in steps.items()]
+    speed = [(name, series["median"], f"{series['median']:,.0f}") for name, series in steps.items()]
     memory = [(name, value / 1e6, f"{value / 1e6:,.0f} MB") for name, value in report["memory"].items()]
     return [
-        "<h3>Tokens a second, whole steps</h3>",
-        svg.bars(
-            bars,
-            "training, tokens a second",
+        bars(
+            speed,
+            "Speed of training, whole steps",
+            "tokens a second",
+            caption=f"Higher is better. {SPREAD}",
             spread=[(series["min"], series["max"]) for series in steps.values()],
-        ),
-        "<h3>Peak memory of training</h3>",
-        svg.bars(memory, "peak memory of training, MB"),
+        ).html(),
+        bars(memory, "Peak memory of training", "MB", caption=LOWER).html(),
     ]
 
 
@@ -185,11 +214,14 @@ def _generation(report: dict[str, Any]) -> list[str]:
         series = _by_context(points, "tokens_per_second")
         bands = {name: [(x, one["min"], one["max"]) for x, one in found] for name, found in series.items()}
         middles = {name: [(x, one["median"]) for x, one in found] for name, found in series.items()}
+        what = "one text" if rows == 1 else f"{rows} texts at once"
         plots.append(
-            svg.lines(
+            lines(
                 middles,
-                f"tokens a second, {rows} at once",
-                "tokens before",
+                f"Speed of generation, {what}",
+                BEFORE,
+                "tokens a second",
+                caption="Higher is better. The band spans the lowest and the highest round.",
                 log_x=True,
                 log_y=True,
                 bands=bands,
@@ -200,17 +232,12 @@ def _generation(report: dict[str, Any]) -> list[str]:
         name: [(x, one["median"]) for x, one in found]
         for name, found in _by_context(points, "first_token_seconds").items()
     }
-    plots.append(svg.lines(first, "seconds to the first token", "tokens before", log_x=True, log_y=True))
-    return [
-        *plots,
-        svg.lines(
-            _by_context(points, "state_bytes"),
-            "bytes of state a row",
-            "tokens before",
-            log_x=True,
-            log_y=True,
-        ),
+    state = _by_context(points, "state_bytes")
+    plots += [
+        lines(first, "Time to the first token", BEFORE, "seconds", caption=LOWER, log_x=True, log_y=True),
+        lines(state, "State of one text in memory", BEFORE, "bytes", caption=LOWER, log_x=True, log_y=True),
     ]
+    return [plot.html() for plot in plots]
 
 
 def _by_context(points: list[dict[str, Any]], key: str) -> dict[str, list[tuple[int, Any]]]:

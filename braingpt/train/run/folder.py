@@ -9,7 +9,7 @@ runs/NAME/
   micro_batch     windows at a time that the next start may take at most, where one of several processes
                   ran out of memory
   wandb-id        the name of the run at Weights & Biases, where it is logged there
-  report.md       the report, with curves.svg and curves.png (extra `png`), written by the command line
+  report.md       the report, with curves.svg and curves.png, written by the command line
 """
 
 import errno

@@ -10,9 +10,7 @@ from braingpt import __version__
 from braingpt.checkpoint import listing
 from braingpt.data.shards.manifest import read_manifest
 from braingpt.errors import UserError, did_you_mean
-from braingpt.html.png import png_if_possible
-from braingpt.html.svg import lines as line_plot
-from braingpt.html.svg import standalone
+from braingpt.html.lines import lines as line_plot
 from braingpt.recipes import recipe_text
 from braingpt.train.plan.plan import build_plan
 from braingpt.train.run.flat_settings import flat_settings
@@ -21,6 +19,15 @@ from braingpt.train.run.lineage import commands, in_words, read_lineage
 from braingpt.utils.atomic_write import write_atomically
 from braingpt.utils.formatting import duration, short_count
 
+# What the shares inside a model mean, where a report has them.
+INSIDE = {
+    "attended": "share of the tokens that query earlier tokens, of those that reach an attention layer",
+    "keys": "share of the query-key pairs that enter a softmax, of those that causality allows",
+    "columns": "share of the columns that compute for a token",
+    "depth": "share of the layers that a token passes",
+    "imbalance": "load of the busiest column over the mean load; 1.0 is even",
+    "computed": "arithmetic of the layers, over that of the same layers computed densely",
+}
 REPORT, CURVES, PIXELS = "report.md", "curves.svg", "curves.png"
 
 
@@ -108,7 +115,7 @@ def losses_at(run: Path, share: float) -> float | None:
 
 
 def write_report(run: Path, samples: dict[str, str] | None = None) -> Path:
-    """Write report.md, curves.svg and, with the extra `png`, curves.png into `run`, replacing older ones.
+    """Write report.md, curves.svg and curves.png into `run`, replacing older ones.
 
     Args:
         run: The run folder.
@@ -147,7 +154,7 @@ def write_report(run: Path, samples: dict[str, str] | None = None) -> Path:
 
 
 def _draw_curves(run: Path, name: str, records: list[dict[str, Any]]) -> str:
-    """Draw the losses over the steps; the name of the best picture there is, pixels before vectors."""
+    """Draw the losses over the steps; the name of the PNG, or of the SVG where a font lacks letters."""
     curves = {
         f"{title} loss": [
             (record["step"], record["loss"])
@@ -156,11 +163,15 @@ def _draw_curves(run: Path, name: str, records: list[dict[str, Any]]) -> str:
         ]
         for kind, title in (("train", "training"), ("validation", "validation"))
     }
-    plot = line_plot(curves, f"{name}: loss in nats a token", "step")
-    write_atomically(run / CURVES, standalone(plot))
-    if pixels := png_if_possible(plot):
-        write_atomically(run / PIXELS, pixels)
-    return PIXELS if pixels else CURVES
+    plot = line_plot(
+        curves, f"{name}: loss over training", "step", "nats a token", caption="Lower is better."
+    )
+    write_atomically(run / CURVES, plot.svg())
+    if plot.letters_missing():
+        (run / PIXELS).unlink(missing_ok=True)
+        return CURVES
+    write_atomically(run / PIXELS, plot.png())
+    return PIXELS
 
 
 def _scores(figures: dict[str, Any]) -> list[str]:
@@ -184,6 +195,7 @@ def _scores(figures: dict[str, Any]) -> list[str]:
     if inside := validation.get("inside"):
         shares = ", ".join(f"{name} {value:.3g}" for name, value in inside.items())
         lines += [f"Inside the model, on the validation text: {shares}.", ""]
+        lines += [f"- {name}: {meaning}" for name, meaning in INSIDE.items() if name in inside] + [""]
     return lines
 
 
