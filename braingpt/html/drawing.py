@@ -146,7 +146,7 @@ def ticks(low: float, high: float, log: bool, whole: bool, many: int = 5) -> lis
         # matplotlib keeps the number of decades only, and 1, 2 and 5 make three of each.
         found = found[:: math.ceil(len(found) / (2 * many))] if found else []
     if len(found) < 2:
-        found = list(MaxNLocator(many, steps=[1, 2, 5, 10], integer=whole).tick_values(low, high))
+        found = list(MaxNLocator(many, steps=[1, 2, 2.5, 5, 10], integer=whole).tick_values(low, high))
     if whole and not log:
         found = [value for value in found if value == int(value)]
     slack = 1e-9 * (high - low)

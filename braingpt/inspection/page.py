@@ -144,7 +144,7 @@ def _over_training(rows: list[dict[str, Any]]) -> Plot:
     )
 
 
-def page(head: dict[str, Any], inspection: Inspection, drawn: dict[str, str], tokenizer: Tokenizer) -> str:
+def page(head: dict[str, Any], inspection: Inspection, drawn: dict[str, Plot], tokenizer: Tokenizer) -> str:
     """The HTML page of an inspection.
 
     Args:
