@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from braingpt.html.palette import DAY
-from braingpt.utils.terminal_text import visible
+from braingpt.utils.terminal_text import printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,8 +31,10 @@ LARGEST = 1e100
 @contextmanager
 def drawing_style() -> Iterator[None]:
     """Until the end of the block, matplotlib's own defaults and ours, whatever the user configured."""
-    # Building the list of fonts, once a machine, is no event for the user.
-    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
+    # That matplotlib looks for fonts, or keeps their list in a temporary folder, is no event for the user.
+    log = logging.getLogger("matplotlib")
+    level = log.level
+    log.setLevel(logging.ERROR)
     import matplotlib
 
     with matplotlib.rc_context():
@@ -58,7 +60,10 @@ def drawing_style() -> Iterator[None]:
                 "grid.linewidth": 1,
             }
         )
-        yield
+        try:
+            yield
+        finally:
+            log.setLevel(level)
 
 
 def sheet(width: float, height: float) -> "Figure":
@@ -82,7 +87,7 @@ def write(
     """Write text on the sheet, `y` below its upper edge at the text's middle."""
     width, height = figure.get_size_inches() * 72
     figure.text(
-        x / width, 1 - y / height, visible(text), ha=align, va="center_baseline", color=DAY[colour], **more
+        x / width, 1 - y / height, printable(text), ha=align, va="center_baseline", color=DAY[colour], **more
     )
 
 
@@ -100,7 +105,7 @@ def _letter_width(letter: str) -> float:
 def wrapped(text: str, width: float) -> list[str]:
     """The text in lines of a width: divided at spaces, longer words behind punctuation or anywhere."""
     lines = [""]
-    for word in visible(text).split():
+    for word in printable(text).split():
         parts = [word] if text_width(word) <= width else _parts(word, width)
         for number, part in enumerate(parts):
             joined = lines[-1] + (" " if lines[-1] and not number else "") + part

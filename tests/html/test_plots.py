@@ -1,6 +1,7 @@
 """Plots: every form is well formed, shows the values it was given, and needs nothing from elsewhere."""
 
 import math
+import os
 import re
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from braingpt.html.drawing import LETTER, TEXT, text_width, thinned, tick_labels
 from braingpt.html.figure import Plot
 from braingpt.html.heatmap import heatmap
 from braingpt.html.lines import downsampled, lines
+from braingpt.html.page import page, table
 from braingpt.html.palette import DAY, NIGHT, SCALE, SCALE_STEPS, scale_step
 from tests.html.sample_pages import NAMES
 
@@ -200,6 +202,25 @@ def test_a_font_without_hangul_is_noticed(monkeypatch) -> None:
     monkeypatch.setattr(figure, "hangul_font", lambda: ())
     assert plot.letters_missing() and plot.png().startswith(b"\x89PNG")
     assert not lines({"a": [(0, 1)]}, "Ünïcode – “title” €", "x", "y").letters_missing()
+
+
+def test_bytes_that_are_no_text_are_shown_as_such() -> None:
+    name = b"runs/\xff\xfe".decode("utf-8", "surrogateescape")
+    plot = bars([(name, 1, "1")], name, "n")
+    for form in (plot.svg(), plot.html(), page(name, [table([name], [(name,)])])):
+        assert "runs/\ufffd\ufffd" in form and form.encode("utf-8")
+
+
+def test_a_folder_for_fonts_that_cannot_be_written_is_no_event(tmp_path) -> None:
+    code = "from braingpt.html.bars import bars; bars([('a', 1, '1')], 't', 'n').png()"
+    (tmp_path / "file").touch()
+    found = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "MPLCONFIGDIR": str(tmp_path / "file" / "none")},
+        capture_output=True,
+        text=True,
+    )
+    assert (found.returncode, found.stderr) == (0, "")
 
 
 def test_matplotlib_is_imported_by_the_first_plot() -> None:
