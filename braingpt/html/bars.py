@@ -78,7 +78,7 @@ def bars(
         at = ticks(0, largest, False, False, max(2, int((width - left - right) // 90))) if rows else []
         plane.set_xticks(at, tick_labels(at))
         plane.set_yticks([])
-        plane.spines["left"].set_printable(False)
+        plane.spines["left"].set_visible(False)
         if beside:
             plane.grid(True, axis="x", clip_on=False)
         y = 0.0

@@ -95,10 +95,10 @@ class Plot:
 
     def png(self) -> bytes:
         """The plot with its title as a PNG file of twice the size, dark on white."""
-        import matplotlib
-
         file = io.BytesIO()
         with drawing_style(), warnings.catch_warnings():
+            import matplotlib
+
             # `without_letters` says what is missing.
             warnings.filterwarnings("ignore", message="Glyph .* missing")
             matplotlib.rcParams["font.family"] = ["DejaVu Sans", *hangul_font()]

@@ -71,7 +71,7 @@ def heatmap(
         plane = axes(figure, left, header + ABOVE, 12, BELOW + LINE * len(names) + SCALE_SPACE)
         plane.set_xlim(0, max(1, columns))
         plane.set_ylim(max(1, len(rows)), 0)
-        plane.spines[:].set_printable(False)
+        plane.spines[:].set_visible(False)
         _cells(plane, rows, top)
         step = height / max(1, len(rows))
         named = range(0, len(rows), max(1, math.ceil(LINE / (step or 1))))
