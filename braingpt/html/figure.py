@@ -99,7 +99,7 @@ class Plot:
         with drawing_style(), warnings.catch_warnings():
             import matplotlib
 
-            # `without_letters` says what is missing.
+            # `letters_missing` says what is missing.
             warnings.filterwarnings("ignore", message="Glyph .* missing")
             matplotlib.rcParams["font.family"] = ["DejaVu Sans", *hangul_font()]
             figure = self._with_title()
