@@ -224,7 +224,10 @@ def data(folder: Path) -> str:
         name: {"documents": 10**number, "samples": [KOREAN * 3, NAMES[3] * 4, ENGLISH]}
         for number, name in enumerate(NAMES)
     }
-    filters = {NAMES[2]: {"read": 10**12, "kept": 1, "dropped": dropped}, "empty": {"read": 0, "kept": 0}}
+    filters = {
+        NAMES[2]: {"read": 10**12, "kept": 1, "dropped": dropped},
+        "empty": {"read": 0, "kept": 0, "dropped": {}},
+    }
     return _data_page(_prepared(folder / "자료 [폴더]", documents, filters))
 
 
