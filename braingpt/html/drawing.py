@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from braingpt.html.palette import DAY
-from braingpt.utils.terminal_text import printable
+from braingpt.utils.terminal_text import visible
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -87,7 +87,7 @@ def write(
     """Write text on the sheet, `y` below its upper edge at the text's middle."""
     width, height = figure.get_size_inches() * 72
     figure.text(
-        x / width, 1 - y / height, printable(text), ha=align, va="center_baseline", color=DAY[colour], **more
+        x / width, 1 - y / height, visible(text), ha=align, va="center_baseline", color=DAY[colour], **more
     )
 
 
@@ -105,7 +105,7 @@ def _letter_width(letter: str) -> float:
 def wrapped(text: str, width: float) -> list[str]:
     """The text in lines of a width: divided at spaces, longer words behind punctuation or anywhere."""
     lines = [""]
-    for word in printable(text).split():
+    for word in visible(text).split():
         parts = [word] if text_width(word) <= width else _parts(word, width)
         for number, part in enumerate(parts):
             joined = lines[-1] + (" " if lines[-1] and not number else "") + part

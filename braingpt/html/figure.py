@@ -19,7 +19,7 @@ from xml.etree import ElementTree
 from braingpt.html.drawing import LINE, drawing_style, wrapped, write
 from braingpt.html.palette import DAY
 from braingpt.utils.atomic_write import write_atomically
-from braingpt.utils.terminal_text import printable
+from braingpt.utils.terminal_text import visible
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -71,8 +71,8 @@ class Plot:
 
     def html(self) -> str:
         """The plot with its title and caption, as a `figure` element of a page."""
-        caption = f"<span>{escape(printable(self.caption))}</span>" if self.caption else ""
-        title, words = escape(printable(self.title)), escape(printable(f"{self.title}. {self.description}"))
+        caption = f"<span>{escape(visible(self.caption))}</span>" if self.caption else ""
+        title, words = escape(visible(self.title)), escape(visible(f"{self.title}. {self.description}"))
         drawings = "".join(self._inline(width, kind) for width, kind in ((WIDE, "wide"), (NARROW, "narrow")))
         return (
             f"<figure><figcaption><strong>{title}</strong>{caption}</figcaption>"
@@ -84,7 +84,7 @@ class Plot:
         with drawing_style():
             root = _tree(self._with_title(), salt="")
         root.set("role", "img")
-        root.set("aria-label", printable(f"{self.title}. {self.description}"))
+        root.set("aria-label", visible(f"{self.title}. {self.description}"))
         root.set("font-family", FONTS)
         left, top, width, height = map(float, root.get("viewBox", "").split())
         box = (left - MARGIN, top - MARGIN, width + 2 * MARGIN, height + 2 * MARGIN)
@@ -116,7 +116,7 @@ class Plot:
 
     def letters_missing(self) -> bool:
         """Whether a PNG shows boxes instead of letters, because no font on this machine has them."""
-        letters = set(printable(self.title + self.description)) - set("\n\t")
+        letters = set(visible(self.title + self.description)) - set("\n\t")
         if all(ord(letter) < END_OF_LATIN for letter in letters):
             return False
         with drawing_style():

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
 from braingpt.html.palette import SCALE_STEPS, variables
-from braingpt.utils.terminal_text import printable
+from braingpt.utils.terminal_text import visible
 
 # What a cell of a table may hold.
 Cell = str | float | None
@@ -87,7 +87,7 @@ def page(title: str, body: Iterable[str], style: str = "") -> str:
     head = (
         f'<meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="{POLICY}">'
         f'<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(printable(title))}</title><style>{STYLE}{style}</style>"
+        f"<title>{escape(visible(title))}</title><style>{STYLE}{style}</style>"
     )
     return (
         f'<!doctype html>\n<html lang="en"><head>{head}</head><body>\n<main>\n<h1>{text(title)}</h1>\n'
@@ -101,7 +101,7 @@ def text(plain: str) -> str:
 
     Long words, as paths, may be divided behind their punctuation; a number stays beside its percent sign.
     """
-    together = re.sub(r"(?<=\d) %", "\u00a0%", printable(plain))
+    together = re.sub(r"(?<=\d) %", "\u00a0%", visible(plain))
     return "".join(_word(part) for part in re.split(r"([ \t\n]+)", together))
 
 
@@ -133,7 +133,7 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[Cell]], words: int = 1, 
             tag, scope = ("th", ' scope="row"') if number == 0 else ("td", "")
             line += f"<{tag}{scope}{kind}>{text(cell).replace(chr(10), '<br>')}</{tag}>"
         lines.append(f"<tr>{line}</tr>")
-    label = escape(printable(name or f"Table: {', '.join(filter(None, heads)) or 'names and values'}"))
+    label = escape(visible(name or f"Table: {', '.join(filter(None, heads)) or 'names and values'}"))
     body = "".join(lines)
     return (
         f'<div class="scroll" role="region" tabindex="0" aria-label="{label}">'
