@@ -7,6 +7,7 @@ The meaning of a recipe key is its `Field(description=...)`, else the string bel
 comment at the field.
 """
 
+import argparse
 import ast
 import inspect
 import sys
@@ -50,7 +51,28 @@ This page answers: which commands are there, and which arguments and options doe
 `braingpt COMMAND --help` prints the same text.
 RUN is a run folder or one checkpoint in it.
 Without RUN a command takes the newest run under `runs/` and names it.
-Exit codes: 0 for success, 1 for a failure, 2 for a mistake in what was asked, 130 for an interruption.
+`-h` is short for `--help`, and `-V` for `--version`.
+
+## Exit codes
+
+| code | meaning |
+|---|---|
+| 0 | success, also where the reader of the output leaves early, as `head` does |
+| 1 | a failure that the command line did not cause: a full disk, a damaged file, too little memory |
+| 2 | something you can correct: an unknown option, a missing folder, a value out of range |
+| 130 | an interruption with Ctrl-C; `train` has saved a checkpoint then |
+
+An error is one line on standard error, which begins with `braingpt: `.
+With `--json` the line is a [JSON object](json.md#errors).
+
+## Completion
+
+`braingpt --install-completion` lets the Tab key complete commands, options and values.
+The shells are bash, zsh, fish and PowerShell; without a name the present shell is meant.
+`braingpt --install-completion zsh` names one, and `braingpt --show-completion zsh` prints the script instead.
+Values are recipes and their keys, runs under `runs/`, prepared folders under `data/`, corpora, languages.
+
+## All commands
 """
 
 
@@ -222,19 +244,22 @@ def _from_source(settings: type[BaseModel], key: str) -> str | None:
 
 def cli_page() -> str:
     """docs/reference/cli.md."""
+    from braingpt.cli.command import about_of, examples_of
     from braingpt.cli.main import app
 
     lines = [CLI_HEAD.strip(), "", "| command | what it does |", "|---|---|"]
     found = list(_commands(app, "braingpt"))
-    lines += [f"| [`{name}`](#{_anchor(name)}) | {_cell(about)} |" for name, about, _ in found]
+    lines += [f"| [`{name}`](#{_anchor(name)}) | {_cell(about_of(about))} |" for name, about, _ in found]
     for name, about, function in found:
         lines += [
             "",
             f"## {name}",
             "",
-            " ".join(about.split()),
+            " ".join(about_of(about).split()),
             *(_usage(name, function) if function else []),
         ]
+        if examples := examples_of(about):
+            lines += ["", "Examples:", "", "```", *examples, "```"]
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -325,10 +350,17 @@ PAGES = {"recipes.md": recipes_page, "cli.md": cli_page}
 
 def main() -> int:
     """Write the pages, or with --check compare them."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--check", action="store_true", help="write nothing; exit code 1 where a page is stale"
+    )
+    check = parser.parse_args().check
     stale = []
     for name, write in PAGES.items():
         path, text = DOCS / name, write()
-        if "--check" not in sys.argv[1:]:
+        if not check:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8")
         elif not path.is_file() or path.read_text(encoding="utf-8") != text:

@@ -29,9 +29,12 @@ def test_bases_are_not_listed():
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["train.lrr=1"], r"unknown recipe key 'train.lrr'; did you mean 'lr'\?"),
+        (["train.lrr=1"], r"unknown recipe key 'train.lrr'; did you mean 'train.lr'\?"),
         (["trian.lr=1"], r"unknown recipe key 'trian'; did you mean 'train'\?"),
-        (["model.columns.actve=1"], r"unknown recipe key 'model.columns.actve'; did you mean 'active'\?"),
+        (
+            ["model.columns.actve=1"],
+            r"unknown recipe key 'model.columns.actve'; did you mean 'model.columns.active'\?",
+        ),
         (["model.mlp=4"], "unknown recipe key 'model.mlp'; known: .*columns"),
         (["train.steps=0"], "train.steps: .*greater than or equal to 1"),
         (["train.average=1"], "train.average"),
@@ -39,7 +42,7 @@ def test_bases_are_not_listed():
         (["train.loggers=[tensorbord]"], "train.loggers"),
         (
             ["train.lengths=[{until: 0.5, context: 64, contxt: 8}]"],
-            r"unknown recipe key 'train.lengths.0.contxt'; did you mean 'context'\?",
+            r"unknown recipe key 'train.lengths.0.contxt'; did you mean 'train.lengths.0.context'\?",
         ),
         (
             ["train.lengths=[{until: 0.5, context: 48}]"],

@@ -1,12 +1,14 @@
 """`braingpt bench`: architectures side by side, measured on this machine with real data."""
 
+import difflib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
+from braingpt.cli import completion
 from braingpt.cli.bench_kernels import kernels
+from braingpt.cli.command import ALIKE, MACHINE, MEASUREMENTS, OUTPUT, TRAINING, Group
 from braingpt.cli.console import console, print_line
 from braingpt.cli.json_output import Json, JsonFile, ReportCommand, write_json
 from braingpt.cli.options import HtmlFile, check_output_files, check_output_folder
@@ -21,16 +23,33 @@ if TYPE_CHECKING:
 COLUMNS = 4
 
 
-class _BenchGroup(TyperGroup):
+class _BenchGroup(Group):
     """`bench v1 v2` is short for `bench compare v1 v2`."""
 
     def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:
-        return super().parse_args(ctx, args if args and args[0] in self.commands else ["compare", *args])
+        """Put `compare` in front, unless a command or the help is asked for, or a command mistyped."""
+        first = args[0] if args else "--help"
+        known = [*self.commands, *ctx.help_option_names]
+        mistyped = difflib.get_close_matches(first, self.commands, cutoff=ALIKE)
+        return super().parse_args(ctx, args if first in known or mistyped else ["compare", *args])
+
+    def shell_complete(self, ctx: typer.Context, incomplete: str) -> list[Any]:
+        """Commands, and the architectures of `bench v1 v2`."""
+        names = self.commands["compare"].params[0].shell_complete(ctx, incomplete)
+        return [*super().shell_complete(ctx, incomplete), *names]
 
 
 app = typer.Typer(
     cls=_BenchGroup,
-    help="Compare architectures, or time single operations.",
+    help="""Compare architectures, or time single operations.
+
+    `braingpt bench v1 v2` is short for `braingpt bench compare v1 v2`.
+
+    Examples:
+        braingpt bench v1 v2 dense
+        braingpt bench kernels
+    """,
+    no_args_is_help=True,
 )
 app.command(cls=ReportCommand)(kernels)
 
@@ -42,13 +61,24 @@ def compare(
         typer.Argument(
             metavar="ARCHITECTURE",
             help="v1, v2, dense, dense-active (with v2's active parameters). Ratios are to the first.",
+            autocompletion=completion.architectures,
         ),
     ],
-    size: Annotated[str, typer.Option(help="The size of the recipes: nano, tiny, small, ...")] = "nano",
+    size: Annotated[
+        str,
+        typer.Option(
+            help="The size of the recipes: nano, tiny, small, ...",
+            rich_help_panel=TRAINING,
+            autocompletion=completion.sizes,
+        ),
+    ] = "nano",
     data: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="FOLDER", help="A prepared data folder, may be repeated. [default: the recipe's]"
+            metavar="FOLDER",
+            help="A prepared data folder, may be repeated. [default: the recipe's]",
+            rich_help_panel=TRAINING,
+            autocompletion=completion.prepared_folders,
         ),
     ] = None,
     peer: Annotated[
@@ -56,15 +86,25 @@ def compare(
         typer.Option(
             metavar="NAME",
             help="Another library's model of the same size, may be repeated: gpt2-hf, mamba2-hf, litgpt.",
+            rich_help_panel=TRAINING,
         ),
     ] = None,
     steps: Annotated[
         int | None,
-        typer.Option(help="Training steps of each model. [default: by size and device]", show_default=False),
+        typer.Option(
+            help="Training steps of each model. [default: by size and device]",
+            show_default=False,
+            rich_help_panel=TRAINING,
+        ),
     ] = None,
     tokens: Annotated[
         int | None,
-        typer.Option(min=1, help="Training tokens of each model, instead of --steps.", show_default=False),
+        typer.Option(
+            min=1,
+            help="Training tokens of each model, instead of --steps.",
+            show_default=False,
+            rich_help_panel=TRAINING,
+        ),
     ] = None,
     minutes: Annotated[
         float | None,
@@ -73,40 +113,74 @@ def compare(
             max=100_000,
             help="Training time of each model at equal time; 0 skips. [default: the slowest's for --steps]",
             show_default=False,
+            rich_help_panel=TRAINING,
         ),
     ] = None,
     seeds: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Trainings at equal tokens and at equal time. [default: 1]", show_default=False
+            min=1,
+            help="Trainings at equal tokens and at equal time. [default: 1]",
+            show_default=False,
+            rich_help_panel=TRAINING,
         ),
     ] = None,
     context: Annotated[
-        int | None, typer.Option(help="Tokens a window. [default: the recipe's]", show_default=False, min=2)
+        int | None,
+        typer.Option(
+            help="Tokens a window. [default: the recipe's]",
+            show_default=False,
+            min=2,
+            rich_help_panel=TRAINING,
+        ),
     ] = None,
     batch: Annotated[
-        int | None, typer.Option(help="Windows a step. [default: the recipe's, reduced on a CPU]", min=1)
+        int | None,
+        typer.Option(
+            help="Windows a step. [default: the recipe's, reduced on a CPU]", min=1, rich_help_panel=TRAINING
+        ),
     ] = None,
     contexts: Annotated[
         str | None,
         typer.Option(
-            metavar="N,N", help="Tokens read before generation. [default: 512,2048]", show_default=False
+            metavar="N,N",
+            help="Tokens read before generation. [default: 512,2048]",
+            show_default=False,
+            rich_help_panel=MEASUREMENTS,
         ),
     ] = None,
     batches: Annotated[
         str | None,
-        typer.Option(metavar="N,N", help="Rows generated at once. [default: 1,8]", show_default=False),
+        typer.Option(
+            metavar="N,N",
+            help="Rows generated at once. [default: 1,8]",
+            show_default=False,
+            rich_help_panel=MEASUREMENTS,
+        ),
     ] = None,
-    new_tokens: Annotated[int, typer.Option(help="Tokens generated in each round.", min=2)] = 32,
-    rounds: Annotated[int, typer.Option(help="Interleaved rounds of each measurement.", min=1)] = 5,
-    windows: Annotated[int, typer.Option(help="Validation windows for each language.", min=1)] = 32,
+    new_tokens: Annotated[
+        int, typer.Option(help="Tokens generated in each round.", min=2, rich_help_panel=MEASUREMENTS)
+    ] = 32,
+    rounds: Annotated[
+        int, typer.Option(help="Interleaved rounds of each measurement.", min=1, rich_help_panel=MEASUREMENTS)
+    ] = 5,
+    windows: Annotated[
+        int, typer.Option(help="Validation windows for each language.", min=1, rich_help_panel=MEASUREMENTS)
+    ] = 32,
     full: Annotated[
-        bool, typer.Option("--full", help="Contexts up to 32768 and three seeds, unless set otherwise.")
+        bool,
+        typer.Option(
+            "--full",
+            help="Contexts up to 32768 and three seeds, unless set otherwise.",
+            rich_help_panel=MEASUREMENTS,
+        ),
     ] = False,
     compiled: Annotated[
         bool,
         typer.Option(
-            "--compile", help="Compile training and generation of all models; takes some minutes more."
+            "--compile",
+            help="Compile training and generation of all models; takes some minutes more.",
+            rich_help_panel=MACHINE,
         ),
     ] = False,
     changes: Annotated[
@@ -115,17 +189,27 @@ def compare(
             "--set",
             metavar="KEY=VALUE",
             help="Override a training or data value of all recipes, for example `train.lr=1e-3`.",
+            rich_help_panel=TRAINING,
         ),
     ] = None,
     threads: Annotated[
-        int | None, typer.Option(help="CPU threads. [default: torch's choice]", show_default=False, min=1)
+        int | None,
+        typer.Option(
+            help="CPU threads. [default: torch's choice]", show_default=False, min=1, rich_help_panel=MACHINE
+        ),
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    device: Annotated[
+        str,
+        typer.Option(
+            help="auto, cpu, cuda or cuda:N.", rich_help_panel=MACHINE, autocompletion=completion.devices
+        ),
+    ] = "auto",
     out: Annotated[
         Path | None,
         typer.Option(
             metavar="DIR",
             help="Keep results, page and trained models here; the same command continues an interrupted run.",
+            rich_help_panel=OUTPUT,
         ),
     ] = None,
     json_output: Json = False,
@@ -135,6 +219,10 @@ def compare(
     """Compare architectures on real text.
 
     Speed, memory, learning, stability, generation, few-shot. `bench kernels` times single operations.
+
+    Examples:
+        braingpt bench v1 v2 dense
+        braingpt bench v2 dense --size tiny --minutes 5 --out runs/bench
     """
     from braingpt.bench.report.page import architectures_page
     from braingpt.bench.results import FILE

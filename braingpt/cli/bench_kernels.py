@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from braingpt.cli import completion
+from braingpt.cli.command import MACHINE
 from braingpt.cli.console import console, print_line
 from braingpt.cli.json_output import Json, JsonFile, write_json
 from braingpt.cli.options import Device, HtmlFile, check_output_files
@@ -25,11 +27,11 @@ LEGEND = (
 def kernels(
     operations: Annotated[
         list[str] | None,
-        typer.Argument(
-            metavar="[OPERATION]...", help='For example scan or "columns, one token". [default: all]'
-        ),
+        typer.Argument(metavar="OPERATION", help='For example scan or "columns, one token". [default: all]'),
     ] = None,
-    size: Annotated[str, typer.Option(help="Use the shapes of this size's recipes.")] = "small",
+    size: Annotated[
+        str, typer.Option(help="Use the shapes of this size's recipes.", autocompletion=completion.sizes)
+    ] = "small",
     batch: Annotated[
         int | None,
         typer.Option(min=1, help="Windows. [default: 1 on a CPU, 16 on a GPU]", show_default=False),
@@ -41,7 +43,10 @@ def kernels(
     ] = "auto",
     rounds: Annotated[int, typer.Option(min=1, help="Interleaved rounds.")] = 5,
     threads: Annotated[
-        int | None, typer.Option(min=1, help="CPU threads. [default: torch's choice]", show_default=False)
+        int | None,
+        typer.Option(
+            min=1, help="CPU threads. [default: torch's choice]", show_default=False, rich_help_panel=MACHINE
+        ),
     ] = None,
     device: Device = "auto",
     json_output: Json = False,
@@ -51,6 +56,10 @@ def kernels(
     """Time each operation: forward and backward, or a token of generation.
 
     A row that fails reports the reason, and the others continue.
+
+    Examples:
+        braingpt bench kernels
+        braingpt bench kernels scan "columns, one token" --size tiny
     """
     from braingpt.bench.kernels.runner import resolve_kernel_settings, run_kernels
     from braingpt.bench.report.page import kernels_page

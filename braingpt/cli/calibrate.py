@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from braingpt.cli import completion
 from braingpt.cli.console import console, print_line
 from braingpt.cli.json_output import Json, JsonFile, write_json
 from braingpt.cli.options import Device, Run, check_output_files, open_run
@@ -16,7 +17,9 @@ def calibrate(
     data: Annotated[
         list[Path] | None,
         typer.Option(
-            metavar="FOLDER", help="A prepared data folder, may be repeated. [default: the run's own]"
+            metavar="FOLDER",
+            help="A prepared data folder, may be repeated. [default: the run's own]",
+            autocompletion=completion.prepared_folders,
         ),
     ] = None,
     budget: Annotated[
@@ -30,6 +33,10 @@ def calibrate(
     """Find the exit threshold for a budget of perplexity.
 
     The threshold is the one that saves most layers.
+
+    Examples:
+        braingpt calibrate runs/nano-v1
+        braingpt calibrate runs/nano-v1 --budget 0.02
     """
     from braingpt.data.shards.reader import ShardSet
     from braingpt.errors import UserError

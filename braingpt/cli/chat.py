@@ -4,43 +4,32 @@ import io
 import json
 import sys
 from collections.abc import Iterator
-from typing import Annotated
-
-import typer
 
 from braingpt.cli.cleaning import clean_valid_counted, print_changes
 from braingpt.cli.console import console, print_line, print_text
 from braingpt.cli.json_output import Json
-from braingpt.cli.options import Device, Run, open_run
+from braingpt.cli.options import Device, Language, MaxNewTokens, Run, Seed, Temperature, TopK, TopP, open_run
 from braingpt.utils.terminal_text import visible_json
 
 
 def chat(
     run: Run = None,
-    lang: Annotated[
-        str | None, typer.Option(help="Language of the dialogue: ko, en, ... [default: the first turn's]")
-    ] = None,
-    max_new_tokens: Annotated[int, typer.Option(help="Tokens of an answer, at most.")] = 200,
-    temperature: Annotated[float, typer.Option(help="0 always chooses the most likely token.")] = 0.8,
-    top_k: Annotated[
-        int | None, typer.Option(help="Choose among the K most likely tokens.", show_default=False)
-    ] = None,
-    top_p: Annotated[
-        float | None,
-        typer.Option(
-            help="Choose among the most likely tokens that together have probability P.", show_default=False
-        ),
-    ] = None,
-    seed: Annotated[
-        int | None,
-        typer.Option(help="The same seed and the same turns give the same answers.", show_default=False),
-    ] = None,
+    lang: Language = None,
+    max_new_tokens: MaxNewTokens = 200,
+    temperature: Temperature = 0.8,
+    top_k: TopK = None,
+    top_p: TopP = None,
+    seed: Seed = None,
     device: Device = "auto",
     json_output: Json = False,
 ) -> None:
     """Talk with a model. /new starts a new dialogue; /quit or the end of input exits.
 
     --json prints one JSON object for each turn. A line that is not UTF-8 is left out.
+
+    Examples:
+        braingpt chat
+        braingpt chat runs/nano-v2 --lang ko --temperature 0.5
     """
     from braingpt.errors import UserError
     from braingpt.inference.chat import Conversation

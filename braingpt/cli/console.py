@@ -6,6 +6,7 @@ people goes to standard error.
 """
 
 import errno
+import json
 import os
 import sys
 import time
@@ -23,9 +24,13 @@ if TYPE_CHECKING:
     from rich.status import Status
     from rich.text import Text
 
+# Kinds of errors in their JSON.
+USER, FAILURE, INTERRUPTED = "user", "failure", "interrupted"
 # How long a process of a distributed run waits before it exits because of an error that another process
 # prints.
 SILENT_EXIT_SECONDS = 5
+# Whether the command that runs was called with `--json`.
+_errors_as_json = False
 
 
 def console(stderr: bool = False) -> "Console":
@@ -84,6 +89,12 @@ def print_text(text: str) -> None:
         raise ReaderLeft
 
 
+def expect_json(wanted: bool) -> None:
+    """Print errors as JSON from now on, or as lines for people."""
+    global _errors_as_json
+    _errors_as_json = wanted
+
+
 def guarded(command: Callable[[], Any]) -> int:
     """Run the command line and print an error as one line instead of a traceback.
 
@@ -92,16 +103,17 @@ def guarded(command: Callable[[], Any]) -> int:
     Returns:
         The exit code: 0 for success, 1 for a failure, 2 for an error of the user, 130 for an interruption.
     """
+    expect_json(False)
     try:
         code = command()
         # Typer's value for Ctrl-C. A command that prints more about it raises SystemExit.
         if code == 130:
-            return _print_error("interrupted", 130)
+            return _print_error("interrupted", 130, INTERRUPTED)
         return code if isinstance(code, int) else 0
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except (typer.Abort, KeyboardInterrupt):
-        return _print_error("interrupted", 130)
+        return _print_error("interrupted", 130, INTERRUPTED)
     except ReaderLeft:
         return 0
     except BaseException as error:
@@ -126,20 +138,24 @@ def _report(error: BaseException) -> int:
         if type(error).__name__ == "NoArgsIsHelpError":
             print(format_message())
             return 2
-        return _print_error(f"{format_message()} (--help shows the usage)", 2)
+        from braingpt.cli.command import usage_message
+
+        return _print_error(f"{usage_message(error)} (--help shows the usage)", 2, USER)
     if isinstance(error, UserError):
-        return _print_error(str(error), 2)
+        return _print_error(str(error), 2, USER)
     if isinstance(error, Failure):
-        return _print_error(str(error), 1)
+        return _print_error(str(error), 1, FAILURE)
     if isinstance(error, OSError):
         if error.errno == errno.ENOSPC:
-            return _print_error(f"the disk is full{_at(error)}; free some space and run the command again", 1)
+            message = f"the disk is full{_at(error)}; free some space and run the command again"
+            return _print_error(message, 1, FAILURE)
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            return _print_error(f"no permission{_at(error)}", 2)
-        return _print_error(f"{error.strerror or error}{_at(error)}", 1)
+            return _print_error(f"no permission{_at(error)}", 2, USER)
+        return _print_error(f"{error.strerror or error}{_at(error)}", 1, FAILURE)
     if _out_of_memory(error):
-        return _print_error("not enough memory; use a smaller model, batch or context", 1)
-    return _print_error(f"{type(error).__name__}: {error} (BRAINGPT_TRACEBACK=1 shows where)", 1)
+        return _print_error("not enough memory; use a smaller model, batch or context", 1, FAILURE)
+    message = f"{type(error).__name__}: {error} (BRAINGPT_TRACEBACK=1 shows where)"
+    return _print_error(message, 1, FAILURE)
 
 
 def _out_of_memory(error: BaseException) -> bool:
@@ -157,7 +173,13 @@ def _at(error: OSError) -> str:
     return f" at {error.filename}" if error.filename else ""
 
 
-def _print_error(message: str, code: int) -> int:
+def _print_error(message: str, code: int, kind: str) -> int:
+    """Print the error as one line, a JSON object with `--json`, and return the exit code."""
     line = visible(" ".join(message.split()))
-    print(f"braingpt: {line}".encode("utf-8", "replace").decode("utf-8"), file=sys.stderr)
+    if _errors_as_json:
+        error = {"kind": kind, "message": line, "exit_code": code}
+        line = json.dumps({"error": error}, ensure_ascii=False)
+    else:
+        line = f"braingpt: {line}"
+    print(line.encode("utf-8", "replace").decode("utf-8"), file=sys.stderr)
     return code

@@ -18,6 +18,10 @@ def doctor(
     """Check this installation.
 
     Python, torch, device, kernels, optional packages, data and runs.
+
+    Examples:
+        braingpt doctor
+        braingpt doctor --strict
     """
     from braingpt.doctor import examine
 

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from braingpt.cli import completion
 from braingpt.cli.cleaning import clean_input
+from braingpt.cli.command import OUTPUT, TEXT
 from braingpt.cli.console import console, print_line
 from braingpt.cli.json_output import Json, JsonFile, write_json
 from braingpt.cli.options import (
@@ -43,18 +45,26 @@ def evaluate(
     data: Annotated[
         list[Path] | None,
         typer.Option(
-            metavar="FOLDER", help="A prepared data folder, may be repeated. [default: the run's own]"
+            metavar="FOLDER",
+            help="A prepared data folder, may be repeated. [default: the run's own]",
+            rich_help_panel=TEXT,
+            autocompletion=completion.prepared_folders,
         ),
     ] = None,
     text: Annotated[
         Path | None,
-        typer.Option(help="A text file to score instead of data; - is standard input.", show_default=False),
+        typer.Option(
+            help="A text file to score instead of data; - is standard input.",
+            show_default=False,
+            rich_help_panel=TEXT,
+        ),
     ] = None,
     tasks: Annotated[
         str,
         typer.Option(
             metavar="A,B",
             help="perplexity, recall, binding, classify, classify-new, or names of lm-eval's tasks.",
+            rich_help_panel=TEXT,
         ),
     ] = "perplexity",
     against: Annotated[
@@ -63,22 +73,35 @@ def evaluate(
             metavar="RUN",
             help="Another checkpoint to compare with, measured on the same text and tasks.",
             show_default=False,
+            autocompletion=completion.runs,
         ),
     ] = None,
     lang: Annotated[
         str | None,
         typer.Option(
-            help="Language of --text and of the tasks' texts. [default: detected]", show_default=False
+            help="Language of --text and of the tasks' texts. [default: detected]",
+            show_default=False,
+            rich_help_panel=TEXT,
+            autocompletion=completion.languages,
         ),
     ] = None,
     context: Annotated[
         int | None,
-        typer.Option(help="Tokens a window. [default: as in training]", show_default=False, min=1),
+        typer.Option(
+            help="Tokens a window. [default: as in training]", show_default=False, min=1, rich_help_panel=TEXT
+        ),
     ] = None,
-    windows: Annotated[int, typer.Option(help="Validation windows for each language, at most.", min=1)] = 256,
+    windows: Annotated[
+        int, typer.Option(help="Validation windows for each language, at most.", min=1, rich_help_panel=TEXT)
+    ] = 256,
     limit: Annotated[
         int | None,
-        typer.Option(help="Items of each task, at most. [default: all]", show_default=False, min=1),
+        typer.Option(
+            help="Items of each task, at most. [default: all]",
+            show_default=False,
+            min=1,
+            rich_help_panel=TEXT,
+        ),
     ] = None,
     shots: Annotated[
         int | None,
@@ -86,12 +109,16 @@ def evaluate(
             help="Examples before each item of lm-eval's tasks. [default: the task's]",
             show_default=False,
             min=0,
+            rich_help_panel=TEXT,
         ),
     ] = None,
     task_files: Annotated[
         Path | None,
         typer.Option(
-            metavar="FOLDER", help="A folder with your own lm-eval tasks (YAML).", show_default=False
+            metavar="FOLDER",
+            help="A folder with your own lm-eval tasks (YAML).",
+            show_default=False,
+            rich_help_panel=TEXT,
         ),
     ] = None,
     trust_task_code: Annotated[
@@ -106,6 +133,7 @@ def evaluate(
         typer.Option(
             metavar="FOLDER",
             help="Keep answers to lm-eval's tasks here, so that the same command continues.",
+            rich_help_panel=TEXT,
         ),
     ] = Path(".cache/braingpt-eval"),
     effort: Effort = None,
@@ -116,12 +144,22 @@ def evaluate(
     json_file: JsonFile = None,
     html: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Write the result as one HTML page to FILE.", show_default=False),
+        typer.Option(
+            metavar="FILE",
+            help="Write the result as one HTML page to FILE.",
+            show_default=False,
+            rich_help_panel=OUTPUT,
+        ),
     ] = None,
 ) -> None:
     """Measure how well a model predicts text and solves tasks.
 
     Loss, perplexity and bits per byte by language; tasks; the difference from another checkpoint.
+
+    Examples:
+        braingpt eval
+        braingpt eval runs/nano-v2 --text novel.txt --lang en
+        braingpt eval runs/nano-v2 --tasks perplexity,recall --against runs/nano-v1
     """
     # lm-eval draws a bar for each of its passes. Torch imports tqdm, which reads this variable then.
     os.environ.setdefault("TQDM_DISABLE", "1")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from braingpt.cli.cleaning import clean_input
+from braingpt.cli.command import MACHINE, MODEL, TEXT
 from braingpt.cli.console import console, print_text
 from braingpt.cli.json_output import Json, print_json
 from braingpt.cli.options import (
@@ -13,7 +14,13 @@ from braingpt.cli.options import (
     Dtype,
     Effort,
     ExitThreshold,
+    Language,
+    MaxNewTokens,
     Run,
+    Seed,
+    Temperature,
+    TopK,
+    TopP,
     open_run,
     read_text,
 )
@@ -30,32 +37,25 @@ def generate(
     run: Run = None,
     prompt: Annotated[
         str | None,
-        typer.Option(help="The text to continue; - reads it from standard input.", show_default=False),
-    ] = None,
-    lang: Annotated[
-        str | None,
-        typer.Option(help="Language marker at the beginning: ko, en, ... [default: the prompt's, or ko]"),
-    ] = None,
-    max_new_tokens: Annotated[int, typer.Option(help="Tokens to generate, at most.")] = 200,
-    temperature: Annotated[float, typer.Option(help="0 always chooses the most likely token.")] = 0.8,
-    top_k: Annotated[
-        int | None, typer.Option(help="Choose among the K most likely tokens.", show_default=False)
-    ] = None,
-    top_p: Annotated[
-        float | None,
         typer.Option(
-            help="Choose among the most likely tokens that together have probability P.", show_default=False
+            help="The text to continue; - reads it from standard input.",
+            show_default=False,
+            rich_help_panel=TEXT,
         ),
     ] = None,
-    seed: Annotated[
-        int | None, typer.Option(help="The same seed gives the same text.", show_default=False)
-    ] = None,
+    lang: Language = None,
+    max_new_tokens: MaxNewTokens = 200,
+    temperature: Temperature = 0.8,
+    top_k: TopK = None,
+    top_p: TopP = None,
+    seed: Seed = None,
     memory: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE",
             help="A memory file with texts to remember; `memory add` makes one.",
             show_default=False,
+            rich_help_panel=MODEL,
         ),
     ] = None,
     effort: Effort = None,
@@ -64,6 +64,7 @@ def generate(
         typer.Option(
             "--compile",
             help="Compile the steps: the first tokens take about half a minute, the others are faster.",
+            rich_help_panel=MACHINE,
         ),
     ] = False,
     exit_threshold: ExitThreshold = None,
@@ -72,13 +73,20 @@ def generate(
         typer.Option(
             help="Exact early exit: N layers draft, all layers verify, the text stays the same. Not for v2.",
             show_default=False,
+            rich_help_panel=MODEL,
         ),
     ] = None,
     dtype: Dtype = "float32",
     device: Device = "auto",
     json_output: Json = False,
 ) -> None:
-    """Generate text with a trained model."""
+    """Generate text with a trained model.
+
+    Examples:
+        braingpt generate --prompt "오늘은"
+        braingpt generate runs/nano-v2 --lang en --temperature 0.5 --seed 1
+        echo "Once upon a time" | braingpt generate --prompt -
+    """
     from braingpt.errors import UserError
     from braingpt.inference.engine import READ_AT_ONCE
     from braingpt.inference.sampling import Sampling

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from braingpt.cli.cleaning import clean_input
+from braingpt.cli.command import MODEL, OUTPUT
 from braingpt.cli.console import console, print_line
 from braingpt.cli.json_output import Json, JsonFile, write_json
 from braingpt.cli.options import (
@@ -60,7 +61,12 @@ def inspect_sparsity(
     growth: Annotated[bool, typer.Option("--growth", help="Measure all checkpoints of the run too.")] = False,
     memory: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Count the reads of this memory file too.", show_default=False),
+        typer.Option(
+            metavar="FILE",
+            help="Count the reads of this memory file too.",
+            show_default=False,
+            rich_help_panel=MODEL,
+        ),
     ] = None,
     effort: Effort = None,
     exit_threshold: ExitThreshold = None,
@@ -69,16 +75,30 @@ def inspect_sparsity(
     json_file: JsonFile = None,
     html: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Write one HTML page with all plots to FILE.", show_default=False),
+        typer.Option(
+            metavar="FILE",
+            help="Write one HTML page with all plots to FILE.",
+            show_default=False,
+            rich_help_panel=OUTPUT,
+        ),
     ] = None,
     png: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="Write the plots as PNG files to FOLDER.", show_default=False),
+        typer.Option(
+            metavar="FOLDER",
+            help="Write the plots as PNG files to FOLDER.",
+            show_default=False,
+            rich_help_panel=OUTPUT,
+        ),
     ] = None,
 ) -> None:
     """Show how sparse a model really is.
 
     Tokens, keys, columns, neurons, weights and arithmetic, and what this saves in time and bytes.
+
+    Examples:
+        braingpt inspect-sparsity
+        braingpt inspect-sparsity runs/nano-v2 --text novel.txt --rounds 0 --html inside.html
     """
     from braingpt.cli import inspect_sparsity_view as view
     from braingpt.cli.memory import load_for

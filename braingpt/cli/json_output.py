@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand
 
+from braingpt.cli.command import OUTPUT, Command
 from braingpt.cli.options import check_output_file
 from braingpt.utils.terminal_text import visible_json
 
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
+Json = Annotated[
+    bool, typer.Option("--json", help="Print the result, or an error, as JSON.", rich_help_panel=OUTPUT)
+]
 JsonFile = Annotated[
     Path | None,
     typer.Option(
@@ -30,7 +32,7 @@ JsonFile = Annotated[
 STANDARD_OUTPUT = "-"
 
 
-class ReportCommand(TyperCommand):
+class ReportCommand(Command):
     """A command with `--json-file` that also accepts the former `--json FILE`."""
 
     def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:

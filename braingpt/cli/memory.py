@@ -5,7 +5,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from braingpt.cli import completion
 from braingpt.cli.cleaning import clean_valid_counted, print_changes
+from braingpt.cli.command import Command, Group
 from braingpt.cli.console import console, print_line
 from braingpt.cli.json_output import Json, print_json
 from braingpt.cli.options import Device, OpenRun, open_run, read_text
@@ -17,19 +19,25 @@ if TYPE_CHECKING:
     from braingpt.episodic.memory import EpisodicMemory
 
 app = typer.Typer(
-    help="Teach a trained model texts, without training.",
+    cls=Group,
+    help="""Teach a trained model texts, without training.
+
+    Examples:
+        braingpt memory add facts.memory "The lighthouse keeper is called Haneul."
+        braingpt generate --memory facts.memory --prompt "The lighthouse keeper is called"
+    """,
     no_args_is_help=True,
 )
 File = Annotated[Path, typer.Argument(metavar="FILE", help="The memory file.")]
 
 
-@app.command()
+@app.command(cls=Command)
 def add(
     file: Annotated[
         Path, typer.Argument(metavar="FILE", help="The memory file; a new one is made if there is none.")
     ],
     texts: Annotated[
-        list[str] | None, typer.Argument(metavar="TEXT...", help="Texts to remember.", show_default=False)
+        list[str] | None, typer.Argument(metavar="TEXT", help="Texts to remember.", show_default=False)
     ] = None,
     source: Annotated[
         Path | None,
@@ -41,16 +49,30 @@ def add(
     ] = None,
     run: Annotated[
         Path | None,
-        typer.Option("--run", help="The model's run folder. [default: the newest run]", show_default=False),
+        typer.Option(
+            "--run",
+            help="The model's run folder. [default: the newest run]",
+            show_default=False,
+            autocompletion=completion.runs,
+        ),
     ] = None,
     lang: Annotated[
         str | None,
-        typer.Option(help="Language of the texts: ko, en, ... [default: detected]", show_default=False),
+        typer.Option(
+            help="Language of the texts: ko, en, ... [default: detected]",
+            show_default=False,
+            autocompletion=completion.languages,
+        ),
     ] = None,
     device: Device = "auto",
     json_output: Json = False,
 ) -> None:
-    """Remember texts. Only what surprises the model is written."""
+    """Remember texts. Only what surprises the model is written.
+
+    Examples:
+        braingpt memory add facts.memory "The lighthouse keeper is called Haneul."
+        braingpt memory add facts.memory --file facts.txt --run runs/nano-v2
+    """
     from braingpt.checkpoint.checkpoint import weights_hash
     from braingpt.episodic.storage import save_memory
     from braingpt.errors import UserError, did_you_mean
@@ -121,9 +143,13 @@ def add(
         print_line(console(), f"{one['number']}  {one['text']}  ({note})")
 
 
-@app.command("list")
+@app.command("list", cls=Command)
 def list_texts(file: File, json_output: Json = False) -> None:
-    """List the texts of a memory, with the numbers that `forget` needs."""
+    """List the texts of a memory, with the numbers that `forget` needs.
+
+    Examples:
+        braingpt memory list facts.memory
+    """
     from braingpt.episodic.storage import load_memory
 
     memory = load_memory(file)
@@ -142,7 +168,7 @@ def list_texts(file: File, json_output: Json = False) -> None:
     out.print(f"{size}; of {model}", style="dim", soft_wrap=True)
 
 
-@app.command()
+@app.command(cls=Command)
 def forget(
     file: File,
     what: Annotated[
@@ -150,7 +176,12 @@ def forget(
     ],
     json_output: Json = False,
 ) -> None:
-    """Forget one text or all texts. Entries that another text shares are kept."""
+    """Forget one text or all texts. Entries that another text shares are kept.
+
+    Examples:
+        braingpt memory forget facts.memory 1
+        braingpt memory forget facts.memory all
+    """
     from braingpt.episodic.storage import load_memory, save_memory
     from braingpt.errors import UserError
     from braingpt.utils.file_lock import file_lock

@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
+from braingpt.cli import completion
+from braingpt.cli.command import MACHINE, MODEL, OUTPUT, SAMPLING, TEXT
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -18,26 +21,51 @@ if TYPE_CHECKING:
     from braingpt.tokenizer import Tokenizer
 
 HtmlFile = Annotated[
-    str | None, typer.Option("--html", metavar="FILE", help="Write one HTML page with plots to FILE.")
+    str | None,
+    typer.Option(
+        "--html", metavar="FILE", help="Write one HTML page with plots to FILE.", rich_help_panel=OUTPUT
+    ),
 ]
 Run = Annotated[
     Path | None,
     typer.Argument(
-        help="A run folder or one of its checkpoints. [default: the newest run]", show_default=False
+        metavar="RUN",
+        help="A run folder or one of its checkpoints. [default: the newest run]",
+        show_default=False,
+        autocompletion=completion.runs,
     ),
 ]
 PreparedFolder = Annotated[
-    Path, typer.Argument(metavar="DIR", help="A prepared folder, such as data/korean.", show_default=False)
+    Path,
+    typer.Argument(
+        metavar="DIR",
+        help="A prepared folder, such as data/korean.",
+        show_default=False,
+        autocompletion=completion.prepared_folders,
+    ),
 ]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N; auto uses a GPU if there is one.")]
+Device = Annotated[
+    str,
+    typer.Option(
+        help="auto, cpu, cuda or cuda:N; auto uses a GPU if there is one.",
+        rich_help_panel=MACHINE,
+        autocompletion=completion.devices,
+    ),
+]
 Dtype = Annotated[
-    str, typer.Option(help="float32, or int8: weights in a quarter of the bytes, slightly rounded.")
+    str,
+    typer.Option(
+        help="float32, or int8: weights in a quarter of the bytes, slightly rounded.",
+        rich_help_panel=MODEL,
+        autocompletion=completion.dtypes,
+    ),
 ]
 Effort = Annotated[
     float | None,
     typer.Option(
         help="Mean share of the layers that a token passes through. [default: the share set in training]",
         show_default=False,
+        rich_help_panel=MODEL,
     ),
 ]
 ExitThreshold = Annotated[
@@ -45,10 +73,41 @@ ExitThreshold = Annotated[
     typer.Option(
         help="How sure v1 must be of the next token to skip the remaining layers; `calibrate` finds a value.",
         show_default=False,
+        rich_help_panel=MODEL,
     ),
 ]
 
-DTYPES = ("float32", "int8")
+Language = Annotated[
+    str | None,
+    typer.Option(
+        "--lang",
+        help="Language of the text: ko, en, ... [default: detected; ko without a prompt]",
+        show_default=False,
+        rich_help_panel=TEXT,
+        autocompletion=completion.languages,
+    ),
+]
+MaxNewTokens = Annotated[int, typer.Option(help="Tokens to generate, at most.", rich_help_panel=TEXT)]
+Temperature = Annotated[
+    float, typer.Option(help="0 always chooses the most likely token.", rich_help_panel=SAMPLING)
+]
+TopK = Annotated[
+    int | None,
+    typer.Option(help="Choose among the K most likely tokens.", show_default=False, rich_help_panel=SAMPLING),
+]
+TopP = Annotated[
+    float | None,
+    typer.Option(
+        help="Choose among the most likely tokens that together have probability P.",
+        show_default=False,
+        rich_help_panel=SAMPLING,
+    ),
+]
+Seed = Annotated[
+    int | None,
+    typer.Option(help="The same seed gives the same text.", show_default=False, rich_help_panel=SAMPLING),
+]
+
 # Bytes of memory that a text and its tokens need for each byte of the text.
 MEMORY_PER_TEXT_BYTE = 16
 
@@ -90,8 +149,8 @@ def open_run(
     from braingpt.device.device import pick_device
     from braingpt.errors import UserError, did_you_mean
 
-    if dtype not in DTYPES:
-        raise UserError(f"unknown dtype '{dtype}'{did_you_mean(dtype, DTYPES)}")
+    if dtype not in completion.DTYPES:
+        raise UserError(f"unknown dtype '{dtype}'{did_you_mean(dtype, completion.DTYPES)}")
     place = pick_device(None if device == "auto" else device)
     if place.type == "cpu":
         share_cores()

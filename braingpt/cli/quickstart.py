@@ -50,6 +50,10 @@ def quickstart(
     """Try all steps in under three minutes.
 
     Data, training, text, sparsity.
+
+    Examples:
+        braingpt quickstart
+        braingpt quickstart --minutes 1
     """
     from braingpt.device.core_sharing import share_cores
     from braingpt.device.cpu import configure_cpu

@@ -4,12 +4,19 @@ from typing import Annotated, Any
 
 import typer
 
+from braingpt.cli import completion
+from braingpt.cli.command import Command, Group
 from braingpt.cli.console import console
 from braingpt.cli.json_output import Json, print_json
 
 app = typer.Typer(
-    rich_markup_mode=None,
-    help="List the shipped recipes, or show all values of one.",
+    cls=Group,
+    help="""List the shipped recipes, or show all values of one.
+
+    Examples:
+        braingpt recipes
+        braingpt recipes show tiny-v2
+    """,
     invoke_without_command=True,
 )
 
@@ -19,6 +26,7 @@ Overrides = Annotated[
         "--set",
         metavar="KEY=VALUE",
         help="Override a recipe value, for example `train.lr=1e-3`; may be repeated.",
+        autocompletion=completion.recipe_keys,
     ),
 ]
 
@@ -47,13 +55,23 @@ def recipes(context: typer.Context, json_output: Json = False) -> None:
     console().print(table)
 
 
-@app.command()
+@app.command(cls=Command)
 def show(
-    name: Annotated[str, typer.Argument(help="A shipped recipe or a YAML file.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME", help="A shipped recipe or a YAML file.", autocompletion=completion.recipes
+        ),
+    ],
     overrides: Overrides = None,
     json_output: Json = False,
 ) -> None:
-    """Print a recipe with everything it inherits, as a run saves it."""
+    """Print a recipe with everything it inherits, as a run saves it.
+
+    Examples:
+        braingpt recipes show tiny-v2
+        braingpt recipes show tiny-v2 --set model.columns.active=4
+    """
     from braingpt.recipes import load_recipe, recipe_text
 
     recipe = load_recipe(name, overrides)

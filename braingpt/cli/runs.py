@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from braingpt.cli import completion
+from braingpt.cli.command import Command, Group
 from braingpt.cli.console import console, print_line
 from braingpt.cli.json_output import Json, print_json
 from braingpt.utils.formatting import number
@@ -12,15 +14,28 @@ from braingpt.utils.formatting import number
 if TYPE_CHECKING:
     from rich.table import Table
 
-app = typer.Typer(rich_markup_mode=None, help="List the runs under runs/, show one, or compare several.")
+app = typer.Typer(
+    cls=Group,
+    no_args_is_help=True,
+    help="""List the runs under runs/, show one, or compare several.
+
+    Examples:
+        braingpt runs list
+        braingpt runs compare nano-v1 nano-v2
+    """,
+)
 
 Folder = Annotated[Path, typer.Option("--folder", help="The folder with the runs.")]
 RUNS = Path("runs")
 
 
-@app.command("list")
+@app.command("list", cls=Command)
 def list_(folder: Folder = RUNS, json_output: Json = False) -> None:
-    """List the runs, the newest last."""
+    """List the runs, the newest last.
+
+    Examples:
+        braingpt runs list
+    """
     from braingpt.errors import Failure, UserError
     from braingpt.train.run.report import find_runs, summary
 
@@ -41,13 +56,22 @@ def list_(folder: Folder = RUNS, json_output: Json = False) -> None:
         console().print(_table(found))
 
 
-@app.command()
+@app.command(cls=Command)
 def show(
-    run: Annotated[str, typer.Argument(help="A run folder, or its name under runs/.")],
+    run: Annotated[
+        str,
+        typer.Argument(
+            metavar="RUN", help="A run folder, or its name under runs/.", autocompletion=completion.run_names
+        ),
+    ],
     folder: Folder = RUNS,
     json_output: Json = False,
 ) -> None:
-    """Show one run: steps, loss, speed, and what went wrong."""
+    """Show one run: steps, loss, speed, and what went wrong.
+
+    Examples:
+        braingpt runs show nano-v2
+    """
     from braingpt.train.run.lineage import Start, in_words
     from braingpt.train.run.progress import validation_line
     from braingpt.train.run.report import open_summary
@@ -85,13 +109,24 @@ def show(
     console().print("\n".join(lines), soft_wrap=True, markup=False)
 
 
-@app.command()
+@app.command(cls=Command)
 def compare(
-    runs: Annotated[list[str], typer.Argument(help="Two or more run folders, or their names under runs/.")],
+    runs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RUN",
+            help="Two or more run folders, or their names under runs/.",
+            autocompletion=completion.run_names,
+        ),
+    ],
     folder: Folder = RUNS,
     json_output: Json = False,
 ) -> None:
-    """Compare runs: their results, and the settings that differ."""
+    """Compare runs: their results, and the settings that differ.
+
+    Examples:
+        braingpt runs compare nano-v1 nano-v2
+    """
     from braingpt.errors import UserError
     from braingpt.train.run.report import differences, losses_at, open_summary
 

@@ -55,6 +55,10 @@ def serve(
     """Serve a model over HTTP.
 
     POST /v1/completions (with server-sent events for "stream": true), GET /v1/models and GET /health.
+
+    Examples:
+        braingpt serve
+        braingpt serve runs/nano-v2 --port 8080
     """
     from braingpt.errors import UserError
     from braingpt.serving.access import Access

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from braingpt.cli import completion
 from braingpt.cli.cleaning import clean_input
+from braingpt.cli.command import FILES, Command, Group
 from braingpt.cli.console import console, print_line
 from braingpt.cli.json_output import Json, print_json
 from braingpt.cli.options import check_output_folder
@@ -20,9 +22,14 @@ if TYPE_CHECKING:
     from braingpt.tokenizer.report import ReportRow
 
 app = typer.Typer(
+    cls=Group,
     no_args_is_help=True,
-    rich_markup_mode=None,
-    help="Train vocabularies, add languages, count tokens.",
+    help="""Train vocabularies, add languages, count tokens.
+
+    Examples:
+        braingpt tokenizer encode "안녕하세요" --language ko
+        braingpt tokenizer train notes --out tokenizers/notes --vocab 4096
+    """,
 )
 
 Paths = Annotated[
@@ -31,7 +38,12 @@ Paths = Annotated[
 ]
 Column = Annotated[
     str | None,
-    typer.Option("--column", help="The text column of tables. [default: found by name]", show_default=False),
+    typer.Option(
+        "--column",
+        help="The text column of tables. [default: found by name]",
+        show_default=False,
+        rich_help_panel=FILES,
+    ),
 ]
 Format = Annotated[
     str | None,
@@ -39,6 +51,7 @@ Format = Annotated[
         "--format",
         help="How the files are read: text, jsonl, json, csv, tsv or parquet. [default: by content]",
         show_default=False,
+        rich_help_panel=FILES,
     ),
 ]
 Encoding = Annotated[
@@ -47,6 +60,7 @@ Encoding = Annotated[
         "--encoding",
         help="Encoding of the files: utf-8, utf-16, cp949, ... [default: by content]",
         show_default=False,
+        rich_help_panel=FILES,
     ),
 ]
 Delimiter = Annotated[
@@ -55,6 +69,7 @@ Delimiter = Annotated[
         "--delimiter",
         help="The character between columns of tables, or tab. [default: by content]",
         show_default=False,
+        rich_help_panel=FILES,
     ),
 ]
 Chosen = Annotated[
@@ -63,11 +78,12 @@ Chosen = Annotated[
         "--tokenizer",
         help="gpt2, cl100k_base, o200k_base, or a tokenizer folder. [default: the shipped vocabulary]",
         show_default=False,
+        autocompletion=completion.tokenizers,
     ),
 ]
 
 
-@app.command()
+@app.command(cls=Command)
 def train(
     paths: Paths,
     out: Annotated[Path, typer.Option("--out", help="The folder to write the tokenizer to.")],
@@ -81,7 +97,11 @@ def train(
     delimiter: Delimiter = None,
     json_output: Json = False,
 ) -> None:
-    """Train a vocabulary on your own texts."""
+    """Train a vocabulary on your own texts.
+
+    Examples:
+        braingpt tokenizer train notes --out tokenizers/notes --vocab 4096
+    """
     import time
 
     from braingpt.tokenizer import training
@@ -123,7 +143,7 @@ def train(
         texts.print_skipped()
 
 
-@app.command("add-language")
+@app.command("add-language", cls=Command)
 def add_language(
     code: Annotated[str, typer.Argument(metavar="CODE", help="The language's code, such as pt.")],
     paths: Paths,
@@ -138,7 +158,11 @@ def add_language(
     delimiter: Delimiter = None,
     json_output: Json = False,
 ) -> None:
-    """Add a language to a vocabulary, learned from your texts. Old ids keep their meaning."""
+    """Add a language to a vocabulary, learned from your texts. Old ids keep their meaning.
+
+    Examples:
+        braingpt tokenizer add-language pt books --out tokenizers/pt
+    """
     from contextlib import nullcontext
     from functools import partial
 
@@ -196,7 +220,7 @@ def add_language(
     texts.print_skipped()
 
 
-@app.command()
+@app.command(cls=Command)
 def report(
     paths: Paths,
     column: Column = None,
@@ -209,6 +233,10 @@ def report(
     """Count the tokens of texts.
 
     By path and language, beside other vocabularies whose rank files are available.
+
+    Examples:
+        braingpt tokenizer report notes
+        braingpt tokenizer report notes --tokenizer tokenizers/notes
     """
     from braingpt.tokenizer import report as reports
     from braingpt.tokenizer.named import NAMED, open_tokenizer
@@ -243,7 +271,7 @@ def report(
     texts.print_skipped()
 
 
-@app.command()
+@app.command(cls=Command)
 def encode(
     text: Annotated[str, typer.Argument(help="The text to encode.")],
     language: Annotated[
@@ -253,7 +281,12 @@ def encode(
     tokenizer: Chosen = None,
     json_output: Json = False,
 ) -> None:
-    """Show the tokens of a text with their ids. Parts of characters are shown as bytes."""
+    """Show the tokens of a text with their ids. Parts of characters are shown as bytes.
+
+    Examples:
+        braingpt tokenizer encode "안녕하세요"
+        braingpt tokenizer encode "Hello" --language en --tokenizer gpt2
+    """
     from rich.table import Table
     from rich.text import Text
 

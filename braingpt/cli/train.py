@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from braingpt.cli import completion
+from braingpt.cli.command import DATA, MACHINE
 from braingpt.cli.console import console, print_line
 from braingpt.cli.json_output import Json, print_json
 from braingpt.cli.options import Device
@@ -25,7 +27,12 @@ SAMPLE_LANGUAGES, SAMPLE_TOKENS = 3, 48
 def train(
     recipe: Annotated[
         str | None,
-        typer.Option("--recipe", help="A shipped recipe (`braingpt recipes` lists them) or a YAML file."),
+        typer.Option(
+            "--recipe",
+            help="A shipped recipe (`braingpt recipes` lists them) or a YAML file.",
+            rich_help_panel=DATA,
+            autocompletion=completion.recipes,
+        ),
     ] = None,
     data: Annotated[
         list[Path] | None,
@@ -34,6 +41,8 @@ def train(
             metavar="FOLDER",
             help="A prepared data folder, may be repeated. [default: the recipe's]",
             show_default=False,
+            rich_help_panel=DATA,
+            autocompletion=completion.prepared_folders,
         ),
     ] = None,
     out: Annotated[
@@ -48,22 +57,33 @@ def train(
             "--set",
             metavar="KEY=VALUE",
             help="Override a recipe value, for example `train.lr=1e-3`; may be repeated.",
+            rich_help_panel=DATA,
+            autocompletion=completion.recipe_keys,
         ),
     ] = None,
     resume: Annotated[
         str | None,
         typer.Option(
-            "--resume", help="Continue from the newest checkpoint (auto) or from a checkpoint folder."
+            "--resume",
+            help="Continue from the newest checkpoint (auto) or from a checkpoint folder.",
+            autocompletion=completion.checkpoints_to_resume,
         ),
     ] = None,
     plan: Annotated[bool, typer.Option("--plan", help="Estimate memory, disk and time, then exit.")] = False,
     compile_model: Annotated[
-        bool, typer.Option("--compile", help="Compile the model with torch.compile.")
+        bool, typer.Option("--compile", help="Compile the model with torch.compile.", rich_help_panel=MACHINE)
     ] = False,
     device: Device = "auto",
     json_output: Json = False,
 ) -> None:
-    """Train a model from a recipe."""
+    """Train a model from a recipe.
+
+    Examples:
+        braingpt train --recipe nano-v2
+        braingpt train --recipe tiny-v2 --plan
+        braingpt train --recipe nano-v2 --data data/notes --set train.steps=500 --out runs/notes
+        braingpt train --resume auto --out runs/notes
+    """
     from braingpt.device.cpu import configure_cpu
 
     # This comes before any computation, because threads inherit the flag.

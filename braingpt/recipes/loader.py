@@ -2,14 +2,14 @@
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from pydantic import ValidationError
 
 from braingpt.data.shards.manifest import NAME as MANIFEST
 from braingpt.errors import UserError, did_you_mean
-from braingpt.model.config import ModelConfig
+from braingpt.recipes.keys import ARCHITECTURES, suggest_key
 from braingpt.recipes.schema import Recipe
 
 if TYPE_CHECKING:
@@ -21,9 +21,6 @@ _CHECKOUT = Path(__file__).parent.parent.parent / "recipes"
 RECIPES = _PACKAGED if _PACKAGED.is_dir() else _CHECKOUT
 # A longer chain of parents is taken for a circle.
 MOST_PARENTS = 8
-ARCHITECTURES = {
-    kind.model_fields["architecture"].default: kind for kind in get_args(get_args(ModelConfig)[0])
-}
 # What a key takes, by the type of pydantic's error.
 WANTED = {
     "model_type": "a group of settings",
@@ -177,7 +174,7 @@ def _explain(error: "ErrorDetails") -> str:
     path = [str(part) for part in error["loc"] if part not in ARCHITECTURES]
     key, kind, given = ".".join(path), error["type"], error.get("input")
     if kind == "extra_forbidden":
-        return f"unknown recipe key '{key}'{did_you_mean(path[-1], _siblings(error['loc']))}"
+        return f"unknown recipe key '{key}'{suggest_key(error['loc'])}"
     if kind == "missing":
         return f"the recipe lacks '{key}'"
     if kind.startswith("union_tag"):
@@ -194,17 +191,3 @@ def _explain(error: "ErrorDetails") -> str:
     if message.startswith(("model.", "train.", "data.")):
         return message
     return f"{key}: {message} (it is {given!r})"
-
-
-def _siblings(loc: tuple[Any, ...]) -> list[str]:
-    """Known keys of the group in which `loc` ends."""
-    group: Any = Recipe
-    for part in loc[:-1]:
-        if part in ARCHITECTURES:
-            group = ARCHITECTURES[part]
-        elif isinstance(part, int):
-            # An index: the group is the type of the list's elements.
-            group = get_args(group)[0]
-        elif part in getattr(group, "model_fields", {}) and part != "model":
-            group = group.model_fields[part].annotation
-    return list(getattr(group, "model_fields", {}))

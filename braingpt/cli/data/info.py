@@ -20,6 +20,9 @@ def info(folder: PreparedFolder, json_output: Json = False) -> None:
     """Show the content of a prepared folder.
 
     Documents, tokens and bytes by language and source, and what each rule dropped.
+
+    Examples:
+        braingpt data info data/sample
     """
     from braingpt.data.shards.manifest import check_sizes, read_manifest
 

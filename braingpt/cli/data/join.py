@@ -14,14 +14,18 @@ def join(
     folders: Annotated[
         list[Path],
         typer.Argument(
-            metavar="DIR...", help="All parts of one preparation (`prepare --part`).", show_default=False
+            metavar="DIR", help="All parts of one preparation (`prepare --part`).", show_default=False
         ),
     ],
     out: Annotated[Path, typer.Option(metavar="DIR", help="The folder to write.", show_default=False)],
     force: Annotated[bool, typer.Option("--force", help="Replace a prepared folder.")] = False,
     json_output: Json = False,
 ) -> None:
-    """Join the parts of a preparation. Duplicates among them are dropped."""
+    """Join the parts of a preparation. Duplicates among them are dropped.
+
+    Examples:
+        braingpt data join data/part-1 data/part-2 --out data/korean
+    """
     from rich.progress import Progress
 
     from braingpt.data.prepare.join import join as join_parts

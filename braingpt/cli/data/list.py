@@ -14,7 +14,11 @@ PREPARED = Path("data")
 
 
 def list_corpora(json_output: Json = False) -> None:
-    """List all corpora and the prepared folders. Languages, licence and size of each."""
+    """List all corpora and the prepared folders. Languages, licence and size of each.
+
+    Examples:
+        braingpt data list
+    """
     corpora, prepared = _corpora(), _prepared_folders()
     if json_output:
         print_json({"corpora": corpora, "prepared": prepared})

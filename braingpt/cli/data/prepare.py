@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from braingpt.cli import completion
+from braingpt.cli.command import FILES, HUB, OUTPUT, SELECTION, WORK
 from braingpt.cli.console import console, print_line
 from braingpt.cli.data.info import print_manifest
 from braingpt.cli.data.list import PREPARED
@@ -26,33 +28,51 @@ def prepare(
     name: Annotated[
         str,
         typer.Argument(
-            metavar="NAME", help="The corpus; `braingpt data list` lists all. 'text' reads your own files."
+            metavar="NAME",
+            help="The corpus; `braingpt data list` lists all. 'text' reads your own files.",
+            autocompletion=completion.corpora,
         ),
     ],
     paths: Annotated[
         list[Path] | None,
         typer.Argument(
-            metavar="[PATH]...",
+            metavar="PATH",
             help="Files and folders for 'text', or the dataset ID for 'hub'.",
             show_default=False,
         ),
     ] = None,
     source: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Read copies in the hub's layout under DIR instead of the hub."),
+        typer.Option(
+            metavar="DIR",
+            help="Read copies in the hub's layout under DIR instead of the hub.",
+            rich_help_panel=HUB,
+        ),
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="The folder to write. [default: data/NAME]", show_default=False),
+        typer.Option(
+            metavar="DIR",
+            help="The folder to write. [default: data/NAME]",
+            show_default=False,
+            rich_help_panel=OUTPUT,
+        ),
     ] = None,
-    languages: Annotated[str | None, typer.Option(metavar="ko,en", help="Only these languages.")] = None,
+    languages: Annotated[
+        str | None, typer.Option(metavar="ko,en", help="Only these languages.", rich_help_panel=SELECTION)
+    ] = None,
     max_samples: Annotated[
-        int | None, typer.Option(metavar="N", help="Documents of each source and language, at most.")
+        int | None,
+        typer.Option(
+            metavar="N", help="Documents of each source and language, at most.", rich_help_panel=SELECTION
+        ),
     ] = None,
     max_tokens: Annotated[
         str | None,
         typer.Option(
-            metavar="N", help="Tokens of each source and language, at most: a number, 500k, 20M or 1B."
+            metavar="N",
+            help="Tokens of each source and language, at most: a number, 500k, 20M or 1B.",
+            rich_help_panel=SELECTION,
         ),
     ] = None,
     column: Annotated[
@@ -61,6 +81,7 @@ def prepare(
             metavar="NAME",
             help="The text column of your tables or of 'hub'. [default: found by name]",
             show_default=False,
+            rich_help_panel=FILES,
         ),
     ] = None,
     format: Annotated[
@@ -69,6 +90,7 @@ def prepare(
             metavar="NAME",
             help="How your files are read: text, jsonl, json, csv, tsv or parquet. [default: by content]",
             show_default=False,
+            rich_help_panel=FILES,
         ),
     ] = None,
     encoding: Annotated[
@@ -77,6 +99,7 @@ def prepare(
             metavar="NAME",
             help="Encoding of your files: utf-8, utf-16, cp949, ... [default: by content]",
             show_default=False,
+            rich_help_panel=FILES,
         ),
     ] = None,
     delimiter: Annotated[
@@ -85,19 +108,26 @@ def prepare(
             metavar="C",
             help="The character between columns of your tables, or tab. [default: by content]",
             show_default=False,
+            rich_help_panel=FILES,
         ),
     ] = None,
     revision: Annotated[
         str | None,
         typer.Option(
-            metavar="REV", help="Branch, tag or commit on the hub. [default: main]", show_default=False
+            metavar="REV",
+            help="Branch, tag or commit on the hub. [default: main]",
+            show_default=False,
+            rich_help_panel=HUB,
         ),
     ] = None,
     config: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Configuration of a hub dataset.")
+        str | None, typer.Option(metavar="NAME", help="Configuration of a hub dataset.", rich_help_panel=HUB)
     ] = None,
     split: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Split of 'hub'. [default: train]", show_default=False)
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Split of 'hub'. [default: train]", show_default=False, rich_help_panel=HUB
+        ),
     ] = None,
     validation: Annotated[
         float | None,
@@ -105,19 +135,33 @@ def prepare(
             metavar="F",
             help="Share held out for validation. [default: 0.01; 0.05 for small corpora]",
             show_default=False,
+            rich_help_panel=SELECTION,
         ),
     ] = None,
     quality: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Quality rules that replace defaults (YAML, see the data guide)."),
+        typer.Option(
+            metavar="FILE",
+            help="Quality rules that replace defaults (YAML, see the data guide).",
+            rich_help_panel=SELECTION,
+        ),
     ] = None,
     part: Annotated[
         str | None,
-        typer.Option(metavar="2/8", help="Only part 2 of 8 of the files, for several machines; see `join`."),
+        typer.Option(
+            metavar="2/8",
+            help="Only part 2 of 8 of the files, for several machines; see `join`.",
+            rich_help_panel=WORK,
+        ),
     ] = None,
     workers: Annotated[
         int | None,
-        typer.Option(metavar="N", help="Worker processes. [default: one per processor]", show_default=False),
+        typer.Option(
+            metavar="N",
+            help="Worker processes. [default: one per processor]",
+            show_default=False,
+            rich_help_panel=WORK,
+        ),
     ] = None,
     tokenizer: Annotated[
         str | None,
@@ -125,12 +169,21 @@ def prepare(
             metavar="NAME",
             help="A tokenizer folder, gpt2, cl100k_base or o200k_base. [default: the shipped vocabulary]",
             show_default=False,
+            autocompletion=completion.tokenizers,
         ),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace a prepared folder.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace a prepared folder.", rich_help_panel=OUTPUT)
+    ] = False,
     json_output: Json = False,
 ) -> None:
-    """Prepare a corpus: read, filter, deduplicate, tokenize, write."""
+    """Prepare a corpus: read, filter, deduplicate, tokenize, write.
+
+    Examples:
+        braingpt data prepare sample
+        braingpt data prepare text notes --out data/notes
+        braingpt data prepare korean --max-tokens 20M
+    """
     from braingpt.data.prepare.pipeline import Request
     from braingpt.data.prepare.worker_pool import processors
     from braingpt.tokenizer.named import open_tokenizer

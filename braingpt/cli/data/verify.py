@@ -9,6 +9,9 @@ def verify(folder: PreparedFolder, json_output: Json = False) -> None:
     """Check every file of a prepared folder.
 
     Hashes, token ids within the vocabulary, unknown files. The exit code is 1 if there is a problem.
+
+    Examples:
+        braingpt data verify data/sample
     """
     from braingpt.data.shards.documents import DocumentReader
     from braingpt.data.shards.manifest import read_manifest

@@ -41,7 +41,12 @@ def sample(
     ] = 400,
     json_output: Json = False,
 ) -> None:
-    """Show random documents. Colours or lines mark their tokens."""
+    """Show random documents. Colours or lines mark their tokens.
+
+    Examples:
+        braingpt data sample data/sample
+        braingpt data sample data/sample --count 2 --language ko --tokens 0
+    """
     from braingpt.data.shards.documents import DocumentReader
 
     stored = DocumentReader(folder)
@@ -78,6 +83,10 @@ def report(
     """Write one HTML page about a prepared folder.
 
     Counts, languages, lengths, dropped documents, tokens per character, examples.
+
+    Examples:
+        braingpt data report data/sample
+        braingpt data report data/sample --out sample.html
     """
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
