@@ -7,6 +7,7 @@ text.
     python benchmarks/encodings.py "$BRAINGPT_CORPORA"
 """
 
+import argparse
 import contextlib
 import sys
 import time
@@ -59,7 +60,13 @@ def pieces(language: str, source: Path, size: int) -> list[str]:
 
 
 def main() -> None:
-    source = corpora_folder(Path(*sys.argv[1:2])).resolve()
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "source", type=Path, nargs="?", default=Path(), help="corpora in the layout of the hub's datasets"
+    )
+    source = corpora_folder(parser.parse_args().source).resolve()
     for language, encodings in ENCODINGS.items():
         for size in SIZES:
             texts = pieces(language, source, size)

@@ -8,6 +8,7 @@ jsonl.gz, and reads them (Linux).
     python benchmarks/reading.py --memory FOLDER
 """
 
+import argparse
 import gzip
 import json
 import random
@@ -83,14 +84,23 @@ def peak() -> float:
 
 
 def main() -> None:
-    if sys.argv[1:2] == ["--memory"]:
-        for path in generate(Path(sys.argv[2])):
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "source", type=Path, nargs="?", default=Path(), help="corpora in the layout of the hub's datasets"
+    )
+    parser.add_argument("--memory", type=Path, metavar="FOLDER", help="where the large files are generated")
+    parser.add_argument("--read", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.memory:
+        for path in generate(options.memory):
             # A process for each, because peak memory belongs to a process.
             subprocess.run([sys.executable, __file__, "--read", path], check=True)
         return
-    if sys.argv[1:2] == ["--read"]:
-        return memory(Path(sys.argv[2]))
-    source = corpora_folder(Path(*sys.argv[1:2])).resolve()
+    if options.read:
+        return memory(options.read)
+    source = corpora_folder(options.source).resolve()
     for name, language in SETS.items():
         rates: dict[str, list[float]] = {"ours": [], "datasets": []}
         for _ in range(5):

@@ -12,6 +12,7 @@
 # %%
 import json
 import os
+import sys
 import time
 from pathlib import Path
 
@@ -22,6 +23,15 @@ from braingpt.cli.main import app
 from braingpt.data.sample import documents
 from braingpt.inspection.trace import trace
 from braingpt.tokenizer.pieces import pieces
+
+# Questions for help are answered before any work.
+if {"-h", "--help"} & set(sys.argv[1:]):
+    print(
+        "usage: [VARIABLE=VALUE]... python examples/look_inside.py\n"
+        "Environment variables: RUN names a run. Without it a model is trained for STEPS steps (60)\n"
+        "on SAMPLES documents (600); FOLDER (runs/look-inside) holds the results."
+    )
+    raise SystemExit
 
 STEPS = int(os.environ.get("STEPS", "60"))
 SAMPLES = int(os.environ.get("SAMPLES", "600"))
@@ -83,7 +93,7 @@ text = FOLDER / "new.txt"
 text.write_text("\n\n".join(story.text for story in stories) + "\n", encoding="utf-8")
 found, page = FOLDER / "inside.json", FOLDER / "inside.html"
 options = ["--context", 64, "--rounds", 0, "--show", 0]
-command("inspect-sparsity", run, "--text", text, *options, "--json", found, "--html", page)
+command("inspect-sparsity", run, "--text", text, *options, "--json-file", found, "--html", page)
 loads = json.loads(found.read_text(encoding="utf-8"))["loads"]
 
 # %% [markdown]

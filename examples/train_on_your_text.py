@@ -14,11 +14,21 @@
 # %%
 import json
 import os
+import sys
 import time
 from pathlib import Path
 
 import braingpt
 from braingpt.cli.main import app
+
+# Questions for help are answered before any work.
+if {"-h", "--help"} & set(sys.argv[1:]):
+    print(
+        "usage: [VARIABLE=VALUE]... python examples/train_on_your_text.py\n"
+        "Environment variables: TEXT is a text file and PROMPT what to continue; VOCAB (1024), STEPS (150)\n"
+        "and FOLDER (runs/your-text) are the vocabulary's entries, the steps and the place of the results."
+    )
+    raise SystemExit
 
 STEPS = int(os.environ.get("STEPS", "150"))
 FOLDER = Path(os.environ.get("FOLDER", "runs/your-text"))

@@ -7,8 +7,8 @@ The plot gets its title, the colours of the day and a white card behind it, so t
 and dark pages alike.
 """
 
+import argparse
 import re
-import sys
 from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
@@ -59,7 +59,11 @@ def cut(page: str, title: str) -> str:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 4:
-        raise SystemExit("usage: python scripts/picture.py PAGE TITLE TARGET")
-    source, title, target = sys.argv[1:]
-    Path(target).write_text(cut(Path(source).read_text(encoding="utf-8"), title), encoding="utf-8")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("page", type=Path, help="the page that `--html FILE` wrote")
+    parser.add_argument("title", help="how the title of the plot begins")
+    parser.add_argument("target", type=Path, help="the SVG file to write")
+    options = parser.parse_args()
+    options.target.write_text(cut(options.page.read_text(encoding="utf-8"), options.title), encoding="utf-8")
