@@ -1,4 +1,4 @@
-"""The two errors a user may see: the command line prints their message on one line, without a traceback."""
+"""The errors of braingpt: the command line prints their message on one line, without a traceback."""
 
 import difflib
 from collections.abc import Iterable
@@ -9,14 +9,18 @@ E = TypeVar("E", bound=Exception)
 MAX_MESSAGE = 160
 
 
-class UserError(ValueError):
+class BraingptError(Exception):
+    """Every error that braingpt raises on purpose."""
+
+
+class UserError(BraingptError, ValueError):
     """An error that the user can correct: a wrong path, an unknown name, a value out of range.
 
     Exit code 2.
     """
 
 
-class Failure(RuntimeError):
+class Failure(BraingptError, RuntimeError):
     """An error that no other command would have prevented: a full disk, a corrupt file. Exit code 1."""
 
 

@@ -217,9 +217,13 @@ def load_model(
             f"its model {recipe.model.vocab:,}",
         )
     require_weights(recipe.model, torch.device(device))
-    model = build(recipe)
-    load_weights(model, folder)
-    return model.to(device), tokenizer, recipe, state
+    # Tensors made in inference mode could neither be filled in place nor trained.
+    with torch.inference_mode(False):
+        model = build(recipe)
+        load_weights(model, folder)
+        model = model.to(device)
+    model.end_of_text = tokenizer.eot
+    return model, tokenizer, recipe, state
 
 
 def run_recipe(folder: Path, overrides: Sequence[str] = ()) -> Recipe:

@@ -11,10 +11,12 @@ import torch
 
 from braingpt.checkpoint.checkpoint import load_model
 from braingpt.checkpoint.listing import held, resolve
+from braingpt.device.device import pick_device
 from braingpt.errors import Failure, UserError
 from braingpt.model.lm import LanguageModel
 from braingpt.recipes import Recipe
 from braingpt.tokenizer import Tokenizer
+from braingpt.utils.arguments import path_of
 
 # How often a run's newest checkpoint may vanish before it is read.
 TRIES = 100
@@ -66,14 +68,16 @@ def load(
     Args:
         path: A run folder, whose newest checkpoint is taken, or a checkpoint; None: the newest run under
             `runs/`.
-        device: Where the model computes.
+        device: Where the model computes: cpu, cuda, cuda:N, or auto for a GPU if there is one.
 
     Returns:
-        The model, in eval mode and float32, and its tokenizer.
+        The model, in eval mode and float32, and its tokenizer. The weights are ordinary tensors also under
+        `torch.inference_mode()`, so that the model can be trained later.
 
     Raises:
         UserError: There is no checkpoint; the message names the command that makes one.
         Failure: The checkpoint is damaged.
     """
-    loaded = load_run(path, device)
+    place = pick_device(device) if isinstance(device, str) else device
+    loaded = load_run(None if path is None else path_of("the run", path), place)
     return loaded.model.eval(), loaded.tokenizer

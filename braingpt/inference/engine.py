@@ -19,9 +19,10 @@ from torch import Tensor
 from braingpt.device.eval_mode import eval_mode
 from braingpt.device.free_memory import free_memory
 from braingpt.errors import UserError
-from braingpt.inference.sampling import Sampler, Sampling, check_ids
+from braingpt.inference.sampling import Sampler, Sampling, check_ids, check_special_ids
 from braingpt.model.interface import CausalModel, GenerationState
 from braingpt.model.memory_limits import require_state
+from braingpt.utils.arguments import whole_number
 
 # Tokens of a prompt that are read at once: a longer one takes no more memory than its state.
 READ_AT_ONCE = 8192
@@ -119,12 +120,14 @@ def stream(
         UserError: The prompt is empty or does not fit into memory, an id is outside the vocabulary, or a
             setting is out of range. It is raised at the call, not at the first token.
     """
-    sampler = Sampler(Sampling(temperature, top_k, top_p, seed, tuple(banned)))
-    ids = check_ids(ids, model.config.vocab)
-    _check_length(max_new_tokens)
+    vocab = model.config.vocab
+    sampler = Sampler(Sampling(temperature, top_k, top_p, seed, check_special_ids("banned", banned, vocab)))
+    ids = check_ids(ids, vocab)
+    limit = whole_number("the number of new tokens", max_new_tokens)
+    stop = frozenset(check_special_ids("stop", stop, vocab))
     check_prompt_fits(model, len(ids))
-    require_state(model, len(ids), max_new_tokens)
-    return _stream(decoder or Decoder(model), ids, max_new_tokens, sampler, frozenset(stop))
+    require_state(model, len(ids), limit)
+    return _stream(decoder or Decoder(model), ids, limit, sampler, stop)
 
 
 def _stream(
@@ -220,9 +223,12 @@ def generate_batch(
     Raises:
         UserError: As in `stream`.
     """
-    sampler = Sampler(Sampling(temperature, top_k, top_p, seed, tuple(banned)), rows=len(prompts))
-    rows = [check_ids(ids, model.config.vocab) for ids in prompts]
-    _check_length(max_new_tokens)
+    vocab = model.config.vocab
+    banned = check_special_ids("banned", banned, vocab)
+    sampler = Sampler(Sampling(temperature, top_k, top_p, seed, banned), rows=len(prompts))
+    rows = [check_ids(ids, vocab) for ids in prompts]
+    max_new_tokens = whole_number("the number of new tokens", max_new_tokens)
+    stop = frozenset(check_special_ids("stop", stop, vocab))
     new: list[list[int]] = [[] for _ in rows]
     if not rows or max_new_tokens == 0:
         return new
@@ -276,8 +282,3 @@ def check_prompt_fits(model: CausalModel, tokens: int) -> None:
             f"the prompt has {tokens:,} tokens, and the model's state of them needs {needed / 1e9:,.1f} GB; "
             f"{free / 1e9:,.1f} GB of memory are available; shorten the prompt"
         )
-
-
-def _check_length(max_new_tokens: int) -> None:
-    if max_new_tokens < 0:
-        raise UserError(f"the number of new tokens must be at least 0, not {max_new_tokens}")

@@ -7,13 +7,15 @@ never disturbs its neighbours' draws, and the global random state is left alone.
 Shapes: B rows, V vocabulary.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from operator import index
 
 import torch
 from torch import Tensor
 
 from braingpt.errors import Failure, UserError
+from braingpt.utils.arguments import check_number, whole_number
 
 
 @dataclass(frozen=True)
@@ -32,14 +34,17 @@ class Sampling:
     banned: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
+        for name, value in (("temperature", self.temperature), ("top-p", self.top_p)):
+            if value is not None:
+                check_number(name, value)
         # The comparison is false for NaN too.
         if not 0 <= self.temperature <= 100:
             raise UserError(f"temperature must be between 0 (greedy) and 100, not {self.temperature}")
-        if self.top_k is not None and self.top_k < 1:
-            raise UserError(f"top-k must be at least 1, not {self.top_k}")
+        if self.top_k is not None:
+            whole_number("top-k", self.top_k, 1)
         if self.top_p is not None and not 0 < self.top_p <= 1:
             raise UserError(f"top-p must be above 0 and at most 1, not {self.top_p}")
-        if self.seed is not None and not 0 <= self.seed < 2**63:
+        if self.seed is not None and not 0 <= whole_number("seed", self.seed, -(2**63)) < 2**63:
             raise UserError(f"seed must be between 0 and 2^63 - 1, not {self.seed}")
 
 
@@ -114,10 +119,26 @@ class Sampler:
 
 def check_ids(ids: Sequence[int], vocab: int) -> list[int]:
     """`ids` as a list. Raises UserError where there are none, or one is outside 0..vocab-1."""
-    ids = [int(i) for i in ids]
+    try:
+        ids = [index(i) for i in ids]
+    except TypeError:
+        raise UserError(
+            f"generation starts from token ids, as tokenizer.encode returns them, not {str(ids)[:60]!r}"
+        ) from None
     if not ids:
         raise UserError("generation needs at least one token to start from, for example a language marker")
     outside = next((i for i in ids if not 0 <= i < vocab), None)
     if outside is not None:
         raise UserError(f"token {outside} is outside the model's vocabulary of {vocab}")
     return ids
+
+
+def check_special_ids(name: str, ids: Iterable[int], vocab: int) -> tuple[int, ...]:
+    """The tokens of `stop` or `banned`. Raises UserError where they are no tokens of the vocabulary."""
+    try:
+        found = tuple(index(i) for i in ids)
+    except TypeError:
+        raise UserError(f"{name} must be a list of token ids, not {str(ids)[:60]!r}") from None
+    if outside := [i for i in found if not 0 <= i < vocab]:
+        raise UserError(f"{name}: token {outside[0]} is outside the model's vocabulary of {vocab}")
+    return found

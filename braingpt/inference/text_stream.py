@@ -124,6 +124,45 @@ def generate_text(
     return text
 
 
+def generate(
+    model: CausalModel,
+    tokenizer: "Tokenizer",
+    prompt: str | None = None,
+    *,
+    language: str | None = None,
+    max_new_tokens: int = 200,
+    temperature: float = 0.8,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    seed: int | None = None,
+) -> str:
+    """Generate text after a prompt, up to the end of the text or `max_new_tokens`.
+
+    Args:
+        model: The model; also one with a memory.
+        tokenizer, prompt, language, max_new_tokens, temperature, top_k, top_p, seed: As in `generate_text`.
+
+    Returns:
+        The new text, without the prompt.
+
+    Raises:
+        UserError: As in `generate_text`.
+    """
+    return "".join(
+        generate_text(
+            model,
+            tokenizer,
+            prompt,
+            language=language,
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            seed=seed,
+        )
+    )
+
+
 def non_text_tokens(tokenizer: "Tokenizer") -> list[int]:
     """Tokens without text, except the end of the document: they are never chosen while writing text."""
     return [i for i, size in enumerate(tokenizer.token_bytes().tolist()) if size == 0 and i != tokenizer.eot]

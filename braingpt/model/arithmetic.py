@@ -15,6 +15,7 @@ from braingpt.model.work_counters import (
     count_tokens,
     counts_work,
 )
+from braingpt.utils.arguments import whole_number
 
 
 class ModelArithmetic(CausalModel):
@@ -64,6 +65,7 @@ class ModelArithmetic(CausalModel):
         Returns:
             Floating-point operations a token; a multiplication and an addition are two.
         """
+        context = whole_number("the context", context, 1)
         share = self.arriving()
         blocks = sum(
             part * (block.mixer.flops(max(1, part * context)) + block.mlp.flops())
@@ -84,6 +86,7 @@ class ModelArithmetic(CausalModel):
         Returns:
             Bytes for one sequence, in float32.
         """
+        length = whole_number("the length", length)
         share = self.arriving()
         return sum(
             block.mixer.state_bytes(round(part * length))

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
+from braingpt.errors import UserError
 from braingpt.model.config import ModelConfig
 from braingpt.model.sequence_layout import Layout
 from braingpt.model.work_counters import CountedModule
@@ -129,6 +130,8 @@ class CausalModel(nn.Module):
             Logits (B, V) of the token that follows.
 
         Raises:
-            ValueError: The state is for another number of rows.
+            UserError: The ids are no row of tokens, or the state is for another number of rows.
         """
+        if state is None or ids_B.ndim != 1:
+            raise UserError("step takes token ids of shape (B,) and a state from model.new_state(B)")
         return self(ids_B[:, None], state=state).logits[:, -1]

@@ -8,7 +8,7 @@ Contracts, each a property test over every architecture: causal in train and eva
 Legend: B batch, L tokens, D hidden, N selected tokens, V vocabulary.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from braingpt.device.compile import compile_function
 from braingpt.errors import UserError
 from braingpt.model.arithmetic import ModelArithmetic
+from braingpt.model.batch_checks import check_batch, outside_vocabulary
 from braingpt.model.blocks import BLOCKS
 from braingpt.model.columns.competition import Competition
 from braingpt.model.config import ModelConfig, V1Config, V2Config
@@ -28,6 +29,7 @@ from braingpt.model.memory_limits import require_weights
 from braingpt.model.routing.adaptive_depth import Exit, continue_rate
 from braingpt.model.routing.early_exit import EarlyExit
 from braingpt.model.sequence_layout import Layout
+from braingpt.utils.arguments import check_number, whole_number
 
 if TYPE_CHECKING:
     from braingpt.recipes import Recipe
@@ -52,6 +54,8 @@ class LanguageModel(ModelArithmetic):
         self.exits = nn.ModuleList(exits)  # pyright: ignore[reportAttributeAccessIssue]
         self.spans = list(pairwise((0, *config.depth_exits, config.layers)))
         self._compiled_head: Callable[[Tensor], Tensor] | None = None
+        # The token that ends a text; None while the model has no tokenizer.
+        self.end_of_text: int | None = None
         self.early = EarlyExit(config.early_exit, config.layers) if isinstance(config, V1Config) else None
 
     def forward(
@@ -81,10 +85,15 @@ class LanguageModel(ModelArithmetic):
             (B, L) with "none"; and the state.
 
         Raises:
-            ValueError: The state is for another number of rows, or segments do not go with a state.
+            UserError: Ids or targets are no tokens (B, L), a token is outside the vocabulary (seen on a CPU),
+                `reduction` is unknown, the state is for other rows, or segments do not go with a state.
         """
+        check_batch(ids_BL, targets_BL, reduction)
         layout = self._layout(ids_BL, segments_BL, state)
-        x_BLD = rms_norm(self.embedding(ids_BL))
+        try:
+            x_BLD = rms_norm(self.embedding(ids_BL))
+        except IndexError:
+            raise outside_vocabulary("token", ids_BL, self.config.vocab) from None
         if state is not None:
             new = ids_BL.shape[1] if layout.valid is None else layout.valid.sum(1)
             state.seen_B = state.seen_B + new
@@ -102,17 +111,22 @@ class LanguageModel(ModelArithmetic):
         if self.early is not None:
             middle_BLD, middle_weight = self.early.middle, self.early.config.loss
             self.early.middle = None
-        loss = next_token_loss(self.embedding, x_BLD, targets_BL, reduction, middle_BLD, middle_weight)
+        try:
+            loss = next_token_loss(self.embedding, x_BLD, targets_BL, reduction, middle_BLD, middle_weight)
+        except (IndexError, RuntimeError) as error:
+            if "out of bounds" not in str(error):
+                raise
+            raise outside_vocabulary("target", targets_BL, self.config.vocab) from None
         return Output(loss=loss, state=state)
 
     def _layout(self, ids_BL: Tensor, segments_BL: Tensor | None, state: State | None) -> Layout:
         layout = Layout.of(ids_BL, segments_BL, None if state is None else state.seen_B)
         if state is not None:
             if len(state.seen_B) != len(ids_BL):
-                raise ValueError(f"the state is for {len(state.seen_B)} rows, the ids have {len(ids_BL)}")
+                raise UserError(f"the state is for {len(state.seen_B)} rows, the ids have {len(ids_BL)}")
             on_the_left = layout.valid is None or bool((layout.valid[:, 1:] >= layout.valid[:, :-1]).all())
             if layout.segment is not None or not on_the_left:
-                raise ValueError("with a state, each row is one document and padding is on its left")
+                raise UserError("with a state, each row is one document and padding is on its left")
         return layout
 
     def _head(self, x_BLD: Tensor) -> Tensor:
@@ -169,6 +183,8 @@ class LanguageModel(ModelArithmetic):
         Raises:
             UserError: The model has no early exit, or the threshold is not a probability.
         """
+        if threshold is not None:
+            check_number("the exit threshold", threshold)
         if self.early is None and threshold is not None:
             raise UserError("--exit-threshold is for v1; use --effort with v2 (dense has neither)")
         if threshold is not None and not 0 < threshold <= 1:
@@ -196,6 +212,8 @@ class LanguageModel(ModelArithmetic):
                 "effort needs one trained with model.depth.share below 1"
             )
         least = config.depth_exits[0] / config.layers
+        if share is not None:
+            check_number("effort", share)
         if share is not None and not least <= share <= 1:
             raise UserError(
                 f"effort must be between {least:.2f} (the layers before the first exit) and 1, not {share:g}"
@@ -251,19 +269,31 @@ class LanguageModel(ModelArithmetic):
         Args:
             batch: Rows.
         """
-        device = self.device
+        batch, device = whole_number("the number of rows", batch, 1), self.device
         layers = [block.mixer.new_state(batch, device, self.embedding.weight.dtype) for block in self.blocks]
         seen_B = torch.zeros(batch, dtype=torch.long, device=device)
         return State(layers, seen_B, seen_B)
 
-    def generate(self, ids: Sequence[int], max_new_tokens: int = 100, **sampling: Any) -> list[int]:
+    def generate(
+        self,
+        ids: Sequence[int],
+        max_new_tokens: int = 100,
+        *,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        seed: int | None = None,
+        stop: Collection[int] | None = None,
+        banned: Collection[int] = (),
+    ) -> list[int]:
         """Generate after a prompt.
 
         Args:
             ids: The prompt's token ids, at least one.
             max_new_tokens: Largest number of new tokens.
-            sampling: `temperature`, `top_k`, `top_p`, `seed`, `stop` and `banned`, as in
-                `braingpt.inference.engine.generate`.
+            temperature, top_k, top_p, seed, banned: As in `braingpt.inference.engine.stream`.
+            stop: Tokens that end the text; they are not returned. None: the end of text, in a model that was
+                loaded with its tokenizer. An empty list: generation continues behind it.
 
         Returns:
             The new token ids.
@@ -273,7 +303,19 @@ class LanguageModel(ModelArithmetic):
         """
         from braingpt.inference.engine import generate
 
-        return generate(self, ids, max_new_tokens=max_new_tokens, **sampling)
+        if stop is None:
+            stop = () if self.end_of_text is None else (self.end_of_text,)
+        return generate(
+            self,
+            ids,
+            max_new_tokens,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            seed=seed,
+            stop=stop,
+            banned=banned,
+        )
 
     def after_step(self) -> None:
         """Update what follows training slowly: thresholds, balance, 2:4 masks.
@@ -305,8 +347,10 @@ def build(recipe: "Recipe | ModelConfig", seed: int = 0) -> LanguageModel:
             f"cannot build a model from {type(recipe).__name__}; "
             "give a recipe (braingpt.load_recipe) or a model configuration"
         )
+    seed = whole_number("seed", seed, -(2**63))
     if torch.get_default_device().type != "meta":
         require_weights(config, torch.device("cpu"))
-    with torch.random.fork_rng(devices=[]):
+    # Tensors made in inference mode could not be trained.
+    with torch.inference_mode(False), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return LanguageModel(config)

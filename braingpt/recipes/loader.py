@@ -11,6 +11,7 @@ from braingpt.data.shards.manifest import NAME as MANIFEST
 from braingpt.errors import UserError, did_you_mean
 from braingpt.recipes.keys import ARCHITECTURES, suggest_key
 from braingpt.recipes.schema import Recipe
+from braingpt.utils.arguments import path_of
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -47,7 +48,9 @@ def load_recipe(name: str | Path, overrides: list[str] | None = None) -> Recipe:
     Raises:
         UserError: The recipe or a key is unknown, a value is out of range, or settings contradict each other.
     """
-    path = _locate(str(name))
+    if isinstance(overrides, str):
+        raise UserError(f"overrides are a list, like ['{overrides}']")
+    path = _locate(str(path_of("the recipe", name)))
     tree = _read(path)
     for override in overrides or []:
         _override(tree, override)
@@ -154,6 +157,8 @@ def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 
 def _override(tree: dict[str, Any], override: str) -> None:
     """Set the value that `key=value` names."""
+    if not isinstance(override, str):
+        raise UserError(f"an override is a text like 'train.lr=1e-3', not {override!r}")
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise UserError(f"--set takes KEY=VALUE, like train.lr=1e-3, not '{override}'")

@@ -161,6 +161,8 @@ def clean_valid(text: str) -> str:
     Raises:
         UserError: The text holds a lone surrogate.
     """
+    if not isinstance(text, str):
+        raise UserError(f"the text must be a str, not {type(text).__name__}")
     if _is_clean(text):
         return text
     check_valid(text)

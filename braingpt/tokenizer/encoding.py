@@ -30,6 +30,7 @@ from braingpt.tokenizer.vocabulary import (
     marker_name,
     special_names,
 )
+from braingpt.utils.arguments import path_of
 
 
 class Tokenizer:
@@ -116,7 +117,7 @@ class Tokenizer:
             UserError: The folder holds no tokenizer, or another program's.
             Failure: The tokenizer's files are damaged.
         """
-        vocabulary = read_vocabulary(Path(folder))
+        vocabulary = read_vocabulary(path_of("the tokenizer's folder", folder))
         try:
             return cls.from_vocabulary(vocabulary)
         except (ValueError, OverflowError) as error:
@@ -177,8 +178,8 @@ class Tokenizer:
             return ids
         if language == "auto":
             return self._marker(detect(text, self.marked)) + self._bpe.encode_ordinary(text)
-        if language not in self.markers:
-            nearest = did_you_mean(language, [*self.markers, "auto", "split"])
+        if not isinstance(language, str) or language not in self.markers:
+            nearest = did_you_mean(str(language), [*self.markers, "auto", "split"])
             raise UserError(f"no marker for language '{language}'{nearest}")
         return [self.markers[language], *self._bpe.encode_ordinary(text)]
 
@@ -194,6 +195,8 @@ class Tokenizer:
         Raises:
             UserError: A text holds a lone surrogate.
         """
+        if isinstance(texts, str):
+            raise UserError("encode_batch takes a list of texts; encode takes one")
         return self._bpe.encode_ordinary_batch([clean_valid(text) for text in texts])
 
     def encode_array(self, text: str) -> np.ndarray:
@@ -238,7 +241,10 @@ class Tokenizer:
         Raises:
             UserError: An id is outside the vocabulary.
         """
-        return b"".join(self.token(token, specials) for token in ids)
+        try:
+            return b"".join(self.token(token, specials) for token in ids)
+        except TypeError:
+            raise UserError(f"decode takes a list of token ids, not {str(ids)[:60]!r}") from None
 
     def token(self, token: int, specials: bool = False) -> bytes:
         """The bytes that one id represents.
@@ -322,7 +328,7 @@ class StreamDecoder:
         Raises:
             UserError: The id is outside the vocabulary.
         """
-        return self._decoder.decode(self._tokenizer.token(token, self._specials))
+        return self._decoder.decode(self._tokenizer.decode_bytes((token,), self._specials))
 
     def flush(self) -> str:
         """U+FFFD if the last character is incomplete, else nothing; the decoder can then be used again."""

@@ -1,0 +1,1 @@
+"""The Python API as a user meets it: typed, checked, without side effects."""
