@@ -69,6 +69,8 @@ def show(
 ) -> None:
     """Show one run: steps, loss, speed, and what went wrong.
 
+    `braingpt train --help` explains the shares in the line of the validation.
+
     Examples:
         braingpt runs show nano-v2
     """

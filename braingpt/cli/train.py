@@ -78,6 +78,11 @@ def train(
 ) -> None:
     """Train a model from a recipe.
 
+    A line of validation ends with shares of what the model computed. `attended`: tokens that take part in
+    selective attention. `keys`: query-key pairs that attention computes. `columns`: columns that run for a
+    token. `depth`: layers that a token goes through. `computed`: arithmetic, over that of the same shape done
+    densely. `imbalance` is the load of the busiest column over the mean load; 1.0 is even.
+
     Examples:
         braingpt train --recipe nano-v2
         braingpt train --recipe tiny-v2 --plan

@@ -305,17 +305,8 @@ class LanguageModel(ModelArithmetic):
 
         if stop is None:
             stop = () if self.end_of_text is None else (self.end_of_text,)
-        return generate(
-            self,
-            ids,
-            max_new_tokens,
-            temperature=temperature,
-            top_k=top_k,
-            top_p=top_p,
-            seed=seed,
-            stop=stop,
-            banned=banned,
-        )
+        chosen = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}
+        return generate(self, ids, max_new_tokens, stop=stop, banned=banned, **chosen)
 
     def after_step(self) -> None:
         """Update what follows training slowly: thresholds, balance, 2:4 masks.
