@@ -24,7 +24,16 @@ SPEAKING = (
     *("data/prepare/worker_pool.py", "bench/peak_memory.py", "bench/kernels/runner.py"),
 )
 # Exceptions that are caught inside and never leave.
-INNER = {"Stopped", "ReaderLeft", "Damaged", "Absent", "_BrokenContext"}
+INNER = {
+    "Stopped",
+    "ReaderLeft",
+    "Damaged",
+    "Absent",
+    "_BrokenContext",
+    "ClientLeft",
+    "SlowClient",
+    "TooLarge",
+}
 AT_IMPORT = """
 import sys, os
 before = dict(os.environ)
