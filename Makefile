@@ -1,37 +1,56 @@
-# make demo: set everything up and walk the whole path.  make test: set everything up and run the tests.
+# make demo: install what runs, and walk the whole path.  make test: install the development tools too, and test.
+# TORCH=cpu takes the CPU build of torch, which is much smaller: on Linux, torch from PyPI brings CUDA.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 # Test processes; each computes with one thread.
 WORKERS ?= 2
 
+PIP := $(BIN)/python -m pip install
+ifeq ($(TORCH),cpu)
+PIP += --extra-index-url https://download.pytorch.org/whl/cpu
+endif
+
+# Tests run with one version of torch, whose figures they hold.
+test lint format wheel: export PIP_CONSTRAINT ?= .ci/constraints.txt
+
 .PHONY: demo test lint format wheel clean
 
-demo: $(VENV)/.installed
-	$(BIN)/braingpt quickstart
+demo: $(VENV)/.runs
+	@$(BIN)/braingpt quickstart
 
-test: $(VENV)/.installed
+test: $(VENV)/.develops
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadscope tests
 
-lint: $(VENV)/.installed
+lint: $(VENV)/.develops
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 
-format: $(VENV)/.installed
+format: $(VENV)/.develops
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-wheel: $(VENV)/.installed
+wheel: $(VENV)/.develops
 	$(BIN)/pip wheel --no-deps -w dist .
 
-$(VENV)/.installed: pyproject.toml
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --editable ".[dev]"
-	touch $@
+# Two sets of packages, each with its stamp: what runs, and the development tools beside it.
+$(VENV)/.runs: pyproject.toml
+	@$(PYTHON) -c 'import sys; v = "%d.%d" % sys.version_info[:2]; sys.exit(sys.version_info < (3, 11) and \
+		"braingpt needs Python 3.11 or later, and $(PYTHON) is " + v + "; try make PYTHON=python3.12")'
+	@echo "1/2 an environment in $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+	@echo "2/2 braingpt and the packages that it needs; torch is the largest and takes minutes"
+	@$(PIP) --editable .
+	@touch $@
+
+$(VENV)/.develops: $(VENV)/.runs
+	@echo "the development tools"
+	@$(PIP) --editable ".[dev]"
+	@touch $@
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

@@ -22,14 +22,20 @@ from typing import Literal
 from braingpt.errors import one_line
 
 State = Literal["ok", "note", "problem"]
-# Optional packages, by module: distribution, purpose, how to install.
+# Optional packages, by module: distribution, purpose, the extra that installs it.
 OPTIONAL = {
-    "mamba_ssm": ("mamba-ssm", "Mamba-2 on GPUs", "pip install 'braingpt[mamba]' beside a CUDA compiler"),
-    "fla": ("flash-linear-attention", "linear mixers on GPUs", "pip install 'braingpt[fla]'"),
-    "lm_eval": ("lm-eval", "few-shot tasks", "pip install 'braingpt[eval]'"),
-    "wandb": ("wandb", "logging", "pip install 'braingpt[log]'"),
-    "tensorboard": ("tensorboard", "logging", "pip install 'braingpt[log]'"),
+    "mamba_ssm": ("mamba-ssm", "Mamba-2 on GPUs; beside a CUDA compiler", "mamba"),
+    "fla": ("flash-linear-attention", "linear mixers on GPUs", "fla"),
+    "lm_eval": ("lm-eval", "few-shot tasks", "eval"),
+    "tokenizers": ("tokenizers", "adding a language", "languages"),
+    "datatrove": ("datatrove", "preparing data on many machines", "cluster"),
+    "transformers": ("transformers", "peers of bench", "peers"),
+    "litgpt": ("litgpt", "a peer of bench; not beside the extras peers and cluster", "litgpt"),
+    "torchao": ("torchao", "optimizer with moments in 8 bits", "lowbit"),
+    "wandb": ("wandb", "logging", "log"),
+    "tensorboard": ("tensorboard", "logging", "log"),
 }
+CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 # Bytes of free disk below which training has no room.
 MIN_FREE_BYTES = 1e9
 
@@ -58,6 +64,7 @@ def examine(folder: Path = Path()) -> list[Finding]:
     """
     checks: list[tuple[str, Callable[[], Iterator[Finding]]]] = [
         ("python", _python),
+        ("requirements", _requirements),
         ("torch", _torch),
         ("device", _device),
         ("compiler", _compiler),
@@ -84,10 +91,48 @@ def _python() -> Iterator[Finding]:
     yield Finding("ok", "python", f"{platform.python_version()}, {system}, braingpt {__version__}")
 
 
+def _install() -> str:
+    """How this environment installs packages; those that uv makes have no pip."""
+    return "pip install" if importlib.util.find_spec("pip") else "uv pip install"
+
+
+def _requirements() -> Iterator[Finding]:
+    from packaging.requirements import Requirement
+
+    try:
+        needed = importlib.metadata.requires("braingpt") or []
+    except importlib.metadata.PackageNotFoundError:
+        yield Finding("note", "requirements", f"braingpt is not installed; {_install()} -e . in its folder")
+        return
+    wrong = False
+    requirements = [Requirement(line) for line in needed]
+    mine = [need for need in requirements if need.marker is None or need.marker.evaluate({"extra": ""})]
+    for need in mine:
+        try:
+            version = importlib.metadata.version(need.name)
+        except importlib.metadata.PackageNotFoundError:
+            version = None
+        if version is not None and need.specifier.contains(version, prereleases=True):
+            continue
+        wrong = True
+        found = "not installed" if version is None else f"{version} is outside {need.specifier}"
+        yield Finding("problem", need.name, f"{found}; {_install()} '{need.name}{need.specifier}'")
+    if not wrong:
+        yield Finding("ok", "requirements", f"all {len(mine)} packages, each within its bounds")
+
+
 def _torch() -> Iterator[Finding]:
     import torch
 
-    yield Finding("ok", "torch", f"{torch.__version__}, {torch.get_num_threads()} threads")
+    version = torch.version
+    build = (
+        f"CUDA {version.cuda}"
+        if version.cuda
+        else f"ROCm {version.hip}"
+        if getattr(version, "hip", None)
+        else "CPU"
+    )
+    yield Finding("ok", "torch", f"{torch.__version__}, {build} build, {torch.get_num_threads()} threads")
 
 
 def _device() -> Iterator[Finding]:
@@ -99,17 +144,36 @@ def _device() -> Iterator[Finding]:
     size = f", {memory / 1e9:.1f} GB memory" if memory else ""
     yield Finding("ok", "cpu", f"{cpu_name()}, {os.cpu_count()} cores{size}")
     if not torch.cuda.is_available():
-        reason = (
-            "torch was built without CUDA"
-            if torch.version.cuda is None
-            else "torch sees no NVIDIA GPU or its driver"
-        )
-        yield Finding("note", "gpu", f"none usable ({reason}); everything runs on the CPU")
+        yield Finding("note", "gpu", f"none usable ({_no_gpu()}); everything runs on the CPU")
     for index in range(torch.cuda.device_count()):
         gpu = torch.cuda.get_device_properties(index)
         sparse = "2:4 sparse tensor cores" if gpu.major >= 8 else "no 2:4 sparse tensor cores"
         facts = f"{gpu.total_memory / 1e9:.1f} GB, compute capability {gpu.major}.{gpu.minor}, {sparse}"
         yield Finding("ok", "gpu", f"{gpu.name}, {facts}, CUDA {torch.version.cuda}")
+
+
+def _no_gpu() -> str:
+    """Why torch uses no GPU, and the command for another build of torch where one fits better."""
+    import torch
+
+    has_driver = Path("/proc/driver/nvidia/version").exists() or shutil.which("nvidia-smi") is not None
+    if torch.version.cuda is None:
+        reason = "torch was built without CUDA"
+        return f"{reason}; with CUDA: {_other_torch(torch.__version__, cuda=True)}" if has_driver else reason
+    if has_driver:
+        return "torch does not work with the NVIDIA driver; a newer driver, or another build from pytorch.org"
+    return f"no NVIDIA driver; a smaller torch: {_other_torch(torch.__version__, cuda=False)}"
+
+
+def _other_torch(version: str, cuda: bool) -> str:
+    """The command that replaces torch by a build of the same version with or without CUDA."""
+    if _install() != "pip install":
+        return f"uv pip install --torch-backend={'auto' if cuda else 'cpu'} --reinstall-package torch torch"
+    # A version such as 2.13.0+cpu names its build.
+    wanted = f"torch=={version.split('+')[0]}"
+    return (
+        f"pip install --force-reinstall {wanted if cuda else f'--no-deps {wanted} --index-url {CPU_INDEX}'}"
+    )
 
 
 def _compiler() -> Iterator[Finding]:
@@ -159,9 +223,9 @@ def _kernels() -> Iterator[Finding]:
 
 
 def _packages() -> Iterator[Finding]:
-    for module, (distribution, purpose, how) in OPTIONAL.items():
+    for module, (distribution, purpose, extra) in OPTIONAL.items():
         state, text = importable(module, distribution)
-        hint = "" if state == "ok" else f"; {how}"
+        hint = "" if state == "ok" else f"; {_install()} 'braingpt[{extra}]'"
         yield Finding(state, distribution, f"{text} ({purpose}){hint}")
 
 

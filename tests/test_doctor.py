@@ -1,11 +1,17 @@
 import shutil
 import sys
+import tomllib
 from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
 
 from braingpt import doctor
 from braingpt.checkpoint import checkpoint
 from tests.conftest import awake
 from tests.tiny_runs import prepared, tiny
+
+ROOT = Path(__file__).parents[1]
 
 
 def by_topic(findings):
@@ -54,6 +60,58 @@ def test_data_and_runs_are_found_and_broken_ones_named(tmp_path):
     assert "good: step 3" in texts["run", "ok"] and "bad" in texts["run", "problem"]
 
 
+def test_each_extra_is_named_with_its_command(tmp_path):
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    found = by_topic(doctor.examine(tmp_path))
+    assert {extra for _, _, extra in doctor.OPTIONAL.values()} == extras.keys() - {"dev"}
+    for module, (distribution, _, extra) in doctor.OPTIONAL.items():
+        assert module and any(Requirement(line).name == distribution for line in extras[extra])
+        missing = f"pip install 'braingpt[{extra}]'"
+        assert found[distribution].state == "ok" or missing in found[distribution].text
+
+
+def test_a_required_package_that_is_missing_or_too_old_is_a_problem(monkeypatch):
+    needed = [
+        "numpy>=999",
+        "no-such-package>=1.5,<2",
+        "rich",
+        "not-needed-here; python_version < '3'",
+        "none; extra == 'dev'",
+    ]
+    monkeypatch.setattr(doctor.importlib.metadata, "requires", lambda name: needed)
+    monkeypatch.setattr(doctor, "_install", lambda: "pip install")
+    found = by_topic(doctor._requirements())
+    assert found.keys() == {"numpy", "no-such-package"} and {f.state for f in found.values()} == {"problem"}
+    assert found["numpy"].text.endswith("is outside >=999; pip install 'numpy>=999'")
+    assert found["no-such-package"].text == "not installed; pip install 'no-such-package<2,>=1.5'"
+    monkeypatch.setattr(doctor.importlib.metadata, "requires", lambda name: ["rich"])
+    assert [f.state for f in doctor._requirements()] == ["ok"]
+
+
+@pytest.mark.parametrize("installer", ["pip install", "uv pip install"])
+@pytest.mark.parametrize(
+    ("cuda", "driver", "said"),
+    [
+        (None, False, "torch was built without CUDA"),
+        (None, True, "torch was built without CUDA; with CUDA: {installer} "),
+        ("13.0", False, "no NVIDIA driver; a smaller torch: {installer} "),
+        ("13.0", True, "a newer driver"),
+    ],
+)
+def test_the_build_of_torch_and_the_command_for_the_other(monkeypatch, cuda, driver, said, installer):
+    import torch
+
+    monkeypatch.setattr(torch.version, "cuda", cuda)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(doctor.shutil, "which", lambda name: "/bin/nvidia-smi" if driver else None)
+    monkeypatch.setattr(doctor, "_install", lambda: installer)
+    assert (f"CUDA {cuda} build" if cuda else "CPU build") in next(doctor._torch()).text
+    gpu = by_topic(doctor._device())["gpu"]
+    assert gpu.state == "note" and said.format(installer=installer) in gpu.text
+    if "install" in gpu.text:
+        assert ("cpu" in gpu.text) == (cuda is not None) and "+" not in gpu.text
+
+
 def test_a_package_that_breaks_on_import_is_a_line(tmp_path, monkeypatch):
     (tmp_path / "mamba_ssm.py").write_text("raise OSError('libcudart.so.12: cannot open\\nshared object')")
     (tmp_path / "wandb.py").write_text("import sys\nsys.exit(3)")
@@ -91,7 +149,4 @@ def test_no_torch_is_needed_to_import_the_module():
     import subprocess
 
     code = "import sys, braingpt.doctor; sys.exit('torch' in sys.modules)"
-    assert (
-        subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[1], check=False).returncode
-        == 0
-    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

@@ -8,9 +8,9 @@ import typer
 from braingpt.cli import completion
 from braingpt.cli.command import DATA, MACHINE
 from braingpt.cli.console import console, print_line
+from braingpt.cli.invocation import command_line
 from braingpt.cli.json_output import Json, print_json
 from braingpt.cli.options import Device
-from braingpt.utils.paths import shell_word
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -176,7 +176,7 @@ def _report(result: "Result", screen: "Console") -> None:
 
 
 def _resume_command(out: Path) -> str:
-    return f"braingpt train --resume auto --out {shell_word(out)}"
+    return command_line("train", "--resume", "auto", "--out", out)
 
 
 def _print_plan(
@@ -301,11 +301,10 @@ def _print_result(result: "Result", screen: "Console") -> None:
     )
     troubles = "".join(f", {name}: {count}" for name, count in trouble if count)
     speed = f"{result.tokens / result.seconds:,.0f} tokens/s, " if result.seconds else ""
-    run = shell_word(result.run)
     memory = f"peak memory {byte_size(result.peak_memory_bytes)}"
     screen.print(
         f"step {result.step}{best}{troubles}; {duration(result.seconds)} of training, {speed}{memory}\n"
         f"checkpoint {result.checkpoint}, report {result.run}/report.md\n"
-        f"next: braingpt generate {run}   braingpt eval {run}",
+        f"next: {command_line('generate', Path(result.run))}   {command_line('eval', Path(result.run))}",
         soft_wrap=True,
     )
