@@ -1,7 +1,7 @@
 """Facts taught once to a trained model: how many come back, how many come where they do not belong, and what
 a foreign memory costs.
 
-    python benchmarks/episodic.py runs/quickstart --data data/sample
+    python benchmarks/episodic.py runs/nano-v2 --data data/sample
 
 For each language generated facts ("수진의 고양이 이름은 두부예요.") are taught to one memory and asked for by
 their beginning, greedily: alone, behind another sentence, and with a person's name that was never taught,
