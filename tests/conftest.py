@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 import torch
 
@@ -20,6 +21,9 @@ from tests.ranks import ranks  # noqa: F401
 from tests.tiny_runs import prepared
 
 torch.set_num_threads(1)
+# Other programs share the machine, so that the time of one example tells nothing of the code.
+hypothesis.settings.register_profile("shared machine", deadline=None)
+hypothesis.settings.load_profile("shared machine")
 
 SMALL = {
     "dense": DenseConfig(layers=2, hidden=32, heads=4, vocab=97, mlp=64),
