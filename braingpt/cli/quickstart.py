@@ -3,7 +3,7 @@
 The command prepares Korean and English text of the built-in corpus, trains a small v2 on it, shows how the
 loss falls, generates text, and counts what the model skips. Every step calls the library function of its own
 command. What it gives up: the vocabulary is small and made for this text alone, because most of the
-arithmetic of so small a model is in its head (docs/decisions/training-speed.md, T-44).
+arithmetic of so small a model is in its head (docs/decisions/training-speed.md, T-60).
 """
 
 import time
