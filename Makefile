@@ -11,8 +11,8 @@ ifeq ($(TORCH),cpu)
 PIP += --extra-index-url https://download.pytorch.org/whl/cpu
 endif
 
-# Tests run with one version of torch, whose figures they hold.
-test lint format wheel: export PIP_CONSTRAINT ?= .ci/constraints.txt
+# The version of torch whose figures the tests hold; the demo takes it too, and is the same everywhere.
+demo test lint format wheel: export PIP_CONSTRAINT ?= .ci/constraints.txt
 
 .PHONY: demo test lint format wheel clean
 
