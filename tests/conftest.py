@@ -3,6 +3,7 @@ than two.
 """
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +22,8 @@ from tests.ranks import ranks  # noqa: F401
 from tests.tiny_runs import prepared
 
 torch.set_num_threads(1)
+# A job in the background ignores Ctrl-C, and so would the commands that tests interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 # Other programs share the machine, so that the time of one example tells nothing of the code.
 hypothesis.settings.register_profile("shared machine", deadline=None)
 hypothesis.settings.load_profile("shared machine")

@@ -2,7 +2,7 @@
 
 import copy
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from braingpt.episodic.memory import EpisodicMemory
 from braingpt.episodic.storage import load_memory
 from braingpt.episodic.store import Store
 from braingpt.recipes import save_recipe
-from braingpt.tokenizer import Tokenizer
+from braingpt.tokenizer import Tokenizer, training
 from braingpt.train import step_time
 from braingpt.train.run.folder import read_metrics
 from tests.cli.killed import CPU, Case, braingpt, killed
@@ -102,17 +102,25 @@ def test_memory(place: Path, trained, calibrated, tmp_path: Path, monkeypatch, n
     assert killed(place, case) >= 3
 
 
+TRAINING_TEXTS = documents("ko", 20) + documents("en", 20)
 TOKENIZER_TEXTS = ("texts.txt", "--out", "t")
 
 
 @pytest.mark.parametrize("name", ["train", "add-language"])
 @pytest.mark.parametrize("there", [False, True])
-def test_tokenizer(place: Path, name: str, there: bool) -> None:
+def test_tokenizer(place: Path, monkeypatch: pytest.MonkeyPatch, name: str, there: bool) -> None:
+    """The trainer keeps threads that a fork of this process would wait for, so that it trains here alone."""
+    trained = training.train(TRAINING_TEXTS, 270)
+
+    def train(texts: Iterable[str], entries: int) -> Tokenizer:
+        assert [*texts] and entries == 270
+        return trained
+
+    monkeypatch.setattr(training, "train", train)
     old = Tokenizer([*(bytes([value]) for value in range(256)), b"ab"])
 
     def begin() -> None:
-        texts = documents("ko", 20) + documents("en", 20)
-        Path("texts.txt").write_text("\n".join(texts), encoding="utf-8")
+        Path("texts.txt").write_text("\n".join(TRAINING_TEXTS), encoding="utf-8")
         old.save(Path("old"))
         if there:
             old.save(Path("t"))
