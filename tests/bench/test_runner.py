@@ -314,7 +314,7 @@ def test_data_that_are_not_prepared_name_the_command(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"contexts": (10**9,)}, "--contexts"), ({"context": 10**9}, "use a smaller --batch or --context")],
+    [({"contexts": (10**9,)}, "--contexts"), ({"context": 10**7}, "use a smaller --batch or --context")],
 )
 def test_what_cannot_fit_into_memory_is_told_before_anything_is_measured(data, options, message):
     with pytest.raises(UserError, match=message):

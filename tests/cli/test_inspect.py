@@ -8,6 +8,7 @@ import torch
 
 from braingpt.checkpoint import listing
 from braingpt.inspection.runner import TokenWindows
+from braingpt.utils.hashed_json import check_hash, hashed
 
 
 def test_everything_at_once(here, braingpt, capsys, tmp_path, monkeypatch):
@@ -15,7 +16,8 @@ def test_everything_at_once(here, braingpt, capsys, tmp_path, monkeypatch):
     run = shutil.copytree(here / "runs" / "nano-v2", tmp_path / "run")
     shutil.copytree(run / "checkpoints" / "step-0000007", run / "checkpoints" / "step-0000014")
     state = run / "checkpoints" / "step-0000014" / "state.json"
-    state.write_text(state.read_text().replace('"step": 7', '"step": 14'))
+    content = check_hash(json.loads(state.read_text()))
+    state.write_text(json.dumps(hashed({**content, "step": 14})))
     (tmp_path / "t.txt").write_text("한강은 서울을 가로질러 흐른다. The river flows through the city.\n" * 8)
     out, page = tmp_path / "i.json", tmp_path / "i.html"
     options = [

@@ -137,7 +137,7 @@ def test_mistakes_are_one_line_and_exit_2(here, capsys):
         (["add", file, "text", "--run", "nowhere"], "there is no run nowhere"),
         (["add", file, "--file", here / "no.txt"], "there is no text file"),
         (["forget", file, "7"], "has no text number 7; it has 1"),
-        (["forget", file, "-x"], "such option"),
+        (["forget", file, "-x"], "no option -x"),
         (["list", here / "none"], "there is no memory file"),
     ):
         assert braingpt("memory", *arguments) == 2, arguments

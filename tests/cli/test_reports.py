@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 
 import pytest
 from rich.console import Console
@@ -34,7 +35,7 @@ def test_eval_of_a_text_and_json_on_standard_output(here, braingpt, capsys, tmp_
     captured = capsys.readouterr()
     scores = json.loads(captured.out)
     assert list(scores["by_language"]) == ["ko"] and scores["bytes"] == len(
-        ("한강은 서울을 흐른다. " * 20).encode()
+        ("한강은 서울을 흐른다. " * 20).strip().encode()
     )
     assert "bits per byte" in captured.err
     (tmp_path / "text").write_bytes(b"\xff")
@@ -56,7 +57,7 @@ def test_eval_of_a_text_and_json_on_standard_output(here, braingpt, capsys, tmp_
         (["bench", "v1", "v5"], "unknown architecture 'v5'"),
         (["bench", "v1", "--size", "smal"], "no recipes of size 'smal'; did you mean 'small'"),
         (["bench", "v1", "--data", "data/none"], "data/none does not exist"),
-        (["bench"], "Missing argument"),
+        (["bench", "compare"], "Missing argument"),
     ],
 )
 def test_mistakes_are_one_line_and_exit_2(here, braingpt, capsys, arguments, message):
@@ -89,9 +90,10 @@ def test_inspect_counts_on_the_runs_data_and_on_a_text(here, braingpt, capsys, t
         == 0
     )
     assert "dendritic" in capsys.readouterr().out
-    # no data here
+    # Neither here nor above the run are there data.
+    alone = shutil.copytree(here / "runs" / "nano-v2", tmp_path / "run")
     monkeypatch.chdir(tmp_path)
-    assert braingpt("inspect-sparsity", here / "runs" / "nano-v2", "--rounds", 0, "--device", "cpu") == 0
+    assert braingpt("inspect-sparsity", alone, "--rounds", 0, "--device", "cpu") == 0
     assert "a built-in paragraph" in capsys.readouterr().out
 
 

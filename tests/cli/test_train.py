@@ -138,7 +138,7 @@ def test_ctrl_c_saves_and_names_the_command_that_goes_on(here, data):
     assert process.returncode == 130 and len(metrics.read_text().splitlines()) >= step
     assert f"stopped after step {step} of 100000" in error
     assert (
-        error.endswith("continue with: braingpt train --resume auto --out runs/nano-dense\n")
+        error.endswith(" -m braingpt train --resume auto --out runs/nano-dense\n")
         and "Traceback" not in error
     )
 

@@ -101,6 +101,7 @@ def test_other_files_of_the_folder_stay(tmp_path) -> None:
 
 
 def test_a_link_to_a_folder_stays_a_link(tmp_path) -> None:
+    (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to("real")
     for _ in range(2):
         Tokenizer([*BYTES, b"ab"]).save(tmp_path / "link")
