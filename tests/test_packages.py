@@ -5,6 +5,7 @@ import re
 import sys
 import tomllib
 from collections.abc import Iterator
+from functools import cache
 from importlib.metadata import packages_distributions
 from itertools import combinations
 from pathlib import Path
@@ -36,11 +37,13 @@ REQUIRED = declared(PROJECT["project"]["dependencies"])
 OPTIONAL = set().union(*(declared(lines) for name, lines in EXTRAS.items() if name != "dev"))
 
 
+# It reads the files of every installed package.
+installed = cache(packages_distributions)
+
+
 def distributions(module: str) -> set[str]:
     """The distributions that provide a top-level module, as far as is known here."""
-    return {
-        canonical(name) for name in [NAMES.get(module, module), *packages_distributions().get(module, [])]
-    }
+    return {canonical(name) for name in [NAMES.get(module, module), *installed().get(module, [])]}
 
 
 def imported(tree: ast.AST) -> Iterator[str]:
