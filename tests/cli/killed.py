@@ -23,7 +23,7 @@ class Case:
 
     words: tuple[str, ...]
     begin: Callable[[], object] = lambda: None
-    points: int = 8
+    points: int = 4
     # Hidden names that stay: the lock of a run, which is never removed.
     stays: tuple[str, ...] = ()
     checks: list[Callable[[], object]] = field(default_factory=list)

@@ -12,7 +12,11 @@ def test_bench_measures_and_writes_its_report(here, braingpt, capsys, tmp_path, 
     # which has a process of its own, and tests of its own
     monkeypatch.setattr("braingpt.bench.runner.training_memory", lambda *_: 10**8)
     for name, value in {
+        "bench.clock.COLD_BYTES": {"cpu": 1 << 20, "cuda": 1 << 20},
         "bench.few_shot.FACTS_PER_LANGUAGE": 2,
+        "bench.few_shot.REPEATED": 16,
+        "bench.few_shot.ROWS": 4,
+        "bench.limits.BUFFER_BYTES": {"cpu": 4 << 20, "cuda": 4 << 20},
         "episodic.calibrate.TAUGHT": 16,
         "episodic.calibrate.FOREIGN": 32,
     }.items():

@@ -142,19 +142,18 @@ def test_serve_answers_and_stops_on_a_signal(here):
     assert server.returncode == 0 and errors.endswith("stopped\n"), errors
 
 
-@pytest.mark.parametrize("number", ["SIGINT", "SIGTERM"])
-def test_a_signal_right_after_the_first_line_ends_serve_well(here, number):
+@pytest.mark.parametrize(("number", "delay"), [("SIGINT", 0), ("SIGTERM", 0.002)])
+def test_a_signal_right_after_the_first_line_ends_serve_well(here, number, delay):
     """The line is printed before the loop begins, and a service manager may stop a service at any moment."""
     import signal
 
     command = [sys.executable, "-m", "braingpt", "serve", "--port", "0", "--device", "cpu", "--json"]
-    for delay in (0, 0.002):
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
-            assert "url" in json.loads(server.stdout.readline())
-            time.sleep(delay)
-            server.send_signal(getattr(signal, number))
-            _, errors = server.communicate(timeout=20)
-        assert server.returncode == 0 and errors.endswith("stopped\n"), errors
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
+        assert "url" in json.loads(server.stdout.readline())
+        time.sleep(delay)
+        server.send_signal(getattr(signal, number))
+        _, errors = server.communicate(timeout=20)
+    assert server.returncode == 0 and errors.endswith("stopped\n"), errors
 
 
 def test_ctrl_c_between_the_first_line_and_the_loop_ends_serve_well(here, braingpt, capsys, monkeypatch):

@@ -8,6 +8,7 @@ import pytest
 from braingpt.bench.kernels.runner import run_kernels
 from braingpt.bench.runner import run_bench
 from braingpt.cli.json_output import ReportCommand, translate_former_json
+from tests.docs.places import SMALLER
 from tests.frozen.commands import walk
 
 NOTICE = "braingpt: --json FILE is now --json-file FILE"
@@ -65,12 +66,7 @@ def quick(monkeypatch):
         "bench.kernels.runner.run_kernels": run_kernels,
     }.items():
         monkeypatch.setattr(f"braingpt.{name}", once(measure))
-    monkeypatch.setattr("braingpt.bench.runner.training_memory", lambda *_: 10**8)
-    for name, value in {
-        "bench.few_shot.FACTS_PER_LANGUAGE": 2,
-        "episodic.calibrate.TAUGHT": 16,
-        "episodic.calibrate.FOREIGN": 32,
-    }.items():
+    for name, value in SMALLER.items():
         monkeypatch.setattr(f"braingpt.{name}", value)
 
 

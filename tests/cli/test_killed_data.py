@@ -37,7 +37,7 @@ def other_before() -> None:
 
 @pytest.mark.parametrize("name", ["fresh", "--force"])
 def test_data_prepare(place: Path, name: str) -> None:
-    case = Case(PREPARE, texts_before, 8, checks=[lambda: sound_data(Path("deep/out"))])
+    case = Case(PREPARE, texts_before, 4, checks=[lambda: sound_data(Path("deep/out"))])
     if name == "--force":
         case.words, case.begin = (*PREPARE, "--force"), other_before
         case.checks.append(lambda: read_manifest(Path("deep/out")))
@@ -72,7 +72,7 @@ def test_data_cluster(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             sound_data(cluster.part_folder(place / "parts", number, 2))
 
     begin()
-    assert at_every_change(begin, work, check, 6) >= 40
+    assert at_every_change(begin, work, check, 3) >= 40
 
 
 def test_data_join(place: Path) -> None:
@@ -82,6 +82,6 @@ def test_data_join(place: Path) -> None:
             braingpt(*PREPARE[:5], "--out", part[0], "--part", part, "--workers", "1")
 
     case = Case(
-        ("data", "join", "1", "2", "--out", "out"), begin, 5, checks=[lambda: sound_data(Path("out"))]
+        ("data", "join", "1", "2", "--out", "out"), begin, 3, checks=[lambda: sound_data(Path("out"))]
     )
     assert killed(place, case) >= 15

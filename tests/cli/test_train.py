@@ -55,7 +55,9 @@ def test_train_then_refuse_then_go_on(here, data, capsys):
     assert "no steps left" in capsys.readouterr().out
 
 
-def test_the_plan_needs_no_data_and_writes_nothing(here, data, capsys):
+def test_the_plan_needs_no_data_and_writes_nothing(here, data, capsys, monkeypatch):
+    # The trial of a few layers, which tests/train does at its real size.
+    monkeypatch.setattr("braingpt.train.plan.step_cost.LEAST_TOKENS", {"cpu": 64, "cuda": 64})
     assert (
         braingpt("train", "--recipe", "small-v2", "--plan", "--device", "cpu", "--set", "train.context=16")
         == 0
