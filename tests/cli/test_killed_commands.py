@@ -173,7 +173,7 @@ def test_quickstart(place: Path, workspace: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(quickstart, "COUNTED_TOKENS", 64)
 
     def begin() -> None:
-        shutil.copytree(workspace / "data" / "sample", quickstart.DATA)
+        shutil.copytree(workspace / "data" / "sample", "data/quickstart")
         # As an earlier one has prepared it.
         monkeypatch.setattr("braingpt.data.prepare.pipeline.prepare", lambda request, _: _Prepared())
         braingpt("quickstart", "--minutes", "0.02")
