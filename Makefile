@@ -14,6 +14,9 @@ endif
 # The version of torch whose figures the tests hold; the demo takes it too, and is the same everywhere.
 demo test lint format wheel: export PIP_CONSTRAINT ?= .ci/constraints.txt
 
+# Each of the hundreds of commands that the tests start would compile the package anew.
+test: export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: demo test lint format wheel clean
 
 demo: $(VENV)/.runs

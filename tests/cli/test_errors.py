@@ -68,7 +68,7 @@ MISTAKES = {
 
 @pytest.mark.parametrize("line", TYPOS)
 def test_a_typo_is_answered_with_the_nearest_name(here, braingpt, capsys, line, monkeypatch):
-    # Its thousands of tasks, read for the same answer, take ten seconds; tests/evaluation reads them.
+    # Its thousands of tasks, which take ten seconds to read, are left out.
     monkeypatch.setitem(sys.modules, "lm_eval", None)
     assert braingpt(*line.split()) == 2
     [error] = [one for one in capsys.readouterr().err.splitlines() if one.startswith("braingpt: ")]
