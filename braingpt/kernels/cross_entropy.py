@@ -14,6 +14,7 @@ from torch.autograd.function import once_differentiable
 
 from braingpt.kernels import dispatch
 from braingpt.kernels.dispatch import Backend
+from braingpt.kernels.uncompiled import uncompiled
 
 # Targets of this value count for nothing, as in torch.
 IGNORED = -100
@@ -92,7 +93,7 @@ def _accumulation_type(x: Tensor) -> torch.dtype:
 
 
 # A loop of large products, which compiling would only unroll.
-@torch.compiler.disable
+@uncompiled
 def linear_cross_entropy(
     x_ND: Tensor, weight_VD: Tensor, target_N: Tensor, reduction: str = "mean"
 ) -> Tensor:

@@ -17,6 +17,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from braingpt.kernels.uncompiled import constant
+
 # Our Triton kernels need instructions that the Ampere generation introduced.
 TRITON_CAPABILITY = (8, 0)
 
@@ -105,7 +107,7 @@ def unknown_backend(operation: str, name: str) -> str:
 
 
 # torch.compile cannot trace the search for libraries.
-@torch.compiler.assume_constant_result
+@constant
 def _available(operation: str) -> tuple[str, ...]:
     """Names of the operation's backends that this machine can run."""
     return tuple(backend.name for backend in _BACKENDS[operation] if backend.unavailable_reason() is None)
@@ -151,7 +153,7 @@ _OPTIONAL: dict[str, OptionalFunction] = {}
 
 
 # torch.compile cannot trace an import, so it takes the result as a constant.
-@torch.compiler.assume_constant_result
+@constant
 def _load(key: str) -> str:
     """Import an optional function once, and say why that failed ("" where it did not)."""
     optional = _OPTIONAL[key]

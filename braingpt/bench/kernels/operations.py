@@ -194,8 +194,7 @@ def cross_entropy_training(s: Shapes) -> Operation:
     target = torch.randint(s.v2.vocab, (s.tokens,), device=s.device)
 
     def loss(x_ND: Tensor, weight_VD: Tensor) -> Tensor:
-        # torch's stub of `torch.compiler.disable` loses the signature.
-        return cross_entropy.linear_cross_entropy(x_ND, weight_VD, target)  # pyright: ignore[reportCallIssue]
+        return cross_entropy.linear_cross_entropy(x_ND, weight_VD, target)
 
     return Operation(
         path=dispatch.select("cross_entropy"),

@@ -23,6 +23,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from braingpt.kernels.uncompiled import uncompiled
+
 # Rows of the batch at a time: fewer pay more for each call, more leave the cache.
 ROWS = 4
 
@@ -194,7 +196,7 @@ def _documents(run_BL: Tensor | None, rows: slice, span: slice) -> tuple[Tensor,
 
 
 # A loop of large products, which compiling would only unroll.
-@torch.compiler.disable
+@uncompiled
 def chunked(
     x_BLHP: Tensor,
     dt_BLH: Tensor,

@@ -26,6 +26,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from braingpt.kernels.sparse_attention.quotas import quotas, reach
+from braingpt.kernels.uncompiled import uncompiled
 
 # Query rows of a block.
 ROWS = 64
@@ -222,7 +223,7 @@ class _Blocks(torch.autograd.Function):
 
 
 # A loop whose shapes depend on the data: nothing to compile.
-@torch.compiler.disable
+@uncompiled
 def magnitude_blocks(
     q_BHLK: Tensor, k_BHTK: Tensor, v_BHTK: Tensor, document_BT: Tensor | None, keep: float, floor: int
 ) -> tuple[Tensor, Tensor]:
