@@ -147,7 +147,7 @@ def test_a_checkpoint_that_replaces_another_is_the_old_or_the_new_one(tmp_path) 
         checkpoint.verify(out, state)
         assert state["step"] in (1, 2)
 
-    assert at_every_change(begin, lambda: save(2), check) >= 8
+    assert at_every_change(begin, lambda: save(2), check, points=12) >= 8
     assert checkpoint.read_state(out)["step"] == 2 and hidden(place) == []
 
 
@@ -182,7 +182,7 @@ def test_a_prepared_folder_is_the_old_or_the_new_one(tmp_path, texts, before) ->
         if force or out.exists():
             assert verify(out, read_manifest(out)) == []
 
-    assert at_every_change(begin, work, check, points=16) >= 20
+    assert at_every_change(begin, work, check, points=8) >= 20
     assert hidden(place) == [] and read_manifest(out).languages() == ["ko", "en"]
 
 
@@ -217,5 +217,5 @@ def test_joined_parts_are_there_whole_or_not(tmp_path, texts) -> None:
     def check() -> None:
         assert verify(place / "out", read_manifest(place / "out")) == []
 
-    assert at_every_change(begin, lambda: join(parts, place / "out", force=True), check, points=8) >= 15
+    assert at_every_change(begin, lambda: join(parts, place / "out", force=True), check, points=6) >= 15
     assert hidden(place) == []

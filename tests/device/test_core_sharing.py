@@ -128,6 +128,8 @@ def work():
         a = torch.tanh(a @ a.mT + a.sum())
     return hashlib.sha256(a.numpy().tobytes()).hexdigest()
 alone = work()
+print("ready", flush=True)
+sys.stdin.readline()
 core_sharing.share_cores(lambda line: print(line, flush=True))
 sharing, end = core_sharing._running, time.monotonic() + 20
 while not sharing.shared and time.monotonic() < end:
@@ -135,7 +137,8 @@ while not sharing.shared and time.monotonic() < end:
 print("shared", len(sharing.used), flush=True)
 assert all(work() == alone for _ in range(5))
 sys.stdin.readline()
-while sharing.shared and time.monotonic() < end + 20:
+end = time.monotonic() + 3
+while sharing.shared and time.monotonic() < end:
     time.sleep(0.1)
 print("alone", len(sharing.used) == len(sharing.all_cores), flush=True)
 """
@@ -147,18 +150,21 @@ def test_a_real_process_beside_real_ones_computes_the_same(tmp_path):
     """On two cores beside as many busy loops as there are cores; then they end."""
     two = sorted(os.sched_getaffinity(0))[:2]
     here = {"preexec_fn": lambda: os.sched_setaffinity(0, two)}
+    environment = {k: v for k, v in os.environ.items() if k not in core_sharing.CHOSEN_BY_USER}
+    child = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment | {"OMP_NUM_THREADS": "2"},
+        **here,
+    )
+    assert child.stdin and child.stdout
+    assert child.stdout.readline() == "ready\n"
     loops = [subprocess.Popen([sys.executable, "-S", "-c", "while True: pass"], **here) for _ in two]
     try:
-        environment = {k: v for k, v in os.environ.items() if k not in core_sharing.CHOSEN_BY_USER}
-        child = subprocess.Popen(
-            [sys.executable, "-c", PROGRAM],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=environment | {"OMP_NUM_THREADS": "2"},
-            **here,
-        )
-        assert child.stdin and child.stdout
+        child.stdin.write("\n")
+        child.stdin.flush()
         assert "other programs are busy" in child.stdout.readline()
         assert child.stdout.readline() == "shared 1\n"
     finally:

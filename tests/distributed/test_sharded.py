@@ -44,7 +44,7 @@ def launch(processes: int, *words: object) -> None:
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory, data) -> Path:
-    """Each recipe trained by four processes; `v2` then by two from its checkpoint."""
+    """`v2` trained by four processes, then by two from its checkpoint; everything else by two."""
     out = tmp_path_factory.mktemp("sharded")
     launch(4, "train", data, out)
     launch(2, "resume", data, out)
@@ -56,7 +56,7 @@ def losses(run: Path) -> list[float]:
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_four_processes_learn_as_one_does(runs, tmp_path, data, name):
+def test_several_processes_learn_as_one_does(runs, tmp_path, data, name):
     train(RECIPES[name], tmp_path / "one", [data], device="cpu")
     # where 2:4 weights nearly tie, rounding chooses between them
     near = 1e-4 if name == "v1" else 2e-6
@@ -92,8 +92,8 @@ def test_another_number_of_processes_goes_on(runs, tmp_path, data):
 
 
 def test_processes_that_share_weights_grow_together(runs):
-    """Four, and two that go on before the growth; `test_four_processes_learn_as_one_does` compares the losses
-    with one process's.
+    """From the start, and going on before the growth; `test_several_processes_learn_as_one_does` compares the
+    losses with one process's.
     """
     assert [record["layers"] for record in read_metrics(runs / "v1") if record["kind"] == "train"] == [
         1,
@@ -169,6 +169,18 @@ def test_a_full_disk_is_told_as_such(tmp_path, monkeypatch):
 def test_processes_take_smaller_pieces_together_where_one_is_short_of_memory(runs):
     assert losses(runs / "short") == pytest.approx(losses(runs / "dense"), rel=2e-6)
     assert checkpoint.read_state(listing.newest(runs / "short"))["micro_batch"] == 1
+
+
+def test_compiled_micro_batches_accumulate_on_their_process(runs):
+    """Each step has two micro-batches on each process, and only the second exchanges gradients; the first
+    step is rehearsed without an exchange.
+    """
+    for name in ("plain", "compiled"):
+        for rank in (0, 1):
+            exchanges = json.loads((runs / f"{name}-{rank}.json").read_text())
+            assert exchanges == [False, False, *[False, True] * 2], (name, rank)
+    assert len(losses(runs / "plain")) == 3
+    assert losses(runs / "compiled") == pytest.approx(losses(runs / "plain"), rel=1e-4)
 
 
 def test_what_one_process_meets_all_are_told_and_one_says(runs):
