@@ -24,7 +24,8 @@ JsonFile = Annotated[
     typer.Option(
         "--json-file",
         metavar="FILE",
-        help="Write the result as JSON to FILE. The former `--json FILE` still works if FILE ends in .json.",
+        help="Write the result as JSON to FILE. The former `--json FILE` still works if FILE ends in .json "
+        "or is a device or a pipe.",
         show_default=False,
     ),
 ]
@@ -43,8 +44,9 @@ class ReportCommand(Command):
 def translate_former_json(arguments: list[str]) -> list[str]:
     """The arguments of a command with `--json FILE`, `--json=FILE` and `--json -` in today's form.
 
-    The word after `--json` is FILE if it is `-`, or if it ends in .json and is not a folder. Any other word
-    is an argument of the command, for example the run. A translation prints one line on standard error.
+    The word after `--json` is FILE if it is `-`, if it ends in .json and is not a folder, or if it names a
+    device or a pipe. Any other word is an argument of the command, for example the run. A translation prints
+    one line on standard error.
 
     Raises:
         UserError: If the word looks like a path, but is neither a folder nor ends in .json. A mistyped run
@@ -83,7 +85,9 @@ def _is_former_file(word: str) -> bool:
         return True
     if word.startswith("-") or os.path.isdir(word):
         return False
-    if word.lower().endswith(".json"):
+    if word.lower().endswith(".json") or word.startswith("/dev/"):
+        return True
+    if os.path.exists(word) and not os.path.isfile(word):
         return True
     # A run is a folder, and no architecture or operation has a slash or a dot in its name.
     if any(mark in word for mark in ("/", os.sep, ".")):

@@ -1,6 +1,7 @@
 """`--json` and `--json-file`: one meaning in all commands, and the former `--json FILE` of five of them."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -143,9 +144,16 @@ def test_what_is_no_file_is_left_alone(tmp_path, monkeypatch, capsys, arguments,
         (["run", "--json", "out/A.JSON"], ["run", "--json-file", "out/A.JSON"]),
         (["--json=any/name"], ["--json-file", "any/name"]),
         (["--json", "a.json", "--json", "b.json"], ["--json-file", "a.json", "--json-file", "b.json"]),
+        (["run", "--json", "pipe"], ["run", "--json-file", "pipe"]),
+        (["--json", "to-a-pipe", "run"], ["--json-file", "to-a-pipe", "run"]),
+        (["--json", "/dev/null"], ["--json-file", "/dev/null"]),
+        (["--json", "/dev/stdout"], ["--json-file", "/dev/stdout"]),
     ],
 )
-def test_a_former_file_is_translated_with_one_line(capsys, arguments, translated):
+def test_a_former_file_is_translated_with_one_line(tmp_path, monkeypatch, capsys, arguments, translated):
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("pipe")
+    Path("to-a-pipe").symlink_to("pipe")
     assert translate_former_json(arguments) == translated
     assert capsys.readouterr().err == f"{NOTICE}\n"
 
