@@ -132,6 +132,20 @@ def test_long_documents_are_not_drawn_more_often(tmp_path: Path) -> None:
     )
 
 
+def test_more_documents_than_there_are_cost_no_more_draws(tmp_path: Path, monkeypatch) -> None:
+    documents = [[300 + number, 1000, TOKENIZER.eot] for number in range(5)]
+    stored = DocumentReader(write(tmp_path / "own", {("train", "ko", "x"): documents}))
+    draws, find = [], stored._next_end
+
+    def counted(ids, at):
+        draws.append(at)
+        assert len(draws) < 1_000
+        return find(ids, at)
+
+    monkeypatch.setattr(stored, "_next_end", counted)
+    assert len(stored.draw(stored.streams(), 10**12)) == 5
+
+
 def test_documents_longer_than_a_piece_are_counted_whole(tmp_path: Path, monkeypatch) -> None:
     documents = [[300, *([1000] * length), TOKENIZER.eot] for length in (5, 5000, 0, 2046, 3)]
     stored = DocumentReader(write(tmp_path / "own", {("train", "ko", "x"): documents}))

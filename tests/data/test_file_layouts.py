@@ -21,6 +21,7 @@ from braingpt.data.sources.document_stream import StreamEvents
 from braingpt.data.sources.encodings import detect_encoding
 from braingpt.data.sources.local_files import own_files
 from braingpt.data.sources.read_options import BY_CONTENT, ReadOptions, checked_options
+from braingpt.data.sources.row import encoding_hint
 from braingpt.errors import UserError
 
 TEXTS = [
@@ -230,6 +231,26 @@ def test_parquet_of_every_type(tmp_path: Path) -> None:
 
 
 ENCODINGS = ("utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "cp949", "euc-kr", "johab")
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding", "hinted"),
+    [
+        ("\n".join(TEXTS), "cp949", True),
+        ("버스가 늦게 와서 회의 시작 시간을 십 분이나 넘기고 말았다.", "cp949", True),
+        ("昨日の夜、弟と一緒に川辺をゆっくり歩きながら話をした。今日は雨です。", "shift-jis", False),
+        ("昨天晚上我和弟弟在河边慢慢地散步，一边走一边聊天，今天下雨了。", "gb18030", False),
+        ("Die Straße führt über die Brücke zum schönen Gärtchen.", "latin-1", False),
+    ],
+)
+def test_the_korean_encoding_is_named_for_korean_alone(text: str, encoding: str, hinted: bool) -> None:
+    hint = encoding_hint(text.encode(encoding))
+    assert ("--encoding cp949" in hint) == hinted
+    assert (text[:8] in hint) == hinted
+
+
+def test_korean_after_a_part_in_utf8_gets_no_hint_that_would_spoil_it() -> None:
+    assert "--encoding" not in encoding_hint("\n".join(TEXTS).encode() + TEXTS[0].encode("cp949"))
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)

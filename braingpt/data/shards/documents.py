@@ -163,7 +163,8 @@ class DocumentReader:
         ends = np.cumsum([len(ids) for _, _, ids in places])
         drawn: dict[tuple[str, int], StoredDocument] = {}
         random = np.random.Generator(np.random.Philox(key=seed))
-        for _ in range(ATTEMPTS * count):
+        documents = sum(stream.documents for stream in streams)
+        for _ in range(ATTEMPTS * min(count, documents)):
             if len(drawn) == count:
                 break
             token = int(random.integers(ends[-1]))

@@ -68,7 +68,8 @@ def choose_text_column(label: str, rows: Sequence[Mapping[str, Any]]) -> str:
         for column in columns:
             if column.lower() == name:
                 return column
-    raise UserError(f"{label} has no text column; its columns are {', '.join(list(columns)[:NAMED])}")
+    names = f"its columns are {', '.join(list(columns)[:NAMED])}" if columns else "it has no columns"
+    raise UserError(f"{label} has no text column; {names}")
 
 
 def require_column(label: str, column: str, row: Mapping[str, Any]) -> None:

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from braingpt.data.sources.encodings import KOREAN_SHARE, korean_share
+
 # Rules that count a row from which no document can be made.
 BROKEN_ROW, NOT_UTF8, LINE_TOO_LONG = "broken row", "not UTF-8", "line too long"
 
@@ -31,12 +33,6 @@ def encoding_hint(raw: bytes) -> str:
     """How bytes that are not UTF-8 look, and the option that reads them where they are of the older Korean
     encoding.
     """
-    try:
-        korean = any(
-            "가" <= character <= "힣"
-            for character in raw[:4096].decode("cp949", "strict" if len(raw) < 4096 else "ignore")
-        )
-    except UnicodeDecodeError:
-        korean = False
+    korean = korean_share(raw[:4096], "cp949") >= KOREAN_SHARE
     excerpt = raw[:60].decode("cp949" if korean else "utf-8", "replace")
     return (" (CP949; --encoding cp949 reads all of a file so)" if korean else "") + f": {excerpt}"
