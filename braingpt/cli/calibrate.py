@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from braingpt.cli import completion
+from braingpt.cli.command import TEXT
 from braingpt.cli.console import console, print_line
 from braingpt.cli.json_output import Json, JsonFile, write_json
 from braingpt.cli.options import Device, Run, check_output_files, open_run
@@ -19,13 +20,16 @@ def calibrate(
         typer.Option(
             metavar="FOLDER",
             help="A prepared data folder, may be repeated. [default: the run's own]",
+            rich_help_panel=TEXT,
             autocompletion=completion.prepared_folders,
         ),
     ] = None,
     budget: Annotated[
         float, typer.Option(help="How much perplexity may rise: 0.01 is 1 %.", min=0, max=100)
     ] = 0.01,
-    windows: Annotated[int, typer.Option(help="Validation windows for each language, at most.", min=1)] = 32,
+    windows: Annotated[
+        int, typer.Option(help="Validation windows for each language, at most.", min=1, rich_help_panel=TEXT)
+    ] = 32,
     device: Device = "auto",
     json_output: Json = False,
     json_file: JsonFile = None,

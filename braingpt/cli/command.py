@@ -17,10 +17,11 @@ from typer.core import TyperCommand, TyperGroup
 DATA, TEXT, SAMPLING, MODEL = "Recipe and data", "Text", "Sampling", "Model"
 TRAINING, MEASUREMENTS, MACHINE, OUTPUT = "Training", "Measurements", "Machine", "Output"
 FILES, HUB, SELECTION, WORK = "Your files", "Hub", "Selection", "Work"
+SERVER = "Server"
 ORDER = (
     "Arguments",
     *(DATA, FILES, HUB, SELECTION, TEXT, TRAINING, MEASUREMENTS),
-    *(SAMPLING, MODEL, WORK, MACHINE, OUTPUT),
+    *(SAMPLING, MODEL, WORK, SERVER, MACHINE, OUTPUT),
     "Options",
 )
 

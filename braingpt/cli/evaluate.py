@@ -12,7 +12,7 @@ import typer
 
 from braingpt.cli import completion
 from braingpt.cli.cleaning import clean_input
-from braingpt.cli.command import OUTPUT, TEXT
+from braingpt.cli.command import MODEL, OUTPUT, TEXT
 from braingpt.cli.console import console, print_line
 from braingpt.cli.evaluate_view import print_result
 from braingpt.cli.json_output import Json, JsonFile, write_json
@@ -70,6 +70,7 @@ def evaluate(
             metavar="RUN",
             help="Another checkpoint to compare with, measured on the same text and tasks.",
             show_default=False,
+            rich_help_panel=MODEL,
             autocompletion=completion.runs,
         ),
     ] = None,
@@ -123,6 +124,7 @@ def evaluate(
         typer.Option(
             "--trust-task-code",
             help="Let --task-files run the Python code that it names; only for folders that you have read.",
+            rich_help_panel=TEXT,
         ),
     ] = False,
     cache: Annotated[

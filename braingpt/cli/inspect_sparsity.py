@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from braingpt.cli.cleaning import clean_input
-from braingpt.cli.command import MODEL, OUTPUT
+from braingpt.cli.command import MODEL, OUTPUT, TEXT
 from braingpt.cli.console import console, print_line
 from braingpt.cli.json_output import Json, JsonFile, write_json
 from braingpt.cli.options import (
@@ -49,9 +49,12 @@ LEGEND = (
 def inspect_sparsity(
     run: Run = None,
     text: Annotated[
-        Path | None, typer.Option(help="A text file to read; - is standard input. [default: validation data]")
+        Path | None,
+        typer.Option(
+            help="A text file to read; - is standard input. [default: validation data]", rich_help_panel=TEXT
+        ),
     ] = None,
-    context: Annotated[int, typer.Option(help="Tokens a window.", min=2)] = 256,
+    context: Annotated[int, typer.Option(help="Tokens a window.", min=2, rich_help_panel=TEXT)] = 256,
     rounds: Annotated[
         int, typer.Option(help="Rounds of timing against a dense twin; 0 skips the timing.", min=0)
     ] = 5,

@@ -27,6 +27,7 @@ JsonFile = Annotated[
         help="Write the result as JSON to FILE. The former `--json FILE` still works if FILE ends in .json "
         "or is a device or a pipe.",
         show_default=False,
+        rich_help_panel=OUTPUT,
     ),
 ]
 

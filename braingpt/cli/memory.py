@@ -7,7 +7,7 @@ import typer
 
 from braingpt.cli import completion
 from braingpt.cli.cleaning import clean_valid_counted, print_changes
-from braingpt.cli.command import Command, Group
+from braingpt.cli.command import MODEL, TEXT, Command, Group
 from braingpt.cli.console import console, print_line
 from braingpt.cli.json_output import Json, print_json
 from braingpt.cli.options import Device, OpenRun, open_run, read_text
@@ -44,6 +44,7 @@ def add(
         typer.Option(
             "--file",
             help="Also remember each line of this text file; - is standard input.",
+            rich_help_panel=TEXT,
             show_default=False,
         ),
     ] = None,
@@ -52,6 +53,7 @@ def add(
         typer.Option(
             "--run",
             help="The model's run folder. [default: the newest run]",
+            rich_help_panel=MODEL,
             show_default=False,
             autocompletion=completion.runs,
         ),
@@ -60,6 +62,7 @@ def add(
         str | None,
         typer.Option(
             help="Language of the texts: ko, en, ... [default: detected]",
+            rich_help_panel=TEXT,
             show_default=False,
             autocompletion=completion.languages,
         ),

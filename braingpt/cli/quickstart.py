@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from braingpt.cli.command import OUTPUT
 from braingpt.cli.console import console, print_line
 from braingpt.cli.invocation import activation, command_line, folder_change
 from braingpt.cli.json_output import Json, print_json
@@ -49,6 +50,7 @@ def quickstart(
         typer.Option(
             "--out",
             help="The run folder; an interrupted quickstart continues, a finished one is replaced.",
+            rich_help_panel=OUTPUT,
         ),
     ] = RUN,
     minutes: Annotated[

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from braingpt.cli.command import SERVER
 from braingpt.cli.console import console, print_line
 from braingpt.cli.json_output import Json
 from braingpt.cli.options import Device, Run, open_run
@@ -19,10 +20,17 @@ if TYPE_CHECKING:
 def serve(
     run: Run = None,
     host: Annotated[
-        str, typer.Option(help="Address to listen on. There is no authentication, so keep it local.")
+        str,
+        typer.Option(
+            help="Address to listen on. There is no authentication, so keep it local.",
+            rich_help_panel=SERVER,
+        ),
     ] = "127.0.0.1",
     port: Annotated[
-        int, typer.Option(help="Port to listen on; 0 chooses a free one.", min=0, max=65535)
+        int,
+        typer.Option(
+            help="Port to listen on; 0 chooses a free one.", min=0, max=65535, rich_help_panel=SERVER
+        ),
     ] = 8000,
     allowed_host: Annotated[
         list[str] | None,
@@ -30,6 +38,7 @@ def serve(
             metavar="NAME",
             help="Another name of this server, for example behind a proxy; may be repeated.",
             show_default=False,
+            rich_help_panel=SERVER,
         ),
     ] = None,
     allowed_origin: Annotated[
@@ -38,6 +47,7 @@ def serve(
             metavar="ORIGIN",
             help="Web pages that may use the server, such as https://example.org; may be repeated.",
             show_default=False,
+            rich_help_panel=SERVER,
         ),
     ] = None,
     max_context: Annotated[
@@ -47,6 +57,7 @@ def serve(
             help="Tokens of a prompt and its answer. [default: 8192, or the model's context if larger]",
             show_default=False,
             min=1,
+            rich_help_panel=SERVER,
         ),
     ] = None,
     device: Device = "auto",

@@ -8,7 +8,7 @@ import typer
 
 from braingpt.cli import completion
 from braingpt.cli.cleaning import clean_input
-from braingpt.cli.command import FILES, Command, Group
+from braingpt.cli.command import FILES, OUTPUT, Command, Group
 from braingpt.cli.console import console, print_line
 from braingpt.cli.json_output import Json, print_json
 from braingpt.cli.options import check_output_folder
@@ -81,12 +81,15 @@ Chosen = Annotated[
         autocompletion=completion.tokenizers,
     ),
 ]
+Out = Annotated[
+    Path, typer.Option("--out", help="The folder to write the tokenizer to.", rich_help_panel=OUTPUT)
+]
 
 
 @app.command(cls=Command)
 def train(
     paths: Paths,
-    out: Annotated[Path, typer.Option("--out", help="The folder to write the tokenizer to.")],
+    out: Out,
     vocab: Annotated[
         int,
         typer.Option("--vocab", help="BPE entries, including the 256 bytes; 64 special tokens are added."),
@@ -147,7 +150,7 @@ def train(
 def add_language(
     code: Annotated[str, typer.Argument(metavar="CODE", help="The language's code, such as pt.")],
     paths: Paths,
-    out: Annotated[Path, typer.Option("--out", help="The folder to write the new tokenizer to.")],
+    out: Out,
     entries: Annotated[
         int, typer.Option("--entries", help="BPE entries to add for the language, at most.")
     ] = 2048,
@@ -273,7 +276,7 @@ def report(
 
 @app.command(cls=Command)
 def encode(
-    text: Annotated[str, typer.Argument(help="The text to encode.")],
+    text: Annotated[str, typer.Argument(metavar="TEXT", help="The text to encode.")],
     language: Annotated[
         str | None,
         typer.Option("--language", help="Begin with a language marker: a code such as ko, auto or split."),

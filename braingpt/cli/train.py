@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from braingpt.cli import completion
-from braingpt.cli.command import DATA, MACHINE
+from braingpt.cli.command import DATA, MACHINE, OUTPUT
 from braingpt.cli.console import console, print_line
 from braingpt.cli.invocation import command_line
 from braingpt.cli.json_output import Json, print_json
@@ -48,7 +48,10 @@ def train(
     out: Annotated[
         Path | None,
         typer.Option(
-            "--out", help="The run folder. [default: runs/ and the recipe's name]", show_default=False
+            "--out",
+            help="The run folder. [default: runs/ and the recipe's name]",
+            show_default=False,
+            rich_help_panel=OUTPUT,
         ),
     ] = None,
     overrides: Annotated[

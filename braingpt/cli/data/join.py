@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from braingpt.cli.command import OUTPUT
 from braingpt.cli.console import console
 from braingpt.cli.data.info import print_manifest
 from braingpt.cli.json_output import Json, print_json
@@ -17,8 +18,13 @@ def join(
             metavar="DIR", help="All parts of one preparation (`prepare --part`).", show_default=False
         ),
     ],
-    out: Annotated[Path, typer.Option(metavar="DIR", help="The folder to write.", show_default=False)],
-    force: Annotated[bool, typer.Option("--force", help="Replace a prepared folder.")] = False,
+    out: Annotated[
+        Path,
+        typer.Option(metavar="DIR", help="The folder to write.", show_default=False, rich_help_panel=OUTPUT),
+    ],
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace a prepared folder.", rich_help_panel=OUTPUT)
+    ] = False,
     json_output: Json = False,
 ) -> None:
     """Join the parts of a preparation. Duplicates among them are dropped.

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from braingpt.cli.command import OUTPUT
 from braingpt.cli.console import console, print_line
 from braingpt.cli.json_output import Json, print_json
 from braingpt.cli.options import PreparedFolder, check_output_file
@@ -76,6 +77,7 @@ def report(
             metavar="FILE",
             help="The page to write. [default: DIR-report.html beside DIR]",
             show_default=False,
+            rich_help_panel=OUTPUT,
         ),
     ] = None,
     json_output: Json = False,
