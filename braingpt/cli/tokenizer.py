@@ -81,9 +81,7 @@ Chosen = Annotated[
         autocompletion=completion.tokenizers,
     ),
 ]
-Out = Annotated[
-    Path, typer.Option("--out", help="The folder to write the tokenizer to.", rich_help_panel=OUTPUT)
-]
+Out = Annotated[Path, typer.Option("--out", help="The folder for the tokenizer.", rich_help_panel=OUTPUT)]
 
 
 @app.command(cls=Command)
@@ -128,8 +126,6 @@ def train(
         "vocab_size": tokenizer.vocab_size,
         "fingerprint": tokenizer.fingerprint,
         **read,
-    }
-    result |= {
         "cleaned": texts.changes.as_dict(),
         "skipped": texts.skipped,
         "seconds": round(time.perf_counter() - began, 2),
