@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Literal
 
 from braingpt.errors import one_line
+from braingpt.utils.library_logs import without_log_lines
 
 State = Literal["ok", "note", "problem"]
 # Optional packages, by module: distribution, purpose, the extra that installs it.
@@ -204,7 +205,7 @@ def importable(module: str, distribution: str | None = None) -> tuple[State, str
     try:
         if importlib.util.find_spec(module) is None:
             return "note", "not installed"
-        with contextlib.redirect_stdout(sys.stderr):
+        with contextlib.redirect_stdout(sys.stderr), without_log_lines():
             importlib.import_module(module)
     except (Exception, SystemExit) as error:
         return "note", f"installed but broken: {one_line(error)}"

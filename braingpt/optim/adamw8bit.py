@@ -7,10 +7,8 @@ exactly. Sharded weights are the exception: the blocks end where a process's row
 the moments in float32, and continuing rounds them once more.
 """
 
-import logging
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -18,6 +16,7 @@ from torch import Tensor
 from braingpt.device.compile import check_compiler
 from braingpt.distributed.sharded_tensors import is_sharded, local_rows, sharded_like
 from braingpt.errors import UserError
+from braingpt.utils.library_logs import without_log_lines
 
 # Moments that share a scale.
 BLOCK = 256
@@ -37,7 +36,7 @@ def adamw8bit(device: torch.device) -> Callable[..., torch.optim.Optimizer]:
         UserError: torchao, or the compiler it needs, is not installed.
     """
     try:
-        with _without_log_lines():
+        with without_log_lines():
             from torchao.optim import AdamW8bit
     except ImportError:
         raise UserError(
@@ -48,17 +47,6 @@ def adamw8bit(device: torch.device) -> Callable[..., torch.optim.Optimizer]:
     # torch warns of torchao's hash, which costs one more compilation.
     warnings.filterwarnings("ignore", message=".*_stable_hash_for_caching")
     return AdamW8bit
-
-
-@contextmanager
-def _without_log_lines() -> Iterator[None]:
-    """Without the lines that torchao logs at its import: kernels for other machines, names torch renamed."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        yield
-    finally:
-        logging.disable(before)
 
 
 def in_8_bits(name: str) -> bool:

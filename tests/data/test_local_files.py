@@ -195,7 +195,7 @@ def test_parquet(tmp_path: Path) -> None:
     pyarrow.parquet.write_table(pyarrow.table({"id": [1]}), tmp_path / "c.parquet")
     with pytest.raises(UserError, match="no text column; its columns are id"):
         _read(tmp_path / "c.parquet")
-    with pytest.raises(UserError, match="no text column; it has no columns$"):
+    with pytest.raises(UserError, match=r"no text column; it has no columns$"):
         _read(_write(tmp_path / "e.json", "{}"))
     bad = pyarrow.StringArray.from_buffers(
         2, pyarrow.py_buffer(b"\0\0\0\0\2\0\0\0\4\0\0\0"), pyarrow.py_buffer(b"ok\xff\xff")

@@ -49,6 +49,7 @@ def test_a_start_prints_nothing_of_torchaos():
     pytest.importorskip("torchao")
     program = (
         "import logging, torch; from braingpt.optim.adamw8bit import adamw8bit; "
+        "from braingpt.doctor import examine; list(examine()); "
         "adamw8bit(torch.device('cpu')); logging.warning('heard')"
     )
     done = subprocess.run([sys.executable, "-P", "-c", program], capture_output=True, text=True, check=True,
