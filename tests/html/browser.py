@@ -1,17 +1,18 @@
 """A headless Chromium that looks at a page as readers do: on a phone and on a desk, by day and by night."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import pytest
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, ConsoleMessage, Request
 
-WIDTHS, SCHEMES = (360, 800, 1400), ("light", "dark")
+WIDTHS = (360, 800, 1400)
+SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 CHECK = (Path(__file__).parent / "page_check.js").read_text(encoding="utf-8")
 
@@ -29,20 +30,21 @@ def chromium() -> Iterator["Browser"]:
         browser.close()
 
 
-def problems(browser: "Browser", page: Path, width: int, scheme: str) -> list[str]:
-    """What a reader of the page would stumble over at this width and colour scheme.
+def problems(
+    browser: "Browser", page: Path, widths: Sequence[int] = WIDTHS
+) -> dict[tuple[int, str], list[str]]:
+    """What a reader of the page would stumble over.
 
     Args:
         browser: From `chromium`.
-        page: An HTML file.
-        width: Of the window, in pixels.
-        scheme: "light" or "dark".
+        page: An HTML file. It is loaded once, because pages of ours run no scripts.
+        widths: Of the window, in pixels.
 
     Returns:
-        "kind: where" for each, of the kinds overflow, cut, overlap, broken word, contrast, no words,
-        no keyboard, request and console.
+        By width and colour scheme, "kind: where" for each, of the kinds overflow, cut, overlap, broken word,
+        contrast, no words, no keyboard, request and console. What is without fault is left out.
     """
-    window = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    window = browser.new_page(viewport={"width": widths[0], "height": 900})
     heard: list[str] = []
     own = page.resolve().as_uri()
 
@@ -57,8 +59,14 @@ def problems(browser: "Browser", page: Path, width: int, scheme: str) -> list[st
     window.on("request", request)
     window.on("console", console)
     window.on("pageerror", lambda error: heard.append(f"console: {error}"))
+    found: dict[tuple[int, str], list[str]] = {}
     try:
         window.goto(own)
-        return heard + window.evaluate(CHECK)
+        for width in widths:
+            window.set_viewport_size({"width": width, "height": 900})
+            for scheme in SCHEMES:
+                window.emulate_media(color_scheme=scheme)
+                found[width, scheme] = [*heard, *window.evaluate(CHECK)]
     finally:
         window.close()
+    return {view: lines for view, lines in found.items() if lines}

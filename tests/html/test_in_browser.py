@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.html.browser import SCHEMES, WIDTHS, chromium, problems
+from tests.html.browser import chromium, problems
 from tests.html.sample_pages import PAGES
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def browser() -> Iterator["Browser"]:
 def test_the_check_finds_each_fault(browser: "Browser", tmp_path: Path, kind: str, body: str) -> None:
     page = tmp_path / "page.html"
     page.write_text(f"{HEAD}{body}</body></html>", encoding="utf-8")
-    found = {line.split(":")[0] for scheme in SCHEMES for line in problems(browser, page, 360, scheme)}
+    found = {line.split(":")[0] for lines in problems(browser, page, [360]).values() for line in lines}
     # The console reports a request that fails, too.
     assert found == ({"request", "console"} if kind == "request" else {kind})
 
@@ -70,7 +70,7 @@ def test_the_check_finds_each_fault(browser: "Browser", tmp_path: Path, kind: st
 def test_the_check_finds_nothing_in_a_plain_page(browser: "Browser", tmp_path: Path) -> None:
     page = tmp_path / "page.html"
     page.write_text(f"{HEAD}<p>plain text, 한국어</p></body></html>", encoding="utf-8")
-    assert problems(browser, page, 360, "light") == []
+    assert problems(browser, page) == {}
 
 
 @pytest.mark.parametrize("make", PAGES.values(), ids=PAGES)
@@ -79,10 +79,4 @@ def test_a_reader_stumbles_over_nothing(
 ) -> None:
     page = tmp_path / "page.html"
     page.write_text(make(tmp_path), encoding="utf-8")
-    found = {
-        (width, scheme): lines
-        for width in WIDTHS
-        for scheme in SCHEMES
-        if (lines := problems(browser, page, width, scheme))
-    }
-    assert found == {}
+    assert problems(browser, page) == {}
