@@ -10,6 +10,7 @@ from typing import Union, get_args, get_origin
 
 import pytest
 import torch
+import torch._dynamo  # arithmetic on the meta device imports it, which is not what is timed
 from pydantic import BaseModel
 
 from braingpt.cli.console import guarded
@@ -28,7 +29,8 @@ from tests.tiny_runs import tiny
 
 CPU = torch.device("cpu")
 ABSURD = (0, -1, 3, 99_999, 1 << 20, 1 << 39, 10**30)
-# Seconds of computing, torch being imported; the clock on the wall also counts what other programs take.
+# Seconds of computing, torch and its compiler being imported; the clock on the wall also counts what other
+# programs take.
 SECONDS = 2.0
 GB = 10**9
 
