@@ -40,7 +40,7 @@ def step_of(folder: Path) -> int | None:
 def incomplete(run: Path) -> list[Path]:
     """Folders named as a checkpoint that have no state.json: something was taken out of them."""
     folders = [path for path in (Path(run) / CHECKPOINTS).glob("step-*") if step_of(path) is not None]
-    return sorted(path for path in folders if path.is_dir() and not (path / "state.json").exists())
+    return sorted(path for path in folders if path.is_dir() and not (path / "state.json").is_file())
 
 
 def newest(run: Path) -> Path | None:
@@ -76,6 +76,8 @@ def resolve(run: Path | str | None, runs: Path = Path("runs")) -> Path:
     # A run that saves may delete all that were listed before they are looked at.
     checkpoint = newest(run) or newest(run)
     if checkpoint is None:
+        if damaged := incomplete(run) or ([run] if step_of(run) is not None else []):
+            raise UserError(f"{damaged[-1]} is damaged: state.json is missing; use another checkpoint")
         command = f"braingpt train --recipe NAME --out {shell_word(run / 'NAME')}"
         if (run / "recipe.yaml").is_file():
             command = f"braingpt train --resume auto --out {shell_word(run)}"

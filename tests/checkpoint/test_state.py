@@ -244,3 +244,24 @@ def test_a_run_goes_back_over_a_checkpoint_with_nan_and_ends_alike(copy, run, da
 
 def test_a_state_without_keys_of_training_takes_their_defaults():
     assert RunState.from_json({"step": 3, "tokens": 4}).best is None
+
+
+def gone(file: Path) -> None:
+    file.unlink()
+
+
+def a_folder(file: Path) -> None:
+    file.unlink()
+    file.mkdir()
+
+
+@pytest.mark.parametrize("how", [gone, a_folder])
+def test_a_run_whose_checkpoints_lack_their_state_is_damaged_and_not_new(copy, how):
+    every = listing.list_checkpoints(copy)
+    for folder in every:
+        how(folder / "state.json")
+    for named in (copy, every[-1]):
+        with pytest.raises(UserError, match=rf"{every[-1].name} is damaged: state\.json is missing"):
+            listing.resolve(named)
+    with pytest.raises(Failure, match=r"every checkpoint in .* is damaged"):
+        find_start_checkpoint(copy, "auto", lambda note: None)
