@@ -5,6 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Test processes; each computes with one thread.
 WORKERS ?= 2
+MARKS := not slow
 
 PIP := $(BIN)/python -m pip install
 ifeq ($(TORCH),cpu)
@@ -12,12 +13,12 @@ PIP += --extra-index-url https://download.pytorch.org/whl/cpu
 endif
 
 # The version of torch whose figures the tests hold; the demo takes it too, and is the same everywhere.
-demo test lint format wheel: export PIP_CONSTRAINT ?= .ci/constraints.txt
+demo test test-all lint format wheel: export PIP_CONSTRAINT ?= .ci/constraints.txt
 
 # Each of the hundreds of commands that the tests start would compile the package anew.
 test: export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test lint format wheel clean
+.PHONY: demo test test-all lint format wheel clean
 
 demo: $(VENV)/.runs
 	@$(BIN)/braingpt quickstart
@@ -26,7 +27,11 @@ test: $(VENV)/.develops
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
-	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadscope tests
+	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadscope -m "$(MARKS)" tests
+
+# The slow tests too: they show at more cost what a faster one shows as well.
+test-all: MARKS :=
+test-all: test
 
 lint: $(VENV)/.develops
 	$(BIN)/ruff check .

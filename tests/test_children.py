@@ -56,6 +56,7 @@ def test_bench_kernels(trapped) -> None:
     assert not (trapped.parent / "mark").exists()
 
 
+@pytest.mark.slow
 def test_the_measurement_of_memory_in_bench(trapped) -> None:
     folder = prepared(trapped.parent / "data")
     code = (

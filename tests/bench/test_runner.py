@@ -260,6 +260,7 @@ def test_warming_changes_nothing(data, tmp_path):
     assert cold.losses == warm.losses
 
 
+@pytest.mark.slow
 def test_more_windows_take_more_memory(report, data):
     large = training_memory(bench_recipe("nano", "dense", 1, 128, 16, [str(data)]), "cpu", threads=1)
     # Three layers keep at least four values of a token's width, in float32.

@@ -5,13 +5,14 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
 import typer
 
 from braingpt.cli import main
+from braingpt.tokenizer import Tokenizer, training
 from braingpt.train.run.folder import read_metrics
 from tests.cli.test_output_targets import commands
 from tests.fixed_texts import documents
@@ -100,7 +101,13 @@ def reader_gone(errors: Path, both: bool = False) -> Callable[[], None]:
 
 
 @pytest.fixture
-def place(here, tmp_path) -> Path:
+def place(here, tmp_path, monkeypatch) -> Path:
+    def trained(texts: Iterable[str], entries: int) -> Tokenizer:
+        """The trainer keeps threads that a fork of this process would wait for."""
+        assert [*texts] and entries > 256
+        return Tokenizer([*(bytes([value]) for value in range(256)), b"ab"])
+
+    monkeypatch.setattr(training, "train", trained)
     lines = [json.dumps({"text": text}) for text in documents("en", 20)]
     (tmp_path / "a.jsonl").write_text("\n".join(lines), encoding="utf-8")
     return tmp_path

@@ -142,7 +142,9 @@ def test_serve_answers_and_stops_on_a_signal(here):
     assert server.returncode == 0 and errors.endswith("stopped\n"), errors
 
 
-@pytest.mark.parametrize(("number", "delay"), [("SIGINT", 0), ("SIGTERM", 0.002)])
+@pytest.mark.parametrize(
+    ("number", "delay"), [pytest.param("SIGINT", 0, marks=pytest.mark.slow), ("SIGTERM", 0.002)]
+)
 def test_a_signal_right_after_the_first_line_ends_serve_well(here, number, delay):
     """The line is printed before the loop begins, and a service manager may stop a service at any moment."""
     import signal

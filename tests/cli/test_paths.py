@@ -69,7 +69,7 @@ def test_nothing_of_rich_reads_markup_elsewhere():
         assert all("markup=False" in column for column in columns), (file, columns)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [name for name in NAMES if set(name) & set("=/' ")])
 def test_a_run_of_any_name_is_made_listed_and_offered_for_copying(
     name, tmp_path, data, monkeypatch, capsys, braingpt
 ):

@@ -43,6 +43,7 @@ def test_the_whole_path(here, capsys, braingpt):
     assert braingpt(*shlex.split(proposed[0])[1:], "--max-new-tokens", "3") in (None, 0)
 
 
+@pytest.mark.slow
 def test_an_interrupted_quickstart_continues(here, capsys, braingpt, monkeypatch):
     from braingpt.train.loop import Trainer
 

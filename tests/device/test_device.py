@@ -43,7 +43,13 @@ def test_compile_needs_a_compiler(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("architecture", "recompute"), [("dense", "false"), ("v1", "false"), ("v2", "false"), ("v2", "true")]
+    ("architecture", "recompute"),
+    [
+        ("dense", "false"),
+        pytest.param("v1", "false", marks=pytest.mark.slow),
+        pytest.param("v2", "false", marks=pytest.mark.slow),
+        ("v2", "true"),
+    ],
 )
 def test_compiled_training_equals_plain_training(tmp_path, data, monkeypatch, architecture, recompute):
     """Traced, but not translated to C++, which takes a minute; a run with --compile does that too."""

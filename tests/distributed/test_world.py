@@ -46,7 +46,7 @@ def test_a_batch_that_cannot_be_shared_out_is_refused(tmp_path, data):
         Trainer(tiny("dense"), RunFolder(tmp_path), [data], CPU, Reporter(), World(1, 3))
 
 
-@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+@pytest.mark.parametrize("parallel", ["ddp", pytest.param("fsdp", marks=pytest.mark.slow)])
 def test_out_of_memory_amid_a_run_torchrun_begins_again_with_smaller_pieces(tmp_path, data, parallel):
     short = (
         "train.steps=5",

@@ -48,6 +48,7 @@ def test_train_on_a_text_of_ones_own_with_the_built_in_vocabulary(example, tmp_p
     assert "temperature 0.5: Once upon a time" in shown
 
 
+@pytest.mark.slow
 def test_look_inside(example, tmp_path: Path) -> None:
     shown = example("look_inside", STEPS="4", SAMPLES="60")
     total, active = (

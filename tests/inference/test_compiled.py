@@ -21,7 +21,14 @@ def logits(model, ids, steps):
 
 
 @pytest.mark.parametrize(
-    "name, int8", [("v2", False), ("v1", False), ("v2", True), ("v2-depth", False), ("v2-memory", False)]
+    "name, int8",
+    [
+        ("v2", False),
+        pytest.param("v1", False, marks=pytest.mark.slow),
+        pytest.param("v2", True, marks=pytest.mark.slow),
+        ("v2-depth", False),
+        pytest.param("v2-memory", False, marks=pytest.mark.slow),
+    ],
 )
 def test_compiled_steps_equal_the_others(name, int8, monkeypatch):
     """What is handed to the compiler; `aot_eager` runs it as it stands, which spares a minute of C++ a model.

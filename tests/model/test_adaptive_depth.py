@@ -63,6 +63,7 @@ def layers_used(model, ids) -> float:
     return sum(layer.arrived for layer in layers) / sum(layer.tokens for layer in layers)
 
 
+@pytest.mark.slow
 def test_controllers_reach_the_share_and_the_dial_moves_it():
     model = awake(SMALL["v2-depth"])
     train_the_controllers(model)

@@ -224,6 +224,7 @@ def test_revival_depends_on_nothing_but_what_is_saved():
     )
 
 
+@pytest.mark.slow
 def test_a_thousand_columns_learn_and_none_stays_dead(monkeypatch):
     """A layer of 1,024 columns of 16, thirty of them hopeless at first, learns a map; at the end each column
     wins some of 8,192 tokens.
