@@ -28,6 +28,14 @@ from braingpt.utils.child import module_command
 
 OFF = {"OMP_PROC_BIND": "false"}
 BESIDE = (0, 1, 2)
+# Ends with this process, also where it is killed.
+BUSY = """
+import os
+parent = os.getppid()
+while os.getppid() == parent:
+    for _ in range(100_000):
+        pass
+"""
 # Records of the first steps are left out: the machine is looked at, caches are cold.
 WARM_SECONDS = 5.0
 
@@ -108,7 +116,7 @@ def spread(figures: list[float]) -> str:
 def busy_programs(count: int) -> Iterator[None]:
     """So many endless loops, each in a session of its own."""
     loops = [
-        subprocess.Popen([sys.executable, "-S", "-c", "while True: pass"], start_new_session=True)
+        subprocess.Popen([sys.executable, "-S", "-c", BUSY], start_new_session=True)
         for _ in range(count)
     ]
     try:
