@@ -68,13 +68,23 @@ def sound_checkpoint(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["eval", "calibrate", "inspect-sparsity", "export", "export --dtype", "data report"]
+    "name",
+    [
+        "eval",
+        "calibrate",
+        "inspect-sparsity",
+        "export",
+        pytest.param("export --dtype", marks=pytest.mark.slow),
+        "data report",
+    ],
 )
 def test_reports_and_exports(place: Path, workspace: Path, name: str) -> None:
     assert killed(place, measuring(workspace)[name]) >= 2
 
 
-@pytest.mark.parametrize("name", ["memory add", "memory add to one", "memory forget"])
+@pytest.mark.parametrize(
+    "name", ["memory add", pytest.param("memory add to one", marks=pytest.mark.slow), "memory forget"]
+)
 def test_memory(place: Path, trained, calibrated, tmp_path: Path, monkeypatch, name: str) -> None:
     """Taught and forgotten texts are all there or none. A new memory takes keys and gate that are there."""
     fresh = EpisodicMemory(
@@ -107,7 +117,7 @@ TOKENIZER_TEXTS = ("texts.txt", "--out", "t")
 
 
 @pytest.mark.parametrize("name", ["train", "add-language"])
-@pytest.mark.parametrize("there", [False, True])
+@pytest.mark.parametrize("there", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_tokenizer(place: Path, monkeypatch: pytest.MonkeyPatch, name: str, there: bool) -> None:
     """The trainer keeps threads that a fork of this process would wait for, so that it trains here alone."""
     trained = training.train(TRAINING_TEXTS, 270)
@@ -139,7 +149,7 @@ def test_tokenizer(place: Path, monkeypatch: pytest.MonkeyPatch, name: str, ther
 STEPS = ("train.steps=4", "train.save_every=2", "train.eval_every=2", "model.layers=1")
 
 
-@pytest.mark.parametrize("name", ["fresh", "resumed"])
+@pytest.mark.parametrize("name", ["fresh", pytest.param("resumed", marks=pytest.mark.slow)])
 def test_train(place: Path, workspace: Path, name: str) -> None:
     def begin() -> None:
         save_recipe(tiny("dense", *STEPS), Path("r.yaml"))

@@ -35,7 +35,7 @@ def other_before() -> None:
     braingpt(*PREPARE[:3], "ko.jsonl", *PREPARE[5:])
 
 
-@pytest.mark.parametrize("name", ["fresh", "--force"])
+@pytest.mark.parametrize("name", ["fresh", pytest.param("--force", marks=pytest.mark.slow)])
 def test_data_prepare(place: Path, name: str) -> None:
     case = Case(PREPARE, texts_before, 4, checks=[lambda: sound_data(Path("deep/out"))])
     if name == "--force":
