@@ -116,8 +116,7 @@ def spread(figures: list[float]) -> str:
 def busy_programs(count: int) -> Iterator[None]:
     """So many endless loops, each in a session of its own."""
     loops = [
-        subprocess.Popen([sys.executable, "-S", "-c", BUSY], start_new_session=True)
-        for _ in range(count)
+        subprocess.Popen([sys.executable, "-S", "-c", BUSY], start_new_session=True) for _ in range(count)
     ]
     try:
         yield
