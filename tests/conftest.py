@@ -15,7 +15,8 @@ import torch
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
 
-from braingpt.model.config import DenseConfig, DepthConfig, SelectiveConfig, V1Config, V2Config
+from braingpt.model.config import DenseConfig, DepthConfig, HeadConfig, SelectiveConfig, V1Config, V2Config
+from braingpt.model.heads.vocabulary_columns import VocabularyColumns
 from braingpt.model.lm import LanguageModel, build
 from tests.corpora import corpora, generated  # noqa: F401
 from tests.ranks import ranks  # noqa: F401
@@ -68,6 +69,8 @@ SMALL["v2-depth"] = SMALL["v2"].model_copy(
         "depth": DepthConfig(share=0.7),
     }
 )
+# 97 words in seven classes, of which the last is short.
+SMALL["v2-classes"] = SMALL["v2-memory"].model_copy(update={"head": HeadConfig(kind="columns")})
 
 
 def awake(config, seed: int = 0) -> LanguageModel:
@@ -81,6 +84,8 @@ def awake(config, seed: int = 0) -> LanguageModel:
                 * torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
                 * parameter.shape[-1] ** -0.5
             )
+        if isinstance(model.embedding, VocabularyColumns):
+            model.embedding.set_classes(torch.randperm(config.vocab, generator=generator))
     model.after_step()
     return model
 

@@ -296,7 +296,7 @@ def _arithmetic(model: LanguageModel, ids_1L: Tensor) -> PassCost:
     finally:
         for module, _ in parts:
             module.record = None
-    head = 2 * model.embedding.weight.numel() * ids_1L.numel()
+    head = 2 * model.embedding.parameters_active() * ids_1L.numel()
     return PassCost(
         {key: float(record.flops) for key, record in records.items()},
         head + sum(record.flops for record in records.values()),

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 from braingpt.model.blocks import Block
 from braingpt.model.columns.two_four import TwoFourLinear
-from braingpt.model.heads.softmax import TiedEmbedding
+from braingpt.model.heads.head import TiedHead
 from braingpt.model.interface import CausalModel
 from braingpt.model.routing.adaptive_depth import Exit, arrival_shares
 from braingpt.model.work_counters import (
@@ -21,7 +21,7 @@ from braingpt.utils.arguments import whole_number
 class ModelArithmetic(CausalModel):
     """The counts of a `LanguageModel`, by formula at the trained mean depth, or as recorded."""
 
-    embedding: TiedEmbedding
+    embedding: TiedHead
     # Both are nn.ModuleList, whose stubs do not know the type of its elements.
     blocks: Sequence[Block]
     exits: Sequence[Exit]
@@ -46,7 +46,8 @@ class ModelArithmetic(CausalModel):
         """Count the parameters that one token's forward pass multiplies with, at the trained mean depth.
 
         Returns:
-            Number of weights: the head is included, the rows looked up in the embedding are not.
+            Number of weights: the head is included, the rows looked up in the embedding are not. Of vocabulary
+            columns it is the classes and the words of one class.
         """
         share = self.arriving()
         blocks = sum(part * block.parameters_active() for part, block in zip(share, self.blocks, strict=True))
@@ -54,7 +55,7 @@ class ModelArithmetic(CausalModel):
             share[begin] * exit_.parameters_active()
             for exit_, (begin, _) in zip(self.exits, self.spans, strict=False)
         )
-        return self.embedding.weight.numel() + round(blocks + exits)
+        return self.embedding.parameters_active() + round(blocks + exits)
 
     def flops_per_token(self, context: int) -> float:
         """Count the operations of a forward pass, at the trained mean depth.
@@ -75,7 +76,7 @@ class ModelArithmetic(CausalModel):
             2 * share[begin] * exit_.parameters_active()
             for exit_, (begin, _) in zip(self.exits, self.spans, strict=False)
         )
-        return 2 * self.embedding.weight.numel() + blocks + exits
+        return 2 * self.embedding.parameters_active() + blocks + exits
 
     def state_bytes(self, length: int) -> int:
         """Count the memory of the state that generation carries, at the trained mean depth.

@@ -239,6 +239,23 @@ class MemoryConfig(Settings):
     """Tokens that the delta rule computes at a time."""
 
 
+class HeadConfig(Settings):
+    """The head, whose matrix is the embedding as well."""
+
+    kind: Literal["full", "columns"] = "full"
+    """`full`: each prediction multiplies with the whole vocabulary. `columns`: with the vocabulary's classes, and
+    the words of the classes that matter.
+    """
+    width: Size | None = None
+    """Words a class, for `columns`; null: the multiple of 16 nearest to the square root of `model.vocab`."""
+
+    @model_validator(mode="after")
+    def _width_is_read(self) -> "HeadConfig":
+        if self.width and self.kind == "full":
+            raise ValueError("model.head.width needs model.head.kind=columns; a full head has no classes")
+        return self
+
+
 class V2Config(Shell):
     """Mamba-2 mixers, selective attention and associative memory in a few layers, columns that run only for
     the tokens they win.
@@ -256,6 +273,8 @@ class V2Config(Shell):
     """The columns of every layer."""
     depth: DepthConfig = DepthConfig()
     """Adaptive depth."""
+    head: HeadConfig = HeadConfig()
+    """The head."""
 
     @model_validator(mode="after")
     def _shapes_fit(self) -> "V2Config":

@@ -32,6 +32,10 @@ class Int8Weight(nn.Module):
         """The rows of the weight, restored in `dtype`, (..., D)."""
         return self.values[index].to(dtype) * self.scale[index].to(dtype)[..., None]
 
+    def all_rows(self, dtype: torch.dtype) -> Tensor:
+        """The whole weight (F, D), restored in `dtype`."""
+        return self.values.to(dtype) * self.scale.to(dtype)[:, None]
+
 
 def shape_only(parameter: Tensor) -> nn.Parameter:
     """A parameter of the same shape without data, so that the model still counts its weights."""

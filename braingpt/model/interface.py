@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from braingpt.errors import UserError
 from braingpt.model.config import ModelConfig
+from braingpt.model.heads.head import AllTokens, NextTokens
 from braingpt.model.sequence_layout import Layout
 from braingpt.model.work_counters import CountedModule
 
@@ -135,3 +136,17 @@ class CausalModel(nn.Module):
         if state is None or ids_B.ndim != 1:
             raise UserError("step takes token ids of shape (B,) and a state from model.new_state(B)")
         return self(ids_B[:, None], state=state).logits[:, -1]
+
+    def next_tokens(self, ids_BL: Tensor, state: Any, segments_BL: Tensor | None = None) -> NextTokens:
+        """Read tokens of each row, advance the state, and predict the token that follows.
+
+        Args:
+            ids_BL: Token ids, at least one a row.
+            state: From `new_state`, for as many rows.
+            segments_BL: -1 at padding, which is on the left only, 0 elsewhere; None: no padding.
+
+        Returns:
+            The distribution of each row's next token.
+        """
+        logits_B1V = self(ids_BL, state=state, segments_BL=segments_BL, last=True).logits
+        return AllTokens(logits_B1V[:, -1])

@@ -22,7 +22,9 @@ from braingpt.model.batch_checks import check_batch, outside_vocabulary
 from braingpt.model.blocks import BLOCKS
 from braingpt.model.columns.competition import Competition
 from braingpt.model.config import ModelConfig, V1Config, V2Config
-from braingpt.model.heads.softmax import TiedEmbedding, next_token_loss
+from braingpt.model.heads.build import build_head
+from braingpt.model.heads.head import AllTokens, NextTokens, next_token_loss
+from braingpt.model.heads.softmax import TiedEmbedding
 from braingpt.model.interface import Output, State
 from braingpt.model.layers import rms_norm
 from braingpt.model.memory_limits import require_weights
@@ -44,7 +46,7 @@ class LanguageModel(ModelArithmetic):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.embedding = TiedEmbedding(config.vocab, config.hidden)
+        self.embedding = build_head(config)
         blocks = [BLOCKS[config.architecture](config, layer) for layer in range(config.layers)]
         self.blocks = nn.ModuleList(blocks)  # pyright: ignore[reportAttributeAccessIssue]
         self.depth_rate = 1.0
@@ -89,6 +91,35 @@ class LanguageModel(ModelArithmetic):
                 `reduction` is unknown, the state is for other rows, or segments do not go with a state.
         """
         check_batch(ids_BL, targets_BL, reduction)
+        x_BLD = self._hidden(ids_BL, state, segments_BL)
+        if targets_BL is None:
+            x_BLD = x_BLD[:, -1:] if last else x_BLD if at_BL is None else x_BLD[at_BL]
+            one = x_BLD.shape[:-1] == (1, 1)
+            head = self._compiled_head if self._compiled_head and one else self._head
+            return Output(logits=head(x_BLD), state=state)
+        middle_BLD, middle_weight = None, 0.0
+        if self.early is not None and self.early.middle is not None:
+            middle_BLD, middle_weight = rms_norm(self.early.middle), self.early.config.loss
+            self.early.middle = None
+        x_BLD = rms_norm(x_BLD)
+        try:
+            loss = next_token_loss(self.embedding, x_BLD, targets_BL, reduction, middle_BLD, middle_weight)
+        except (IndexError, RuntimeError) as error:
+            if "out of bounds" not in str(error) and "out of range" not in str(error):
+                raise
+            raise outside_vocabulary("target", targets_BL, self.config.vocab) from None
+        return Output(loss=loss, state=state)
+
+    def next_tokens(self, ids_BL: Tensor, state: State, segments_BL: Tensor | None = None) -> NextTokens:
+        """As `CausalModel.next_tokens`; the head computes no more of the vocabulary than is asked for."""
+        check_batch(ids_BL, None, "mean")
+        x_BD = self._hidden(ids_BL, state, segments_BL)[:, -1]
+        if self._compiled_head and len(x_BD) == 1:
+            return AllTokens(self._compiled_head(x_BD[:, None])[:, 0])
+        return self.embedding.next_tokens(rms_norm(x_BD))
+
+    def _hidden(self, ids_BL: Tensor, state: State | None, segments_BL: Tensor | None) -> Tensor:
+        """(B, L, D) states after the last layer, before the last norm."""
         layout = self._layout(ids_BL, segments_BL, state)
         try:
             x_BLD = rms_norm(self.embedding(ids_BL))
@@ -99,25 +130,8 @@ class LanguageModel(ModelArithmetic):
             state.seen_B = state.seen_B + new
             state.used_B = state.used_B + new * self.spans[0][1]
         if self.early is None:
-            x_BLD = self._all_blocks(x_BLD, layout, state)
-        else:
-            x_BLD = self._blocks_to_early_exits(self.early, x_BLD, layout, state)
-        if targets_BL is None:
-            x_BLD = x_BLD[:, -1:] if last else x_BLD if at_BL is None else x_BLD[at_BL]
-            one = x_BLD.shape[:-1] == (1, 1)
-            head = self._compiled_head if self._compiled_head and one else self._head
-            return Output(logits=head(x_BLD), state=state)
-        middle_BLD, middle_weight = None, 0.0
-        if self.early is not None:
-            middle_BLD, middle_weight = self.early.middle, self.early.config.loss
-            self.early.middle = None
-        try:
-            loss = next_token_loss(self.embedding, x_BLD, targets_BL, reduction, middle_BLD, middle_weight)
-        except (IndexError, RuntimeError) as error:
-            if "out of bounds" not in str(error):
-                raise
-            raise outside_vocabulary("target", targets_BL, self.config.vocab) from None
-        return Output(loss=loss, state=state)
+            return self._all_blocks(x_BLD, layout, state)
+        return self._blocks_to_early_exits(self.early, x_BLD, layout, state)
 
     def _layout(self, ids_BL: Tensor, segments_BL: Tensor | None, state: State | None) -> Layout:
         layout = Layout.of(ids_BL, segments_BL, None if state is None else state.seen_B)
@@ -261,7 +275,9 @@ class LanguageModel(ModelArithmetic):
         torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, COMPILED_GRAPHS)
         for block in self.blocks:
             block.compile_step(backend)
-        self._compiled_head = compile_function(self._head, backend)
+        # A head with classes computes a few rows only, which depend on the token.
+        if isinstance(self.embedding, TiedEmbedding):
+            self._compiled_head = compile_function(self._head, backend)
 
     def new_state(self, batch: int = 1) -> State:
         """An empty state, for `forward` and `step`.

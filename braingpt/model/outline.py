@@ -15,7 +15,7 @@ from braingpt.errors import UserError
 from braingpt.model.arithmetic import ModelArithmetic
 from braingpt.model.blocks import BLOCKS
 from braingpt.model.config import DepthConfig, ModelConfig, V2Config
-from braingpt.model.heads.softmax import TiedEmbedding
+from braingpt.model.heads.build import build_head
 from braingpt.model.routing.adaptive_depth import Exit, continue_rate
 
 
@@ -28,7 +28,7 @@ class Outline(ModelArithmetic):
         kinds = layer_kinds(config)
         places = {kind: kinds.index(kind) for kind in dict.fromkeys(kinds)}
         with torch.device("meta"):
-            self.embedding = TiedEmbedding(config.vocab, config.hidden)
+            self.embedding = build_head(config)
             self.kinds = {kind: BLOCKS[config.architecture](config, layer) for kind, layer in places.items()}
             self.depth_rate = 1.0
             if isinstance(config, V2Config) and config.depth_exits:

@@ -30,7 +30,7 @@ STATE = ("step", "exp_avg", "exp_avg_sq", "momentum")
 EPSILON = 1e-8
 # Ends of parameter names.
 NEVER_DECAYED = ("embedding.weight", "inhibition", "bias")
-NOT_ORTHOGONAL = ("conv", "router.weight", "gate.weight")
+NOT_ORTHOGONAL = ("conv", "router.weight", "gate.weight", "class_weight")
 
 
 def decays(name: str, parameter: torch.Tensor) -> bool:

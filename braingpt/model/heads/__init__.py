@@ -1,1 +1,1 @@
-"""Heads: from the last hidden state to logits and to the loss."""
+"""Heads: from hidden states to the next token. Each is the embedding as well."""

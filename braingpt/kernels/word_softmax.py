@@ -1,0 +1,108 @@
+"""The second half of a vocabulary in classes: log p(word | class), by multiplying with the class's rows only.
+
+Tokens are sorted by their class, so each class multiplies consecutive rows with its own words.
+The scores of all tokens fill one buffer (N, S), a hundredth of the logits of a whole vocabulary.
+The forward pass turns that buffer into the gradient of the scores, which is all that the backward pass needs
+beside the inputs.
+The products are those of columns (`columns/torch_products.py`, `columns/triton_products.py`).
+
+Legend: N tokens, C classes, S words a class, D hidden.
+"""
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from braingpt.kernels import dispatch
+from braingpt.kernels.columns.pairs import Pairs
+from braingpt.kernels.columns.torch_products import (
+    ColumnProducts,
+    GroupedMM,
+    PerColumn,
+    grouped_mm_supports,
+    grouped_mm_unavailable_reason,
+)
+from braingpt.kernels.dispatch import Backend
+from braingpt.kernels.uncompiled import uncompiled
+
+_PRODUCTS: dict[str, type[ColumnProducts]] = {"torch.grouped_mm": GroupedMM, "per class": PerColumn}
+
+
+def reference(x_ND: Tensor, weight_CSD: Tensor, class_N: Tensor, word_N: Tensor, padding: int) -> Tensor:
+    """`word_log_probs` by its definition, with the scores of all words; autograd computes the gradients."""
+    score_NCS = (x_ND @ weight_CSD.flatten(0, 1).T).unflatten(1, weight_CSD.shape[:2])
+    score_NS = score_NCS[torch.arange(len(x_ND), device=x_ND.device), class_N]
+    return _log_softmax(score_NS, class_N, len(weight_CSD), padding).gather(1, word_N[:, None])[:, 0]
+
+
+@uncompiled
+def word_log_probs(
+    x_ND: Tensor, weight_CSD: Tensor, class_N: Tensor, word_N: Tensor, padding: int = 0
+) -> Tensor:
+    """Log-probabilities of words within their classes.
+
+    Args:
+        x_ND: Inputs of the head.
+        weight_CSD: The rows of each class's words.
+        class_N: Class of each token's word.
+        word_N: Place of the word in its class.
+        padding: Rows at the end of the last class that hold no word.
+
+    Returns:
+        Nats (N,), at most 0, in float32 at least.
+    """
+    name = dispatch.select("word_softmax", x_ND)
+    if name == "torch":
+        return reference(x_ND, weight_CSD, class_N, word_N, padding)
+    return _WordLogProbs.apply(x_ND, weight_CSD, class_N, word_N, padding, name)
+
+
+class _WordLogProbs(torch.autograd.Function):
+    """Log-probabilities (N,); the forward pass makes the gradient of the scores."""
+
+    @staticmethod
+    def forward(
+        ctx, x_ND: Tensor, weight_CSD: Tensor, class_N: Tensor, word_N: Tensor, padding: int, name: str
+    ) -> Tensor:
+        pairs = Pairs.of(class_N[:, None], len(weight_CSD))
+        products = _PRODUCTS[name](pairs.start)
+        sorted_ND, weight = x_ND.index_select(0, pairs.order), weight_CSD.to(x_ND.dtype)
+        score_NS = products.times(sorted_ND, weight.mT)
+        log_NS = _log_softmax(score_NS, class_N[pairs.order], len(weight), padding)
+        chosen_N1 = word_N[pairs.order, None]
+        log_N = log_NS.gather(1, chosen_N1)[:, 0].index_select(0, pairs.place[:, 0])
+        if any(ctx.needs_input_grad[:2]):
+            grad_NS = log_NS.exp_().neg_()
+            grad_NS.scatter_add_(1, chosen_N1, torch.ones_like(chosen_N1, dtype=grad_NS.dtype))
+            ctx.products, ctx.pairs = products, pairs
+            ctx.save_for_backward(sorted_ND, weight_CSD, grad_NS.to(x_ND.dtype))
+        return log_N
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad_N: Tensor) -> tuple[Tensor | None, ...]:
+        sorted_ND, weight_CSD, grad_NS = ctx.saved_tensors
+        grad_NS = grad_NS * grad_N[ctx.pairs.order, None].to(grad_NS.dtype)
+        grad_x_ND = ctx.products.times(grad_NS, weight_CSD.to(grad_NS.dtype))
+        grad_weight = torch.empty_like(weight_CSD, dtype=grad_NS.dtype)
+        ctx.products.outer(grad_NS, sorted_ND, grad_weight)
+        grad_x_ND = grad_x_ND.index_select(0, ctx.pairs.place[:, 0])
+        return grad_x_ND, grad_weight.to(weight_CSD.dtype), None, None, None, None
+
+
+def _log_softmax(score_NS: Tensor, class_N: Tensor, classes: int, padding: int) -> Tensor:
+    """(N, S) log-probabilities; rows without a word have none."""
+    score_NS = score_NS.to(torch.promote_types(score_NS.dtype, torch.float32))
+    if padding:
+        words = score_NS.shape[1]
+        absent_S = torch.arange(words, device=score_NS.device) >= words - padding
+        score_NS = score_NS.masked_fill((class_N == classes - 1)[:, None] & absent_S, -torch.inf)
+    return torch.log_softmax(score_NS, 1)
+
+
+dispatch.register(
+    "word_softmax",
+    Backend("torch.grouped_mm", grouped_mm_unavailable_reason, grouped_mm_supports),
+    Backend("per class"),
+    Backend("torch"),
+)
