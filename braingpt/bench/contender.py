@@ -17,6 +17,7 @@ from braingpt.device.device import autocast
 from braingpt.errors import one_line
 from braingpt.evaluation.perplexity import evaluate
 from braingpt.inference.engine import Decoder
+from braingpt.inference.sampling import Sampler, Sampling
 from braingpt.model.lm import LanguageModel
 from braingpt.optim.schedule import learning_rate
 from braingpt.recipes import Recipe, load_recipe
@@ -223,25 +224,17 @@ class Contender:
             Seconds to the first token, tokens a second after it over all rows, and bytes of state at the end.
         """
         start = self._now()
-        decoder = Decoder(self.model, len(prompt_BL))
+        decoder, greedy = Decoder(self.model, len(prompt_BL)), Sampler(Sampling(0.0), len(prompt_BL))
         decoder.read(prompt_BL)
-        ids_B = self._greedy(decoder)
+        ids_B = decoder.sample(greedy)
         first = self._now()
         for _ in range(new_tokens - 1):
             decoder.step(ids_B)
-            ids_B = self._greedy(decoder)
+            ids_B = decoder.sample(greedy)
+            # Waiting for the end of a text needs the tokens on the CPU.
+            ids_B.tolist()
         seconds = self._now() - first
         return first - start, len(prompt_BL) * (new_tokens - 1) / seconds, decoder.state.bytes()
-
-    @staticmethod
-    def _greedy(decoder: Decoder) -> torch.Tensor:
-        """The likeliest tokens, copied to the CPU as waiting for the end of a text requires."""
-        logits_BV = decoder.logits_BV
-        assert logits_BV is not None, "the decoder has read nothing"
-        with torch.inference_mode():
-            ids_B = logits_BV.argmax(-1)
-            ids_B.tolist()
-        return ids_B
 
     def validate(self, windows: int, rows: int = 8) -> dict[str, Any]:
         """Scores over `windows` validation windows of each language, in the precision of training."""

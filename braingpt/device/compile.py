@@ -24,8 +24,9 @@ R = TypeVar("R")
 class Compilable(Protocol):
     """A model that knows which of its parts to compile."""
 
-    # One token more of each row.
+    # One token more of each row: to logits, and to a distribution.
     step: Callable[..., Any]
+    next_tokens: Callable[..., Any]
 
     def compile_blocks(self, backend: str) -> None:
         """Compile what training calls."""
@@ -64,6 +65,7 @@ def compile_steps(model: Compilable, device: torch.device, backend: str = "induc
     check_compiler(device, "generate")
     model.compile_steps(backend)
     model.step = _fail_in_one_line(model.step, "generate")
+    model.next_tokens = _fail_in_one_line(model.next_tokens, "generate")
 
 
 def compile_function(function: Callable[P, R], backend: str) -> Callable[P, R]:

@@ -4,8 +4,8 @@
     stream(model, ids, max_new_tokens=50)            # the same ids, one at a time
     generate_batch(model, [a, b], max_new_tokens=50) # prompts of different lengths; row i uses seed + i
 
-All three run on a `Decoder`: a model, its state, and the logits of the next token. Chat keeps one decoder for
-all turns.
+All three run on a `Decoder`: a model, its state, and the distribution of the next token. Chat keeps one
+decoder for all turns.
 
 Shapes: B rows, L positions, V vocabulary.
 """
@@ -20,6 +20,7 @@ from braingpt.device.eval_mode import eval_mode
 from braingpt.device.free_memory import free_memory
 from braingpt.errors import UserError
 from braingpt.inference.sampling import Sampler, Sampling, check_ids, check_special_ids
+from braingpt.model.heads.head import NextTokens
 from braingpt.model.interface import CausalModel, GenerationState
 from braingpt.model.memory_limits import require_state
 from braingpt.utils.arguments import whole_number
@@ -29,14 +30,14 @@ READ_AT_ONCE = 8192
 
 
 class Decoder:
-    """A model with the state of the text read so far, and the logits of the next token."""
+    """A model with the state of the text read so far, and the distribution of the next token."""
 
     def __init__(self, model: CausalModel, rows: int = 1) -> None:
         self.model: CausalModel = model
         self.device = model.device
         self.state: GenerationState = model.new_state(rows)
-        # Logits of the next token; None before anything was read.
-        self.logits_BV: Tensor | None = None
+        # None before anything was read.
+        self.next_tokens: NextTokens | None = None
 
     def read(self, ids_BL: Tensor, segments_BL: Tensor | None = None) -> None:
         """Read tokens after those read before.
@@ -48,11 +49,7 @@ class Decoder:
         parts = [ids_BL] if segments_BL is not None else ids_BL.split(READ_AT_ONCE, dim=1)
         with eval_mode(self.model):
             for part_BL in parts:
-                out = self.model(
-                    part_BL.to(self.device), state=self.state, segments_BL=segments_BL, last=True
-                )
-                self.state = out.state
-                self.logits_BV = out.logits[:, -1]
+                self.next_tokens = self.model.next_tokens(part_BL.to(self.device), self.state, segments_BL)
 
     def depth(self) -> float | None:
         """Mean share of the layers that the tokens read so far passed; None before anything was read."""
@@ -65,13 +62,13 @@ class Decoder:
             ids_B: The tokens.
         """
         with eval_mode(self.model):
-            self.logits_BV = self.model.step(ids_B, self.state)
+            self.next_tokens = self.model.next_tokens(ids_B[:, None], self.state)
 
     def sample(self, sampler: Sampler) -> Tensor:
         """Choose the next token of each row, without reading it.
 
         Args:
-            sampler: Chooses among the logits.
+            sampler: Chooses the token.
 
         Returns:
             Token ids (B,).
@@ -79,10 +76,10 @@ class Decoder:
         Raises:
             ValueError: The decoder has read nothing.
         """
-        if self.logits_BV is None:
+        if self.next_tokens is None:
             raise ValueError("the decoder has read nothing to continue from")
         with torch.inference_mode():
-            return sampler(self.logits_BV)
+            return sampler(self.next_tokens)
 
 
 def stream(

@@ -1,10 +1,11 @@
-"""From logits to the next token: temperature, top-k, top-p, and a seed of its own for every row.
+"""From a distribution to the next token: temperature, top-k, top-p, min-p, a penalty for repetitions, and a
+seed of its own for every row.
 
-A row draws one uniform number a token from its own CPU generator and looks it up in the cumulative
-distribution. So the same seed gives the same tokens on a CPU and on a GPU (where the logits agree), a batch
-never disturbs its neighbours' draws, and the global random state is left alone.
+A row draws uniform numbers from its own CPU generator, one a token where the head has no classes. So the same
+seed gives the same tokens on a CPU and on a GPU (where the logits agree), a batch never disturbs its
+neighbours' draws, and the global random state is left alone. How classes are read is `class_search.py`.
 
-Shapes: B rows, V vocabulary.
+Shapes: B rows, L positions, N rows that draw, V vocabulary.
 """
 
 from collections.abc import Iterable, Sequence
@@ -14,7 +15,9 @@ from operator import index
 import torch
 from torch import Tensor
 
-from braingpt.errors import Failure, UserError
+from braingpt.errors import UserError
+from braingpt.inference.class_search import ClassSearch, locate
+from braingpt.model.heads.head import NextTokens
 from braingpt.utils.arguments import check_number, whole_number
 
 
@@ -22,7 +25,7 @@ from braingpt.utils.arguments import check_number, whole_number
 class Sampling:
     """How to choose the next token. Raises UserError for a value out of range."""
 
-    # Divides the logits; 0 always takes the likeliest token.
+    # The power of probabilities is one over it; 0 always takes the likeliest token.
     temperature: float = 1.0
     # Choose among this many likeliest tokens; None: among all.
     top_k: int | None = None
@@ -32,9 +35,18 @@ class Sampling:
     seed: int | None = None
     # Token ids that are never chosen.
     banned: tuple[int, ...] = ()
+    # Choose among the tokens with at least this share of the likeliest one's probability; None: among all.
+    min_p: float | None = None
+    # Log-probabilities of tokens of the prompt and the text are multiplied with it; 1: they stay.
+    repetition_penalty: float = 1.0
 
     def __post_init__(self) -> None:
-        for name, value in (("temperature", self.temperature), ("top-p", self.top_p)):
+        for name, value in (
+            ("temperature", self.temperature),
+            ("top-p", self.top_p),
+            ("min-p", self.min_p),
+            ("repetition penalty", self.repetition_penalty),
+        ):
             if value is not None:
                 check_number(name, value)
         # The comparison is false for NaN too.
@@ -42,8 +54,13 @@ class Sampling:
             raise UserError(f"temperature must be between 0 (greedy) and 100, not {self.temperature}")
         if self.top_k is not None:
             whole_number("top-k", self.top_k, 1)
-        if self.top_p is not None and not 0 < self.top_p <= 1:
-            raise UserError(f"top-p must be above 0 and at most 1, not {self.top_p}")
+        for name, share in (("top-p", self.top_p), ("min-p", self.min_p)):
+            if share is not None and not 0 < share <= 1:
+                raise UserError(f"{name} must be above 0 and at most 1, not {share}")
+        if not 1 <= self.repetition_penalty <= 100:
+            raise UserError(
+                f"the repetition penalty must be between 1 (none) and 100, not {self.repetition_penalty}"
+            )
         if self.seed is not None and not 0 <= whole_number("seed", self.seed, -(2**63)) < 2**63:
             raise UserError(f"seed must be between 0 and 2^63 - 1, not {self.seed}")
 
@@ -53,6 +70,8 @@ class Sampler:
 
     def __init__(self, sampling: Sampling, rows: int = 1) -> None:
         self.sampling = sampling
+        # Tokens of each row that the repetition penalty applies to.
+        self._seen: list[set[int]] = [set() for _ in range(rows)]
         self._generators = [torch.Generator() for _ in range(rows)]
         for row, generator in enumerate(self._generators):
             if sampling.seed is None:
@@ -60,61 +79,65 @@ class Sampler:
             else:
                 generator.manual_seed((sampling.seed + row) % 2**63)
 
-    def __call__(self, logits_BV: Tensor) -> Tensor:
+    def note(self, row: int, ids: Iterable[int]) -> None:
+        """Let the repetition penalty apply to tokens that were read.
+
+        Args:
+            row: Their row.
+            ids: The tokens.
+        """
+        if self.sampling.repetition_penalty != 1:
+            self._seen[row].update(ids)
+
+    def __call__(self, next_tokens: NextTokens) -> Tensor:
         """Choose a token for each row.
 
         Args:
-            logits_BV: Logits of the next tokens.
+            next_tokens: The distribution of the next tokens.
 
         Returns:
-            Ids (B,) on the logits' device.
+            Ids (B,) on the distribution's device.
 
         Raises:
             Failure: Logits are NaN, which greedy choice would hide.
         """
-        sampling = self.sampling
-        logits_BV = logits_BV.float()
-        if torch.isnan(logits_BV).any():
-            raise Failure(
-                "the model's logits are not numbers (NaN): its weights are broken; use an earlier checkpoint"
-            )
-        if sampling.banned:
-            banned = torch.tensor(sampling.banned, device=logits_BV.device)
-            logits_BV = logits_BV.index_fill(1, banned, -torch.inf)
-        if sampling.temperature == 0 or sampling.top_k == 1:
-            return logits_BV.argmax(dim=1)
-        probs_BK, ids_BK = self._candidates(logits_BV)
-        # Sums over 16k entries in float32 would lose the tail.
-        cumulative_BK = probs_BK.double().cumsum(dim=1)
-        uniform_B1 = torch.cat(
-            [torch.rand(1, 1, generator=g, dtype=torch.float64) for g in self._generators]
-        ).to(logits_BV.device)
-        # right=True gives the first entry whose cumulative share exceeds the uniform number, so an entry of
-        # probability 0 is never drawn.
-        index_B1 = torch.searchsorted(cumulative_BK, uniform_B1 * cumulative_BK[:, -1:], right=True)
-        # Rounding may give the total itself: then the last entry that has any share is taken.
-        last_B1 = (probs_BK > 0).int().cumsum(dim=1).argmax(dim=1, keepdim=True)
-        index_B1 = torch.minimum(index_B1, last_B1)
-        return (index_B1 if ids_BK is None else ids_BK.gather(1, index_B1)).squeeze(1)
+        token_B = self._choose(next_tokens)
+        if self.sampling.repetition_penalty != 1:
+            for row, token in enumerate(token_B.tolist()):
+                self._seen[row].add(token)
+        return token_B
 
-    def _candidates(self, logits_BV: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Shares (B, K), not normalised, and their ids; ids are None where entry i is token i.
-
-        Tokens are sorted only for top-k or top-p.
-        """
+    def _choose(self, next_tokens: NextTokens) -> Tensor:
         sampling = self.sampling
-        # A temperature near zero overflows unless the largest logit is subtracted first.
-        scaled_BV = (logits_BV - logits_BV.amax(dim=1, keepdim=True)) / sampling.temperature
-        if sampling.top_k is None and sampling.top_p is None:
-            return scaled_BV.softmax(dim=1), None
-        k = min(sampling.top_k or scaled_BV.shape[1], scaled_BV.shape[1])
-        top_BK, ids_BK = scaled_BV.topk(k, dim=1)
-        probs_BK = top_BK.softmax(dim=1)
-        if sampling.top_p is not None:
-            # The share of all likelier tokens: the first is always kept.
-            before_BK = probs_BK.double().cumsum(dim=1) - probs_BK
-            probs_BK = probs_BK.masked_fill(before_BK >= sampling.top_p, 0)
-        return probs_BK, ids_BK
+        greedy = sampling.temperature == 0 or sampling.top_k == 1
+        search = self._search(next_tokens, 1.0 if greedy else 1 / sampling.temperature)
+        if greedy:
+            return search.candidates(1, None, None)[1][:, 0]
+        if sampling.top_k is None and sampling.top_p is None and sampling.min_p is None:
+            return search.draw(self._uniform)
+        log_BK, ids_BK = search.candidates(sampling.top_k, sampling.top_p, sampling.min_p)
+        rows_B = torch.arange(len(log_BK), device=log_BK.device)
+        place_B1, _ = locate((log_BK - log_BK[:, :1]).exp(), self._uniform(rows_B))
+        return ids_BK.gather(1, place_B1)[:, 0]
+
+    def _search(self, next_tokens: NextTokens, sharpness: float) -> ClassSearch:
+        device = next_tokens.device
+        seen_BV, banned = None, None
+        if any(self._seen):
+            seen_BV = torch.zeros(len(self._seen), next_tokens.vocab, dtype=torch.bool)
+            for seen_V, ids in zip(seen_BV, self._seen, strict=True):
+                seen_V[list(ids)] = True
+            seen_BV = seen_BV.to(device)
+        if self.sampling.banned:
+            banned = torch.tensor(self.sampling.banned, device=device)
+        return ClassSearch(next_tokens, sharpness, self.sampling.repetition_penalty, seen_BV, banned)
+
+    def _uniform(self, row_N: Tensor) -> Tensor:
+        """(N, 1) a uniform number for each of some rows, from the rows' generators."""
+        numbers = [
+            torch.rand(1, 1, generator=self._generators[row], dtype=torch.float64) for row in row_N.tolist()
+        ]
+        return torch.cat(numbers).to(row_N.device)
 
 
 def check_ids(ids: Sequence[int], vocab: int) -> list[int]:

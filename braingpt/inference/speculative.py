@@ -17,6 +17,7 @@ from braingpt.device.eval_mode import eval_mode
 from braingpt.errors import UserError
 from braingpt.inference.engine import Decoder
 from braingpt.model.cache import KVCache
+from braingpt.model.heads.head import AllTokens
 from braingpt.model.interface import State
 from braingpt.model.layers import rms_norm
 from braingpt.model.lm import LanguageModel
@@ -72,13 +73,13 @@ class SpeculativeDecoder(Decoder):
         token = int(ids_B[0])
         if self._verified and self._verified[0][0] == token:
             self.followed += 1
-            self.logits_BV = self._verified.pop(0)[1]
+            self.next_tokens = AllTokens(self._verified.pop(0)[1])
         else:
             self._drop_draft()
             with eval_mode(self.model):
                 tokens, inside_LD = self._draft(token)
                 logits_LV = self._verify(inside_LD)
-            self.logits_BV = logits_LV[:1]
+            self.next_tokens = AllTokens(logits_LV[:1])
             self._verified = [(token, logits_LV[i : i + 1]) for i, token in enumerate(tokens[1:], 1)]
             self.drafted += len(tokens) - 1
         self.state.seen_B = self.state.seen_B + 1

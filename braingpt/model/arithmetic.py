@@ -46,8 +46,8 @@ class ModelArithmetic(CausalModel):
         """Count the parameters that one token's forward pass multiplies with, at the trained mean depth.
 
         Returns:
-            Number of weights: the head is included, the rows looked up in the embedding are not. Of vocabulary
-            columns it is the classes and the words of one class.
+            Number of weights: the head is included, the rows looked up in the embedding are not. Of
+            vocabulary columns it is the classes and the words of one class.
         """
         share = self.arriving()
         blocks = sum(part * block.parameters_active() for part, block in zip(share, self.blocks, strict=True))

@@ -243,8 +243,8 @@ class HeadConfig(Settings):
     """The head, whose matrix is the embedding as well."""
 
     kind: Literal["full", "columns"] = "full"
-    """`full`: each prediction multiplies with the whole vocabulary. `columns`: with the vocabulary's classes, and
-    the words of the classes that matter.
+    """`full`: each prediction multiplies with the whole vocabulary. `columns`: with the vocabulary's classes,
+    and the words of the classes that matter.
     """
     width: Size | None = None
     """Words a class, for `columns`; null: the multiple of 16 nearest to the square root of `model.vocab`."""

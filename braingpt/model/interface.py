@@ -104,6 +104,8 @@ class Output(NamedTuple):
     loss: Tensor | None = None
     # The state that was passed in, advanced.
     state: GenerationState | None = None
+    # The distribution of the token after each row, where it was asked for.
+    next_tokens: NextTokens | None = None
 
 
 class CausalModel(nn.Module):

@@ -69,6 +69,7 @@ class LanguageModel(ModelArithmetic):
         reduction: str = "mean",
         last: bool = False,
         at_BL: Tensor | None = None,
+        distribution: bool = False,
     ) -> Output:
         """Run whole sequences, to logits or to a loss.
 
@@ -81,10 +82,11 @@ class LanguageModel(ModelArithmetic):
             reduction: "mean" over the targets that count, or "none".
             last: Return logits of the last token only.
             at_BL: Return logits only of the N tokens where this is true.
+            distribution: Return the distribution of the token after each row instead of logits.
 
         Returns:
             Logits (B, L, V), (B, 1, V) with `last` or (N, V) with `at_BL`; or the loss in nats, a scalar or
-            (B, L) with "none"; and the state.
+            (B, L) with "none"; or the distribution; and the state.
 
         Raises:
             UserError: Ids or targets are no tokens (B, L), a token is outside the vocabulary (seen on a CPU),
@@ -92,6 +94,8 @@ class LanguageModel(ModelArithmetic):
         """
         check_batch(ids_BL, targets_BL, reduction)
         x_BLD = self._hidden(ids_BL, state, segments_BL)
+        if distribution:
+            return Output(next_tokens=self._next_tokens(x_BLD), state=state)
         if targets_BL is None:
             x_BLD = x_BLD[:, -1:] if last else x_BLD if at_BL is None else x_BLD[at_BL]
             one = x_BLD.shape[:-1] == (1, 1)
@@ -112,11 +116,16 @@ class LanguageModel(ModelArithmetic):
 
     def next_tokens(self, ids_BL: Tensor, state: State, segments_BL: Tensor | None = None) -> NextTokens:
         """As `CausalModel.next_tokens`; the head computes no more of the vocabulary than is asked for."""
-        check_batch(ids_BL, None, "mean")
-        x_BD = self._hidden(ids_BL, state, segments_BL)[:, -1]
-        if self._compiled_head and len(x_BD) == 1:
-            return AllTokens(self._compiled_head(x_BD[:, None])[:, 0])
-        return self.embedding.next_tokens(rms_norm(x_BD))
+        found = self(ids_BL, state=state, segments_BL=segments_BL, distribution=True).next_tokens
+        assert found is not None
+        return found
+
+    def _next_tokens(self, x_BLD: Tensor) -> NextTokens:
+        """The distribution after the last token, from states before the last norm."""
+        x_B1D = x_BLD[:, -1:]
+        if self._compiled_head and len(x_B1D) == 1:
+            return AllTokens(self._compiled_head(x_B1D)[:, 0])
+        return self.embedding.next_tokens(rms_norm(x_B1D[:, 0]))
 
     def _hidden(self, ids_BL: Tensor, state: State | None, segments_BL: Tensor | None) -> Tensor:
         """(B, L, D) states after the last layer, before the last norm."""

@@ -5,11 +5,11 @@ from types import SimpleNamespace
 import torch
 from torch import nn
 
-from braingpt.model.lm import Output
+from braingpt.model.interface import CausalModel, Output
 from braingpt.tokenizer import Tokenizer
 
 
-class Scripted(nn.Module):
+class Scripted(CausalModel):
     """After the n-th token chosen it prefers script[n]; past the script's end it prefers the end of the
     document.
     """

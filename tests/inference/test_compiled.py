@@ -16,7 +16,7 @@ def logits(model, ids, steps):
     decoder.read(torch.tensor([ids]))
     for step in steps:
         decoder.step(torch.tensor([step]))
-        found.append(decoder.logits_BV)
+        found.append(decoder.next_tokens.logits())
     return torch.cat(found), decoder.state
 
 

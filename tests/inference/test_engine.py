@@ -73,7 +73,7 @@ def test_a_decoder_goes_on_where_it_stopped(architecture):
     whole.read(ids)
     for piece in (ids[:, :7], ids[:, 7:8], ids[:, 8:]):
         parts.read(piece)
-    assert torch.allclose(whole.logits_BV, parts.logits_BV, atol=1e-9)
+    assert torch.allclose(whole.next_tokens.logits(), parts.next_tokens.logits(), atol=1e-9)
 
 
 def test_the_mode_comes_back_and_no_gradient_is_kept(architecture):
@@ -86,7 +86,7 @@ def test_the_mode_comes_back_and_no_gradient_is_kept(architecture):
     model.eval()
     decoder = Decoder(model)
     decoder.read(torch.tensor([[1]]))
-    assert not decoder.logits_BV.requires_grad and not model.training
+    assert not decoder.next_tokens.logits().requires_grad and not model.training
 
 
 @pytest.mark.parametrize(

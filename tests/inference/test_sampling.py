@@ -7,13 +7,15 @@ from hypothesis import strategies as st
 
 from braingpt.errors import Failure, UserError
 from braingpt.inference.sampling import Sampler, Sampling, check_ids
+from braingpt.model.heads.head import AllTokens
 
 LOGITS = torch.tensor([[1.0, 3.0, 2.0, -1.0, 0.5]])
+TOKENS = AllTokens(LOGITS)
 
 
 def shares(sampling: Sampling, draws: int = 4000) -> torch.Tensor:
     sampler = Sampler(sampling)
-    return torch.bincount(torch.cat([sampler(LOGITS) for _ in range(draws)]), minlength=5) / draws
+    return torch.bincount(torch.cat([sampler(TOKENS) for _ in range(draws)]), minlength=5) / draws
 
 
 def test_draws_follow_the_distribution_of_the_temperature():
@@ -36,14 +38,14 @@ def test_top_k_and_top_p_cut_and_renormalise():
 
 
 def test_greedy_needs_no_chance_and_bans_hold():
-    assert Sampler(Sampling(0))(LOGITS).item() == 1
-    assert Sampler(Sampling(0, banned=(1,)))(LOGITS).item() == 2
+    assert Sampler(Sampling(0))(TOKENS).item() == 1
+    assert Sampler(Sampling(0, banned=(1,)))(TOKENS).item() == 2
     assert shares(Sampling(seed=1, banned=(1, 2)), 300)[[1, 2]].sum() == 0
 
 
 def test_extreme_temperatures_stay_numbers():
-    assert Sampler(Sampling(1e-30, seed=0))(LOGITS * 1e4).item() == 1
-    assert 0 <= Sampler(Sampling(100, seed=0))(LOGITS * 1e4).item() < 5
+    assert Sampler(Sampling(1e-30, seed=0))(AllTokens(LOGITS * 1e4)).item() == 1
+    assert 0 <= Sampler(Sampling(100, seed=0))(AllTokens(LOGITS * 1e4)).item() < 5
 
 
 @settings(max_examples=60, deadline=None)
@@ -55,7 +57,7 @@ def test_extreme_temperatures_stay_numbers():
 )
 def test_every_draw_is_among_the_allowed(values, k, p, seed):
     logits = torch.tensor([values])
-    token = Sampler(Sampling(1.0, k, p, seed))(logits).item()
+    token = Sampler(Sampling(1.0, k, p, seed))(AllTokens(logits)).item()
     probs = logits[0].double().softmax(0)
     likelier = probs > probs[token] + 1e-9
     assert likelier.sum() < k
@@ -67,13 +69,11 @@ def test_rows_draw_alone_and_leave_the_global_state_alone():
     logits = torch.randn(3, 50)
     torch.manual_seed(0)
     before = torch.get_rng_state()
-    together = [Sampler(Sampling(seed=7), rows=3)(logits)]
-    alone = [Sampler(Sampling(seed=7 + row))(logits[row : row + 1]).item() for row in range(3)]
+    together = [Sampler(Sampling(seed=7), rows=3)(AllTokens(logits))]
+    alone = [Sampler(Sampling(seed=7 + row))(AllTokens(logits[row : row + 1])).item() for row in range(3)]
     assert together[0].tolist() == alone
     assert torch.equal(torch.get_rng_state(), before)
-    fresh = {
-        tuple(Sampler(Sampling())(logits[:1].expand(1, -1) * 0).item() for _ in range(4)) for _ in range(3)
-    }
+    fresh = {tuple(Sampler(Sampling())(AllTokens(logits[:1] * 0)).item() for _ in range(4)) for _ in range(3)}
     # no seed: another one every time
     assert len(fresh) > 1
 
@@ -97,7 +97,7 @@ def test_values_out_of_range_are_refused(wrong):
 
 def test_broken_logits_are_not_hidden():
     with pytest.raises(Failure, match="NaN"):
-        Sampler(Sampling(0))(torch.tensor([[1.0, math.nan]]))
+        Sampler(Sampling(0))(AllTokens(torch.tensor([[1.0, math.nan]])))
 
 
 def test_ids_are_checked():

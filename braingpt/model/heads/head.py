@@ -18,8 +18,10 @@ class NextTokens(ABC):
     Tokens stand in classes; p(token) = p(class) p(token | class). A head without classes has a single one.
     """
 
-    # Tokens of the largest class.
+    # Tokens of the largest class, and tokens in all.
     width: int
+    vocab: int
+    device: torch.device
 
     @abstractmethod
     def logits(self) -> Tensor:
@@ -52,7 +54,8 @@ class AllTokens(NextTokens):
 
     def __init__(self, logits_BV: Tensor) -> None:
         self._logits_BV = logits_BV
-        self.width = logits_BV.shape[1]
+        self.width = self.vocab = logits_BV.shape[1]
+        self.device = logits_BV.device
 
     def logits(self) -> Tensor:
         return self._logits_BV

@@ -154,14 +154,18 @@ class ClassedTokens(NextTokens):
     """
 
     def __init__(self, head: VocabularyColumns, x_BD: Tensor) -> None:
-        self.head, self.x_BD, self.width = head, x_BD, head.width
+        self.head, self.x_BD, self.device = head, x_BD, x_BD.device
+        self.width, self.vocab = head.width, len(head.slot)
 
+    @torch.inference_mode()
     def logits(self) -> Tensor:
         return self.head.logits(self.x_BD)
 
+    @torch.inference_mode()
     def class_log_probs(self) -> Tensor:
         return self.head.class_log_probs(self.x_BD)
 
+    @torch.inference_mode()
     def words(self, row_N: Tensor, class_N: Tensor) -> tuple[Tensor, Tensor]:
         return self.head.words(self.x_BD[row_N], class_N)
 
