@@ -2,12 +2,13 @@
 dense model.
 
 The yardstick is a dense twin: as many layers of the same width, full attention with as many heads, an MLP of
-all the columns' neurons, fresh weights. Both models read the same text in turns, once as a whole (*reading*)
-and then token by token (*writing*); times are the lowest of several rounds. Bytes are counted as the
-operations of torch and our Triton kernels run, from the tensors they read and write, weights among them. A
-lookup reads its rows, not its table, and columns that no token won are not read. So a layer that computes
-everything and multiplies by a mask shows the time and the bytes of a dense one, whatever its own counters
-say. Kernels of other libraries (`UNCOUNTED_BACKENDS`) cannot be counted: where they run, bytes are not known.
+all the columns' neurons, fresh weights. Both models read the same text in turns, once as a whole, to a loss
+(*reading*), and then token by token, to the likeliest next one (*writing*); times are the lowest of several
+rounds. Bytes are counted as the operations of torch and our Triton kernels run, from the tensors they read
+and write, weights among them. A lookup reads its rows, not its table, and columns that no token won are not
+read. So a layer that computes everything and multiplies by a mask shows the time and the bytes of a dense
+one, whatever its own counters say. Kernels of other libraries (`UNCOUNTED_BACKENDS`) cannot be counted: where
+they run, bytes are not known.
 """
 
 import time
@@ -22,6 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from braingpt.device.eval_mode import eval_mode
+from braingpt.inference.sampling import Sampler, Sampling
 from braingpt.kernels import dispatch
 from braingpt.kernels.launch import count_launches, stored_bytes
 from braingpt.model.config import DenseConfig
@@ -175,14 +177,14 @@ def _promised_operations(model: LanguageModel, layer: int, part: str, length: in
 
 
 def _read(model: LanguageModel, ids_1L: Tensor) -> Callable[[], Any]:
-    return lambda: model(ids_1L)
+    # To a loss, for which no head needs the logits of all tokens.
+    return lambda: model(ids_1L, ids_1L.roll(-1, 1), reduction="none")
 
 
 def _write(model: LanguageModel, ids_1L: Tensor) -> Callable[[], Any]:
-    state = model.new_state(1)
-    model(ids_1L, state=state)
-    ids_S1 = ids_1L[0, -STEPS:, None]
-    return lambda: [model.step(ids_1, state) for ids_1 in ids_S1]
+    state, greedy = model.new_state(1), Sampler(Sampling(0.0))
+    model(ids_1L, state=state, last=True)
+    return lambda: [greedy(model.next_tokens(ids_11, state)) for ids_11 in ids_1L[:, -STEPS:].split(1, 1)]
 
 
 def _timed(model: LanguageModel, how: PassMaker, ids_1L: Tensor) -> PassCost:
