@@ -21,6 +21,7 @@ from braingpt.inference.sampling import Sampler, Sampling
 from braingpt.model.lm import LanguageModel
 from braingpt.optim.schedule import learning_rate
 from braingpt.recipes import Recipe, load_recipe
+from braingpt.train.classes import settle_classes
 from braingpt.train.loop import Trainer
 from braingpt.train.micro_batches import gradients
 from braingpt.train.run.folder import RunFolder
@@ -134,6 +135,8 @@ class Contender:
             self.recorder,
             model=model,  # pyright: ignore[reportArgumentType]
         )
+        trainer = self.trainer
+        settle_classes(trainer.learner.model, trainer.shards, trainer.tokenizer, trainer.world)
 
     @property
     def model(self) -> LanguageModel | Peer:

@@ -32,6 +32,7 @@ from braingpt.tokenizer import Tokenizer
 from braingpt.train.agreement import of_this_run
 from braingpt.train.batches import BatchLoader, open_run_data
 from braingpt.train.growth import grow_if_due
+from braingpt.train.classes import settle_classes
 from braingpt.train.learner import Learner, Placement, build_learner, fresh_model
 from braingpt.train.micro_batches import (
     MicroBatching,
@@ -176,8 +177,11 @@ class Trainer:
 
     def begin(self, start: Path | None) -> None:
         """Load the verified checkpoint `start`, if any; plan the run, make its folder ready, report both."""
+        classes = None
         if start:
             restore_trainer(self, start)
+        else:
+            classes = settle_classes(self.learner.model, self.shards, self.tokenizer, self.world)
         limit = self.world.run_on_rank0(lambda: micro_batch_limit(self.run.path))
         plan = plan_start(self, resumed=start is not None, limit=limit)
         self.batching.micro = min(self.world.all_gather(plan.micro_batch))
@@ -187,8 +191,9 @@ class Trainer:
         # A kill may have come between a validation and its record in best.json.
         self.world.run_on_rank0(lambda: self.run.settle(self.validator.best, self.config.keep))
         self.reporter.begin(plan.summary(), self.step, self.config.steps)
-        for words in opening_notes(self, plan, start, limit):
-            self.reporter.note(words)
+        for words in (*opening_notes(self, plan, start, limit), classes):
+            if words:
+                self.reporter.note(words)
 
     def run_to_end(self) -> Result:
         """Take all steps that are left, unless a stop is asked for; return how the run ended."""
