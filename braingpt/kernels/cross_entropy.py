@@ -56,7 +56,7 @@ class _Fused(torch.autograd.Function):
         total = torch.zeros((), dtype=wide, device=x_ND.device)
         chunks = zip(*(t.split(chunk) for t in (x_ND, target_N, counted_N, grad_x)), strict=True)
         for i, (x, target, counted, out) in enumerate(chunks):
-            label = target.clamp(min=0)[:, None]
+            label = target.masked_fill(~counted, 0)[:, None]
             grad = torch.mm(x, weight_VD.T, out=buffer_CV[: len(x)]).to(wide)
             torch.softmax(grad, -1, out=grad)
             # A probability that underflows (below 1e-38) counts as 87 nats, and its gradient is exact anyway.
