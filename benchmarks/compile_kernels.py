@@ -25,12 +25,13 @@ from triton.compiler import ASTSource
 
 from braingpt.cli.console import guarded
 from braingpt.kernels.columns import triton_ops as columns_ops
+from braingpt.kernels.columns import triton_products
 from braingpt.kernels.columns.pairs import Pairs
 from braingpt.kernels.competition import triton_ops as competition_ops
 from braingpt.kernels.scan import triton_ops as scan_ops
 from braingpt.kernels.sparse_attention import triton_ops as attention_ops
 
-MODULES = (columns_ops, competition_ops, attention_ops, scan_ops)
+MODULES = (columns_ops, triton_products, competition_ops, attention_ops, scan_ops)
 POINTERS = {
     torch.float32: "fp32",
     torch.float16: "fp16",
@@ -82,6 +83,21 @@ def attention(dtype: torch.dtype) -> None:
         y.sum().backward()
 
 
+def products(dtype: torch.dtype) -> None:
+    """Words of a class: few tokens a class, so many that float32 weights are copied, and wide shapes."""
+    for classes, words, hidden, tokens in (
+        (129, 128, 512, 4096),
+        (129, 128, 512, 131_072),
+        (180, 192, 2048, 4096),
+    ):
+        x_ND, weight_CSD = torch.empty(tokens, hidden, dtype=dtype), torch.empty(classes, words, hidden)
+        pairs = Pairs.of(torch.arange(tokens)[:, None] % classes, classes)
+        multiply = triton_products.TritonProducts(pairs.start)
+        score_NS = multiply.times(x_ND, weight_CSD.mT)
+        multiply.times(score_NS, weight_CSD)
+        multiply.outer(score_NS, x_ND, weight_CSD)
+
+
 def scan(dtype: torch.dtype) -> None:
     """The state-space scan, with and without documents, of one chunk and of many."""
     for length, run in ((1024, None), (1024, torch.zeros(16, 1024, dtype=torch.int32)), (40, None)):
@@ -96,6 +112,7 @@ def scan(dtype: torch.dtype) -> None:
 
 OPERATIONS: dict[str, Callable[[torch.dtype], None]] = {
     "columns": columns,
+    "products": products,
     "competition": competition,
     "attention": attention,
     "scan": scan,

@@ -9,6 +9,8 @@ The products are those of columns (`columns/torch_products.py`, `columns/triton_
 Legend: N tokens, C classes, S words a class, D hidden.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
@@ -22,10 +24,15 @@ from braingpt.kernels.columns.torch_products import (
     grouped_mm_supports,
     grouped_mm_unavailable_reason,
 )
-from braingpt.kernels.dispatch import Backend
+from braingpt.kernels.dispatch import Backend, OptionalFunction
 from braingpt.kernels.uncompiled import uncompiled
 
-_PRODUCTS: dict[str, type[ColumnProducts]] = {"torch.grouped_mm": GroupedMM, "per class": PerColumn}
+_triton_products = OptionalFunction("braingpt.kernels.columns.triton_products", "TritonProducts")
+_PRODUCTS: dict[str, Callable[[Tensor], ColumnProducts]] = {
+    "triton": _triton_products,
+    "torch.grouped_mm": GroupedMM,
+    "per class": PerColumn,
+}
 
 
 def reference(x_ND: Tensor, weight_CSD: Tensor, class_N: Tensor, word_N: Tensor, padding: int) -> Tensor:
@@ -66,15 +73,17 @@ class _WordLogProbs(torch.autograd.Function):
     ) -> Tensor:
         pairs = Pairs.of(class_N[:, None], len(weight_CSD))
         products = _PRODUCTS[name](pairs.start)
-        sorted_ND, weight = x_ND.index_select(0, pairs.order), weight_CSD.to(x_ND.dtype)
-        score_NS = products.times(sorted_ND, weight.mT)
-        log_NS = _log_softmax(score_NS, class_N[pairs.order], len(weight), padding)
+        sorted_ND = x_ND.index_select(0, pairs.order)
+        # Triton's products read weights of any type.
+        read = weight_CSD.dtype if name == "triton" else x_ND.dtype
+        score_NS = products.times(sorted_ND, weight_CSD.to(read).mT)
+        log_NS = _log_softmax(score_NS, class_N[pairs.order], len(weight_CSD), padding)
         chosen_N1 = word_N[pairs.order, None]
         log_N = log_NS.gather(1, chosen_N1)[:, 0].index_select(0, pairs.place[:, 0])
         if any(ctx.needs_input_grad[:2]):
             grad_NS = log_NS.exp_().neg_()
             grad_NS.scatter_add_(1, chosen_N1, torch.ones_like(chosen_N1, dtype=grad_NS.dtype))
-            ctx.products, ctx.pairs = products, pairs
+            ctx.products, ctx.pairs, ctx.read = products, pairs, read
             ctx.save_for_backward(sorted_ND, weight_CSD, grad_NS.to(x_ND.dtype))
         return log_N
 
@@ -83,8 +92,8 @@ class _WordLogProbs(torch.autograd.Function):
     def backward(ctx, grad_N: Tensor) -> tuple[Tensor | None, ...]:
         sorted_ND, weight_CSD, grad_NS = ctx.saved_tensors
         grad_NS = grad_NS * grad_N[ctx.pairs.order, None].to(grad_NS.dtype)
-        grad_x_ND = ctx.products.times(grad_NS, weight_CSD.to(grad_NS.dtype))
-        grad_weight = torch.empty_like(weight_CSD, dtype=grad_NS.dtype)
+        grad_x_ND = ctx.products.times(grad_NS, weight_CSD.to(ctx.read))
+        grad_weight = torch.empty_like(weight_CSD, dtype=ctx.read)
         ctx.products.outer(grad_NS, sorted_ND, grad_weight)
         grad_x_ND = grad_x_ND.index_select(0, ctx.pairs.place[:, 0])
         return grad_x_ND, grad_weight.to(weight_CSD.dtype), None, None, None, None
@@ -94,14 +103,15 @@ def _log_softmax(score_NS: Tensor, class_N: Tensor, classes: int, padding: int) 
     """(N, S) log-probabilities; rows without a word have none."""
     score_NS = score_NS.to(torch.promote_types(score_NS.dtype, torch.float32))
     if padding:
-        words = score_NS.shape[1]
-        absent_S = torch.arange(words, device=score_NS.device) >= words - padding
-        score_NS = score_NS.masked_fill((class_N == classes - 1)[:, None] & absent_S, -torch.inf)
+        # A sum over the columns that may be absent; a mask of all scores takes a CPU forty times as long.
+        absent_N = torch.zeros_like(score_NS[:, 0]).masked_fill_(class_N == classes - 1, -torch.inf)
+        score_NS[:, score_NS.shape[1] - padding :] += absent_N[:, None]
     return torch.log_softmax(score_NS, 1)
 
 
 dispatch.register(
     "word_softmax",
+    Backend("triton", _triton_products.triton_unavailable_reason, dispatch.runs_on_gpu),
     Backend("torch.grouped_mm", grouped_mm_unavailable_reason, grouped_mm_supports),
     Backend("per class"),
     Backend("torch"),

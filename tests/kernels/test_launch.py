@@ -12,6 +12,7 @@ from triton.runtime import interpreter
 
 from braingpt.kernels.columns import triton_ops as columns_ops
 from braingpt.kernels.columns.pairs import Pairs
+from braingpt.kernels.columns.triton_products import TritonProducts
 from braingpt.kernels.competition import triton_ops as competition_ops
 from braingpt.kernels.launch import count_launches, stored_bytes
 from braingpt.kernels.scan import triton_ops as scan_ops
@@ -74,6 +75,15 @@ def test_columns_read_the_winners_weights_alone(launches):
     agree(launches, 5)
     won = len(pairs.start.diff().nonzero())
     assert won <= 7 and launches[0][0] < (won + 3) / 40 * stored_bytes(weight) < stored_bytes(weight)
+
+
+def test_products_read_the_matrices_of_columns_with_rows(launches):
+    x, matrix = random(50, 64), random(40, 24, 64)
+    products = TritonProducts(Pairs.of(torch.randint(7, (50, 1), generator=DRAW), 40).start)
+    y = products.times(x, matrix.mT)
+    products.outer(y, x, matrix)
+    agree(launches, 2)
+    assert launches[0][0] < 0.3 * stored_bytes(matrix) < launches[1][0]
 
 
 @pytest.mark.parametrize("columns", [40, 320])

@@ -15,6 +15,7 @@ OPERATIONS = {
     "pointwise",
     "scan",
     "two_four",
+    "word_softmax",
 }
 
 

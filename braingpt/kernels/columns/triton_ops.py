@@ -37,8 +37,8 @@ def forward(
     """(P, D) share x column(x) of each pair, and (P, W) the rectified neurons."""
     (pairs,), (_, _, width, hidden) = token_P.shape, weight_E2WD.shape
     shape = _shape(x_ND, weight_E2WD, pairs)
-    weight, extra_bytes = _for_tiles(x_ND, weight_E2WD, start_E1, pairs)
-    column_T, first_T = _tiles(start_E1, pairs, shape["M"])
+    weight, extra_bytes = for_tiles(x_ND, weight_E2WD, start_E1, pairs)
+    column_T, first_T = tiles(start_E1, pairs, shape["M"])
     y_PD, act_PW = x_ND.new_empty(pairs, hidden), x_ND.new_empty(pairs, width)
     launch(
         kernels.forward,
@@ -70,8 +70,8 @@ def backward(
     """Gradients of each pair's row (P, D), of the weights, and of the shares (P,)."""
     (pairs,), (columns, _, width, hidden) = token_P.shape, weight_E2WD.shape
     shape = _shape(x_ND, weight_E2WD, pairs)
-    weight, extra_bytes = _for_tiles(x_ND, weight_E2WD, start_E1, pairs)
-    column_T, first_T = _tiles(start_E1, pairs, shape["M"])
+    weight, extra_bytes = for_tiles(x_ND, weight_E2WD, start_E1, pairs)
+    column_T, first_T = tiles(start_E1, pairs, shape["M"])
     grad_x_PD = x_ND.new_empty(pairs, hidden)
     grad_act_PW, grad_share_P = torch.empty_like(act_PW), torch.empty_like(share_P)
     launch(
@@ -149,7 +149,7 @@ def segment_sum(
     return out_SD
 
 
-def _for_tiles(
+def for_tiles(
     x_ND: Tensor, weight_E2WD: Tensor, start_E1: Tensor, pairs: int
 ) -> tuple[Tensor, Callable[[], int]]:
     """The weights as tiles read them, and `launch`'s extra bytes.
@@ -167,25 +167,32 @@ def _shape(x_ND: Tensor, weight_E2WD: Tensor, pairs: int) -> dict[str, Any]:
 
     A tile has as many rows as a column has on average, at least what tensor cores take and at most what the
     chip holds.
-    Float32 products are TF32 only where the process allows that.
-
-    Triton's interpreter multiplies the bit patterns of bfloat16 operands (triton-lang/triton#11584), so it
-    gets float32 operands; loads, stores and roundings in between are still in bfloat16.
     """
     columns, _, width, hidden = weight_E2WD.shape
     dtype = x_ND.dtype
     max_rows = 32 if dtype.itemsize > 2 else 128 if width >= 64 and _on_hopper(x_ND) else 64
     rows = min(max_rows, max(16, triton.next_power_of_2(pairs // columns)))
+    operand, input_precision = precision(x_ND)
     return {
         "D": hidden,
         "W": width,
         "M": rows,
         "K": SLICE * 2 // dtype.itemsize,
-        "OPERAND": tl.float32 if knobs.runtime.interpret else getattr(tl, str(dtype).removeprefix("torch.")),
-        "PRECISION": "ieee" if torch.get_float32_matmul_precision() == "highest" else "tf32",
+        "OPERAND": operand,
+        "PRECISION": input_precision,
         "num_warps": 8 if width > 64 or rows > 64 else 4,
         "num_stages": 4 if rows > 64 else 3,
     }
+
+
+def precision(x: Tensor) -> tuple[tl.dtype, str]:
+    """Type of the operands of products with x, and how float32 is multiplied: TF32 where the process allows.
+
+    Triton's interpreter multiplies the bit patterns of bfloat16 operands (triton-lang/triton#11584), so it
+    gets float32 operands; loads, stores and roundings in between are still in bfloat16.
+    """
+    operand = tl.float32 if knobs.runtime.interpret else getattr(tl, str(x.dtype).removeprefix("torch."))
+    return operand, "ieee" if torch.get_float32_matmul_precision() == "highest" else "tf32"
 
 
 def _on_hopper(x_ND: Tensor) -> bool:
@@ -199,7 +206,7 @@ def _on_hopper(x_ND: Tensor) -> bool:
     return chip.major >= 9 and chip.shared_memory_per_block_optin >= 160_000
 
 
-def _tiles(start_E1: Tensor, pairs: int, rows: int) -> tuple[Tensor, Tensor]:
+def tiles(start_E1: Tensor, pairs: int, rows: int) -> tuple[Tensor, Tensor]:
     """(T,) column of each tile, -1 where the tile is not needed, and (T,) its first row."""
     needed_E = (start_E1.diff() + rows - 1) // rows
     end_E = needed_E.cumsum(0)

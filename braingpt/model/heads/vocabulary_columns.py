@@ -111,16 +111,31 @@ class VocabularyColumns(TiedHead):
 
     def losses(self, x_ND: Tensor, target_N: Tensor, reduction: str = "mean") -> Tensor:
         """As `TiedHead.losses`, multiplying with the classes and the words of each target's class."""
-        x_ND = x_ND.to(autocast_type(x_ND))
         counted_N = target_N != IGNORED
-        slot_N = self.slot[target_N.clamp(min=0)]
+        if x_ND.device.type == "cpu":
+            counted = counted_N.nonzero()[:, 0]
+            if len(counted) == len(target_N):
+                loss_N = self._losses(x_ND, target_N)
+            else:
+                loss_K = self._losses(x_ND[counted], target_N[counted])
+                loss_N = loss_K.new_zeros(len(target_N)).index_copy(0, counted, loss_K)
+        else:
+            # A GPU would have to wait for the number of ignored targets. They are spread over the classes, so
+            # that none becomes long.
+            some_N = torch.arange(len(target_N), device=target_N.device) * self.width % len(self.slot)
+            loss_N = self._losses(x_ND, torch.where(counted_N, target_N, some_N)) * counted_N
+        return loss_N if reduction == "none" else loss_N.sum() / counted_N.sum().clamp(min=1)
+
+    def _losses(self, x_ND: Tensor, target_N: Tensor) -> Tensor:
+        """(N,) cross-entropy of targets, none of which is ignored."""
+        x_ND = x_ND.to(autocast_type(x_ND))
+        # An index below 0 would count from the end; `index_select` refuses it.
+        slot_N = self.slot.index_select(0, target_N)
         class_N = slot_N // self.width
         weight = self.weight if self.int8 is None else self.int8.all_rows(x_ND.dtype)
         words_CSD = weight.unflatten(0, (self.classes, self.width))
         word_N = word_log_probs(x_ND, words_CSD, class_N, slot_N % self.width, self.padding)
-        log_N = self.class_log_probs(x_ND).gather(1, class_N[:, None])[:, 0] + word_N
-        loss_N = -log_N * counted_N
-        return loss_N if reduction == "none" else loss_N.sum() / counted_N.sum().clamp(min=1)
+        return -(self.class_log_probs(x_ND).gather(1, class_N[:, None])[:, 0] + word_N)
 
     def next_tokens(self, x_BD: Tensor) -> NextTokens:
         """As `TiedHead.next_tokens`."""
