@@ -58,10 +58,19 @@ def word_log_probs(
     Returns:
         Nats (N,), at most 0, in float32 at least.
     """
-    name = dispatch.select("word_softmax", x_ND)
+    name = _backend(x_ND, weight_CSD)
     if name == "torch":
         return reference(x_ND, weight_CSD, class_N, word_N, padding)
     return _WordLogProbs.apply(x_ND, weight_CSD, class_N, word_N, padding, name)
+
+
+def _backend(x_ND: Tensor, weight_CSD: Tensor) -> str:
+    """The machine's best backend for the tensors' device and type that also takes the weight's shape."""
+    name = dispatch.select("word_softmax", x_ND)
+    # torch's grouped product takes rows of whole 16 bytes only.
+    if name == "torch.grouped_mm" and any(size * x_ND.dtype.itemsize % 16 for size in weight_CSD.shape[1:]):
+        return "per class"
+    return name
 
 
 class _WordLogProbs(torch.autograd.Function):

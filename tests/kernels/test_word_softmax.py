@@ -95,8 +95,8 @@ def test_low_precision(case, dtype, backend, monkeypatch):
     """As in training: weights stay in float32; log-probabilities are in float32 at least."""
     if backend == "triton":
         pytest.importorskip("triton")
-    if backend == "torch.grouped_mm" and (dtype != torch.bfloat16 or case[3] % 8 or case[5] % 8):
-        pytest.skip("takes bfloat16 in multiples of 16 bytes")
+    if backend == "torch.grouped_mm" and dtype != torch.bfloat16:
+        pytest.skip("takes bfloat16 on a GPU")
     monkeypatch.setenv("BRAINGPT_KERNELS", f"word_softmax={backend}")
     device = "cuda" if GPU else "cpu"
     x, weight, class_N, word_N, padding = problem(*case)
