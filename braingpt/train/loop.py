@@ -31,8 +31,8 @@ from braingpt.recipes import Recipe, TrainConfig
 from braingpt.tokenizer import Tokenizer
 from braingpt.train.agreement import of_this_run
 from braingpt.train.batches import BatchLoader, open_run_data
-from braingpt.train.growth import grow_if_due
 from braingpt.train.classes import settle_classes
+from braingpt.train.growth import grow_if_due
 from braingpt.train.learner import Learner, Placement, build_learner, fresh_model
 from braingpt.train.micro_batches import (
     MicroBatching,
