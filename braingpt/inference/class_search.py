@@ -1,203 +1,211 @@
 """The next token from a distribution over classes of tokens, reading no more classes than the choice needs.
 
-p(token) = p(class) p(token | class), so no token of a class is likelier than the class itself. Classes are
-read in falling probability until no unread class can change the choice (`candidates`). Where every token may
-be drawn (`draw`), a class is drawn first, in proportion to a bound of its share: it is accepted with the
-probability share / bound, and its share is exact from then on. Both are exact, whatever the temperature; a
-head without classes has a single one, which is always read.
+p(token) = p(class) p(token | class), so no token of a class is likelier than the class itself.
 
-Logarithms are in float64, because sums over 16k tokens in float32 would lose the tail.
+(1) The likeliest token: classes are read in falling probability until the best token found is likelier than
+    the next class.
+(2) A draw: a class is drawn in proportion to a bound of its weight. It is read, accepted with the probability
+    weight / bound, and otherwise its weight is the bound from then on.
+(3) Top-k, top-p, min-p: whether a drawn token is a candidate is decided from the classes likelier than it, as
+    far as they must be read; one that is not is drawn again. Tokens as likely as the last candidate are
+    candidates too.
 
-Legend: B rows, N rows that still search, C classes, S tokens a class, K tokens read.
+All are exact, whatever the temperature. Each row is searched alone: it draws what it draws in any batch.
+
+Legend: C classes, S tokens of a class, K tokens read.
 """
 
 import math
+from bisect import bisect_right
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from braingpt.errors import Failure
-from braingpt.model.heads.head import NextTokens
+from braingpt.inference import choice
+from braingpt.inference.choice import BELOW_1, NO_CUTS, Adjustment, Cuts
+from braingpt.model.heads.head import ClassedTokens
+
+# Draws that may be refused before all classes are read.
+ATTEMPTS = 32
+
+
+class ReadClass(NamedTuple):
+    """The tokens of a class that was read."""
+
+    # Adjusted log-probabilities.
+    log_S: Tensor
+    ids_S: Tensor
+    weight_S: Tensor
+    # Cumulative weights.
+    cumulative: list[float]
 
 
 class ClassSearch:
-    """What is known of the next token of each row: bounds of unread classes, and the tokens of the others.
+    """Chooses the next token of one row.
 
-    A token's weight is its probability to the power `sharpness`; a token that was seen before has its
-    log-probability multiplied with `penalty`, a banned one has none.
+    A token's weight is its probability to the power 1 / temperature, in units of that of the likeliest class.
 
     Args:
         next_tokens: The distribution.
-        sharpness: One over the temperature, above 0.
-        penalty: At least 1.
-        seen_BV: Tokens to which the penalty applies; None: none.
-        banned: Ids of tokens that are never chosen; None: none.
+        row: The row.
+        adjustment: What changes log-probabilities before the choice; none becomes larger.
+        temperature: Above 0.
+        cuts: Which tokens may be chosen.
     """
 
     def __init__(
         self,
-        next_tokens: NextTokens,
-        sharpness: float,
-        penalty: float = 1.0,
-        seen_BV: Tensor | None = None,
-        banned: Tensor | None = None,
+        next_tokens: ClassedTokens,
+        row: int,
+        adjustment: Adjustment,
+        temperature: float = 1.0,
+        cuts: Cuts = NO_CUTS,
     ) -> None:
-        self.next_tokens, self.sharpness = next_tokens, sharpness
-        self.penalty, self.seen_BV, self.banned = penalty, seen_BV, banned
-        self.class_BC = next_tokens.class_log_probs().double()
-        # Log weight of the likeliest token that a class may hold.
-        self.token_bound_BC = sharpness * self.class_BC
-        # Log weight of all tokens of a class: at most this; for a sharpness below 1 when they are equally
-        # likely.
-        spread = max(0.0, (1 - sharpness) * math.log(next_tokens.width))
-        self.mass_BC = self.token_bound_BC + spread
-        self.plain = sharpness == 1 and seen_BV is None and banned is None
-        self.exact_BC = torch.full_like(self.mass_BC, self.plain, dtype=torch.bool)
+        self.next_tokens, self.row, self.adjustment = next_tokens, row, adjustment
+        self.temperature, self.cuts = temperature, cuts
+        self.class_C = next_tokens.class_log_probs(row)
+        # Classes in falling probability, and their log-probabilities.
+        bound_C, order_C = self.class_C.sort(descending=True)
+        self._bounds: list[float] = bound_C.tolist()
+        self._order: list[int] = order_C.tolist()
+        self._top = self._bounds[0]
+        if math.isnan(self._top):
+            raise choice.nan_failure()
+        # At temperatures above 1 a class has its largest weight when its tokens are equally likely.
+        self._spread = max(0.0, (1 - 1 / temperature) * math.log(next_tokens.width))
+        self._mass: list[float] | None = None
+        self._read: dict[int, ReadClass] = {}
 
-    def read(self, row_N: Tensor, class_N: Tensor) -> tuple[Tensor, Tensor]:
-        """Read a class for each of some rows.
+    def likeliest(self) -> int:
+        """The likeliest token. Raises Failure for NaN."""
+        best, token = -math.inf, 0
+        for bound, number in zip(self._bounds, self._order, strict=True):
+            if best >= bound:
+                break
+            log_S, ids_S = self._log_probs(number)
+            place = int(log_S.argmax())
+            log = float(log_S[place])
+            if math.isnan(log):
+                raise choice.nan_failure()
+            if log > best:
+                best, token = log, int(ids_S[place])
+        return token
+
+    def draw(self, uniform: Callable[[], float]) -> int:
+        """Draw one of the candidates in proportion to its weight.
+
+        Args:
+            uniform: A fresh number in [0, 1).
 
         Returns:
-            Log weights (N, S) and ids (N, S) of the tokens.
+            The token.
 
         Raises:
-            Failure: Probabilities are NaN, which a choice would hide.
+            Failure: Probabilities are NaN.
         """
-        log_NS, ids_NS = self.next_tokens.words(row_N, class_N)
-        log_NS = log_NS.double() + self.class_BC[row_N, class_N][:, None]
-        if self.seen_BV is not None:
-            log_NS = torch.where(self.seen_BV[row_N].gather(1, ids_NS), log_NS * self.penalty, log_NS)
-        if self.banned is not None:
-            log_NS = log_NS.masked_fill(torch.isin(ids_NS, self.banned), -torch.inf)
-        log_NS = log_NS * self.sharpness
-        mass_N = log_NS.logsumexp(1)
-        if torch.isnan(mass_N).any():
-            raise Failure(
-                "the model's logits are not numbers (NaN): its weights are broken; use an earlier checkpoint"
-            )
-        self.mass_BC[row_N, class_N], self.exact_BC[row_N, class_N] = mass_N, True
-        return log_NS, ids_NS
+        mass_C = ((self.class_C.double() - self._top) / self.temperature + self._spread).exp()
+        # Tokens up to this log-probability are no candidates.
+        floor = -math.inf
+        for _ in range(ATTEMPTS):
+            number, rest = _locate(mass_C.cumsum(0).tolist(), uniform())
+            found = self._class(number)
+            weight_S, cumulative = found.weight_S, found.cumulative
+            if floor > -math.inf:
+                weight_S = weight_S * (found.log_S > floor)
+                cumulative = weight_S.cumsum(0).tolist()
+            if not rest < cumulative[-1]:
+                mass_C[number] = cumulative[-1]
+                continue
+            place, _ = _locate(cumulative, rest / cumulative[-1])
+            log = float(found.log_S[place])
+            if self.cuts == NO_CUTS or self.is_candidate(log):
+                return int(found.ids_S[place])
+            floor = log
+            mass_C.masked_fill_(self.class_C <= floor, 0)
+        every = [self._class(number) for number in range(len(self._order))]
+        weight_1J, place_1J = choice.candidates(
+            torch.cat([one.log_S for one in every])[None], self.temperature, self.cuts
+        )
+        place, _ = _locate(weight_1J[0].cumsum(0, dtype=torch.float64).tolist(), uniform())
+        return int(torch.cat([one.ids_S for one in every])[place_1J[0, place]])
 
-    def draw(self, uniform: Callable[[Tensor], Tensor]) -> Tensor:
-        """Draw a token of each row in proportion to its weight.
+    def is_candidate(self, log: float) -> bool:
+        """Whether a token may be chosen, reading further classes until that is certain.
 
         Args:
-            uniform: For row numbers (N,), a fresh number in [0, 1) for each (N, 1).
-
-        Returns:
-            Ids (B,).
+            log: Its adjusted log-probability.
         """
-        rows_N = torch.arange(len(self.class_BC), device=self.class_BC.device)
-        token_B = torch.zeros_like(rows_N)
-        if self.class_BC.shape[1] == 1:
-            self.read(rows_N, token_B)
-        while len(rows_N):
-            mass_NC = self.mass_BC[rows_N]
-            largest_N1 = mass_NC.amax(1, keepdim=True)
-            weight_NC = (mass_NC - largest_N1).exp()
-            class_N1, rest_N1 = locate(weight_NC, uniform(rows_N))
-            class_N = class_N1[:, 0]
-            was_exact_N1 = self.exact_BC[rows_N, class_N][:, None]
-            log_NS, ids_NS = self.read(rows_N, class_N)
-            weight_NS = (log_NS - largest_N1).exp()
-            share_N1 = weight_NS.sum(1, keepdim=True)
-            # A share known before is met again up to rounding.
-            rest_N1 = torch.where(was_exact_N1, rest_N1 * share_N1 / weight_NC.gather(1, class_N1), rest_N1)
-            accepted_N = (was_exact_N1 | (rest_N1 < share_N1))[:, 0]
-            place_N1, _ = locate(weight_NS, rest_N1 / share_N1)
-            chosen_N = ids_NS.gather(1, place_N1)[:, 0]
-            token_B[rows_N[accepted_N]] = chosen_N[accepted_N]
-            rows_N = rows_N[~accepted_N]
-        return token_B
+        # Places in falling probability, of which the last is the next to be read.
+        unread = [place for place, number in enumerate(self._order) if number not in self._read]
+        unread.reverse()
+        while (answer := self._decide(log, unread)) is None:
+            self._class(self._order[unread.pop()])
+        return answer
 
-    def candidates(
-        self, top_k: int | None, top_p: float | None, min_p: float | None
-    ) -> tuple[Tensor, Tensor]:
-        """Read classes until it is certain which tokens may be chosen.
-
-        Args:
-            top_k: The likeliest tokens, this many; None: all.
-            top_p: The fewest tokens with this share of the weight; None: all.
-            min_p: The tokens with at least this share of the likeliest one's weight; None: all.
-
-        Returns:
-            Log weights (B, K) in falling order, -inf behind the last candidate; and the tokens' ids.
-        """
-        rows, classes = self.class_BC.shape
-        bound_BC, order_BC = self.token_bound_BC.sort(1, descending=True)
-        nothing = torch.full_like(bound_BC[:, :1], -torch.inf)
-        next_BC = torch.cat([bound_BC[:, 1:], nothing], 1)
-        rows_N = torch.arange(rows, device=bound_BC.device)
-        logs: list[Tensor] = []
-        ids: list[Tensor] = []
-        for read in range(classes):
-            log_BS = torch.full((rows, self.next_tokens.width), -torch.inf, dtype=bound_BC.dtype)
-            log_BS, ids_BS = log_BS.to(bound_BC.device), torch.zeros_like(log_BS, dtype=torch.long)
-            log_BS[rows_N], ids_BS[rows_N] = self.read(rows_N, order_BC[rows_N, read])
-            logs.append(log_BS)
-            ids.append(ids_BS)
-            log_BS = torch.cat(logs, 1)
-            log_BK, place_BK = log_BS.topk(min(top_k or log_BS.shape[1], log_BS.shape[1]), 1)
-            count_B, certain_B = self._count(log_BK, next_BC[:, read, None], top_k, top_p, min_p)
-            rows_N = (~certain_B).nonzero()[:, 0]
-            if not len(rows_N):
-                break
-        kept_BK = torch.arange(log_BK.shape[1], device=log_BK.device) < count_B[:, None]
-        return log_BK.masked_fill(~kept_BK, -torch.inf), torch.cat(ids, 1).gather(1, place_BK)
-
-    def _count(
-        self, log_BK: Tensor, next_B1: Tensor, top_k: int | None, top_p: float | None, min_p: float | None
-    ) -> tuple[Tensor, Tensor]:
-        """How many of the sorted tokens are candidates (B,), and whether no unread token can change that
-        (B,).
-
-        Tokens above the bound of the unread ones have their final place. Behind them stands a token as likely
-        as the bound: if the candidates end before it, they end there whatever is unread.
-        """
-        final_B1 = (log_BK >= next_B1).sum(1, keepdim=True)
-        place_K = torch.arange(log_BK.shape[1] + 1, device=log_BK.device)
-        sorted_BK = torch.cat([log_BK, torch.full_like(next_B1, -torch.inf)], 1)
-        sorted_BK = torch.where(place_K < final_B1, sorted_BK, next_B1)
-        least_B = most_B = (place_K < (top_k or len(place_K))).sum().expand(len(log_BK))
+    def _decide(self, log: float, unread: list[int]) -> bool | None:
+        """Whether a token is a candidate; None if that depends on unread classes."""
+        top_k, top_p, min_p = self.cuts
+        log_K = torch.cat([one.log_S for one in self._read.values()])
+        weight_K = torch.cat([one.weight_S for one in self._read.values()])
+        above_K = log_K > log
+        ahead = [place for place in unread if self._bounds[place] > log]
+        certain = True
         if min_p is not None:
-            above_B = (sorted_BK >= log_BK[:, :1] + math.log(min_p)).sum(1)
-            least_B, most_B = torch.minimum(least_B, above_B), torch.minimum(most_B, above_B)
-        if top_p is not None:
-            weight_BK = (sorted_BK - log_BK[:, :1]).exp()
-            before_BK = weight_BK.cumsum(1) - weight_BK
-            low_B1, high_B1 = self._totals(log_BK, top_k)
-            least_B = torch.minimum(least_B, (before_BK < top_p * low_B1).sum(1))
-            most_B = torch.minimum(most_B, (before_BK < top_p * high_B1).sum(1))
-        certain_B = (least_B == most_B) & (most_B <= final_B1[:, 0]) | (next_B1 == -torch.inf)[:, 0]
-        return most_B, certain_B
-
-    def _totals(self, log_BK: Tensor, top_k: int | None) -> tuple[Tensor, Tensor]:
-        """Lower and upper bound (B, 1) of the weight that top-p is a share of, in units of the largest
-        token's.
-        """
+            least = log - self.temperature * math.log(min_p)
+            if float(log_K.max()) > least:
+                return False
+            certain = not unread or self._bounds[unread[-1]] <= least
         if top_k is not None:
-            total_B1 = (log_BK - log_BK[:, :1]).exp().sum(1, keepdim=True)
-            return total_B1, total_B1
-        mass_BC = (self.mass_BC - log_BK[:, :1]).exp()
-        return (mass_BC * self.exact_BC).sum(1, keepdim=True), mass_BC.sum(1, keepdim=True)
+            count = int(above_K.sum())
+            if count >= top_k:
+                return False
+            # So many tokens likelier than this one have room in a class.
+            room = sum(math.exp(min(self._bounds[place] - log, 50.0)) for place in ahead)
+            certain = certain and count + room < top_k
+        if top_p is not None:
+            before = float((weight_K * above_K).sum())
+            masses = self._masses()
+            before_most = before + sum(masses[place] for place in ahead)
+            if top_k is None:
+                total = float(weight_K.sum())
+                # What is likelier than the token counts in both.
+                least, most = total + before_most - before, total + sum(masses[place] for place in unread)
+            else:
+                best_J, place_J = log_K.topk(min(top_k, len(log_K)))
+                least = float(weight_K[place_J].sum())
+                last = float(best_J[-1]) if len(best_J) == top_k else -math.inf
+                most = least + sum(masses[place] for place in unread if self._bounds[place] > last)
+            if before >= top_p * most:
+                return False
+            certain = certain and before_most < top_p * least
+        return True if certain else None
+
+    def _masses(self) -> list[float]:
+        """Bounds of the classes' weights, in falling order."""
+        if self._mass is None:
+            self._mass = [
+                math.exp((bound - self._top) / self.temperature + self._spread) for bound in self._bounds
+            ]
+        return self._mass
+
+    def _class(self, number: int) -> ReadClass:
+        """A class, read once."""
+        if number not in self._read:
+            log_S, ids_S = self._log_probs(number)
+            weight_S = ((log_S.double() - self._top) / self.temperature).exp()
+            self._read[number] = ReadClass(log_S, ids_S, weight_S, weight_S.cumsum(0).tolist())
+        return self._read[number]
+
+    def _log_probs(self, number: int) -> tuple[Tensor, Tensor]:
+        """Adjusted log-probabilities (S,) and ids (S,) of the tokens of a class."""
+        log_S, ids_S = self.next_tokens.words(self.row, number)
+        return self.adjustment.of_some(log_S + self.class_C[number], self.row, ids_S), ids_S
 
 
-def locate(weight_NK: Tensor, share_N1: Tensor) -> tuple[Tensor, Tensor]:
-    """Find a share of the total in cumulative weights.
-
-    Args:
-        weight_NK: Weights, at least 0, one of each row above 0.
-        share_N1: A number in [0, 1) a row.
-
-    Returns:
-        The first place (N, 1) whose cumulative weight exceeds the share, so that one of weight 0 is never
-        found; and what is left of the weight there (N, 1).
-    """
-    cumulative_NK = weight_NK.cumsum(1)
-    at_N1 = share_N1 * cumulative_NK[:, -1:]
-    place_N1 = torch.searchsorted(cumulative_NK, at_N1, right=True)
-    # Rounding may give the total itself: then the last place that has any weight is taken.
-    last_N1 = (weight_NK > 0).int().cumsum(1).argmax(1, keepdim=True)
-    place_N1 = torch.minimum(place_N1, last_N1)
-    return place_N1, at_N1 - (cumulative_NK - weight_NK).gather(1, place_N1)
+def _locate(cumulative: list[float], share: float) -> tuple[int, float]:
+    """The first place whose cumulative weight exceeds a share of the total, and what is left there."""
+    at = min(share, BELOW_1) * cumulative[-1]
+    place = min(bisect_right(cumulative, at), len(cumulative) - 1)
+    return place, at - (cumulative[place - 1] if place else 0.0)

@@ -3,7 +3,8 @@ seed of its own for every row.
 
 A row draws uniform numbers from its own CPU generator, one a token where the head has no classes. So the same
 seed gives the same tokens on a CPU and on a GPU (where the logits agree), a batch never disturbs its
-neighbours' draws, and the global random state is left alone. How classes are read is `class_search.py`.
+neighbours' draws, and the global random state is left alone. `choice.py` computes with known log-probabilities,
+`class_search.py` with those of a head with classes.
 
 Shapes: B rows, L positions, N rows that draw, V vocabulary.
 """
@@ -16,8 +17,10 @@ import torch
 from torch import Tensor
 
 from braingpt.errors import UserError
-from braingpt.inference.class_search import ClassSearch, locate
-from braingpt.model.heads.head import NextTokens
+from braingpt.inference import choice
+from braingpt.inference.choice import NO_CUTS, Adjustment, Cuts
+from braingpt.inference.class_search import ClassSearch
+from braingpt.model.heads.head import ClassedTokens, NextTokens
 from braingpt.utils.arguments import check_number, whole_number
 
 
@@ -70,8 +73,10 @@ class Sampler:
 
     def __init__(self, sampling: Sampling, rows: int = 1) -> None:
         self.sampling = sampling
-        # Tokens of each row that the repetition penalty applies to.
-        self._seen: list[set[int]] = [set() for _ in range(rows)]
+        # Tokens that were read since the last choice, to which the repetition penalty will apply.
+        self._noted: list[tuple[int, list[int]]] = []
+        self._adjustment = Adjustment(sampling.repetition_penalty)
+        self._cuts = Cuts(sampling.top_k, None if sampling.top_p == 1 else sampling.top_p, sampling.min_p)
         self._generators = [torch.Generator() for _ in range(rows)]
         for row, generator in enumerate(self._generators):
             if sampling.seed is None:
@@ -87,8 +92,9 @@ class Sampler:
             ids: The tokens.
         """
         if self.sampling.repetition_penalty != 1:
-            self._seen[row].update(ids)
+            self._noted.append((row, list(ids)))
 
+    @torch.inference_mode()
     def __call__(self, next_tokens: NextTokens) -> Tensor:
         """Choose a token for each row.
 
@@ -100,44 +106,57 @@ class Sampler:
 
         Raises:
             Failure: Logits are NaN, which greedy choice would hide.
+            UserError: Every token is banned.
         """
+        self._adjust(next_tokens)
         token_B = self._choose(next_tokens)
-        if self.sampling.repetition_penalty != 1:
-            for row, token in enumerate(token_B.tolist()):
-                self._seen[row].add(token)
+        if self._adjustment.seen_BV is not None:
+            self._adjustment.seen_BV.scatter_(1, token_B[:, None], True)
         return token_B
 
     def _choose(self, next_tokens: NextTokens) -> Tensor:
-        sampling = self.sampling
+        sampling, cuts = self.sampling, self._cuts
+        # Below, logarithms of weights would no longer be numbers.
+        temperature = max(sampling.temperature, 1e-30)
         greedy = sampling.temperature == 0 or sampling.top_k == 1
-        search = self._search(next_tokens, 1.0 if greedy else 1 / sampling.temperature)
+        # Other devices multiply with the whole vocabulary faster than they wait for the choice of a class.
+        if isinstance(next_tokens, ClassedTokens) and next_tokens.device.type == "cpu":
+            tokens = []
+            for row, generator in enumerate(self._generators):
+                search = ClassSearch(next_tokens, row, self._adjustment, temperature, cuts)
+                tokens.append(search.likeliest() if greedy else search.draw(lambda g=generator: _uniform(g)))
+            return torch.tensor(tokens)
+        log_BV = self._adjustment.of_all(next_tokens.logits())
         if greedy:
-            return search.candidates(1, None, None)[1][:, 0]
-        if sampling.top_k is None and sampling.top_p is None and sampling.min_p is None:
-            return search.draw(self._uniform)
-        log_BK, ids_BK = search.candidates(sampling.top_k, sampling.top_p, sampling.min_p)
-        rows_B = torch.arange(len(log_BK), device=log_BK.device)
-        place_B1, _ = locate((log_BK - log_BK[:, :1]).exp(), self._uniform(rows_B))
-        return ids_BK.gather(1, place_B1)[:, 0]
+            return choice.likeliest(log_BV)
+        uniform_B1 = torch.tensor([[_uniform(g)] for g in self._generators], dtype=torch.float64)
+        uniform_B1 = uniform_B1.to(log_BV.device)
+        if cuts == NO_CUTS:
+            return choice.draw(log_BV, temperature, uniform_B1)
+        weight_BJ, ids_BJ = choice.candidates(log_BV, temperature, cuts)
+        return ids_BJ.gather(1, choice.locate(weight_BJ, uniform_B1))[:, 0]
 
-    def _search(self, next_tokens: NextTokens, sharpness: float) -> ClassSearch:
-        device = next_tokens.device
-        seen_BV, banned = None, None
-        if any(self._seen):
-            seen_BV = torch.zeros(len(self._seen), next_tokens.vocab, dtype=torch.bool)
-            for seen_V, ids in zip(seen_BV, self._seen, strict=True):
-                seen_V[list(ids)] = True
-            seen_BV = seen_BV.to(device)
-        if self.sampling.banned:
-            banned = torch.tensor(self.sampling.banned, device=device)
-        return ClassSearch(next_tokens, sharpness, self.sampling.repetition_penalty, seen_BV, banned)
+    def _adjust(self, next_tokens: NextTokens) -> None:
+        """Bring what is banned and what was noted to the distribution's device."""
+        adjustment, device, vocab = self._adjustment, next_tokens.device, next_tokens.vocab
+        if self.sampling.banned and adjustment.banned_V is None:
+            banned_V = torch.zeros(vocab, dtype=torch.bool)
+            banned_V[list(self.sampling.banned)] = True
+            if banned_V.all():
+                raise UserError("every token is banned; leave at least one to choose")
+            adjustment.banned_V = banned_V.to(device)
+        if self.sampling.repetition_penalty != 1 and adjustment.seen_BV is None:
+            rows = len(self._generators)
+            adjustment.seen_BV = torch.zeros(rows, vocab, dtype=torch.bool, device=device)
+        for row, ids in self._noted:
+            assert adjustment.seen_BV is not None
+            adjustment.seen_BV[row, ids] = True
+        self._noted.clear()
 
-    def _uniform(self, row_N: Tensor) -> Tensor:
-        """(N, 1) a uniform number for each of some rows, from the rows' generators."""
-        numbers = [
-            torch.rand(1, 1, generator=self._generators[row], dtype=torch.float64) for row in row_N.tolist()
-        ]
-        return torch.cat(numbers).to(row_N.device)
+
+def _uniform(generator: torch.Generator) -> float:
+    """A number in [0, 1)."""
+    return float(torch.rand(1, generator=generator, dtype=torch.float64))
 
 
 def check_ids(ids: Sequence[int], vocab: int) -> list[int]:

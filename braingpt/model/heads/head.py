@@ -7,19 +7,15 @@ Legend: B batch, L tokens, N rows asked for, D hidden, V vocabulary, C classes, 
 """
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 
 class NextTokens(ABC):
-    """The distribution of the next token of each row, computed as far as it is asked for.
+    """The distribution of the next token of each row."""
 
-    Tokens stand in classes; p(token) = p(class) p(token | class). A head without classes has a single one.
-    """
-
-    # Tokens of the largest class, and tokens in all.
-    width: int
     vocab: int
     device: torch.device
 
@@ -27,26 +23,9 @@ class NextTokens(ABC):
     def logits(self) -> Tensor:
         """(B, V) logits of all tokens, those of a head with classes being log-probabilities."""
 
-    @abstractmethod
-    def class_log_probs(self) -> Tensor:
-        """(B, C) log-probabilities of the classes."""
-
-    @abstractmethod
-    def words(self, row_N: Tensor, class_N: Tensor) -> tuple[Tensor, Tensor]:
-        """The tokens of classes.
-
-        Args:
-            row_N: Rows of the batch.
-            class_N: A class for each.
-
-        Returns:
-            Log-probabilities within the class (N, S), -inf where a class has fewer than S tokens; and the
-            tokens' ids (N, S), 0 there.
-        """
-
 
 class AllTokens(NextTokens):
-    """The distribution that logits of the whole vocabulary give: a single class.
+    """The distribution that logits of the whole vocabulary give.
 
     Args:
         logits_BV: Logits.
@@ -54,19 +33,46 @@ class AllTokens(NextTokens):
 
     def __init__(self, logits_BV: Tensor) -> None:
         self._logits_BV = logits_BV
-        self.width = self.vocab = logits_BV.shape[1]
-        self.device = logits_BV.device
+        self.vocab, self.device = logits_BV.shape[1], logits_BV.device
 
     def logits(self) -> Tensor:
         return self._logits_BV
 
-    def class_log_probs(self) -> Tensor:
-        return self._logits_BV.new_zeros(len(self._logits_BV), 1)
 
-    def words(self, row_N: Tensor, class_N: Tensor) -> tuple[Tensor, Tensor]:
-        ids_V = torch.arange(self.width, device=self._logits_BV.device)
-        wide = torch.promote_types(self._logits_BV.dtype, torch.float32)
-        return self._logits_BV[row_N].to(wide).log_softmax(1), ids_V.expand(len(row_N), -1)
+class ClassedTokens(NextTokens):
+    """A distribution over classes of tokens, computed as far as it is asked for.
+
+    p(token) = p(class) p(token | class).
+    """
+
+    # Tokens of the largest class.
+    width: int
+
+    @abstractmethod
+    def class_log_probs(self, row: int) -> Tensor:
+        """(C,) log-probabilities of the classes after a row of the batch."""
+
+    @abstractmethod
+    def words(self, row: int, number: int) -> tuple[Tensor, Tensor]:
+        """The tokens of a class.
+
+        Args:
+            row: A row of the batch.
+            number: The class.
+
+        Returns:
+            Log-probabilities within the class (S,), and the tokens' ids (S,).
+        """
+
+
+@dataclass
+class RowsRead:
+    """How much of its matrices a head was multiplied with to choose tokens."""
+
+    # Tokens predicted.
+    tokens: int = 0
+    # Rows of words and classes multiplied with, summed over these tokens.
+    rows: int = 0
 
 
 class TiedHead(nn.Module, ABC):
@@ -77,6 +83,8 @@ class TiedHead(nn.Module, ABC):
 
     # (rows, D); only its shape is left while the rows are held as int8.
     weight: nn.Parameter
+    # Set by those who want to know how many rows predictions are made with.
+    rows_read: RowsRead | None = None
 
     @property
     @abstractmethod

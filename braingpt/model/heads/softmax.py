@@ -53,6 +53,9 @@ class TiedEmbedding(TiedHead):
 
     def next_tokens(self, x_BD: Tensor) -> NextTokens:
         """As `TiedHead.next_tokens`."""
+        if self.rows_read:
+            self.rows_read.tokens += len(x_BD)
+            self.rows_read.rows += len(x_BD) * len(self.weight)
         return AllTokens(self.logits(x_BD))
 
     def parameters_active(self) -> int:

@@ -17,7 +17,7 @@ from braingpt.kernels.cross_entropy import IGNORED
 from braingpt.kernels.int8 import int8_linear
 from braingpt.kernels.linear import linear
 from braingpt.kernels.word_softmax import word_log_probs
-from braingpt.model.heads.head import NextTokens, TiedHead, autocast_type
+from braingpt.model.heads.head import ClassedTokens, NextTokens, TiedHead, autocast_type
 from braingpt.model.heads.softmax import look_up
 from braingpt.model.int8 import Int8Weight, shape_only
 
@@ -51,8 +51,9 @@ class VocabularyColumns(TiedHead):
         self.class_bias = nn.Parameter(torch.zeros(self.classes))
         nn.init.normal_(self.weight, std=0.02)
         self.register_buffer("slot", torch.arange(vocab))
+        # The token of each slot, the buffer that it was made from and the buffer's version.
         self._token_S: Tensor | None = None
-        self._token_version = -1
+        self._inverted, self._version = self.slot, 0
         self.int8: Int8Weight | None = None
         self.class_int8: Int8Weight | None = None
 
@@ -64,11 +65,14 @@ class VocabularyColumns(TiedHead):
         """
         with torch.no_grad():
             self.slot[order_V.to(self.slot.device)] = torch.arange(len(order_V), device=self.slot.device)
+        self._token_S = None
 
     def tokens(self) -> Tensor:
         """(V,) the token in each slot that holds one; the slots without a token come last."""
-        if self._token_S is None or self._token_version != self.slot._version:
-            self._token_S, self._token_version = self.slot.argsort(), self.slot._version
+        # Loading and moving change or replace the buffer; a tensor of inference mode counts no changes.
+        version = 0 if self.slot.is_inference() else self.slot._version
+        if self._token_S is None or self._inverted is not self.slot or self._version != version:
+            self._token_S, self._inverted, self._version = self.slot.argsort(), self.slot, version
         return self._token_S
 
     def to_int8(self) -> None:
@@ -139,20 +143,21 @@ class VocabularyColumns(TiedHead):
 
     def next_tokens(self, x_BD: Tensor) -> NextTokens:
         """As `TiedHead.next_tokens`."""
-        return ClassedTokens(self, x_BD)
+        if self.rows_read:
+            self.rows_read.tokens += len(x_BD)
+        return ColumnTokens(self, x_BD)
 
-    def words(self, x_ND: Tensor, class_N: Tensor) -> tuple[Tensor, Tensor]:
-        """As `NextTokens.words`, from a hidden state for each class."""
-        slot_NS = class_N[:, None] * self.width + torch.arange(self.width, device=class_N.device)
-        real_NS = slot_NS < len(self.slot)
-        if self.int8 is not None and len(x_ND) == 1:
-            rows = slice(int(slot_NS[0, 0]), int(slot_NS[0, 0]) + self.width)
-            score_NS = int8_linear(x_ND, self.int8.values[rows], self.int8.scale[rows])
+    def words(self, x_1D: Tensor, number: int) -> tuple[Tensor, Tensor]:
+        """As `ClassedTokens.words`, from one hidden state."""
+        begin = number * self.width
+        end = min(begin + self.width, len(self.slot))
+        if self.rows_read:
+            self.rows_read.rows += end - begin
+        if self.int8 is None:
+            score_1S = linear(x_1D, self.weight[begin:end].to(x_1D.dtype))
         else:
-            rows_NSD = look_up(self.weight, self.int8, slot_NS).to(x_ND.dtype)
-            score_NS = (rows_NSD @ x_ND[:, :, None])[..., 0]
-        log_NS = _wide(score_NS).masked_fill(~real_NS, -torch.inf).log_softmax(1)
-        return log_NS, self.tokens()[slot_NS.clamp(max=len(self.slot) - 1)] * real_NS
+            score_1S = int8_linear(x_1D, self.int8.values[begin:end], self.int8.scale[begin:end])
+        return torch.log_softmax(_wide(score_1S[0]), 0), self.tokens()[begin:end]
 
     def parameters_active(self) -> int:
         """Weights that one token is multiplied with: the classes and the words of one class."""
@@ -160,7 +165,7 @@ class VocabularyColumns(TiedHead):
         return self.classes * (hidden + 1) + self.width * hidden
 
 
-class ClassedTokens(NextTokens):
+class ColumnTokens(ClassedTokens):
     """The distribution of the next token, whose words are computed class by class.
 
     Args:
@@ -174,15 +179,17 @@ class ClassedTokens(NextTokens):
 
     @torch.inference_mode()
     def logits(self) -> Tensor:
+        if self.head.rows_read:
+            self.head.rows_read.rows += len(self.x_BD) * (self.vocab + self.head.classes)
         return self.head.logits(self.x_BD)
 
-    @torch.inference_mode()
-    def class_log_probs(self) -> Tensor:
-        return self.head.class_log_probs(self.x_BD)
+    def class_log_probs(self, row: int) -> Tensor:
+        if self.head.rows_read:
+            self.head.rows_read.rows += self.head.classes
+        return self.head.class_log_probs(self.x_BD[row])
 
-    @torch.inference_mode()
-    def words(self, row_N: Tensor, class_N: Tensor) -> tuple[Tensor, Tensor]:
-        return self.head.words(self.x_BD[row_N], class_N)
+    def words(self, row: int, number: int) -> tuple[Tensor, Tensor]:
+        return self.head.words(self.x_BD[row, None], number)
 
 
 def _wide(x: Tensor) -> Tensor:
