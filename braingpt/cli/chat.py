@@ -8,7 +8,19 @@ from collections.abc import Iterator
 from braingpt.cli.cleaning import clean_valid_counted, print_changes
 from braingpt.cli.console import console, print_line, print_text
 from braingpt.cli.json_output import Json
-from braingpt.cli.options import Device, Language, MaxNewTokens, Run, Seed, Temperature, TopK, TopP, open_run
+from braingpt.cli.options import (
+    Device,
+    Language,
+    MaxNewTokens,
+    MinP,
+    RepetitionPenalty,
+    Run,
+    Seed,
+    Temperature,
+    TopK,
+    TopP,
+    open_run,
+)
 from braingpt.utils.terminal_text import visible_json
 
 
@@ -19,6 +31,8 @@ def chat(
     temperature: Temperature = 0.8,
     top_k: TopK = None,
     top_p: TopP = None,
+    min_p: MinP = None,
+    repetition_penalty: RepetitionPenalty = 1.0,
     seed: Seed = None,
     device: Device = "auto",
     json_output: Json = False,
@@ -41,6 +55,8 @@ def chat(
         "temperature": temperature,
         "top_k": top_k,
         "top_p": top_p,
+        "min_p": min_p,
+        "repetition_penalty": repetition_penalty,
         "seed": seed,
     }
     conversation = Conversation(model, tokenizer, language=lang, **settings)

@@ -1,7 +1,7 @@
 """`braingpt generate`: text from a trained model, printed token by token."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,6 +16,8 @@ from braingpt.cli.options import (
     ExitThreshold,
     Language,
     MaxNewTokens,
+    MinP,
+    RepetitionPenalty,
     Run,
     Seed,
     Temperature,
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 
     from braingpt.cli.options import OpenRun
     from braingpt.episodic.memory import Remembering
+    from braingpt.inference.sampling import SamplingOptions
     from braingpt.inference.text_stream import TextStream
 
 
@@ -48,6 +51,8 @@ def generate(
     temperature: Temperature = 0.8,
     top_k: TopK = None,
     top_p: TopP = None,
+    min_p: MinP = None,
+    repetition_penalty: RepetitionPenalty = 1.0,
     seed: Seed = None,
     memory: Annotated[
         Path | None,
@@ -93,7 +98,15 @@ def generate(
     from braingpt.inference.text_stream import generate_text
 
     # A wrong setting is reported before a model is loaded.
-    Sampling(temperature, top_k, top_p, seed)
+    sampling: SamplingOptions = {
+        "temperature": temperature,
+        "top_k": top_k,
+        "top_p": top_p,
+        "min_p": min_p,
+        "repetition_penalty": repetition_penalty,
+        "seed": seed,
+    }
+    Sampling(**sampling)
     if prompt == "-":
         prompt = read_text("-")
     if memory is not None and draft_layers is not None:
@@ -112,19 +125,21 @@ def generate(
         from braingpt.device.compile import compile_steps
 
         compile_steps(model, model.device)
-    settings: dict[str, Any] = {
-        "max_new_tokens": max_new_tokens,
-        "temperature": temperature,
-        "top_k": top_k,
-        "top_p": top_p,
-        "seed": seed,
-    }
+    decoder = None
     if draft_layers is not None:
         from braingpt.inference.speculative import SpeculativeDecoder
 
-        settings["decoder"] = SpeculativeDecoder(model, draft_layers, min_confidence=exit_threshold or 0.0)
+        decoder = SpeculativeDecoder(model, draft_layers, min_confidence=exit_threshold or 0.0)
     generator = _with_memory(opened, memory, messages) if memory is not None else model
-    stream = generate_text(generator, tokenizer, prompt, language=lang, **settings)
+    stream = generate_text(
+        generator,
+        tokenizer,
+        prompt,
+        language=lang,
+        max_new_tokens=max_new_tokens,
+        decoder=decoder,
+        **sampling,
+    )
     if stream.prompt_tokens > READ_AT_ONCE:
         messages.print(f"reading a prompt of {stream.prompt_tokens:,} tokens; Ctrl-C ends it", style="dim")
     if json_output:

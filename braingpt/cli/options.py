@@ -103,6 +103,20 @@ TopP = Annotated[
         rich_help_panel=SAMPLING,
     ),
 ]
+MinP = Annotated[
+    float | None,
+    typer.Option(
+        help="Choose among the tokens with at least P times the probability of the most likely one.",
+        show_default=False,
+        rich_help_panel=SAMPLING,
+    ),
+]
+RepetitionPenalty = Annotated[
+    float,
+    typer.Option(
+        help="Above 1: tokens of the prompt and the text are chosen less often.", rich_help_panel=SAMPLING
+    ),
+]
 Seed = Annotated[
     int | None,
     typer.Option(help="The same seed gives the same text.", show_default=False, rich_help_panel=SAMPLING),

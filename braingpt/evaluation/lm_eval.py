@@ -32,6 +32,7 @@ from braingpt.evaluation.own_example import own_examples_left_out
 from braingpt.evaluation.task_files import check_no_code, sandboxed_templates
 from braingpt.evaluation.uncertainty import Figure
 from braingpt.inference.engine import generate_batch
+from braingpt.inference.sampling import SamplingOptions
 from braingpt.inference.text_stream import non_text_tokens
 from braingpt.model.lm import LanguageModel
 from braingpt.tokenizer import Tokenizer
@@ -136,8 +137,12 @@ class HarnessModel(LM):
             for prompt in prompts
         ]
         drawn = bool(settings.get("do_sample"))
-        sampling = {"temperature": float(settings.get("temperature") or 1.0) if drawn else 0.0, "seed": 0}
-        sampling |= {key: settings[key] for key in ("top_k", "top_p") if drawn and settings.get(key)}
+        temperature = float(settings.get("temperature") or 1.0) if drawn else 0.0
+        sampling: SamplingOptions = {"temperature": temperature, "seed": 0}
+        for key in ("top_k", "top_p", "min_p", "repetition_penalty"):
+            # The penalty changes the likeliest token too.
+            if settings.get(key) and (drawn or key == "repetition_penalty"):
+                sampling[key] = settings[key]
         ended = lambda ids: any(stop in self.tokenizer.decode(ids) for stop in until)  # noqa: E731
         answers = generate_batch(
             self.model,

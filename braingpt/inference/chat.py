@@ -6,13 +6,13 @@ text instead of answering.
 """
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 import torch
 
 from braingpt.inference.engine import Decoder, check_prompt_fits, draw
-from braingpt.inference.sampling import Sampler, Sampling
-from braingpt.inference.text_stream import non_text_tokens, prompt_ids
+from braingpt.inference.sampling import Sampler, Sampling, SamplingOptions
+from braingpt.inference.text_stream import TEMPERATURE, non_text_tokens, prompt_ids
 from braingpt.model.interface import CausalModel
 from braingpt.model.memory_limits import require_state
 
@@ -28,7 +28,8 @@ class Conversation:
         tokenizer: Its tokenizer.
         language: Language code of the conversation; None: the first turn's.
         max_new_tokens: Largest number of tokens of an answer.
-        temperature, top_k, top_p, seed: As in `braingpt.inference.engine.stream`.
+        **sampling: As in `braingpt.inference.engine.stream`, but with a temperature of 0.8. The repetition
+            penalty applies to tokens of all turns.
     """
 
     def __init__(
@@ -38,10 +39,7 @@ class Conversation:
         *,
         language: str | None = None,
         max_new_tokens: int = 200,
-        temperature: float = 0.8,
-        top_k: int | None = None,
-        top_p: float | None = None,
-        seed: int | None = None,
+        **sampling: Unpack[SamplingOptions],
     ) -> None:
         self.tokenizer = tokenizer
         self.max_new_tokens = max_new_tokens
@@ -49,7 +47,8 @@ class Conversation:
         self.tokens_read = 0
         self._stop = {tokenizer.eot, tokenizer.user}
         banned = tuple(i for i in non_text_tokens(tokenizer) if i not in self._stop)
-        self._sampler = Sampler(Sampling(temperature, top_k, top_p, seed, banned))
+        sampling.setdefault("temperature", TEMPERATURE)
+        self._sampler = Sampler(Sampling(**sampling, banned=banned))
         self._decoder = Decoder(model)
         self._unread = prompt_ids(tokenizer, None, language) if language else []
 
@@ -95,5 +94,6 @@ class Conversation:
             yield piece
 
     def _read(self, ids: list[int]) -> None:
+        self._sampler.note(0, ids)
         self._decoder.read(torch.tensor([ids]))
         self.tokens_read += len(ids)

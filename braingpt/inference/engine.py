@@ -11,7 +11,7 @@ Shapes: B rows, L positions, V vocabulary.
 """
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
@@ -19,7 +19,7 @@ from torch import Tensor
 from braingpt.device.eval_mode import eval_mode
 from braingpt.device.free_memory import free_memory
 from braingpt.errors import UserError
-from braingpt.inference.sampling import Sampler, Sampling, check_ids, check_special_ids
+from braingpt.inference.sampling import Sampler, Sampling, SamplingOptions, check_ids, check_special_ids
 from braingpt.model.heads.head import NextTokens
 from braingpt.model.interface import CausalModel, GenerationState
 from braingpt.model.memory_limits import require_state
@@ -87,13 +87,10 @@ def stream(
     ids: Sequence[int],
     max_new_tokens: int,
     *,
-    temperature: float = 1.0,
-    top_k: int | None = None,
-    top_p: float | None = None,
-    seed: int | None = None,
     stop: Collection[int] = (),
     banned: Collection[int] = (),
     decoder: Decoder | None = None,
+    **sampling: Unpack[SamplingOptions],
 ) -> Iterator[int]:
     """Generate after a prompt, one token at a time.
 
@@ -101,14 +98,12 @@ def stream(
         model: The model.
         ids: The prompt's token ids, at least one.
         max_new_tokens: Largest number of new tokens.
-        temperature: Divides the logits; 0 always takes the likeliest token.
-        top_k: Choose among this many likeliest tokens.
-        top_p: Choose among the fewest tokens that hold this share of the probability.
-        seed: Seed of the choices; None draws a fresh one.
         stop: Tokens that end the text; they are not yielded.
         banned: Tokens that are never chosen.
         decoder: A decoder of the model with a single row: the prompt continues what it has read. None: a new
             one.
+        **sampling: temperature (1.0), top_k, top_p, min_p, repetition_penalty (1.0) and seed, as in
+            `braingpt.inference.sampling.Sampling`. The penalty applies to tokens of the prompt and the text.
 
     Returns:
         An iterator over the new token ids.
@@ -118,8 +113,9 @@ def stream(
             setting is out of range. It is raised at the call, not at the first token.
     """
     vocab = model.config.vocab
-    sampler = Sampler(Sampling(temperature, top_k, top_p, seed, check_special_ids("banned", banned, vocab)))
+    sampler = Sampler(Sampling(**sampling, banned=check_special_ids("banned", banned, vocab)))
     ids = check_ids(ids, vocab)
+    sampler.note(0, ids)
     limit = whole_number("the number of new tokens", max_new_tokens)
     stop = frozenset(check_special_ids("stop", stop, vocab))
     check_prompt_fits(model, len(ids))
@@ -153,12 +149,9 @@ def generate(
     ids: Sequence[int],
     max_new_tokens: int,
     *,
-    temperature: float = 1.0,
-    top_k: int | None = None,
-    top_p: float | None = None,
-    seed: int | None = None,
     stop: Collection[int] = (),
     banned: Collection[int] = (),
+    **sampling: Unpack[SamplingOptions],
 ) -> list[int]:
     """Generate after a prompt: the token ids that `stream` yields, as a list.
 
@@ -166,7 +159,7 @@ def generate(
         model: The model.
         ids: The prompt's token ids, at least one.
         max_new_tokens: Largest number of new tokens.
-        temperature, top_k, top_p, seed, stop, banned: As in `stream`.
+        stop, banned, **sampling: As in `stream`.
 
     Returns:
         The new token ids.
@@ -174,19 +167,7 @@ def generate(
     Raises:
         UserError: As in `stream`.
     """
-    return list(
-        stream(
-            model,
-            ids,
-            max_new_tokens,
-            temperature=temperature,
-            top_k=top_k,
-            top_p=top_p,
-            seed=seed,
-            stop=stop,
-            banned=banned,
-        )
-    )
+    return list(stream(model, ids, max_new_tokens, stop=stop, banned=banned, **sampling))
 
 
 def generate_batch(
@@ -194,13 +175,10 @@ def generate_batch(
     prompts: Sequence[Sequence[int]],
     max_new_tokens: int,
     *,
-    temperature: float = 1.0,
-    top_k: int | None = None,
-    top_p: float | None = None,
-    seed: int | None = None,
     stop: Collection[int] = (),
     banned: Collection[int] = (),
     finished: Callable[[list[int]], bool] | None = None,
+    **sampling: Unpack[SamplingOptions],
 ) -> list[list[int]]:
     """Generate after several prompts at once.
 
@@ -209,10 +187,10 @@ def generate_batch(
         prompts: Token ids of each prompt, at least one each. Shorter prompts are padded on the left, where no
             layer sees the padding.
         max_new_tokens: Largest number of new tokens of a row.
-        temperature, top_k, top_p, banned: As in `stream`.
-        seed: Row i uses seed + i; None draws fresh seeds.
         stop: A row that chooses one of these tokens ends before it; the other rows continue.
+        banned: As in `stream`.
         finished: Called with a row's new tokens after each of them; true ends the row, which keeps them.
+        **sampling: As in `stream`; row i uses seed + i.
 
     Returns:
         The new token ids of each row. Row i equals `generate(model, prompts[i], seed=seed + i)`.
@@ -222,8 +200,10 @@ def generate_batch(
     """
     vocab = model.config.vocab
     banned = check_special_ids("banned", banned, vocab)
-    sampler = Sampler(Sampling(temperature, top_k, top_p, seed, banned), rows=len(prompts))
+    sampler = Sampler(Sampling(**sampling, banned=banned), rows=len(prompts))
     rows = [check_ids(ids, vocab) for ids in prompts]
+    for row, ids in enumerate(rows):
+        sampler.note(row, ids)
     max_new_tokens = whole_number("the number of new tokens", max_new_tokens)
     stop = frozenset(check_special_ids("stop", stop, vocab))
     new: list[list[int]] = [[] for _ in rows]

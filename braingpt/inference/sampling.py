@@ -12,6 +12,7 @@ Shapes: B rows, L positions, N rows that draw, V vocabulary.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from operator import index
+from typing import TypedDict
 
 import torch
 from torch import Tensor
@@ -22,6 +23,17 @@ from braingpt.inference.choice import NO_CUTS, Adjustment, Cuts
 from braingpt.inference.class_search import ClassSearch
 from braingpt.model.heads.head import ClassedTokens, NextTokens
 from braingpt.utils.arguments import check_number, whole_number
+
+
+class SamplingOptions(TypedDict, total=False):
+    """The keyword arguments with which all that generate choose tokens, as the fields of `Sampling`."""
+
+    temperature: float
+    top_k: int | None
+    top_p: float | None
+    min_p: float | None
+    repetition_penalty: float
+    seed: int | None
 
 
 @dataclass(frozen=True)

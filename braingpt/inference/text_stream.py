@@ -8,15 +8,19 @@ so a Hangul syllable is never cut.
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 from braingpt.errors import UserError, did_you_mean
 from braingpt.inference.engine import Decoder, stream
+from braingpt.inference.sampling import SamplingOptions
 from braingpt.model.interface import CausalModel
 from braingpt.tokenizer.cleaning import clean_valid, compose
 
 if TYPE_CHECKING:
     from braingpt.tokenizer import Tokenizer
+
+# Of texts, unless another temperature is asked for.
+TEMPERATURE = 0.8
 
 
 @dataclass
@@ -77,12 +81,9 @@ def generate_text(
     *,
     language: str | None = None,
     max_new_tokens: int = 200,
-    temperature: float = 0.8,
-    top_k: int | None = None,
-    top_p: float | None = None,
-    seed: int | None = None,
     stop: Sequence[str] = (),
     decoder: Decoder | None = None,
+    **sampling: Unpack[SamplingOptions],
 ) -> TextStream:
     """Generate text after a prompt: `for piece in generate_text(...)`.
 
@@ -92,8 +93,8 @@ def generate_text(
         prompt: The text to continue, as in `prompt_ids`.
         language: Language code of the text, as in `prompt_ids`.
         max_new_tokens: Largest number of new tokens.
-        temperature, top_k, top_p, seed, decoder: As in `engine.stream`.
         stop: Strings that end the text; the first of them and what follows are left out.
+        decoder, **sampling: As in `engine.stream`, but with a temperature of 0.8.
 
     Returns:
         A stream over pieces of the text.
@@ -101,19 +102,17 @@ def generate_text(
     Raises:
         UserError: As `prompt_ids` and `engine.stream` raise it, at the call.
     """
+    sampling.setdefault("temperature", TEMPERATURE)
     ids = prompt_ids(tokenizer, prompt, language)
     decoder = decoder or Decoder(model)
     tokens = stream(
         model,
         ids,
         max_new_tokens,
-        temperature=temperature,
-        top_k=top_k,
-        top_p=top_p,
-        seed=seed,
         stop=[tokenizer.eot],
         banned=non_text_tokens(tokenizer),
         decoder=decoder,
+        **sampling,
     )
     languages = {marker: code for code, marker in tokenizer.markers.items()}
     text = TextStream(iter(()), decoder, len(ids), languages.get(ids[0]), max_new_tokens)
@@ -131,16 +130,13 @@ def generate(
     *,
     language: str | None = None,
     max_new_tokens: int = 200,
-    temperature: float = 0.8,
-    top_k: int | None = None,
-    top_p: float | None = None,
-    seed: int | None = None,
+    **sampling: Unpack[SamplingOptions],
 ) -> str:
     """Generate text after a prompt, up to the end of the text or `max_new_tokens`.
 
     Args:
         model: The model; also one with a memory.
-        tokenizer, prompt, language, max_new_tokens, temperature, top_k, top_p, seed: As in `generate_text`.
+        tokenizer, prompt, language, max_new_tokens, **sampling: As in `generate_text`.
 
     Returns:
         The new text, without the prompt.
@@ -148,19 +144,10 @@ def generate(
     Raises:
         UserError: As in `generate_text`.
     """
-    return "".join(
-        generate_text(
-            model,
-            tokenizer,
-            prompt,
-            language=language,
-            max_new_tokens=max_new_tokens,
-            temperature=temperature,
-            top_k=top_k,
-            top_p=top_p,
-            seed=seed,
-        )
+    text = generate_text(
+        model, tokenizer, prompt, language=language, max_new_tokens=max_new_tokens, **sampling
     )
+    return "".join(text)
 
 
 def non_text_tokens(tokenizer: "Tokenizer") -> list[int]:

@@ -10,7 +10,7 @@ Legend: B batch, L tokens, D hidden, N selected tokens, V vocabulary.
 
 from collections.abc import Callable, Collection, Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +34,7 @@ from braingpt.model.sequence_layout import Layout
 from braingpt.utils.arguments import check_number, whole_number
 
 if TYPE_CHECKING:
+    from braingpt.inference.sampling import SamplingOptions
     from braingpt.recipes import Recipe
 
 # Graphs of a block's step, over kinds of blocks and growing caches; torch's own limit is 8.
@@ -304,19 +305,16 @@ class LanguageModel(ModelArithmetic):
         ids: Sequence[int],
         max_new_tokens: int = 100,
         *,
-        temperature: float = 1.0,
-        top_k: int | None = None,
-        top_p: float | None = None,
-        seed: int | None = None,
         stop: Collection[int] | None = None,
         banned: Collection[int] = (),
+        **sampling: "Unpack[SamplingOptions]",
     ) -> list[int]:
         """Generate after a prompt.
 
         Args:
             ids: The prompt's token ids, at least one.
             max_new_tokens: Largest number of new tokens.
-            temperature, top_k, top_p, seed, banned: As in `braingpt.inference.engine.stream`.
+            banned, **sampling: As in `braingpt.inference.engine.stream`.
             stop: Tokens that end the text; they are not returned. None: the end of text, in a model that was
                 loaded with its tokenizer. An empty list: generation continues behind it.
 
@@ -330,8 +328,7 @@ class LanguageModel(ModelArithmetic):
 
         if stop is None:
             stop = () if self.end_of_text is None else (self.end_of_text,)
-        chosen = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}
-        return generate(self, ids, max_new_tokens, stop=stop, banned=banned, **chosen)
+        return generate(self, ids, max_new_tokens, stop=stop, banned=banned, **sampling)
 
     def after_step(self) -> None:
         """Update what follows training slowly: thresholds, balance, 2:4 masks.

@@ -126,6 +126,8 @@ class Handler(JsonHandler):
                 temperature=request.temperature,
                 top_k=request.top_k,
                 top_p=request.top_p,
+                min_p=request.min_p,
+                repetition_penalty=request.repetition_penalty,
                 seed=request.seed,
                 stop=request.stop,
                 decoder=SharedDecoder(

@@ -1,8 +1,8 @@
 """The settings of a request for a completion, checked, and the errors of a request.
 
-The fields are those of OpenAI's completions and our own `top_k` and `language`. A field that asks for
-something this server does not do is refused, with one exception: values that ask for nothing, which many
-clients always send, such as `"n": 1`.
+The fields are those of OpenAI's completions, `top_k`, `min_p` and `repetition_penalty` as vLLM names them, and
+our own `language`. A field that asks for something this server does not do is refused, with one exception:
+values that ask for nothing, which many clients always send, such as `"n": 1`.
 """
 
 import json
@@ -26,6 +26,8 @@ SETTINGS: dict[str, type | tuple[type, ...]] = {
     "temperature": NUMBER,
     "top_k": int,
     "top_p": NUMBER,
+    "min_p": NUMBER,
+    "repetition_penalty": NUMBER,
     "seed": int,
     "language": str,
     "stream": bool,
@@ -42,13 +44,12 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "best_of": (1,),
     "presence_penalty": (0,),
     "frequency_penalty": (0,),
-    "repetition_penalty": (1,),
-    "min_p": (0,),
     "echo": (False,),
     "logit_bias": ({},),
     "logprobs": (),
     "suffix": ("",),
 }
+SAMPLING = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "seed")
 _TYPE_NAMES = {str: "a string", int: "an integer", bool: "true or false", dict: "an object"}
 
 
@@ -86,6 +87,8 @@ class CompletionRequest:
     temperature: float = 0.8
     top_k: int | None = None
     top_p: float | None = None
+    min_p: float | None = None
+    repetition_penalty: float = 1.0
     seed: int | None = None
     language: str | None = None
     stop: tuple[str, ...] = ()
@@ -122,9 +125,10 @@ def parse_request(body: bytes) -> CompletionRequest:
             f"'max_tokens' must be between 0 and {MAX_TOKENS}, not {_quoted(given['max_tokens'])}",
             param="max_tokens",
         )
-    settings = {
-        key: given[key] for key in ("max_tokens", "temperature", "top_k", "top_p", "seed") if key in given
-    }
+    # Clients send 0 where they want none.
+    if given.get("min_p") == 0:
+        del given["min_p"]
+    settings = {key: given[key] for key in ("max_tokens", *SAMPLING) if key in given}
     return CompletionRequest(
         prompt=_prompt(given.get("prompt")),
         language=given.get("language"),

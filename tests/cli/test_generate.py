@@ -59,6 +59,8 @@ def test_the_prompt_may_come_from_a_pipe(here, braingpt, capsys, monkeypatch):
         (["--temperature", "-1"], "temperature must be between 0 (greedy) and 100"),
         (["--top-k", "0"], "top-k must be at least 1"),
         (["--top-p", "2"], "top-p must be above 0"),
+        (["--min-p", "2"], "min-p must be above 0"),
+        (["--repetition-penalty", "0.5"], "repetition penalty must be between 1 (none) and 100"),
         (["--seed", "-3"], "seed must be"),
         (["--lang", "kr"], "unknown language 'kr'"),
         (["--max-new-tokens", "-1"], "at least 0"),
@@ -213,8 +215,8 @@ def test_a_port_in_use_is_reported(here, braingpt, capsys):
 
 @pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
 @pytest.mark.parametrize("command", [
-    "generate --temperature", "generate --top-p", "generate --effort", "generate --exit-threshold",
-    "chat --temperature", "chat --top-p", "calibrate --budget", "quickstart --minutes", "bench --minutes",
+    "generate --temperature", "generate --top-p", "generate --min-p", "generate --effort", "generate --exit-threshold",
+    "chat --repetition-penalty", "chat --temperature", "chat --top-p", "calibrate --budget", "quickstart --minutes", "bench --minutes",
     "eval --effort", "inspect-sparsity --exit-threshold", "data prepare sample --validation",
 ])  # fmt: skip
 def test_no_number_of_an_option_is_nan_or_infinite(here, braingpt, capsys, command, value):

@@ -140,5 +140,6 @@ def test_chat_and_generate_share_their_options():
         {one.name: (one.opts, one.help) for one in COMMANDS[words].params}
         for words in (("chat",), ("generate",))
     )
-    for name in ("lang", "max_new_tokens", "temperature", "top_k", "top_p", "seed", "device"):
+    sampling = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "seed")
+    for name in ("lang", "max_new_tokens", *sampling, "device"):
         assert chat[name] == generate[name]

@@ -3,6 +3,7 @@ import pytest
 from braingpt.errors import UserError
 from braingpt.inference.chat import Conversation
 from braingpt.inference.engine import generate
+from braingpt.inference.sampling import Sampler
 from braingpt.inference.text_stream import non_text_tokens
 from braingpt.model.config import V2Config
 from braingpt.tokenizer import Tokenizer
@@ -42,6 +43,15 @@ def test_every_token_is_read_once_in_order():
     ]
     assert model.read == transcript
     assert talk.tokens_read == len(transcript)
+
+
+def test_the_penalty_applies_to_the_tokens_of_all_turns(monkeypatch):
+    noted = []
+    monkeypatch.setattr(Sampler, "note", lambda _, row, ids: noted.extend(ids))
+    talk = Conversation(Scripted([5]), T, language="en", repetition_penalty=1.2, max_new_tokens=2)
+    for question in ("How?", "왜?"):
+        list(talk.say(question))
+    assert {T.markers["en"], *turn("How?"), *turn("왜?")} <= set(noted)
 
 
 def test_the_first_turn_names_the_language():

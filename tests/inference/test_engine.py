@@ -33,8 +33,16 @@ def test_greedy_equals_reading_everything_anew(architecture):
 )
 def test_a_batch_writes_what_each_row_writes_alone(architecture, prompts, seed):
     model = MODELS[architecture]
-    alone = [generate(model, ids, 6, seed=seed + row, top_p=0.9) for row, ids in enumerate(prompts)]
-    assert generate_batch(model, prompts, 6, seed=seed, top_p=0.9) == alone
+    chosen = {"top_p": 0.9, "min_p": 0.01, "repetition_penalty": 1.3}
+    alone = [generate(model, ids, 6, seed=seed + row, **chosen) for row, ids in enumerate(prompts)]
+    assert generate_batch(model, prompts, 6, seed=seed, **chosen) == alone
+
+
+def test_a_high_penalty_leaves_no_token_twice(architecture):
+    model, prompts = MODELS[architecture], [[1, 2, 3], list(range(50, 97))]
+    for ids, new in zip(prompts, generate_batch(model, prompts, 20, temperature=0, repetition_penalty=100)):
+        assert len({*ids, *new}) == len(ids) + 20
+        assert generate(model, ids, 20, temperature=0, repetition_penalty=100) == new
 
 
 def test_the_prefix_is_read_once(architecture, monkeypatch):

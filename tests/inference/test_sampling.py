@@ -87,17 +87,35 @@ def test_rows_draw_alone_and_leave_the_global_state_alone():
         {"top_k": 0},
         {"top_p": 0.0},
         {"top_p": 1.1},
+        {"min_p": 0.0},
+        {"min_p": math.nan},
+        {"repetition_penalty": 0.9},
+        {"repetition_penalty": math.inf},
         {"seed": -1},
     ],
 )
 def test_values_out_of_range_are_refused(wrong):
-    with pytest.raises(UserError, match=next(iter(wrong)).replace("_", "-")):
+    with pytest.raises(UserError, match=next(iter(wrong)).replace("_", ".")):
         Sampling(**wrong)
 
 
 def test_broken_logits_are_not_hidden():
     with pytest.raises(Failure, match="NaN"):
         Sampler(Sampling(0))(AllTokens(torch.tensor([[1.0, math.nan]])))
+
+
+def test_at_least_one_token_is_not_banned():
+    with pytest.raises(UserError, match="every token is banned"):
+        Sampler(Sampling(banned=tuple(range(5))))(TOKENS)
+
+
+def test_the_penalty_multiplies_log_probabilities_of_noted_and_chosen_tokens():
+    log = LOGITS[0].log_softmax(0)
+    sampler = Sampler(Sampling(0, repetition_penalty=5.0))
+    sampler.note(0, [1])
+    assert log[2] > 5 * log[1] > log[0] > 5 * log[2]
+    # Token 2 has been chosen when the second choice is made.
+    assert [sampler(TOKENS).item() for _ in range(2)] == [2, 1]
 
 
 def test_ids_are_checked():
