@@ -7,7 +7,8 @@ are summed in float64, because sums over 16k tokens in float32 would lose the ta
 Legend: B rows, V vocabulary, S tokens of a class, J tokens sorted.
 """
 
-from dataclasses import dataclass
+from bisect import bisect_right
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
@@ -44,6 +45,8 @@ class Adjustment:
     seen_BV: Tensor | None = None
     # Tokens that are never chosen.
     banned_V: Tensor | None = None
+    # Which tokens of each class that was asked for are banned; None: none.
+    _banned: dict[int, Tensor | None] = field(default_factory=dict)
 
     def of_all(self, logits_BV: Tensor) -> Tensor:
         """Adjusted log-probabilities of all tokens, up to a constant of each row."""
@@ -53,11 +56,18 @@ class Adjustment:
             log_BV = torch.where(self.seen_BV, log_BV * self.penalty, log_BV)
         return log_BV if self.banned_V is None else log_BV.masked_fill(self.banned_V, -torch.inf)
 
-    def of_some(self, log_S: Tensor, row: int, ids_S: Tensor) -> Tensor:
-        """Adjusted log-probabilities of some tokens of a row."""
+    def of_class(self, log_S: Tensor, row: int, number: int, ids_S: Tensor) -> Tensor:
+        """Adjusted log-probabilities of a row's tokens in a class, which are the same ones at every call."""
         if self.seen_BV is not None:
             log_S = torch.where(self.seen_BV[row, ids_S], log_S * self.penalty, log_S)
-        return log_S if self.banned_V is None else log_S.masked_fill(self.banned_V[ids_S], -torch.inf)
+        if self.banned_V is None:
+            return log_S
+        if number not in self._banned:
+            banned_S = self.banned_V[ids_S]
+            self._banned[number] = banned_S if banned_S.any() else None
+        # Few classes hold banned tokens.
+        banned_S = self._banned[number]
+        return log_S if banned_S is None else log_S.masked_fill(banned_S, -torch.inf)
 
 
 def likeliest(log_BV: Tensor) -> Tensor:
@@ -137,6 +147,18 @@ def locate(weight_BK: Tensor, share_B1: Tensor) -> Tensor:
     # Rounding may give the total itself, which no place exceeds.
     at_B1 = torch.minimum(share_B1 * total_B1, total_B1 * BELOW_1)
     return torch.searchsorted(cumulative_BK, at_B1, right=True)
+
+
+def cumulative_list(weight_K: Tensor) -> list[float]:
+    """Cumulative weights of one row, for `locate_in_list`."""
+    return weight_K.cumsum(0, dtype=torch.float64).tolist()
+
+
+def locate_in_list(cumulative: list[float], share: float) -> tuple[int, float]:
+    """As `locate` for one row, and what is left of the weight there."""
+    at = min(share, BELOW_1) * cumulative[-1]
+    place = min(bisect_right(cumulative, at), len(cumulative) - 1)
+    return place, at - (cumulative[place - 1] if place else 0.0)
 
 
 def check_numbers(log: Tensor) -> Tensor:

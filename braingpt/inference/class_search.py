@@ -16,15 +16,15 @@ Legend: C classes, S tokens of a class, K tokens read.
 """
 
 import math
-from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from braingpt.inference import choice
-from braingpt.inference.choice import BELOW_1, NO_CUTS, Adjustment, Cuts
+from braingpt.inference.choice import NO_CUTS, Adjustment, Cuts, cumulative_list, locate_in_list
 from braingpt.model.heads.head import ClassedTokens
 
 # Draws that may be refused before all classes are read.
@@ -32,13 +32,11 @@ ATTEMPTS = 32
 
 
 class ReadClass(NamedTuple):
-    """The tokens of a class that was read."""
+    """The tokens of a class: adjusted log-probabilities, ids, weights and cumulative weights."""
 
-    # Adjusted log-probabilities.
     log_S: Tensor
     ids_S: Tensor
     weight_S: Tensor
-    # Cumulative weights.
     cumulative: list[float]
 
 
@@ -73,9 +71,6 @@ class ClassSearch:
         self._top = self._bounds[0]
         if math.isnan(self._top):
             raise choice.nan_failure()
-        # At temperatures above 1 a class has its largest weight when its tokens are equally likely.
-        self._spread = max(0.0, (1 - 1 / temperature) * math.log(next_tokens.width))
-        self._mass: list[float] | None = None
         self._read: dict[int, ReadClass] = {}
 
     def likeliest(self) -> int:
@@ -105,20 +100,20 @@ class ClassSearch:
         Raises:
             Failure: Probabilities are NaN.
         """
-        mass_C = ((self.class_C.double() - self._top) / self.temperature + self._spread).exp()
+        mass_C = self._mass_C.clone()
         # Tokens up to this log-probability are no candidates.
         floor = -math.inf
         for _ in range(ATTEMPTS):
-            number, rest = _locate(mass_C.cumsum(0).tolist(), uniform())
+            number, rest = locate_in_list(cumulative_list(mass_C), uniform())
             found = self._class(number)
             weight_S, cumulative = found.weight_S, found.cumulative
             if floor > -math.inf:
                 weight_S = weight_S * (found.log_S > floor)
-                cumulative = weight_S.cumsum(0).tolist()
+                cumulative = cumulative_list(weight_S)
             if not rest < cumulative[-1]:
                 mass_C[number] = cumulative[-1]
                 continue
-            place, _ = _locate(cumulative, rest / cumulative[-1])
+            place, _ = locate_in_list(cumulative, rest / cumulative[-1])
             log = float(found.log_S[place])
             if self.cuts == NO_CUTS or self.is_candidate(log):
                 return int(found.ids_S[place])
@@ -128,84 +123,86 @@ class ClassSearch:
         weight_1J, place_1J = choice.candidates(
             torch.cat([one.log_S for one in every])[None], self.temperature, self.cuts
         )
-        place, _ = _locate(weight_1J[0].cumsum(0, dtype=torch.float64).tolist(), uniform())
+        place, _ = locate_in_list(cumulative_list(weight_1J[0]), uniform())
         return int(torch.cat([one.ids_S for one in every])[place_1J[0, place]])
 
     def is_candidate(self, log: float) -> bool:
-        """Whether a token may be chosen, reading further classes until that is certain.
-
-        Args:
-            log: Its adjusted log-probability.
-        """
-        # Places in falling probability, of which the last is the next to be read.
-        unread = [place for place, number in enumerate(self._order) if number not in self._read]
-        unread.reverse()
-        while (answer := self._decide(log, unread)) is None:
-            self._class(self._order[unread.pop()])
+        """Whether a token of a log-probability may be chosen; reads classes until that is certain."""
+        while (answer := self._decide(log)) is None:
+            self._class(next(self._unread(-math.inf))[0])
         return answer
 
-    def _decide(self, log: float, unread: list[int]) -> bool | None:
+    def _decide(self, log: float) -> bool | None:
         """Whether a token is a candidate; None if that depends on unread classes."""
         top_k, top_p, min_p = self.cuts
         log_K = torch.cat([one.log_S for one in self._read.values()])
-        weight_K = torch.cat([one.weight_S for one in self._read.values()])
         above_K = log_K > log
-        ahead = [place for place in unread if self._bounds[place] > log]
+        # Only these classes may hold a likelier token.
+        ahead = list(self._unread(log))
         certain = True
         if min_p is not None:
             least = log - self.temperature * math.log(min_p)
             if float(log_K.max()) > least:
                 return False
-            certain = not unread or self._bounds[unread[-1]] <= least
+            certain = next(self._unread(least), None) is None
         if top_k is not None:
             count = int(above_K.sum())
             if count >= top_k:
                 return False
             # So many tokens likelier than this one have room in a class.
-            room = sum(math.exp(min(self._bounds[place] - log, 50.0)) for place in ahead)
+            room = sum(math.exp(min(bound - log, 50.0)) for _, bound in ahead)
             certain = certain and count + room < top_k
         if top_p is not None:
-            before = float((weight_K * above_K).sum())
-            masses = self._masses()
-            before_most = before + sum(masses[place] for place in ahead)
+            weight_K = torch.cat([one.weight_S for one in self._read.values()])
+            before = float((weight_K * above_K).sum(dtype=torch.float64))
+            before_most = before + sum(self._masses[number] for number, _ in ahead)
             if top_k is None:
-                total = float(weight_K.sum())
+                total = sum(one.cumulative[-1] for one in self._read.values())
                 # What is likelier than the token counts in both.
-                least, most = total + before_most - before, total + sum(masses[place] for place in unread)
+                least, most = total + before_most - before, total + self._unread_mass()
             else:
                 best_J, place_J = log_K.topk(min(top_k, len(log_K)))
-                least = float(weight_K[place_J].sum())
+                least = float(weight_K[place_J].sum(dtype=torch.float64))
                 last = float(best_J[-1]) if len(best_J) == top_k else -math.inf
-                most = least + sum(masses[place] for place in unread if self._bounds[place] > last)
+                most = least + sum(self._masses[number] for number, _ in self._unread(last))
             if before >= top_p * most:
                 return False
             certain = certain and before_most < top_p * least
         return True if certain else None
 
+    @cached_property
+    def _mass_C(self) -> Tensor:
+        """What each class weighs at most."""
+        # At temperatures above 1 a class has its largest weight when its tokens are equally likely.
+        spread = max(0.0, (1 - 1 / self.temperature) * math.log(self.next_tokens.width))
+        return ((self.class_C.double() - self._top) / self.temperature + spread).exp()
+
+    @cached_property
     def _masses(self) -> list[float]:
-        """Bounds of the classes' weights, in falling order."""
-        if self._mass is None:
-            self._mass = [
-                math.exp((bound - self._top) / self.temperature + self._spread) for bound in self._bounds
-            ]
-        return self._mass
+        return self._mass_C.tolist()
+
+    def _unread(self, log: float) -> Iterator[tuple[int, float]]:
+        """Unread classes above a log-probability, and their own, in falling order."""
+        for number, bound in zip(self._order, self._bounds, strict=True):
+            if bound <= log:
+                break
+            if number not in self._read:
+                yield number, bound
+
+    def _unread_mass(self) -> float:
+        """What unread classes weigh together at most."""
+        if len(self._read) == len(self._order):
+            return 0.0
+        return max(0.0, sum(self._masses) - sum(self._masses[number] for number in self._read))
 
     def _class(self, number: int) -> ReadClass:
         """A class, read once."""
         if number not in self._read:
             log_S, ids_S = self._log_probs(number)
-            weight_S = ((log_S.double() - self._top) / self.temperature).exp()
-            self._read[number] = ReadClass(log_S, ids_S, weight_S, weight_S.cumsum(0).tolist())
+            weight_S = ((log_S - self._top) / self.temperature).exp()
+            self._read[number] = ReadClass(log_S, ids_S, weight_S, cumulative_list(weight_S))
         return self._read[number]
 
     def _log_probs(self, number: int) -> tuple[Tensor, Tensor]:
-        """Adjusted log-probabilities (S,) and ids (S,) of the tokens of a class."""
         log_S, ids_S = self.next_tokens.words(self.row, number)
-        return self.adjustment.of_some(log_S + self.class_C[number], self.row, ids_S), ids_S
-
-
-def _locate(cumulative: list[float], share: float) -> tuple[int, float]:
-    """The first place whose cumulative weight exceeds a share of the total, and what is left there."""
-    at = min(share, BELOW_1) * cumulative[-1]
-    place = min(bisect_right(cumulative, at), len(cumulative) - 1)
-    return place, at - (cumulative[place - 1] if place else 0.0)
+        return self.adjustment.of_class(log_S + self.class_C[number], self.row, number, ids_S), ids_S

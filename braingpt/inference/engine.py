@@ -78,8 +78,7 @@ class Decoder:
         """
         if self.next_tokens is None:
             raise ValueError("the decoder has read nothing to continue from")
-        with torch.inference_mode():
-            return sampler(self.next_tokens)
+        return sampler(self.next_tokens)
 
 
 def stream(

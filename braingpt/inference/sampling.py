@@ -1,10 +1,10 @@
 """From a distribution to the next token: temperature, top-k, top-p, min-p, a penalty for repetitions, and a
 seed of its own for every row.
 
-A row draws uniform numbers from its own CPU generator, one a token where the head has no classes. So the same
-seed gives the same tokens on a CPU and on a GPU (where the logits agree), a batch never disturbs its
-neighbours' draws, and the global random state is left alone. `choice.py` computes with known log-probabilities,
-`class_search.py` with those of a head with classes.
+A row draws uniform numbers from its own CPU generator. So the same seed gives the same tokens on a CPU and on
+a GPU (where the logits agree), a batch never disturbs its neighbours' draws, and the global random state is
+left alone. `choice.py` computes with the logits of all tokens. `class_search.py` computes with a head that has
+classes; only CPUs use it, with more than one number a token, so that a GPU draws other tokens there.
 
 Shapes: B rows, L positions, N rows that draw, V vocabulary.
 """

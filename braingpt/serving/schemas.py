@@ -1,7 +1,7 @@
 """The settings of a request for a completion, checked, and the errors of a request.
 
-The fields are those of OpenAI's completions, `top_k`, `min_p` and `repetition_penalty` as vLLM names them, and
-our own `language`. A field that asks for something this server does not do is refused, with one exception:
+The fields are those of OpenAI's completions, vLLM's `top_k`, `min_p` and `repetition_penalty`, and our own
+`language`. A field that asks for something this server does not do is refused, with one exception:
 values that ask for nothing, which many clients always send, such as `"n": 1`.
 """
 

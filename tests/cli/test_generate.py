@@ -215,8 +215,10 @@ def test_a_port_in_use_is_reported(here, braingpt, capsys):
 
 @pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
 @pytest.mark.parametrize("command", [
-    "generate --temperature", "generate --top-p", "generate --min-p", "generate --effort", "generate --exit-threshold",
-    "chat --repetition-penalty", "chat --temperature", "chat --top-p", "calibrate --budget", "quickstart --minutes", "bench --minutes",
+    "generate --temperature", "generate --top-p", "generate --min-p", "generate --effort",
+    "generate --exit-threshold",
+    "chat --repetition-penalty", "chat --temperature", "chat --top-p",
+    "calibrate --budget", "quickstart --minutes", "bench --minutes",
     "eval --effort", "inspect-sparsity --exit-threshold", "data prepare sample --validation",
 ])  # fmt: skip
 def test_no_number_of_an_option_is_nan_or_infinite(here, braingpt, capsys, command, value):

@@ -40,7 +40,8 @@ def test_a_batch_writes_what_each_row_writes_alone(architecture, prompts, seed):
 
 def test_a_high_penalty_leaves_no_token_twice(architecture):
     model, prompts = MODELS[architecture], [[1, 2, 3], list(range(50, 97))]
-    for ids, new in zip(prompts, generate_batch(model, prompts, 20, temperature=0, repetition_penalty=100)):
+    together = generate_batch(model, prompts, 20, temperature=0, repetition_penalty=100)
+    for ids, new in zip(prompts, together, strict=True):
         assert len({*ids, *new}) == len(ids) + 20
         assert generate(model, ids, 20, temperature=0, repetition_penalty=100) == new
 

@@ -43,7 +43,7 @@ class VocabularyColumns(TiedHead):
 
     def __init__(self, vocab: int, hidden: int, width: int | None = None) -> None:
         super().__init__()
-        self.width = width or default_width(vocab)
+        self.vocab, self.width = vocab, width or default_width(vocab)
         self.classes = -(-vocab // self.width)
         self.padding = self.classes * self.width - vocab
         self.weight = nn.Parameter(torch.empty(self.classes * self.width, hidden))
@@ -108,7 +108,7 @@ class VocabularyColumns(TiedHead):
         score = linear(x, self.weight.to(x.dtype)) if self.int8 is None else self.int8(x)
         score = _wide(score)
         if self.padding:
-            absent = torch.arange(score.shape[-1], device=score.device) >= len(self.slot)
+            absent = torch.arange(score.shape[-1], device=score.device) >= self.vocab
             score = score.masked_fill(absent, -torch.inf)
         word = torch.log_softmax(score.unflatten(-1, (self.classes, self.width)), -1)
         return (self.class_log_probs(x)[..., None] + word).flatten(-2).index_select(-1, self.slot)
@@ -147,17 +147,17 @@ class VocabularyColumns(TiedHead):
             self.rows_read.tokens += len(x_BD)
         return ColumnTokens(self, x_BD)
 
-    def words(self, x_1D: Tensor, number: int) -> tuple[Tensor, Tensor]:
+    def words(self, x_D: Tensor, number: int) -> tuple[Tensor, Tensor]:
         """As `ClassedTokens.words`, from one hidden state."""
         begin = number * self.width
-        end = min(begin + self.width, len(self.slot))
+        end = min(begin + self.width, self.vocab)
         if self.rows_read:
             self.rows_read.rows += end - begin
         if self.int8 is None:
-            score_1S = linear(x_1D, self.weight[begin:end].to(x_1D.dtype))
+            score_S = torch.mv(self.weight[begin:end].to(x_D.dtype), x_D)
         else:
-            score_1S = int8_linear(x_1D, self.int8.values[begin:end], self.int8.scale[begin:end])
-        return torch.log_softmax(_wide(score_1S[0]), 0), self.tokens()[begin:end]
+            score_S = int8_linear(x_D[None], self.int8.values[begin:end], self.int8.scale[begin:end])[0]
+        return torch.log_softmax(_wide(score_S), 0), self.tokens()[begin:end]
 
     def parameters_active(self) -> int:
         """Weights that one token is multiplied with: the classes and the words of one class."""
@@ -175,7 +175,7 @@ class ColumnTokens(ClassedTokens):
 
     def __init__(self, head: VocabularyColumns, x_BD: Tensor) -> None:
         self.head, self.x_BD, self.device = head, x_BD, x_BD.device
-        self.width, self.vocab = head.width, len(head.slot)
+        self.width, self.vocab = head.width, head.vocab
 
     @torch.inference_mode()
     def logits(self) -> Tensor:
@@ -189,7 +189,7 @@ class ColumnTokens(ClassedTokens):
         return self.head.class_log_probs(self.x_BD[row])
 
     def words(self, row: int, number: int) -> tuple[Tensor, Tensor]:
-        return self.head.words(self.x_BD[row, None], number)
+        return self.head.words(self.x_BD[row], number)
 
 
 def _wide(x: Tensor) -> Tensor:
