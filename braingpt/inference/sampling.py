@@ -3,7 +3,7 @@ seed of its own for every row.
 
 A row draws uniform numbers from its own CPU generator. So the same seed gives the same tokens on a CPU and on
 a GPU (where the logits agree), a batch never disturbs its neighbours' draws, and the global random state is
-left alone. `choice.py` computes with the logits of all tokens. `class_search.py` computes with a head that has
+left alone. `choice.py` computes with the logits of all tokens, `class_search.py` with a head that has
 classes; only CPUs use it, with more than one number a token, so that a GPU draws other tokens there.
 
 Shapes: B rows, L positions, N rows that draw, V vocabulary.
@@ -106,7 +106,6 @@ class Sampler:
         if self.sampling.repetition_penalty != 1:
             self._noted.append((row, list(ids)))
 
-    @torch.inference_mode()
     def __call__(self, next_tokens: NextTokens) -> Tensor:
         """Choose a token for each row.
 
@@ -120,10 +119,11 @@ class Sampler:
             Failure: Logits are NaN, which greedy choice would hide.
             UserError: Every token is banned.
         """
-        self._adjust(next_tokens)
-        token_B = self._choose(next_tokens)
-        if self._adjustment.seen_BV is not None:
-            self._adjustment.seen_BV.scatter_(1, token_B[:, None], True)
+        with torch.inference_mode():
+            self._adjust(next_tokens)
+            token_B = self._choose(next_tokens)
+            if self._adjustment.seen_BV is not None:
+                self._adjustment.seen_BV.scatter_(1, token_B[:, None], True)
         return token_B
 
     def _choose(self, next_tokens: NextTokens) -> Tensor:
