@@ -56,13 +56,12 @@ def test_probabilities_sum_to_one_whole_and_class_by_class():
     head, x = columns(), normal(5, 6, 12).to(DEVICE)
     log_NV, next_tokens = head.logits(x), head.next_tokens(x)
     torch.testing.assert_close(log_NV.exp().sum(1), torch.ones(6, device=DEVICE, dtype=torch.float64))
-    rows, found = torch.arange(6, device=DEVICE), torch.full_like(log_NV, torch.nan)
-    for group in range(head.classes):
-        class_N = torch.full_like(rows, group)
-        word_NS, id_NS = next_tokens.words(rows, class_N)
-        log_NS = next_tokens.class_log_probs()[:, group, None] + word_NS
-        for row, real in enumerate(word_NS.isfinite()):
-            found[row, id_NS[row, real]] = log_NS[row, real]
+    found = torch.full_like(log_NV, torch.nan)
+    for row in range(6):
+        class_C = next_tokens.class_log_probs(row)
+        for group in range(head.classes):
+            log_S, ids_S = next_tokens.words(row, group)
+            found[row, ids_S] = class_C[group] + log_S
     torch.testing.assert_close(found, log_NV)
 
 
@@ -81,8 +80,8 @@ def test_classes_hold_the_tokens_in_the_order_given():
     ids = torch.tensor([[4, 0], [49, 4]], device=DEVICE)
     torch.testing.assert_close(head(ids), head.weight[head.slot[ids]])
     # neighbours of the order share a class
-    _, ids_NS = head.words(normal(5, 1, 6).to(DEVICE), torch.tensor([2], device=DEVICE))
-    assert ids_NS[0].tolist() == order[16:24].tolist()
+    _, ids_S = head.words(normal(5, 6).to(DEVICE), 2)
+    assert ids_S.tolist() == order[16:24].tolist()
 
 
 @pytest.mark.parametrize(("vocab", "width"), [(16_448, 128), (97, 16), (10, 16), (50_257, 224)])
