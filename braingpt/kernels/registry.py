@@ -7,11 +7,12 @@ import os
 from typing import TypedDict
 
 # Each module registers its operation when it is imported.
-from braingpt.kernels import cross_entropy, delta_rule, dispatch, int8, pointwise, two_four, word_softmax  # noqa: F401  # noqa: F401
+from braingpt.kernels import cross_entropy, delta_rule, dispatch, int8, pointwise, two_four, word_softmax  # noqa: F401
 from braingpt.kernels.columns import columns  # noqa: F401
 from braingpt.kernels.competition import competition  # noqa: F401
 from braingpt.kernels.scan import scan  # noqa: F401
 from braingpt.kernels.sparse_attention import sparse_attention  # noqa: F401
+from braingpt.kernels.step import library  # noqa: F401
 
 
 class OperationReport(TypedDict):
