@@ -140,9 +140,9 @@ class Peer(CausalModel):
         """Compile what training calls: the whole forward pass."""
         self._trained = torch.compile(self.inner, backend=backend)
 
-    def compile_steps(self, backend: str = "inductor") -> None:
+    def compile_steps(self, backend: str | None = None) -> None:
         """Compile what generation calls."""
-        self._call = torch.compile(self.inner, backend=backend)
+        self._call = torch.compile(self.inner, backend=backend or "inductor")
 
     def after_step(self) -> None:
         """Nothing to do: a peer has no masks and no averages."""

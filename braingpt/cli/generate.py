@@ -68,7 +68,7 @@ def generate(
         bool,
         typer.Option(
             "--compile",
-            help="Compile the steps: the first tokens take about half a minute, the others are faster.",
+            help="Compile the steps: some seconds once on a machine, with v1 half a minute each time.",
             rich_help_panel=MACHINE,
         ),
     ] = False,
@@ -124,7 +124,8 @@ def generate(
     if compiled:
         from braingpt.device.compile import compile_steps
 
-        compile_steps(model, model.device)
+        # Drafts run the layers by themselves.
+        compile_steps(model, model.device, None if draft_layers is None else "inductor")
     decoder = None
     if draft_layers is not None:
         from braingpt.inference.speculative import SpeculativeDecoder

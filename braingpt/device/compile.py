@@ -1,7 +1,7 @@
 """torch.compile for training and generation, and one clear line for the user where it fails.
 
-Training compiles the forward pass of each kind of block (`LanguageModel.compile_blocks`), generation compiles
-the model's step (`LanguageModel.compile_steps`).
+Training compiles the forward pass of each kind of block (`LanguageModel.compile_blocks`). Generation has a
+step in C++ (`kernels/step`), or compiles the step of each kind of block (`LanguageModel.compile_steps`).
 So a deep model takes no longer to compile than a shallow one.
 The head and the loss are a few large products and gain nothing from compiling.
 """
@@ -19,6 +19,8 @@ from braingpt.errors import Failure, UserError
 
 P = ParamSpec("P")
 R = TypeVar("R")
+# Graphs of a block's step, over kinds of blocks and growing caches; torch's own limit is 8.
+COMPILED_GRAPHS = 32
 
 
 class Compilable(Protocol):
@@ -31,8 +33,8 @@ class Compilable(Protocol):
     def compile_blocks(self, backend: str) -> None:
         """Compile what training calls."""
 
-    def compile_steps(self, backend: str) -> None:
-        """Compile what generation calls."""
+    def compile_steps(self, backend: str | None) -> None:
+        """Compile what generation calls; None leaves the way to the model."""
 
 
 def compile_training(
@@ -57,8 +59,8 @@ def compile_training(
     return _fail_in_one_line(forward, "train")
 
 
-def compile_steps(model: Compilable, device: torch.device, backend: str = "inductor") -> None:
-    """Compile the model's steps of generation in place.
+def compile_steps(model: Compilable, device: torch.device, backend: str | None = None) -> None:
+    """Compile the model's steps of generation in place, by default in the way that the model prefers.
 
     Raises UserError where there is no C++ compiler; the first step raises Failure where torch.compile fails.
     """
@@ -78,6 +80,8 @@ def compile_function(function: Callable[P, R], backend: str) -> Callable[P, R]:
     Returns:
         The compiled function, with the same arguments.
     """
+    limit = torch._dynamo.config.recompile_limit
+    torch._dynamo.config.recompile_limit = max(limit, COMPILED_GRAPHS)
     # Inductor's own checks of every input's shape repeat what torch.compile has checked, and take a tenth of
     # a block's step.
     options: dict[str, str | int | bool | Callable[..., Any]] | None = None

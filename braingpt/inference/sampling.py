@@ -133,6 +133,9 @@ class Sampler:
         greedy = sampling.temperature == 0 or sampling.top_k == 1
         # Other devices multiply with the whole vocabulary faster than they wait for the choice of a class.
         if isinstance(next_tokens, ClassedTokens) and next_tokens.device.type == "cpu":
+            found_B = self._likeliest(next_tokens) if greedy else None
+            if found_B is not None:
+                return found_B
             tokens = []
             for row, generator in enumerate(self._generators):
                 search = ClassSearch(next_tokens, row, self._adjustment, temperature, cuts)
@@ -147,6 +150,18 @@ class Sampler:
             return choice.draw(log_BV, temperature, uniform_B1)
         weight_BJ, ids_BJ = choice.candidates(log_BV, temperature, cuts)
         return ids_BJ.gather(1, choice.locate(weight_BJ, uniform_B1))[:, 0]
+
+    def _likeliest(self, next_tokens: ClassedTokens) -> Tensor | None:
+        """The likeliest tokens; None where the distribution does not find them by itself."""
+        if self._adjustment.seen_BV is not None:
+            return None
+        token_B = next_tokens.likeliest()
+        if token_B is None:
+            return None
+        if (token_B < 0).any():
+            raise choice.nan_failure()
+        banned_V = self._adjustment.banned_V
+        return None if banned_V is not None and banned_V[token_B].any() else token_B
 
     def _adjust(self, next_tokens: NextTokens) -> None:
         """Bring what is banned and what was noted to the distribution's device."""

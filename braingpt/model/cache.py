@@ -54,6 +54,20 @@ class KVCache:
             raise ValueError("an empty cache has no shape to reserve a token for")
         return self.reserve(self.k[:, :, :1], self.v[:, :, :1], valid_BL)
 
+    @property
+    def entries(self) -> int:
+        """Tokens stored."""
+        return self.length
+
+    def space_for_one(self, heads: int, channels: int) -> tuple[Tensor, Tensor]:
+        """Both stores of a single row in float32, with space for one token more, which `count_one` counts."""
+        self.k, self.v = _space_for_one(self.k, self.v, self.length, heads, channels)
+        return self.k, self.v
+
+    def count_one(self, length: int) -> None:
+        """Count the token that was written to the space, so that there are `length`."""
+        self.length = length
+
     def truncate(self, length: int) -> None:
         """Keep only the first `length` tokens."""
         self.length = length
@@ -89,6 +103,9 @@ class KVCacheRows:
 
 class PackedCache:
     """Keys and values of selected tokens only; each row has a count of its own."""
+
+    # Only selected tokens are stored, and padding is not.
+    valid = None
 
     def __init__(self, batch: int, device: torch.device) -> None:
         self.k: Tensor | None = None
@@ -128,6 +145,21 @@ class PackedCache:
             self.k = _with_capacity(self.k, self.k, self.longest + 2)
             self.v = _with_capacity(self.v, self.v, self.longest + 2)
 
+    @property
+    def entries(self) -> int:
+        """Tokens stored, of the row with most."""
+        return self.longest
+
+    def space_for_one(self, heads: int, channels: int) -> tuple[Tensor, Tensor]:
+        """As `KVCache.space_for_one`."""
+        self.k, self.v = _space_for_one(self.k, self.v, self.longest, heads, channels)
+        return self.k, self.v
+
+    def count_one(self, length: int) -> None:
+        """Count the token, if one was written, so that there are `length`."""
+        if length != self.longest:
+            self.longest, self.count_B = length, self.count_B + 1
+
     def append_one(self, k_BHLK: Tensor, v_BHLK: Tensor) -> tuple[Tensor, Tensor]:
         """Store one new entry of every row, whose counts are equal; return all keys and values."""
         place = self.longest
@@ -144,6 +176,15 @@ class PackedCache:
             return 0
         _, heads, _, channels = self.k.shape
         return 2 * int(self.count_B.sum()) * heads * channels * self.k.element_size()
+
+
+def _space_for_one(
+    k: Tensor | None, v: Tensor | None, length: int, heads: int, channels: int
+) -> tuple[Tensor, Tensor]:
+    if k is not None and v is not None and length < k.shape[2]:
+        return k, v
+    like = torch.empty(1, heads, 0, channels)
+    return _with_capacity(k, like, length + 1), _with_capacity(v, like, length + 1)
 
 
 def _with_capacity(store: Tensor | None, like_BHLK: Tensor, length: int) -> Tensor:

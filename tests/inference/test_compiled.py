@@ -27,6 +27,8 @@ def logits(model, ids, steps):
         pytest.param("v1", False, marks=pytest.mark.slow),
         pytest.param("v2", True, marks=pytest.mark.slow),
         ("v2-depth", False),
+        ("v2-lexical", False),
+        pytest.param("v2-lexical", True, marks=pytest.mark.slow),
         pytest.param("v2-memory", False, marks=pytest.mark.slow),
     ],
 )

@@ -48,6 +48,10 @@ class ClassedTokens(NextTokens):
     # Tokens of the largest class.
     width: int
 
+    def likeliest(self) -> Tensor | None:
+        """(B,) the likeliest token of each row, -1 where logits are NaN; None where a search must find it."""
+        return None
+
     @abstractmethod
     def class_log_probs(self, row: int) -> Tensor:
         """(C,) log-probabilities of the classes after a row of the batch."""

@@ -1,0 +1,214 @@
+"""Steps of generation by `kernels/step`: a model's weights and state, handed over as pointers.
+
+Dense and V2 models on a CPU in float32 or int8 have such a step; V1 has not.
+The state remains that of the Python layers, so prompts are read before and after native steps.
+
+Legend: B batch, L tokens, D hidden, V vocabulary; B and L are 1.
+"""
+
+import logging
+import threading
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from braingpt.kernels import dispatch
+from braingpt.kernels.step import library
+from braingpt.model.arithmetic import ModelArithmetic
+from braingpt.model.heads.head import TiedHead
+from braingpt.model.heads.vocabulary_columns import ColumnTokens, VocabularyColumns
+from braingpt.model.interface import State
+from braingpt.model.layers import rms_norm
+from braingpt.model.mixers.attention import Attention
+from braingpt.model.mixers.selective_attention import SelectiveAttention
+from braingpt.model.native_weights import KNOWN, NativeWeights
+
+log = logging.getLogger(__name__)
+
+
+def unavailable_reason(model: ModelArithmetic) -> str | None:
+    """Why a model has no native step here; None where it has one."""
+    strange = next(
+        (type(module).__name__ for module in list(model.modules())[1:] if type(module) not in KNOWN), None
+    )
+    types = {p.dtype for p in model.parameters()}
+    if model.device.type != "cpu":
+        return "it runs on a CPU only"
+    if strange is not None:
+        return f"it does not compute {strange}"
+    if types != {torch.float32}:
+        return "it computes in float32 and int8 only"
+    if dispatch.select("step") != "native":
+        native = dispatch.backends("step")[0]
+        return (
+            "BRAINGPT_KERNELS excludes it" if dispatch.forced_by_env("step") else native.unavailable_reason()
+        )
+    return None
+
+
+class NativeStep:
+    """Reads single tokens for a model that `unavailable_reason` has nothing against.
+
+    Args:
+        model: The model.
+    """
+
+    def __init__(self, model: ModelArithmetic) -> None:
+        self.model = model
+        self._states = (library.State * len(model.blocks))()
+        # The same, one object a layer: indexing the array would make a new one each time.
+        self._places = list(self._states)
+        # The tensors that the states point to.
+        self._held: list[tuple[Tensor | None, Tensor | None]] = [(None, None)] * len(model.blocks)
+        mixers: list[Any] = [block.mixer for block in model.blocks]
+        # Heads and channels of the layers that keep keys and values.
+        self._cached = {
+            i: (mixer.kv_heads, mixer.qkv.channels)
+            for i, mixer in enumerate(mixers)
+            if isinstance(mixer, Attention | SelectiveAttention)
+        }
+        # Two threads of Python may write two texts.
+        self._lock = threading.Lock()
+        self._weights: NativeWeights | None = None
+        self.renew()
+
+    @classmethod
+    def of(cls, model: ModelArithmetic) -> "NativeStep | None":
+        """The native step of a model; None where it has none, for a reason that is logged."""
+        reason = unavailable_reason(model)
+        if reason is not None:
+            log.info("no native step (%s); torch.compile compiles the steps", reason)
+        return cls(model) if reason is None else None
+
+    def renew(self) -> None:
+        """Compute with the weights, thresholds and number of threads of this moment from now on."""
+        with self._lock:
+            weights, threads = NativeWeights(self.model), torch.get_num_threads()
+            if self._weights is None or (weights.fingerprint, threads) != (
+                self._weights.fingerprint,
+                self._threads,
+            ):
+                self._weights, self._threads = weights, threads
+                self._step = library.Step(weights.model, threads)
+
+    def accepts(self, ids_BL: Tensor, state: State, segments_BL: Tensor | None) -> bool:
+        """Whether this step can be native: one token of one row without padding, nothing learns or counts."""
+        return (
+            segments_BL is None
+            and ids_BL.shape == (1, 1)
+            and len(state.seen_B) == 1
+            and 0 <= int(ids_BL) < self.model.config.vocab
+            and not torch.is_grad_enabled()
+            and _computes_with(self.model.embedding)
+            and self.model.blocks[0].mixer.record is None
+            and all(state.layers[i].valid is None for i in self._cached)
+        )
+
+    def hidden(self, ids_BL: Tensor, state: State) -> Tensor:
+        """Read one token and advance the state.
+
+        Args:
+            ids_BL: The token, (1, 1).
+            state: The state of one row.
+
+        Returns:
+            The residual stream after the last layer, (1, 1, D).
+        """
+        head = self.model.embedding
+        token = row = int(ids_BL)
+        if isinstance(head, VocabularyColumns):
+            row = int(head.slot[token])
+        x_BLD = torch.empty(1, 1, self.model.config.hidden)
+        with self._lock:
+            self._point_to(state)
+            done = self._step.read(
+                token, row, int(state.seen_B), self._states, self._past(state), x_BLD.data_ptr()
+            )
+            for i in self._cached:
+                state.layers[i].count_one(self._places[i].length)
+        state.seen_B = state.seen_B + 1
+        state.used_B = state.used_B + done
+        return x_BLD
+
+    def _past(self, state: State) -> int:
+        """Address of the tokens that the lexical memory keeps."""
+        if state.past_BP is None:
+            return 0
+        state.past_BP = state.past_BP.contiguous()
+        return state.past_BP.data_ptr()
+
+    def logits(self, x_BLD: Tensor) -> Tensor:
+        """Predict with a full head.
+
+        Args:
+            x_BLD: The residual stream of one token, (1, 1, D).
+
+        Returns:
+            Logits (1, 1, V).
+        """
+        head = self.model.embedding
+        if torch.is_grad_enabled() or not _computes_with(head) or x_BLD.dtype != torch.float32:
+            return head.logits(rms_norm(x_BLD))
+        assert self._weights is not None
+        x_BLD, logits_BLV = x_BLD.contiguous(), torch.empty(1, 1, self.model.config.vocab)
+        with self._lock:
+            self._step.predict(self._weights.model.embedding, x_BLD.data_ptr(), logits_BLV.data_ptr())
+        return logits_BLV
+
+    def next_tokens(self, stream_BLD: Tensor) -> "NativeTokens | None":
+        """The distribution after a residual stream (B, 1, D) by a head with classes; None for other heads,
+        several rows, and with gradients.
+        """
+        head = self.model.embedding
+        native = stream_BLD.shape[:2] == (1, 1) and stream_BLD.dtype == torch.float32 and _computes_with(head)
+        if not isinstance(head, VocabularyColumns) or not native or torch.is_grad_enabled():
+            return None
+        return NativeTokens(head, stream_BLD.contiguous(), self)
+
+    def likeliest(self, stream_BLD: Tensor) -> int:
+        """The likeliest token of a head with classes after a residual stream (1, 1, D), or -1 for NaN."""
+        assert self._weights is not None and self._weights.class_head is not None
+        with self._lock:
+            return self._step.likeliest(self._weights.class_head, stream_BLD.data_ptr())
+
+    def _point_to(self, state: State) -> None:
+        """Let the native states be those of `state`, with space for a token."""
+        for i, (layer, place) in enumerate(zip(state.layers, self._places, strict=True)):
+            if i in self._cached:
+                first, second = layer.space_for_one(*self._cached[i])
+                place.length = layer.entries
+            else:
+                first, second = layer.tensors()
+            known = self._held[i]
+            if first is not known[0] or second is not known[1]:
+                self._held[i] = first, second
+                place.first, place.second, place.capacity = (
+                    first.data_ptr(),
+                    second.data_ptr(),
+                    first.shape[2],
+                )
+
+
+def _computes_with(head: TiedHead) -> bool:
+    return head.device.type == "cpu" and head.weight.dtype == torch.float32
+
+
+class NativeTokens(ColumnTokens):
+    """As `ColumnTokens`, after a native step.
+
+    Args:
+        head: The head.
+        stream_BLD: The residual stream of one token, (1, 1, D).
+        native: The step.
+    """
+
+    def __init__(self, head: VocabularyColumns, stream_BLD: Tensor, native: NativeStep) -> None:
+        super().__init__(head, rms_norm(stream_BLD[:, 0]))
+        self._stream_BLD, self._native = stream_BLD, native
+
+    def likeliest(self) -> Tensor | None:
+        # The native search does not say how many rows it read.
+        if self.head.rows_read is not None:
+            return None
+        return torch.tensor([self._native.likeliest(self._stream_BLD)])
