@@ -15,7 +15,15 @@ import torch
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
 
-from braingpt.model.config import DenseConfig, DepthConfig, HeadConfig, SelectiveConfig, V1Config, V2Config
+from braingpt.model.config import (
+    DenseConfig,
+    DepthConfig,
+    HeadConfig,
+    LexicalConfig,
+    SelectiveConfig,
+    V1Config,
+    V2Config,
+)
 from braingpt.model.heads.vocabulary_columns import VocabularyColumns
 from braingpt.model.lm import LanguageModel, build
 from tests.corpora import corpora, generated  # noqa: F401
@@ -62,6 +70,10 @@ SMALL = {
         columns={"count": 8, "width": 8, "active": 2, "shared": 1},
     ),
 }
+# So few rows that n-grams share some.
+SMALL["v2-lexical"] = SMALL["v2"].model_copy(
+    update={"lexical": LexicalConfig(rows=61, width=4, hashes=3, orders=(2, 3), layers=(0, 1))}
+)
 SMALL["v2-depth"] = SMALL["v2"].model_copy(
     update={
         "layers": 5,

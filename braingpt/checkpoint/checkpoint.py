@@ -40,7 +40,7 @@ from braingpt.errors import Failure, UserError
 from braingpt.model.columns.two_four import unpacked_two_four
 from braingpt.model.lm import LanguageModel, build
 from braingpt.model.memory_limits import require_weights
-from braingpt.optim.optimizer import Optimizers, templates, unpack_state
+from braingpt.optim.optimizer import Optimizers, is_table, templates, unpack_state
 from braingpt.optim.weight_average import Average
 from braingpt.recipes import Recipe, load_recipe, save_recipe
 from braingpt.tokenizer import Tokenizer
@@ -220,7 +220,7 @@ def load_model(
     # Tensors made in inference mode could neither be filled in place nor trained.
     with torch.inference_mode(False):
         model = build(recipe)
-        load_weights(model, folder)
+        load_weights(model, folder, map_tables=True)
         model = model.to(device)
     model.end_of_text = tokenizer.eot
     return model, tokenizer, recipe, state
@@ -256,12 +256,14 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     return Tokenizer.load(Path(folder) / TOKENIZER)
 
 
-def load_weights(model: torch.nn.Module, folder: Path) -> None:
+def load_weights(model: torch.nn.Module, folder: Path, map_tables: bool = False) -> None:
     """Fill a model with a checkpoint's parameters and buffers.
 
     Args:
         model: A model of the checkpoint's recipe, which may be sharded.
         folder: The checkpoint.
+        map_tables: Leave tables of which a token looks up a few rows in the file. They are then read where
+            they are looked up, from memory that the system may free; writing changes a copy of the page.
 
     Raises:
         Failure: The checkpoint cannot be read, or holds another model.
@@ -280,8 +282,12 @@ def load_weights(model: torch.nn.Module, folder: Path) -> None:
         if tensors is None:
             sharded.load(own, path)
         else:
+            parameters = dict(model.named_parameters()) if map_tables else {}
             for name, value in tensors.items():
-                assign_full(own[name], value)
+                if map_tables and is_table(name) and value.dtype == own[name].dtype:
+                    parameters[name].data = value
+                else:
+                    assign_full(own[name], value)
 
 
 def _first_mismatch(own: dict[str, torch.Size], saved: dict[str, torch.Size]) -> str | None:

@@ -39,13 +39,16 @@ def own_rows(value: Tensor, like: Tensor) -> Tensor:
 
 
 def sharded_like(rows: Tensor, like: Tensor) -> Tensor:
-    """The tensor of `like`'s shape and sharding whose local rows are each rank's `rows`."""
+    """The tensor of as many rows as `like`, sharded alike, whose local rows are each rank's `rows`."""
     if not is_sharded(like):
         return rows
+    import torch
     from torch.distributed.tensor import DTensor
 
+    shape = torch.Size((len(like), *rows.shape[1:]))
+    stride = torch.empty(shape, device="meta").stride()
     sharded = DTensor.from_local(
-        rows, like.device_mesh, like.placements, shape=like.shape, stride=like.stride(), run_check=False
+        rows, like.device_mesh, like.placements, shape=shape, stride=stride, run_check=False
     )
     return sharded.to(rows.device)
 

@@ -60,6 +60,11 @@ class World:
 
         Buffers are left alone, because they are summed when a step is over.
         """
+        if self.sharded or self.size > 1:
+            # Processes exchange dense gradients.
+            for module in model.modules():
+                if hasattr(module, "sparse_gradient"):
+                    module.sparse_gradient = False  # pyright: ignore[reportArgumentType]
         if self.sharded:
             return _fully_sharded(model, device, self.size, self.offload)
         model.to(device)

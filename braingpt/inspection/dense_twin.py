@@ -299,6 +299,8 @@ def _arithmetic(model: LanguageModel, ids_1L: Tensor) -> PassCost:
         for module, _ in parts:
             module.record = None
     head = 2 * model.embedding.parameters_active() * ids_1L.numel()
+    if model.lexical is not None:
+        head += model.lexical.flops() * ids_1L.numel()
     return PassCost(
         {key: float(record.flops) for key, record in records.items()},
         head + sum(record.flops for record in records.values()),

@@ -202,6 +202,8 @@ def promised_sparsity(model: LanguageModel, context: int, dense: float) -> dict[
         s * (b.mixer.flops(max(1, s * context)) + b.mlp.flops())
         for s, b in zip(arriving, model.blocks, strict=True)
     )
+    if model.lexical is not None:
+        work += model.lexical.flops()
     return {
         "depth": sum(arriving) / config.layers,
         "attended": attended,

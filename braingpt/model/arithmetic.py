@@ -7,6 +7,7 @@ from braingpt.model.blocks import Block
 from braingpt.model.columns.two_four import TwoFourLinear
 from braingpt.model.heads.head import TiedHead
 from braingpt.model.interface import CausalModel
+from braingpt.model.memory.lexical import LexicalMemory
 from braingpt.model.routing.adaptive_depth import Exit, arrival_shares
 from braingpt.model.work_counters import (
     CountedModule,
@@ -25,6 +26,7 @@ class ModelArithmetic(CausalModel):
     # Both are nn.ModuleList, whose stubs do not know the type of its elements.
     blocks: Sequence[Block]
     exits: Sequence[Exit]
+    lexical: LexicalMemory | None
     # Share of the tokens that continue at each exit.
     depth_rate: float
     # The layers between exits: first layer, and the one after the last.
@@ -46,8 +48,8 @@ class ModelArithmetic(CausalModel):
         """Count the parameters that one token's forward pass multiplies with, at the trained mean depth.
 
         Returns:
-            Number of weights: the head is included, the rows looked up in the embedding are not. Of
-            vocabulary columns it is the classes and the words of one class.
+            Number of weights: the head is included, the rows looked up in the embedding and in the lexical
+            memory are not. Of vocabulary columns it is the classes and the words of one class.
         """
         share = self.arriving()
         blocks = sum(part * block.parameters_active() for part, block in zip(share, self.blocks, strict=True))
@@ -55,7 +57,8 @@ class ModelArithmetic(CausalModel):
             share[begin] * exit_.parameters_active()
             for exit_, (begin, _) in zip(self.exits, self.spans, strict=False)
         )
-        return self.embedding.parameters_active() + round(blocks + exits)
+        lexical = self.lexical.parameters_active() if self.lexical is not None else 0
+        return self.embedding.parameters_active() + lexical + round(blocks + exits)
 
     def flops_per_token(self, context: int) -> float:
         """Count the operations of a forward pass, at the trained mean depth.
@@ -76,7 +79,8 @@ class ModelArithmetic(CausalModel):
             2 * share[begin] * exit_.parameters_active()
             for exit_, (begin, _) in zip(self.exits, self.spans, strict=False)
         )
-        return 2 * self.embedding.parameters_active() + blocks + exits
+        lexical = self.lexical.flops() if self.lexical is not None else 0
+        return 2 * self.embedding.parameters_active() + lexical + blocks + exits
 
     def state_bytes(self, length: int) -> int:
         """Count the memory of the state that generation carries, at the trained mean depth.
@@ -89,10 +93,11 @@ class ModelArithmetic(CausalModel):
         """
         length = whole_number("the length", length)
         share = self.arriving()
-        return sum(
+        layers = sum(
             block.mixer.state_bytes(round(part * length))
             for part, block in zip(share, self.blocks, strict=True)
         )
+        return layers + (self.lexical.state_bytes() if self.lexical is not None else 0)
 
     def flip_rate(self) -> float | None:
         """Share of all 2:4 masks that the last `after_step` changed; None for a model without masks.
@@ -116,6 +121,8 @@ class ModelArithmetic(CausalModel):
             hooks.append(block.register_forward_pre_hook(count_arrivals(record)))
         for exit_, (_, end) in zip(self.exits, self.spans, strict=False):
             counted.append((exit_, records[end]))
+        if self.lexical is not None:
+            counted += [(reader, records[layer]) for layer, reader in self.lexical.placed()]
         for module, record in counted:
             module.record = record
         try:

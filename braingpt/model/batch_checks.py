@@ -8,6 +8,7 @@ from torch import Tensor
 
 from braingpt.errors import UserError
 from braingpt.kernels.cross_entropy import IGNORED
+from braingpt.model.sequence_layout import Layout
 
 
 def check_batch(ids_BL: Tensor, targets_BL: Tensor | None, reduction: str) -> None:
@@ -52,3 +53,21 @@ def outside_vocabulary(name: str, tokens_BL: Tensor, vocab: int) -> UserError:
     """
     outside = tokens_BL[((tokens_BL < 0) | (tokens_BL >= vocab)) & (tokens_BL != IGNORED)]
     return UserError(f"{name} {int(outside[0])} is outside the model's vocabulary of {vocab}")
+
+
+def check_state_fits(state_rows: int, rows: int, layout: Layout) -> None:
+    """Check that a state and a batch go together.
+
+    Args:
+        state_rows: Rows of the state.
+        rows: Rows of the batch.
+        layout: The layout of the batch.
+
+    Raises:
+        UserError: The rows differ, a row has several documents, or padding is not on the left.
+    """
+    if state_rows != rows:
+        raise UserError(f"the state is for {state_rows} rows, the ids have {rows}")
+    on_the_left = layout.valid is None or bool((layout.valid[:, 1:] >= layout.valid[:, :-1]).all())
+    if layout.segment is not None or not on_the_left:
+        raise UserError("with a state, each row is one document and padding is on its left")

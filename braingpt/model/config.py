@@ -256,6 +256,46 @@ class HeadConfig(Settings):
         return self
 
 
+class LexicalConfig(Settings):
+    """Lexical memory: the last tokens look up rows of a large table, which are added to the residual stream
+    where the stream asks for them.
+    """
+
+    rows: int = Field(default=0, ge=0, lt=1 << 31)
+    """Rows of the table; 0: no lexical memory."""
+    width: Size = 32
+    """Numbers of a row."""
+    hashes: Rounds = 8
+    """Rows that each n-gram looks up, so that two n-grams hardly ever share all of them."""
+    orders: tuple[Annotated[int, Field(ge=1, le=16)], ...] = (2, 3)
+    """Lengths of the n-grams, in tokens."""
+    layers: tuple[int, ...] = (0,)
+    """Layers before which the rows are added, counted from 0."""
+
+    @model_validator(mode="after")
+    def _lists_rise(self) -> "LexicalConfig":
+        for key, values in (("orders", self.orders), ("layers", self.layers)):
+            if not values or list(values) != sorted(set(values)):
+                raise ValueError(f"model.lexical.{key} {list(values)} must rise, and not be empty")
+        return self
+
+    def before(self, layers: int) -> "LexicalConfig":
+        """The lexical memory of a model with so many of the layers; none where it adds to none of them."""
+        if kept := tuple(layer for layer in self.layers if layer < layers):
+            return self.model_copy(update={"layers": kept})
+        return LexicalConfig()
+
+    @property
+    def past(self) -> int:
+        """Tokens before the present one that the n-grams reach back to."""
+        return max(self.orders) - 1
+
+    @property
+    def looked_up(self) -> int:
+        """Numbers that a token looks up."""
+        return len(self.orders) * self.hashes * self.width
+
+
 class V2Config(Shell):
     """Mamba-2 mixers, selective attention and associative memory in a few layers, columns that run only for
     the tokens they win.
@@ -269,6 +309,8 @@ class V2Config(Shell):
     """Selective attention."""
     memory: MemoryConfig = MemoryConfig()
     """Associative memory."""
+    lexical: LexicalConfig = LexicalConfig()
+    """Lexical memory."""
     columns: SharedColumnsConfig = SharedColumnsConfig()
     """The columns of every layer."""
     depth: DepthConfig = DepthConfig()
@@ -301,7 +343,15 @@ class V2Config(Shell):
                 f"model.depth.share ({self.depth.share:g}) must be more than {exits[0] / self.layers:.2f}: "
                 f"all tokens pass the {exits[0]} layers before the first exit"
             )
+        self._check_lexical_layers()
         return self
+
+    def _check_lexical_layers(self) -> None:
+        """All tokens must be there where rows are added: before the first exit."""
+        layers, end = self.lexical.layers, min((self.layers, *self.depth_exits))
+        if self.lexical.rows and any(not 0 <= layer < end for layer in layers):
+            before = ", before the first of model.depth.exits" if end < self.layers else ""
+            raise ValueError(f"model.lexical.layers {list(layers)} must lie in 0..{end - 1}{before}")
 
     @property
     def depth_exits(self) -> tuple[int, ...]:

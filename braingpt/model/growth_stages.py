@@ -38,6 +38,7 @@ def stage_config(config: ModelConfig, layers: int) -> ModelConfig:
             changed[part] = settings.model_copy(
                 update={"layers": tuple(layer for layer in settings.layers if layer < layers)}
             )
+        changed["lexical"] = config.lexical.before(layers)
     if isinstance(config, V1Config) and config.early_exit.places is not None:
         places = tuple(place for place in config.early_exit.places if place < layers)
         changed["early_exit"] = config.early_exit.model_copy(update={"places": places})

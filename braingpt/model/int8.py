@@ -58,6 +58,8 @@ class Int8Columns(nn.Module):
         """`kernels.columns.columns.columns` with int8 weights; only winners' weights are read."""
         if torch.compiler.is_compiling():
             return self._forward_gathered(x_ND, winner_NA, share_NA)
+        if len(x_ND) == 1:
+            return self._forward_one(x_ND, winner_NA[0].tolist(), share_NA[0])
         pairs = pairs or Pairs.of(winner_NA, len(self.up.values))
         share_P1, start = share_NA.flatten()[pairs.order, None], pairs.start.tolist()
         acts, outputs = [], []
@@ -68,6 +70,15 @@ class Int8Columns(nn.Module):
                 int8_linear(acts[-1] * acts[-1] * share_P1[rows], self.down.values[e], self.down.scale[e])
             )
         return torch.cat(outputs)[pairs.place].sum(1), torch.cat(acts)
+
+    def _forward_one(self, x_1D: Tensor, winners: list[int], share_A: Tensor) -> tuple[Tensor, Tensor]:
+        """The same for one token, without sorting."""
+        y_1D, acts = torch.zeros_like(x_1D), []
+        for e, share in zip(winners, share_A.unbind(), strict=True):
+            act_1W = F.relu(int8_linear(x_1D, self.up.values[e], self.up.scale[e]))
+            y_1D += int8_linear(act_1W * act_1W * share, self.down.values[e], self.down.scale[e])
+            acts.append(act_1W)
+        return y_1D, torch.cat(acts)
 
     def _forward_gathered(self, x_ND: Tensor, winner_NA: Tensor, share_NA: Tensor) -> tuple[Tensor, Tensor]:
         """The same for the few rows of a compiled step: the compiler fuses gathering and products."""

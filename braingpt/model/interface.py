@@ -1,6 +1,6 @@
 """What the parts of a model ask of each other, and what a model promises to those who generate with it.
 
-Legend: B batch, L tokens, D hidden, V vocabulary.
+Legend: B batch, L tokens, D hidden, P tokens before the present one, V vocabulary.
 """
 
 from dataclasses import dataclass
@@ -84,6 +84,8 @@ class State:
     seen_B: Tensor
     # (B,) layers passed, summed over the tokens read.
     used_B: Tensor
+    # (B, P) the last tokens read, for the lexical memory; None in a model without one.
+    past_BP: Tensor | None = None
 
     def depth(self) -> float | None:
         """Mean share of the layers that the tokens read so far passed; None before anything was read."""
@@ -92,7 +94,8 @@ class State:
 
     def bytes(self) -> int:
         """Bytes held for the whole batch, counted from the tensors."""
-        return sum(layer.bytes() for layer in self.layers)
+        past = 0 if self.past_BP is None else self.past_BP.numel() * self.past_BP.element_size()
+        return past + sum(layer.bytes() for layer in self.layers)
 
 
 class Output(NamedTuple):

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from braingpt.device.compile import compile_function
 from braingpt.errors import UserError
 from braingpt.model.arithmetic import ModelArithmetic
-from braingpt.model.batch_checks import check_batch, outside_vocabulary
+from braingpt.model.batch_checks import check_batch, check_state_fits, outside_vocabulary
 from braingpt.model.blocks import BLOCKS
 from braingpt.model.columns.competition import Competition
 from braingpt.model.config import ModelConfig, V1Config, V2Config
@@ -27,7 +27,9 @@ from braingpt.model.heads.head import AllTokens, NextTokens, next_token_loss
 from braingpt.model.heads.softmax import TiedEmbedding
 from braingpt.model.interface import Output, State
 from braingpt.model.layers import rms_norm
+from braingpt.model.memory.lexical import LexicalMemory
 from braingpt.model.memory_limits import require_weights
+from braingpt.model.native_step import NativeStep
 from braingpt.model.routing.adaptive_depth import Exit, continue_rate
 from braingpt.model.routing.early_exit import EarlyExit
 from braingpt.model.sequence_layout import Layout
@@ -36,9 +38,6 @@ from braingpt.utils.arguments import check_number, whole_number
 if TYPE_CHECKING:
     from braingpt.inference.sampling import SamplingOptions
     from braingpt.recipes import Recipe
-
-# Graphs of a block's step, over kinds of blocks and growing caches; torch's own limit is 8.
-COMPILED_GRAPHS = 32
 
 
 class LanguageModel(ModelArithmetic):
@@ -56,7 +55,9 @@ class LanguageModel(ModelArithmetic):
         exits = [Exit(config.hidden, self.depth_rate) for _ in config.depth_exits]
         self.exits = nn.ModuleList(exits)  # pyright: ignore[reportAttributeAccessIssue]
         self.spans = list(pairwise((0, *config.depth_exits, config.layers)))
+        self.lexical = LexicalMemory.of(config)
         self._compiled_head: Callable[[Tensor], Tensor] | None = None
+        self._native_step: NativeStep | None = None
         # The token that ends a text; None while the model has no tokenizer.
         self.end_of_text: int | None = None
         self.early = EarlyExit(config.early_exit, config.layers) if isinstance(config, V1Config) else None
@@ -126,15 +127,21 @@ class LanguageModel(ModelArithmetic):
         x_B1D = x_BLD[:, -1:]
         if self._compiled_head and len(x_B1D) == 1:
             return AllTokens(self._compiled_head(x_B1D)[:, 0])
-        return self.embedding.next_tokens(rms_norm(x_B1D[:, 0]))
+        native = self._native_step
+        return (native and native.next_tokens(x_B1D)) or self.embedding.next_tokens(rms_norm(x_B1D[:, 0]))
 
     def _hidden(self, ids_BL: Tensor, state: State | None, segments_BL: Tensor | None) -> Tensor:
         """(B, L, D) states after the last layer, before the last norm."""
+        native = self._native_step
+        if native and state and native.accepts(ids_BL, state, segments_BL):
+            return native.hidden(ids_BL, state)
         layout = self._layout(ids_BL, segments_BL, state)
         try:
             x_BLD = rms_norm(self.embedding(ids_BL))
         except IndexError:
             raise outside_vocabulary("token", ids_BL, self.config.vocab) from None
+        if self.lexical is not None:
+            self.lexical(ids_BL, layout, state)
         if state is not None:
             new = ids_BL.shape[1] if layout.valid is None else layout.valid.sum(1)
             state.seen_B = state.seen_B + new
@@ -146,11 +153,7 @@ class LanguageModel(ModelArithmetic):
     def _layout(self, ids_BL: Tensor, segments_BL: Tensor | None, state: State | None) -> Layout:
         layout = Layout.of(ids_BL, segments_BL, None if state is None else state.seen_B)
         if state is not None:
-            if len(state.seen_B) != len(ids_BL):
-                raise UserError(f"the state is for {len(state.seen_B)} rows, the ids have {len(ids_BL)}")
-            on_the_left = layout.valid is None or bool((layout.valid[:, 1:] >= layout.valid[:, :-1]).all())
-            if layout.segment is not None or not on_the_left:
-                raise UserError("with a state, each row is one document and padding is on its left")
+            check_state_fits(len(state.seen_B), len(ids_BL), layout)
         return layout
 
     def _head(self, x_BLD: Tensor) -> Tensor:
@@ -163,6 +166,7 @@ class LanguageModel(ModelArithmetic):
     def _span(self, number: int, x_BLD: Tensor, layout: Layout, state: State | None) -> Tensor:
         """The blocks between two exits."""
         for i in range(*self.spans[number]):
+            x_BLD = x_BLD if self.lexical is None else self.lexical.read(i, x_BLD, layout)
             x_BLD = self.blocks[i](x_BLD, layout, None if state is None else state.layers[i])
         return x_BLD
 
@@ -245,6 +249,8 @@ class LanguageModel(ModelArithmetic):
         rate = None if share is None else continue_rate(share, config.depth_exits, config.layers)
         for exit_ in self.exits:
             exit_.selector.set_rate(rate)
+        if self._native_step is not None:
+            self._native_step.renew()
 
     @property
     def device(self) -> torch.device:
@@ -270,24 +276,24 @@ class LanguageModel(ModelArithmetic):
         Args:
             backend: A backend of torch.compile.
         """
-        torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, COMPILED_GRAPHS)
         for block in self.blocks:
             block.compile_forward(backend)
 
-    def compile_steps(self, backend: str = "inductor") -> None:
-        """Compile steps of one row with torch.compile, for generation; all else runs as before.
-
-        The first steps then take half a minute or more, the others less.
+    def compile_steps(self, backend: str | None = None) -> None:
+        """Compile steps of one row, for generation; all else runs as before.
 
         Args:
-            backend: A backend of torch.compile.
+            backend: A backend of torch.compile, with which the first steps take half a minute or more.
+                None: the native step (`native_step.py`), or Inductor for models without one.
         """
-        torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, COMPILED_GRAPHS)
-        for block in self.blocks:
-            block.compile_step(backend)
+        self._native_step = NativeStep.of(self) if backend is None else None
+        if self._native_step is None:
+            for part in filter(None, (self.lexical, *self.blocks)):
+                part.compile_step(backend or "inductor")
         # A head with classes computes a few rows only, which depend on the token.
         if isinstance(self.embedding, TiedEmbedding):
-            self._compiled_head = compile_function(self._head, backend)
+            native = self._native_step and self._native_step.logits
+            self._compiled_head = native or compile_function(self._head, backend or "inductor")
 
     def new_state(self, batch: int = 1) -> State:
         """An empty state, for `forward` and `step`.
@@ -296,9 +302,12 @@ class LanguageModel(ModelArithmetic):
             batch: Rows.
         """
         batch, device = whole_number("the number of rows", batch, 1), self.device
+        if self._native_step is not None:
+            self._native_step.renew()
+        past_BP = None if self.lexical is None else self.lexical.new_past(batch, device)
         layers = [block.mixer.new_state(batch, device, self.embedding.weight.dtype) for block in self.blocks]
         seen_B = torch.zeros(batch, dtype=torch.long, device=device)
-        return State(layers, seen_B, seen_B)
+        return State(layers, seen_B, seen_B, past_BP)
 
     def generate(
         self,

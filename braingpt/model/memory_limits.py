@@ -40,7 +40,7 @@ def require_weights(config: ModelConfig, device: torch.device) -> None:
     room = available_memory(device)
     if needed <= room.bytes:
         return
-    layers = int((room.bytes / FLOAT - shape.embedding.weight.numel()) / max(shape.block_sizes()))
+    layers = int((room.bytes / FLOAT - shape.shell_size()) / max(shape.block_sizes()))
     fits = f"at most {layers:,} layers of this width would fit" if layers > 0 else "use a smaller model"
     raise UserError(
         f"the model's weights need {byte_size(needed)} of memory, {byte_size(room.bytes)} are available"

@@ -16,6 +16,7 @@ from braingpt.model.arithmetic import ModelArithmetic
 from braingpt.model.blocks import BLOCKS
 from braingpt.model.config import DepthConfig, ModelConfig, V2Config
 from braingpt.model.heads.build import build_head
+from braingpt.model.memory.lexical import LexicalMemory
 from braingpt.model.routing.adaptive_depth import Exit, continue_rate
 
 
@@ -34,6 +35,7 @@ class Outline(ModelArithmetic):
             if isinstance(config, V2Config) and config.depth_exits:
                 self.depth_rate = continue_rate(config.depth.share, config.depth_exits, config.layers)
             exit_ = Exit(config.hidden, self.depth_rate)
+            self.lexical = LexicalMemory.of(config)
         self.counts = {kind: kinds.count(kind) for kind in places}
         # Lists and no ModuleList: the same block stands for all layers of its kind.
         self.blocks = [self.kinds[kind] for kind in kinds]
@@ -43,6 +45,8 @@ class Outline(ModelArithmetic):
     def groups(self) -> Iterator[tuple[str, nn.Module, int]]:
         """(kind, module, how many of it) of the parts that the model is made of."""
         yield "embedding", self.embedding, 1
+        if self.lexical is not None:
+            yield "lexical", self.lexical, 1
         for kind, block in self.kinds.items():
             yield kind, block, self.counts[kind]
         if self.exits:
@@ -73,6 +77,11 @@ class Outline(ModelArithmetic):
     def parameters_total(self) -> int:
         """Number of weights, the tied embedding counted once."""
         return sum(count * p.numel() for _, module, count in self.groups() for p in module.parameters())
+
+    def shell_size(self) -> int:
+        """Weights outside the blocks."""
+        blocks = zip(self.block_sizes(), self.counts.values(), strict=True)
+        return self.parameters_total() - sum(size * count for size, count in blocks)
 
     def block_sizes(self) -> list[int]:
         """Weights of a block of each kind."""
@@ -121,5 +130,7 @@ def with_layers(model: ModelConfig, kinds: list[str]) -> ModelConfig:
             "depth": DepthConfig(share=1.0),
             "attention": model.attention.model_copy(update={"layers": selective}),
             "memory": model.memory.model_copy(update={"layers": memory}),
+            # All of it before the first layer, as every sample of the layers has one.
+            "lexical": model.lexical.model_copy(update={"layers": (0,) * len(model.lexical.layers)}),
         }
     )

@@ -1,7 +1,7 @@
 """How the rows of a batch are divided into documents and padding, computed once a forward pass for all
 mixers.
 
-Legend: B batch, L tokens, K channels a head.
+Legend: B batch, L tokens, K channels a head, I numbers that a token looks up.
 """
 
 from dataclasses import dataclass, field
@@ -24,6 +24,8 @@ class Layout:
     valid: Tensor | None = None
     # (B, L) number of the token's document; padding carries that of the document before it.
     segment: Tensor | None = None
+    # (B, L, I) what the lexical memory has looked up for each token; None in a model without one.
+    lexical_BLI: Tensor | None = None
     _rotary: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
     @classmethod
@@ -59,7 +61,8 @@ class Layout:
         """The layout of these rows of the batch alone."""
         position = self.position if len(self.position) == 1 else self.position[row]
         valid, segment = (None if t is None else t[row] for t in (self.valid, self.segment))
-        return Layout(position, valid, segment, self._rotary if position is self.position else {})
+        rotary = self._rotary if position is self.position else {}
+        return Layout(position, valid, segment, _rotary=rotary)
 
     def tokens(self, batch: int) -> int:
         """Number of tokens, padding excluded."""

@@ -40,7 +40,10 @@ def step_stats(model: LanguageModel) -> dict[str, Tensor]:
     if model.exits:
         stats["depth"] = arrived.mean()
     used = (arrived * arrived.new_tensor([block.parameters_active() for block in model.blocks])).sum()
-    stats["active"] = (model.embedding.parameters_active() + used) / model.parameters_total()
+    whole = model.embedding.parameters_active()
+    if model.lexical is not None:
+        whole += model.lexical.parameters_active()
+    stats["active"] = (whole + used) / model.parameters_total()
     return stats
 
 

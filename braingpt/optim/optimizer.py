@@ -1,4 +1,5 @@
-"""Which parameter is stepped how: matrices decay and may take Muon's step, all other parameters do neither.
+"""Which parameter is stepped how: matrices decay and may take Muon's step, all other parameters do neither,
+and of tables only the rows looked up are stepped (`row_adam.py`).
 
 Decay pulls products towards zero, which means something for matrices only. Gains, biases, learned inhibition
 and the embedding keep what they learn (the embedding's rows are looked up, and it is the head as well).
@@ -22,14 +23,15 @@ from braingpt.optim.adamw8bit import (
     quantise_state,
 )
 from braingpt.optim.muon import Muon
+from braingpt.optim.row_adam import RowAdam
 from braingpt.recipes import TrainConfig
 
-# State that AdamW and Muon keep for a parameter.
-STATE = ("step", "exp_avg", "exp_avg_sq", "momentum")
+# State that the optimizers keep for a parameter.
+STATE = ("step", "exp_avg", "exp_avg_sq", "momentum", "row_square")
 # Added to the square root of AdamW's second moment.
 EPSILON = 1e-8
 # Ends of parameter names.
-NEVER_DECAYED = ("embedding.weight", "inhibition", "bias")
+NEVER_DECAYED = ("embedding.weight", "lexical.table", "inhibition", "bias")
 NOT_ORTHOGONAL = ("conv", "router.weight", "gate.weight", "class_weight")
 
 
@@ -49,6 +51,11 @@ def orthogonalises(name: str, parameter: torch.Tensor) -> bool:
     Routers, gates and short filters are none.
     """
     return decays(name, parameter) and not name.endswith(NOT_ORTHOGONAL)
+
+
+def is_table(name: str) -> bool:
+    """Whether a step looks up a few rows of the parameter called `name`, and uses it for nothing else."""
+    return name == "lexical.table"
 
 
 # Parameters by weight decay and by their factor of the learning rate.
@@ -99,7 +106,7 @@ class Optimizers:
 
 
 def build_optimizer(model: torch.nn.Module, config: TrainConfig) -> Optimizers:
-    """AdamW, alone or with Muon or with its own 8-bit form.
+    """AdamW, alone or with Muon or with its own 8-bit form, and the optimizer of tables.
 
     Args:
         model: The model; its parameters are on their device already.
@@ -112,8 +119,11 @@ def build_optimizer(model: torch.nn.Module, config: TrainConfig) -> Optimizers:
     eight: Grouped = {}
     # Parameters by how many matrices each holds.
     muon: dict[int, list[torch.nn.Parameter]] = {}
+    tables: list[torch.nn.Parameter] = []
     for name, parameter in trainable(model):
-        if config.optimizer == "muon" and orthogonalises(name, parameter):
+        if is_table(name):
+            tables.append(parameter)
+        elif config.optimizer == "muon" and orthogonalises(name, parameter):
             joint = name.endswith("qkv.weight") and parameter.shape[0] == 3 * parameter.shape[1]
             muon.setdefault(3 if joint else 1, []).append(parameter)
         else:
@@ -122,14 +132,17 @@ def build_optimizer(model: torch.nn.Module, config: TrainConfig) -> Optimizers:
             group = eight if config.optimizer == "adamw8bit" and in_8_bits(name) else adamw
             group.setdefault((decay, rate), []).append(parameter)
     settings: dict[str, Any] = {"lr": config.lr, "betas": config.betas, "eps": EPSILON}
-    first = torch.optim.AdamW(_groups(adamw), fused=True, **settings)
+    parts: list[torch.optim.Optimizer] = [torch.optim.AdamW(_groups(adamw), fused=True, **settings)]
     if eight:
         eight_bit = adamw8bit(next(model.parameters()).device)
-        return Optimizers(first, eight_bit(_groups(eight), block_size=BLOCK, **settings))
-    if not muon:
-        return Optimizers(first)
-    groups = [{"params": parameters, "parts": parts} for parts, parameters in muon.items()]
-    return Optimizers(first, Muon(groups, lr=config.lr, weight_decay=config.weight_decay))
+        parts.append(eight_bit(_groups(eight), block_size=BLOCK, **settings))
+    if muon:
+        groups = [{"params": parameters, "parts": count} for count, parameters in muon.items()]
+        parts.append(Muon(groups, lr=config.lr, weight_decay=config.weight_decay))
+    if tables:
+        rows = [{"params": tables, "rate": config.embedding_rate}]
+        parts.append(RowAdam(rows, config.lr, config.betas[1], EPSILON))
+    return Optimizers(*parts)
 
 
 def _groups(by_settings: Grouped) -> list[dict[str, Any]]:
@@ -159,8 +172,8 @@ def pack_state(model: torch.nn.Module, optimizer: Optimizers) -> dict[str, torch
         optimizer: Its optimizers.
 
     Returns:
-        `exp_avg.NAME`, `exp_avg_sq.NAME` and `step.NAME`, or `momentum.NAME`, of every parameter NAME that
-        has ever had a gradient.
+        `exp_avg.NAME`, `exp_avg_sq.NAME` and `step.NAME`, or `momentum.NAME`, or `row_square.NAME`, of every
+        parameter NAME that has ever had a gradient.
     """
     tensors = {}
     for name, parameter in trainable(model):
@@ -177,13 +190,16 @@ def templates(
 ) -> dict[str, torch.Tensor]:
     """Tensors of zeros that saved tensors, `pack_state`'s and others, are read into.
 
-    A tensor that has a parameter's shape and ends in the parameter's name is sharded as the parameter is.
+    A tensor that has a parameter's shape, or a number for each of its rows, and ends in the parameter's name
+    is sharded as the parameter is.
     """
     parameters, tensors = dict(trainable(model)), {}
     for name, (shape, dtype) in shapes.items():
         parameter = parameters.get(name.partition(".")[2])
         if parameter is not None and shape == parameter.shape:
             tensors[name] = torch.zeros_like(parameter, dtype=dtype, requires_grad=False)
+        elif parameter is not None and shape == (len(parameter), 1):
+            tensors[name] = torch.zeros_like(parameter.detach()[:, :1], dtype=dtype)
         else:
             tensors[name] = torch.zeros(shape, dtype=dtype)
     return tensors
@@ -225,9 +241,10 @@ def _pop_states(
         value = pop_state(tensors, key, name, eight_bit and not is_sharded(parameter))
         if value is None:
             continue
-        if key != "step" and value.shape != parameter.shape:
+        needed = (len(parameter), 1) if key == "row_square" else parameter.shape
+        if key != "step" and value.shape != needed:
             raise ValueError(
-                f"{key}.{name} has shape {tuple(value.shape)}, its parameter {tuple(parameter.shape)}"
+                f"{key}.{name} has shape {tuple(value.shape)}, its parameter needs {tuple(needed)}"
             )
         # Steps are scalars, and a sharded moment is laid out already.
         if key != "step" and not is_sharded(value):

@@ -11,6 +11,7 @@ from braingpt.device.device import is_out_of_memory
 from braingpt.distributed.sharded_tensors import full_tensor
 from braingpt.errors import Failure
 from braingpt.model.lm import LanguageModel
+from braingpt.optim.row_adam import clip, gradient_values
 from braingpt.train.batches import BatchLoader, MicroBatch, windows
 from braingpt.train.learner import Learner, Placement
 from braingpt.train.run.folder import save_micro_batch_limit
@@ -155,9 +156,8 @@ def gradients(learner: Learner, batching: MicroBatching, step: int) -> tuple[Ten
         with world.accumulating(learner.wrapped, last=last):
             total += backward(learner, micro_batch, placement)
     parameters = [parameter for parameter in model.parameters() if parameter.grad is not None]
-    grads = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    norm = full_tensor(torch.nn.utils.get_total_norm(grads))
-    torch.nn.utils.clip_grads_with_norm_(parameters, config.clip, norm)
+    norm = full_tensor(torch.nn.utils.get_total_norm(gradient_values(parameters)))
+    clip(parameters, config.clip, norm)
     return total, norm.to(placement.device)
 
 

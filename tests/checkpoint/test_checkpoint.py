@@ -79,6 +79,33 @@ def test_there_and_back_bit_for_bit(tmp_path, tokenizer, architecture):
     assert torch.equal(drawn, torch.rand(3)), "the random generator goes on from where it was"
 
 
+def test_a_table_stays_in_the_file_until_it_is_read_and_writing_changes_no_file(tmp_path, tokenizer):
+    recipe = tiny("v2", "model.lexical.rows=5000")
+    folder = write(tmp_path / "c", tokenizer, recipe)
+    before = (folder / "model.safetensors").read_bytes()
+    model, *_ = checkpoint.load_model(folder)
+    copied = build(recipe)
+    checkpoint.load_weights(copied, folder)
+    assert model.lexical is not None and copied.lexical is not None
+    assert torch.equal(model.lexical.table, copied.lexical.table)
+    mapped = [is_in_file(t.lexical.table.data_ptr(), "model.safetensors") for t in (model, copied)]
+    assert mapped == [True, False]
+    model.lexical.table.data += 1
+    optimizer, ids = build_optimizer(model, recipe.train), torch.arange(24).view(2, 12)
+    model.train()(ids, ids).loss.backward()
+    optimizer.step()
+    assert (folder / "model.safetensors").read_bytes() == before
+
+
+def is_in_file(address: int, name: str) -> bool:
+    """Whether the memory at `address` is that of a file called `name`."""
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        begin, end = (int(bound, 16) for bound in line.split()[0].split("-"))
+        if begin <= address < end:
+            return line.endswith(name)
+    raise AssertionError("the address belongs to no mapping")
+
+
 def test_a_tied_tensor_is_stored_once_and_stays_tied(tmp_path, tokenizer):
     class Tied(nn.Module):
         def __init__(self) -> None:

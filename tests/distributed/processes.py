@@ -40,7 +40,14 @@ RECIPES = {
         "train.save_every=1",
     ),
     "v1": tiny("v1", *STEPS, *GROWING, "train.optimizer=muon"),
-    "v2": tiny("v2", *STEPS, "train.optimizer=adamw", "model.depth.share=0.7", "model.depth.exits=[1]"),
+    "v2": tiny(
+        "v2",
+        *STEPS,
+        "train.optimizer=adamw",
+        "model.depth.share=0.7",
+        "model.depth.exits=[1]",
+        "model.lexical.rows=50",
+    ),
 }
 DROPPING = tiny("v1", "model.layers=3", "model.early_exit.dropout=0.9", "model.early_exit.loss=0.5").model
 

@@ -38,7 +38,7 @@ def test_inhibition_is_never_negative_and_never_of_oneself(count):
     assert strength.shape == (count, count) and (strength >= -1e-12).all()
     assert strength.diagonal().abs().max() < 1e-12
     excited = torch.rand(5, count, dtype=torch.float64)
-    torch.testing.assert_close(inhibited(excited, competition._inhibition_weights())[0], excited @ strength)
+    torch.testing.assert_close(inhibited(excited, competition.inhibition_weights())[0], excited @ strength)
     fresh = Competition(8, ColumnsConfig(count=count, active=2)).strength().sum(0)
     # about a tenth of a full column in all
     assert fresh.min() > 0.05 and fresh.max() < 0.2
@@ -61,7 +61,7 @@ def test_gradients_are_those_of_the_winners(count, active, tokens):
     x = torch.randn(tokens, 16, dtype=torch.float64, requires_grad=True)
     winner, share, _ = part(x)
     logit = F.linear(x, part.router.weight)
-    drive = logit - inhibited(torch.sigmoid(logit).detach(), part._inhibition_weights())[0]
+    drive = logit - inhibited(torch.sigmoid(logit).detach(), part.inhibition_weights())[0]
     score = torch.sigmoid(drive.gather(-1, winner))
     expected = score / score.sum(-1, keepdim=True) if active > 1 else score
     torch.testing.assert_close(share, expected)

@@ -86,7 +86,7 @@ class Competition(nn.Module):
         x_ND = x_ND.to(operand_type(x_ND, weight_ED))
         # In bfloat16 the strongest of thousands of columns would tie.
         with torch.autocast(x_ND.device.type, enabled=False):
-            strength, learning = self._inhibition_weights(), torch.is_grad_enabled()
+            strength, learning = self.inhibition_weights(), torch.is_grad_enabled()
             with torch.no_grad():
                 logit_NE = logits(x_ND, weight_ED)
                 winner_NA, drive_NA, excited_NE, pooled_NR = compete(
@@ -107,7 +107,7 @@ class Competition(nn.Module):
                 )
         return winner_NA, score_NA / score_NA.sum(-1, keepdim=True) if self.active > 1 else score_NA, pairs
 
-    def _inhibition_weights(self) -> Tensor:
+    def inhibition_weights(self) -> Tensor:
         """The weights of inhibition, none negative or of a column on itself; kept while nothing trains."""
         if torch.is_grad_enabled() or not self.keeps:
             return self._compute_inhibition()
@@ -133,7 +133,7 @@ class Competition(nn.Module):
 
         Neither training nor generation forms this matrix where columns are many.
         """
-        weights = self._inhibition_weights()
+        weights = self.inhibition_weights()
         each = torch.eye(len(self.bias), dtype=self.inhibition.dtype, device=self.inhibition.device)
         return inhibited(each, weights)[0]
 

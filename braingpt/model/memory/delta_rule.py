@@ -36,6 +36,12 @@ class MemoryState:
     # (B, H, K, V) the matrix of each head, in float32 or wider.
     bound: Tensor
 
+    def tensors(self) -> tuple[Tensor, Tensor]:
+        """Both tensors, contiguous, for a step that changes them in place."""
+        if not (self.past.is_contiguous() and self.bound.is_contiguous()):
+            self.past, self.bound = self.past.contiguous(), self.bound.contiguous()
+        return self.past, self.bound
+
     def bytes(self) -> int:
         """Bytes in use, over the whole batch."""
         return sum(t.numel() * t.element_size() for t in (self.past, self.bound))

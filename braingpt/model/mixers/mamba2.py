@@ -32,6 +32,12 @@ class MambaState:
     # (B, H, N, P) in float32 or wider.
     hidden: Tensor
 
+    def tensors(self) -> tuple[Tensor, Tensor]:
+        """Both tensors, contiguous, for a step that changes them in place."""
+        if not (self.past.is_contiguous() and self.hidden.is_contiguous()):
+            self.past, self.hidden = self.past.contiguous(), self.hidden.contiguous()
+        return self.past, self.hidden
+
     def bytes(self) -> int:
         """Bytes in use, over the whole batch."""
         return sum(t.numel() * t.element_size() for t in (self.past, self.hidden))

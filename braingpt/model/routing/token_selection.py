@@ -128,12 +128,17 @@ class Selector(nn.Module):
                 self.observed += torch.cat(
                     [wanted, torch.stack([some.std(correction=0), torch.ones_like(some[0])])]
                 )
-        chosen_BL = logit_BL > (self.levels[0] if self._requested_rate is None else self.threshold)
+        chosen_BL = logit_BL > self.level
         chosen_BL = chosen_BL if valid_BL is None else chosen_BL & valid_BL
         if self.training and torch.is_grad_enabled():
             tokens = chosen_BL.numel() if valid_BL is None else valid_BL.sum()
             self.counted += torch.stack([chosen_BL.sum(), torch.as_tensor(tokens, device=chosen_BL.device)])
         return torch.sigmoid(logit_BL), chosen_BL
+
+    @property
+    def level(self) -> Tensor:
+        """The threshold in use, a scalar."""
+        return self.levels[0] if self._requested_rate is None else self.threshold
 
     def set_rate(self, rate: float | None) -> None:
         """Choose about `rate` of the tokens from now on, or the trained rate again (None).

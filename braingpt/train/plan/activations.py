@@ -27,8 +27,26 @@ def generous_bytes(model: ModelConfig, context: int, layers: int | None = None) 
     floats = layers * (40 * model.hidden + 8 * neurons) + 8 * model.hidden
     if isinstance(model, V1Config):
         floats += layers * 8 * model.heads * context
+    if isinstance(model, V2Config) and model.lexical.rows:
+        floats += 8 * model.lexical.looked_up + 12 * model.hidden * len(model.lexical.layers)
     states = sum(_state_floats(model, kind, context) for kind in layer_kinds(model)[:layers])
     return round(4 * (context * floats + states))
+
+
+def spared_gradient_bytes(model: ModelConfig, tokens: int, dense: bool) -> int:
+    """Bytes of the lexical table's gradient that a step does not hold, as it looks up few rows.
+
+    Args:
+        model: The model.
+        tokens: Tokens of a step.
+        dense: Whether processes exchange all of the gradient.
+    """
+    if dense or not isinstance(model, V2Config) or not model.lexical.rows:
+        return 0
+    lexical = model.lexical
+    # Of each row its numbers, and its place as int64.
+    held = tokens * (4 * lexical.looked_up + 8 * lexical.looked_up // lexical.width)
+    return max(0, 4 * lexical.rows * lexical.width - held)
 
 
 def _state_floats(model: ModelConfig, kind: str, context: int) -> float:

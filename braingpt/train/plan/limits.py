@@ -147,7 +147,7 @@ def _smaller_model(recipe: Recipe, room: int) -> str:
     model, context = recipe.model, recipe.train.context
     shape = outline(model)
     largest = max(shape.block_sizes())
-    shell = TRAINED_BYTES * shape.embedding.weight.numel()
+    shell = TRAINED_BYTES * shape.shell_size()
     layer = TRAINED_BYTES * largest + generous_bytes(model, context, 1)
     layers = int((room - shell) / layer)
     if layers >= 1:

@@ -23,9 +23,9 @@ from braingpt.device.free_memory import free_memory
 from braingpt.model.growth_stages import stage_config
 from braingpt.model.outline import outline
 from braingpt.optim.adamw8bit import BLOCK, in_8_bits, is_quantised
-from braingpt.optim.optimizer import orthogonalises
+from braingpt.optim.optimizer import is_table, orthogonalises
 from braingpt.recipes import Recipe
-from braingpt.train.plan.activations import generous_bytes
+from braingpt.train.plan.activations import generous_bytes, spared_gradient_bytes
 from braingpt.train.plan.step_cost import StepCost, measure_step_cost, why_not_measured
 from braingpt.utils.formatting import byte_size, planned_duration, short_count
 
@@ -184,20 +184,19 @@ def build_plan(
     learning = sum(n * p.numel() for _, p, n in learned)
     buffers = model.buffer_bytes()
     saved = sum(n * t.numel() * t.element_size() for _, t, n in model.tensors())
-    matrices = sum(n * p.numel() for _, p, n in learned if p.ndim >= 2)
+    matrices = sum(n * p.numel() for name, p, n in learned if p.ndim >= 2 and not is_table(name))
     average = FLOAT * learning if config.average else 0
     # Sharded moments are saved in float32.
     saved_as = "adamw" if sharded and config.optimizer == "adamw8bit" else config.optimizer
     saved_moments = sum(n * moment_bytes(saved_as, name, p) for name, p, n in learned)
     checkpoint = saved + average + saved_moments
     sizes = model.block_sizes()
-    blocks = sum(size * count for size, count in zip(sizes, model.counts.values(), strict=True))
     weights = FLOAT * model.parameters_total() // shares
-    gradients = FLOAT * learning // shares
+    dense, tokens_per_step = sharded or processes > 1, config.batch * config.context
+    gradients = FLOAT * learning // shares - spared_gradient_bytes(recipe.model, tokens_per_step, dense)
     on_device = 0 if config.offload else 1
     # Where weights are gathered and freed, so are their copies.
     cast = autocast and not sharded
-    tokens_per_step = config.batch * config.context
     flops = model.flops_per_token(config.context)
     saves = -(-config.steps // config.save_every)
     stages = [(stage.layers, stage.end - stage.begin) for stage in recipe.growth_stages]
@@ -215,7 +214,7 @@ def build_plan(
         average_bytes=on_device * average // shares,
         # Weights and gradients outside the blocks, all the time; of blocks two at a time, and gradients once
         # more as they are sent.
-        gathered_bytes=FLOAT * (2 * (learning - blocks) + 4 * max(sizes)) if sharded else 0,
+        gathered_bytes=FLOAT * (2 * model.shell_size() + 4 * max(sizes)) if sharded else 0,
         host_bytes=(1 - on_device) * (weights + gradients + moments + average // shares),
         micro_batch=config.micro_batch or config.batch,
         steps=config.steps,
@@ -337,6 +336,8 @@ def largest_fitting(plan: Plan, cost: StepCost, batch: int, budget_bytes: int) -
 def moment_bytes(optimizer: str, name: str, parameter: torch.Tensor, shares: int = 1) -> int:
     """Bytes that `optimizer` keeps for one of `shares` of the parameter called `name`."""
     count = -(-parameter.numel() // shares)
+    if is_table(name):
+        return FLOAT * -(-len(parameter) // shares)
     if optimizer == "muon" and orthogonalises(name, parameter):
         return FLOAT * count
     if optimizer == "adamw8bit" and in_8_bits(name) and is_quantised(count):

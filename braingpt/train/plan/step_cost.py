@@ -24,7 +24,8 @@ from torch.utils._pytree import tree_leaves
 from braingpt.device.device import autocast, autocast_dtype
 from braingpt.model.lm import build
 from braingpt.model.outline import layer_kinds, outline, with_layers
-from braingpt.optim.optimizer import build_optimizer
+from braingpt.optim.optimizer import build_optimizer, is_table
+from braingpt.optim.row_adam import gradient_values
 from braingpt.recipes import Recipe
 from braingpt.train.plan.activations import TRAINED_BYTES, generous_bytes
 from braingpt.train.recompute import recompute_blocks
@@ -209,8 +210,9 @@ class _SmallModel:
         if recipe.train.recompute:
             recompute_blocks(self.model)
         self.optimizer = build_optimizer(self.model, recipe.train)
-        for parameter in self.model.parameters():
-            parameter.grad = torch.zeros_like(parameter)
+        for name, parameter in self.model.named_parameters():
+            # A table's gradient holds the rows looked up.
+            parameter.grad = None if is_table(name) else torch.zeros_like(parameter)
 
     def learn(self, rows: int, length: int) -> None:
         """Run forward and backward on a batch of `rows` windows."""
@@ -238,6 +240,7 @@ class _SmallModel:
 
     def step(self) -> float:
         """Seconds of an optimizer step; the first step, which makes the moments, is not counted."""
+        gradient_values(self.model.parameters())
         self.optimizer.step()
         self._wait()
         began = time.perf_counter()
