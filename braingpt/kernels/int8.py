@@ -26,6 +26,8 @@ from braingpt.kernels.linear import sum_of_products
 INPUT_MULTIPLE = 16
 # With more rows the packed backend is slower than one dequantised product.
 MAX_PACKED_ROWS = 8
+# Rows that are rounded at a time, so that a large table needs no copies of its size.
+ROWS_AT_ONCE = 1 << 16
 
 
 def quantize(weight_FD: Tensor) -> tuple[Tensor, Tensor]:
@@ -37,8 +39,14 @@ def quantize(weight_FD: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         int8 values (..., F, D) and float32 scales (..., F); values times scale is close to the weight.
     """
-    scale_F = weight_FD.float().abs().amax(-1).clamp(min=1e-12) / 127
-    return (weight_FD.float() / scale_F[..., None]).round().to(torch.int8), scale_F
+    values_FD = torch.empty(weight_FD.shape, dtype=torch.int8, device=weight_FD.device)
+    scale_F = torch.empty(weight_FD.shape[:-1], dtype=torch.float32, device=weight_FD.device)
+    for start in range(0, len(weight_FD), ROWS_AT_ONCE):
+        rows = slice(start, start + ROWS_AT_ONCE)
+        part = weight_FD[rows].float()
+        scale_F[rows] = part.abs().amax(-1).clamp(min=1e-12) / 127
+        values_FD[rows] = (part / scale_F[rows][..., None]).round().to(torch.int8)
+    return values_FD, scale_F
 
 
 def reference(x_ND: Tensor, values_FD: Tensor, scale_F: Tensor) -> Tensor:

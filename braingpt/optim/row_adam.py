@@ -1,9 +1,9 @@
 """An optimizer for tables of which a step looks up few rows: it reads and writes these rows alone.
 
 The gradient of such a table is sparse: rows, and their numbers. AdamW would decay the moments of all rows and
-move them all, which for 100M numbers takes longer than the rest of a small model's step. Here a row keeps
+move them all, which for 100M numbers adds a quarter to a small model's step. Here a row keeps
 one number, the mean of its squared gradients over the steps that touched it, and moves only when it is
-touched (as the row-wise Adagrad of recommendation models, Naumov et al. 2019, arXiv 1906.00091). So the
+touched (as in the Adagrad of PyTorch-BigGraph, Lerer et al. 2019, arXiv 1903.12287). So the
 state of a table is a number a row instead of two numbers a weight.
 
 A dense gradient is possible too (several processes exchange dense ones); rows of zeros are then not touched.

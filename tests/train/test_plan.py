@@ -32,10 +32,27 @@ def test_a_checkpoint_is_as_large_as_planned(tmp_path, data, optimizer):
 
     from braingpt.train.loop import train
 
-    recipe = tiny("v2", "train.steps=1", f"train.optimizer={optimizer}")
+    recipe = tiny("v2", "train.steps=1", f"train.optimizer={optimizer}", "model.lexical.rows=3000")
     folder = Path(train(recipe, tmp_path / "run", [data], device="cpu").checkpoint)
     real = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
     assert real == pytest.approx(build_plan(recipe, None).checkpoint_bytes, rel=0.02)
+
+
+def test_a_table_takes_the_gradient_of_the_rows_looked_up_and_a_number_a_row():
+    plain, large = (
+        build_plan(tiny("v2", "train.optimizer=muon", f"model.lexical.rows={rows}"), None)
+        for rows in (100, 10**6)
+    )
+    more = 10**6 - 100
+    assert large.parameters_total - plain.parameters_total == 32 * more
+    assert large.parameters_active == plain.parameters_active
+    assert large.optimizer_bytes - plain.optimizer_bytes == 4 * more
+    assert large.checkpoint_bytes - plain.checkpoint_bytes == 4 * 33 * more
+    # 16 rows of 32 float32 numbers and an int64 place, for 4 windows of 32 tokens; the small table is all
+    # looked up
+    assert large.gradients_bytes - plain.gradients_bytes == 4 * 32 * 16 * (32 * 4 + 8) - 4 * 32 * 100
+    several = build_plan(tiny("v2", "model.lexical.rows=1000000"), None, processes=2)
+    assert several.gradients_bytes == 4 * several.parameters_total
 
 
 @pytest.mark.parametrize("name", shipped())

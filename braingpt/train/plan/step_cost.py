@@ -225,6 +225,10 @@ class _SmallModel:
 
     def measure(self, rows: int, length: int) -> tuple[float, float]:
         """Peak bytes beside weights and gradients, and seconds, of a forward and backward pass."""
+        for parameter in self.model.parameters():
+            # Only dense gradients are there before a step.
+            if parameter.grad is not None and parameter.grad.is_sparse:
+                parameter.grad = None
         began = time.perf_counter()
         if self.device.type == "cpu":
             gradients = [parameter.grad for parameter in self.model.parameters()]
