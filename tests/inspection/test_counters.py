@@ -122,7 +122,8 @@ def test_work_of_columns_is_the_closed_form_and_what_torch_counts(small):
         small.eval()(ids)
     counted = counter.get_flop_counts()
     with small.recording() as again:
-        for module in [*small.exits, *(module for block in small.blocks for module in block.mixer.modules())]:
+        mixers = [module for block in small.blocks for module in block.mixer.modules()]
+        for module in [*small.exits, *mixers, *(small.lexical.readers if small.lexical else ())]:
             if hasattr(module, "record"):
                 # What is left is the MLP's.
                 module.record = None
