@@ -30,10 +30,10 @@ from braingpt.model.layers import rms_norm
 from braingpt.model.memory.lexical import LexicalMemory
 from braingpt.model.memory_limits import require_weights
 from braingpt.model.native_step import NativeStep
-from braingpt.model.routing.adaptive_depth import Exit, continue_rate
+from braingpt.model.routing.adaptive_depth import Exit, continue_rate, set_effort
 from braingpt.model.routing.early_exit import EarlyExit
 from braingpt.model.sequence_layout import Layout
-from braingpt.utils.arguments import check_number, whole_number
+from braingpt.utils.arguments import whole_number
 
 if TYPE_CHECKING:
     from braingpt.inference.sampling import SamplingOptions
@@ -135,26 +135,21 @@ class LanguageModel(ModelArithmetic):
         native = self._native_step
         if native and state and native.accepts(ids_BL, state, segments_BL):
             return native.hidden(ids_BL, state)
-        layout = self._layout(ids_BL, segments_BL, state)
+        layout = Layout.of(ids_BL, segments_BL, None if state is None else state.seen_B)
         try:
             x_BLD = rms_norm(self.embedding(ids_BL))
         except IndexError:
             raise outside_vocabulary("token", ids_BL, self.config.vocab) from None
+        if state is not None:
+            check_state_fits(len(state.seen_B), len(ids_BL), layout)
         if self.lexical is not None:
             self.lexical(ids_BL, layout, state)
         if state is not None:
             new = ids_BL.shape[1] if layout.valid is None else layout.valid.sum(1)
-            state.seen_B = state.seen_B + new
-            state.used_B = state.used_B + new * self.spans[0][1]
+            state.seen_B, state.used_B = state.seen_B + new, state.used_B + new * self.spans[0][1]
         if self.early is None:
             return self._all_blocks(x_BLD, layout, state)
         return self._blocks_to_early_exits(self.early, x_BLD, layout, state)
-
-    def _layout(self, ids_BL: Tensor, segments_BL: Tensor | None, state: State | None) -> Layout:
-        layout = Layout.of(ids_BL, segments_BL, None if state is None else state.seen_B)
-        if state is not None:
-            check_state_fits(len(state.seen_B), len(ids_BL), layout)
-        return layout
 
     def _head(self, x_BLD: Tensor) -> Tensor:
         return self.embedding.logits(rms_norm(x_BLD))
@@ -211,16 +206,10 @@ class LanguageModel(ModelArithmetic):
         Raises:
             UserError: The model has no early exit, or the threshold is not a probability.
         """
-        if threshold is not None:
-            check_number("the exit threshold", threshold)
-        if self.early is None and threshold is not None:
-            raise UserError("--exit-threshold is for v1; use --effort with v2 (dense has neither)")
-        if threshold is not None and not 0 < threshold <= 1:
-            raise UserError(
-                f"the exit threshold must be a probability above 0 and at most 1, not {threshold:g}"
-            )
         if self.early is not None:
-            self.early.threshold = threshold
+            self.early.set_threshold(threshold)
+        elif threshold is not None:
+            raise UserError("--exit-threshold is for v1; use --effort with v2 (dense has neither)")
 
     def set_effort(self, share: float | None) -> None:
         """Choose how deep tokens go from now on.
@@ -231,24 +220,7 @@ class LanguageModel(ModelArithmetic):
         Raises:
             UserError: The model has no exits, or its exits cannot give the share.
         """
-        config = self.config
-        if share is None and not self.exits:
-            return
-        if not self.exits:
-            raise UserError(
-                "every token goes through all layers of this model; "
-                "effort needs one trained with model.depth.share below 1"
-            )
-        least = config.depth_exits[0] / config.layers
-        if share is not None:
-            check_number("effort", share)
-        if share is not None and not least <= share <= 1:
-            raise UserError(
-                f"effort must be between {least:.2f} (the layers before the first exit) and 1, not {share:g}"
-            )
-        rate = None if share is None else continue_rate(share, config.depth_exits, config.layers)
-        for exit_ in self.exits:
-            exit_.selector.set_rate(rate)
+        set_effort(self.exits, self.config, share)
         if self._native_step is not None:
             self._native_step.renew()
 

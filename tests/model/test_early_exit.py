@@ -12,6 +12,7 @@ from braingpt.inference.speculative import SpeculativeDecoder
 from braingpt.model.config import V1Config
 from braingpt.model.layers import rms_norm
 from braingpt.model.lm import build
+from braingpt.model.sequence_layout import Layout
 from tests.conftest import SMALL, awake
 
 EXACT = dict(rtol=1e-9, atol=1e-9)
@@ -132,7 +133,7 @@ def test_the_middle_loss_teaches_and_does_not_count():
     told.backward()
     expected = plain(ids, targets).loss
     torch.testing.assert_close(told, expected)
-    x, layout = plain.embedding(ids), plain._layout(ids, None, None)
+    x, layout = plain.embedding(ids), Layout.of(ids, None, None)
     x = rms_norm(x)
     for block in plain.blocks[:after]:
         x = block(x, layout)
@@ -150,7 +151,7 @@ def test_deeper_layers_are_dropped_more_often_and_for_whole_rows():
     ).train()
     rates = model.early.dropped
     assert rates[0] == 0 and rates[-1] == pytest.approx(0.8) and rates == sorted(rates)
-    ids, layout = ids_of(6, 3, 10), model._layout(ids_of(6, 3, 10), None, None)
+    ids, layout = ids_of(6, 3, 10), Layout.of(ids_of(6, 3, 10), None, None)
     model.early.draws.manual_seed(1)
     with torch.enable_grad():
         got = model.early.forward_training(model.blocks, model.embedding(ids), layout)

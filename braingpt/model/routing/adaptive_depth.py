@@ -17,10 +17,13 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from braingpt.errors import UserError
+from braingpt.model.config import ModelConfig
 from braingpt.model.layers import rms_norm
 from braingpt.model.routing.token_selection import Selection, Selector
 from braingpt.model.sequence_layout import Layout
 from braingpt.model.work_counters import CountedModule
+from braingpt.utils.arguments import check_number
 
 Layers = Callable[[Tensor, Layout], Tensor]
 # Halvings of the interval in which the rate is searched; float64 has 52 bits of mantissa.
@@ -91,3 +94,34 @@ def continue_rate(share: float, exits: Sequence[int], layers: int) -> float:
 def arrival_shares(rate: float, exits: Sequence[int], layers: int) -> list[float]:
     """The share of the tokens that reaches each layer, when `rate` of them continue at each exit."""
     return [rate ** bisect_right(exits, layer) for layer in range(layers)]
+
+
+def set_effort(exits: Sequence[Exit], config: ModelConfig, share: float | None) -> None:
+    """Let the exits pass on so many tokens that these pass a share of the layers on average.
+
+    Args:
+        exits: The exits of a model.
+        config: The model's settings.
+        share: Mean share of the layers that a token passes; None: the trained share.
+
+    Raises:
+        UserError: There are no exits, or they cannot give the share.
+    """
+    if share is None and not exits:
+        return
+    if not exits:
+        raise UserError(
+            "every token goes through all layers of this model; "
+            "effort needs one trained with model.depth.share below 1"
+        )
+    rate = None
+    if share is not None:
+        check_number("effort", share)
+        least = config.depth_exits[0] / config.layers
+        if not least <= share <= 1:
+            raise UserError(
+                f"effort must be between {least:.2f} (the layers before the first exit) and 1, not {share:g}"
+            )
+        rate = continue_rate(share, config.depth_exits, config.layers)
+    for exit_ in exits:
+        exit_.selector.set_rate(rate)

@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from braingpt.errors import UserError
 from braingpt.model.cache import KVCache, KVCacheRows
 from braingpt.model.config import EarlyExitConfig
 from braingpt.model.layers import rms_norm
 from braingpt.model.sequence_layout import Layout
+from braingpt.utils.arguments import check_number
 
 if TYPE_CHECKING:
     from braingpt.model.blocks import Block
@@ -45,6 +47,19 @@ class EarlyExit:
         self.layers, self.used, self.seen = layers, 0, 0
         # While it is a list: of each call, (B, L) the layers that each token passed.
         self.depths: list[Tensor] | None = None
+
+    def set_threshold(self, threshold: float | None) -> None:
+        """Let tokens leave from now on where they reach `threshold`; None: no token leaves.
+
+        Raises UserError where the threshold is not a probability.
+        """
+        if threshold is not None:
+            check_number("the exit threshold", threshold)
+            if not 0 < threshold <= 1:
+                raise UserError(
+                    f"the exit threshold must be a probability above 0 and at most 1, not {threshold:g}"
+                )
+        self.threshold = threshold
 
     def forward_training(self, blocks: Sequence["Block"], x_BLD: Tensor, layout: Layout) -> Tensor:
         """All tokens through the blocks, some rows past some of the blocks.
