@@ -162,6 +162,12 @@ def optional_lines(inspection: "Inspection") -> Iterator[str]:
             f"memory: {total.memory_reads:,} reads; "
             f"{total.memory_writes:,} writes that bound more than half of what was new"
         )
+    if use := inspection.head:
+        yield (
+            f"head: {use.classes} classes of {use.width} words; of the vocabulary's rows, writing a token "
+            f"reads {use.greedy:.1%} greedily, {use.sampled:.1%} at temperature 0.8, {use.narrowed:.1%} with "
+            "top-p 0.9 as well"
+        )
     depths = inspection.depths()
     if depths[-1] < report.tokens:
         shares = (f"{n}: {count / report.tokens:.0%}" for n, count in enumerate(depths) if count)

@@ -131,9 +131,9 @@ def surprising_entries(
             end = min(start + WINDOW, len(ids) - 1)
             read_BL = torch.tensor([ids[start:end]], device=device)
             next_L = torch.tensor(ids[start + 1 : end + 1], device=device)
-            out = model(read_BL, state=state)
+            out = model(read_BL, next_L[None], state=state, reduction="none")
             keys_BLD, past_BTD = maker.keys(seen.pop(), past_BTD, Layout.of(read_BL, None, None))
-            surprised_L = F.cross_entropy(out.logits[0].float(), next_L, reduction="none") > SURPRISE
+            surprised_L = out.loss[0] > SURPRISE
             keys.append(keys_BLD[0, surprised_L])
             values.append(next_L[surprised_L])
             state = out.state

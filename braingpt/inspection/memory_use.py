@@ -6,7 +6,6 @@ Legend: B rows, L tokens, K entries read, V vocabulary.
 
 from collections.abc import Sequence
 
-import torch.nn.functional as F
 from torch import Tensor
 
 from braingpt.device.eval_mode import eval_mode
@@ -37,9 +36,7 @@ def count_memory_use(
     with eval_mode(model), capture_states(model) as seen:
         for ids_BL in windows:
             ids_BL = ids_BL.to(model.device)
-            nats_BL = F.cross_entropy(
-                model(ids_BL).logits[:, :-1].float().transpose(1, 2), ids_BL[:, 1:], reduction="none"
-            )
+            nats_BL = model(ids_BL, ids_BL.roll(-1, 1), reduction="none").loss[:, :-1]
             counts["tokens"] += ids_BL.numel()
             counts["surprising"] += int((nats_BL > SURPRISE).sum())
             state_BLD = seen.pop()

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from braingpt.errors import UserError
 from braingpt.inspection.dense_twin import DenseComparison, compare_with_twin
+from braingpt.inspection.head_use import HeadUse, head_use
 from braingpt.inspection.sparsity import SparsityReport, sparsity_of_windows, token_windows
 from braingpt.inspection.specialisation import Specialisation, labels, loads, specialisation
 from braingpt.inspection.trace import Trace, trace, work_per_token
@@ -63,6 +64,8 @@ class Inspection:
     loads: dict[str, list[list[float]]]
     # Empty where not measured.
     achieved: list[DenseComparison]
+    # None for a head that reads the whole vocabulary.
+    head: HeadUse | None
 
     def depths(self) -> list[int]:
         """How many tokens passed 0, 1, ... all layers."""
@@ -86,6 +89,7 @@ class Inspection:
             self.report.as_dict()
             | figures
             | {"depths": self.depths(), "loads": self.loads, "spent": self.summary()}
+            | {"head": asdict(self.head) if self.head else None}
         )
 
 
@@ -116,6 +120,8 @@ def inspect_model(
     on_progress(f"timing {rounds} rounds beside a dense twin")
     first_window = text.windows[0][0].tolist()
     achieved = compare_with_twin(model, first_window, report.context, rounds) if rounds else []
+    on_progress("counting what the head reads")
+    head = head_use(model, text.windows)
     on_progress("measuring what the columns are for")
     return Inspection(
         report=report,
@@ -126,6 +132,7 @@ def inspect_model(
         specialisation=specialisation(traced, labelled),
         loads=loads(traced, labelled["language"]),
         achieved=achieved,
+        head=head,
     )
 
 

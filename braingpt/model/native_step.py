@@ -93,7 +93,9 @@ class NativeStep:
                 self._step = library.Step(weights.model, threads)
 
     def accepts(self, ids_BL: Tensor, state: State, segments_BL: Tensor | None) -> bool:
-        """Whether this step can be native: one token of one row without padding, nothing learns or counts."""
+        """Whether this step can be native: one token of one row without padding, while nothing learns,
+        counts or watches a block.
+        """
         return (
             segments_BL is None
             and ids_BL.shape == (1, 1)
@@ -102,6 +104,7 @@ class NativeStep:
             and not torch.is_grad_enabled()
             and _computes_with(self.model.embedding)
             and self.model.blocks[0].mixer.record is None
+            and not any(block._forward_hooks for block in self.model.blocks)
             and all(state.layers[i].valid is None for i in self._cached)
         )
 

@@ -212,3 +212,15 @@ def test_logits_that_are_not_numbers_are_a_failure():
     decoder.step(torch.tensor([1]))
     with pytest.raises(Failure, match="NaN"):
         decoder.sample(Sampler(Sampling(0.0)))
+
+
+def test_a_watched_block_runs_in_python():
+    """The episodic memory reads the states of a block from its forward hook."""
+    model = awake(SMALL["v2"]).float().eval()
+    model.compile_steps()
+    seen = []
+    model.blocks[1].register_forward_hook(lambda _block, _inputs, output: seen.append(output))
+    with torch.no_grad():
+        state = model.new_state()
+        model.step(torch.tensor([5]), state)
+    assert len(seen) == 1

@@ -49,8 +49,8 @@ def same_tensors(one: Path, two: Path) -> bool:
 # Between two saves; where a save and a validation are due.
 @pytest.mark.parametrize(("at", "optimizer"), [(7, "muon"), (10, "adamw")])
 def test_stopped_and_resumed_equals_never_stopped(tmp_path, data, architecture, at, optimizer):
-    lexical = ["model.lexical.rows=300"] if architecture == "v2" else []
-    recipe = tiny(architecture, f"train.optimizer={optimizer}", *lexical)
+    sparse = ["model.lexical.rows=300", "model.head.kind=columns"] if architecture == "v2" else []
+    recipe = tiny(architecture, f"train.optimizer={optimizer}", *sparse)
     whole = train(recipe, tmp_path / "whole", [data], device="cpu")
     assert (whole.step, whole.tokens, whole.interrupted) == (20, 20 * 4 * 32, False)
     half = train(recipe, tmp_path / "halves", [data], device="cpu", reporter=StopAt(at, signal.SIGTERM))
