@@ -41,12 +41,17 @@ def launch(
         **meta: The kernel's constants and launch options.
     """
     kernel[grid](*args, **meta)
+    report_bytes(lambda: sum(stored_bytes(arg) for arg in args if isinstance(arg, Tensor)) + extra_bytes())
+
+
+def report_bytes(moved: Callable[[], int]) -> None:
+    """Report the bytes that work outside torch's dispatcher moved; `moved` is called only while counting."""
     if _counters:
         # Counting must not be counted itself.
         with _disable_current_modes():
-            moved = sum(stored_bytes(arg) for arg in args if isinstance(arg, Tensor)) + extra_bytes()
+            count = moved()
         for counter in _counters:
-            counter(moved)
+            counter(count)
 
 
 @contextmanager

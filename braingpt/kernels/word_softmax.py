@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from braingpt.kernels import dispatch
+from braingpt.kernels.columns.mkl_products import MKLBatch, mkl_supports, mkl_unavailable_reason
 from braingpt.kernels.columns.pairs import Pairs
 from braingpt.kernels.columns.torch_products import (
     ColumnProducts,
@@ -31,6 +32,7 @@ _triton_products = OptionalFunction("braingpt.kernels.columns.triton_products", 
 _PRODUCTS: dict[str, Callable[[Tensor], ColumnProducts]] = {
     "triton": _triton_products,
     "torch.grouped_mm": GroupedMM,
+    "MKL batch": MKLBatch,
     "per class": PerColumn,
 }
 
@@ -69,6 +71,8 @@ def _backend(x_ND: Tensor, weight_CSD: Tensor) -> str:
     name = dispatch.select("word_softmax", x_ND)
     # torch's grouped product takes rows of whole 16 bytes only.
     if name == "torch.grouped_mm" and any(size * x_ND.dtype.itemsize % 16 for size in weight_CSD.shape[1:]):
+        return "per class"
+    if name == "MKL batch" and not mkl_supports(x_ND):
         return "per class"
     return name
 
@@ -122,6 +126,7 @@ dispatch.register(
     "word_softmax",
     Backend("triton", _triton_products.triton_unavailable_reason, dispatch.runs_on_gpu),
     Backend("torch.grouped_mm", grouped_mm_unavailable_reason, grouped_mm_supports),
+    Backend("MKL batch", mkl_unavailable_reason, mkl_supports),
     Backend("per class"),
     Backend("torch"),
 )

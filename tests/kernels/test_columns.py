@@ -3,10 +3,11 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from braingpt.kernels.columns import columns as kernel
+from braingpt.kernels.columns.mkl_products import MKLBatch, mkl_unavailable_reason
 from braingpt.kernels.columns.pairs import Pairs
 from braingpt.kernels.columns.reference import reference
 from braingpt.kernels.columns.torch_products import GroupedMM, PerColumn
@@ -39,9 +40,16 @@ shapes = st.tuples(
 )
 
 
-@settings(max_examples=30, deadline=None)
-@given(shapes)
-def test_packed_columns_equal_the_definition(shape):
+@pytest.fixture(params=["MKL batch", "per column"])
+def cpu_backend(request, monkeypatch):
+    if request.param == "MKL batch" and mkl_unavailable_reason():
+        pytest.skip(mkl_unavailable_reason())
+    monkeypatch.setenv("BRAINGPT_KERNELS", f"columns={request.param}")
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(shape=shapes)
+def test_packed_columns_equal_the_definition(cpu_backend, shape):
     inputs = problem(*shape)
     x, weight, winner, share = inputs
     expected = definition(*inputs)
@@ -55,7 +63,7 @@ def test_packed_columns_equal_the_definition(shape):
     assert (again > 0).sum() == (act > 0).sum()
 
 
-def test_a_column_without_rows_has_a_zero_gradient_and_is_not_read():
+def test_a_column_without_rows_has_a_zero_gradient_and_is_not_read(cpu_backend):
     x, weight, winner, share = problem(50, 9, 2, 4, 6, used=5)
     with torch.no_grad():
         weight[5:] = float("nan")
@@ -111,3 +119,22 @@ def test_the_operator_keeps_torchs_rules(dtype):
     torch.library.opcheck(
         torch.ops.braingpt.columns, arguments, test_utils=("test_schema", "test_faketensor")
     )
+
+
+@pytest.mark.skipif(mkl_unavailable_reason() is not None, reason=str(mkl_unavailable_reason()))
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_batched_products_are_the_same_for_any_number_of_threads(dtype):
+    sizes = torch.tensor([0, 70, 1, 0, 33, 200])
+    start = torch.cat([torch.zeros(1, dtype=torch.long), sizes.cumsum(0)])
+    x, matrix = normal(0, 304, 40).to(dtype), normal(1, 6, 2, 40, 24).to(dtype)[:, 1]
+    found = []
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        products, out = MKLBatch(start), torch.full((6, 40, 24), torch.nan, dtype=dtype)
+        y = products.times(x, matrix)
+        products.outer(x, y, out)
+        found.append((y, products.times(y, matrix.mT), out))
+    torch.set_num_threads(1)
+    assert all(torch.equal(one, two) for one, two in zip(*found, strict=True))
+    wanted = torch.cat([rows @ one for rows, one in zip(x.split(sizes.tolist()), matrix, strict=True)])
+    torch.testing.assert_close(found[0][0], wanted)

@@ -14,6 +14,7 @@ OPERATIONS = {
     "magnitude_attention",
     "pointwise",
     "scan",
+    "step",
     "two_four",
     "word_softmax",
 }

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from braingpt.kernels import dispatch
 from braingpt.kernels import word_softmax as kernel
+from braingpt.kernels.columns.mkl_products import mkl_unavailable_reason
 from tests.kernels.compare import normal, same_gradients
 
 GPU = torch.cuda.is_available()
@@ -44,7 +45,7 @@ def definition(x, weight, class_N, word_N, padding):
     return torch.stack(results) if results else x.sum(1) * weight.sum()
 
 
-@pytest.fixture(params=["torch", "per class"])
+@pytest.fixture(params=["torch", "per class", "MKL batch"])
 def backend(request, monkeypatch):
     monkeypatch.setenv("BRAINGPT_KERNELS", f"word_softmax={request.param}")
     return request.param
@@ -88,7 +89,7 @@ def test_two_losses_share_weights_and_each_token_has_its_weight():
     assert torch.allclose(second[0], first[0] * torch.arange(40.0).double()[:, None])
 
 
-@pytest.mark.parametrize("backend", ["torch", "per class", "torch.grouped_mm", "triton"])
+@pytest.mark.parametrize("backend", ["torch", "per class", "MKL batch", "torch.grouped_mm", "triton"])
 @pytest.mark.parametrize("case", CASES[1:], ids=str)
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=["float32", "bfloat16"])
 def test_low_precision(case, dtype, backend, monkeypatch):
@@ -116,7 +117,7 @@ def test_low_precision(case, dtype, backend, monkeypatch):
         assert (got.double() - want).abs().max() <= TOLERANCE[dtype] * max(1, want.abs().max())
 
 
-@pytest.mark.parametrize("backend", ["per class", "triton"])
+@pytest.mark.parametrize("backend", ["per class", "MKL batch", "triton"])
 def test_every_run_gives_the_same_bits(backend, monkeypatch):
     if backend == "triton":
         pytest.importorskip("triton")
@@ -152,4 +153,5 @@ def test_triton_comes_first_and_says_what_it_needs():
     assert first.name == "triton"
     if not GPU:
         assert first.unavailable_reason() == "needs a GPU"
-        assert dispatch.select("word_softmax", normal(0, 1)) == "per class"
+        best = "per class" if mkl_unavailable_reason() else "MKL batch"
+        assert dispatch.select("word_softmax", normal(0, 1)) == best

@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from braingpt.kernels import dispatch
+from braingpt.kernels.columns.mkl_products import MKLBatch, mkl_supports, mkl_unavailable_reason
 from braingpt.kernels.columns.pairs import Pairs
 from braingpt.kernels.columns.reference import reference
 from braingpt.kernels.columns.torch_products import (
@@ -41,7 +42,11 @@ _triton_segment_sum = OptionalFunction(_TRITON_OPS, "segment_sum")
 TRITON_WIDTHS = (16, 32, 64, 128)
 # Pairs up to which vectors are multiplied one by one, without sorting: decoding.
 FEW_PAIRS = 32
-_PRODUCTS: dict[str, type[ColumnProducts]] = {"torch.grouped_mm": GroupedMM, "per column": PerColumn}
+_PRODUCTS: dict[str, type[ColumnProducts]] = {
+    "torch.grouped_mm": GroupedMM,
+    "MKL batch": MKLBatch,
+    "per column": PerColumn,
+}
 
 
 def columns(
@@ -169,7 +174,7 @@ def _backend(x_ND: Tensor, weight_E2WD: Tensor) -> str:
     name = dispatch.select("columns", x_ND)
     if name == "triton" and weight_E2WD.shape[2] not in TRITON_WIDTHS:
         return "torch.grouped_mm" if grouped_mm_supports(x_ND) else "per column"
-    return name
+    return "per column" if name == "MKL batch" and not mkl_supports(x_ND) else name
 
 
 def _triton_supports(x_ND: Tensor) -> bool:
@@ -180,6 +185,7 @@ dispatch.register(
     "columns",
     Backend("triton", _triton_forward.library_unavailable_reason, _triton_supports),
     Backend("torch.grouped_mm", grouped_mm_unavailable_reason, grouped_mm_supports),
+    Backend("MKL batch", mkl_unavailable_reason, mkl_supports),
     Backend("per column"),
     Backend("torch"),
 )
