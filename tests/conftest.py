@@ -78,6 +78,8 @@ SMALL["v2-depth"] = SMALL["v2"].model_copy(
     update={
         "layers": 5,
         "attention": SelectiveConfig(layers=(1, 3), rate=0.3),
+        # Layer 2 has no mixer.
+        "mamba": SMALL["v2"].mamba.model_copy(update={"layers": (0, 4)}),
         "depth": DepthConfig(share=0.7),
     }
 )

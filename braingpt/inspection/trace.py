@@ -27,7 +27,8 @@ class Trace:
     ids: list[int]
     # (layers, N) whether the token reached the layer.
     arrived: Tensor
-    # (layers, N) whether the token queried; all true where the mixer chooses no tokens.
+    # (layers, N) whether the token queried: of those that arrive all where the mixer chooses no tokens, and
+    # none where there is no mixer.
     attended: Tensor
     # Of each layer (N, A), -1 where a token did not arrive; None for a layer without columns.
     winners: list[Tensor | None]
@@ -66,6 +67,7 @@ def trace(model: LanguageModel, windows: Sequence[Tensor]) -> Trace:
             model(window_BL.to(model.device), targets_BL=window_BL.to(model.device))
             follower.end()
     found.attended &= found.arrived
+    found.attended[[block.mixer.kind == "none" for block in model.blocks]] = False
     return found
 
 

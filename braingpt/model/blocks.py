@@ -18,6 +18,7 @@ from braingpt.model.memory.delta_rule import DeltaMemory
 from braingpt.model.mixers.attention import Attention
 from braingpt.model.mixers.dendritic_attention import DendriticAttention
 from braingpt.model.mixers.mamba2 import Mamba2
+from braingpt.model.mixers.none import NoMixer
 from braingpt.model.mixers.selective_attention import SelectiveAttention
 from braingpt.model.sequence_layout import Layout
 
@@ -25,7 +26,7 @@ BlockForward = Callable[[Tensor, Layout, Any], Tensor]
 
 
 class Block(nn.Module):
-    """x + mixer(norm(x)), then x + mlp(norm(x))."""
+    """x + mixer(norm(x)) where there is a mixer, then x + mlp(norm(x))."""
 
     mixer: Mixer
     mlp: MLP | SparseColumns | SilencedColumns
@@ -64,7 +65,8 @@ class Block(nn.Module):
         return compiled(x_BLD, layout, state)
 
     def _forward(self, x_BLD: Tensor, layout: Layout, state: Any) -> Tensor:
-        x_BLD = x_BLD + self.mixer(rms_norm(x_BLD), layout, state)
+        if not isinstance(self.mixer, NoMixer):
+            x_BLD = x_BLD + self.mixer(rms_norm(x_BLD), layout, state)
         normed = rms_norm(x_BLD)
         return x_BLD + (self.mlp(normed) if isinstance(self.mlp, MLP) else self.mlp(normed, layout.valid))
 
@@ -124,13 +126,15 @@ def v1_block(config: V1Config, layer: int) -> Block:
 
 
 def v2_block(config: V2Config, layer: int) -> Block:
-    """Sparse columns after Mamba-2, or after selective attention or associative memory in their layers."""
-    hidden, attention = config.hidden, config.attention
-    if layer in attention.layers:
+    """Sparse columns after Mamba-2, selective attention, associative memory or no mixer."""
+    hidden, attention, kind = config.hidden, config.attention, config.mixer(layer)
+    if kind == "selective":
         mixer = SelectiveAttention(hidden, config.heads, config.rope_base, attention.rate, attention.kv_heads)
         return SelectiveBlock(mixer, SparseColumns(hidden, config.columns))
-    memory = layer in config.memory.layers
-    mixer = DeltaMemory(hidden, config.memory) if memory else Mamba2(hidden, config.mamba)
+    if kind == "memory":
+        mixer = DeltaMemory(hidden, config.memory)
+    else:
+        mixer = Mamba2(hidden, config.mamba) if kind == "mamba" else NoMixer()
     return Block(mixer, SparseColumns(hidden, config.columns))
 
 

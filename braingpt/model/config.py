@@ -188,8 +188,12 @@ class V1Config(Shell):
 
 
 class MambaConfig(Settings):
-    """The Mamba-2 mixer (Dao & Gu 2024), in every layer without another one."""
+    """The Mamba-2 mixer (Dao & Gu 2024)."""
 
+    layers: tuple[int, ...] | None = None
+    """Layers with a Mamba mixer, counted from 0; null: every layer without another mixer. A layer without any
+    mixer has columns only.
+    """
     state: Size = 64
     """Size of the recurrent state of each channel."""
     head: Size = 64
@@ -327,14 +331,7 @@ class V2Config(Shell):
                 f"model.hidden x model.mamba.expand ({inner:g}) must be a multiple of model.mamba.head "
                 f"({self.mamba.head})"
             )
-        for key, layers in (("attention", self.attention.layers), ("memory", self.memory.layers)):
-            if any(not 0 <= layer < self.layers for layer in layers):
-                raise ValueError(f"model.{key}.layers {list(layers)} must lie in 0..{self.layers - 1}")
-        if both := sorted({*self.attention.layers} & {*self.memory.layers}):
-            raise ValueError(
-                f"layer {both[0]} is in model.attention.layers and in model.memory.layers; "
-                "a layer has one mixer"
-            )
+        self._check_mixer_layers()
         exits = self.depth_exits
         if list(exits) != sorted(set(exits)) or any(not 0 < layer < self.layers for layer in exits):
             raise ValueError(f"model.depth.exits {list(exits)} must rise and lie in 1..{self.layers - 1}")
@@ -345,6 +342,28 @@ class V2Config(Shell):
             )
         self._check_lexical_layers()
         return self
+
+    def _check_mixer_layers(self) -> None:
+        """Every layer has one mixer at most."""
+        owner: dict[int, str] = {}
+        for key in ("attention", "memory", "mamba"):
+            layers = getattr(self, key).layers or ()
+            if any(not 0 <= layer < self.layers for layer in layers):
+                raise ValueError(f"model.{key}.layers {list(layers)} must lie in 0..{self.layers - 1}")
+            if both := sorted(owner.keys() & {*layers}):
+                raise ValueError(
+                    f"layer {both[0]} is in model.{owner[both[0]]}.layers and in model.{key}.layers; "
+                    "a layer has one mixer"
+                )
+            owner |= dict.fromkeys(layers, key)
+
+    def mixer(self, layer: int) -> Literal["selective", "memory", "mamba", "none"]:
+        """The kind of a layer's mixer."""
+        if layer in self.attention.layers:
+            return "selective"
+        if layer in self.memory.layers:
+            return "memory"
+        return "mamba" if self.mamba.layers is None or layer in self.mamba.layers else "none"
 
     def _check_lexical_layers(self) -> None:
         """All tokens must be there where rows are added: before the first exit."""

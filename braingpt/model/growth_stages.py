@@ -33,11 +33,11 @@ def stage_config(config: ModelConfig, layers: int) -> ModelConfig:
         )
     changed: dict[str, object] = {"layers": layers}
     if isinstance(config, V2Config):
-        for part in ("attention", "memory"):
+        for part in ("attention", "memory", "mamba"):
             settings = getattr(config, part)
-            changed[part] = settings.model_copy(
-                update={"layers": tuple(layer for layer in settings.layers if layer < layers)}
-            )
+            if settings.layers is not None:
+                there = tuple(layer for layer in settings.layers if layer < layers)
+                changed[part] = settings.model_copy(update={"layers": there})
         changed["lexical"] = config.lexical.before(layers)
     if isinstance(config, V1Config) and config.early_exit.places is not None:
         places = tuple(place for place in config.early_exit.places if place < layers)

@@ -21,6 +21,7 @@ from braingpt.model.heads.vocabulary_columns import ColumnTokens, VocabularyColu
 from braingpt.model.interface import State
 from braingpt.model.layers import rms_norm
 from braingpt.model.mixers.attention import Attention
+from braingpt.model.mixers.none import NoState
 from braingpt.model.mixers.selective_attention import SelectiveAttention
 from braingpt.model.native_weights import KNOWN, NativeWeights
 
@@ -178,6 +179,8 @@ class NativeStep:
     def _point_to(self, state: State) -> None:
         """Let the native states be those of `state`, with space for a token."""
         for i, (layer, place) in enumerate(zip(state.layers, self._places, strict=True)):
+            if isinstance(layer, NoState):
+                continue
             if i in self._cached:
                 first, second = layer.space_for_one(*self._cached[i])
                 place.length = layer.entries

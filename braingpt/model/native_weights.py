@@ -20,6 +20,7 @@ from braingpt.model.memory.delta_rule import DeltaMemory
 from braingpt.model.memory.lexical import LexicalMemory, LexicalReader
 from braingpt.model.mixers.attention import Attention
 from braingpt.model.mixers.mamba2 import Mamba2
+from braingpt.model.mixers.none import NoMixer
 from braingpt.model.mixers.selective_attention import SelectiveAttention
 from braingpt.model.routing.adaptive_depth import Exit
 from braingpt.model.routing.token_selection import Selector
@@ -29,6 +30,7 @@ MIXERS = {
     SelectiveAttention: library.SELECTIVE,
     Mamba2: library.MAMBA,
     DeltaMemory: library.MEMORY,
+    NoMixer: library.NONE,
 }
 # All that the native step computes. A module of another type would be left out of its sums.
 KNOWN = {
@@ -116,6 +118,8 @@ class NativeWeights:
         return library.Layer(mixer=MIXERS[type(block.mixer)], **fields)
 
     def _mixer(self, mixer: nn.Module) -> Iterator[tuple[str, Any]]:
+        if isinstance(mixer, NoMixer):
+            return
         if isinstance(mixer, Attention | SelectiveAttention):
             yield from {
                 "heads": mixer.heads,

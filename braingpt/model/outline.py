@@ -110,19 +110,16 @@ def layer_kinds(model: ModelConfig) -> list[str]:
     """The kind of each layer: its mixer in `v2`, the architecture otherwise."""
     if not isinstance(model, V2Config):
         return [model.architecture] * model.layers
-    kinds = ["mamba"] * model.layers
-    for kind, layers in (("memory", model.memory.layers), ("selective", model.attention.layers)):
-        for layer in layers:
-            kinds[layer] = kind
-    return kinds
+    return [model.mixer(layer) for layer in range(model.layers)]
 
 
 def with_layers(model: ModelConfig, kinds: list[str]) -> ModelConfig:
     """The same model with layers of these kinds only, and without exits."""
     if not isinstance(model, V2Config):
         return model.model_copy(update={"layers": len(kinds)})
-    selective, memory = (
-        tuple(i for i, kind in enumerate(kinds) if kind == wanted) for wanted in ("selective", "memory")
+    selective, memory, mamba = (
+        tuple(i for i, kind in enumerate(kinds) if kind == wanted)
+        for wanted in ("selective", "memory", "mamba")
     )
     return model.model_copy(
         update={
@@ -130,6 +127,7 @@ def with_layers(model: ModelConfig, kinds: list[str]) -> ModelConfig:
             "depth": DepthConfig(share=1.0),
             "attention": model.attention.model_copy(update={"layers": selective}),
             "memory": model.memory.model_copy(update={"layers": memory}),
+            "mamba": model.mamba.model_copy(update={"layers": mamba}),
             # All of it before the first layer, as every sample of the layers has one.
             "lexical": model.lexical.model_copy(update={"layers": (0,) * len(model.lexical.layers)}),
         }

@@ -53,7 +53,8 @@ WIDER = ("model.hidden=64", "model.layers=6", "train.context=128", "train.batch=
 @pytest.mark.parametrize("architecture", ["dense", "v1", "v2"])
 def test_a_few_layers_tell_what_all_take(architecture):
     lexical = ("model.lexical.rows=5000", "model.lexical.layers=[0,3]")
-    extra = ("model.attention.layers=[1,4]", *lexical) if architecture == "v2" else ()
+    mixers = ("model.attention.layers=[1,4]", "model.mamba.layers=[0,2,3]")
+    extra = (*mixers, *lexical) if architecture == "v2" else ()
     recipe = tiny(architecture, *WIDER, *extra)
     assert measure_step_cost(recipe, CPU).activations(16) == pytest.approx(grads_of(recipe)[0], rel=0.15)
 

@@ -31,7 +31,7 @@ SOURCES = Path(__file__).parent
 # The second is for compilers that do not know the processor they run on.
 FLAGS = ["-O2", "-ftree-vectorize", "-fvect-cost-model=dynamic", "-std=c++17", "-fPIC", "-shared", "-pthread"]
 TUNED = ["-march=native", "-mcpu=native"]
-ATTENTION, SELECTIVE, MAMBA, MEMORY = range(4)
+ATTENTION, SELECTIVE, MAMBA, MEMORY, NONE = range(5)
 
 
 class Matrix(Structure):

@@ -7,7 +7,7 @@
 
 #include "products.h"
 
-enum Mixer : int64_t { ATTENTION, SELECTIVE, MAMBA, MEMORY };
+enum Mixer : int64_t { ATTENTION, SELECTIVE, MAMBA, MEMORY, NONE };
 
 struct Layer {
     int64_t mixer;

@@ -130,9 +130,11 @@ class Step {
         for (int64_t i = begin; i < end; i++) {
             const Layer& layer = layers_[i];
             if (layer.lexical_key.rows) add_found(layer);
-            rms_norm(stream_.data(), normed(), model_.hidden);
-            if (layer.mixer <= SELECTIVE) attend(layer, states[i]);
-            else recur(layer, states[i]);
+            if (layer.mixer != NONE) {
+                rms_norm(stream_.data(), normed(), model_.hidden);
+                if (layer.mixer <= SELECTIVE) attend(layer, states[i]);
+                else recur(layer, states[i]);
+            }
             rms_norm(stream_.data(), normed(), model_.hidden);
             if (layer.columns) run_columns(layer);
             else run_mlp(layer);

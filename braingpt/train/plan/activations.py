@@ -51,7 +51,7 @@ def spared_gradient_bytes(model: ModelConfig, tokens: int, dense: bool) -> int:
 
 def _state_floats(model: ModelConfig, kind: str, context: int) -> float:
     """Numbers of a layer's recurrent states: one for each chunk of a window."""
-    if not isinstance(model, V2Config) or kind == "selective":
+    if not isinstance(model, V2Config) or kind in ("selective", "none"):
         return 0
     if kind == "memory":
         memory = model.memory
