@@ -11,6 +11,7 @@ Shapes: B rows, L positions, N rows that draw, V vocabulary.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from operator import index
 from typing import TypedDict
 
@@ -21,7 +22,7 @@ from braingpt.errors import UserError
 from braingpt.inference import choice
 from braingpt.inference.choice import NO_CUTS, Adjustment, Cuts
 from braingpt.inference.class_search import ClassSearch
-from braingpt.model.heads.head import ClassedTokens, NextTokens
+from braingpt.model.heads.head import ClassedTokens, NextTokens, Rule
 from braingpt.utils.arguments import check_number, whole_number
 
 
@@ -89,6 +90,8 @@ class Sampler:
         self._noted: list[tuple[int, list[int]]] = []
         self._adjustment = Adjustment(sampling.repetition_penalty)
         self._cuts = Cuts(sampling.top_k, None if sampling.top_p == 1 else sampling.top_p, sampling.min_p)
+        # For a single row, made at the first choice.
+        self._rule: Rule | None = None
         self._generators = [torch.Generator() for _ in range(rows)]
         for row, generator in enumerate(self._generators):
             if sampling.seed is None:
@@ -133,9 +136,8 @@ class Sampler:
         greedy = sampling.temperature == 0 or sampling.top_k == 1
         # Other devices multiply with the whole vocabulary faster than they wait for the choice of a class.
         if isinstance(next_tokens, ClassedTokens) and next_tokens.device.type == "cpu":
-            found_B = self._likeliest(next_tokens) if greedy else None
-            if found_B is not None:
-                return found_B
+            if (token := self._choose_alone(next_tokens, 0 if greedy else temperature)) is not None:
+                return torch.tensor([token])
             tokens = []
             for row, generator in enumerate(self._generators):
                 search = ClassSearch(next_tokens, row, self._adjustment, temperature, cuts)
@@ -151,17 +153,18 @@ class Sampler:
         weight_BJ, ids_BJ = choice.candidates(log_BV, temperature, cuts)
         return ids_BJ.gather(1, choice.locate(weight_BJ, uniform_B1))[:, 0]
 
-    def _likeliest(self, next_tokens: ClassedTokens) -> Tensor | None:
-        """The likeliest tokens; None where the distribution does not find them by itself."""
-        if self._adjustment.seen_BV is not None:
+    def _choose_alone(self, next_tokens: ClassedTokens, temperature: float) -> int | None:
+        """The next token of the only row; None where the distribution does not choose it by itself."""
+        if len(self._generators) > 1:
             return None
-        token_B = next_tokens.likeliest()
-        if token_B is None:
-            return None
-        if (token_B < 0).any():
+        if self._rule is None:
+            adjustment = self._adjustment
+            seen_V = None if adjustment.seen_BV is None else adjustment.seen_BV[0]
+            self._rule = Rule(temperature, *self._cuts, adjustment.penalty, seen_V, adjustment.banned_V)
+        token = next_tokens.choose(self._rule, partial(_uniform, self._generators[0]))
+        if token is not None and token < 0:
             raise choice.nan_failure()
-        banned_V = self._adjustment.banned_V
-        return None if banned_V is not None and banned_V[token_B].any() else token_B
+        return token
 
     def _adjust(self, next_tokens: NextTokens) -> None:
         """Bring what is banned and what was noted to the distribution's device."""

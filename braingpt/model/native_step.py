@@ -8,6 +8,8 @@ Legend: B batch, L tokens, D hidden, V vocabulary; B and L are 1.
 
 import logging
 import threading
+from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -16,8 +18,8 @@ from torch import Tensor
 from braingpt.kernels import dispatch
 from braingpt.kernels.step import library
 from braingpt.model.arithmetic import ModelArithmetic
-from braingpt.model.heads.head import TiedHead
-from braingpt.model.heads.vocabulary_columns import ColumnTokens, VocabularyColumns
+from braingpt.model.heads.head import ClassedTokens, Rule, TiedHead
+from braingpt.model.heads.vocabulary_columns import VocabularyColumns
 from braingpt.model.interface import State
 from braingpt.model.layers import rms_norm
 from braingpt.model.mixers.attention import Attention
@@ -72,6 +74,11 @@ class NativeStep:
         # Two threads of Python may write two texts.
         self._lock = threading.Lock()
         self._weights: NativeWeights | None = None
+        # The last choice's rule, also in the native form, and its numbers.
+        self._rule: Rule | None = None
+        self._native_rule = library.Rule()
+        self._uniform: Callable[[], float] = float
+        self._draws = library.UNIFORM(lambda: self._uniform())
         self.renew()
 
     @classmethod
@@ -170,11 +177,25 @@ class NativeStep:
             return None
         return NativeTokens(head, stream_BLD.contiguous(), self)
 
-    def likeliest(self, stream_BLD: Tensor) -> int:
-        """The likeliest token of a head with classes after a residual stream (1, 1, D), or -1 for NaN."""
+    def choose(self, stream_BLD: Tensor, rule: Rule, uniform: Callable[[], float]) -> int:
+        """Choose the token after a residual stream by a head with classes.
+
+        Args:
+            stream_BLD: The residual stream of one token, (1, 1, D).
+            rule: How the token is chosen.
+            uniform: A fresh number in [0, 1).
+
+        Returns:
+            The token, -1 for NaN, or -2 where the search gave up.
+        """
         assert self._weights is not None and self._weights.class_head is not None
         with self._lock:
-            return self._step.likeliest(self._weights.class_head, stream_BLD.data_ptr())
+            if rule is not self._rule:
+                self._rule, self._native_rule = rule, _native_rule(rule)
+            self._uniform = uniform
+            return self._step.choose(
+                self._weights.class_head, self._native_rule, stream_BLD.data_ptr(), self._draws
+            )
 
     def _point_to(self, state: State) -> None:
         """Let the native states be those of `state`, with space for a token."""
@@ -196,12 +217,18 @@ class NativeStep:
                 )
 
 
+def _native_rule(rule: Rule) -> library.Rule:
+    tensors = (None if t is None else t.data_ptr() for t in (rule.seen_V, rule.banned_V))
+    cuts = (rule.top_k or 0, rule.top_p or 0, rule.min_p or 0)
+    return library.Rule(rule.temperature, *cuts, rule.penalty, *tensors)
+
+
 def _computes_with(head: TiedHead) -> bool:
     return head.device.type == "cpu" and head.weight.dtype == torch.float32
 
 
-class NativeTokens(ColumnTokens):
-    """As `ColumnTokens`, after a native step.
+class NativeTokens(ClassedTokens):
+    """The distribution after a native step by a head with classes.
 
     Args:
         head: The head.
@@ -210,11 +237,26 @@ class NativeTokens(ColumnTokens):
     """
 
     def __init__(self, head: VocabularyColumns, stream_BLD: Tensor, native: NativeStep) -> None:
-        super().__init__(head, rms_norm(stream_BLD[:, 0]))
-        self._stream_BLD, self._native = stream_BLD, native
+        self.vocab, self.width, self.device = head.vocab, head.width, head.device
+        self._head, self._stream_BLD, self._native = head, stream_BLD, native
 
-    def likeliest(self) -> Tensor | None:
+    def choose(self, rule: Rule, uniform: Callable[[], float]) -> int | None:
         # The native search does not say how many rows it read.
-        if self.head.rows_read is not None:
+        if self._head.rows_read is not None:
             return None
-        return torch.tensor([self._native.likeliest(self._stream_BLD)])
+        token = self._native.choose(self._stream_BLD, rule, uniform)
+        return None if token == library.UNDECIDED else token
+
+    @cached_property
+    def _plain(self) -> ClassedTokens:
+        """The same without native choices."""
+        return self._head.next_tokens(rms_norm(self._stream_BLD[:, 0]))
+
+    def logits(self) -> Tensor:
+        return self._plain.logits()
+
+    def class_log_probs(self, row: int) -> Tensor:
+        return self._plain.class_log_probs(row)
+
+    def words(self, row: int, number: int) -> tuple[Tensor, Tensor]:
+        return self._plain.words(row, number)

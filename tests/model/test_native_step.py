@@ -8,6 +8,7 @@ from braingpt.inference.engine import Decoder
 from braingpt.inference.sampling import Sampler, Sampling
 from braingpt.kernels import dispatch
 from braingpt.model.config import SelectiveConfig, V2Config
+from braingpt.model.heads.head import RowsRead
 from braingpt.model.lm import LanguageModel
 from braingpt.model.native_step import NativeStep, unavailable_reason
 from tests.conftest import SMALL, awake
@@ -224,3 +225,57 @@ def test_a_watched_block_runs_in_python():
         state = model.new_state()
         model.step(torch.tensor([5]), state)
     assert len(seen) == 1
+
+    for temperature in (0.0, 0.8):
+        with pytest.raises(Failure, match="NaN"):
+            decoder.sample(Sampler(Sampling(temperature)))
+
+
+RULES = {
+    "plain": {},
+    "cold": {"temperature": 0.2},
+    "warm": {"temperature": 3.0},
+    "top-k": {"top_k": 5},
+    "top-p": {"top_p": 0.7},
+    "top-p warm": {"top_p": 0.5, "temperature": 2.0},
+    "min-p": {"min_p": 0.3},
+    "all": {"temperature": 0.8, "top_k": 30, "top_p": 0.9, "min_p": 0.02},
+}
+
+
+@pytest.mark.parametrize("greedy", [False, True])
+@pytest.mark.parametrize("extra", [{}, {"repetition_penalty": 1.5}, {"banned": (0, 5, 17, 40)}])
+@pytest.mark.parametrize("name", RULES)
+def test_native_choices_are_those_of_the_search_in_python(name, extra, greedy, monkeypatch):
+    native, choices, choose = pair("v2-classes")[1], [], NativeStep.choose
+    monkeypatch.setattr(NativeStep, "choose", lambda *args: choices.append(choose(*args)) or choices[-1])
+    with torch.no_grad():
+        native.embedding.class_weight.mul_(3)
+        native.embedding.weight.mul_(3)
+    rule = RULES[name] | extra | ({"temperature": 0.0} if greedy else {})
+    samplers = [Sampler(Sampling(**rule, seed=3)) for _ in range(2)]
+    for sampler in samplers:
+        sampler.note(0, [1, 2, 17])
+    decoder, head, differing, chosen = Decoder(native), native.embedding, 0, set()
+    for token in ids(150):
+        decoder.step(torch.tensor([token]))
+        head.rows_read = None
+        found = int(decoder.sample(samplers[0]))
+        # The native search does not count, so that Python searches.
+        head.rows_read = RowsRead()
+        expected = int(decoder.sample(samplers[1]))
+        assert head.rows_read.rows > 0
+        differing += found != expected
+        chosen.add(expected)
+    assert len(choices) == 150 and min(choices) >= 0
+    # Both draw with the same numbers; rounding may decide otherwise once.
+    assert differing <= 1 and len(chosen) > 3
+
+
+def test_all_but_one_token_banned():
+    native = pair("v2-classes")[1]
+    decoder = Decoder(native)
+    decoder.step(torch.tensor([1]))
+    for temperature in (0.0, 0.8):
+        sampler = Sampler(Sampling(temperature, banned=tuple(i for i in range(97) if i != 60)))
+        assert int(decoder.sample(sampler)) == 60

@@ -17,7 +17,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-from ctypes import POINTER, Structure, byref, c_double, c_int64, c_void_p
+from ctypes import CFUNCTYPE, POINTER, Structure, byref, c_double, c_int64, c_void_p
 from pathlib import Path
 
 from braingpt.kernels import dispatch
@@ -91,6 +91,23 @@ class ClassHead(Structure):
     ]
 
 
+class Rule(Structure):
+    """How a token is chosen."""
+
+    _fields_ = [
+        ("temperature", c_double),
+        ("top_k", c_int64),
+        *((name, c_double) for name in ("top_p", "min_p", "penalty")),
+        *((name, c_void_p) for name in ("seen", "banned")),
+    ]
+
+
+# Gives a fresh number in [0, 1).
+UNIFORM = CFUNCTYPE(c_double)
+# What `Step.choose` returns where the search gave up.
+UNDECIDED = -2
+
+
 class State(Structure):
     """The state of a layer."""
 
@@ -136,17 +153,19 @@ class Step:
         """
         self._library.braingpt_step_predict(self._step, byref(weight), stream, output)
 
-    def likeliest(self, head: ClassHead, stream: int) -> int:
-        """The likeliest token after a residual stream.
+    def choose(self, head: ClassHead, rule: Rule, stream: int, uniform: "ctypes._CFunctionType") -> int:
+        """Choose the token after a residual stream.
 
         Args:
             head: The head, whose words are rows of the model's embedding.
+            rule: How the token is chosen.
             stream: Address of the residual stream.
+            uniform: An `UNIFORM`.
 
         Returns:
-            The token, or -1 where its probability is not a number.
+            The token, -1 where probabilities are not numbers, or -2 where the search gave up.
         """
-        return self._library.braingpt_step_likeliest(self._step, byref(head), stream)
+        return self._library.braingpt_step_choose(self._step, byref(head), byref(rule), stream, uniform)
 
 
 def cache_folder() -> Path:
@@ -246,8 +265,8 @@ def _load() -> ctypes.CDLL:
     library.braingpt_step_read.restype = c_int64
     library.braingpt_step_predict.argtypes = [c_void_p, POINTER(Matrix), c_void_p, c_void_p]
     library.braingpt_step_predict.restype = None
-    library.braingpt_step_likeliest.argtypes = [c_void_p, POINTER(ClassHead), c_void_p]
-    library.braingpt_step_likeliest.restype = c_int64
+    library.braingpt_step_choose.argtypes = [c_void_p, POINTER(ClassHead), POINTER(Rule), c_void_p, UNIFORM]
+    library.braingpt_step_choose.restype = c_int64
     return library
 
 

@@ -63,6 +63,19 @@ struct ClassHead {
     int64_t width, vocab;
 };
 
+// How a token is chosen (`inference/choice.py`).
+struct Rule {
+    // 0: the likeliest token.
+    double temperature;
+    // Cuts; 0: none of the kind.
+    int64_t top_k;
+    double top_p, min_p;
+    // What log-probabilities of seen tokens are multiplied with.
+    double penalty;
+    // A byte for each token; null: no token.
+    const uint8_t *seen, *banned;
+};
+
 // The state of a layer: keys and values (heads, capacity, channels) of `length` tokens; or the last inputs of the
 // convolution and the recurrent state.
 struct State {

@@ -24,7 +24,8 @@ void braingpt_step_predict(void* step, const Matrix* weight, const float* stream
     static_cast<Step*>(step)->predict(*weight, stream, output);
 }
 
-int64_t braingpt_step_likeliest(void* step, const ClassHead* head, const float* stream) {
-    return static_cast<Step*>(step)->likeliest(*head, stream);
+int64_t braingpt_step_choose(
+    void* step, const ClassHead* head, const Rule* rule, const float* stream, double (*uniform)()) {
+    return static_cast<Step*>(step)->choose(*head, *rule, stream, uniform);
 }
 }

@@ -76,8 +76,9 @@ class Step {
         run({{&weight, &input, output, 0, weight.rows}});
     }
 
-    // The likeliest token after a residual stream, or -1 where probabilities are not numbers.
-    int64_t likeliest(const ClassHead& head, const float* stream);
+    // The next token after a residual stream. -1: probabilities are not numbers; -2: the search gave up.
+    // `uniform` gives a fresh number in [0, 1).
+    int64_t choose(const ClassHead& head, const Rule& rule, const float* stream, double (*uniform)());
 
    private:
     Model model_;

@@ -7,10 +7,28 @@ Legend: B batch, L tokens, N rows asked for, D hidden, V vocabulary, C classes, 
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+
+
+@dataclass(frozen=True, eq=False)
+class Rule:
+    """How a token is chosen."""
+
+    # 0: the likeliest one.
+    temperature: float
+    # Which tokens are candidates, as `inference.choice.Cuts`.
+    top_k: int | None = None
+    top_p: float | None = None
+    min_p: float | None = None
+    # Log-probabilities of seen tokens are multiplied with it.
+    penalty: float = 1.0
+    # Which tokens are seen, which are never chosen; (V,) of bool, None: none.
+    seen_V: Tensor | None = None
+    banned_V: Tensor | None = None
 
 
 class NextTokens(ABC):
@@ -48,8 +66,16 @@ class ClassedTokens(NextTokens):
     # Tokens of the largest class.
     width: int
 
-    def likeliest(self) -> Tensor | None:
-        """(B,) the likeliest token of each row, -1 where logits are NaN; None where a search must find it."""
+    def choose(self, rule: Rule, uniform: Callable[[], float]) -> int | None:
+        """Choose the next token of the only row, where the distribution does so by itself.
+
+        Args:
+            rule: How the token is chosen.
+            uniform: A fresh number in [0, 1).
+
+        Returns:
+            The token, -1 where probabilities are NaN; None where a search must find it.
+        """
         return None
 
     @abstractmethod

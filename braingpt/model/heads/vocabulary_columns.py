@@ -17,7 +17,7 @@ from braingpt.kernels.cross_entropy import IGNORED
 from braingpt.kernels.int8 import int8_linear
 from braingpt.kernels.linear import linear
 from braingpt.kernels.word_softmax import word_log_probs
-from braingpt.model.heads.head import ClassedTokens, NextTokens, TiedHead, autocast_type
+from braingpt.model.heads.head import ClassedTokens, TiedHead, autocast_type
 from braingpt.model.heads.softmax import look_up
 from braingpt.model.int8 import Int8Weight, shape_only
 
@@ -141,7 +141,7 @@ class VocabularyColumns(TiedHead):
         word_N = word_log_probs(x_ND, words_CSD, class_N, slot_N % self.width, self.padding)
         return -(self.class_log_probs(x_ND).gather(1, class_N[:, None])[:, 0] + word_N)
 
-    def next_tokens(self, x_BD: Tensor) -> NextTokens:
+    def next_tokens(self, x_BD: Tensor) -> ClassedTokens:
         """As `TiedHead.next_tokens`."""
         if self.rows_read:
             self.rows_read.tokens += len(x_BD)
