@@ -1,8 +1,8 @@
 """Milliseconds a token of batch-1 generation on a CPU: our models beside each other and beside llama.cpp.
 
     pip install cyllama gguf
-    OMP_NUM_THREADS=2 python benchmarks/generation_peers.py small-v2:model.head.kind=columns --full small-v2 \\
-        --dense small-dense --threads 2 --json peers.json
+    OMP_NUM_THREADS=2 python benchmarks/generation_peers.py small-v2:model.head.kind=columns \\
+        --full small-v2 --dense small-dense --threads 2 --json peers.json
 
 Contenders, each in float32 and int8 (llama.cpp: q8_0): v2 with the native step; v2 with a full head, with the
 native step and as it was before (blocks compiled by torch.compile); dense with the native step; llama.cpp
@@ -36,15 +36,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from gguf_models import dense_file, twin_file
+from llama_cpp_peer import LlamaCpp, parity
 from torch import Tensor
 
 import braingpt
 from braingpt.bench.machine import machine
 from braingpt.cli.console import guarded
 from braingpt.device.cpu import configure_cpu
-from braingpt.errors import Failure, UserError
+from braingpt.errors import UserError
 from braingpt.inference.engine import Decoder
-from braingpt.inference.sampling import Sampler, Sampling, SamplingOptions
+from braingpt.inference.sampling import Sampler, Sampling
 from braingpt.model.heads.head import RowsRead
 from braingpt.model.heads.vocabulary_columns import VocabularyColumns
 from braingpt.model.layers import rms_norm
@@ -52,10 +54,7 @@ from braingpt.model.lm import LanguageModel
 
 # Tokens of a turn that are not measured; of a contender's first turn, until a compiled model has all forms.
 SETTLE, WARM = 5, 48
-DRAWN: SamplingOptions = {"temperature": 0.8, "top_p": 0.9, "seed": 0}
-GREEDY: SamplingOptions = {"temperature": 0}
-# Largest difference of llama.cpp's logits in units of their spread; its keys and values are float16.
-PARITY = 0.01
+GREEDY, DRAWN = Sampling(temperature=0), Sampling(temperature=0.8, top_p=0.9, seed=0)
 
 
 @dataclass
@@ -110,7 +109,7 @@ def ours(
     options: argparse.Namespace,
     int8: bool,
     compiled: str | None,
-    sampling: SamplingOptions = GREEDY,
+    sampling: Sampling = GREEDY,
 ) -> Contender:
     """A model of ours, compiled by the native step or by a backend of torch.compile, or eager ("")."""
     model = fresh(name, options)
@@ -123,18 +122,17 @@ def ours(
         model.compile_steps(compiled)
     if compiled is None and model._native_step is None:
         raise UserError("there is no native step here; install a C++ compiler")
-    decoder, sampler = Decoder(model), Sampler(Sampling(**sampling))
+    decoder, sampler = Decoder(model), Sampler(sampling)
     decoder.read(torch.randint(0, model.config.vocab, (1, options.prompt)))
     touched = (weights + rows * model.config.hidden) * (1 if int8 else 4) + model.state_bytes(options.prompt)
-    return Contender(
-        lambda token: decoder.step(torch.tensor([token])), partial(decoder.sample, sampler), touched, rows
-    )
+    read = lambda token: decoder.step(torch.tensor([token]))  # noqa: E731
+    return Contender(read, partial(decoder.sample, sampler), touched, rows)
 
 
-def rows_read(model: LanguageModel, options: argparse.Namespace, sampling: SamplingOptions) -> float:
+def rows_read(model: LanguageModel, options: argparse.Namespace, sampling: Sampling) -> float:
     """Rows of the head that are read for a token, over 64 tokens."""
     model.embedding.rows_read = counted = RowsRead()
-    decoder, sampler = Decoder(model), Sampler(Sampling(**sampling))
+    decoder, sampler = Decoder(model), Sampler(sampling)
     for token in torch.randint(0, model.config.vocab, (64, 1)):
         decoder.step(token)
         decoder.sample(sampler)
@@ -142,68 +140,12 @@ def rows_read(model: LanguageModel, options: argparse.Namespace, sampling: Sampl
     return counted.rows / counted.tokens
 
 
-def llama_cpp(path: Path, options: argparse.Namespace, drawn: bool = False) -> Contender:
+def llama_cpp(path: Path, options: argparse.Namespace, sampling: Sampling = GREEDY) -> Contender:
     """llama.cpp with a GGUF file."""
-    context, library = open_gguf(path, options)
-    batch = library.LlamaBatch(n_tokens=max(options.prompt, 1), embd=0, n_seq_max=1)
-    chain = library.LlamaSampler(library.LlamaSamplerChainParams())
-    if drawn:
-        chain.add_top_p(DRAWN["top_p"], 1)
-        chain.add_temp(DRAWN["temperature"])
-        chain.add_dist(DRAWN["seed"])
-    else:
-        chain.add_greedy()
-    past = 0
-
-    def read(ids: list[int]) -> None:
-        nonlocal past
-        batch.set_batch(ids, n_past=past, logits_all=len(ids) == 1)
-        context.decode(batch)
-        past += len(ids)
-
-    read(torch.randint(0, 16_000, (options.prompt,)).tolist())
-    return Contender(lambda token: read([token]), lambda: chain.sample(context, -1))
-
-
-def open_gguf(path: Path, options: argparse.Namespace) -> tuple[Any, Any]:
-    """A context of llama.cpp, and cyllama's module."""
-    try:
-        import cyllama.llama.llama_cpp as library  # pyright: ignore[reportMissingImports]
-    except ImportError:
-        raise UserError("cyllama is not installed; pip install cyllama gguf") from None
-
-    class Model(library.LlamaModel):
-        # cyllama 0.2.18 asks its models for this when it returns logits, and has it in the vocabulary only.
-        @property
-        def n_vocab(self) -> int:
-            return self.get_vocab().n_vocab
-
-    library.disable_logging()
-    settings = library.LlamaContextParams()
-    settings.n_ctx = options.prompt + (SETTLE + options.steps) * options.rounds + WARM + 64
-    settings.n_batch = settings.n_ctx
-    # On a CPU "auto" turns flash attention on, which took 11.7 ms a token where 6.6 are enough (dense, q8_0).
-    settings.flash_attn_type = 0
-    settings.n_threads = settings.n_threads_batch = options.threads
-    return library.LlamaContext(
-        Model(str(path), library.LlamaModelParams(), verbose=False), settings
-    ), library
-
-
-def check_parity(model: LanguageModel, path: Path, options: argparse.Namespace) -> float:
-    """Largest difference of llama.cpp's logits in units of their spread. Raises Failure above PARITY."""
-    context, library = open_gguf(path, options)
-    ids = torch.randint(0, model.config.vocab, (1, 32))
-    batch = library.LlamaBatch(n_tokens=32, embd=0, n_seq_max=1)
-    batch.set_batch(ids[0].tolist(), n_past=0, logits_all=True)
-    context.decode(batch)
-    theirs_LV = torch.tensor([context.get_logits_ith(i) for i in range(32)])
-    with torch.inference_mode():
-        logits_LV = model(ids).logits[0]
-    difference = float((theirs_LV - logits_LV).abs().max() / logits_LV.std())
-    if not difference < PARITY:
-        raise Failure(f"llama.cpp's logits differ by {difference:.3g} of their spread; see gguf_models.py")
-    return difference
+    room = options.prompt + (SETTLE + options.steps) * options.rounds + SETTLE + WARM
+    peer = LlamaCpp(path, room, options.threads, sampling)
+    peer.read(torch.randint(0, peer.vocab, (options.prompt,)).tolist())
+    return Contender(lambda token: peer.read([token]), peer.choose)
 
 
 def contenders(options: argparse.Namespace, folder: Path) -> dict[str, Callable[[], Contender]]:
@@ -223,19 +165,17 @@ def contenders(options: argparse.Namespace, folder: Path) -> dict[str, Callable[
         for model in ("dense", "twin"):
             path = folder / f"{model}-{file}.gguf"
             found[f"llama.cpp {model}, {file}"] = partial(llama_cpp, path, options)
-            found[f"llama.cpp {model}, {file}, drawn"] = partial(llama_cpp, path, options, drawn=True)
+            found[f"llama.cpp {model}, {file}, drawn"] = partial(llama_cpp, path, options, DRAWN)
     return {name: make for name, make in found.items() if not any(word in name for word in options.without)}
 
 
 def write_files(options: argparse.Namespace, folder: Path) -> float:
-    """Write the GGUF files; how far the dense one's logits are from ours."""
-    from gguf_models import dense_file, twin_file
-
+    """Write the GGUF files and compare the dense one's logits with ours."""
     dense, twin = fresh(options.dense, options), fresh(options.full, options)
     for file, int8 in (("f32", False), ("q8_0", True)):
         dense_file(dense, folder / f"dense-{file}.gguf", int8)
         twin_file(twin, folder / f"twin-{file}.gguf", int8)
-    return check_parity(dense, folder / "dense-f32.gguf", options)
+    return parity(dense, folder / "dense-f32.gguf", options.threads)
 
 
 def turn(contender: Contender, steps: int) -> tuple[float, float]:

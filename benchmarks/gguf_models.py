@@ -123,7 +123,8 @@ def _twin_tensors(model: LanguageModel) -> Named:
     yield from _embedding(model)
     hidden = model.config.hidden
     for i, block in enumerate(model.blocks):
-        mixer, columns = block.mixer, block.mlp
+        mixer: Any = block.mixer
+        columns: Any = block.mlp
         yield f"blk.{2 * i}.attn_norm.weight", torch.ones(hidden)
         yield from (_mamba if isinstance(mixer, Mamba2) else _selective)(2 * i, mixer)
         at, weight_E2WD = f"blk.{2 * i + 1}", columns.weight

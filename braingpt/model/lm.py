@@ -118,6 +118,10 @@ class LanguageModel(ModelArithmetic):
 
     def next_tokens(self, ids_BL: Tensor, state: State, segments_BL: Tensor | None = None) -> NextTokens:
         """As `CausalModel.next_tokens`; the head computes no more of the vocabulary than is asked for."""
+        native = self._native_step
+        # `forward` does the same, with checks and branches that take as long as a small layer.
+        if native and native.accepts(ids_BL, state, segments_BL):
+            return self._next_tokens(native.hidden(ids_BL, state))
         found = self(ids_BL, state=state, segments_BL=segments_BL, distribution=True).next_tokens
         assert found is not None
         return found

@@ -58,7 +58,9 @@ class NativeStep:
     """
 
     def __init__(self, model: ModelArithmetic) -> None:
-        self.model = model
+        self.model, self._head, self._hidden = model, model.embedding, model.config.hidden
+        # Searching a module for a part takes a microsecond.
+        self._blocks, self._first_mixer = list(model.blocks), model.blocks[0].mixer
         self._states = (library.State * len(model.blocks))()
         # The same, one object a layer: indexing the array would make a new one each time.
         self._places = list(self._states)
@@ -110,9 +112,9 @@ class NativeStep:
             and len(state.seen_B) == 1
             and 0 <= int(ids_BL) < self.model.config.vocab
             and not torch.is_grad_enabled()
-            and _computes_with(self.model.embedding)
-            and self.model.blocks[0].mixer.record is None
-            and not any(block._forward_hooks for block in self.model.blocks)
+            and _computes_with(self._head)
+            and self._first_mixer.record is None
+            and not any(block._forward_hooks for block in self._blocks)
             and all(state.layers[i].valid is None for i in self._cached)
         )
 
@@ -126,11 +128,11 @@ class NativeStep:
         Returns:
             The residual stream after the last layer, (1, 1, D).
         """
-        head = self.model.embedding
+        head = self._head
         token = row = int(ids_BL)
         if isinstance(head, VocabularyColumns):
             row = int(head.slot[token])
-        x_BLD = torch.empty(1, 1, self.model.config.hidden)
+        x_BLD = torch.empty(1, 1, self._hidden)
         with self._lock:
             self._point_to(state)
             done = self._step.read(
@@ -158,7 +160,7 @@ class NativeStep:
         Returns:
             Logits (1, 1, V).
         """
-        head = self.model.embedding
+        head = self._head
         if torch.is_grad_enabled() or not _computes_with(head) or x_BLD.dtype != torch.float32:
             return head.logits(rms_norm(x_BLD))
         assert self._weights is not None
@@ -171,7 +173,7 @@ class NativeStep:
         """The distribution after a residual stream (B, 1, D) by a head with classes; None for other heads,
         several rows, and with gradients.
         """
-        head = self.model.embedding
+        head = self._head
         native = stream_BLD.shape[:2] == (1, 1) and stream_BLD.dtype == torch.float32 and _computes_with(head)
         if not isinstance(head, VocabularyColumns) or not native or torch.is_grad_enabled():
             return None
