@@ -15,15 +15,8 @@ import torch
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
 
-from braingpt.model.config import (
-    DenseConfig,
-    DepthConfig,
-    HeadConfig,
-    LexicalConfig,
-    SelectiveConfig,
-    V1Config,
-    V2Config,
-)
+from braingpt.model.config import DenseConfig, V1Config, V2Config
+from braingpt.model.config_parts import DepthConfig, HeadConfig, LexicalConfig, SelectiveConfig
 from braingpt.model.heads.vocabulary_columns import VocabularyColumns
 from braingpt.model.lm import LanguageModel, build
 from tests.corpora import corpora, generated  # noqa: F401

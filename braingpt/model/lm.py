@@ -108,12 +108,7 @@ class LanguageModel(ModelArithmetic):
             middle_BLD, middle_weight = rms_norm(self.early.middle), self.early.config.loss
             self.early.middle = None
         x_BLD = rms_norm(x_BLD)
-        try:
-            loss = next_token_loss(self.embedding, x_BLD, targets_BL, reduction, middle_BLD, middle_weight)
-        except (IndexError, RuntimeError) as error:
-            if "out of bounds" not in str(error) and "out of range" not in str(error):
-                raise
-            raise outside_vocabulary("target", targets_BL, self.config.vocab) from None
+        loss = next_token_loss(self.embedding, x_BLD, targets_BL, reduction, middle_BLD, middle_weight)
         return Output(loss=loss, state=state)
 
     def next_tokens(self, ids_BL: Tensor, state: State, segments_BL: Tensor | None = None) -> NextTokens:

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from braingpt.errors import UserError
 from braingpt.model.arithmetic import ModelArithmetic
 from braingpt.model.blocks import BLOCKS
-from braingpt.model.config import DepthConfig, ModelConfig, V2Config
+from braingpt.model.config import ModelConfig, V2Config
+from braingpt.model.config_parts import DepthConfig
 from braingpt.model.heads.build import build_head
 from braingpt.model.memory.lexical import LexicalMemory
 from braingpt.model.routing.adaptive_depth import Exit, continue_rate

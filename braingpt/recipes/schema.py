@@ -10,8 +10,9 @@ from typing import Annotated, Any, Literal, NamedTuple
 from pydantic import Field, field_validator, model_validator
 
 from braingpt.data.batches.mixture import check_mixture
-from braingpt.model.config import ModelConfig, Settings
+from braingpt.model.config import ModelConfig
 from braingpt.model.growth_stages import stages
+from braingpt.model.settings import Settings
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
 # The upper bounds catch typing errors, and keep counts of tokens within 64 bits.

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from braingpt.errors import UserError
-from braingpt.model.config import DepthConfig, V2Config
+from braingpt.model.config import V2Config
+from braingpt.model.config_parts import DepthConfig
 from braingpt.model.lm import build
 from braingpt.model.routing.adaptive_depth import arrival_shares, continue_rate
 from tests.conftest import SMALL, awake

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from braingpt.model.config import LexicalConfig, V2Config
+from braingpt.model.config import V2Config
+from braingpt.model.config_parts import LexicalConfig
 from braingpt.model.growth import grow
 from braingpt.model.growth_stages import stage_config
 from braingpt.model.lm import build

@@ -4,7 +4,8 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from braingpt.model.config import LexicalConfig, V2Config
+from braingpt.model.config import V2Config
+from braingpt.model.config_parts import LexicalConfig
 from braingpt.model.growth_stages import stage_config
 from braingpt.model.lm import build
 from braingpt.model.mixers.none import NoMixer

@@ -31,7 +31,7 @@ from braingpt.kernels.sparse_attention.reference import reference as magnitude_r
 from braingpt.kernels.sparse_attention.sparse_attention import magnitude_attention
 from braingpt.kernels.two_four import sparse_pays
 from braingpt.model.columns.two_four import TwoFourLinear
-from braingpt.model.config import MemoryConfig
+from braingpt.model.config_parts import MemoryConfig
 from braingpt.model.mixers.attention import Attention
 from braingpt.model.mixers.selective_attention import SelectiveAttention
 from braingpt.model.sequence_layout import Layout

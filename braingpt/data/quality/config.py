@@ -18,7 +18,7 @@ from pydantic import BeforeValidator, Field, ValidationError
 from pydantic_core import ErrorDetails
 
 from braingpt.errors import UserError, did_you_mean
-from braingpt.model.config import Settings
+from braingpt.model.settings import Settings
 
 DEFAULT = Path(__file__).parent / "default.yaml"
 

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from braingpt.model.batch_checks import outside_vocabulary
+
 
 @dataclass(frozen=True, eq=False)
 class Rule:
@@ -111,6 +113,8 @@ class TiedHead(nn.Module, ABC):
     Hidden states are those after the last norm.
     """
 
+    # Tokens.
+    vocab: int
     # (rows, D); only its shape is left while the rows are held as int8.
     weight: nn.Parameter
     # Set by those who want to know how many rows predictions are made with.
@@ -176,8 +180,16 @@ def next_token_loss(
 
     Returns:
         Nats: a scalar, or (B, L) with "none".
+
+    Raises:
+        UserError: A target is outside the vocabulary (seen on a CPU).
     """
-    loss = head.losses(x_BLD.flatten(0, 1), targets_BL.flatten(), reduction)
+    try:
+        loss = head.losses(x_BLD.flatten(0, 1), targets_BL.flatten(), reduction)
+    except (IndexError, RuntimeError) as error:
+        if "out of bounds" not in str(error) and "out of range" not in str(error):
+            raise
+        raise outside_vocabulary("target", targets_BL, head.vocab) from None
     if middle_BLD is not None:
         early = head.losses(middle_BLD.flatten(0, 1), targets_BL.flatten())
         loss = loss + middle_weight * (early - early.detach())

@@ -20,6 +20,7 @@ class TiedEmbedding(TiedHead):
 
     def __init__(self, vocab: int, hidden: int) -> None:
         super().__init__()
+        self.vocab = vocab
         self.weight = nn.Parameter(torch.empty(vocab, hidden))
         # Of standard deviation 0.02.
         nn.init.normal_(self.weight, std=0.02)

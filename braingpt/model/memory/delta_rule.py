@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from braingpt.kernels import delta_rule
 from braingpt.kernels.conv import next_past, silu_conv
-from braingpt.model.config import MemoryConfig
+from braingpt.model.config_parts import MemoryConfig
 from braingpt.model.interface import Mixer
 from braingpt.model.layers import Linear, rms_norm
 from braingpt.model.sequence_layout import Layout

@@ -21,7 +21,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from braingpt.device.compile import compile_function
-from braingpt.model.config import LexicalConfig, ModelConfig, V2Config
+from braingpt.model.config import ModelConfig, V2Config
+from braingpt.model.config_parts import LexicalConfig
 from braingpt.model.int8 import Int8Weight, shape_only
 from braingpt.model.interface import State
 from braingpt.model.layers import Linear, rms_norm

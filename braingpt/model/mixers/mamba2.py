@@ -17,7 +17,7 @@ from braingpt.kernels.conv import next_past, silu_conv
 from braingpt.kernels.pointwise import gated_norm
 from braingpt.kernels.scan.reference import step
 from braingpt.kernels.scan.scan import scan
-from braingpt.model.config import MambaConfig
+from braingpt.model.config_parts import MambaConfig
 from braingpt.model.interface import Mixer
 from braingpt.model.layers import Linear
 from braingpt.model.sequence_layout import Layout
