@@ -36,7 +36,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from gguf_models import dense_file, twin_file
 from llama_cpp_peer import LlamaCpp, parity
 from torch import Tensor
 
@@ -171,6 +170,10 @@ def contenders(options: argparse.Namespace, folder: Path) -> dict[str, Callable[
 
 def write_files(options: argparse.Namespace, folder: Path) -> float:
     """Write the GGUF files and compare the dense one's logits with ours."""
+    try:
+        from gguf_models import dense_file, twin_file
+    except ImportError:
+        raise UserError("gguf is not installed; pip install cyllama gguf") from None
     dense, twin = fresh(options.dense, options), fresh(options.full, options)
     for file, int8 in (("f32", False), ("q8_0", True)):
         dense_file(dense, folder / f"dense-{file}.gguf", int8)

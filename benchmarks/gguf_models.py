@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import gguf
+import gguf  # pyright: ignore[reportMissingImports]
 import numpy as np
 import torch
 from torch import Tensor

@@ -51,6 +51,13 @@ def answers(folder: str) -> dict:
     return json.loads(done.stdout)
 
 
+def test_no_script_hides_a_module_of_python():
+    # Programs that a script starts may inherit its path: a `benchmarks/encodings.py` kept them from starting,
+    # so that Inductor took the processor for one without vectors.
+    hidden = [path.stem for path in started_by_name() if path.stem in sys.stdlib_module_names]
+    assert not hidden
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(tmp_path_factory.mktemp("help"))

@@ -4,7 +4,7 @@ it costs.
 Pieces of real texts, cut at a line or a space, are encoded and given to both. Right is what decodes to the
 text.
 
-    python benchmarks/encodings.py "$BRAINGPT_CORPORA"
+    python benchmarks/text_encodings.py "$BRAINGPT_CORPORA"
 """
 
 import argparse
