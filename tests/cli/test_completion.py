@@ -80,7 +80,7 @@ def test_every_shell_is_told_the_same(here, shell, line):
     expected = {
         "ru": ["runs"],
         "nano-v": ["nano-v1", "nano-v2"],
-        "model.h": ["model.hidden=", "model.heads="],
+        "model.h": ["model.hidden=", "model.heads=", "model.head.kind=", "model.head.width="],
     }[line.split()[-1]]
     assert ask(shell, line) == expected
 
