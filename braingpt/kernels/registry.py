@@ -7,7 +7,8 @@ import os
 from typing import TypedDict
 
 # Each module registers its operation when it is imported.
-from braingpt.kernels import cross_entropy, delta_rule, dispatch, int8, pointwise, two_four, word_softmax  # noqa: F401
+from braingpt.kernels import cross_entropy, delta_rule, dispatch, int8, pointwise, two_four  # noqa: F401
+from braingpt.kernels import word_softmax as _word_softmax  # noqa: F401
 from braingpt.kernels.columns import columns  # noqa: F401
 from braingpt.kernels.competition import competition  # noqa: F401
 from braingpt.kernels.scan import scan  # noqa: F401

@@ -69,3 +69,25 @@ def test_fake_processors_have_libraries_of_their_own(compiler, monkeypatch):
     path = library.compiled_library()
     monkeypatch.setattr(library, "_processor", lambda: "another")
     assert library.compiled_library() != path
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="this system has no owners of this kind")
+def test_a_folder_that_others_may_write_to_is_not_loaded_from(compiler):
+    folder = compiler.parent / "cache"
+    assert library.compiled_library().parent == folder
+    assert folder.stat().st_mode & 0o077 == 0
+    folder.chmod(0o777)
+    with pytest.raises(ValueError, match="BRAINGPT_CACHE"):
+        library.compiled_library()
+
+
+def test_no_home_folder_is_one_line(compiler, monkeypatch):
+    for name in ("BRAINGPT_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+
+    def unknown():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", unknown)
+    with pytest.raises(ValueError, match="no home folder"):
+        library.compiled_library()

@@ -4,7 +4,7 @@ The library is kept in the user's cache folder under a name made of everything i
 compiler with its version, and the processor. So a second process loads it at once, and another machine that
 shares the folder compiles its own. A damaged file is compiled again.
 
-`Matrix`, `Layer`, `Exit`, `Lexical`, `Model` and `State` mirror `model.h`; their fields are explained there.
+The structs mirror those of `model.h`, where their fields are explained.
 """
 
 import ctypes
@@ -14,6 +14,7 @@ import logging
 import os
 import platform
 import shutil
+import stat
 import subprocess
 import tempfile
 import time
@@ -169,25 +170,36 @@ class Step:
 
 
 def cache_folder() -> Path:
-    """Where compiled libraries are kept: BRAINGPT_CACHE, or `braingpt` in the user's cache folder."""
+    """Where compiled libraries are kept: BRAINGPT_CACHE, or `braingpt` in the user's cache folder.
+
+    Raises:
+        ValueError: The user has no home folder.
+    """
     if chosen := os.environ.get("BRAINGPT_CACHE"):
         return Path(chosen)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "braingpt"
+    if chosen := os.environ.get("XDG_CACHE_HOME"):
+        return Path(chosen) / "braingpt"
+    try:
+        return Path.home() / ".cache" / "braingpt"
+    except RuntimeError:
+        # A container may run under a user that its system does not know.
+        raise ValueError("there is no home folder; set BRAINGPT_CACHE to a folder of your own") from None
 
 
 def compiled_library() -> Path:
     """The library for this machine, compiled where the cache has none.
 
     Raises:
-        ValueError: There is no compiler, or it cannot compile the sources.
+        ValueError: There is no compiler, it cannot compile the sources, or others may write to the cache.
         OSError: The cache cannot be written.
     """
     compiler = _compiler()
     folder = cache_folder()
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _check_owner(folder)
     path = folder / f"step-{_key(compiler)}.so"
     if _is_whole(path):
         return path
-    folder.mkdir(parents=True, exist_ok=True)
     with file_lock(path):
         if not _is_whole(path):
             began = time.perf_counter()
@@ -197,6 +209,17 @@ def compiled_library() -> Path:
             write_atomically(_hash_file(path), hashlib.sha256(content).hexdigest())
             log.info("compiled the step in %.1f s: %s", time.perf_counter() - began, path)
     return path
+
+
+def _check_owner(folder: Path) -> None:
+    """Raise ValueError where somebody else could have put a library into the folder: loading one runs it."""
+    status = folder.stat()
+    if not hasattr(os, "geteuid"):
+        return
+    if status.st_uid not in (0, os.geteuid()) or status.st_mode & stat.S_IWOTH:
+        raise ValueError(
+            f"other users may write to {folder}; set BRAINGPT_CACHE to a folder that is yours alone"
+        )
 
 
 def _compiler() -> str:
