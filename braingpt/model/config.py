@@ -236,7 +236,7 @@ class V2Config(Shell):
                 raise ValueError(f"model.{key}.layers {list(layers)} must lie in 0..{self.layers - 1}")
             if both := sorted(owner.keys() & {*layers}):
                 raise ValueError(
-                    f"layer {both[0]} is in model.{owner[both[0]]}.layers and in model.{key}.layers; "
+                    f"model.{owner[both[0]]}.layers and model.{key}.layers both hold layer {both[0]}; "
                     "a layer has one mixer"
                 )
             owner |= dict.fromkeys(layers, key)

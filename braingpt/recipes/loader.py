@@ -195,4 +195,5 @@ def _explain(error: "ErrorDetails") -> str:
     message = error["msg"].removeprefix("Value error, ")
     if message.startswith(("model.", "train.", "data.")):
         return message
-    return f"{key}: {message} (it is {given!r})"
+    # A whole section would bury the message.
+    return f"{key}: {message}" if isinstance(given, dict) else f"{key}: {message} (it is {given!r})"

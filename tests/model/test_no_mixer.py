@@ -81,7 +81,7 @@ def test_a_stage_of_growth_has_its_own_layers_only():
     ("mamba", "attention", "words"),
     [
         ((4,), (), r"model.mamba.layers \[4\] must lie in 0..3"),
-        ((0, 2), (2,), "layer 2 is in model.attention.layers and in model.mamba.layers"),
+        ((0, 2), (2,), "model.attention.layers and model.mamba.layers both hold layer 2"),
         ((), (-1,), r"model.attention.layers \[-1\] must lie in 0..3"),
     ],
 )
