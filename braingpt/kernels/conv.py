@@ -48,6 +48,26 @@ def causal_conv(
     return y_BLE
 
 
+def join_past(past_BKE: Tensor, x_BLE: Tensor, valid_BL: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Let the past end where each row's inputs begin, instead of before the padding at its left.
+
+    Args:
+        past_BKE: The K-1 inputs before x.
+        x_BLE: Inputs.
+        valid_BL: False at padding; None: there is none.
+
+    Returns:
+        The past and the inputs, in which the last places of padding hold the past.
+    """
+    if valid_BL is None:
+        return past_BKE, x_BLE
+    taps = past_BKE.shape[1]
+    places_BK = valid_BL.int().argmax(1, keepdim=True) + torch.arange(taps, device=x_BLE.device)
+    window = torch.cat([past_BKE, x_BLE], 1)
+    window = window.scatter(1, places_BK[..., None].expand_as(past_BKE), past_BKE)
+    return window[:, :taps], window[:, taps:]
+
+
 def next_past(past_BKE: Tensor, x_BLE: Tensor, valid_BL: Tensor | None) -> Tensor:
     """The `past` of the next call.
 

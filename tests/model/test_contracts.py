@@ -163,3 +163,20 @@ def test_padding_does_not_move_the_controllers():
     assert sum(b.sum() != 0 for b in seen[0]) >= 3
     for plain, with_padding in zip(*seen, strict=True):
         torch.testing.assert_close(plain, with_padding)
+
+
+@few
+@given(architectures, st.lists(st.integers(0, 9), min_size=2, max_size=3), st.integers(1, 9), st.data())
+def test_a_later_piece_may_be_padded_on_the_left(name, lefts, prompt, data):
+    """Rows that have read the same number of tokens continue with pieces of different lengths."""
+    model = MODELS[name].eval()
+    seed, rows, length = data.draw(st.integers(0, 10**6)), len(lefts), 10
+    before, piece, after = (ids_of(seed + i, rows, n) for i, n in enumerate((prompt, length, 3)))
+    segments = torch.where(torch.arange(length) < torch.tensor(lefts)[:, None], -1, 0)
+    state = model.new_state(rows)
+    logits(model, before, state=state)
+    together = [logits(model, piece, state=state, segments_BL=segments), logits(model, after, state=state)]
+    for row, left in enumerate(lefts):
+        alone = torch.cat([before[row], piece[row, left:], after[row]])[None]
+        found = torch.cat([together[0][row, left:], together[1][row]])
+        torch.testing.assert_close(found, logits(model, alone)[0, prompt:], **EXACT)

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from braingpt.kernels import delta_rule
-from braingpt.kernels.conv import next_past, silu_conv
+from braingpt.kernels.conv import join_past, next_past, silu_conv
 from braingpt.model.config_parts import MemoryConfig
 from braingpt.model.interface import Mixer
 from braingpt.model.layers import Linear, rms_norm
@@ -88,9 +88,11 @@ class DeltaMemory(Mixer):
         # Padding is not convolved, writes nothing and does not decay the state.
         if layout.valid is not None:
             u_BLE, beta_BLH, decay_BLH = (t * layout.valid[..., None] for t in (u_BLE, beta_BLH, decay_BLH))
-        conv_BLE = silu_conv(
-            u_BLE, self.conv.to(u_BLE.dtype), None if state is None else state.past, layout.segment
-        )
+        past = None
+        if state is not None:
+            past, u_BLE = join_past(state.past, u_BLE, layout.valid)
+            state.past = next_past(past, u_BLE, layout.valid)
+        conv_BLE = silu_conv(u_BLE, self.conv.to(u_BLE.dtype), past, layout.segment)
         q, k, v = conv_BLE.split([heads * config.key, heads * config.key, self.inner], -1)
         q, k, v = (t.unflatten(-1, (heads, -1)) for t in (q, k, v))
         # Queries and keys of length 1.
@@ -105,7 +107,6 @@ class DeltaMemory(Mixer):
             )
         if state is not None:
             state.bound = after
-            state.past = next_past(state.past, u_BLE, layout.valid)
         if self.record is not None:
             done, arrived = self._products(batch, length), layout.tokens(batch)
             self.record.count(

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from braingpt.kernels.conv import next_past, silu_conv
+from braingpt.kernels.conv import join_past, next_past, silu_conv
 from braingpt.kernels.pointwise import gated_norm
 from braingpt.kernels.scan.reference import step
 from braingpt.kernels.scan.scan import scan
@@ -83,7 +83,10 @@ class Mamba2(Mixer):
         if layout.valid is not None:
             u_BLE = u_BLE * layout.valid[..., None]
             dt_BLH = dt_BLH * layout.valid[..., None]
-        past = None if state is None else state.past
+        past = None
+        if state is not None:
+            past, u_BLE = join_past(state.past, u_BLE, layout.valid)
+            state.past = next_past(past, u_BLE, layout.valid)
         conv_BLE = silu_conv(u_BLE, self.conv.to(u_BLE.dtype), past, layout.segment)
         x_BLI, b_BLN, c_BLN = conv_BLE.split([self.inner, n, n], -1)
         x_BLHP = x_BLI.unflatten(-1, (self.heads, -1))
@@ -100,8 +103,6 @@ class Mamba2(Mixer):
             )
             if state is not None:
                 state.hidden = after
-        if state is not None:
-            state.past = next_past(state.past, u_BLE, layout.valid)
         if self.record is not None:
             done, arrived = self._products(batch, length), layout.tokens(batch)
             self.record.count(attended=arrived)
