@@ -75,6 +75,8 @@ def test_connections_beyond_the_cap_are_told_to_come_again(server):
 def test_requests_beyond_the_cap_are_told_to_come_again(server):
     with ExitStack() as stack:
         busy = [stack.enter_context(opened(server, {**LONG, "seed": seed})) for seed in range(REQUESTS)]
+        # A short request that came before the last of these would have its place.
+        time.sleep(0.3)
         assert soon(lambda: complete(server, SHORT).status == 503, 2)
         answer = complete(server, SHORT)
         assert answer.status == 503 and int(answer.headers["retry-after"]) > 0 and answer.error["message"]
